@@ -1,0 +1,328 @@
+//! What goes down to a provider: batches of absolute changes.
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use crate::{
+    name::MapName,
+    record::{Payload, Record, Revision},
+};
+
+/// Who writes: each open map draws one at random.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WriterId(u128);
+
+impl WriterId {
+    /// A writer that nobody else is.
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+
+    /// The writer with this number.
+    pub const fn new(number: u128) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub const fn get(self) -> u128 {
+        self.0
+    }
+}
+
+impl fmt::Display for WriterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for WriterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What tells a batch from every other, so that a provider applies it once.
+///
+/// The sequences of a writer grow by whatever steps. A batch is sent again
+/// under the same id only if it is the identical batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct BatchId {
+    /// Who writes.
+    pub writer: WriterId,
+    /// Grows with each new batch of this writer.
+    pub sequence: u64,
+}
+
+impl BatchId {
+    /// That batch of that writer.
+    pub const fn new(writer: WriterId, sequence: u64) -> Self {
+        Self { writer, sequence }
+    }
+
+    /// What a provider does with this batch when `last` is the sequence of the
+    /// last one it applied of the same writer.
+    ///
+    /// The fence rests on this: once a later batch was applied, an earlier one
+    /// that was given up on and comes in late changes nothing.
+    pub fn turn(self, last: Option<u64>) -> Turn {
+        match last {
+            Some(last) if self.sequence == last => Turn::Repeat,
+            Some(last) if self.sequence < last => Turn::Superseded,
+            _ => Turn::Apply,
+        }
+    }
+}
+
+/// What a provider does with a batch that comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It is new: apply it.
+    Apply,
+    /// It was applied already: answer what was answered before.
+    Repeat,
+    /// A later one was applied: refuse it as
+    /// [`Superseded`](crate::ErrorKind::Superseded).
+    Superseded,
+}
+
+/// Changes to one or several maps, committed whole or not at all.
+///
+/// A clone costs nothing: the changes are shared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Batch {
+    /// What tells it from every other batch.
+    pub id: BatchId,
+    /// The highest revision the writer has seen of these maps; what the commit
+    /// is given exceeds it, also when the store was restored from an old
+    /// backup meanwhile.
+    pub after: Revision,
+    /// When the batch was made, by the writer's clock: the `updated_at` of
+    /// what it puts.
+    pub at: SystemTime,
+    /// The changes, a map an item; no map occurs twice.
+    pub maps: Arc<[MapBatch]>,
+}
+
+impl Batch {
+    /// A batch of these changes.
+    pub fn new(
+        id: BatchId,
+        after: Revision,
+        at: SystemTime,
+        maps: impl Into<Arc<[MapBatch]>>,
+    ) -> Self {
+        Self {
+            id,
+            after,
+            at,
+            maps: maps.into(),
+        }
+    }
+
+    /// The revision for this batch in a store whose last one is `last`: above
+    /// that, above [`after`](Self::after), and not below the milliseconds since
+    /// 1970, so that a store that was restored from a backup does not give out
+    /// again what it gave out before.
+    pub fn revision_after(&self, last: Revision) -> Revision {
+        let since_1970 = self.at.duration_since(SystemTime::UNIX_EPOCH);
+        let floor = since_1970.map_or(0, |at| u64::try_from(at.as_millis()).unwrap_or(0));
+        let highest = last.max(self.after).get();
+        Revision::new(floor.max(highest.saturating_add(1)))
+    }
+}
+
+/// The part of a batch that concerns one map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MapBatch {
+    /// The map.
+    pub map: MapName,
+    /// Whether everything stored is deleted first. Conditions look at the
+    /// map as it is then: empty.
+    pub clear: bool,
+    /// The changes; no key occurs twice. They are independent of each other:
+    /// a provider may apply them in any order.
+    pub changes: Vec<Change>,
+}
+
+impl MapBatch {
+    /// These changes to that map.
+    pub fn new(map: MapName, changes: Vec<Change>) -> Self {
+        Self {
+            map,
+            clear: false,
+            changes,
+        }
+    }
+
+    /// The same changes, after everything stored was deleted.
+    #[must_use]
+    pub fn clearing(mut self, clear: bool) -> Self {
+        self.clear = clear;
+        self
+    }
+}
+
+/// What happens to one key. It says what the entry becomes, never how it
+/// differs from what it was: applied twice, it is as if applied once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change {
+    /// The key: any UTF-8, also empty, of any length.
+    pub key: Arc<str>,
+    /// What the entry becomes.
+    pub op: Op,
+    /// On what condition.
+    pub expect: Expect,
+    /// What if the condition does not hold.
+    pub otherwise: Otherwise,
+}
+
+impl Change {
+    /// The key holds this value from now on, whatever it held before.
+    pub fn put(key: impl Into<Arc<str>>, payload: Payload, expires_at: Option<SystemTime>) -> Self {
+        Self::new(
+            key.into(),
+            Op::Put {
+                payload,
+                expires_at,
+            },
+        )
+    }
+
+    /// The entry keeps its value and expires at another time. Where there is
+    /// no such entry, nothing happens.
+    pub fn touch(key: impl Into<Arc<str>>, expires_at: Option<SystemTime>) -> Self {
+        Self::new(key.into(), Op::Touch { expires_at })
+    }
+
+    /// The key holds nothing from now on.
+    pub fn delete(key: impl Into<Arc<str>>) -> Self {
+        Self::new(key.into(), Op::Delete)
+    }
+
+    fn new(key: Arc<str>, op: Op) -> Self {
+        Self {
+            key,
+            op,
+            expect: Expect::Any,
+            otherwise: Otherwise::Fail,
+        }
+    }
+
+    /// The same change, on this condition.
+    #[must_use]
+    pub fn expect(mut self, expect: Expect, otherwise: Otherwise) -> Self {
+        self.expect = expect;
+        self.otherwise = otherwise;
+        self
+    }
+}
+
+/// What an entry becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// It holds this value.
+    Put {
+        /// The value.
+        payload: Payload,
+        /// When it is gone, if it ever is.
+        expires_at: Option<SystemTime>,
+    },
+    /// It keeps its value, and expires at another time. The entry gets the
+    /// revision of the commit and keeps its `updated_at`.
+    Touch {
+        /// When it is gone, if it ever is.
+        expires_at: Option<SystemTime>,
+    },
+    /// It is gone.
+    Delete,
+}
+
+/// The condition of a change, on what the store holds before the batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expect {
+    /// None: the last commit wins.
+    #[default]
+    Any,
+    /// There is no such entry, or it has expired.
+    Absent,
+    /// There is such an entry, and it has not expired.
+    Present,
+    /// The entry was last written by the commit of this revision, expired or
+    /// not.
+    At(Revision),
+}
+
+impl Expect {
+    /// Whether the condition holds, given the revision and the expiry of the
+    /// stored entry, if there is one, and the [time](Batch::at) of the batch.
+    pub fn holds(self, stored: Option<(Revision, Option<SystemTime>)>, at: SystemTime) -> bool {
+        let live = stored.is_some_and(|(_, expires_at)| expires_at.is_none_or(|end| at < end));
+        match self {
+            Self::Any => true,
+            Self::Absent => !live,
+            Self::Present => live,
+            Self::At(expected) => stored.is_some_and(|(found, _)| found == expected),
+        }
+    }
+}
+
+/// What becomes of a change whose condition does not hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Otherwise {
+    /// The whole batch fails as a [`Conflict`](crate::ErrorKind::Conflict)
+    /// that carries the key and the record found.
+    #[default]
+    Fail,
+    /// This change alone is left out and listed as [`Skipped`].
+    Skip,
+}
+
+/// The answer to a batch that was applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Committed {
+    /// The revision of everything it wrote; `None` if a layer accepted it
+    /// ahead of the store.
+    pub revision: Option<Revision>,
+    /// The changes that were left out because their condition did not hold.
+    pub skipped: Vec<Skipped>,
+}
+
+impl Committed {
+    /// Applied whole, as this revision.
+    pub fn at(revision: Revision) -> Self {
+        Self {
+            revision: Some(revision),
+            skipped: Vec::new(),
+        }
+    }
+
+    /// The same answer, with the changes that were left out.
+    #[must_use]
+    pub fn with_skipped(mut self, skipped: Vec<Skipped>) -> Self {
+        self.skipped = skipped;
+        self
+    }
+}
+
+/// A change that was left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Skipped {
+    /// Its map.
+    pub map: MapName,
+    /// Its key.
+    pub key: Arc<str>,
+    /// What the store holds instead.
+    pub found: Option<Record>,
+}
+
+impl Skipped {
+    /// A change of that key was left out because of what was found.
+    pub fn new(map: MapName, key: Arc<str>, found: Option<Record>) -> Self {
+        Self { map, key, found }
+    }
+}

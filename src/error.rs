@@ -1,0 +1,204 @@
+//! The one error type, sorted by what the caller should do about it.
+
+use std::{error::Error as StdError, fmt, sync::Arc};
+
+use crate::record::Record;
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What to do about an [`Error`], and what state it leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The store cannot be reached just now: connection, lock, timeout. Try
+    /// again; a map does so by itself, and what is pending stays pending.
+    Unavailable,
+    /// The whole store needs a person: a permission, a full disk, a missing
+    /// table. No entry is to blame; what is pending stays pending, and the map
+    /// finds out by itself when the store is well again.
+    Unusable,
+    /// The store (or the codec) will never take the changes of
+    /// [these keys](Error::keys). They stay in memory, out of the others' way.
+    Refused,
+    /// The store holds [something else](Error::found) than was expected.
+    /// Nothing was written.
+    Conflict,
+    /// A later batch of the same writer was applied already. Nothing was
+    /// written.
+    Superseded,
+    /// What is stored does not make sense. Nothing was overwritten.
+    Corrupt,
+    /// The call cannot be carried out as it is: fix the call.
+    Invalid,
+    /// This provider cannot do that. Nothing was written.
+    Unsupported,
+    /// The map or the provider was closed.
+    Closed,
+}
+
+/// What went wrong, on what, and what to do about it.
+///
+/// [`kind`](Self::kind) sorts errors by remedy. The message says what was
+/// attempted and what to do; the cause is in [`source`](StdError::source) and
+/// not repeated. A clone shares everything.
+#[derive(Clone)]
+pub struct Error(Arc<Parts>);
+
+#[derive(Clone)]
+struct Parts {
+    kind: ErrorKind,
+    message: String,
+    map: Option<Arc<str>>,
+    keys: Vec<Arc<str>>,
+    found: Option<Record>,
+    may_have_applied: bool,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of this kind. The message says what was attempted, on what,
+    /// and what to do; it holds no secret and does not repeat the
+    /// [source](Self::with_source).
+    ///
+    /// An [`Unavailable`](ErrorKind::Unavailable) error leaves it open whether
+    /// the batch was applied, unless [`nothing_applied`](Self::nothing_applied)
+    /// says otherwise; every other kind says that nothing was, unless
+    /// [`outcome_unknown`](Self::outcome_unknown) says otherwise.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Arc::new(Parts {
+            kind,
+            message: message.into(),
+            map: None,
+            keys: Vec::new(),
+            found: None,
+            may_have_applied: kind == ErrorKind::Unavailable,
+            source: None,
+        }))
+    }
+
+    /// The same error, about this map.
+    #[must_use]
+    pub fn on_map(self, map: impl AsRef<str>) -> Self {
+        self.change(|parts| parts.map = Some(map.as_ref().into()))
+    }
+
+    /// The same error, about these keys and no others.
+    #[must_use]
+    pub fn on_keys(self, keys: impl IntoIterator<Item = Arc<str>>) -> Self {
+        self.change(|parts| parts.keys = keys.into_iter().collect())
+    }
+
+    /// The same error, with the record that stood in the way.
+    #[must_use]
+    pub fn with_found(self, found: Option<Record>) -> Self {
+        self.change(|parts| parts.found = found)
+    }
+
+    /// The same error, with its cause.
+    #[must_use]
+    pub fn with_source(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.change(|parts| parts.source = Some(Arc::from(source.into())))
+    }
+
+    /// The same error; whether the batch was applied is not known.
+    #[must_use]
+    pub fn outcome_unknown(self) -> Self {
+        self.change(|parts| parts.may_have_applied = true)
+    }
+
+    /// The same error; it is certain that nothing was applied, nor will be.
+    #[must_use]
+    pub fn nothing_applied(self) -> Self {
+        self.change(|parts| parts.may_have_applied = false)
+    }
+
+    /// What to do about it.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The map concerned, if it is a single one.
+    pub fn map(&self) -> Option<&str> {
+        self.0.map.as_deref()
+    }
+
+    /// The keys concerned; empty where no key is to blame, or where it is not
+    /// known which.
+    pub fn keys(&self) -> &[Arc<str>] {
+        &self.0.keys
+    }
+
+    /// What the store holds instead, for a [`Conflict`](ErrorKind::Conflict).
+    pub fn found(&self) -> Option<&Record> {
+        self.0.found.as_ref()
+    }
+
+    /// Whether the batch may have been applied, or may yet be. The remedy is
+    /// to commit the identical batch again, until its fate is known.
+    pub fn may_have_applied(&self) -> bool {
+        self.0.may_have_applied
+    }
+
+    fn change(mut self, with: impl FnOnce(&mut Parts)) -> Self {
+        with(Arc::make_mut(&mut self.0));
+        self
+    }
+}
+
+/// How many keys a message names before it counts the rest.
+const MAX_KEYS_NAMED: usize = 5;
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        if let Some(map) = &self.0.map {
+            write!(f, " (map {map:?})")?;
+        }
+        match self.0.keys.as_slice() {
+            [] => Ok(()),
+            [key] => write!(f, " (key {key:?})"),
+            keys => write_keys(f, keys),
+        }
+    }
+}
+
+fn write_keys(f: &mut fmt::Formatter<'_>, keys: &[Arc<str>]) -> fmt::Result {
+    write!(f, " ({} keys: ", keys.len())?;
+    for (n, key) in keys.iter().take(MAX_KEYS_NAMED).enumerate() {
+        write!(f, "{}{key:?}", if n == 0 { "" } else { ", " })?;
+    }
+    f.write_str(if keys.len() > MAX_KEYS_NAMED {
+        ", …)"
+    } else {
+        ")"
+    })
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.0.kind)?;
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            write!(f, "; caused by: {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// So that an argument may be anything that turns into a name, a name included.
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0
+            .source
+            .as_ref()
+            .map(|source| &**source as &(dyn StdError + 'static))
+    }
+}

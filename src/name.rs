@@ -1,0 +1,165 @@
+//! The name of a map, and how providers turn it into a file or table name.
+
+use std::{fmt, sync::Arc};
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The longest part of a name, in bytes.
+const MAX_PART: usize = 255;
+
+/// The name of a map within its provider: 1 to 255 bytes of UTF-8 without
+/// control characters; `/` is reserved for [nested](Self::nested) names.
+///
+/// Two different names never share storage, also where files or tables ignore
+/// case or cut long identifiers.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MapName(Arc<str>);
+
+impl MapName {
+    /// The map of this name.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if the name is empty, longer than 255 bytes, or holds a
+    /// control character or a `/`.
+    pub fn new(name: impl AsRef<str>) -> Result<Self> {
+        let name = name.as_ref();
+        check_part(name)?;
+        Ok(Self(name.into()))
+    }
+
+    /// The map of this name within the namespace that carries this map's name:
+    /// `stock` and `unreadable` make `stock/unreadable`.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`, as for [`new`](Self::new).
+    pub fn nested(&self, name: impl AsRef<str>) -> Result<Self> {
+        let name = name.as_ref();
+        check_part(name)?;
+        Ok(Self(format!("{}/{name}", self.0).into()))
+    }
+
+    /// A nested name from its stored form; what [`as_str`](Self::as_str) gave.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if a part between two `/` is not a valid name.
+    pub fn parse(path: impl AsRef<str>) -> Result<Self> {
+        let path = path.as_ref();
+        path.split('/').try_for_each(check_part)?;
+        Ok(Self(path.into()))
+    }
+
+    /// The whole name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A name for a file or a table: ASCII lower-case letters, digits, `-` and
+    /// `_` stand for themselves, each other byte is `%` and two hex digits.
+    /// Beyond `max_bytes` the end is cut and replaced by `%%` and a digest of
+    /// the whole name.
+    ///
+    /// Different names give different results, also where case is ignored.
+    /// `max_bytes` is at least 40. A store that keeps long names should keep
+    /// the whole name as well, and check it: a digest is not a proof.
+    pub fn encoded(&self, max_bytes: usize) -> String {
+        let whole = self.0.bytes().fold(String::new(), |mut out, byte| {
+            push_encoded(&mut out, byte);
+            out
+        });
+        if whole.len() <= max_bytes {
+            return whole;
+        }
+        let digest = format!("%%{:032x}", xxh3_128(self.0.as_bytes()));
+        let mut end = max_bytes.saturating_sub(digest.len());
+        // Never cut an escape in two: what is left must stay readable.
+        while end > 0 && whole[..end].bytes().rev().take(2).any(|b| b == b'%') {
+            end -= 1;
+        }
+        whole[..end].to_owned() + &digest
+    }
+
+    /// The name that [`encoded`](Self::encoded) came from; `None` if it was cut
+    /// or never was such a name.
+    pub fn decoded(encoded: &str) -> Option<Self> {
+        let mut bytes = Vec::with_capacity(encoded.len());
+        let mut rest = encoded.as_bytes();
+        while let Some((&first, after)) = rest.split_first() {
+            if first == b'%' {
+                let hex = std::str::from_utf8(after.get(..2)?).ok()?;
+                bytes.push(u8::from_str_radix(hex, 16).ok()?);
+                rest = &after[2..];
+            } else {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+        let name = Self::parse(String::from_utf8(bytes).ok()?).ok()?;
+        (name.encoded(usize::MAX) == encoded).then_some(name)
+    }
+}
+
+fn check_part(part: &str) -> Result<()> {
+    let problem = if part.is_empty() {
+        "it is empty"
+    } else if part.len() > MAX_PART {
+        "it is longer than 255 bytes"
+    } else if part.chars().any(char::is_control) {
+        "it holds a control character"
+    } else if part.contains('/') {
+        "it holds a `/`, which is reserved for namespaces"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(
+        ErrorKind::Invalid,
+        format!(
+            "{part:?} cannot name a map: {problem}; use 1 to 255 bytes of UTF-8 without control characters or `/`"
+        ),
+    ))
+}
+
+fn push_encoded(out: &mut String, byte: u8) {
+    match byte {
+        b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => out.push(char::from(byte)),
+        _ => out.push_str(&format!("%{byte:02x}")),
+    }
+}
+
+impl AsRef<str> for MapName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for MapName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for MapName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+impl TryFrom<&str> for MapName {
+    type Error = Error;
+
+    fn try_from(name: &str) -> Result<Self> {
+        Self::new(name)
+    }
+}
+
+impl TryFrom<String> for MapName {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self> {
+        Self::new(name)
+    }
+}

@@ -1,0 +1,213 @@
+//! The contract between a map and the place where it is kept.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+
+use crate::{
+    batch::{Batch, Committed},
+    error::{Error, ErrorKind, Result},
+    load::{Load, Wanted},
+    name::MapName,
+};
+
+#[cfg(feature = "json")]
+pub(crate) mod json_file;
+pub(crate) mod memory;
+#[cfg(feature = "sqlite")]
+pub(crate) mod sqlite;
+
+/// What a provider can do beyond the least.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// A batch may touch several maps, and still lands whole or not at all.
+    pub several_maps: bool,
+    /// Conditions ([`Expect`](crate::Expect)) are checked in the commit itself.
+    pub conditions: bool,
+    /// Parts of a map load at a cost that follows the part.
+    pub partial_loads: bool,
+    /// A load of [changes](Wanted::Changed) also reports what was deleted.
+    pub deletions: bool,
+    /// What was committed survives the end of the process.
+    pub durable: bool,
+}
+
+impl Capabilities {
+    /// Nothing beyond the least.
+    pub const fn least() -> Self {
+        Self {
+            several_maps: false,
+            conditions: false,
+            partial_loads: false,
+            deletions: false,
+            durable: false,
+        }
+    }
+
+    /// The same, and batches of several maps.
+    #[must_use]
+    pub const fn with_several_maps(mut self) -> Self {
+        self.several_maps = true;
+        self
+    }
+
+    /// The same, and conditions.
+    #[must_use]
+    pub const fn with_conditions(mut self) -> Self {
+        self.conditions = true;
+        self
+    }
+
+    /// The same, and cheap partial loads.
+    #[must_use]
+    pub const fn with_partial_loads(mut self) -> Self {
+        self.partial_loads = true;
+        self
+    }
+
+    /// The same, and deletions among the changes.
+    #[must_use]
+    pub const fn with_deletions(mut self) -> Self {
+        self.deletions = true;
+        self
+    }
+
+    /// The same, and commits that survive the end of the process.
+    #[must_use]
+    pub const fn with_durable(mut self) -> Self {
+        self.durable = true;
+        self
+    }
+}
+
+/// Where maps are kept: it knows names, keys and bytes, and no value types.
+///
+/// One provider serves many maps. Handles are shared (`Arc`), and calls for
+/// different maps, or two handles on the same map, may come at the same time.
+///
+/// # What a provider promises
+///
+/// Each word is a test of that name in the conformance suite (feature
+/// `testing`), which every provider should run.
+///
+/// - **Atomic**: a batch lands whole, or not at all, also when the process is
+///   killed in the middle of it.
+/// - **Idempotent and fenced**: the sequences of a writer grow; each batch is
+///   applied once, a repeat of the writer's last one is answered as before,
+///   lower ones are refused as `Superseded`. So a commit that timed out cannot
+///   land late. What is remembered of a writer survives a restart like the
+///   batch itself (it commits with it), for a day at least. Nothing is
+///   remembered of a batch that failed.
+/// - **Isolated**: no map sees another's keys, whatever the names.
+/// - **Durable**: what `commit` returned from is there after the process is
+///   killed, if [`Capabilities::durable`] says so.
+/// - **Ordered**: the new revision exceeds every earlier one of the maps it
+///   touches, and `batch.after` ([`Batch::revision_after`]).
+/// - **Honest**: an error says by its [kind](ErrorKind) what to do, and by
+///   [`Error::may_have_applied`] what state it leaves. What cannot be done is
+///   refused as `Unsupported` before anything is written.
+///
+/// # What a provider may assume
+///
+/// A map has one commit in flight at a time. The future of a commit may be
+/// dropped at any await; then the identical batch comes again.
+#[async_trait]
+pub trait Provider: fmt::Debug + Send + Sync + 'static {
+    /// What it can do beyond the least, which is what this says unless
+    /// overridden.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::least()
+    }
+
+    /// The stored records of a map; none for a map that was never written to.
+    ///
+    /// A store without a quicker way loads all and
+    /// [narrows](Load::narrowed) it.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable`, `Unusable`, or `Corrupt`; nothing is changed.
+    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>>;
+
+    /// Applies a batch, whole or not at all; on return it is durable.
+    ///
+    /// # Errors
+    ///
+    /// Any kind; `Refused` names the keys if it can. Where
+    /// [`Error::may_have_applied`] says so, the caller commits the identical
+    /// batch again; otherwise nothing was applied, nor will be.
+    async fn commit(&self, batch: &Batch) -> Result<Committed>;
+
+    /// The map is closed: a chance to tidy up. It may be opened again.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` or `Unusable`; nothing that was committed is lost.
+    async fn release(&self, map: &MapName) -> Result<()> {
+        let _ = map;
+        Ok(())
+    }
+
+    /// The maps that are stored here, in no order.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` unless overridden.
+    async fn maps(&self) -> Result<Vec<MapName>> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "this provider cannot list its maps",
+        ))
+    }
+
+    /// Whether the store can be written to just now.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` or `Unusable`, as a commit would be answered now.
+    async fn ping(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Ends it: lets go of files and connections. Every later call is answered
+    /// `Closed`, where that can be told.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` or `Unusable`; nothing that was committed is lost.
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl<P: Provider + ?Sized> Provider for Arc<P> {
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
+    }
+
+    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+        (**self).load(map, wanted).await
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<Committed> {
+        (**self).commit(batch).await
+    }
+
+    async fn release(&self, map: &MapName) -> Result<()> {
+        (**self).release(map).await
+    }
+
+    async fn maps(&self) -> Result<Vec<MapName>> {
+        (**self).maps().await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        (**self).ping().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        (**self).close().await
+    }
+}

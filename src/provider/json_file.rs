@@ -1,0 +1,1 @@
+//! Keeps maps as a folder of JSON files.

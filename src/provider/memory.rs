@@ -1,0 +1,214 @@
+//! A provider that keeps maps in memory.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use super::{Capabilities, Provider};
+use crate::{
+    batch::{Batch, Change, Committed, MapBatch, Op, Otherwise, Skipped, Turn, WriterId},
+    error::{Error, ErrorKind, Result},
+    load::{Load, Wanted},
+    name::MapName,
+    record::{Record, Revision},
+};
+
+/// Keeps maps in memory: for tests, and for maps that may go with the process.
+///
+/// Cloned handles share what they keep, so a restart can be tested: close the
+/// map, open it again on a clone.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    maps: HashMap<MapName, Table>,
+    /// The last batch applied of each writer, and the answer it was given.
+    writers: HashMap<WriterId, (u64, Committed)>,
+    /// One counter for all maps: a batch over several of them has one revision.
+    last: Revision,
+    closed: bool,
+}
+
+type Table = BTreeMap<Arc<str>, Record>;
+
+impl Memory {
+    /// Memory that holds nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+#[async_trait]
+impl Provider for Memory {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::least()
+            .with_several_maps()
+            .with_conditions()
+            .with_partial_loads()
+    }
+
+    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+        let (last, records) = {
+            let kept = self.kept.lock();
+            kept.check_open()?;
+            let table = kept.maps.get(map);
+            (
+                kept.last,
+                table.map_or_else(Vec::new, |t| select(t, &wanted)),
+            )
+        };
+        Ok(Load::of(last, records))
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<Committed> {
+        let mut kept = self.kept.lock();
+        kept.check_open()?;
+        let last = kept.writers.get(&batch.id.writer);
+        match batch.id.turn(last.map(|(sequence, _)| *sequence)) {
+            Turn::Apply => kept.apply(batch),
+            Turn::Repeat => Ok(last.map(|(_, answer)| answer.clone()).unwrap_or_default()),
+            Turn::Superseded => Err(Error::new(
+                ErrorKind::Superseded,
+                "a later batch of this writer was committed already",
+            )),
+        }
+    }
+
+    async fn maps(&self) -> Result<Vec<MapName>> {
+        let kept = self.kept.lock();
+        kept.check_open()?;
+        Ok(kept.maps.keys().cloned().collect())
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.kept.lock().check_open()
+    }
+
+    async fn release(&self, _map: &MapName) -> Result<()> {
+        self.kept.lock().check_open()
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.kept.lock().closed = true;
+        Ok(())
+    }
+}
+
+impl Kept {
+    fn check_open(&self) -> Result<()> {
+        if self.closed {
+            return Err(Error::new(
+                ErrorKind::Closed,
+                "this memory provider was closed; open another",
+            ));
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Result<Committed> {
+        // Judge everything before the first change, so that a conflict in the
+        // last map leaves the first one as it was.
+        let mut skipped = Vec::new();
+        for part in batch.maps.iter() {
+            self.judge(part, batch, &mut skipped)?;
+        }
+        let revision = batch.revision_after(self.last);
+        for part in batch.maps.iter() {
+            self.change(part, batch, revision, &skipped);
+        }
+        self.last = revision;
+        let answer = Committed::at(revision).with_skipped(skipped);
+        let applied = (batch.id.sequence, answer.clone());
+        self.writers.insert(batch.id.writer, applied);
+        Ok(answer)
+    }
+
+    fn judge(&self, part: &MapBatch, batch: &Batch, skipped: &mut Vec<Skipped>) -> Result<()> {
+        let table = self.maps.get(&part.map).filter(|_| !part.clear);
+        for change in &part.changes {
+            let found = table.and_then(|table| table.get(&change.key));
+            let stored = found.map(|record| (record.revision, record.expires_at));
+            if change.expect.holds(stored, batch.at) {
+                continue;
+            }
+            let found = found.cloned();
+            match change.otherwise {
+                Otherwise::Skip => {
+                    skipped.push(Skipped::new(part.map.clone(), change.key.clone(), found));
+                }
+                Otherwise::Fail => {
+                    return Err(Error::new(
+                        ErrorKind::Conflict,
+                        "the stored entry is not as expected; nothing was written",
+                    )
+                    .on_map(&part.map)
+                    .on_keys([change.key.clone()])
+                    .with_found(found));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, part: &MapBatch, batch: &Batch, to: Revision, skipped: &[Skipped]) {
+        let table = self.maps.entry(part.map.clone()).or_default();
+        if part.clear {
+            table.clear();
+        }
+        // Skipped changes come in the order of the changes, so one walk along
+        // both finds them.
+        let mut skipped = skipped.iter().filter(|s| s.map == part.map).peekable();
+        for change in &part.changes {
+            if skipped.next_if(|s| s.key == change.key).is_none() {
+                apply_change(table, change, batch, to);
+            }
+        }
+    }
+}
+
+fn apply_change(table: &mut Table, change: &Change, batch: &Batch, to: Revision) {
+    match &change.op {
+        Op::Put {
+            payload,
+            expires_at,
+        } => {
+            let record = Record::new(change.key.clone(), Some(payload.clone()), to)
+                .with_expires_at(*expires_at)
+                .with_updated_at(Some(batch.at));
+            table.insert(change.key.clone(), record);
+        }
+        Op::Touch { expires_at } => {
+            if let Some(record) = table.get_mut(&change.key) {
+                record.expires_at = *expires_at;
+                record.revision = to;
+            }
+        }
+        Op::Delete => {
+            table.remove(&change.key);
+        }
+    }
+}
+
+fn select(table: &Table, wanted: &Wanted) -> Vec<Record> {
+    use std::ops::Bound::{Excluded, Unbounded};
+    match wanted {
+        Wanted::All => table.values().cloned().collect(),
+        Wanted::Keys(keys) => keys.iter().filter_map(|k| table.get(k).cloned()).collect(),
+        Wanted::Page { after, limit } => {
+            let from = after.clone().map_or(Unbounded, Excluded);
+            let page = table.range((from, Unbounded)).take(*limit);
+            page.map(|(_, record)| record.clone()).collect()
+        }
+        Wanted::Changed { after } => {
+            let changed = table.values().filter(|record| record.revision > *after);
+            changed.cloned().collect()
+        }
+    }
+}

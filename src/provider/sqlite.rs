@@ -1,0 +1,1 @@
+//! Keeps maps in one SQLite file.

@@ -1,0 +1,1 @@
+//! Every test of the crate, a file per subject.

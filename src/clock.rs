@@ -2,6 +2,10 @@
 
 use std::{
     fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -57,38 +61,50 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that is ahead of another by a fixed time: a map's clock never reads
-/// less than the latest time its store has seen, or entries would come back to
-/// life on a machine whose clock was set back.
+/// A map's clock: another clock, set ahead so that it never reads less than the
+/// latest time its store has seen. Otherwise entries would come back to life on
+/// a machine whose clock was set back.
 #[derive(Debug)]
-pub(crate) struct Ahead<C: ?Sized> {
-    by: Duration,
-    clock: std::sync::Arc<C>,
+pub struct MapClock {
+    clock: Arc<dyn Clock>,
+    /// Nanoseconds; it only grows.
+    ahead: AtomicU64,
 }
 
-impl<C: Clock + ?Sized> Ahead<C> {
-    /// The same time, but at least `seen` now.
-    pub(crate) fn of(clock: std::sync::Arc<C>, seen: SystemTime) -> Self {
-        let by = seen.duration_since(clock.now()).unwrap_or_default();
-        Self { by, clock }
+impl MapClock {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            ahead: AtomicU64::new(0),
+        }
+    }
+
+    /// The store has seen that time: it is not earlier now.
+    pub(crate) fn observe(&self, seen: SystemTime) {
+        let ahead = seen.duration_since(self.clock.now()).unwrap_or_default();
+        let nanos = u64::try_from(ahead.as_nanos()).unwrap_or(u64::MAX);
+        self.ahead.fetch_max(nanos, Relaxed);
+    }
+
+    fn ahead(&self) -> Duration {
+        Duration::from_nanos(self.ahead.load(Relaxed))
     }
 
     pub(crate) fn now(&self) -> SystemTime {
-        self.clock.now() + self.by
+        self.clock.now() + self.ahead()
     }
 
     pub(crate) fn sleep_until(&self, deadline: SystemTime) -> BoxFuture<'static, ()> {
-        // Before 1970 there is no time to subtract from; then it has come.
-        let deadline = deadline.checked_sub(self.by);
+        let deadline = deadline.checked_sub(self.ahead());
+        // Before the beginning of time means that it has come.
         self.clock
             .sleep_until(deadline.unwrap_or(SystemTime::UNIX_EPOCH))
     }
 
     pub(crate) fn sleep(&self, wait: Duration) -> BoxFuture<'static, ()> {
-        let deadline = self.clock.now().checked_add(wait);
-        // A wait that ends after the end of time never ends.
-        match deadline {
+        match self.clock.now().checked_add(wait) {
             Some(deadline) => self.clock.sleep_until(deadline),
+            // A wait beyond the end of time never ends.
             None => Box::pin(std::future::pending()),
         }
     }

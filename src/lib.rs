@@ -12,12 +12,25 @@ mod name;
 mod clock;
 mod provider;
 
+mod codec;
+mod event;
+mod map;
+
+mod caching;
+
 pub use batch::{
     Batch, BatchId, Change, Committed, Expect, MapBatch, Op, Otherwise, Skipped, Turn, WriterId,
 };
+pub use caching::{CachingMap, CachingMapBuilder};
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
+pub use event::{
+    Health, KeySample, Operation, RefusedChange, SaveFailure, Stats, UnreadableRecord,
+};
 pub use load::{Load, PAGE_RECORDS, Wanted};
+pub use map::{
+    Map, PersistentMap, PersistentMapBuilder, builder::Builder, retry::RetryPolicy, write::Occupied,
+};
 pub use name::MapName;
 pub use provider::{Capabilities, Provider, memory::Memory};
 pub use record::{Encoding, Payload, Record, Revision};

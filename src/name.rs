@@ -123,10 +123,17 @@ fn check_part(part: &str) -> Result<()> {
     ))
 }
 
+const HEX: [char; 16] = [
+    '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+];
+
 fn push_encoded(out: &mut String, byte: u8) {
     match byte {
         b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => out.push(char::from(byte)),
-        _ => out.push_str(&format!("%{byte:02x}")),
+        _ => {
+            out.push('%');
+            out.extend([byte >> 4, byte & 15].map(|digit| HEX[usize::from(digit)]));
+        }
     }
 }
 

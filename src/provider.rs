@@ -20,6 +20,10 @@ pub(crate) mod sqlite;
 /// What a provider can do beyond the least.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an ability of its own, and they go together in every way"
+)]
 pub struct Capabilities {
     /// A batch may touch several maps, and still lands whole or not at all.
     pub several_maps: bool,

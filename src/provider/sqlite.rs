@@ -1,1 +1,1 @@
-//! Keeps maps in one SQLite file.
+//! Keeps maps in one `SQLite` file.

@@ -1,1 +1,3 @@
 //! Every test of the crate, a file per subject.
+
+mod map;

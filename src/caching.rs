@@ -1,0 +1,141 @@
+//! The caching map: a map whose entries expire.
+
+mod deadlines;
+mod lease;
+mod sweeper;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+pub(crate) use self::lease::{Expiring, Expiry};
+use crate::{
+    error::{Error, Result},
+    map::{Map, builder::Builder},
+    name::MapName,
+    provider::Provider,
+};
+
+/// A [`PersistentMap`](crate::PersistentMap) whose entries expire.
+///
+/// Expired means gone, at once: never returned, counted or iterated; a moment
+/// later it is swept out of memory and, with the next commit, out of the store
+/// (unless another process has written that key meanwhile). Expiries are stored,
+/// so a restart neither revives nor prolongs an entry.
+///
+/// To write over an expired key is to make a fresh entry. To
+/// [update](Map::update) an entry is to write it: its time to live begins anew.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> persistify::Result<()> {
+/// use std::time::Duration;
+/// use persistify::{CachingMap, Memory};
+///
+/// let pages: CachingMap<String> = CachingMap::builder(Memory::new(), "pages")
+///     .time_to_live(Duration::from_secs(3600))
+///     .open()
+///     .await?;
+/// pages.insert("/", "hello".to_owned());
+/// pages.insert_with_ttl("/news", "breaking".to_owned(), Duration::from_secs(60));
+/// # pages.close().await
+/// # }
+/// ```
+///
+/// Times are kept in milliseconds, by a clock that nobody can set back: the
+/// wall time when the map was opened (or the latest the store has seen, if that
+/// is later), and from then on the time that has passed.
+pub type CachingMap<V> = Map<V, Expiring<V>>;
+
+/// The options of a [`CachingMap`].
+pub type CachingMapBuilder<V> = Builder<V, Expiry<V>>;
+
+impl<V: Send + Sync + 'static> CachingMap<V> {
+    /// A caching map of this name, kept by this provider; set options, then
+    /// [`open`](Builder::open) it. Without a time, entries expire only if they
+    /// are [inserted with one](Self::insert_with_ttl).
+    pub fn builder<N>(provider: impl Provider, name: N) -> CachingMapBuilder<V>
+    where
+        N: TryInto<MapName>,
+        N::Error: Into<Error>,
+    {
+        let plan = Expiry {
+            time_to_live: None,
+            time_to_idle: None,
+            listener: None,
+        };
+        Builder::new(provider, name, plan)
+    }
+
+    /// Puts a value at this key that lives exactly so long, whatever the times
+    /// of the map; returns the value that was there. Reads do not prolong it; an
+    /// update begins the same time anew. A time of zero makes an entry that has
+    /// expired already.
+    ///
+    /// # Panics
+    ///
+    /// If the map is closed.
+    pub fn insert_with_ttl(&self, key: impl AsRef<str>, value: V, ttl: Duration) -> Option<V> {
+        self.put(key.as_ref(), value, Some(ttl))
+    }
+
+    /// When the entry at this key expires; `None` if there is none, or if it
+    /// does not expire. It does not count as a read.
+    pub fn expires_at(&self, key: impl AsRef<str>) -> Option<SystemTime> {
+        self.core.expires_at(key.as_ref())
+    }
+}
+
+impl<V> CachingMap<V>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    /// [Inserts with a time to live](Self::insert_with_ttl), and waits until
+    /// that or a later change of the key is committed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`insert_and_save`](Map::insert_and_save).
+    pub async fn insert_with_ttl_and_save(
+        &self,
+        key: impl AsRef<str>,
+        value: V,
+        ttl: Duration,
+    ) -> Result<Option<V>> {
+        self.put_and_save(key.as_ref(), value, Some(ttl)).await
+    }
+}
+
+impl<V> CachingMapBuilder<V> {
+    /// How long an entry lives after it was written; at least a millisecond, for
+    /// ever by default. What was stored with another time keeps that until it is
+    /// written again.
+    pub fn time_to_live(mut self, time: Duration) -> Self {
+        self.plan.time_to_live = Some(time);
+        self
+    }
+
+    /// How long an entry lives after it was written or read; at least a
+    /// millisecond, for ever by default. With a time to live as well, whichever
+    /// ends first.
+    ///
+    /// Reads move the deadline in memory at once, and in the store when it has
+    /// moved by more than a tenth of this time: after a crash an entry may
+    /// expire that much early, never late.
+    pub fn time_to_idle(mut self, time: Duration) -> Self {
+        self.plan.time_to_idle = Some(time);
+        self
+    }
+
+    /// Called with the key and the value of each entry that has expired: when it
+    /// is swept, or written over before that; also for those that expired while
+    /// no one had the map open. It runs on the map's own task (or the writer's
+    /// thread), so it should be short; it may call maps.
+    pub fn on_expire(mut self, listener: impl Fn(&str, V) + Send + Sync + 'static) -> Self {
+        self.plan.listener = Some(Arc::new(listener));
+        self
+    }
+}

@@ -1,0 +1,282 @@
+//! How long an entry of a caching map lives.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    deadlines::{Millis, NEVER, millis, time},
+    sweeper::{Schedule, sweep},
+};
+use crate::{
+    clock::MapClock,
+    error::{Error, ErrorKind, Result},
+    map::{
+        Core,
+        lifetime::{Lifetime, Plan},
+    },
+    record::Record,
+};
+
+/// Called with the key and the value of each entry that has expired.
+pub(super) type Listener<V> = Arc<dyn Fn(&str, V) + Send + Sync>;
+
+/// The times chosen for a caching map.
+pub struct Expiry<V> {
+    pub(super) time_to_live: Option<Duration>,
+    pub(super) time_to_idle: Option<Duration>,
+    pub(super) listener: Option<Listener<V>>,
+}
+
+/// The times of an open caching map.
+pub struct Expiring<V> {
+    chosen: Expiry<V>,
+    clock: Arc<MapClock>,
+    schedule: Arc<Schedule>,
+}
+
+/// The deadlines of one entry.
+///
+/// Reads move `idle_until` and `told`, under the shard's read lock; everything
+/// else changes under its write lock.
+pub struct Lease {
+    /// Counted from the last write.
+    live_until: Millis,
+    /// Counted from the last write or read.
+    idle_until: AtomicU64,
+    /// The deadline that the store was last told, or is about to be.
+    told: AtomicU64,
+    /// The deadline under which the entry stands in the schedule: its real one
+    /// or an earlier one.
+    scheduled: Millis,
+    /// The entry's own time to live, which replaces the map's times.
+    own: Option<Duration>,
+    only_touched: bool,
+}
+
+impl Lease {
+    fn ends(&self) -> Millis {
+        self.live_until.min(self.idle_until.load(Relaxed))
+    }
+}
+
+impl<V> Expiring<V> {
+    fn now(&self) -> Millis {
+        millis(self.clock.now())
+    }
+
+    /// Both deadlines of an entry that is written now.
+    ///
+    /// With a time to idle, a deadline that reads move is even, and one that
+    /// they do not move is odd. The store keeps one number an entry, and after a
+    /// restart reads must not prolong what they did not prolong before. It makes
+    /// entries end up to two milliseconds early, never late.
+    fn deadlines(&self, own: Option<Duration>) -> (Millis, Millis) {
+        let now = self.now();
+        let after = |wait: Option<Duration>| {
+            wait.map_or(NEVER, |wait| {
+                now.saturating_add(Millis::try_from(wait.as_millis()).unwrap_or(NEVER))
+            })
+        };
+        match (own, self.chosen.time_to_idle) {
+            (Some(own), None) => (after(Some(own)), NEVER),
+            (None, None) => (after(self.chosen.time_to_live), NEVER),
+            (Some(own), Some(_)) => (odd(after(Some(own))), NEVER),
+            (None, idle) => (odd(after(self.chosen.time_to_live)), even(after(idle))),
+        }
+    }
+
+    fn lease(&self, key: &Arc<str>, own: Option<Duration>, was: Millis) -> Lease {
+        let (live_until, idle_until) = self.deadlines(own);
+        let mut lease = Lease {
+            live_until,
+            idle_until: idle_until.into(),
+            told: live_until.min(idle_until).into(),
+            scheduled: was,
+            own,
+            only_touched: false,
+        };
+        self.schedule_earlier(key, &mut lease);
+        lease
+    }
+
+    /// An entry that ends later than it is scheduled stays where it is: the
+    /// sweeper will find out, once. One that is written all the time costs
+    /// nothing here.
+    fn schedule_earlier(&self, key: &Arc<str>, lease: &mut Lease) {
+        let ends = lease.ends();
+        if ends < lease.scheduled {
+            self.schedule.shift(key, lease.scheduled, ends);
+            lease.scheduled = ends;
+        }
+    }
+}
+
+fn odd(at: Millis) -> Millis {
+    if at == NEVER {
+        at
+    } else {
+        at.saturating_sub(1) | 1
+    }
+}
+
+fn even(at: Millis) -> Millis {
+    if at == NEVER { at } else { at & !1 }
+}
+
+impl<V: Send + Sync + 'static> Plan<V> for Expiry<V> {
+    type Life = Expiring<V>;
+
+    fn check(&self) -> Result<()> {
+        let too_short = |time: Option<Duration>| time.is_some_and(|t| t < Duration::from_millis(1));
+        let problem = if too_short(self.time_to_live) {
+            "time_to_live must be at least 1 ms; leave it out for entries that live until they are removed"
+        } else if too_short(self.time_to_idle) {
+            "time_to_idle must be at least 1 ms; leave it out for entries that may be idle for ever"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::Invalid, problem))
+    }
+
+    fn begin(self, clock: Arc<MapClock>) -> Expiring<V> {
+        Expiring {
+            chosen: self,
+            clock,
+            schedule: Arc::default(),
+        }
+    }
+}
+
+impl<V: Send + Sync + 'static> Lifetime<V> for Expiring<V> {
+    type Lease = Lease;
+    const EXPIRES: bool = true;
+
+    fn begin(&self, key: &Arc<str>, ttl: Option<Duration>, old: Option<&Lease>) -> Lease {
+        self.lease(key, ttl, old.map_or(NEVER, |old| old.scheduled))
+    }
+
+    fn adopt(&self, record: &Record) -> Lease {
+        let stored = record.expires_at.map_or(NEVER, millis);
+        let is_idle =
+            self.chosen.time_to_idle.is_some() && stored != NEVER && stored.is_multiple_of(2);
+        let written = record.updated_at.zip(self.chosen.time_to_live);
+        let limit = written.and_then(|(at, ttl)| at.checked_add(ttl));
+        let (live_until, idle_until) = if is_idle {
+            (limit.map_or(NEVER, |limit| odd(millis(limit))), stored)
+        } else {
+            (stored, NEVER)
+        };
+        let mut lease = Lease {
+            live_until,
+            idle_until: idle_until.into(),
+            told: stored.into(),
+            scheduled: NEVER,
+            own: None,
+            only_touched: false,
+        };
+        self.schedule_earlier(&record.key, &mut lease);
+        lease
+    }
+
+    fn renew(&self, key: &Arc<str>, lease: &mut Lease) {
+        *lease = self.lease(key, lease.own, lease.scheduled);
+    }
+
+    fn reschedule(&self, key: &Arc<str>, lease: &mut Lease) {
+        let ends = lease.ends();
+        self.schedule.shift(key, NEVER, ends);
+        lease.scheduled = ends;
+    }
+
+    fn ended(&self, key: &Arc<str>, lease: &Lease) {
+        self.schedule.shift(key, lease.scheduled, NEVER);
+    }
+
+    fn used(&self, lease: &Lease) -> bool {
+        let Some(idle) = self.chosen.time_to_idle else {
+            return false;
+        };
+        if lease.idle_until.load(Relaxed) == NEVER {
+            return false;
+        }
+        let idle = Millis::try_from(idle.as_millis()).unwrap_or(NEVER);
+        let until = even(self.now().saturating_add(idle));
+        lease.idle_until.fetch_max(until, Relaxed);
+        // Of several readers one tells the store: the one that moves `told`.
+        let ends = lease.ends();
+        let told = lease.told.load(Relaxed);
+        ends.saturating_sub(told) > idle / 10
+            && lease
+                .told
+                .compare_exchange(told, ends, Relaxed, Relaxed)
+                .is_ok()
+    }
+
+    fn touch(&self, lease: &mut Lease) {
+        lease.only_touched = true;
+    }
+
+    fn only_touched(&self, lease: &Lease) -> bool {
+        lease.only_touched
+    }
+
+    fn stored(&self, lease: &mut Lease) {
+        lease.only_touched = false;
+    }
+
+    fn is_live(&self, lease: &Lease) -> bool {
+        let ends = lease.ends();
+        ends == NEVER || self.now() < ends
+    }
+
+    fn expires_at(&self, lease: &Lease) -> Option<SystemTime> {
+        time(lease.ends())
+    }
+
+    fn expired(&self, key: &str, value: V) {
+        let Some(listener) = &self.chosen.listener else {
+            return;
+        };
+        // The listener's panic is its own: it must not end the sweeper.
+        if catch_unwind(AssertUnwindSafe(|| listener(key, value))).is_err() {
+            tracing::error!(key, "an expiry listener panicked");
+        }
+    }
+
+    fn cleared(&self) {
+        self.schedule.clear();
+    }
+
+    fn opened(core: &Arc<Core<V, Self>>) {
+        let (schedule, clock) = (core.lifetime.schedule.clone(), core.lifetime.clock.clone());
+        tokio::spawn(sweep(schedule, clock, Arc::downgrade(core)));
+    }
+}
+
+impl<V> Drop for Expiring<V> {
+    fn drop(&mut self) {
+        self.schedule.end();
+    }
+}
+
+impl<V> fmt::Debug for Expiry<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Expiry")
+            .field("time_to_live", &self.time_to_live)
+            .field("time_to_idle", &self.time_to_idle)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<V> fmt::Debug for Expiring<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.chosen.fmt(f)
+    }
+}

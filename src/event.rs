@@ -1,0 +1,173 @@
+//! What a map tells about its saving: failures, health, figures.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use crate::{
+    error::{Error, ErrorKind},
+    name::MapName,
+    record::Record,
+};
+
+/// How many keys a [`SaveFailure`] names.
+const MAX_KEYS_NAMED: usize = 10;
+
+/// One failed attempt to save, as [`failures`](crate::PersistentMap::failures)
+/// sends it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SaveFailure {
+    /// The map.
+    pub map: MapName,
+    /// What was attempted.
+    pub operation: Operation,
+    /// Which attempt it was, from 1.
+    pub attempt: u32,
+    /// How many attempts there are.
+    pub max_attempts: u32,
+    /// Whether this was the last attempt. The changes stay pending (or, if
+    /// refused, in memory); for [`ErrorKind::Unavailable`] and
+    /// [`ErrorKind::Unusable`] a probe goes on.
+    pub is_final: bool,
+    /// The keys concerned.
+    pub keys: KeySample,
+    /// What went wrong; a clone of it costs nothing.
+    pub error: Error,
+}
+
+/// What a [`SaveFailure`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Committing a batch.
+    Commit,
+    /// Trying whether a store that was down is well again.
+    Probe,
+    /// Writing a value as JSON.
+    Encode,
+    /// Setting an unreadable record aside before its key is overwritten.
+    SetAside,
+}
+
+/// How many keys, and the first few of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeySample {
+    /// How many keys there are.
+    pub count: usize,
+    /// The first ten.
+    pub first: Vec<Arc<str>>,
+}
+
+impl KeySample {
+    /// Counts the keys and keeps the first few.
+    pub(crate) fn of<'a>(keys: impl IntoIterator<Item = &'a Arc<str>>) -> Self {
+        let mut sample = Self::default();
+        for key in keys {
+            sample.count += 1;
+            if sample.first.len() < MAX_KEYS_NAMED {
+                sample.first.push(key.clone());
+            }
+        }
+        sample
+    }
+}
+
+/// Whether a map's changes reach its store.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum Health {
+    /// They do, as far as is known.
+    #[default]
+    Healthy,
+    /// They do not: the attempts are spent. Everything stays pending, and a
+    /// probe goes on until the store is well again.
+    #[non_exhaustive]
+    Down {
+        /// When the attempts were spent, by the map's clock.
+        since: SystemTime,
+        /// What the latest attempt failed with.
+        error: Error,
+    },
+}
+
+impl Health {
+    /// Whether changes reach the store, as far as is known.
+    pub fn is_healthy(&self) -> bool {
+        matches!(self, Self::Healthy)
+    }
+
+    /// The kind of what is wrong, if something is.
+    pub fn kind(&self) -> Option<ErrorKind> {
+        match self {
+            Self::Healthy => None,
+            Self::Down { error, .. } => Some(error.kind()),
+        }
+    }
+}
+
+/// A pending change that the store (or the codec) will not take.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RefusedChange {
+    /// Its key.
+    pub key: Arc<str>,
+    /// Why it was refused.
+    pub error: Error,
+}
+
+impl RefusedChange {
+    pub(crate) fn new(key: Arc<str>, error: Error) -> Self {
+        Self { key, error }
+    }
+}
+
+/// A stored record that does not decode. Its bytes stay in the store: where they
+/// are, or, once its key is overwritten, in the map of the name
+/// `<map>/unreadable` of the same provider
+/// (`name.nested("unreadable")`), under `<revision>:<key>`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct UnreadableRecord {
+    /// The record as it is stored.
+    pub record: Record,
+    /// Why it does not decode.
+    pub error: Error,
+    /// Whether it was set aside, because its key was overwritten.
+    pub set_aside: bool,
+}
+
+impl UnreadableRecord {
+    pub(crate) fn new(record: Record, error: Error) -> Self {
+        Self {
+            record,
+            error,
+            set_aside: false,
+        }
+    }
+}
+
+/// Figures of a map, all of the same moment or close to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Keys changed in memory and not yet committed.
+    pub pending: usize,
+    /// Changes that the store will not take.
+    pub refused: usize,
+    /// Stored records that do not decode.
+    pub unreadable: usize,
+    /// How long ago the oldest pending change was made, or a little more:
+    /// never less. `None` if nothing is pending.
+    pub oldest_pending: Option<Duration>,
+    /// Batches committed since the map was opened.
+    pub commits: u64,
+    /// Changes committed since the map was opened.
+    pub changes: u64,
+    /// Attempts that failed since the map was opened.
+    pub failed_attempts: u64,
+    /// When the last commit returned, by the map's clock.
+    pub last_commit: Option<SystemTime>,
+}

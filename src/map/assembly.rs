@@ -1,0 +1,268 @@
+//! Puts together what goes into the next commit, and takes it apart after.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, SeqCst},
+    },
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    core::Core,
+    flusher::Flusher,
+    lifetime::Lifetime,
+    marks::Taken,
+    pending::Until,
+    requests::{Awaited, Save},
+};
+use crate::{
+    batch::{Batch, Change, Committed, MapBatch, Op},
+    error::Result,
+    event::{KeySample, Operation},
+};
+
+/// A batch, and what depends on its fate.
+pub(super) struct Assembled {
+    pub(super) batch: Batch,
+    /// The last clear that it carries to the store, or comes after.
+    epoch: u64,
+    /// Those who wait for it.
+    pub(super) saves: Vec<Save>,
+    /// An attempt may have reached the store, although its answer did not
+    /// reach us.
+    pub(super) uncertain: bool,
+}
+
+impl Assembled {
+    fn part(&self) -> Option<&MapBatch> {
+        self.batch.maps.first()
+    }
+
+    pub(super) fn changes(&self) -> &[Change] {
+        self.part().map_or(&[], |part| &part.changes)
+    }
+
+    pub(super) fn clears(&self) -> bool {
+        self.part().is_some_and(|part| part.clear)
+    }
+
+    /// No change could be taken out of it.
+    pub(super) fn is_bare_clear(&self) -> bool {
+        self.changes().is_empty()
+    }
+
+    pub(super) fn sample(&self) -> KeySample {
+        KeySample::of(self.changes().iter().map(|change| &change.key))
+    }
+
+    pub(super) fn answer(self, result: &Result<()>) {
+        answer_all(self.saves, result);
+    }
+}
+
+/// What is being put together.
+struct Draft {
+    epoch: u64,
+    clear: bool,
+    changes: Vec<Change>,
+    bytes: usize,
+    saves: Vec<Save>,
+}
+
+/// The map was cleared meanwhile: what was put together is of no use.
+struct Cleared;
+
+impl<V, L> Flusher<V, L>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    L: Lifetime<V>,
+{
+    /// The next batch of what was queued before then; `None` if nothing is left.
+    ///
+    /// Those who wait for a key ride along, but only the `first` batch of a
+    /// round is made for them alone: else a stream of saves would keep a flush
+    /// waiting for ever.
+    pub(super) fn assemble(&mut self, until: &mut Until, first: bool) -> Option<Assembled> {
+        let mut wanted = first;
+        while wanted || self.has_more(until) {
+            wanted = false;
+            let mut draft = self.core.draft();
+            // A clear in the middle takes every entry that was looked at with
+            // it, so the next try begins with nothing taken.
+            if self.fill(&mut draft, until).is_err() {
+                self.core.give_back(draft.saves);
+                wanted = true;
+            } else if draft.changes.is_empty() && !draft.clear {
+                answer_all(draft.saves, &Ok(()));
+            } else {
+                return Some(self.finish(draft));
+            }
+        }
+        None
+    }
+
+    fn has_more(&self, until: &Until) -> bool {
+        !self.parts.is_empty() || self.core.must_clear() || self.core.pending.has(until)
+    }
+
+    fn fill(&mut self, draft: &mut Draft, until: &mut Until) -> Result<(), Cleared> {
+        if let Some(part) = self.parts.pop() {
+            return self.fill_with_part(draft, part);
+        }
+        self.fill_with_awaited(draft)?;
+        while !self.is_full(draft) {
+            let Some(key) = self.core.pending.pop(until) else {
+                break;
+            };
+            self.add(draft, &key)?;
+        }
+        Ok(())
+    }
+
+    /// Part of a refused batch, and nothing else: who is to blame must be found
+    /// out.
+    fn fill_with_part(&mut self, draft: &mut Draft, part: Vec<Arc<str>>) -> Result<(), Cleared> {
+        for key in &part {
+            self.add(draft, key)?;
+        }
+        let keys: HashSet<_> = part.into_iter().collect();
+        let is_here = |save: &mut Save| matches!(&save.what, Awaited::Key(k) if keys.contains(k));
+        let mut requests = self.core.requests.lock();
+        let here: Vec<_> = requests.saves.extract_if(.., is_here).collect();
+        drop(requests);
+        for save in here {
+            self.add_awaited(draft, save)?;
+        }
+        Ok(())
+    }
+
+    /// The keys that somebody waits for go first.
+    fn fill_with_awaited(&mut self, draft: &mut Draft) -> Result<(), Cleared> {
+        let saves = std::mem::take(&mut self.core.requests.lock().saves);
+        let mut saves = saves.into_iter();
+        let mut filled = Ok(());
+        while filled.is_ok() && !self.is_full(draft) {
+            let Some(save) = saves.next() else { break };
+            filled = self.add_awaited(draft, save);
+        }
+        self.core.give_back(saves.collect());
+        filled
+    }
+
+    fn add_awaited(&mut self, draft: &mut Draft, save: Save) -> Result<(), Cleared> {
+        let Awaited::Key(key) = &save.what else {
+            draft.saves.push(save);
+            return Ok(());
+        };
+        let taken = self.add(draft, &key.clone());
+        let answer = match taken {
+            Ok(Taken::Nothing) if !draft.clear => Ok(()),
+            Ok(Taken::Refused(error) | Taken::Unwritable(error)) => Err(error),
+            // It is part of this batch; or there is nothing at the key, and the
+            // clear that this batch carries is the later write.
+            Ok(_) | Err(Cleared) => {
+                draft.saves.push(save);
+                return taken.map(|_| ());
+            }
+        };
+        // Whoever stopped waiting needs no answer.
+        let _ = save.answer.send(answer);
+        Ok(())
+    }
+
+    /// Looks at an entry; its change, if there is one, goes into the draft.
+    fn add(&mut self, draft: &mut Draft, key: &Arc<str>) -> Result<Taken, Cleared> {
+        match self.core.take(key, draft.epoch) {
+            Taken::Change(change) => {
+                draft.bytes += weight(&change);
+                draft.changes.push(change);
+                Ok(Taken::Already)
+            }
+            Taken::Unwritable(error) => {
+                self.report(Operation::Encode, KeySample::of([key]), &error, true);
+                Ok(Taken::Unwritable(error))
+            }
+            Taken::Cleared => Err(Cleared),
+            other => Ok(other),
+        }
+    }
+
+    fn is_full(&self, draft: &Draft) -> bool {
+        draft.changes.len() >= self.core.options.max_batch
+            || draft.bytes >= self.core.options.max_batch_bytes
+    }
+
+    fn finish(&mut self, draft: Draft) -> Assembled {
+        let part = MapBatch::new(self.core.name.clone(), draft.changes).clearing(draft.clear);
+        Assembled {
+            batch: self.batch(part),
+            epoch: draft.epoch,
+            saves: draft.saves,
+            uncertain: false,
+        }
+    }
+}
+
+impl<V, L: Lifetime<V>> Core<V, L> {
+    fn draft(&self) -> Draft {
+        let epoch = self.epoch.load(SeqCst);
+        Draft {
+            epoch,
+            clear: self.cleared.load(SeqCst) != epoch,
+            changes: Vec::new(),
+            bytes: 0,
+            saves: Vec::new(),
+        }
+    }
+
+    /// These wait again, before those who came since.
+    pub(super) fn give_back(&self, mut saves: Vec<Save>) {
+        let mut requests = self.requests.lock();
+        saves.append(&mut requests.saves);
+        requests.saves = saves;
+    }
+
+    /// The batch is in the store.
+    pub(super) fn settle_all(&self, assembled: &Assembled, committed: Committed)
+    where
+        V: DeserializeOwned,
+    {
+        let mut skipped: HashMap<_, _> = committed
+            .skipped
+            .into_iter()
+            .map(|skipped| (skipped.key, skipped.found))
+            .collect();
+        for change in assembled.changes() {
+            match skipped.remove(&change.key) {
+                None => self.settle(change, committed.revision),
+                Some(found) => self.settle_skipped(&change.key, found),
+            }
+        }
+        if assembled.clears() {
+            self.cleared.store(assembled.epoch, SeqCst);
+        }
+        self.tally.commits.fetch_add(1, Relaxed);
+        let changes = assembled.changes().len() as u64;
+        self.tally.changes.fetch_add(changes, Relaxed);
+        *self.tally.last_commit.lock() = Some(self.clock.now());
+    }
+}
+
+pub(super) fn answer_all(saves: Vec<Save>, result: &Result<()>) {
+    for save in saves {
+        // Whoever stopped waiting needs no answer.
+        let _ = save.answer.send(result.clone());
+    }
+}
+
+/// About how many bytes a change takes.
+fn weight(change: &Change) -> usize {
+    let payload = match &change.op {
+        Op::Put { payload, .. } => payload.bytes.len(),
+        Op::Touch { .. } | Op::Delete => 0,
+    };
+    change.key.len() + payload
+}

@@ -1,0 +1,248 @@
+//! Every option of a map: its unit, default, bounds, and what it trades.
+
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    Map,
+    core::{Core, Triggers},
+    lifetime::Plan,
+    retry::RetryPolicy,
+};
+use crate::{
+    clock::{Clock, MapClock, SystemClock},
+    error::{Error, ErrorKind, Result},
+    name::MapName,
+    provider::Provider,
+};
+
+/// Called while a map loads: how many records came, and about how many there
+/// are.
+pub(super) type Progress = Arc<dyn Fn(u64, Option<u64>) + Send + Sync>;
+
+/// The options of a map before it is opened.
+///
+/// Every option has a default that suits most programs; a value out of its
+/// bounds is an error of [`open`](Self::open), never a panic.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> persistify::Result<()> {
+/// # use std::time::Duration;
+/// # use persistify::{Memory, PersistentMap};
+/// let stock: PersistentMap<u32> = PersistentMap::builder(Memory::new(), "stock")
+///     .batch(500, Duration::from_millis(200))
+///     .max_pending(1_000_000)
+///     .open()
+///     .await?;
+/// # stock.close().await
+/// # }
+/// ```
+#[must_use = "a builder does nothing until `open` is awaited"]
+pub struct Builder<V, P> {
+    provider: Arc<dyn Provider>,
+    name: Result<MapName>,
+    options: Options,
+    clock: Option<Arc<dyn Clock>>,
+    progress: Option<Progress>,
+    pub(crate) plan: P,
+    values: PhantomData<fn() -> V>,
+}
+
+/// What can be chosen.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    pub(super) triggers: Triggers,
+    pub(super) max_batch: usize,
+    pub(super) max_batch_bytes: usize,
+    pub(super) max_pending: Option<usize>,
+    pub(super) retry: RetryPolicy,
+    pub(super) commit_timeout: Duration,
+    pub(super) allow_unreadable: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            triggers: Triggers {
+                size: 1_000,
+                interval: Duration::from_secs(1),
+            },
+            max_batch: 10_000,
+            max_batch_bytes: 16 << 20,
+            max_pending: None,
+            retry: RetryPolicy::default(),
+            commit_timeout: Duration::from_secs(30),
+            allow_unreadable: false,
+        }
+    }
+}
+
+impl<V, P> Builder<V, P> {
+    pub(crate) fn new<N>(provider: impl Provider, name: N, plan: P) -> Self
+    where
+        N: TryInto<MapName>,
+        N::Error: Into<Error>,
+    {
+        Self {
+            provider: Arc::new(provider),
+            name: name.try_into().map_err(Into::into),
+            options: Options::default(),
+            clock: None,
+            progress: None,
+            plan,
+            values: PhantomData,
+        }
+    }
+
+    /// When a flush starts by itself: once so many keys are pending, or once the
+    /// oldest change is that old, whichever comes first. 1,000 keys and one
+    /// second by default.
+    ///
+    /// Both at least 1 (key, millisecond). Smaller numbers put fewer changes at
+    /// risk; larger ones make fewer and cheaper commits. Can be changed while
+    /// the map is open: [`set_batch`](crate::PersistentMap::set_batch).
+    pub fn batch(mut self, size: usize, interval: Duration) -> Self {
+        self.options.triggers = Triggers { size, interval };
+        self
+    }
+
+    /// How often and how fast a failed save is tried again; see [`RetryPolicy`].
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.retry = policy;
+        self
+    }
+
+    /// How many keys one commit carries at the most; at least 1, 10,000 by
+    /// default. A flush of more takes several commits. Large ones are cheaper by
+    /// the key, and hold up those who wait for theirs.
+    pub fn max_batch(mut self, keys: usize) -> Self {
+        self.options.max_batch = keys;
+        self
+    }
+
+    /// About how many bytes of keys and encoded values one commit carries at
+    /// the most; at least 1, 16 MiB by default. The memory that a commit takes
+    /// follows it; a single larger value still goes, by itself.
+    pub fn max_batch_bytes(mut self, bytes: usize) -> Self {
+        self.options.max_batch_bytes = bytes;
+        self
+    }
+
+    /// How many keys may be pending before saves (`…_and_save`) are turned away
+    /// as `Unavailable`, without changing anything; at least 1, no limit by
+    /// default.
+    ///
+    /// Writes without a save are never turned away: they have no way to say so.
+    /// Where a dead store must not fill the memory, save, or look at
+    /// [`pending`](crate::PersistentMap::pending).
+    pub fn max_pending(mut self, keys: usize) -> Self {
+        self.options.max_pending = Some(keys);
+        self
+    }
+
+    /// How long one call of the provider may take before it counts as failed
+    /// with an unknown outcome; at least a millisecond, 30 seconds by default.
+    pub fn commit_timeout(mut self, limit: Duration) -> Self {
+        self.options.commit_timeout = limit;
+        self
+    }
+
+    /// Opens the map even if stored records do not decode into its values.
+    ///
+    /// They are then [listed](crate::PersistentMap::unreadable), missing from
+    /// the map, and kept in the store, whatever is written to their keys. Without
+    /// this, the first such record fails the opening.
+    pub fn allow_unreadable(mut self) -> Self {
+        self.options.allow_unreadable = true;
+        self
+    }
+
+    /// The clock of the map, for tests; the machine's by default.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// Called after each page while the map loads, with the number of records
+    /// so far and, if the store knows, about how many there are.
+    pub fn on_progress(mut self, call: impl Fn(u64, Option<u64>) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Arc::new(call));
+        self
+    }
+}
+
+impl<V, P> Builder<V, P>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    P: Plan<V>,
+{
+    /// Loads the map and starts its background task, on the tokio runtime that
+    /// this is awaited on.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if the name or an option is out of its bounds, or there is no
+    /// tokio runtime; `Corrupt` if a record does not decode (unless
+    /// [allowed](Self::allow_unreadable)); otherwise what the provider errs with.
+    /// The store is as it was.
+    pub async fn open(self) -> Result<Map<V, P::Life>> {
+        let name = self.name.clone()?;
+        self.options.check().map_err(|error| error.on_map(&name))?;
+        self.plan.check().map_err(|error| error.on_map(&name))?;
+        let runtime = tokio::runtime::Handle::try_current().map_err(|e| {
+            Error::new(ErrorKind::Invalid, "a map opens on a tokio runtime only").with_source(e)
+        })?;
+        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let clock = Arc::new(MapClock::new(clock));
+        let lifetime = self.plan.begin(clock.clone());
+        let core = Core::new(name, self.provider, self.options, clock, lifetime);
+        let horizon = core.load(self.progress.as_ref()).await;
+        let horizon = horizon.map_err(|error| error.on_map(&core.name))?;
+        Ok(Map::start(Arc::new(core), horizon, runtime))
+    }
+}
+
+impl Options {
+    fn check(&self) -> Result<()> {
+        check_triggers(self.triggers)?;
+        let problem = if self.max_batch == 0 {
+            "max_batch is 0; it must be at least 1 key"
+        } else if self.max_batch_bytes == 0 {
+            "max_batch_bytes is 0; it must be at least 1 byte"
+        } else if self.max_pending == Some(0) {
+            "max_pending is 0; it must be at least 1 key"
+        } else if self.commit_timeout < Duration::from_millis(1) {
+            "commit_timeout must be at least 1 ms"
+        } else {
+            return self.retry.check();
+        };
+        Err(Error::new(ErrorKind::Invalid, problem))
+    }
+}
+
+/// # Errors
+///
+/// `Invalid`, naming the option and its bounds.
+pub(super) fn check_triggers(triggers: Triggers) -> Result<()> {
+    let problem = if triggers.size == 0 {
+        "batch: the size is 0; it must be at least 1 key"
+    } else if triggers.interval < Duration::from_millis(1) {
+        "batch: the interval must be at least 1 ms"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Invalid, problem))
+}
+
+impl<V, P: fmt::Debug> fmt::Debug for Builder<V, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("provider", &self.provider)
+            .field("name", &self.name)
+            .field("options", &self.options)
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,185 @@
+//! The slot of a key: its value, and what its saving has come to.
+
+use std::sync::Arc;
+
+use super::lifetime::Lifetime;
+use crate::record::Revision;
+
+/// A key and its slot.
+pub(super) struct Entry<V, X> {
+    /// Shared with the queue of pending keys, so that queueing copies nothing.
+    pub(super) key: Arc<str>,
+    pub(super) slot: Slot<V, X>,
+}
+
+/// What a key holds.
+///
+/// A removed key that the store may know stays as `Gone` until its deletion is
+/// committed: without it, the deletion would be forgotten, or a reload would
+/// bring the entry back.
+pub(super) enum Slot<V, X> {
+    Live {
+        value: V,
+        /// How long it lives; nothing for a map without expiry.
+        lease: X,
+        trail: Trail,
+    },
+    Gone {
+        trail: Trail,
+    },
+}
+
+/// What is known of an entry's saving, in two words: with millions of entries,
+/// each word is felt.
+#[derive(Clone, Copy)]
+pub(super) struct Trail {
+    /// The commit that last wrote the entry; see [`Known`].
+    pub(super) known: Known,
+    /// Where the key stands in the queue, while it is queued.
+    pub(super) place: u32,
+    pub(super) mark: Mark,
+    /// Of a tombstone: the entry expired, rather than being removed. Only the
+    /// very entry that expired is to be deleted from the store.
+    pub(super) expired: bool,
+}
+
+impl Trail {
+    pub(super) fn new(known: Known) -> Self {
+        Self {
+            known,
+            place: 0,
+            mark: Mark::Clean,
+            expired: false,
+        }
+    }
+}
+
+/// What the store knows of an entry, as far as the map knows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Known(u64);
+
+impl Known {
+    /// The store has no such entry.
+    pub(super) const NOT: Self = Self(0);
+    /// The store may have it; of which revision is not known.
+    pub(super) const MAYBE: Self = Self(u64::MAX);
+
+    pub(super) fn at(revision: Option<Revision>) -> Self {
+        revision.map_or(Self::MAYBE, |revision| Self(revision.get()))
+    }
+
+    pub(super) fn revision(self) -> Option<Revision> {
+        (self != Self::NOT && self != Self::MAYBE).then(|| Revision::new(self.0))
+    }
+}
+
+/// How far the saving of an entry has come. It changes only while the entry's
+/// shard is locked for writing, together with the value.
+///
+/// ```text
+///           write                  taken                committed
+///   Clean ────────▶ Queued ────────────────▶ Saving ───────────────▶ Clean
+///                     ▲                        │ write
+///                     │ committed              ▼
+///                     └───────────────── SavingQueued
+/// ```
+///
+/// A failed commit turns `Saving` into `Queued`; a refused change is `Refused`
+/// until the next write to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// The store has it as it is.
+    Clean,
+    /// Changed since, and in the queue.
+    Queued,
+    /// Part of the commit in flight, and not changed since.
+    Saving,
+    /// Part of the commit in flight, changed since, and in the queue again.
+    SavingQueued,
+    /// The store will not take it.
+    Refused,
+}
+
+impl Mark {
+    pub(super) fn is_saving(self) -> bool {
+        matches!(self, Self::Saving | Self::SavingQueued)
+    }
+}
+
+impl<V, X> Slot<V, X> {
+    pub(super) fn trail(&self) -> &Trail {
+        match self {
+            Self::Live { trail, .. } | Self::Gone { trail, .. } => trail,
+        }
+    }
+
+    pub(super) fn trail_mut(&mut self) -> &mut Trail {
+        match self {
+            Self::Live { trail, .. } | Self::Gone { trail, .. } => trail,
+        }
+    }
+
+    /// The value and its lease, if there is one and it has not expired.
+    #[inline]
+    pub(super) fn live<L: Lifetime<V, Lease = X>>(&self, lifetime: &L) -> Option<(&V, &X)> {
+        match self {
+            Self::Live { value, lease, .. } if lifetime.is_live(lease) => Some((value, lease)),
+            _ => None,
+        }
+    }
+
+    /// How long the value lives, if there is one.
+    pub(super) fn lease(&self) -> Option<&X> {
+        match self {
+            Self::Live { lease, .. } => Some(lease),
+            Self::Gone { .. } => None,
+        }
+    }
+
+    /// Whether the store has it as it is.
+    pub(super) fn is_clean(&self) -> bool {
+        self.trail().mark == Mark::Clean
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Gone { .. })
+    }
+
+    /// Puts a value into the slot and hands out the one it held.
+    pub(super) fn put(&mut self, value: V, lease: X) -> Option<(V, X)> {
+        let trail = *self.trail();
+        let new = Self::Live {
+            value,
+            lease,
+            trail,
+        };
+        std::mem::replace(self, new).into_value()
+    }
+
+    /// Takes the value out of the slot and leaves a tombstone.
+    pub(super) fn bury(&mut self, expired: bool) -> Option<(V, X)> {
+        let trail = Trail {
+            expired,
+            ..*self.trail()
+        };
+        std::mem::replace(self, Self::Gone { trail }).into_value()
+    }
+
+    pub(super) fn into_value(self) -> Option<(V, X)> {
+        match self {
+            Self::Live { value, lease, .. } => Some((value, lease)),
+            Self::Gone { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_two_words_larger_than_its_value() {
+        assert_eq!(size_of::<Slot<u64, ()>>(), size_of::<u64>() + 16);
+        assert_eq!(size_of::<Slot<String, ()>>(), size_of::<String>() + 16);
+    }
+}

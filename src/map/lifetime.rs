@@ -1,0 +1,138 @@
+//! How long an entry lives: for ever, in a map without expiry.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::core::Core;
+use crate::{clock::MapClock, error::Result, record::Record};
+
+/// What a map asks about the time of its entries. Only this crate's two answers
+/// exist: for ever, and until it expires.
+pub trait Lifetime<V>: fmt::Debug + Send + Sync + Sized + 'static {
+    /// What is kept with each entry.
+    type Lease: Send + Sync + 'static;
+
+    /// Whether entries expire at all.
+    const EXPIRES: bool;
+
+    /// The lease of a fresh entry, in the place of one that was written over.
+    fn begin(
+        &self,
+        key: &Arc<str>,
+        ttl: Option<Duration>,
+        old: Option<&Self::Lease>,
+    ) -> Self::Lease;
+
+    /// The lease of an entry that comes from the store.
+    fn adopt(&self, record: &Record) -> Self::Lease;
+
+    /// The entry was changed.
+    fn renew(&self, key: &Arc<str>, lease: &mut Self::Lease);
+
+    /// The entry was due, and has not expired.
+    fn reschedule(&self, key: &Arc<str>, lease: &mut Self::Lease);
+
+    /// The entry is no more, and no other took its place.
+    fn ended(&self, key: &Arc<str>, lease: &Self::Lease);
+
+    /// The entry was read; says whether the store should hear of it.
+    fn used(&self, lease: &Self::Lease) -> bool;
+
+    /// Only the expiry changes with the next commit; the value does not.
+    fn touch(&self, lease: &mut Self::Lease);
+
+    /// Whether [`touch`](Self::touch) is all that happened since the last commit.
+    fn only_touched(&self, lease: &Self::Lease) -> bool;
+
+    /// The store has the entry as it is.
+    fn stored(&self, lease: &mut Self::Lease);
+
+    /// Whether the entry has not expired yet.
+    fn is_live(&self, lease: &Self::Lease) -> bool;
+
+    /// When the entry expires.
+    fn expires_at(&self, lease: &Self::Lease) -> Option<SystemTime>;
+
+    /// An entry has expired and was taken out of memory. No lock is held.
+    fn expired(&self, key: &str, value: V);
+
+    /// All entries are gone.
+    fn cleared(&self);
+
+    /// The map is open: time for a task of one's own.
+    fn opened(core: &Arc<Core<V, Self>>);
+}
+
+/// What a builder turns into a [`Lifetime`] when the map is opened.
+pub trait Plan<V>: Send + Sync + 'static {
+    /// What it turns into.
+    type Life: Lifetime<V>;
+
+    /// # Errors
+    ///
+    /// `Invalid`, naming the option and its bounds.
+    fn check(&self) -> Result<()>;
+
+    /// The lifetime by this clock.
+    fn begin(self, clock: Arc<MapClock>) -> Self::Life;
+}
+
+/// Entries live until they are removed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Forever;
+
+impl<V: 'static> Plan<V> for Forever {
+    type Life = Self;
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn begin(self, _: Arc<MapClock>) -> Self {
+        self
+    }
+}
+
+impl<V: 'static> Lifetime<V> for Forever {
+    type Lease = ();
+    const EXPIRES: bool = false;
+
+    fn begin(&self, _: &Arc<str>, _: Option<Duration>, _: Option<&()>) {}
+
+    fn adopt(&self, _: &Record) {}
+
+    fn renew(&self, _: &Arc<str>, (): &mut ()) {}
+
+    fn reschedule(&self, _: &Arc<str>, (): &mut ()) {}
+
+    fn ended(&self, _: &Arc<str>, (): &()) {}
+
+    fn used(&self, (): &()) -> bool {
+        false
+    }
+
+    fn touch(&self, (): &mut ()) {}
+
+    fn only_touched(&self, (): &()) -> bool {
+        false
+    }
+
+    fn stored(&self, (): &mut ()) {}
+
+    fn is_live(&self, (): &()) -> bool {
+        true
+    }
+
+    fn expires_at(&self, (): &()) -> Option<SystemTime> {
+        None
+    }
+
+    fn expired(&self, _: &str, _: V) {}
+
+    fn cleared(&self) {}
+
+    fn opened(_: &Arc<Core<V, Self>>) {}
+}

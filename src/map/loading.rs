@@ -1,0 +1,258 @@
+//! Brings what is stored into memory: when a map is opened, and when it is
+//! reloaded.
+
+use std::{collections::HashSet, sync::Arc, sync::atomic::Ordering::SeqCst};
+
+use futures_util::TryStreamExt;
+use hashbrown::hash_table::{Entry as TableEntry, OccupiedEntry};
+use serde::de::DeserializeOwned;
+
+use super::{
+    builder::Progress,
+    core::Core,
+    entry::{Entry, Known, Mark, Slot, Trail},
+    inside::Inside,
+    lifetime::Lifetime,
+};
+use crate::{
+    codec,
+    error::{Error, ErrorKind, Result},
+    load::Wanted,
+    record::{Record, Revision},
+};
+
+impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
+    /// Fills the empty map from the store.
+    ///
+    /// # Errors
+    ///
+    /// What the provider errs with; `Corrupt` if a record does not decode.
+    pub(super) async fn load(&self, progress: Option<&Progress>) -> Result<Revision> {
+        let mut load = self.provider.load(&self.name, Wanted::All).await?;
+        let mut loaded = 0;
+        while let Some(page) = load.pages.try_next().await? {
+            loaded += page.len() as u64;
+            for record in page {
+                self.take_in(record, 0)?;
+            }
+            if let Some(progress) = progress {
+                progress(loaded, load.total_hint);
+            }
+        }
+        Ok(load.horizon)
+    }
+
+    /// Takes the store's state for every entry that has nothing pending.
+    ///
+    /// The flusher calls it, so no commit of this map is in flight: what is
+    /// clean now was clean all along, and what the store does not have any more
+    /// was deleted by someone else.
+    ///
+    /// # Errors
+    ///
+    /// What the provider errs with; `Corrupt` if a record does not decode. The
+    /// entries that came before the error are as in the store, the others as
+    /// they were; nothing pending is lost.
+    pub(super) async fn reload(&self) -> Result<Revision> {
+        let epoch = self.epoch.load(SeqCst);
+        let mut seen = HashSet::new();
+        let mut load = self.provider.load(&self.name, Wanted::All).await?;
+        while let Some(page) = load.pages.try_next().await? {
+            for record in page {
+                seen.insert(record.key.clone());
+                self.take_in(record, epoch)?;
+            }
+        }
+        self.drop_unseen(&seen, epoch);
+        Ok(load.horizon)
+    }
+
+    /// Takes in one stored record, unless something is pending for its key, or
+    /// the map was cleared since that epoch.
+    fn take_in(&self, record: Record, epoch: u64) -> Result<()> {
+        let Some(payload) = &record.value else {
+            return Ok(());
+        };
+        if let Some(written) = record.updated_at.filter(|_| record.expires_at.is_some()) {
+            self.clock.observe(written);
+        }
+        match codec::decode(payload) {
+            Ok(value) => {
+                // What it replaces is dropped here, with no lock held.
+                drop(self.place(&record, value, epoch));
+                Ok(())
+            }
+            Err(error) => {
+                let error = error.on_map(&self.name).on_keys([record.key.clone()]);
+                self.not_decoded(record, error, epoch)
+            }
+        }
+    }
+
+    fn not_decoded(&self, record: Record, error: Error, epoch: u64) -> Result<()> {
+        if !self.options.allow_unreadable {
+            return Err(error);
+        }
+        drop(self.displace(&record.key, epoch));
+        self.list_unreadable(record, error);
+        Ok(())
+    }
+
+    fn place(&self, record: &Record, value: V, epoch: u64) -> Option<V> {
+        let known = Known::at(Some(record.revision));
+        let _inside = Inside::enter();
+        let hash = self.shards.hash(&record.key);
+        let mut shard = self.shards.write(hash);
+        // A clear comes after whatever the store had: nothing comes back.
+        if self.epoch.load(SeqCst) != epoch {
+            return Some(value);
+        }
+        match self.shards.entry(&mut shard, hash, &record.key) {
+            TableEntry::Vacant(vacant) => {
+                let lease = self.lifetime.adopt(record);
+                let trail = Trail::new(known);
+                let slot = Slot::Live {
+                    value,
+                    lease,
+                    trail,
+                };
+                let key = record.key.clone();
+                vacant.insert(Entry { key, slot });
+                None
+            }
+            TableEntry::Occupied(mut occupied) => {
+                let slot = &mut occupied.get_mut().slot;
+                let changed = slot.trail().known != known;
+                if changed || !slot.is_clean() {
+                    slot.trail_mut().known = known;
+                }
+                if !changed || !slot.is_clean() {
+                    return Some(value);
+                }
+                self.put_stored(slot, record, value)
+            }
+        }
+    }
+
+    /// What is stored takes the place of what the slot holds.
+    fn put_stored(&self, slot: &mut Slot<V, L::Lease>, record: &Record, value: V) -> Option<V> {
+        if let Some(lease) = slot.lease() {
+            self.lifetime.ended(&record.key, lease);
+        }
+        let old = slot.put(value, self.lifetime.adopt(record));
+        old.map(|(value, _)| value)
+    }
+
+    /// Takes an entry out of memory that the store does not have.
+    fn dismiss(&self, occupied: OccupiedEntry<'_, Entry<V, L::Lease>>) -> Option<V> {
+        let (Entry { key, slot }, _) = occupied.remove();
+        let (value, lease) = slot.into_value()?;
+        self.lifetime.ended(&key, &lease);
+        Some(value)
+    }
+
+    /// Takes a clean entry out of memory.
+    fn displace(&self, key: &Arc<str>, epoch: u64) -> Option<V> {
+        let _inside = Inside::enter();
+        let hash = self.shards.hash(key);
+        let mut shard = self.shards.write(hash);
+        if self.epoch.load(SeqCst) != epoch {
+            return None;
+        }
+        let entry = shard.find_entry(hash, key)?;
+        if !entry.get().slot.is_clean() {
+            return None;
+        }
+        self.dismiss(entry)
+    }
+
+    fn drop_unseen(&self, seen: &HashSet<Arc<str>>, epoch: u64) {
+        for n in 0.. {
+            let Some(shard) = self.shards.nth(n) else {
+                break;
+            };
+            let unseen: Vec<Arc<str>> = {
+                let _inside = Inside::enter();
+                let shard = shard.read();
+                let entries = shard.iter();
+                let unseen = entries.filter(|e| e.slot.is_clean() && !seen.contains(&e.key));
+                unseen.map(|entry| entry.key.clone()).collect()
+            };
+            for key in unseen {
+                drop(self.displace(&key, epoch));
+            }
+        }
+    }
+
+    /// A change was left out, because the store holds something else: that is
+    /// what memory holds from now on, unless it was changed again.
+    pub(super) fn settle_skipped(&self, key: &Arc<str>, found: Option<Record>) {
+        let stored = found.and_then(|record| self.decode_found(record));
+        let known = stored
+            .as_ref()
+            .map_or(Known::NOT, |(record, _)| Known::at(Some(record.revision)));
+        let _replaced = {
+            let _inside = Inside::enter();
+            let hash = self.shards.hash(key);
+            let mut shard = self.shards.write(hash);
+            let Some(mut occupied) = shard.find_entry(hash, key) else {
+                return;
+            };
+            let slot = &mut occupied.get_mut().slot;
+            if !slot.trail().mark.is_saving() {
+                return;
+            }
+            let was_gone = slot.is_gone();
+            let trail = slot.trail_mut();
+            trail.known = known;
+            if trail.mark == Mark::SavingQueued {
+                trail.mark = Mark::Queued;
+                return;
+            }
+            self.saving.fetch_sub(1, SeqCst);
+            trail.mark = Mark::Clean;
+            let replaced = match stored {
+                Some((record, value)) => self.put_stored(slot, &record, value),
+                None => self.dismiss(occupied),
+            };
+            shard.count_gone(-isize::from(was_gone));
+            replaced
+        };
+    }
+
+    fn decode_found(&self, record: Record) -> Option<(Record, V)> {
+        match codec::decode(record.value.as_ref()?) {
+            Ok(value) => Some((record, value)),
+            Err(error) => {
+                self.list_unreadable(record, error.on_map(&self.name));
+                None
+            }
+        }
+    }
+
+    /// # Errors
+    ///
+    /// `Refused`, naming the keys, if there are refused changes.
+    pub(super) fn nothing_refused(&self) -> Result<()> {
+        let refused = self.refused.lock();
+        let Some(first) = refused.values().next() else {
+            return Ok(());
+        };
+        let message = "the store refuses changes, which are in memory only: see `refused()`; \
+                       write to these keys again, or call `retry_refused()`";
+        Err(Error::new(ErrorKind::Refused, message)
+            .on_map(&self.name)
+            .on_keys(refused.keys().cloned())
+            .with_source(first.clone()))
+    }
+
+    /// Why a close did not happen, naming what would have been lost.
+    pub(super) fn not_closed(&self, error: &Error) -> Error {
+        let message = "the map is not closed: these changes are not saved; they stay pending";
+        Error::new(error.kind(), message)
+            .on_map(&self.name)
+            .on_keys(self.unsaved())
+            .with_source(error.clone())
+            .nothing_applied()
+    }
+}

@@ -1,0 +1,275 @@
+//! The steps of an entry's way into the store. Each is one critical section.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use serde::Serialize;
+
+use super::{
+    core::Core,
+    entry::{Entry, Known, Mark, Slot, Trail},
+    inside::Inside,
+    lifetime::Lifetime,
+};
+use crate::{
+    batch::{Change, Expect, Op, Otherwise},
+    codec,
+    error::Error,
+    record::Revision,
+};
+
+/// What the flusher finds when it looks at an entry.
+pub(super) enum Taken {
+    /// A change, which is part of the commit from now on.
+    Change(Change),
+    /// It is part of this commit already.
+    Already,
+    /// Nothing to save: the store has it, or there is nothing.
+    Nothing,
+    /// It was refused before, and not changed since.
+    Refused(Error),
+    /// It turned out just now that it cannot be written as JSON.
+    Unwritable(Error),
+    /// The map was cleared since the commit was begun.
+    Cleared,
+}
+
+impl<V, L: Lifetime<V>> Core<V, L> {
+    /// Marks an entry as changed, with its shard locked for writing.
+    #[inline]
+    pub(super) fn mark(&self, key: &Arc<str>, trail: &mut Trail) {
+        trail.mark = match trail.mark {
+            Mark::Queued | Mark::SavingQueued => return,
+            Mark::Clean => Mark::Queued,
+            Mark::Saving => {
+                self.saving.fetch_sub(1, Relaxed);
+                Mark::SavingQueued
+            }
+            Mark::Refused => {
+                self.refused.lock().remove(key);
+                Mark::Queued
+            }
+        };
+        let (place, queued) = self.pending.push(key.clone());
+        trail.place = place;
+        if queued == 1 {
+            self.age.queued_now(self.clock.now());
+        }
+        // The flusher sleeps until the first key, and then until there are
+        // enough; between the two there is nothing to wake it for.
+        if queued == 1 || queued == self.triggers.load().size {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Forgets that an entry was changed, before the entry itself is forgotten.
+    pub(super) fn unmark(&self, key: &Arc<str>, trail: &mut Trail) {
+        match trail.mark {
+            Mark::Queued => self.pending.unlink(trail.place, key),
+            Mark::Refused => drop(self.refused.lock().remove(key)),
+            Mark::Clean | Mark::Saving | Mark::SavingQueued => {}
+        }
+        trail.mark = Mark::Clean;
+    }
+
+    /// Takes a queued entry into the commit that was begun in this epoch.
+    pub(super) fn take(&self, key: &Arc<str>, epoch: u64) -> Taken
+    where
+        V: Serialize,
+    {
+        match self.begin_saving(key, epoch) {
+            Taken::Change(_) => self.encode(key, epoch),
+            other => other,
+        }
+    }
+
+    /// Moves the mark. The change is only a token: the value is encoded in a
+    /// second step, under the read lock, so that readers need not wait for a
+    /// large one. Whatever is written in between is encoded, and queues the
+    /// key again: saved twice, never lost.
+    fn begin_saving(&self, key: &Arc<str>, epoch: u64) -> Taken {
+        let _inside = Inside::enter();
+        let hash = self.shards.hash(key);
+        let mut shard = self.shards.write(hash);
+        if self.epoch.load(Relaxed) != epoch {
+            return Taken::Cleared;
+        }
+        let Some(Entry { key, slot }) = shard.find_mut(hash, key) else {
+            return Taken::Nothing;
+        };
+        let trail = slot.trail_mut();
+        match trail.mark {
+            Mark::Clean => Taken::Nothing,
+            Mark::Saving => Taken::Already,
+            Mark::Refused => Taken::Refused(self.refusal_of(key)),
+            Mark::Queued | Mark::SavingQueued => {
+                self.pending.unlink(trail.place, key);
+                trail.mark = Mark::Saving;
+                self.saving.fetch_add(1, Relaxed);
+                Taken::Change(Change::delete(key.clone()))
+            }
+        }
+    }
+
+    fn encode(&self, key: &Arc<str>, epoch: u64) -> Taken
+    where
+        V: Serialize,
+    {
+        let encoded = {
+            let _inside = Inside::enter();
+            let hash = self.shards.hash(key);
+            let shard = self.shards.read(hash);
+            match shard.find(hash, key) {
+                Some(entry) if self.epoch.load(Relaxed) == epoch => self.change_of(entry),
+                _ => return Taken::Cleared,
+            }
+        };
+        encoded.map_or_else(
+            |error| {
+                let error = error.on_map(&self.name).on_keys([key.clone()]);
+                self.refuse(key, &error);
+                Taken::Unwritable(error)
+            },
+            Taken::Change,
+        )
+    }
+
+    /// What the store is to be told of this entry.
+    fn change_of(&self, entry: &Entry<V, L::Lease>) -> Result<Change, Error>
+    where
+        V: Serialize,
+    {
+        let Entry { key, slot } = entry;
+        let known = slot.trail().known;
+        match slot {
+            Slot::Gone { trail } => {
+                let delete = Change::delete(key.clone());
+                Ok(self.only_if(trail.expired, known, delete))
+            }
+            Slot::Live { value, lease, .. } => {
+                let expires_at = self.lifetime.expires_at(lease);
+                if self.lifetime.only_touched(lease) {
+                    let touch = Change::touch(key.clone(), expires_at);
+                    return Ok(self.only_if(true, known, touch));
+                }
+                let payload = codec::encode(value)?;
+                Ok(Change::put(key.clone(), payload, expires_at))
+            }
+        }
+    }
+
+    /// A change that time made, and nobody asked for, must not hit what another
+    /// process has written meanwhile.
+    fn only_if(&self, conditional: bool, known: Known, change: Change) -> Change {
+        match known.revision() {
+            Some(revision) if conditional && self.provider.capabilities().conditions => {
+                change.expect(Expect::At(revision), Otherwise::Skip)
+            }
+            _ => change,
+        }
+    }
+
+    /// The change was committed.
+    pub(super) fn settle(&self, change: &Change, revision: Option<Revision>) {
+        let _inside = Inside::enter();
+        let hash = self.shards.hash(&change.key);
+        let mut shard = self.shards.write(hash);
+        let Some(mut occupied) = shard.find_entry(hash, &change.key) else {
+            return;
+        };
+        let slot = &mut occupied.get_mut().slot;
+        // An entry that is not being saved came after a clear.
+        if !slot.trail().mark.is_saving() {
+            return;
+        }
+        let trail = slot.trail_mut();
+        trail.known = match change.op {
+            Op::Delete => Known::NOT,
+            Op::Put { .. } | Op::Touch { .. } => Known::at(revision),
+        };
+        if trail.mark == Mark::SavingQueued {
+            trail.mark = Mark::Queued;
+            return;
+        }
+        self.saving.fetch_sub(1, Relaxed);
+        trail.mark = Mark::Clean;
+        match slot {
+            Slot::Live { lease, .. } => self.lifetime.stored(lease),
+            Slot::Gone { .. } => {
+                occupied.remove();
+                shard.count_gone(-1);
+            }
+        }
+    }
+
+    /// The change was not committed: it waits again, in front. `uncertain`
+    /// says that an attempt may have reached the store all the same.
+    pub(super) fn requeue(&self, key: &Arc<str>, uncertain: bool) {
+        let _inside = Inside::enter();
+        let hash = self.shards.hash(key);
+        let mut shard = self.shards.write(hash);
+        let Some(Entry { key, slot }) = shard.find_mut(hash, key) else {
+            return;
+        };
+        let trail = slot.trail_mut();
+        if uncertain && trail.known == Known::NOT && trail.mark.is_saving() {
+            // A removal of this entry has to be told from now on.
+            trail.known = Known::MAYBE;
+        }
+        match trail.mark {
+            Mark::Saving => {
+                self.saving.fetch_sub(1, Relaxed);
+                trail.place = self.pending.push_front(key.clone());
+                trail.mark = Mark::Queued;
+            }
+            Mark::SavingQueued => trail.mark = Mark::Queued,
+            Mark::Clean | Mark::Queued | Mark::Refused => {}
+        }
+    }
+
+    /// The change will never be taken: it stays in memory, out of the others'
+    /// way. A later change of the key stays queued.
+    pub(super) fn refuse(&self, key: &Arc<str>, error: &Error) {
+        let _inside = Inside::enter();
+        let hash = self.shards.hash(key);
+        let mut shard = self.shards.write(hash);
+        let Some(Entry { key, slot }) = shard.find_mut(hash, key) else {
+            return;
+        };
+        let trail = slot.trail_mut();
+        match trail.mark {
+            Mark::Saving => {
+                self.saving.fetch_sub(1, Relaxed);
+                self.refused.lock().insert(key.clone(), error.clone());
+                trail.mark = Mark::Refused;
+            }
+            Mark::SavingQueued => trail.mark = Mark::Queued,
+            Mark::Clean | Mark::Queued | Mark::Refused => {}
+        }
+    }
+
+    /// Queues every refused change again; says how many there were.
+    pub(super) fn retry_refused(&self) -> usize {
+        let keys: Vec<_> = self.refused.lock().keys().cloned().collect();
+        for key in &keys {
+            let _inside = Inside::enter();
+            let hash = self.shards.hash(key);
+            let mut shard = self.shards.write(hash);
+            let found = shard.find_mut(hash, key);
+            if let Some(Entry { key, slot }) =
+                found.filter(|e| e.slot.trail().mark == Mark::Refused)
+            {
+                self.mark(key, slot.trail_mut());
+            }
+        }
+        keys.len()
+    }
+
+    fn refusal_of(&self, key: &Arc<str>) -> Error {
+        // Mark and list change under the same shard's lock, which is held here.
+        let refused = self.refused.lock().get(key).cloned();
+        refused.unwrap_or_else(|| {
+            Error::new(crate::error::ErrorKind::Refused, "the change was refused")
+                .on_keys([key.clone()])
+        })
+    }
+}

@@ -1,0 +1,92 @@
+//! Looking at the saving of a map, and tuning it while it runs.
+
+use std::{sync::Arc, time::Duration};
+
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
+
+use tokio::sync::{broadcast, watch};
+
+use super::{
+    Map,
+    builder::check_triggers,
+    core::{Core, Triggers},
+    lifetime::Lifetime,
+};
+use crate::{
+    error::Result,
+    event::{Health, RefusedChange, SaveFailure, Stats, UnreadableRecord},
+};
+
+impl<V, L: Lifetime<V>> Map<V, L> {
+    /// Every failed attempt to save, from now on. A receiver that lags more than
+    /// 256 events behind misses the oldest.
+    pub fn failures(&self) -> broadcast::Receiver<SaveFailure> {
+        self.core.failures.subscribe()
+    }
+
+    /// Whether changes reach the store, now and whenever that changes.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.core.health.subscribe()
+    }
+
+    /// Figures: what is pending, since when, and what was done so far.
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// How many keys were changed in memory and are not committed yet; a clear
+    /// counts as one. Refused changes are not among them.
+    pub fn pending(&self) -> usize {
+        self.core.pending()
+    }
+
+    /// The changes that the store (or the codec) will not take, by key. They
+    /// are in memory only; a new write to such a key takes it off the list.
+    pub fn refused(&self) -> Vec<RefusedChange> {
+        let refused = self.core.refused.lock();
+        let listed = refused.iter();
+        listed
+            .map(|(key, error)| RefusedChange::new(key.clone(), error.clone()))
+            .collect()
+    }
+
+    /// Makes every refused change pending again; returns how many there were.
+    pub fn retry_refused(&self) -> usize {
+        self.core.retry_refused()
+    }
+
+    /// The stored records that did not decode when they were loaded, by key;
+    /// only if the map was opened so as to
+    /// [allow](super::builder::Builder::allow_unreadable) them.
+    pub fn unreadable(&self) -> Vec<UnreadableRecord> {
+        self.core.unreadable.lock().values().cloned().collect()
+    }
+
+    /// Changes when a flush starts by itself; see
+    /// [`batch`](super::builder::Builder::batch). It holds from now on, also
+    /// for what is pending.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if one of them is out of its bounds; nothing is changed.
+    pub fn set_batch(&self, size: usize, interval: Duration) -> Result<()> {
+        let triggers = Triggers { size, interval };
+        check_triggers(triggers).map_err(|error| error.on_map(&self.core.name))?;
+        self.core.triggers.store(Arc::new(triggers));
+        self.core.wake.notify_one();
+        Ok(())
+    }
+}
+
+impl<V, L: Lifetime<V>> Core<V, L> {
+    pub(super) fn is(&self, phase: u8) -> bool {
+        self.phase.load(Acquire) == phase
+    }
+
+    /// Turns the phase, if it is the first one; says whether it did.
+    pub(super) fn turn(&self, from: u8, to: u8) -> bool {
+        self.phase
+            .compare_exchange(from, to, AcqRel, Acquire)
+            .is_ok()
+    }
+}

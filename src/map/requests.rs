@@ -1,0 +1,102 @@
+//! What is asked of the flusher, and by whom.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::core::Core;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Where an answer goes. Whoever waits may have stopped waiting.
+pub(super) type Answer = oneshot::Sender<Result<()>>;
+
+/// Someone who waits for a change to be committed.
+pub(super) struct Save {
+    pub(super) what: Awaited,
+    pub(super) answer: Answer,
+}
+
+/// What a [`Save`] waits for.
+pub(super) enum Awaited {
+    /// The change of this key, or a later one.
+    Key(Arc<str>),
+    /// The clear before this one's turn.
+    Clear,
+}
+
+/// What is asked of the flusher.
+#[derive(Default)]
+pub(super) struct Requests {
+    /// The flusher is gone, and nobody will answer.
+    pub(super) unserved: bool,
+    pub(super) saves: Vec<Save>,
+    pub(super) asked: Asked,
+}
+
+/// What is asked about the map as a whole.
+#[derive(Default)]
+pub(super) struct Asked {
+    pub(super) flushes: Vec<Answer>,
+    pub(super) reloads: Vec<Answer>,
+    pub(super) closes: Vec<Answer>,
+}
+
+impl Asked {
+    fn is_empty(&self) -> bool {
+        self.flushes.is_empty() && self.reloads.is_empty() && self.closes.is_empty()
+    }
+}
+
+impl Requests {
+    pub(super) fn is_empty(&self) -> bool {
+        self.saves.is_empty() && self.asked.is_empty()
+    }
+}
+
+/// A promise of an answer.
+pub(super) struct Ticket(Option<oneshot::Receiver<Result<()>>>);
+
+impl Ticket {
+    /// There is nothing to wait for.
+    pub(super) fn done() -> Self {
+        Self(None)
+    }
+
+    pub(super) async fn wait(self) -> Result<()> {
+        match self.0 {
+            None => Ok(()),
+            Some(answer) => answer.await.unwrap_or_else(|_| Err(unserved())),
+        }
+    }
+
+    pub(super) fn blocking_wait(self) -> Result<()> {
+        match self.0 {
+            None => Ok(()),
+            Some(answer) => answer.blocking_recv().unwrap_or_else(|_| Err(unserved())),
+        }
+    }
+}
+
+fn unserved() -> Error {
+    Error::new(
+        ErrorKind::Closed,
+        "the runtime on which the map was opened has ended, and its background task with it; \
+         the change is in memory only: open the map again on a running runtime",
+    )
+}
+
+impl<V, L: super::lifetime::Lifetime<V>> Core<V, L> {
+    /// Leaves a request with the flusher and wakes it.
+    pub(super) fn ask(&self, leave: impl FnOnce(&mut Requests, Answer)) -> Ticket {
+        let (answer, ticket) = oneshot::channel();
+        let mut requests = self.requests.lock();
+        // Under one lock with the flusher's farewell: a request is either
+        // refused here, or seen by the flusher, or dropped by its farewell.
+        if !requests.unserved {
+            leave(&mut requests, answer);
+        }
+        drop(requests);
+        self.wake.notify_one();
+        Ticket(Some(ticket))
+    }
+}

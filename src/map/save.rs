@@ -1,0 +1,284 @@
+//! Writes that wait until they are in the store.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use super::{
+    Map,
+    core::phase,
+    lifetime::Lifetime,
+    requests::{Awaited, Save, Ticket},
+    spot::Spot,
+    write::Occupied,
+};
+use crate::error::{Error, ErrorKind, Result};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// # Saves
+///
+/// Saves share commits: many at once cost little more than one.
+///
+/// Nothing happens before the first poll; after it, dropping the future loses
+/// the answer only. The errors of all of them:
+///
+/// - `Refused`: the store (or the codec) will never take this key's change, or
+///   the later one that replaced it. It is in memory only.
+/// - `Unavailable`, `Unusable`: the attempts are spent. The change is in memory,
+///   still pending, and may yet be saved. (Beyond
+///   [`max_pending`](super::builder::Builder::max_pending): nothing was changed.)
+/// - `Closed`: the map is closed and nothing was changed; or the runtime has
+///   ended, and the change is in memory only.
+impl<V, L> Map<V, L>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    L: Lifetime<V>,
+{
+    /// [Inserts](Self::insert), and waits until that or a later change of the
+    /// key is committed.
+    ///
+    /// # Errors
+    ///
+    /// Those of all [saves](#saves).
+    pub async fn insert_and_save(&self, key: impl AsRef<str>, value: V) -> Result<Option<V>> {
+        self.put_and_save(key.as_ref(), value, None).await
+    }
+
+    /// [Inserts if nothing is there](Self::try_insert), and waits until that
+    /// or a later change of the key is committed. If something is there, it
+    /// waits for nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of all [saves](#saves).
+    pub async fn try_insert_and_save(
+        &self,
+        key: impl AsRef<str>,
+        value: V,
+    ) -> Result<Result<(), Occupied<V>>> {
+        self.alter_and_save(key.as_ref(), |spot| spot.put_if_absent(value))
+            .await
+    }
+
+    /// [Updates](Self::update), and waits until that or a later change of the
+    /// key is committed. If there is no entry, there may still be a removal to
+    /// wait for.
+    ///
+    /// # Errors
+    ///
+    /// Those of all [saves](#saves).
+    pub async fn update_and_save<R>(
+        &self,
+        key: impl AsRef<str>,
+        change: impl FnOnce(&mut V) -> R,
+    ) -> Result<Option<R>> {
+        self.alter_and_save(key.as_ref(), |spot| spot.update(change))
+            .await
+    }
+
+    /// [Removes](Self::remove), and waits until that or a later change of the
+    /// key is committed.
+    ///
+    /// # Errors
+    ///
+    /// Those of all [saves](#saves).
+    pub async fn remove_and_save(&self, key: impl AsRef<str>) -> Result<Option<V>> {
+        self.alter_and_save(key.as_ref(), |spot| spot.remove())
+            .await
+    }
+
+    /// [Clears](Self::clear), and waits until that is committed.
+    ///
+    /// # Errors
+    ///
+    /// Those of all [saves](#saves).
+    pub async fn clear_and_save(&self) -> Result<()> {
+        self.check_pending()?;
+        let mut ticket = Ticket::done();
+        self.core.clear(|| {
+            ticket = self.core.ask(|requests, answer| {
+                let what = Awaited::Clear;
+                requests.saves.push(Save { what, answer });
+            });
+        })?;
+        ticket.wait().await
+    }
+
+    pub(crate) async fn put_and_save(
+        &self,
+        key: &str,
+        value: V,
+        ttl: Option<Duration>,
+    ) -> Result<Option<V>> {
+        self.alter_and_save(key, |spot| spot.put(value, ttl)).await
+    }
+
+    async fn alter_and_save<R>(
+        &self,
+        key: &str,
+        change: impl FnOnce(&mut Spot<'_, V, L>) -> R,
+    ) -> Result<R> {
+        self.check_pending()?;
+        let (done, ticket) = self.core.alter(key, |spot| {
+            let done = change(spot);
+            (done, spot.wait())
+        })?;
+        ticket.wait().await?;
+        Ok(done)
+    }
+
+    fn check_pending(&self) -> Result<()> {
+        self.core.check_open()?;
+        match self.core.options.max_pending {
+            Some(max) if self.core.pending() >= max => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("{max} keys are pending already (max_pending); nothing was changed: save again later"),
+            )
+            .on_map(&self.core.name)
+            .nothing_applied()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until everything that was pending at the call is committed.
+    ///
+    /// What is written later may be committed along with it, or not. With
+    /// nothing pending it returns without asking the store.
+    ///
+    /// # Errors
+    ///
+    /// What the last attempt failed with; everything stays pending. `Refused`,
+    /// naming the keys, while refused changes are left; everything else is
+    /// committed.
+    pub async fn flush(&self) -> Result<()> {
+        self.core.check_not_closed()?;
+        let ask = |requests: &mut super::requests::Requests, answer| {
+            requests.asked.flushes.push(answer);
+        };
+        self.core.ask(ask).wait().await
+    }
+
+    /// Takes the store's state for every entry without a pending change; those
+    /// with one are committed first. It reads the whole map; meanwhile nothing
+    /// is committed.
+    ///
+    /// # Errors
+    ///
+    /// What the provider errs with; `Corrupt` if a record does not decode (and
+    /// unreadable ones are not allowed). Entries that were read before the error
+    /// are as in the store, the others as they were.
+    pub async fn reload(&self) -> Result<()> {
+        self.core.check_not_closed()?;
+        let ask = |requests: &mut super::requests::Requests, answer| {
+            requests.asked.reloads.push(answer);
+        };
+        self.core.ask(ask).wait().await
+    }
+
+    /// Saves what is pending, lets go of the store and ends the background task.
+    ///
+    /// From the call on, saves return `Closed` and other writes panic; reads go
+    /// on. Closing a closed map does nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the last attempt failed with, naming the unsaved keys; `Refused`,
+    /// naming the keys, if there are refused changes. The map is then open as
+    /// before, and can be closed again.
+    pub async fn close(&self) -> Result<()> {
+        self.begin_close().wait().await
+    }
+
+    /// Like [`close`](Self::close), but gives up after that time.
+    ///
+    /// # Errors
+    ///
+    /// As [`close`](Self::close); `Unavailable`, naming the unsaved keys, if
+    /// the time has passed. The map is then open as before.
+    pub async fn close_within(&self, limit: Duration) -> Result<()> {
+        let ticket = self.begin_close();
+        tokio::select! {
+            biased;
+            closed = ticket.wait() => closed,
+            () = self.core.clock.sleep(limit) => self.give_up_closing(limit),
+        }
+    }
+
+    fn give_up_closing(&self, limit: Duration) -> Result<()> {
+        // Whoever turns the phase first decides: the flusher, who is done, or
+        // this one, who is done waiting.
+        if self.core.is(phase::CLOSED) || !self.core.turn(phase::CLOSING, phase::OPEN) {
+            return Ok(());
+        }
+        let late = format!("closing took longer than {limit:?}");
+        let late = Error::new(ErrorKind::Unavailable, late);
+        Err(self.core.not_closed(&late))
+    }
+
+    /// Like [`close`](Self::close), for a plain `main` that has kept its
+    /// multi-thread runtime alive.
+    ///
+    /// # Errors
+    ///
+    /// As [`close`](Self::close); `Invalid` on a thread of a runtime, or if the
+    /// map was opened on a current-thread runtime, where waiting would hang.
+    pub fn blocking_close(&self) -> Result<()> {
+        self.check_blocking()?;
+        self.begin_close().blocking_wait()
+    }
+
+    fn begin_close(&self) -> Ticket {
+        self.core.turn(phase::OPEN, phase::CLOSING);
+        if self.core.is(phase::CLOSED) {
+            return Ticket::done();
+        }
+        self.core
+            .ask(|requests, answer| requests.asked.closes.push(answer))
+    }
+
+    /// A copy of the value at this key; if there is none, of the one that the
+    /// loader fetches, which is then inserted. Of all who ask for the same key
+    /// at the same time, one runs its loader, and the others get what it
+    /// fetched.
+    ///
+    /// # Errors
+    ///
+    /// What the loader errs with; the next one who waits then runs its own.
+    ///
+    /// # Panics
+    ///
+    /// If the map is closed when the value is inserted.
+    pub async fn get_or_try_insert_with<F, Fut, E>(
+        &self,
+        key: impl AsRef<str>,
+        loader: F,
+    ) -> Result<V, E>
+    where
+        V: Clone,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<V, E>>,
+    {
+        let key = key.as_ref();
+        if let Some(value) = self.core.look(key, V::clone) {
+            return Ok(value);
+        }
+        let queue = self.core.queue_of_loaders(key);
+        let _turn = queue.lock().await;
+        if let Some(value) = self.core.look(key, V::clone) {
+            return Ok(value);
+        }
+        let value = loader().await?;
+        Ok(self.alter(key, |spot| spot.get_or_put(|| value)))
+    }
+}
+
+impl<V, L: Lifetime<V>> super::core::Core<V, L> {
+    /// Those who load this key take turns. A queue that nobody is in any more
+    /// is swept when the next one is made.
+    fn queue_of_loaders(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut loaders = self.loaders.lock();
+        if let Some(queue) = loaders.get(key) {
+            return queue.clone();
+        }
+        loaders.retain(|_, queue| Arc::strong_count(queue) > 1);
+        loaders.entry(key.into()).or_default().clone()
+    }
+}

@@ -1,0 +1,163 @@
+//! The table of entries, in shards that are locked one by one.
+
+use std::thread::available_parallelism;
+
+use ahash::RandomState;
+use crossbeam_utils::CachePadded;
+use hashbrown::{
+    HashTable,
+    hash_table::{Entry as TableEntry, OccupiedEntry},
+};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::entry::Entry;
+use crate::error::Result;
+
+/// Fewer shards make the flusher and the writers collide.
+const MIN_SHARDS: usize = 64;
+
+/// All entries of a map.
+///
+/// It is made here, of the standard library's own hash table, because a map
+/// needs three things that concurrent maps do not offer without unsafe code: a
+/// `clear` that happens at one point in time over all shards, iteration that
+/// holds no lock between two items, and a write that looks its key up once.
+pub(super) struct Shards<V, X> {
+    all: Box<[Padded<V, X>]>,
+    hasher: RandomState,
+    shift: u32,
+}
+
+/// What the shards held.
+type Tables<V, X> = Vec<HashTable<Entry<V, X>>>;
+
+type Padded<V, X> = CachePadded<RwLock<Shard<V, X>>>;
+
+/// One shard: its entries, and how many of them are tombstones.
+pub(super) struct Shard<V, X> {
+    table: HashTable<Entry<V, X>>,
+    gone: usize,
+}
+
+impl<V, X> Shards<V, X> {
+    pub(super) fn new() -> Self {
+        let cores = available_parallelism().map_or(1, usize::from);
+        let count = (cores * 4).next_power_of_two().max(MIN_SHARDS);
+        Self {
+            all: (0..count).map(|_| CachePadded::default()).collect(),
+            hasher: RandomState::new(),
+            shift: u64::BITS - count.trailing_zeros(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn hash(&self, key: &str) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// The table itself looks at the lowest and the seven highest bits of a
+    /// hash; the shard is chosen by those below the seven.
+    #[inline]
+    fn of(&self, hash: u64) -> &RwLock<Shard<V, X>> {
+        let n = (hash << 7) >> self.shift;
+        // Not a cast: on 32 bits too, the number of a shard fits.
+        &self.all[usize::try_from(n).unwrap_or(0)]
+    }
+
+    #[inline]
+    pub(super) fn read(&self, hash: u64) -> RwLockReadGuard<'_, Shard<V, X>> {
+        self.of(hash).read()
+    }
+
+    #[inline]
+    pub(super) fn write(&self, hash: u64) -> RwLockWriteGuard<'_, Shard<V, X>> {
+        self.of(hash).write()
+    }
+
+    /// The lock of each shard, for those who walk over all of them.
+    pub(super) fn each(&self) -> impl Iterator<Item = &RwLock<Shard<V, X>>> {
+        self.all.iter().map(|shard| &**shard)
+    }
+
+    pub(super) fn nth(&self, n: usize) -> Option<&RwLock<Shard<V, X>>> {
+        self.all.get(n).map(|shard| &**shard)
+    }
+
+    /// Empties the map at one point in time, at which `also` runs, and hands
+    /// out what it held: whoever comes before sees all of it, whoever comes
+    /// after sees none. If `also` errs, nothing happens.
+    ///
+    /// Everybody who locks all shards does so in the same order, and nobody
+    /// else holds two of them.
+    pub(super) fn take_all(&self, also: impl FnOnce() -> Result<()>) -> Result<Tables<V, X>> {
+        let mut all: Vec<_> = self.each().map(RwLock::write).collect();
+        also()?;
+        Ok(all.iter_mut().map(|shard| shard.take()).collect())
+    }
+
+    /// Returns when every call that was inside a shard has left it.
+    pub(super) fn wait_for_writers(&self) {
+        self.each().for_each(|shard| drop(shard.write()));
+    }
+
+    #[inline]
+    pub(super) fn entry<'a>(
+        &self,
+        shard: &'a mut Shard<V, X>,
+        hash: u64,
+        key: &str,
+    ) -> TableEntry<'a, Entry<V, X>> {
+        let rehash = |entry: &Entry<V, X>| self.hasher.hash_one(&*entry.key);
+        shard.table.entry(hash, |entry| &*entry.key == key, rehash)
+    }
+}
+
+impl<V, X> Default for Shard<V, X> {
+    fn default() -> Self {
+        Self {
+            table: HashTable::new(),
+            gone: 0,
+        }
+    }
+}
+
+impl<V, X> Shard<V, X> {
+    #[inline]
+    pub(super) fn find(&self, hash: u64, key: &str) -> Option<&Entry<V, X>> {
+        self.table.find(hash, |entry| &*entry.key == key)
+    }
+
+    #[inline]
+    pub(super) fn find_mut(&mut self, hash: u64, key: &str) -> Option<&mut Entry<V, X>> {
+        self.table.find_mut(hash, |entry| &*entry.key == key)
+    }
+
+    #[inline]
+    pub(super) fn find_entry(
+        &mut self,
+        hash: u64,
+        key: &str,
+    ) -> Option<OccupiedEntry<'_, Entry<V, X>>> {
+        self.table.find_entry(hash, |entry| &*entry.key == key).ok()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<V, X>> {
+        self.table.iter()
+    }
+
+    /// How many entries are not tombstones.
+    pub(super) fn live(&self) -> usize {
+        self.table.len() - self.gone
+    }
+
+    /// Tells the shard that one of its entries became a tombstone, or that a
+    /// tombstone was removed or became an entry.
+    pub(super) fn count_gone(&mut self, more: isize) {
+        self.gone = self.gone.wrapping_add_signed(more);
+    }
+
+    fn take(&mut self) -> HashTable<Entry<V, X>> {
+        self.gone = 0;
+        std::mem::take(&mut self.table)
+    }
+}

@@ -1,0 +1,192 @@
+//! Every way in which what is at one key can change.
+
+use std::{sync::Arc, time::Duration};
+
+use hashbrown::hash_table::Entry as TableEntry;
+
+use super::{
+    core::Core,
+    entry::{Entry, Known, Slot, Trail},
+    lifetime::Lifetime,
+    requests::{Awaited, Save, Ticket},
+    shards::Shard,
+    write::Occupied,
+};
+
+/// One key of a map, with its shard locked for writing.
+pub(super) struct Spot<'a, V, L: Lifetime<V>> {
+    core: &'a Core<V, L>,
+    shard: &'a mut Shard<V, L::Lease>,
+    hash: u64,
+    key: &'a str,
+    /// A value that turned out to have expired; its end is told once no lock is
+    /// held.
+    expired: Option<V>,
+}
+
+impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
+    pub(super) fn new(
+        core: &'a Core<V, L>,
+        shard: &'a mut Shard<V, L::Lease>,
+        hash: u64,
+        key: &'a str,
+    ) -> Self {
+        Self {
+            core,
+            shard,
+            hash,
+            key,
+            expired: None,
+        }
+    }
+
+    pub(super) fn into_expired(self) -> Option<V> {
+        self.expired
+    }
+
+    pub(super) fn value(&self) -> Option<&V> {
+        let entry = self.shard.find(self.hash, self.key)?;
+        entry.slot.live(&self.core.lifetime).map(|(value, _)| value)
+    }
+
+    /// Puts a value here, as a fresh entry; hands out the one that was here.
+    pub(super) fn put(&mut self, value: V, ttl: Option<Duration>) -> Option<V> {
+        let (core, hash) = (self.core, self.hash);
+        match core.shards.entry(self.shard, hash, self.key) {
+            TableEntry::Vacant(vacant) => {
+                let key: Arc<str> = self.key.into();
+                let lease = core.lifetime.begin(&key, ttl, None);
+                let mut trail = Trail::new(Known::NOT);
+                core.mark(&key, &mut trail);
+                let slot = Slot::Live {
+                    value,
+                    lease,
+                    trail,
+                };
+                vacant.insert(Entry { key, slot });
+                None
+            }
+            TableEntry::Occupied(mut occupied) => {
+                let Entry { key, slot } = occupied.get_mut();
+                let lease = core.lifetime.begin(key, ttl, slot.lease());
+                core.mark(key, slot.trail_mut());
+                let old = slot.put(value, lease);
+                if old.is_none() {
+                    self.shard.count_gone(-1);
+                }
+                self.unexpired(old)
+            }
+        }
+    }
+
+    pub(super) fn put_if_absent(&mut self, value: V) -> Result<(), Occupied<V>> {
+        if self.value().is_some() {
+            let key = self.key.into();
+            return Err(Occupied { key, value });
+        }
+        self.put(value, None);
+        Ok(())
+    }
+
+    pub(super) fn get_or_put(&mut self, make: impl FnOnce() -> V) -> V
+    where
+        V: Clone,
+    {
+        if let Some(value) = self.value() {
+            return value.clone();
+        }
+        let value = make();
+        self.put(value.clone(), None);
+        value
+    }
+
+    /// Changes the value in place.
+    pub(super) fn update<R>(&mut self, change: impl FnOnce(&mut V) -> R) -> Option<R> {
+        let core = self.core;
+        let Entry { key, slot } = self.shard.find_mut(self.hash, self.key)?;
+        slot.live(&core.lifetime)?;
+        // Before the closure runs: if it panics half way, the entry is saved as
+        // the closure left it, and memory and store still agree.
+        core.mark(key, slot.trail_mut());
+        let Slot::Live { value, lease, .. } = slot else {
+            return None;
+        };
+        core.lifetime.renew(key, lease);
+        Some(change(value))
+    }
+
+    /// Takes the value away.
+    pub(super) fn remove(&mut self) -> Option<V> {
+        let removed = self.take_away(false);
+        self.unexpired(removed)
+    }
+
+    /// Takes the value away if it has expired.
+    pub(super) fn expire(&mut self) -> Option<V> {
+        let core = self.core;
+        let Entry { key, slot } = self.shard.find_mut(self.hash, self.key)?;
+        if slot.live(&core.lifetime).is_none() {
+            return self.take_away(true).map(|(value, _)| value);
+        }
+        if let Slot::Live { lease, .. } = slot {
+            core.lifetime.reschedule(key, lease);
+        }
+        None
+    }
+
+    fn take_away(&mut self, expired: bool) -> Option<(V, L::Lease)> {
+        let mut occupied = self.shard.find_entry(self.hash, self.key)?;
+        let Entry { key, slot } = occupied.get_mut();
+        self.core.lifetime.ended(key, slot.lease()?);
+        let trail = slot.trail_mut();
+        if trail.known == Known::NOT && !trail.mark.is_saving() {
+            // The store never heard of it, so there is nothing to tell it.
+            self.core.unmark(key, trail);
+            return occupied.remove().0.slot.into_value();
+        }
+        self.core.mark(key, trail);
+        let old = slot.bury(expired);
+        self.shard.count_gone(1);
+        old
+    }
+
+    /// Moves a new expiry to the store, and nothing else.
+    pub(super) fn touch(&mut self) {
+        let core = self.core;
+        let Some(Entry { key, slot }) = self.shard.find_mut(self.hash, self.key) else {
+            return;
+        };
+        // Whatever is pending carries the new expiry anyway.
+        if !slot.is_clean() || slot.live(&core.lifetime).is_none() {
+            return;
+        }
+        core.mark(key, slot.trail_mut());
+        if let Slot::Live { lease, .. } = slot {
+            core.lifetime.touch(lease);
+        }
+    }
+
+    /// A promise to tell when what is here now is committed.
+    ///
+    /// Asked for in the critical section of the write itself, so that the
+    /// flusher cannot have taken the write before it sees the one who waits.
+    pub(super) fn wait(&self) -> Ticket {
+        let pending = self.shard.find(self.hash, self.key);
+        match pending.filter(|entry| !entry.slot.is_clean()) {
+            None => Ticket::done(),
+            Some(entry) => self.core.ask(|requests, answer| {
+                let what = Awaited::Key(entry.key.clone());
+                requests.saves.push(Save { what, answer });
+            }),
+        }
+    }
+
+    fn unexpired(&mut self, old: Option<(V, L::Lease)>) -> Option<V> {
+        let (value, lease) = old?;
+        if self.core.lifetime.is_live(&lease) {
+            return Some(value);
+        }
+        self.expired = Some(value);
+        None
+    }
+}

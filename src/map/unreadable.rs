@@ -1,0 +1,57 @@
+//! Stored records that do not decode: listed, and never destroyed.
+
+use std::sync::Arc;
+
+use super::{assembly::Assembled, core::Core, lifetime::Lifetime};
+use crate::{
+    batch::Change,
+    error::Error,
+    event::UnreadableRecord,
+    record::{Payload, Record},
+};
+
+/// Where unreadable records are set aside: a map of this name, nested in the
+/// map's own.
+pub(super) const ASIDE: &str = "unreadable";
+
+/// The change that sets a record aside. Its key tells two unreadable values
+/// apart that the same key had at different times.
+pub(super) fn copy_of(record: &Record) -> Change {
+    let key = format!("{}:{}", record.revision, record.key);
+    let payload = record.value.clone();
+    Change::put(key, payload.unwrap_or_else(|| Payload::json("null")), None)
+}
+
+impl<V, L: Lifetime<V>> Core<V, L> {
+    pub(super) fn list_unreadable(&self, record: Record, error: Error) {
+        tracing::warn!(map = %self.name, key = %record.key, %error, "a stored record is unreadable; it is kept");
+        let key = record.key.clone();
+        let listed = UnreadableRecord::new(record, error);
+        self.unreadable.lock().insert(key, listed);
+    }
+
+    /// The unreadable records that this batch would overwrite.
+    pub(super) fn unreadable_under(&self, assembled: &Assembled) -> Vec<Record> {
+        let unreadable = self.unreadable.lock();
+        let under = |key: &Arc<str>| unreadable.get(key);
+        let listed: Vec<_> = if unreadable.is_empty() {
+            Vec::new()
+        } else if assembled.clears() {
+            unreadable.values().collect()
+        } else {
+            let changes = assembled.changes().iter();
+            changes.filter_map(|change| under(&change.key)).collect()
+        };
+        let waiting = listed.into_iter().filter(|listed| !listed.set_aside);
+        waiting.map(|listed| listed.record.clone()).collect()
+    }
+
+    pub(super) fn was_set_aside(&self, records: &[Record]) {
+        let mut unreadable = self.unreadable.lock();
+        for record in records {
+            if let Some(listed) = unreadable.get_mut(&record.key) {
+                listed.set_aside = true;
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The map as a map: what every method does to memory.
+
+use std::{collections::HashMap, time::Duration};
+
+use persistify::{ErrorKind, Memory, PersistentMap, RetryPolicy};
+
+async fn map() -> PersistentMap<u32> {
+    PersistentMap::builder(Memory::new(), "map")
+        .open()
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn it_reads_what_was_written() {
+    let map = map().await;
+    assert_eq!(map.insert("a", 1), None);
+    assert_eq!(map.insert(String::from("a"), 2), Some(1));
+    assert_eq!(map.get("a"), Some(2));
+    assert_eq!(map.read("a", |n| n * 10), Some(20));
+    assert!(map.contains_key("a"));
+    assert!(!map.contains_key("b"));
+    assert_eq!((map.len(), map.is_empty()), (1, false));
+    assert_eq!(map.remove("a"), Some(2));
+    assert_eq!(map.remove("a"), None);
+    assert_eq!((map.len(), map.is_empty()), (0, true));
+}
+
+#[tokio::test]
+async fn conditional_writes_look_first() {
+    let map = map().await;
+    assert!(map.try_insert("a", 1).is_ok());
+    let taken = map.try_insert("a", 2).unwrap_err();
+    assert_eq!((&*taken.key, taken.value), ("a", 2));
+    assert_eq!(map.replace("b", 1), None);
+    assert!(!map.contains_key("b"));
+    assert_eq!(map.replace("a", 3), Some(1));
+    assert_eq!(map.remove_if("a", |n| *n == 1), None);
+    assert_eq!(map.remove_if("a", |n| *n == 3), Some(3));
+    assert_eq!(map.update("a", |n| *n += 1), None);
+    map.upsert("a", 5, |n| *n += 1);
+    map.upsert("a", 5, |n| *n += 1);
+    assert_eq!(map.get("a"), Some(6));
+    assert_eq!(map.get_or_insert_with("a", || unreachable!()), 6);
+    assert_eq!(map.get_or_insert_with("c", || 7), 7);
+    assert_eq!(
+        map.update("c", |n| {
+            *n += 1;
+            *n
+        }),
+        Some(8)
+    );
+}
+
+#[tokio::test]
+async fn it_walks_over_everything_once() {
+    let map = map().await;
+    let all: HashMap<String, u32> = (0..1_000).map(|n| (format!("k{n}"), n)).collect();
+    map.extend(all.clone());
+    map.remove("gone");
+    assert_eq!(map.snapshot(), all);
+    let mut keys: Vec<_> = map.keys().map(|k| k.to_string()).collect();
+    keys.sort();
+    let mut expected: Vec<_> = all.keys().cloned().collect();
+    expected.sort();
+    assert_eq!(keys, expected);
+    let mut sum = 0;
+    map.for_each(|_, n| sum += n);
+    assert_eq!(sum, 499_500);
+    for (key, n) in map.iter() {
+        map.insert(key, n + 1);
+    }
+    map.retain(|_, n| n % 2 == 0);
+    assert_eq!(map.len(), 500);
+}
+
+#[tokio::test]
+async fn tombstones_are_not_counted() {
+    let map = map().await;
+    map.extend((0..100).map(|n| (n.to_string(), n)));
+    map.flush().await.unwrap();
+    for n in 0..50 {
+        map.remove(n.to_string());
+    }
+    assert_eq!((map.len(), map.iter().count(), map.pending()), (50, 50, 50));
+    map.insert("0", 0);
+    assert_eq!(map.len(), 51);
+    map.flush().await.unwrap();
+    assert_eq!((map.len(), map.pending()), (51, 0));
+}
+
+#[tokio::test]
+async fn one_loader_runs_for_all_that_wait() {
+    let map = map().await;
+    let (ask, asked) = tokio::sync::oneshot::channel::<()>();
+    let first = {
+        let map = map.clone();
+        tokio::spawn(async move {
+            let load = || async move { asked.await.map(|()| 1).map_err(|_| "gone") };
+            map.get_or_try_insert_with("a", load).await
+        })
+    };
+    tokio::task::yield_now().await;
+    let others: Vec<_> = (0..8)
+        .map(|_| {
+            let map = map.clone();
+            let load = || async { panic!("a second loader ran") };
+            tokio::spawn(async move { map.get_or_try_insert_with::<_, _, &str>("a", load).await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    ask.send(()).unwrap();
+    assert_eq!(first.await.unwrap(), Ok(1));
+    for other in others {
+        assert_eq!(other.await.unwrap(), Ok(1));
+    }
+    let failed = map
+        .get_or_try_insert_with("b", || async { Err("no") })
+        .await;
+    assert_eq!(failed, Err("no"));
+    assert!(!map.contains_key("b"));
+}
+
+#[tokio::test]
+async fn options_out_of_their_bounds_are_named() {
+    type Map = PersistentMap<u32>;
+    let second = Duration::from_secs(1);
+    let builder = || Map::builder(Memory::new(), "map");
+    let retry = |policy| builder().retry(policy);
+    let cases = [
+        (builder().batch(0, second), "size"),
+        (builder().batch(1, Duration::ZERO), "interval"),
+        (builder().max_batch(0), "max_batch"),
+        (builder().max_batch_bytes(0), "max_batch_bytes"),
+        (builder().max_pending(0), "max_pending"),
+        (builder().commit_timeout(Duration::ZERO), "commit_timeout"),
+        (
+            retry(RetryPolicy::default().max_attempts(0)),
+            "max_attempts",
+        ),
+        (
+            retry(RetryPolicy::default().base_delay(Duration::ZERO)),
+            "base_delay",
+        ),
+        (
+            retry(RetryPolicy::default().max_delay(Duration::ZERO)),
+            "max_delay",
+        ),
+        (Map::builder(Memory::new(), ""), "name"),
+        (Map::builder(Memory::new(), "a/b"), "name"),
+    ];
+    for (builder, named) in cases {
+        let error = builder.open().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains(named), "{error}");
+    }
+    let map = builder().open().await.unwrap();
+    assert_eq!(
+        map.set_batch(0, second).unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
+}

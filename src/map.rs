@@ -2,6 +2,7 @@
 
 mod assembly;
 pub(crate) mod builder;
+mod calls;
 mod core;
 mod entry;
 mod flusher;

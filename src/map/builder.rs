@@ -142,8 +142,8 @@ impl<V, P> Builder<V, P> {
         self
     }
 
-    /// How long one call of the provider may take before it counts as failed
-    /// with an unknown outcome; at least a millisecond, 30 seconds by default.
+    /// How long one call of the provider (a commit, a page of a load) may take
+    /// before it counts as failed with an unknown outcome; at least a millisecond, 30 seconds by default.
     pub fn commit_timeout(mut self, limit: Duration) -> Self {
         self.options.commit_timeout = limit;
         self
@@ -199,8 +199,7 @@ where
         let lifetime = self.plan.begin(clock.clone());
         let core = Core::new(name, self.provider, self.options, clock, lifetime);
         let horizon = core.load(self.progress.as_ref()).await;
-        let horizon = horizon.map_err(|error| error.on_map(&core.name))?;
-        Ok(Map::start(Arc::new(core), horizon, runtime))
+        Ok(Map::start(Arc::new(core), horizon?, runtime))
     }
 }
 

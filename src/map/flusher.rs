@@ -1,8 +1,7 @@
 //! The one background task of a map: it writes what changed, in batches.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -136,6 +135,8 @@ where
                     until.rewind();
                 }
             }
+            // A provider that never waits must not keep the thread to itself.
+            tokio::task::yield_now().await;
         }
         self.core.age.round_ends(began);
         Ok(())
@@ -143,7 +144,7 @@ where
 
     /// With nothing to write, whether the store is well has to be asked.
     async fn ping(&mut self) -> Result<()> {
-        match self.call(self.core.provider.ping()).await {
+        match self.core.call(self.core.provider.ping()).await {
             Ok(()) => self.is_well(),
             Err(error) => {
                 self.report(Operation::Probe, KeySample::default(), &error, true);
@@ -168,7 +169,7 @@ where
             .await
             .map_err(|error| (Operation::SetAside, error))?;
         let provider = self.core.provider.clone();
-        let committed = self.call(provider.commit(&assembled.batch)).await;
+        let committed = self.core.call(provider.commit(&assembled.batch)).await;
         let operation = if self.down {
             Operation::Probe
         } else {
@@ -188,24 +189,9 @@ where
         // A writer of its own each time: a number of ours must stay free for
         // the batch that waits, which may be older than this one.
         batch.id = BatchId::new(WriterId::random(), 1);
-        self.call(self.core.provider.commit(&batch)).await?;
+        self.core.call(self.core.provider.commit(&batch)).await?;
         self.core.was_set_aside(&records);
         Ok(())
-    }
-
-    /// Calls the provider: within the time allowed, and whatever it does.
-    async fn call<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let limit = self.core.options.commit_timeout;
-        tokio::select! {
-            answer = AssertUnwindSafe(call).catch_unwind() => answer.unwrap_or_else(|_| {
-                Err(Error::new(ErrorKind::Unavailable, "the provider panicked"))
-            }),
-            () = self.core.clock.sleep(limit) => Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("the provider did not answer within {limit:?} (commit_timeout)"),
-            )),
-        }
-        .map_err(|error| error.on_map(&self.core.name))
     }
 
     fn settle(&mut self, assembled: Assembled, committed: Committed) {
@@ -408,7 +394,8 @@ where
         }
         done.and_then(|()| self.core.nothing_refused())
             .map_err(|error| self.core.not_closed(&error))?;
-        self.call(self.core.provider.release(&self.core.name))
+        self.core
+            .call(self.core.provider.release(&self.core.name))
             .await?;
         if self.core.turn(phase::CLOSING, phase::CLOSED) {
             return Ok(());

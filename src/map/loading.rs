@@ -8,11 +8,11 @@ use hashbrown::hash_table::{Entry as TableEntry, OccupiedEntry};
 use serde::de::DeserializeOwned;
 
 use super::{
-    builder::Progress,
     core::Core,
     entry::{Entry, Known, Mark, Slot, Trail},
     inside::Inside,
     lifetime::Lifetime,
+    options::Progress,
 };
 use crate::{
     codec,

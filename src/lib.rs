@@ -11,6 +11,8 @@ mod name;
 
 mod clock;
 mod provider;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use batch::{
     Batch, BatchId, Change, Committed, Expect, MapBatch, Op, Otherwise, Skipped, Turn, WriterId,

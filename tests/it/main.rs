@@ -1,1 +1,7 @@
 //! Every test of the crate, a file per subject.
+
+mod errors;
+mod house;
+mod names;
+mod providers;
+mod testing;

@@ -34,6 +34,7 @@ async fn a_shared_provider_conforms() {
 #[tokio::test]
 async fn whatever_opens_the_store_will_do() {
     async fn open(kept: &Memory) -> Result<Memory> {
+        kept.ping().await?;
         Ok(kept.clone())
     }
     let memory = Memory::new();

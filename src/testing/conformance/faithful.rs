@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    loads,
+    horizon, loads,
     trial::Trial,
     values,
     writer::{Writer, number_payload, put, whole_milliseconds},
@@ -31,6 +31,7 @@ pub(super) async fn run(trial: &mut Trial<'_>) {
     nul_in_a_value(trial).await;
     big_batch(trial).await;
     loads::run(trial).await;
+    horizon::run(trial).await;
     released(trial).await;
 }
 

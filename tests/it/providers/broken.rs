@@ -34,6 +34,7 @@ enum Flaw {
     RepeatsKeys,
     HorizonTooHigh,
     HorizonTooLow,
+    HorizonReadLate,
     LosesOneOfMany,
     HalvesConflicts,
     ClearsBeforeConflicts,
@@ -276,6 +277,10 @@ impl Provider for Broken {
                     record.revision = coarse(record.revision);
                 }
             }
+            (Flaw::HorizonReadLate, _) => {
+                tokio::task::yield_now().await;
+                horizon = self.memory.load(&map, Wanted::All).await?.horizon;
+            }
             (Flaw::HorizonTooHigh, _) => horizon = Revision::new(horizon.get() + 1_000_000_000),
             (Flaw::HorizonTooLow, _) => {
                 let revisions = records.iter().map(|record| record.revision);
@@ -453,6 +458,7 @@ async fn the_unfaithful_are_caught() {
         Flaw::RepeatsKeys,
         Flaw::HorizonTooHigh,
         Flaw::HorizonTooLow,
+        Flaw::HorizonReadLate,
         Flaw::LosesOneOfMany,
     ];
     all_caught("faithful", &flaws).await;

@@ -5,3 +5,4 @@ mod house;
 mod map;
 mod names;
 mod providers;
+mod testing;

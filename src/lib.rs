@@ -19,5 +19,10 @@ pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
 pub use load::{Load, PAGE_RECORDS, Wanted};
 pub use name::MapName;
+#[cfg(feature = "sqlite")]
+pub use provider::sqlite::{
+    Sqlite,
+    builder::{SqliteBuilder, Synchronous},
+};
 pub use provider::{Capabilities, Provider, memory::Memory};
 pub use record::{Encoding, Payload, Record, Revision};

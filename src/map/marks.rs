@@ -99,9 +99,11 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let trail = slot.trail_mut();
         match trail.mark {
             Mark::Clean => Taken::Nothing,
-            Mark::Saving => Taken::Already,
+            // Queued again since this commit took it. Whoever waits for it by
+            // now had written before; and a key may occur in a batch once.
+            Mark::Saving | Mark::SavingQueued => Taken::Already,
             Mark::Refused => Taken::Refused(self.refusal_of(key)),
-            Mark::Queued | Mark::SavingQueued => {
+            Mark::Queued => {
                 self.pending.unlink(trail.place, key);
                 trail.mark = Mark::Saving;
                 self.saving.fetch_add(1, Relaxed);

@@ -131,7 +131,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             }
             TableEntry::Occupied(mut occupied) => {
                 let slot = &mut occupied.get_mut().slot;
-                let changed = slot.trail().known != known;
+                let changed = slot.trail().known != known || known.revision().is_none();
                 if changed || !slot.is_clean() {
                     slot.trail_mut().known = known;
                 }

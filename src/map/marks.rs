@@ -223,7 +223,13 @@ impl<V, L: Lifetime<V>> Core<V, L> {
                 trail.place = self.pending.push_front(key.clone());
                 trail.mark = Mark::Queued;
             }
-            Mark::SavingQueued => trail.mark = Mark::Queued,
+            Mark::SavingQueued => {
+                // In front too: a flush that waits for the older change does
+                // not wait for what was queued after it.
+                self.pending.unlink(trail.place, key);
+                trail.place = self.pending.push_front(key.clone());
+                trail.mark = Mark::Queued;
+            }
             Mark::Clean | Mark::Queued | Mark::Refused => {}
         }
     }

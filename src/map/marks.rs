@@ -51,7 +51,8 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         };
         let (place, queued) = self.pending.push(key.clone());
         trail.place = place;
-        if queued == 1 {
+        // A clear waits as well, without being in the queue.
+        if queued == 1 && !self.must_clear() {
             self.age.queued_now(self.clock.now());
         }
         // The flusher sleeps until the first key, and then until there are

@@ -5,3 +5,5 @@ mod house;
 mod map;
 mod names;
 mod providers;
+mod races;
+mod testing;

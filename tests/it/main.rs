@@ -6,4 +6,6 @@ mod map;
 mod names;
 mod providers;
 mod races;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod testing;

@@ -11,6 +11,8 @@ mod name;
 
 mod clock;
 mod provider;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 mod codec;
 mod event;

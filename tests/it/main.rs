@@ -1,3 +1,8 @@
 //! Every test of the crate, a file per subject.
 
+mod errors;
+mod house;
 mod map;
+mod names;
+mod providers;
+mod testing;

@@ -1,0 +1,91 @@
+//! Sessions of a web site: alive as long as they are used, told when they end,
+//! and still there after a restart of the server.
+//!
+//! ```text
+//! cargo run --example sessions
+//! ```
+
+use std::{error::Error, path::Path, sync::mpsc, time::Duration};
+
+use persistify::{CachingMap, Sqlite};
+use serde::{Deserialize, Serialize};
+
+const IDLE: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Session {
+    user: String,
+    basket: Vec<String>,
+}
+
+impl Session {
+    fn of(user: &str) -> Self {
+        Self {
+            user: user.to_owned(),
+            basket: Vec::new(),
+        }
+    }
+}
+
+async fn open(db: &Path, ended: mpsc::Sender<String>) -> persistify::Result<CachingMap<Session>> {
+    CachingMap::builder(Sqlite::open(db).await?, "sessions")
+        .time_to_idle(IDLE)
+        .on_expire(move |_token, session: Session| {
+            println!(
+                "   {} has gone, leaving {:?} behind",
+                session.user, session.basket
+            );
+            // Nobody may be listening any more; that is fine.
+            let _ = ended.send(session.user);
+        })
+        .open()
+        .await
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let db = folder.path().join("site.db");
+    let (ended, who_ended) = mpsc::channel();
+
+    let sessions = open(&db, ended.clone()).await?;
+    // Tokens would be random; and a login is worth waiting for the disk.
+    sessions
+        .insert_and_save("token-a", Session::of("alice"))
+        .await?;
+    sessions
+        .insert_and_save("token-b", Session::of("bob"))
+        .await?;
+    println!("alice and bob log in; a session ends when it is idle for {IDLE:?}");
+
+    // Alice clicks, Bob went for lunch.
+    sessions.update("token-b", |session| {
+        session.basket.push("umbrella".to_owned())
+    });
+    for click in 1..=6 {
+        tokio::time::sleep(IDLE / 4).await;
+        sessions.update("token-a", |session| {
+            session.basket.push(format!("book {click}"))
+        });
+    }
+    println!("the server restarts");
+    sessions.close().await?;
+    drop(sessions);
+    let sessions = open(&db, ended).await?;
+
+    // Reading counts as use, too.
+    for _ in 0..4 {
+        tokio::time::sleep(IDLE / 4).await;
+        let items = sessions.read("token-a", |session| session.basket.len());
+        assert_eq!(items, Some(6), "alice was here all the time");
+    }
+    println!(
+        "alice is still here with 6 books; bob: {:?}",
+        sessions.get("token-b")
+    );
+    assert!(!sessions.contains_key("token-b"));
+    assert_eq!(who_ended.try_iter().collect::<Vec<_>>(), ["bob"]);
+
+    sessions.close().await?;
+    Ok(())
+}

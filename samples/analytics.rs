@@ -5,9 +5,9 @@
 //! cargo run --release --example analytics
 //! ```
 
-use std::{error::Error, time::Instant};
+use std::{path::Path, time::Instant};
 
-use persistify::{PersistentMap, Sqlite};
+use persistify::{PersistentMap, Result, Sqlite};
 use serde::{Deserialize, Serialize};
 
 const TASKS: u64 = 8;
@@ -35,22 +35,24 @@ fn count(pages: &PersistentMap<Page>, task: u64) {
     }
 }
 
+async fn open(db: &Path) -> Result<PersistentMap<Page>> {
+    let file = Sqlite::open(db).await?;
+    PersistentMap::builder(file, "pages").open().await
+}
+
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let db = folder.path().join("analytics.db");
-    let pages: PersistentMap<Page> = PersistentMap::builder(Sqlite::open(&db).await?, "pages")
-        .open()
-        .await?;
+    let pages = open(&db).await?;
 
     let begun = Instant::now();
-    let tasks = (0..TASKS).map(|task| {
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..TASKS {
         let pages = pages.clone();
-        tokio::task::spawn_blocking(move || count(&pages, task))
-    });
-    for task in tasks.collect::<Vec<_>>() {
-        task.await?;
+        tasks.spawn(async move { count(&pages, task) });
     }
+    tasks.join_all().await;
     let counted = begun.elapsed();
     pages.close().await?;
     let saved = begun.elapsed();
@@ -59,15 +61,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let rate = EVENTS as f64 / counted.as_secs_f64();
     let stats = pages.stats();
     println!("{EVENTS} events from {TASKS} tasks counted in {counted:.1?}: {rate:.0} a second");
-    println!(
-        "all in SQLite after {saved:.1?}: {} rows in {} commits",
-        stats.changes, stats.commits
-    );
+    let (rows, commits) = (stats.changes, stats.commits);
+    println!("all in SQLite after {saved:.1?}: {rows} rows in {commits} commits");
 
     // A new start of the program finds every event.
-    let pages: PersistentMap<Page> = PersistentMap::builder(Sqlite::open(&db).await?, "pages")
-        .open()
-        .await?;
+    let pages = open(&db).await?;
     let mut total = Page::default();
     pages.for_each(|_, page| {
         total.views += page.views;
@@ -75,10 +73,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
     let mut top: Vec<_> = pages.iter().collect();
     top.sort_by_key(|(key, page)| (std::cmp::Reverse(page.views), key.clone()));
-    println!(
-        "after a restart: {} views, most of them of {:?}",
-        total.views, top[0]
-    );
+    println!("after a restart: {total:?}, most of them of {:?}", top[0]);
     assert_eq!(total.views, EVENTS);
     pages.close().await?;
     Ok(())

@@ -14,12 +14,12 @@ async fn main() -> persistify::Result<()> {
     let stock: PersistentMap<u32> = PersistentMap::builder(files, "stock").open().await?;
     println!("left from last time: {:?}", stock.snapshot());
 
-    stock.insert("apple", 3); //                  in memory now, on disk within a second
-    stock.insert_and_save("pear", 5).await?; //   on disk when it returns
-    stock.upsert("plum", 1, |n| *n += 1); //      one more each time this runs
+    stock.insert("apple", 3); // in memory now, on disk within a second
+    stock.insert_and_save("pear", 5).await?; // on disk when it returns
+    stock.upsert("plum", 1, |n| *n += 1); // one more each time this runs
     println!("plums: {:?}", stock.get("plum"));
 
-    stock.close().await?; //                      saves the rest
+    stock.close().await?; // saves the rest
 
     show("./data/stock.json");
     Ok(())

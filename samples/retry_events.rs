@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use persistify::{
-    ErrorKind, Memory, PersistentMap, Result, RetryPolicy,
+    ErrorKind, Health, Memory, PersistentMap, Result, RetryPolicy,
     testing::{Faulty, Method},
 };
 
@@ -27,7 +27,7 @@ async fn main() -> Result<()> {
         .open()
         .await?;
     let mut failures = stock.failures(); // every failed attempt
-    let mut health = stock.health(); //     up or down, and when that changes
+    let mut health = stock.health(); // up or down, and when that changes
 
     stock.insert_and_save("apple", 1).await?;
     println!("the store is up:   apple is saved");
@@ -46,43 +46,33 @@ async fn main() -> Result<()> {
         }
     }
     let down = health.wait_for(|health| !health.is_healthy()).await;
-    println!(
-        "   health: down ({:?})",
-        down.expect("the map is open").kind()
-    );
+    let kind = down.expect("the map is open").kind();
+    println!("   health: down ({kind:?})");
 
     // Memory is not down: reads and writes are what they were.
     stock.update("pear", |n| *n += 1);
     assert_eq!(stock.get("pear"), Some(3));
     println!(
-        "   still at work: pear is 3, {} key pending",
+        "   still at work: pear is 3; keys pending: {}",
         stock.pending()
     );
 
     // Whoever asks for a save is told the truth.
-    let refused = stock.insert_and_save("plum", 4).await;
-    println!(
-        "   a save now: {:?}",
-        refused.expect_err("the store is down")
-    );
+    let error = stock.insert_and_save("plum", 4).await;
+    let error = error.expect_err("the store is down");
+    println!("   a save now: {error:?}");
 
     store.up();
-    health
-        .wait_for(persistify::Health::is_healthy)
-        .await
-        .expect("the map is open");
+    let up = health.wait_for(Health::is_healthy).await;
+    assert!(up.is_ok(), "the map is open");
+    drop(up);
     println!("the store is up:   the map found out by itself");
     stock.flush().await?;
-    println!(
-        "   {} pending after {} attempts in all",
-        stock.pending(),
-        store.calls(Method::Commit)
-    );
+    let calls = store.calls(Method::Commit);
+    println!("   all saved, after {calls} attempts in all");
     stock.close().await?;
 
-    let again: PersistentMap<u32> = PersistentMap::builder(store.inner().clone(), "stock")
-        .open()
-        .await?;
+    let again = PersistentMap::builder(store, "stock").open().await?;
     let saved = ["apple", "pear", "plum"].map(|key| again.get(key));
     println!("after a restart:   apple, pear, plum = {saved:?}");
     assert_eq!(saved, [Some(1), Some(3), Some(4)]);

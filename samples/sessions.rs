@@ -18,12 +18,11 @@ struct Session {
     basket: Vec<String>,
 }
 
-impl Session {
-    fn of(user: &str) -> Self {
-        Self {
-            user: user.to_owned(),
-            basket: Vec::new(),
-        }
+fn session_of(user: &str) -> Session {
+    let user = user.to_owned();
+    Session {
+        user,
+        basket: vec![],
     }
 }
 
@@ -31,10 +30,7 @@ async fn open(db: &Path, ended: mpsc::Sender<String>) -> persistify::Result<Cach
     CachingMap::builder(Sqlite::open(db).await?, "sessions")
         .time_to_idle(IDLE)
         .on_expire(move |_token, session: Session| {
-            println!(
-                "   {} has gone, leaving {:?} behind",
-                session.user, session.basket
-            );
+            println!("   expired: {session:?}");
             // Nobody may be listening any more; that is fine.
             let _ = ended.send(session.user);
         })
@@ -50,22 +46,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let sessions = open(&db, ended.clone()).await?;
     // Tokens would be random; and a login is worth waiting for the disk.
-    sessions
-        .insert_and_save("token-a", Session::of("alice"))
-        .await?;
-    sessions
-        .insert_and_save("token-b", Session::of("bob"))
-        .await?;
+    for (token, user) in [("token-a", "alice"), ("token-b", "bob")] {
+        sessions.insert_and_save(token, session_of(user)).await?;
+    }
     println!("alice and bob log in; a session ends when it is idle for {IDLE:?}");
 
     // Alice clicks, Bob went for lunch.
-    sessions.update("token-b", |session| {
-        session.basket.push("umbrella".to_owned())
-    });
+    sessions.update("token-b", |bob| bob.basket.push("umbrella".to_owned()));
     for click in 1..=6 {
         tokio::time::sleep(IDLE / 4).await;
-        sessions.update("token-a", |session| {
-            session.basket.push(format!("book {click}"))
+        sessions.update("token-a", |alice| {
+            alice.basket.push(format!("book {click}"))
         });
     }
     println!("the server restarts");
@@ -79,10 +70,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let items = sessions.read("token-a", |session| session.basket.len());
         assert_eq!(items, Some(6), "alice was here all the time");
     }
-    println!(
-        "alice is still here with 6 books; bob: {:?}",
-        sessions.get("token-b")
-    );
+    println!("alice is still here with 6 books; bob is not");
     assert!(!sessions.contains_key("token-b"));
     assert_eq!(who_ended.try_iter().collect::<Vec<_>>(), ["bob"]);
 

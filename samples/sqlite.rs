@@ -5,9 +5,10 @@
 //! cargo run --example sqlite
 //! ```
 
-use std::error::Error;
+use std::{error::Error, path::Path};
 
 use persistify::{PersistentMap, Sqlite};
+use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,13 +25,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     a_table_of_another_program(&path).await
 }
 
-async fn two_maps_in_one_file(path: &std::path::Path) -> Result<(), Box<dyn Error>> {
+async fn two_maps_in_one_file(path: &Path) -> Result<(), Box<dyn Error>> {
     // One provider serves many maps. A clone of it is another handle.
     let file = Sqlite::open(path).await?;
-    let orders: PersistentMap<Order> = PersistentMap::builder(file.clone(), "orders")
+    let orders = PersistentMap::builder(file.clone(), "orders")
         .open()
         .await?;
-    let visits: PersistentMap<u64> = PersistentMap::builder(file, "visits").open().await?;
+    let visits = PersistentMap::builder(file, "visits").open().await?;
 
     let order = Order {
         customer: "Ada".to_owned(),
@@ -44,18 +45,15 @@ async fn two_maps_in_one_file(path: &std::path::Path) -> Result<(), Box<dyn Erro
     visits.close().await?;
 
     // What any other tool sees in that file.
-    let row: String = rusqlite::Connection::open(path)?.query_row(
-        "SELECT value FROM map_orders WHERE key = '2024-0001'",
-        [],
-        |row| row.get(0),
-    )?;
+    let sql = "SELECT value FROM map_orders WHERE key = '2024-0001'";
+    let row: String = Connection::open(path)?.query_row(sql, [], |row| row.get(0))?;
     println!("the order, as SQL sees it: {row}");
     assert_eq!(serde_json::from_str::<Order>(&row)?, order);
     Ok(())
 }
 
-async fn a_table_of_another_program(path: &std::path::Path) -> Result<(), Box<dyn Error>> {
-    let other = rusqlite::Connection::open(path)?;
+async fn a_table_of_another_program(path: &Path) -> Result<(), Box<dyn Error>> {
+    let other = Connection::open(path)?;
     other.execute_batch(
         r#"CREATE TABLE "Limits" ("Key" TEXT PRIMARY KEY, "Value" TEXT NOT NULL, UpdatedAt DATETIME);
            INSERT INTO "Limits" VALUES ('per day', '100', NULL);"#,
@@ -68,17 +66,15 @@ async fn a_table_of_another_program(path: &std::path::Path) -> Result<(), Box<dy
         .open()
         .await?;
     let limits: PersistentMap<u32> = PersistentMap::builder(file, "limits").open().await?;
-    println!(
-        "the limit that the other program set: {:?}",
-        limits.get("per day")
-    );
-    assert_eq!(limits.get("per day"), Some(100));
+    let day = limits.get("per day");
+    println!("the limit that the other program set: {day:?} a day");
+    assert_eq!(day, Some(100));
     limits.insert_and_save("per hour", 20).await?;
     limits.close().await?;
 
     let sql = r#"SELECT "Value" FROM "Limits" WHERE "Key" = 'per hour'"#;
     let theirs: String = other.query_row(sql, [], |row| row.get(0))?;
-    println!("the limit that it now reads of us: {theirs}");
+    println!("the limit that it now reads of us: {theirs} an hour");
     assert_eq!(theirs, "20");
     Ok(())
 }

@@ -31,7 +31,8 @@ pub use event::{
 };
 pub use load::{Load, PAGE_RECORDS, Wanted};
 pub use map::{
-    Map, PersistentMap, PersistentMapBuilder, builder::Builder, retry::RetryPolicy, write::Occupied,
+    Map, PersistentMap, PersistentMapBuilder, builder::Builder, occupied::Occupied,
+    retry::RetryPolicy,
 };
 pub use name::MapName;
 pub use provider::{Capabilities, Provider, memory::Memory};

@@ -11,6 +11,7 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
+    assembled::{Assembled, answer_all},
     core::Core,
     flusher::Flusher,
     lifetime::Lifetime,
@@ -19,49 +20,10 @@ use super::{
     requests::{Awaited, Save},
 };
 use crate::{
-    batch::{Batch, Change, Committed, MapBatch, Op},
+    batch::{Change, Committed, MapBatch, Op},
     error::Result,
     event::{KeySample, Operation},
 };
-
-/// A batch, and what depends on its fate.
-pub(super) struct Assembled {
-    pub(super) batch: Batch,
-    /// The last clear that it carries to the store, or comes after.
-    epoch: u64,
-    /// Those who wait for it.
-    pub(super) saves: Vec<Save>,
-    /// An attempt may have reached the store, although its answer did not
-    /// reach us.
-    pub(super) uncertain: bool,
-}
-
-impl Assembled {
-    fn part(&self) -> Option<&MapBatch> {
-        self.batch.maps.first()
-    }
-
-    pub(super) fn changes(&self) -> &[Change] {
-        self.part().map_or(&[], |part| &part.changes)
-    }
-
-    pub(super) fn clears(&self) -> bool {
-        self.part().is_some_and(|part| part.clear)
-    }
-
-    /// No change could be taken out of it.
-    pub(super) fn is_bare_clear(&self) -> bool {
-        self.changes().is_empty()
-    }
-
-    pub(super) fn sample(&self) -> KeySample {
-        KeySample::of(self.changes().iter().map(|change| &change.key))
-    }
-
-    pub(super) fn answer(self, result: &Result<()>) {
-        answer_all(self.saves, result);
-    }
-}
 
 /// What is being put together.
 struct Draft {
@@ -248,13 +210,6 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let changes = assembled.changes().len() as u64;
         self.tally.changes.fetch_add(changes, Relaxed);
         *self.tally.last_commit.lock() = Some(self.clock.now());
-    }
-}
-
-pub(super) fn answer_all(saves: Vec<Save>, result: &Result<()>) {
-    for save in saves {
-        // Whoever stopped waiting needs no answer.
-        let _ = save.answer.send(result.clone());
     }
 }
 

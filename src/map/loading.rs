@@ -8,11 +8,11 @@ use hashbrown::hash_table::{Entry as TableEntry, OccupiedEntry};
 use serde::de::DeserializeOwned;
 
 use super::{
-    builder::Progress,
     core::Core,
     entry::{Entry, Known, Mark, Slot, Trail},
     inside::Inside,
     lifetime::Lifetime,
+    options::Progress,
 };
 use crate::{
     codec,
@@ -28,9 +28,11 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     ///
     /// What the provider errs with; `Corrupt` if a record does not decode.
     pub(super) async fn load(&self, progress: Option<&Progress>) -> Result<Revision> {
-        let mut load = self.provider.load(&self.name, Wanted::All).await?;
+        let mut load = self
+            .call(self.provider.load(&self.name, Wanted::All))
+            .await?;
         let mut loaded = 0;
-        while let Some(page) = load.pages.try_next().await? {
+        while let Some(page) = self.call(load.pages.try_next()).await? {
             loaded += page.len() as u64;
             for record in page {
                 self.take_in(record, 0)?;
@@ -38,6 +40,8 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             if let Some(progress) = progress {
                 progress(loaded, load.total_hint);
             }
+            // A provider that never waits must not keep the thread to itself.
+            tokio::task::yield_now().await;
         }
         Ok(load.horizon)
     }
@@ -56,12 +60,15 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     pub(super) async fn reload(&self) -> Result<Revision> {
         let epoch = self.epoch.load(SeqCst);
         let mut seen = HashSet::new();
-        let mut load = self.provider.load(&self.name, Wanted::All).await?;
-        while let Some(page) = load.pages.try_next().await? {
+        let mut load = self
+            .call(self.provider.load(&self.name, Wanted::All))
+            .await?;
+        while let Some(page) = self.call(load.pages.try_next()).await? {
             for record in page {
                 seen.insert(record.key.clone());
                 self.take_in(record, epoch)?;
             }
+            tokio::task::yield_now().await;
         }
         self.drop_unseen(&seen, epoch);
         Ok(load.horizon)

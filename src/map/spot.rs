@@ -8,9 +8,9 @@ use super::{
     core::Core,
     entry::{Entry, Known, Slot, Trail},
     lifetime::Lifetime,
+    occupied::Occupied,
     requests::{Awaited, Save, Ticket},
     shards::Shard,
-    write::Occupied,
 };
 
 /// One key of a map, with its shard locked for writing.

@@ -39,6 +39,7 @@ mod dice;
 mod durable;
 mod faithful;
 mod honest;
+mod horizon;
 mod idempotent;
 mod isolated;
 mod loads;

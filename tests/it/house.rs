@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What this test is about: more lines hold more than one idea.
+/// A file with more lines holds more than one idea.
 const MAX_LINES: usize = 400;
 
-/// Whoever knows only these stands at the bottom.
+/// They know only each other.
 const BOTTOM: [&str; 5] = ["error", "record", "batch", "name", "clock"];
 
 const BANNED: [&str; 5] = ["manager", "helper", "util", "handler", "service"];
@@ -39,7 +39,7 @@ impl File {
     /// space for each run of white space.
     fn code(&self) -> String {
         let code = self.text.split("#[cfg(test)]\nmod tests").next().unwrap();
-        let lines = code.lines().map(|line| line.trim_start());
+        let lines = code.lines().map(str::trim_start);
         let lines = lines.filter(|line| !line.starts_with("//"));
         let words: Vec<_> = lines.flat_map(str::split_whitespace).collect();
         words.join(" ")
@@ -68,40 +68,30 @@ impl File {
     }
 }
 
-/// Unfolds `a::{b, c::d}` into the paths that it names.
+/// Unfolds `a::{b, c::d}` into the paths that it names; what comes after it.
 fn collect<'a>(text: &'a str, base: &[String], paths: &mut BTreeSet<Vec<String>>) -> &'a str {
-    let mut path = base.to_vec();
-    let mut rest = text;
-    loop {
-        if let Some(mut inner) = rest.strip_prefix('{') {
-            loop {
-                inner = collect(inner.trim_start(), &path, paths).trim_start();
-                match inner.strip_prefix(',') {
-                    Some(more) if !more.trim_start().starts_with('}') => inner = more,
-                    Some(more) => inner = more.trim_start(),
-                    None => return inner.strip_prefix('}').unwrap_or(inner),
-                }
-                if let Some(after) = inner.strip_prefix('}') {
-                    return after;
-                }
+    if let Some(mut items) = text.strip_prefix('{') {
+        loop {
+            items = items.trim_start_matches([' ', ',']);
+            if items.is_empty() || items.starts_with('}') {
+                return items.strip_prefix('}').unwrap_or_default();
             }
-        }
-        let word = |c: char| c.is_alphanumeric() || c == '_' || c == '*';
-        let end = rest.find(|c| !word(c)).unwrap_or(rest.len());
-        if end == 0 {
-            return rest;
-        }
-        path.push(rest[..end].to_owned());
-        rest = &rest[end..];
-        match rest.strip_prefix("::") {
-            Some(more) => rest = more,
-            None => {
-                paths.insert(path);
-                let renamed = rest.strip_prefix(" as ");
-                return renamed.map_or(rest, |new| new.trim_start_matches(word));
-            }
+            items = collect(items, base, paths);
         }
     }
+    let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '*';
+    let (word, rest) = text.split_at(text.find(|c| !is_word(c)).unwrap_or(text.len()));
+    // What is no path ends the unfolding.
+    if word.is_empty() {
+        return "";
+    }
+    let path = [base, &[word.to_owned()]].concat();
+    if let Some(inner) = rest.strip_prefix("::") {
+        return collect(inner, &path, paths);
+    }
+    paths.insert(path);
+    let renamed = rest.strip_prefix(" as ");
+    renamed.map_or(rest, |name| name.trim_start_matches(is_word))
 }
 
 fn files() -> Vec<File> {

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use persistify::{
-    Memory, Provider,
-    testing::{Faulty, Word, conformance},
+    Memory, Provider, Result,
+    testing::{Faulty, conformance, conformance::Word},
 };
 
 mod broken;
@@ -28,6 +28,17 @@ async fn faulty_without_faults_conforms() {
 async fn a_shared_provider_conforms() {
     let memory = Memory::new();
     conformance(async || Ok(Arc::new(memory.clone()) as Arc<dyn Provider>)).await;
+}
+
+/// A plain closure that calls an `async fn` is enough.
+#[tokio::test]
+async fn whatever_opens_the_store_will_do() {
+    async fn open(kept: &Memory) -> Result<Memory> {
+        kept.ping().await?;
+        Ok(kept.clone())
+    }
+    let memory = Memory::new();
+    conformance(|| open(&memory)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

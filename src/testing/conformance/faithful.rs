@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    loads,
+    horizon, loads,
     trial::Trial,
     values,
     writer::{Writer, number_payload, put, whole_milliseconds},
@@ -31,6 +31,7 @@ pub(super) async fn run(trial: &mut Trial<'_>) {
     nul_in_a_value(trial).await;
     big_batch(trial).await;
     loads::run(trial).await;
+    horizon::run(trial).await;
     released(trial).await;
 }
 
@@ -76,7 +77,7 @@ async fn touch(trial: &mut Trial<'_>) {
     trial.check("touch");
     let map = trial.map("touch");
     let mut writer = Writer::new();
-    let later = writer.at + Duration::from_secs(3_600);
+    let later = writer.at + Duration::from_hours(1);
     let steps = [
         ("put two keys", vec![put("a", 1), put("b", 1)]),
         (
@@ -162,7 +163,7 @@ async fn times(trial: &mut Trial<'_>) {
         None,
         Some(epoch),
         Some(epoch + Duration::from_millis(1)),
-        Some(now - Duration::from_secs(60)),
+        Some(now - Duration::from_mins(1)),
         Some(now),
         Some(now + Duration::from_millis(1)),
         Some(now + Duration::from_nanos(123_999_999)),
@@ -277,7 +278,7 @@ async fn big_batch(trial: &mut Trial<'_>) {
     trial.commit(&batch).await;
     trial.verify(&map).await;
     trial.doing("touch, delete and overwrite 5,000 keys in a batch");
-    let later = writer.at + Duration::from_secs(60);
+    let later = writer.at + Duration::from_mins(1);
     let changes = (0..5_000_u64).map(|n| match n % 3 {
         0 => Change::touch(format!("key {n}"), Some(later)),
         1 => Change::delete(format!("key {n}")),

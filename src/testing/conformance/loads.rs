@@ -18,7 +18,6 @@ pub(super) async fn run(trial: &mut Trial<'_>) {
     random_walk(trial).await;
     pages(trial).await;
     some_keys(trial).await;
-    horizon(trial).await;
     deletions(trial).await;
 }
 
@@ -122,31 +121,6 @@ async fn some_keys(trial: &mut Trial<'_>) {
     trial.doing("load 6,000 keys, half of them missing");
     let keys = (0..6_000).map(|n| format!("key {n}").into()).collect();
     trial.verify_wanted(&map, Wanted::Keys(keys)).await;
-}
-
-async fn horizon(trial: &mut Trial<'_>) {
-    trial.check("the horizon of a load");
-    let map = trial.map("horizon");
-    let mut writer = Writer::new();
-    let batches = [
-        writer.batch(&map, vec![put("a", 1)]),
-        writer.batch(&map, vec![put("a", 2), put("b", 2)]),
-        writer.batch(&map, vec![Change::delete("a")]),
-        writer.clearing(&map, vec![]),
-    ];
-    let mut before = Revision::ZERO;
-    for batch in batches {
-        let answer = trial.commit(&batch).await;
-        let revision = trial.revision(&answer);
-        let above = format!("a revision above the horizon {before} of the load before");
-        trial.ensure(revision > before, &above, revision);
-        for wanted in [Wanted::All, Wanted::page(None, 1), Wanted::changed(before)] {
-            let horizon = trial.verify_wanted(&map, wanted).await;
-            let all = format!("a horizon not below the last commit's revision {revision}");
-            trial.ensure(horizon >= revision, &all, horizon);
-            before = before.max(horizon);
-        }
-    }
 }
 
 async fn deletions(trial: &mut Trial<'_>) {

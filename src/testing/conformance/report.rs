@@ -106,7 +106,6 @@ impl fmt::Display for Outcome {
 ///
 /// It displays as one line a word.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use = "it says what was left out"]
 pub struct Report {
     outcomes: Vec<Outcome>,
 }

@@ -220,7 +220,10 @@ impl<'a> Trial<'a> {
         let deletions = changed && self.claims().deletions;
         let found = self.by_key(found, deletions);
         if let Some((expected, found)) = first_difference(&expected, &found) {
-            self.broken(format!("{expected}, from a load of {wanted:?}"), found);
+            self.broken(
+                format!("{expected}, from a load of {wanted:?}"),
+                Plain(&found),
+            );
         }
         horizon
     }
@@ -306,6 +309,15 @@ impl fmt::Display for Text<'_> {
 impl fmt::Debug for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text that is in words already.
+struct Plain<'a>(&'a str);
+
+impl fmt::Debug for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
     }
 }
 

@@ -3,8 +3,10 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex},
-    time::SystemTime,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -12,7 +14,7 @@ use futures_util::FutureExt;
 use persistify::{
     Batch, BatchId, Capabilities, Change, Committed, Error, ErrorKind, Expect, Load, MapBatch,
     MapName, Memory, Op, Otherwise, Payload, Provider, Record, Result, Revision, Wanted, WriterId,
-    testing::{Outcome, conformance as suite},
+    testing::{conformance as suite, conformance::Outcome},
 };
 
 /// What is wrong with it.
@@ -32,6 +34,7 @@ enum Flaw {
     RepeatsKeys,
     HorizonTooHigh,
     HorizonTooLow,
+    HorizonReadLate,
     LosesOneOfMany,
     HalvesConflicts,
     ClearsBeforeConflicts,
@@ -49,6 +52,8 @@ enum Flaw {
     ForgetsOnReopening,
     IgnoresAfter,
     OneRevisionForTwo,
+    CoarseRevisions,
+    LosesRaces,
     IgnoresConditions,
     ConflictWithoutFound,
     ConflictWithoutKey,
@@ -68,6 +73,7 @@ struct Broken {
     flaw: Flaw,
     /// The last batch, for flaws that remember.
     last: Arc<Mutex<Option<BatchId>>>,
+    racing: Arc<AtomicUsize>,
 }
 
 impl Broken {
@@ -76,6 +82,7 @@ impl Broken {
             memory: Memory::new(),
             flaw,
             last: Arc::default(),
+            racing: Arc::default(),
         }
     }
 
@@ -99,8 +106,10 @@ impl Broken {
     }
 
     async fn records(&self, map: &MapName) -> Vec<Record> {
-        let load = self.memory.load(map, Wanted::All).await.unwrap();
-        load.into_records().await.unwrap()
+        match self.memory.load(map, Wanted::All).await {
+            Ok(load) => load.into_records().await.unwrap(),
+            Err(_closed) => Vec::new(),
+        }
     }
 
     /// The batch as it arrives at the memory.
@@ -114,10 +123,7 @@ impl Broken {
         }
         batch.maps = parts.into();
         match self.flaw {
-            Flaw::IgnoresAfter => {
-                batch.after = Revision::ZERO;
-                batch.at = SystemTime::UNIX_EPOCH;
-            }
+            Flaw::IgnoresAfter => batch.after = Revision::ZERO,
             Flaw::AppliesRepeats => batch.id = anew(),
             _ => {}
         }
@@ -202,9 +208,25 @@ impl Broken {
         self.memory.commit(batch).await
     }
 
+    /// Says that it committed when another commit was faster.
+    async fn commit_unless_racing(&self, batch: &Batch) -> Result<Committed> {
+        let others = self.racing.fetch_add(1, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        let answer = match others {
+            0 => self.memory.commit(batch).await,
+            _ => Ok(Committed::at(batch.revision_after(Revision::ZERO))),
+        };
+        self.racing.fetch_sub(1, Ordering::SeqCst);
+        answer
+    }
+
     fn remember(&self, id: BatchId) -> Option<BatchId> {
         self.last.lock().unwrap().replace(id)
     }
+}
+
+fn coarse(revision: Revision) -> Revision {
+    Revision::new(revision.get() / 1_000_000)
 }
 
 fn anew() -> BatchId {
@@ -231,7 +253,7 @@ impl Provider for Broken {
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
         let wanted = match (self.flaw, wanted) {
             (Flaw::IgnoresPageLimit, Wanted::Page { after, .. }) => Wanted::page(after, usize::MAX),
-            (Flaw::ChangedIncludesTheKnown, Wanted::Changed { after }) => {
+            (Flaw::ChangedIncludesTheKnown, Wanted::Changed { after, .. }) => {
                 Wanted::changed(Revision::new(after.get().saturating_sub(1)))
             }
             (_, wanted) => wanted,
@@ -248,6 +270,16 @@ impl Provider for Broken {
             }
             (Flaw::RepeatsKeys, Wanted::Keys(keys)) if keys.len() > 1 => {
                 records.extend(records.clone());
+            }
+            (Flaw::CoarseRevisions, _) => {
+                horizon = coarse(horizon);
+                for record in &mut records {
+                    record.revision = coarse(record.revision);
+                }
+            }
+            (Flaw::HorizonReadLate, _) => {
+                tokio::task::yield_now().await;
+                horizon = self.memory.load(&map, Wanted::All).await?.horizon;
             }
             (Flaw::HorizonTooHigh, _) => horizon = Revision::new(horizon.get() + 1_000_000_000),
             (Flaw::HorizonTooLow, _) => {
@@ -291,6 +323,7 @@ impl Provider for Broken {
                     answer
                 };
             }
+            Flaw::LosesRaces => return self.commit_unless_racing(batch).await,
             Flaw::HalvesWhenDropped => return self.commit_in_two(batch).await,
             Flaw::OneRevisionForTwo => {
                 let answer = self.commit_parts(batch).await;
@@ -341,7 +374,9 @@ impl Broken {
             }
             (Flaw::ClearsBeforeConflicts, ErrorKind::Conflict) => {
                 let mut parts = batch.maps.to_vec();
-                parts.iter_mut().for_each(|part| part.changes.clear());
+                for part in &mut parts {
+                    part.changes.clear();
+                }
                 let half = Batch::new(anew(), batch.after, batch.at, parts);
                 self.memory.commit(&half).await?;
             }
@@ -359,6 +394,9 @@ impl Broken {
     }
 
     fn after_success(&self, mut answer: Committed) -> Committed {
+        if self.flaw == Flaw::CoarseRevisions {
+            answer.revision = answer.revision.map(coarse);
+        }
         if self.flaw == Flaw::AnswersRepeatsAnew {
             let revision = answer.revision.map_or(0, Revision::get);
             let mut last = self.last.lock().unwrap();
@@ -420,6 +458,7 @@ async fn the_unfaithful_are_caught() {
         Flaw::RepeatsKeys,
         Flaw::HorizonTooHigh,
         Flaw::HorizonTooLow,
+        Flaw::HorizonReadLate,
         Flaw::LosesOneOfMany,
     ];
     all_caught("faithful", &flaws).await;
@@ -466,7 +505,13 @@ async fn the_forgetful_are_caught() {
 
 #[tokio::test]
 async fn the_disordered_are_caught() {
-    all_caught("ordered", &[Flaw::IgnoresAfter, Flaw::OneRevisionForTwo]).await;
+    let flaws = [
+        Flaw::IgnoresAfter,
+        Flaw::OneRevisionForTwo,
+        Flaw::CoarseRevisions,
+        Flaw::LosesRaces,
+    ];
+    all_caught("ordered", &flaws).await;
 }
 
 #[tokio::test]

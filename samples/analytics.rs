@@ -62,7 +62,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stats = pages.stats();
     println!("{EVENTS} events from {TASKS} tasks counted in {counted:.1?}: {rate:.0} a second");
     let (rows, commits) = (stats.changes, stats.commits);
-    println!("all in SQLite after {saved:.1?}: {rows} rows in {commits} commits");
+    println!("all in SQLite after {saved:.1?}: {rows} rows, {commits} commit(s)");
 
     // A new start of the program finds every event.
     let pages = open(&db).await?;

@@ -2,7 +2,7 @@
 //! what is lost (nothing).
 //!
 //! ```text
-//! cargo run --example retry_events --features testing
+//! cargo run --example retry_events
 //! ```
 
 use std::time::Duration;
@@ -38,7 +38,7 @@ async fn main() -> Result<()> {
     loop {
         let failed = failures.recv().await.expect("the map is open");
         println!(
-            "   attempt {} of {} failed, {} key(s), {:?} first: {}",
+            "   attempt {} of {} failed, {} key(s), {:?}: {}",
             failed.attempt, failed.max_attempts, failed.keys.count, failed.keys.first, failed.error
         );
         if failed.is_final {

@@ -2,7 +2,7 @@
 //! says whether it keeps the contract, and then used like any other.
 //!
 //! ```text
-//! cargo run --example custom_provider --features testing
+//! cargo run --example custom_provider
 //! ```
 
 mod document;

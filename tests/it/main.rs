@@ -5,4 +5,5 @@ mod house;
 mod map;
 mod names;
 mod providers;
+mod readme;
 mod testing;

@@ -62,7 +62,7 @@ async fn both_programs_read_and_write_the_same_table() {
     let before = schema_of(&other);
     let (map, mut pen) = (name("sample"), Pen::new());
     let sqlite = sample(&place).await;
-    assert_eq!(sqlite.maps().await.unwrap(), [map.clone()]);
+    assert_eq!(sqlite.maps().await.unwrap(), std::slice::from_ref(&map));
 
     let apple = one(&sqlite, &map, "apple").await.unwrap();
     assert_eq!(text(&apple), r#"{"n": 1}"#);
@@ -108,7 +108,7 @@ async fn what_the_other_program_writes_gets_a_new_revision() {
     let (place, other) = foreign(SAMPLE);
     let (map, mut pen) = (name("sample"), Pen::new());
     let sqlite = sample(&place).await;
-    let end = pen.at + Duration::from_secs(60);
+    let end = pen.at + Duration::from_mins(1);
     let expiring = |key: &str| Change::put(key, Payload::json("1").with_schema(3), Some(end));
     let changes = vec![expiring("changed"), expiring("gone"), expiring("same")];
     let first = pen
@@ -218,12 +218,12 @@ async fn touch_clear_and_parts_of_an_adopted_table() {
     for key in ["b", "a", "d", "c"] {
         add(&other, key, "1");
     }
-    let end = pen.at + Duration::from_secs(60);
+    let end = pen.at + Duration::from_mins(1);
     let touches = vec![
         Change::touch("a", Some(end)),
         Change::touch("nobody", Some(end)),
     ];
-    let touched = pen
+    let moved = pen
         .write(&sqlite, &map, touches)
         .await
         .unwrap()
@@ -232,7 +232,7 @@ async fn touch_clear_and_parts_of_an_adopted_table() {
     let a = one(&sqlite, &map, "a").await.unwrap();
     assert_eq!(
         (a.revision, a.expires_at, text(&a)),
-        (touched, Some(end), "1".into())
+        (moved, Some(end), "1".into())
     );
     assert_eq!(one(&sqlite, &map, "nobody").await, None);
 
@@ -243,7 +243,7 @@ async fn touch_clear_and_parts_of_an_adopted_table() {
         pairs(&page),
         [("b".into(), "1".into()), ("c".into(), "1".into())]
     );
-    assert!(page.iter().all(|record| record.revision > touched));
+    assert!(page.iter().all(|record| record.revision > moved));
 
     let batch = pen.batch(vec![
         MapBatch::new(map.clone(), vec![put("new", "1")]).clearing(true),
@@ -253,7 +253,7 @@ async fn touch_clear_and_parts_of_an_adopted_table() {
         pairs(&all(&sqlite, &map).await),
         [("new".into(), "1".into())]
     );
-    let count = r#"SELECT count(*) FROM SampleTable"#;
+    let count = "SELECT count(*) FROM SampleTable";
     assert_eq!(
         other
             .query_row(count, [], |row| row.get::<_, i64>(0))

@@ -101,9 +101,9 @@ async fn a_large_map_streams_in_pages_while_another_connection_writes() {
     }
     assert_eq!(seen, ROWS);
 
-    let changed = load_sorted(&sqlite, &map, Wanted::changed(horizon)).await;
+    let fresh = load_sorted(&sqlite, &map, Wanted::changed(horizon)).await;
     assert_eq!(
-        pairs(&changed),
+        pairs(&fresh),
         [("099999".into(), "1".into()), ("new".into(), "1".into())]
     );
 }

@@ -6,6 +6,6 @@ mod map;
 mod names;
 mod providers;
 mod races;
-#[cfg(feature = "sqlite")]
-mod sqlite;
+mod reload;
+mod stored;
 mod testing;

@@ -1,5 +1,6 @@
 //! Every test of the crate, a file per subject.
 
+mod caching;
 mod errors;
 mod house;
 mod map;

@@ -1,11 +1,12 @@
 //! Every test of the crate, a file per subject.
 
+mod caching;
 mod errors;
 mod house;
 mod map;
 mod names;
 mod providers;
 mod races;
-#[cfg(feature = "sqlite")]
-mod sqlite;
+mod reload;
+mod stored;
 mod testing;

@@ -7,6 +7,9 @@ mod map;
 mod names;
 mod providers;
 mod races;
+mod readme;
 mod reload;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod stored;
 mod testing;

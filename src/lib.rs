@@ -19,5 +19,9 @@ pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
 pub use load::{Load, PAGE_RECORDS, Wanted};
 pub use name::MapName;
+#[cfg(all(feature = "json", feature = "testing"))]
+pub use provider::json_file::disk::{Disk, DiskFile, FolderLock, NewFile, RealDisk};
+#[cfg(feature = "json")]
+pub use provider::json_file::{JsonFile, JsonFileBuilder};
 pub use provider::{Capabilities, Provider, memory::Memory};
 pub use record::{Encoding, Payload, Record, Revision};

@@ -1,1 +1,4 @@
 //! Every test of the crate, a file per subject.
+
+#[cfg(feature = "json")]
+mod json_file;

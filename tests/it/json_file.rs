@@ -14,6 +14,8 @@ use persistify::{
 use tempfile::TempDir;
 
 mod at_rest;
+mod crashes;
+mod shaky_disk;
 
 /// A writer of the map `stock`.
 struct Writer {

@@ -123,6 +123,10 @@ pub use provider::sqlite::{
     Sqlite,
     builder::{SqliteBuilder, Synchronous},
 };
+#[cfg(all(feature = "json", feature = "testing"))]
+pub use provider::json_file::disk::{Disk, DiskFile, FolderLock, NewFile, RealDisk};
+#[cfg(feature = "json")]
+pub use provider::json_file::{JsonFile, JsonFileBuilder};
 pub use provider::{Capabilities, Provider, memory::Memory};
 pub use record::{Encoding, Payload, Record, Revision};
 

@@ -3,6 +3,8 @@
 mod caching;
 mod errors;
 mod house;
+#[cfg(feature = "json")]
+mod json_file;
 mod map;
 mod names;
 mod providers;

@@ -118,6 +118,11 @@ pub use map::{
     retry::RetryPolicy,
 };
 pub use name::MapName;
+#[cfg(feature = "sqlite")]
+pub use provider::sqlite::{
+    Sqlite,
+    builder::{SqliteBuilder, Synchronous},
+};
 pub use provider::{Capabilities, Provider, memory::Memory};
 pub use record::{Encoding, Payload, Record, Revision};
 

@@ -58,7 +58,9 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// entries that came before the error are as in the store, the others as
     /// they were; nothing pending is lost.
     pub(super) async fn reload(&self) -> Result<Revision> {
-        let epoch = self.epoch.load(SeqCst);
+        // The last clear that the store has seen: while it has yet to see
+        // another one, what it holds is what that one takes away.
+        let epoch = self.cleared.load(SeqCst);
         let mut seen = HashSet::new();
         let mut load = self
             .call(self.provider.load(&self.name, Wanted::All))
@@ -129,7 +131,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             }
             TableEntry::Occupied(mut occupied) => {
                 let slot = &mut occupied.get_mut().slot;
-                let changed = slot.trail().known != known;
+                let changed = slot.trail().known != known || known.revision().is_none();
                 if changed || !slot.is_clean() {
                     slot.trail_mut().known = known;
                 }
@@ -261,5 +263,42 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             .on_keys(self.unsaved())
             .with_source(error.clone())
             .nothing_applied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        batch::{Batch, BatchId, Change, MapBatch, WriterId},
+        clock::{MapClock, SystemClock},
+        map::{lifetime::Forever, options::Options},
+        provider::{Provider, memory::Memory},
+        record::Payload,
+    };
+
+    /// A `clear` between the last commit of the flusher and the reload that
+    /// follows it was undone: the store, which had not heard of the clear yet,
+    /// gave everything back, as clean entries that stayed when the clear
+    /// emptied the store.
+    #[tokio::test]
+    async fn a_reload_brings_nothing_back_that_a_clear_took_away() {
+        let store = Memory::new();
+        let changes = vec![Change::put("old", Payload::json("1"), None)];
+        let part = MapBatch::new("map".try_into().unwrap(), changes);
+        let id = BatchId::new(WriterId::random(), 1);
+        let clock = Arc::new(MapClock::new(Arc::new(SystemClock::new())));
+        let batch = Batch::new(id, Revision::ZERO, clock.now(), vec![part]);
+        store.commit(&batch).await.unwrap();
+        let name = "map".try_into().unwrap();
+        let core = Core::new(name, Arc::new(store), Options::default(), clock, Forever);
+        let core: Core<u32, Forever> = core;
+        core.load(None).await.unwrap();
+        assert_eq!(core.len(), 1);
+        core.clear(|| {}).unwrap();
+        core.alter("new", |spot| spot.put(2, None)).unwrap();
+        core.reload().await.unwrap();
+        assert_eq!(core.look("old", |n| *n), None);
+        assert_eq!(core.look("new", |n| *n), Some(2));
     }
 }

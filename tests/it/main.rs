@@ -5,5 +5,7 @@ mod house;
 mod map;
 mod names;
 mod providers;
-mod readme;
+mod races;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod testing;

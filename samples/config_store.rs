@@ -51,7 +51,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let files = JsonFile::open(folder.path()).await?;
     let settings = open(files).await?;
     let theme = settings.get("theme");
-    println!("the program starts again: the theme is {theme:?}");
+    println!(
+        "the program starts again; theme: {}",
+        theme.clone().unwrap_or_default()
+    );
     assert_eq!(theme, Some(json!("dark")));
     let width = settings.read("window", |window| window["width"].clone());
     assert_eq!(width, Some(json!(1024)));

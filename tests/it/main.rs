@@ -6,6 +6,7 @@ mod map;
 mod names;
 mod providers;
 mod races;
+mod readme;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod testing;

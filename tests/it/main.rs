@@ -1,9 +1,12 @@
 //! Every test of the crate, a file per subject.
 
 mod caching;
+#[cfg(unix)]
+mod crash;
 mod errors;
 mod house;
 mod map;
+mod model;
 mod names;
 mod providers;
 mod races;

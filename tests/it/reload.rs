@@ -44,7 +44,13 @@ async fn what_is_clean_follows_the_store_and_what_is_pending_wins() {
     map.extend([("mine", 3), ("gone and mine", 3)]);
     map.remove("removed");
     map.reload().await.unwrap();
-    let expected = [("same", 1), ("changed", 2), ("new", 2), ("mine", 3), ("gone and mine", 3)];
+    let expected = [
+        ("same", 1),
+        ("changed", 2),
+        ("new", 2),
+        ("mine", 3),
+        ("gone and mine", 3),
+    ];
     let expected: HashMap<_, _> = expected.map(|(key, n)| (key.to_owned(), n)).into();
     assert_eq!(map.snapshot(), expected);
     assert_eq!(map.len(), 5);
@@ -133,8 +139,12 @@ async fn reloads_among_writers_resurrect_nothing_and_lose_nothing() {
     let store = Faulty::new(Memory::new());
     store.fail_one_in(7);
     let soon = Duration::from_millis(1);
-    let retry = persistify::RetryPolicy::default().base_delay(soon).max_delay(soon);
-    let map = PersistentMap::<u64>::builder(store.clone(), "map").batch(5, soon).retry(retry);
+    let retry = persistify::RetryPolicy::default()
+        .base_delay(soon)
+        .max_delay(soon);
+    let map = PersistentMap::<u64>::builder(store.clone(), "map")
+        .batch(5, soon)
+        .retry(retry);
     let map = map.open().await.unwrap();
     let done = Arc::new(AtomicBool::new(false));
     let (reloader, stop) = (map.clone(), done.clone());
@@ -290,8 +300,10 @@ impl<'de> Deserialize<'de> for Superstitious {
 #[tokio::test(start_paused = true)]
 async fn a_value_that_panics_when_it_is_read_does_not_end_the_saving() {
     let store = Memory::new();
-    let map: PersistentMap<Superstitious> =
-        PersistentMap::builder(store.clone(), "map").open().await.unwrap();
+    let map: PersistentMap<Superstitious> = PersistentMap::builder(store.clone(), "map")
+        .open()
+        .await
+        .unwrap();
     map.insert_and_save("a", Superstitious(12)).await.unwrap();
     write_as_another(&store, vec![put("a", "13")]).await;
     let error = map.reload().await.unwrap_err();

@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn a_million_writes_of_one_key_leave_one_deadline() {
         let plan = Expiry {
-            time_to_live: Some(Duration::from_secs(60)),
+            time_to_live: Some(Duration::from_mins(1)),
             time_to_idle: None,
             listener: None,
         };

@@ -449,19 +449,19 @@ impl<'a, P: Place> History<'a, P> {
                 let (key, old) = (key_name(key), self.model(&key_name(key)));
                 self.put(&key, value, None);
                 let saved = self.map.insert_and_save(&key, value).await;
-                self.saved(&key, old, saved);
+                self.saved(&key, old, &saved);
             }
             Step::UpdateAndSave(key, value) => {
                 let (key, old) = (key_name(key), self.model(&key_name(key)));
                 self.update(&key, value);
                 let saved = self.map.update_and_save(&key, value).await;
-                self.saved(&key, old, saved);
+                self.saved(&key, old, &saved);
             }
             Step::RemoveAndSave(key) => {
                 let (key, old) = (key_name(key), self.model(&key_name(key)));
                 self.write(&key, None);
                 let saved = self.map.remove_and_save(&key).await;
-                self.saved(&key, old, saved);
+                self.saved(&key, old, &saved);
             }
             Step::Abandon(key, value) => {
                 let key = key_name(key);
@@ -487,8 +487,8 @@ impl<'a, P: Place> History<'a, P> {
     }
 
     /// There is one writer: whatever was written by now was written before.
-    fn saved(&mut self, key: &str, old: Option<u64>, saved: Result<Option<u64>>) {
-        if let Ok(replaced) = saved {
+    fn saved(&mut self, key: &str, old: Option<u64>, saved: &Result<Option<u64>>) {
+        if let Ok(replaced) = *saved {
             assert_eq!(replaced, old);
             let mark = self.marks()[key];
             self.acknowledge(key, mark);

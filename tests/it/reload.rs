@@ -213,7 +213,7 @@ async fn reloads_among_clears_resurrect_nothing() {
 struct Torn {
     store: Memory,
     bad_page: usize,
-    is_torn: Arc<AtomicBool>,
+    breaks: Arc<AtomicBool>,
 }
 
 #[async_trait]
@@ -224,7 +224,7 @@ impl Provider for Torn {
         let mut records = load.into_records().await?;
         records.sort_by(|a, b| a.key.cmp(&b.key));
         let mut pages: Vec<_> = records.into_iter().map(|record| Ok(vec![record])).collect();
-        if self.is_torn.load(SeqCst) {
+        if self.breaks.load(SeqCst) {
             let error = persistify::Error::new(ErrorKind::Unavailable, "cut off");
             pages.insert(self.bad_page, Err(error));
         }
@@ -240,24 +240,24 @@ impl Provider for Torn {
 /// the others as they were; what is pending is still pending.
 #[tokio::test(start_paused = true)]
 async fn a_reload_that_breaks_off_leaves_the_rest_as_it_was() {
-    let (store, is_torn) = (Memory::new(), Arc::new(AtomicBool::new(false)));
+    let (store, breaks) = (Memory::new(), Arc::new(AtomicBool::new(false)));
     let torn = Torn {
         store: store.clone(),
         bad_page: 1,
-        is_torn: is_torn.clone(),
+        breaks: breaks.clone(),
     };
     let map = open(torn).await;
     map.extend([("a", 1), ("b", 1), ("c", 1)]);
     map.flush().await.unwrap();
     let theirs = vec![put("a", "2"), put("b", "2"), Change::delete("c")];
     write_as_another(&store, theirs).await;
-    is_torn.store(true, SeqCst);
+    breaks.store(true, SeqCst);
     let error = map.reload().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(error.map(), Some("map"));
     let now = ["a", "b", "c"].map(|key| map.get(key));
     assert_eq!(now, [Some(2), Some(1), Some(1)]);
-    is_torn.store(false, SeqCst);
+    breaks.store(false, SeqCst);
     map.reload().await.unwrap();
     let now = ["a", "b", "c"].map(|key| map.get(key));
     assert_eq!(now, [Some(2), Some(2), None]);

@@ -10,6 +10,9 @@ mod model;
 mod names;
 mod providers;
 mod races;
+mod readme;
 mod reload;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod stored;
 mod testing;

@@ -118,6 +118,10 @@ pub use map::{
     retry::RetryPolicy,
 };
 pub use name::MapName;
+#[cfg(all(feature = "json", feature = "testing"))]
+pub use provider::json_file::disk::{Disk, DiskFile, FolderLock, NewFile, RealDisk};
+#[cfg(feature = "json")]
+pub use provider::json_file::{JsonFile, JsonFileBuilder};
 #[cfg(feature = "sqlite")]
 pub use provider::sqlite::{
     Sqlite,

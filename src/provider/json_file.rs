@@ -1,1 +1,228 @@
 //! Keeps maps as a folder of JSON files.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+use tokio::runtime::Handle;
+
+use super::{Capabilities, Provider};
+use crate::{
+    batch::{Batch, Committed, MapBatch, Op},
+    error::{Error, ErrorKind, Result},
+    load::{Load, Wanted},
+    name::MapName,
+};
+
+mod builder;
+mod cursor;
+pub(crate) mod disk;
+mod fault;
+mod files;
+mod fold;
+mod frame;
+mod index;
+mod journal;
+mod meta;
+mod recover;
+mod shared;
+mod snapshot;
+mod store;
+mod text;
+mod values;
+
+pub use builder::JsonFileBuilder;
+use cursor::Cursor;
+use disk::FolderLock;
+use files::Folder;
+use shared::Shared;
+
+/// How long a writer is remembered after its last batch.
+const REMEMBERED: Duration = Duration::from_hours(72);
+
+/// Keeps maps as a folder of JSON files that people can read, diff and edit.
+///
+/// A map at rest is `<name>.json`, one flat object of plain values, an entry a
+/// line in the order of the keys; and a small `<name>.meta` with what is not
+/// for people: revisions, expiries, and a digest that ties the two together.
+/// A file that another program or a person wrote opens as it is; nothing is
+/// written before the first commit.
+///
+/// While a map is open, each batch is appended to `<name>.journal` and synced
+/// before `commit` returns, so what a commit costs follows the change and not
+/// the map. The journal is folded into the other two when the map is released,
+/// and in the background once it is longer than
+/// [`max_journal`](JsonFileBuilder::max_journal) and than the snapshot.
+///
+/// # Edits by hand
+///
+/// While the map is closed, the file may be edited: keys that changed have new
+/// revisions and no expiry, the others are as they were. While the map is
+/// open, or after a crash left its journal unfolded, it may not: the map says
+/// so, and overwrites nothing.
+///
+/// # After a crash
+///
+/// What `commit` returned from is there. A batch that was being written is
+/// there whole or not at all; if a part of it is found at the end of the
+/// journal, it is set aside as `<name>.torn`, with a warning. Anything broken
+/// that is followed by whole batches is damage: an error that names the file
+/// and the place, and nothing is overwritten.
+///
+/// # Limits
+///
+/// - One program at a time: the folder is locked by `.persistify.lock` in it.
+/// - A batch is for one map; a value is JSON text of 4 GiB at the most.
+/// - For each entry of an open map the provider keeps the key and 40 bytes in
+///   a sorted index, about 100 bytes in all, but not the value. A load reads
+///   the file as a whole once, to index it.
+/// - Times are kept to the millisecond.
+///
+/// Cloned handles share the folder and its lock.
+#[derive(Clone, Debug)]
+pub struct JsonFile {
+    shared: Arc<Shared>,
+}
+
+impl JsonFile {
+    /// Opens a folder, made if it is missing, with the default options.
+    ///
+    /// # Errors
+    ///
+    /// As [`JsonFileBuilder::open`].
+    pub async fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(folder).open().await
+    }
+
+    /// Options for a folder that is to be opened.
+    pub fn builder(folder: impl AsRef<Path>) -> JsonFileBuilder {
+        JsonFileBuilder::new(folder.as_ref())
+    }
+
+    fn holding(folder: Folder, lock: Box<dyn FolderLock>) -> Self {
+        Self {
+            shared: Arc::new(Shared::new(folder, lock)),
+        }
+    }
+
+    /// Works on the files, on a thread where that may take its time. If the
+    /// future is dropped, the work goes on to its end.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Shared>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let shared = self.shared.clone();
+        blocking(move || work(&shared)).await
+    }
+}
+
+#[async_trait]
+impl Provider for JsonFile {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::least()
+            .with_conditions()
+            .with_partial_loads()
+            .with_durable()
+    }
+
+    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+        let name = map.clone();
+        let known = self.work(move |shared| {
+            shared.with(&name, |_, store| Ok((store.last, store.index.len() as u64)))
+        });
+        let (horizon, entries) = known.await?;
+        let hint = matches!(wanted, Wanted::All).then_some(entries);
+        let cursor = Cursor::new(wanted);
+        let pages = stream::try_unfold(cursor, move |cursor| self.page(map, cursor));
+        Ok(Load::new(horizon, pages.boxed()).with_total_hint(hint))
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<Committed> {
+        let batch = batch.clone();
+        self.work(move |shared| {
+            let (answer, is_fold_due) = shared.commit(&batch)?;
+            if let Some(part) = batch.maps.first().filter(|_| is_fold_due) {
+                shared.start_fold(&part.map);
+            }
+            Ok(answer)
+        })
+        .await
+    }
+
+    async fn release(&self, map: &MapName) -> Result<()> {
+        self.shared.settle(Some(map)).await;
+        let map = map.clone();
+        self.work(move |shared| shared.release(&map)).await
+    }
+
+    async fn maps(&self) -> Result<Vec<MapName>> {
+        self.work(|shared| shared.maps()).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.work(|shared| shared.ping()).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.shared.settle(None).await;
+        self.work(|shared| shared.close()).await
+    }
+}
+
+type Page = Vec<crate::record::Record>;
+
+impl JsonFile {
+    async fn page(&self, map: &MapName, mut cursor: Cursor) -> Result<Option<(Page, Cursor)>> {
+        if cursor.is_done() {
+            return Ok(None);
+        }
+        let map = map.clone();
+        let read = self.work(move |shared| {
+            let page = shared.with(&map, |folder, store| cursor.next(folder, store))?;
+            Ok((page, cursor))
+        });
+        let (page, cursor) = read.await?;
+        Ok((!page.is_empty()).then_some((page, cursor)))
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let runtime = Handle::try_current().map_err(|error| {
+        let message = "JSON files need a tokio runtime to work on; call from within one";
+        Error::new(ErrorKind::Closed, message).with_source(error)
+    })?;
+    let done = runtime.spawn_blocking(work).await;
+    done.unwrap_or_else(|error| {
+        let message = "the work on the files was cut short; try again";
+        Err(Error::new(ErrorKind::Unavailable, message).with_source(error))
+    })
+}
+
+/// That all values of a batch can be kept; this names those that cannot.
+fn check_payloads(part: &MapBatch) -> Result<()> {
+    let mut refused = Vec::new();
+    let mut cause = None;
+    for change in &part.changes {
+        let Op::Put { payload, .. } = &change.op else {
+            continue;
+        };
+        let checked = text::checked(&payload.bytes);
+        if checked.is_err() || u32::try_from(payload.bytes.len()).is_err() {
+            refused.push(change.key.clone());
+            cause = cause.or(checked.err());
+        }
+    }
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let message = "a value is not JSON text of at most 4 GiB; nothing was written";
+    let error = Error::new(ErrorKind::Refused, message)
+        .on_map(&part.map)
+        .on_keys(refused);
+    Err(match cause {
+        Some(cause) => error.with_source(cause),
+        None => error,
+    })
+}

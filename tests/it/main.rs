@@ -5,6 +5,8 @@ mod caching;
 mod crash;
 mod errors;
 mod house;
+#[cfg(feature = "json")]
+mod json_file;
 mod map;
 mod model;
 mod names;

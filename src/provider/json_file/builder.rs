@@ -1,0 +1,184 @@
+//! What can be said of a folder before it is opened.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    JsonFile, blocking,
+    disk::{Disk, FolderLock, RealDisk, TEMP_PREFIX},
+    fault::fault,
+    files::{Folder, LOCK_FILE, create, sync, write},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    name::MapName,
+};
+
+/// Below this a fold would cost more than what it folds.
+const MIN_JOURNAL: u64 = 1 << 10;
+
+/// The options of a [`JsonFile`]; made by [`JsonFile::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing happens before `open`"]
+pub struct JsonFileBuilder {
+    folder: PathBuf,
+    max_journal: u64,
+    adopted: Vec<(String, String)>,
+    disk: Arc<dyn Disk>,
+}
+
+impl JsonFileBuilder {
+    pub(super) fn new(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            max_journal: 1 << 20,
+            adopted: Vec::new(),
+            disk: Arc::new(RealDisk::new()),
+        }
+    }
+
+    /// Keeps this map in exactly that file of the folder, which another
+    /// program may have written: `.file("Config", "Config.json")`. What
+    /// belongs to it lies beside it, as `Config.meta` and `Config.journal`.
+    ///
+    /// Without this, a map is kept in a file that is called like the map, with
+    /// `%` and two digits for each byte that is not `a` to `z`, a digit, `-`
+    /// or `_`: `Config` in `%43onfig.json`, since some systems cannot tell
+    /// `Config.json` from `config.json`.
+    pub fn file(mut self, map: impl Into<String>, file: impl Into<String>) -> Self {
+        self.adopted.push((map.into(), file.into()));
+        self
+    }
+
+    /// How many bytes of journal a map may have before it is folded into the
+    /// snapshot in the background: 1 MiB by default, 1 KiB at least. A journal
+    /// that is shorter than its snapshot is not folded either.
+    ///
+    /// More means that less is written over and over, and that an open after a
+    /// crash takes longer. A commit that comes during a fold waits for it.
+    pub fn max_journal(mut self, bytes: u64) -> Self {
+        self.max_journal = bytes;
+        self
+    }
+
+    /// Uses this disk instead of the machine's: for tests.
+    #[cfg(feature = "testing")]
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.disk = disk;
+        self
+    }
+
+    /// Opens the folder. It is made if it is missing, and locked: nobody else
+    /// can open it until [`close`](crate::Provider::close), or until the last
+    /// handle is dropped.
+    ///
+    /// # Errors
+    ///
+    /// - `Unavailable` if it is open already, in this process or in another.
+    /// - `Unusable` if it cannot be made or written to, or if it is not a
+    ///   folder.
+    /// - `Invalid` if an option is out of bounds.
+    pub async fn open(self) -> Result<JsonFile> {
+        let adopted = self.checked()?;
+        let folder = Folder {
+            disk: self.disk,
+            path: self.folder,
+            max_journal: self.max_journal,
+            adopted,
+        };
+        blocking(move || {
+            let lock = take(&folder)?;
+            Ok(JsonFile::holding(folder, lock))
+        })
+        .await
+    }
+
+    fn checked(&self) -> Result<HashMap<MapName, String>> {
+        if self.max_journal < MIN_JOURNAL {
+            return Err(invalid(format!(
+                "max_journal is {} bytes; it must be {MIN_JOURNAL} at least",
+                self.max_journal
+            )));
+        }
+        let mut adopted = HashMap::new();
+        let mut files = HashSet::new();
+        for (map, file) in &self.adopted {
+            check_file_name(file)?;
+            // Some systems ignore case, and then these would be one file.
+            if !files.insert(file.to_lowercase()) {
+                return Err(invalid(format!("the file {file} was given to two maps")));
+            }
+            let map = MapName::parse(map)?;
+            if adopted.insert(map.clone(), file.clone()).is_some() {
+                return Err(invalid(format!("the map {map} was given two files")));
+            }
+        }
+        Ok(adopted)
+    }
+}
+
+fn check_file_name(file: &str) -> Result<()> {
+    let is_plain = !file.contains(['/', '\\']) && !file.starts_with('.');
+    if is_plain
+        && file
+            .strip_suffix(".json")
+            .is_some_and(|stem| !stem.is_empty())
+    {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "{file:?} cannot be the file of a map: give the name of a .json file in the folder"
+    )))
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::Invalid, message)
+}
+
+/// Makes the folder ready, and locks it.
+fn take(folder: &Folder) -> Result<Box<dyn FolderLock>> {
+    let made = folder.disk.make_folder(&folder.path);
+    made.map_err(|error| fault("make the folder", &folder.path, error))?;
+    let lock = lock(folder)?;
+    remove_left_over(folder)?;
+    try_write(folder)?;
+    Ok(lock)
+}
+
+fn lock(folder: &Folder) -> Result<Box<dyn FolderLock>> {
+    let path = folder.path.join(LOCK_FILE);
+    folder.disk.lock(&path).map_err(|error| {
+        if error.kind() != std::io::ErrorKind::WouldBlock {
+            return fault("lock", &path, error);
+        }
+        let message = format!(
+            "{} is open already, in this program or in another: {} is locked; close it there \
+             first, or share the handle",
+            folder.path.display(),
+            path.display()
+        );
+        Error::new(ErrorKind::Unavailable, message).nothing_applied()
+    })
+}
+
+/// What a crash left of files that were not yet what they were to be.
+fn remove_left_over(folder: &Folder) -> Result<()> {
+    let names = folder.list()?;
+    for name in names.iter().filter(|name| name.starts_with(TEMP_PREFIX)) {
+        let path = folder.path.join(name);
+        let removed = folder.disk.remove(&path);
+        removed.map_err(|error| fault("remove", &path, error))?;
+    }
+    Ok(())
+}
+
+/// Whether a new file can be written in the folder just now.
+pub(super) fn try_write(folder: &Folder) -> Result<()> {
+    let path = folder.path.join("trial");
+    let mut file = create(&*folder.disk, &path)?;
+    write(&mut *file, &path, b"?")?;
+    sync(&mut *file, &path)
+}

@@ -1,0 +1,89 @@
+//! Which records of an open map come next in a load.
+
+use std::{
+    ops::Bound::{Excluded, Unbounded},
+    sync::Arc,
+};
+
+use super::{
+    files::Folder,
+    index::{Entry, Index},
+    store::Store,
+};
+use crate::{
+    error::Result,
+    load::{PAGE_RECORDS, Wanted},
+    record::Record,
+};
+
+/// Walks through the wanted records in the order of the keys. Between two
+/// pages the map may change; a key comes up once all the same.
+#[derive(Debug)]
+pub(super) struct Cursor {
+    wanted: Wanted,
+    after: Option<Arc<str>>,
+    left: usize,
+}
+
+impl Cursor {
+    pub(super) fn new(wanted: Wanted) -> Self {
+        let (after, left) = match &wanted {
+            Wanted::Page { after, limit } => (after.clone(), *limit),
+            _ => (None, usize::MAX),
+        };
+        Self {
+            wanted: in_order(wanted),
+            after,
+            left,
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.left == 0
+    }
+
+    /// The next page; empty if nothing is left.
+    pub(super) fn next(&mut self, folder: &Folder, store: &Store) -> Result<Vec<Record>> {
+        let page = self.select(&store.index);
+        let records = store.records(folder, &page)?;
+        self.left = match records.len() {
+            PAGE_RECORDS => self.left - PAGE_RECORDS,
+            _ => 0,
+        };
+        self.after = records.last().map(|record| record.key.clone());
+        Ok(records)
+    }
+
+    fn select<'a>(&self, index: &'a Index) -> Vec<(&'a Arc<str>, &'a Entry)> {
+        let from = self.after.clone().map_or(Unbounded, Excluded);
+        let rest = index.range::<Arc<str>, _>((from, Unbounded));
+        let limit = self.left.min(PAGE_RECORDS);
+        match &self.wanted {
+            Wanted::All | Wanted::Page { .. } => rest.take(limit).collect(),
+            Wanted::Changed { after } => {
+                let changed = rest.filter(|(_, entry)| entry.revision > *after);
+                changed.take(limit).collect()
+            }
+            Wanted::Keys(keys) => {
+                let start = keys.partition_point(|key| Some(key) <= self.after.as_ref());
+                let found = keys[start..]
+                    .iter()
+                    .filter_map(|key| index.get_key_value(key));
+                found.take(limit).collect()
+            }
+        }
+    }
+}
+
+/// Keys in order, and each of them once.
+fn in_order(wanted: Wanted) -> Wanted {
+    match wanted {
+        Wanted::Keys(keys) => {
+            let mut keys = keys.to_vec();
+            keys.sort_unstable();
+            keys.dedup();
+            Wanted::Keys(keys.into())
+        }
+        other => other,
+    }
+}

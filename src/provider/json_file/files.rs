@@ -1,0 +1,206 @@
+//! Where in the folder the files of a map are.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    disk::{Disk, NewFile},
+    fault::fault,
+    index::Source,
+    journal, meta,
+    snapshot::Looks,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    name::MapName,
+};
+
+/// How long the name of a file may become before it is cut: with the longest
+/// ending it stays below the 255 bytes that most systems take.
+const MAX_STEM: usize = 200;
+
+/// What is locked in a folder while a provider has it open.
+pub(super) const LOCK_FILE: &str = ".persistify.lock";
+
+/// The folder that a provider keeps its maps in.
+#[derive(Debug)]
+pub(super) struct Folder {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) path: PathBuf,
+    pub(super) max_journal: u64,
+    /// The files of other programs, by the map that they are to be.
+    pub(super) adopted: HashMap<MapName, String>,
+}
+
+/// The files of one map.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    pub(super) folder: PathBuf,
+    pub(super) snapshot: PathBuf,
+    pub(super) meta: PathBuf,
+    pub(super) journal: PathBuf,
+    stem: String,
+}
+
+impl Folder {
+    /// The files of this map.
+    pub(super) fn files(&self, map: &MapName) -> Result<Files> {
+        if let Some(file) = self.adopted.get(map) {
+            return Ok(Files::new(&self.path, stem_of(file), file));
+        }
+        let stem = map.encoded(MAX_STEM);
+        self.check_not_adopted(map, &stem)?;
+        let file = format!("{stem}.json");
+        Ok(Files::new(&self.path, &stem, &file))
+    }
+
+    fn check_not_adopted(&self, map: &MapName, stem: &str) -> Result<()> {
+        let is_same = |file: &str| stem_of(file).eq_ignore_ascii_case(stem);
+        match self.adopted.iter().find(|(_, file)| is_same(file)) {
+            None => Ok(()),
+            Some((other, file)) => Err(Error::new(
+                ErrorKind::Invalid,
+                format!("the file {file} was given to the map {other:?}; use that name"),
+            )
+            .on_map(map)),
+        }
+    }
+
+    /// The map whose files are called so; none if they are no map's.
+    pub(super) fn map_called(&self, stem: &str) -> Result<Option<MapName>> {
+        let mut adopted = self.adopted.iter();
+        if let Some((map, _)) = adopted.find(|(_, file)| stem_of(file) == stem) {
+            return Ok(Some(map.clone()));
+        }
+        if let Some(map) = MapName::decoded(stem) {
+            return Ok(Some(map));
+        }
+        if !stem.contains("%%") {
+            return Ok(None);
+        }
+        // The name was too long for a file; it stands in the files themselves.
+        let files = Files::new(&self.path, stem, &format!("{stem}.json"));
+        let map = self.map_named_in(&files)?;
+        Ok(map.filter(|map| map.encoded(MAX_STEM) == stem))
+    }
+
+    fn map_named_in(&self, files: &Files) -> Result<Option<MapName>> {
+        if let Some((bytes, _)) = read_whole(&*self.disk, &files.meta)? {
+            return Ok(meta::map_named_in(&bytes));
+        }
+        let journal = read_whole(&*self.disk, &files.journal)?;
+        Ok(journal.and_then(|(bytes, _)| journal::map_named_in(&bytes)))
+    }
+
+    /// A file of another program that carries the very name of this map, if
+    /// that is not the name under which it would be kept.
+    pub(super) fn literal_file(&self, map: &MapName) -> Result<Option<String>> {
+        let literal = format!("{map}.json");
+        if map.as_str().contains('/') || self.adopted.contains_key(map) {
+            return Ok(None);
+        }
+        let names = self.list()?;
+        Ok(names.into_iter().find(|name| *name == literal))
+    }
+
+    pub(super) fn list(&self) -> Result<Vec<String>> {
+        let listed = self.disk.list(&self.path);
+        listed.map_err(|error| fault("list", &self.path, error))
+    }
+
+    /// That this is the folder that was opened: in the place of one that was
+    /// unmounted or moved there may be another, and every map would seem empty.
+    pub(super) fn check_in_place(&self) -> Result<()> {
+        if self.list()?.iter().any(|name| name == LOCK_FILE) {
+            return Ok(());
+        }
+        let message = format!(
+            "{} is not the folder that was opened: it does not hold {LOCK_FILE} any more; put it \
+             back, with what was in it",
+            self.path.display()
+        );
+        Err(Error::new(ErrorKind::Unusable, message))
+    }
+
+    pub(super) fn sync(&self) -> Result<()> {
+        let synced = self.disk.sync_folder(&self.path);
+        synced.map_err(|error| fault("sync the folder", &self.path, error))
+    }
+}
+
+/// What the files that belong to an adopted file are named after.
+fn stem_of(file: &str) -> &str {
+    file.strip_suffix(".json").unwrap_or(file)
+}
+
+impl Files {
+    fn new(folder: &Path, stem: &str, file: &str) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            snapshot: folder.join(file),
+            meta: folder.join(format!("{stem}.meta")),
+            journal: folder.join(format!("{stem}.journal")),
+            stem: stem.to_owned(),
+        }
+    }
+
+    pub(super) fn of(&self, source: Source) -> &Path {
+        match source {
+            Source::Snapshot => &self.snapshot,
+            Source::Journal => &self.journal,
+        }
+    }
+
+    /// Where the `number`th torn tail of a journal is set aside.
+    pub(super) fn torn(&self, number: usize) -> PathBuf {
+        let ending = match number {
+            0 => String::new(),
+            number => format!(".{number}"),
+        };
+        self.folder.join(format!("{}.torn{ending}", self.stem))
+    }
+}
+
+/// Reads a file, and how it looks; none if there is none.
+pub(super) fn read_whole(disk: &dyn Disk, path: &Path) -> Result<Option<(Vec<u8>, Looks)>> {
+    let mut file = match disk.open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fault("open", path, error)),
+    };
+    let looks = Looks::of(&mut *file, path)?;
+    let read = || {
+        let size = usize::try_from(file.size()?).map_err(std::io::Error::other)?;
+        let mut bytes = vec![0; size];
+        file.read_at(0, &mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = { read }().map_err(|error| fault("read", path, error))?;
+    Ok(Some((bytes, looks)))
+}
+
+/// A file that will take the place of this one when it is [finished](finish).
+pub(super) fn create(disk: &dyn Disk, target: &Path) -> Result<Box<dyn NewFile>> {
+    let made = disk.create(target);
+    made.map_err(|error| fault("make a new file for", target, error))
+}
+
+pub(super) fn write(file: &mut dyn NewFile, target: &Path, bytes: &[u8]) -> Result<()> {
+    let written = file.write(bytes);
+    written.map_err(|error| fault("write a new file for", target, error))
+}
+
+/// What is in the file is safe on the disk after this; it is not in its place.
+pub(super) fn sync(file: &mut dyn NewFile, target: &Path) -> Result<()> {
+    let synced = file.sync();
+    synced.map_err(|error| fault("sync a new file for", target, error))
+}
+
+/// The file takes its place. It is safe there only when the folder was synced.
+pub(super) fn replace(file: Box<dyn NewFile>, target: &Path) -> Result<()> {
+    let replaced = file.replace();
+    replaced.map_err(|error| fault("replace", target, error))
+}

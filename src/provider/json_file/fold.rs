@@ -1,0 +1,202 @@
+//! Folding: the journal of a map becomes part of its snapshot.
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use super::{
+    disk::NewFile,
+    files::{Folder, create, replace, sync, write},
+    frame,
+    index::{Entry, Index, Place, Source},
+    meta::{self, Head, Row},
+    recover::remove_journal,
+    snapshot::{Layout, Looks, Snapshot},
+    store::{Journal, Store},
+    text::fingerprint,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    load::PAGE_RECORDS,
+};
+
+/// A snapshot that is safe on the disk and not in its place yet.
+struct NewSnapshot {
+    file: Box<dyn NewFile>,
+    digest: u128,
+    /// Where the values are in it, and their fingerprints, in the order of the
+    /// index.
+    values: Vec<(Place, u64)>,
+}
+
+impl Store {
+    /// Folds the journal into the snapshot, if there is one.
+    ///
+    /// Five steps, each safe on the disk before the next:
+    ///
+    /// 1. The new snapshot is written under another name. A crash leaves it
+    ///    behind, and nothing refers to it.
+    /// 2. The journal announces the digest of the new snapshot. A crash leaves
+    ///    the old snapshot with its journal; the announcement means nothing.
+    /// 3. The new snapshot takes its place. A crash leaves it with the
+    ///    journal, which knows it; read on top of it, it comes to the same.
+    /// 4. The meta file takes its place; it names the journal as folded. A
+    ///    crash leaves a journal that is known to be of no use.
+    /// 5. The journal is removed.
+    ///
+    /// If step 3 came before step 2, a new snapshot could not be told from one
+    /// that was edited; if step 4 came before step 3, the revisions of the new
+    /// values would be read with the old ones; if step 5 came before step 4,
+    /// they would be lost.
+    pub(super) fn fold(&mut self, folder: &Folder) -> Result<()> {
+        let result = self.fold_journal(folder);
+        // If that failed, the next try comes when as much was written again.
+        let bytes = self.journal.map_or(0, |journal| journal.bytes);
+        self.fold_at = bytes.saturating_add(folder.max_journal);
+        result.map_err(|error| error.on_map(&self.map))
+    }
+
+    fn fold_journal(&mut self, folder: &Folder) -> Result<()> {
+        if self.journal.is_none() {
+            return Ok(());
+        }
+        self.values(folder).check()?;
+        let journal = self.writable_journal(folder)?;
+        let new = self.write_snapshot(folder)?;
+        self.append(folder, journal, &frame::announcement(new.digest))?;
+
+        // From here on, what is known of the files may not be so if a step
+        // fails. Then it is read again.
+        self.is_stale = true;
+        replace(new.file, &self.files.snapshot)?;
+        folder.sync()?;
+        let checksum = self.replace_meta(folder, journal, new.digest, &new.values)?;
+        self.snapshot = Some((new.digest, self.look(folder)?));
+        self.meta = Some(checksum);
+        self.loaded = self.last;
+        self.journal = None;
+        for (entry, (place, _)) in self.index.values_mut().zip(new.values) {
+            entry.place = place;
+        }
+        self.is_stale = false;
+
+        // If only this fails, the next journal takes the place of the old one.
+        remove_journal(folder, &self.files)
+    }
+
+    fn write_snapshot(&self, folder: &Folder) -> Result<NewSnapshot> {
+        let path = &self.files.snapshot;
+        let mut file = create(&*folder.disk, path)?;
+        let mut layout = Layout::new();
+        let mut values = Vec::with_capacity(self.index.len());
+        let mut entries = self.index.iter().peekable();
+        while entries.peek().is_some() {
+            let page: Vec<_> = entries.by_ref().take(PAGE_RECORDS).collect();
+            let mut out = Vec::new();
+            self.lay_out(folder, &page, &mut layout, &mut out, &mut values)?;
+            write(&mut *file, path, &out)?;
+        }
+        let mut end = Vec::new();
+        let digest = layout.end(&mut end);
+        write(&mut *file, path, &end)?;
+        sync(&mut *file, path)?;
+        Ok(NewSnapshot {
+            file,
+            digest,
+            values,
+        })
+    }
+
+    fn lay_out(
+        &self,
+        folder: &Folder,
+        page: &[(&Arc<str>, &Entry)],
+        layout: &mut Layout,
+        out: &mut Vec<u8>,
+        values: &mut Vec<(Place, u64)>,
+    ) -> Result<()> {
+        let places: Vec<_> = page.iter().map(|(_, entry)| entry.place).collect();
+        let texts = self.values(folder).read(&places)?;
+        for ((key, entry), text) in page.iter().zip(texts) {
+            let text = std::str::from_utf8(&text).map_err(|error| self.not_text(key, error))?;
+            let (offset, bytes) = layout.entry(out, key, text);
+            // No longer than it was, which was counted in 32 bits.
+            let bytes = u32::try_from(bytes).unwrap_or(entry.place.bytes);
+            let place = Place::new(Source::Snapshot, offset, bytes, entry.place.schema);
+            values.push((place, fingerprint(text)));
+        }
+        Ok(())
+    }
+
+    fn not_text(&self, key: &Arc<str>, error: std::str::Utf8Error) -> Error {
+        Error::new(
+            ErrorKind::Corrupt,
+            "a stored value is not text; nothing was overwritten",
+        )
+        .on_map(&self.map)
+        .on_keys([key.clone()])
+        .with_source(error)
+    }
+
+    fn replace_meta(
+        &self,
+        folder: &Folder,
+        journal: Journal,
+        digest: u128,
+        values: &[(Place, u64)],
+    ) -> Result<u128> {
+        let head = Head {
+            map: self.map.clone(),
+            counter: self.last,
+            snapshot: Some(digest),
+            folded: journal.id,
+            writers: self.recent_writers(),
+        };
+        let path = &self.files.meta;
+        let fingerprints: Vec<_> = values.iter().map(|(_, fingerprint)| *fingerprint).collect();
+        let rows = self.rows(&fingerprints);
+        let (file, checksum) = meta::written(&*folder.disk, path, &head, rows)?;
+        replace(file, path)?;
+        folder.sync()?;
+        Ok(checksum)
+    }
+
+    /// The rows of the meta file, with these fingerprints in the order of the
+    /// index.
+    pub(super) fn rows<'a>(
+        &'a self,
+        fingerprints: &'a [u64],
+    ) -> impl Iterator<Item = (&'a str, Row)> {
+        let entries = self.index.iter().zip(fingerprints);
+        entries.map(|((key, entry), fingerprint)| {
+            let row = Row {
+                revision: entry.revision,
+                updated: entry.updated,
+                expires: entry.expires,
+                fingerprint: *fingerprint,
+                schema: entry.place.schema,
+            };
+            (&**key, row)
+        })
+    }
+
+    fn look(&self, folder: &Folder) -> Result<Looks> {
+        let path = &self.files.snapshot;
+        let opened = folder.disk.open(path);
+        let mut file = opened.map_err(|error| super::fault::fault("open", path, error))?;
+        Looks::of(&mut *file, path)
+    }
+}
+
+/// The fingerprints of the values of a snapshot, in the order of its index.
+pub(super) fn fingerprints_of(
+    index: &Index,
+    snapshot: Option<&Snapshot>,
+    path: &Path,
+) -> Result<Vec<u64>> {
+    let entries = snapshot.map_or(Ok(Vec::new()), |snapshot| snapshot.entries(path))?;
+    let entries = entries.into_iter();
+    let prints: HashMap<_, _> = entries
+        .map(|(key, _, text)| (key, fingerprint(text)))
+        .collect();
+    let print_of = |key: &Arc<str>| prints.get(key).copied().unwrap_or_default();
+    Ok(index.keys().map(print_of).collect())
+}

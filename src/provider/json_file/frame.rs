@@ -1,0 +1,335 @@
+//! What a frame of a journal says: a batch as it was applied, or the digest of
+//! a snapshot that is about to take its place.
+
+use std::{sync::Arc, time::SystemTime};
+
+use super::index::{Entry, Index, Place, Source, Stamp};
+use crate::{
+    batch::{Batch, BatchId, Change, Committed, MapBatch, Op, Skipped, WriterId},
+    name::MapName,
+    record::{Payload, Record, Revision},
+};
+
+const BATCH: u8 = 1;
+const ANNOUNCEMENT: u8 = 2;
+
+const PUT: u8 = 0;
+const TOUCH: u8 = 1;
+const DELETE: u8 = 2;
+
+/// The payload of a frame, read in place.
+#[derive(Debug)]
+pub(super) enum Frame<'a> {
+    Applied(Applied<'a>),
+    /// The snapshot of this digest holds all that the frames before it say.
+    Announced(u128),
+}
+
+/// A batch as it was applied: what was skipped is not among the changes.
+#[derive(Debug)]
+pub(super) struct Applied<'a> {
+    pub(super) id: BatchId,
+    /// When, by this machine's clock.
+    pub(super) on: Stamp,
+    pub(super) revision: Revision,
+    pub(super) skipped: Vec<Skipped>,
+    /// When, by the writer's clock.
+    at: Stamp,
+    clear: bool,
+    changes: Vec<Become<'a>>,
+}
+
+/// What becomes of a key.
+#[derive(Debug)]
+struct Become<'a> {
+    key: &'a str,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    /// The place is relative to the payload.
+    Put {
+        expires: Stamp,
+        schema: u32,
+        offset: usize,
+        bytes: u32,
+    },
+    Touch {
+        expires: Stamp,
+    },
+    Delete,
+}
+
+impl Applied<'_> {
+    /// Makes the changes, in an index of the map before them. The payload
+    /// starts at this offset in the journal.
+    ///
+    /// The same code runs when a batch is committed and when its journal is
+    /// read again, so both come to the same.
+    pub(super) fn apply(&self, index: &mut Index, start: u64) {
+        if self.clear {
+            index.clear();
+        }
+        for change in &self.changes {
+            self.change(index, change, start);
+        }
+    }
+
+    fn change(&self, index: &mut Index, change: &Become<'_>, start: u64) {
+        match change.what {
+            What::Put {
+                expires,
+                schema,
+                offset,
+                bytes,
+            } => {
+                let entry = Entry {
+                    revision: self.revision,
+                    expires,
+                    updated: self.at,
+                    place: Place::new(Source::Journal, start + offset as u64, bytes, schema),
+                };
+                match index.get_mut(change.key) {
+                    Some(stored) => *stored = entry,
+                    None => _ = index.insert(change.key.into(), entry),
+                }
+            }
+            What::Touch { expires } => {
+                if let Some(stored) = index.get_mut(change.key) {
+                    stored.revision = self.revision;
+                    stored.expires = expires;
+                }
+            }
+            What::Delete => _ = index.remove(change.key),
+        }
+    }
+
+    /// The answer that the batch was given.
+    pub(super) fn answer(&self) -> Committed {
+        Committed::at(self.revision).with_skipped(self.skipped.clone())
+    }
+}
+
+/// The payload that says that this snapshot is about to come.
+pub(super) fn announcement(digest: u128) -> Vec<u8> {
+    let mut out = vec![ANNOUNCEMENT];
+    out.extend(digest.to_le_bytes());
+    out
+}
+
+/// The payload for this part of a batch, less what was skipped. Texts of more
+/// than 4 GiB were refused before.
+pub(super) fn applied(
+    batch: &Batch,
+    part: &MapBatch,
+    revision: Revision,
+    skipped: &[Skipped],
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + part.changes.len() * 64);
+    out.push(BATCH);
+    out.extend(batch.id.writer.get().to_le_bytes());
+    out.extend(batch.id.sequence.to_le_bytes());
+    put_stamp(&mut out, Stamp::of(SystemTime::now()));
+    put_stamp(&mut out, Stamp::of(batch.at));
+    out.extend(revision.get().to_le_bytes());
+    out.push(part.clear.into());
+    put_count(&mut out, part.changes.len() - skipped.len());
+    // What was skipped comes in the order of the changes, so one walk along
+    // both finds it.
+    let mut left_out = skipped.iter().peekable();
+    for change in &part.changes {
+        if left_out.next_if(|s| s.key == change.key).is_none() {
+            put_change(&mut out, change);
+        }
+    }
+    put_count(&mut out, skipped.len());
+    for one in skipped {
+        put_skipped(&mut out, one);
+    }
+    out
+}
+
+fn put_change(out: &mut Vec<u8>, change: &Change) {
+    put_bytes(out, change.key.as_bytes());
+    match &change.op {
+        Op::Put {
+            payload,
+            expires_at,
+        } => {
+            out.push(PUT);
+            put_stamp(out, (*expires_at).into());
+            put_payload(out, payload);
+        }
+        Op::Touch { expires_at } => {
+            out.push(TOUCH);
+            put_stamp(out, (*expires_at).into());
+        }
+        Op::Delete => out.push(DELETE),
+    }
+}
+
+fn put_skipped(out: &mut Vec<u8>, skipped: &Skipped) {
+    put_bytes(out, skipped.key.as_bytes());
+    let found = skipped.found.as_ref();
+    let Some((found, payload)) = found.and_then(|f| Some((f, f.value.as_ref()?))) else {
+        return out.push(0);
+    };
+    out.push(1);
+    out.extend(found.revision.get().to_le_bytes());
+    put_stamp(out, found.expires_at.into());
+    put_stamp(out, found.updated_at.into());
+    put_payload(out, payload);
+}
+
+fn put_payload(out: &mut Vec<u8>, payload: &Payload) {
+    out.extend(payload.schema.to_le_bytes());
+    // White space around a value is no part of it, and lost in a snapshot.
+    put_bytes(out, payload.bytes.trim_ascii());
+}
+
+fn put_stamp(out: &mut Vec<u8>, stamp: Stamp) {
+    out.extend(stamp.millis().unwrap_or(i64::MIN).to_le_bytes());
+}
+
+fn put_count(out: &mut Vec<u8>, count: usize) {
+    out.extend((count as u64).to_le_bytes());
+}
+
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_count(out, bytes.len());
+    out.extend(bytes);
+}
+
+impl<'a> Frame<'a> {
+    /// Reads a payload that was written by this code for that map; none if it
+    /// was not.
+    pub(super) fn read(payload: &'a [u8], map: &MapName) -> Option<Self> {
+        let mut from = Reader::new(payload);
+        let frame = match from.byte()? {
+            BATCH => Self::Applied(read_applied(&mut from, map)?),
+            ANNOUNCEMENT => Self::Announced(u128::from_le_bytes(from.array()?)),
+            _ => return None,
+        };
+        from.is_at_end().then_some(frame)
+    }
+}
+
+fn read_applied<'a>(from: &mut Reader<'a>, map: &MapName) -> Option<Applied<'a>> {
+    let writer = WriterId::new(u128::from_le_bytes(from.array()?));
+    let id = BatchId::new(writer, from.number()?);
+    let on = from.stamp()?;
+    let at = from.stamp()?;
+    let revision = Revision::new(from.number()?);
+    let clear = from.byte()? != 0;
+    let changes = (0..from.number()?)
+        .map(|_| read_change(from))
+        .collect::<Option<_>>()?;
+    let skipped = (0..from.number()?)
+        .map(|_| read_skipped(from, map))
+        .collect::<Option<_>>()?;
+    Some(Applied {
+        id,
+        on,
+        revision,
+        skipped,
+        at,
+        clear,
+        changes,
+    })
+}
+
+fn read_change<'a>(from: &mut Reader<'a>) -> Option<Become<'a>> {
+    let key = from.text()?;
+    let what = match from.byte()? {
+        PUT => {
+            let expires = from.stamp()?;
+            let schema = u32::from_le_bytes(from.array()?);
+            let text = from.bytes()?;
+            What::Put {
+                expires,
+                schema,
+                offset: from.at - text.len(),
+                bytes: u32::try_from(text.len()).ok()?,
+            }
+        }
+        TOUCH => What::Touch {
+            expires: from.stamp()?,
+        },
+        DELETE => What::Delete,
+        _ => return None,
+    };
+    Some(Become { key, what })
+}
+
+fn read_skipped(from: &mut Reader<'_>, map: &MapName) -> Option<Skipped> {
+    let key: Arc<str> = from.text()?.into();
+    let found = match from.byte()? {
+        0 => None,
+        _ => Some(read_record(from, key.clone())?),
+    };
+    Some(Skipped::new(map.clone(), key, found))
+}
+
+fn read_record(from: &mut Reader<'_>, key: Arc<str>) -> Option<Record> {
+    let revision = Revision::new(from.number()?);
+    let expires = from.stamp()?;
+    let updated = from.stamp()?;
+    let schema = u32::from_le_bytes(from.array()?);
+    let payload = Payload::json(from.bytes()?.to_vec()).with_schema(schema);
+    let record = Record::new(key, Some(payload), revision);
+    Some(
+        record
+            .with_expires_at(expires.time())
+            .with_updated_at(updated.time()),
+    )
+}
+
+/// Takes fixed parts off the front of some bytes; none where they end early.
+pub(super) struct Reader<'a> {
+    whole: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(whole: &'a [u8]) -> Self {
+        Self { whole, at: 0 }
+    }
+
+    pub(super) fn is_at_end(&self) -> bool {
+        self.at == self.whole.len()
+    }
+
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let end = self.at.checked_add(count)?;
+        let taken = self.whole.get(self.at..end)?;
+        self.at = end;
+        Some(taken)
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    pub(super) fn byte(&mut self) -> Option<u8> {
+        Some(u8::from_le_bytes(self.array()?))
+    }
+
+    pub(super) fn number(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.array()?))
+    }
+
+    fn stamp(&mut self) -> Option<Stamp> {
+        let millis = i64::from_le_bytes(self.array()?);
+        Some(Stamp::from_millis((millis != i64::MIN).then_some(millis)))
+    }
+
+    pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
+        let count = self.number()?;
+        self.take(usize::try_from(count).ok()?)
+    }
+
+    pub(super) fn text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes()?).ok()
+    }
+}

@@ -1,0 +1,118 @@
+//! What is known in memory of each stored entry: all but its value.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use crate::record::{Payload, Record, Revision};
+
+/// The entries of a map, in the order in which they are written to a snapshot.
+pub(super) type Index = BTreeMap<Arc<str>, Entry>;
+
+/// A stored entry, and where the text of its value is: 40 bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub(super) revision: Revision,
+    pub(super) expires: Stamp,
+    pub(super) updated: Stamp,
+    pub(super) place: Place,
+}
+
+impl Entry {
+    /// The entry as it comes up, with this value.
+    pub(super) fn record(&self, key: &Arc<str>, text: bytes::Bytes) -> Record {
+        let payload = Payload::json(text).with_schema(self.place.schema);
+        Record::new(key.clone(), Some(payload), self.revision)
+            .with_expires_at(self.expires.time())
+            .with_updated_at(self.updated.time())
+    }
+}
+
+/// Where the text of a value is. The shape of the value is here to fill what
+/// would be padding.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    offset_and_file: u64,
+    pub(super) bytes: u32,
+    pub(super) schema: u32,
+}
+
+/// Which of a map's files holds a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Snapshot,
+    Journal,
+}
+
+impl Place {
+    pub(super) fn new(source: Source, offset: u64, bytes: u32, schema: u32) -> Self {
+        Self {
+            offset_and_file: offset << 1 | u64::from(source == Source::Journal),
+            bytes,
+            schema,
+        }
+    }
+
+    pub(super) fn source(self) -> Source {
+        if self.offset_and_file & 1 == 1 {
+            Source::Journal
+        } else {
+            Source::Snapshot
+        }
+    }
+
+    pub(super) fn offset(self) -> u64 {
+        self.offset_and_file >> 1
+    }
+
+    pub(super) fn end(self) -> u64 {
+        self.offset() + u64::from(self.bytes)
+    }
+}
+
+/// A time as it is stored: milliseconds since 1970, rounded down, so that an
+/// entry expires a little early and never late; or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Stamp(i64);
+
+impl Stamp {
+    pub(super) const NONE: Self = Self(i64::MIN);
+
+    pub(super) fn of(time: SystemTime) -> Self {
+        let millis = match time.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
+            Err(before) => {
+                let before = before.duration().as_nanos().div_ceil(1_000_000);
+                i64::try_from(before).map_or(i64::MIN + 1, |before| -before)
+            }
+        };
+        Self(millis.max(i64::MIN + 1))
+    }
+
+    /// The time; also none if it is so far away that this system cannot tell.
+    pub(super) fn time(self) -> Option<SystemTime> {
+        let distance = Duration::from_millis(self.0.unsigned_abs());
+        match self {
+            Self::NONE => None,
+            Self(0..) => SystemTime::UNIX_EPOCH.checked_add(distance),
+            Self(_) => SystemTime::UNIX_EPOCH.checked_sub(distance),
+        }
+    }
+
+    /// The number in a file, where there is a time.
+    pub(super) fn millis(self) -> Option<i64> {
+        (self != Self::NONE).then_some(self.0)
+    }
+
+    pub(super) fn from_millis(millis: Option<i64>) -> Self {
+        millis.map_or(Self::NONE, Self)
+    }
+}
+
+impl From<Option<SystemTime>> for Stamp {
+    fn from(time: Option<SystemTime>) -> Self {
+        time.map_or(Self::NONE, Self::of)
+    }
+}

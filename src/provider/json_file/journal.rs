@@ -1,0 +1,224 @@
+//! The form of a journal: a header, and a frame for each batch.
+//!
+//! Whole numbers are little-endian. A header is a magic number, the format,
+//! the length of the rest, the rest, and a checksum of all of it. A frame is a
+//! magic number, the journal's id, the number of the frame, the length and the
+//! checksum of the payload, a checksum of these five, and the payload.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::frame::{Reader, put_bytes};
+use crate::{name::MapName, record::Revision};
+
+/// Holds bytes that no text has, so that no key and no value looks like it.
+const HEADER_MAGIC: [u8; 8] = *b"\xffPJRNL\xfe\n";
+const FRAME_MAGIC: [u8; 8] = *b"\xffPFRAM\xfe\n";
+const FORMAT: u32 = 1;
+
+/// How long a frame is without its payload.
+pub(super) const FRAME_HEADER: usize = 48;
+
+/// What a journal says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// Drawn at random; never 0.
+    pub(super) id: u64,
+    pub(super) map: String,
+    /// The digest of the snapshot that its batches apply to; none for none.
+    pub(super) snapshot: Option<u128>,
+    /// The checksum of the meta file that goes with it.
+    pub(super) meta: Option<u128>,
+    /// The revision of what is in the snapshot and not as in the meta file.
+    pub(super) loaded: Revision,
+}
+
+impl Header {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        body.extend(self.id.to_le_bytes());
+        put_digest(&mut body, self.snapshot);
+        put_digest(&mut body, self.meta);
+        body.extend(self.loaded.get().to_le_bytes());
+        put_bytes(&mut body, self.map.as_bytes());
+
+        let mut out = HEADER_MAGIC.to_vec();
+        out.extend(FORMAT.to_le_bytes());
+        put_bytes(&mut out, &body);
+        out.extend(xxh3_64(&out).to_le_bytes());
+        out
+    }
+
+    /// The header, and where it ends. None if it is not one.
+    fn read(bytes: &[u8]) -> Option<(Result<Self, u32>, usize)> {
+        let rest = bytes.strip_prefix(&HEADER_MAGIC)?;
+        let mut from = Reader::new(rest);
+        let format = u32::from_le_bytes(from.array()?);
+        let body = from.bytes()?;
+        let checked = HEADER_MAGIC.len() + 4 + 8 + body.len();
+        let checksum = from.number()?;
+        if checksum != xxh3_64(&bytes[..checked]) {
+            return None;
+        }
+        if format != FORMAT {
+            return Some((Err(format), checked + 8));
+        }
+        Some((Ok(Self::from_body(body)?), checked + 8))
+    }
+
+    fn from_body(body: &[u8]) -> Option<Self> {
+        let mut from = Reader::new(body);
+        Some(Self {
+            id: from.number()?,
+            snapshot: read_digest(&mut from)?,
+            meta: read_digest(&mut from)?,
+            loaded: Revision::new(from.number()?),
+            map: from.text()?.to_owned(),
+        })
+    }
+}
+
+fn put_digest(out: &mut Vec<u8>, digest: Option<u128>) {
+    out.push(digest.is_some().into());
+    out.extend(digest.unwrap_or_default().to_le_bytes());
+}
+
+/// The outer none says that there is nothing to read.
+#[expect(clippy::option_option, reason = "the two mean different things")]
+fn read_digest(from: &mut Reader<'_>) -> Option<Option<u128>> {
+    let is_some = from.byte()? != 0;
+    let digest = u128::from_le_bytes(from.array()?);
+    Some(is_some.then_some(digest))
+}
+
+/// A frame around this payload.
+pub(super) fn frame(journal: u64, number: u64, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(FRAME_HEADER + payload.len());
+    out.extend(FRAME_MAGIC);
+    out.extend(journal.to_le_bytes());
+    out.extend(number.to_le_bytes());
+    out.extend((payload.len() as u64).to_le_bytes());
+    out.extend(xxh3_64(payload).to_le_bytes());
+    out.extend(xxh3_64(&out).to_le_bytes());
+    out.extend(payload);
+    out
+}
+
+/// What the bytes of a journal turned out to be.
+#[derive(Debug)]
+pub(super) enum Found<'a> {
+    /// A journal, whole up to `end`; what follows is a torn tail.
+    Journal {
+        header: Header,
+        /// The payloads, and where each starts.
+        payloads: Payloads<'a>,
+        end: usize,
+    },
+    /// Not even a whole header, and no frame: nothing was ever acknowledged on
+    /// the strength of it.
+    Nothing,
+    /// There is something broken here, with frames after it.
+    Damaged { at: usize },
+    /// Written by a later version of this crate.
+    Newer { format: u32 },
+}
+
+impl<'a> Found<'a> {
+    /// Looks through the bytes of a journal.
+    ///
+    /// A frame is written only after all before it are safe on the disk, so
+    /// only the last one can be torn. Where the header of a frame stands after
+    /// something that is broken, what is broken was whole once.
+    pub(super) fn in_bytes(bytes: &'a [u8]) -> Self {
+        let Some((header, start)) = Header::read(bytes) else {
+            return if has_frame(bytes, None) {
+                Self::Damaged { at: 0 }
+            } else {
+                Self::Nothing
+            };
+        };
+        let header = match header {
+            Ok(header) => header,
+            Err(format) => return Self::Newer { format },
+        };
+        let (payloads, end) = read_frames(bytes, start, header.id);
+        if frame_follows(bytes, end, &header, payloads.len()) {
+            return Self::Damaged { at: end };
+        }
+        Self::Journal {
+            header,
+            payloads,
+            end,
+        }
+    }
+}
+
+/// The map that these bytes of a journal belong to.
+pub(super) fn map_named_in(bytes: &[u8]) -> Option<MapName> {
+    let (header, _) = Header::read(bytes)?;
+    MapName::parse(header.ok()?.map).ok()
+}
+
+type Payloads<'a> = Vec<(usize, &'a [u8])>;
+
+/// The whole frames from `start` on, and where they end.
+fn read_frames(bytes: &[u8], start: usize, journal: u64) -> (Payloads<'_>, usize) {
+    let mut payloads = Vec::new();
+    let mut end = start;
+    while let Some(header) = FrameHeader::read(&bytes[end..]) {
+        let number = payloads.len() as u64;
+        let Some(payload) = header.payload(&bytes[end..], journal, number) else {
+            break;
+        };
+        payloads.push((end + FRAME_HEADER, payload));
+        end += FRAME_HEADER + payload.len();
+    }
+    (payloads, end)
+}
+
+/// Whether there is a frame of this journal behind what ought to be the frame
+/// of that number, and is not, or not whole.
+fn frame_follows(bytes: &[u8], end: usize, journal: &Header, number: usize) -> bool {
+    let torn = FrameHeader::read(&bytes[end..]);
+    let is_next = |torn: &FrameHeader| torn.journal == journal.id && torn.number == number as u64;
+    let after = end + usize::from(torn.is_some_and(|torn| is_next(&torn)));
+    has_frame(&bytes[after..], Some(journal.id))
+}
+
+fn has_frame(bytes: &[u8], journal: Option<u64>) -> bool {
+    let places = bytes.windows(FRAME_HEADER).filter_map(FrameHeader::read);
+    let mut journals = places.map(|header| header.journal);
+    journals.any(|found| journal.is_none_or(|journal| found == journal))
+}
+
+struct FrameHeader {
+    journal: u64,
+    number: u64,
+    bytes: u64,
+    checksum: u64,
+}
+
+impl FrameHeader {
+    /// The header that these bytes start with; none if there is none, or it is
+    /// not as it was written.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let mut from = Reader::new(bytes.strip_prefix(&FRAME_MAGIC)?);
+        let header = Self {
+            journal: from.number()?,
+            number: from.number()?,
+            bytes: from.number()?,
+            checksum: from.number()?,
+        };
+        let checksum = from.number()?;
+        (checksum == xxh3_64(&bytes[..FRAME_HEADER - 8])).then_some(header)
+    }
+
+    /// The payload of this frame, if it is that frame and whole.
+    fn payload<'a>(&self, frame: &'a [u8], journal: u64, number: u64) -> Option<&'a [u8]> {
+        if self.journal != journal || self.number != number {
+            return None;
+        }
+        let bytes = usize::try_from(self.bytes).ok()?;
+        let payload = frame.get(FRAME_HEADER..)?.get(..bytes)?;
+        (xxh3_64(payload) == self.checksum).then_some(payload)
+    }
+}

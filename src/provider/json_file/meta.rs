@@ -1,0 +1,337 @@
+//! The form of a meta file: all that a snapshot does not say of its entries,
+//! as JSON text with a checksum at its end.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::Arc,
+};
+
+use serde::{Deserialize, de::Error as SerdeError};
+use serde_json::value::RawValue;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
+
+use super::{
+    disk::{Disk, NewFile},
+    fault::corrupt,
+    files::{create, read_whole, sync, write},
+    index::Stamp,
+    snapshot::json_string,
+    text,
+};
+use crate::{
+    batch::{Committed, Skipped, WriterId},
+    error::{Error, ErrorKind, Result},
+    name::MapName,
+    record::{Payload, Record, Revision},
+};
+
+const FORMAT: u32 = 1;
+
+/// What the file ends with, around the digits of the checksum.
+const CHECKSUM: (&str, &str) = ("\"checksum\": \"", "\"\n}\n");
+const DIGITS: usize = 32;
+
+/// What to do about a meta file that cannot be used.
+const REMEDY: &str = "put it back as it was, or remove it: the values stay, expiries and \
+                      revisions are then unknown";
+
+/// How many bytes are gathered before they are written.
+const CHUNK: usize = 1 << 20;
+
+/// What a meta file says of the map as a whole.
+#[derive(Clone, Debug)]
+pub(super) struct Head {
+    pub(super) map: MapName,
+    /// The last revision that was given.
+    pub(super) counter: Revision,
+    /// The digest of the snapshot that it goes with; none for none.
+    pub(super) snapshot: Option<u128>,
+    /// The journal that was folded into both of them; 0 for none.
+    pub(super) folded: u64,
+    pub(super) writers: Writers,
+}
+
+/// The last batch applied of each writer.
+pub(super) type Writers = HashMap<WriterId, Last>;
+
+/// The last batch applied of a writer.
+#[derive(Clone, Debug)]
+pub(super) struct Last {
+    pub(super) sequence: u64,
+    /// When, by this machine's clock.
+    pub(super) on: Stamp,
+    pub(super) answer: Committed,
+}
+
+/// What a meta file says of an entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    pub(super) revision: Revision,
+    pub(super) updated: Stamp,
+    pub(super) expires: Stamp,
+    pub(super) fingerprint: u64,
+    pub(super) schema: u32,
+}
+
+/// A meta file as it was read.
+#[derive(Debug)]
+pub(super) struct Meta {
+    pub(super) head: Head,
+    pub(super) rows: HashMap<String, Row>,
+    pub(super) checksum: u128,
+}
+
+/// Revision, time of writing, expiry, fingerprint, shape.
+type RowText = (u64, Option<i64>, Option<i64>, String, u32);
+/// Sequence, time, revision, what was skipped.
+type LastText = (u64, Option<i64>, u64, Vec<(String, Option<RecordText>)>);
+/// Text of the value, shape, revision, expiry, time of writing.
+type RecordText = (String, u32, u64, Option<i64>, Option<i64>);
+
+impl Meta {
+    /// Reads the file; none if there is none.
+    pub(super) fn read(disk: &dyn Disk, path: &Path, map: &MapName) -> Result<Option<Self>> {
+        let Some((bytes, _)) = read_whole(disk, path)? else {
+            return Ok(None);
+        };
+        let checksum = checked(&bytes)
+            .ok_or_else(|| corrupt(path, "it is not as it was written", REMEDY).on_map(map))?;
+        let parsed = parse(&bytes, path, map, checksum);
+        let meta = parsed.unwrap_or_else(|error| {
+            Err(corrupt(path, "it does not hold what it should", REMEDY).with_source(error))
+        })?;
+        check_map(path, meta.head.map.as_str(), map)?;
+        Ok(Some(meta))
+    }
+}
+
+/// That a file of this map does not belong to another: where names are cut to
+/// a digest, two of them might meet.
+pub(super) fn check_map(path: &Path, found: &str, map: &MapName) -> Result<()> {
+    if found == map.as_str() {
+        return Ok(());
+    }
+    let message = format!(
+        "{} belongs to the map {found:?}; use another name or another folder",
+        path.display()
+    );
+    Err(Error::new(ErrorKind::Invalid, message).on_map(map))
+}
+
+/// The checksum at the end, if it is that of what is before it.
+fn checked(bytes: &[u8]) -> Option<u128> {
+    let before = bytes.strip_suffix(CHECKSUM.1.as_bytes())?;
+    let (before, digits) = before.split_at_checked(before.len().checked_sub(DIGITS)?)?;
+    let checksum = number_of(std::str::from_utf8(digits).ok()?)?;
+    let body = before.strip_suffix(CHECKSUM.0.as_bytes())?;
+    (xxh3_128(body) == checksum).then_some(checksum)
+}
+
+fn number_of(hex: &str) -> Option<u128> {
+    u128::from_str_radix(hex, 16).ok()
+}
+
+fn parse(
+    bytes: &[u8],
+    path: &Path,
+    map: &MapName,
+    checksum: u128,
+) -> serde_json::Result<Result<Meta>> {
+    let fields = Fields(serde_json::from_slice(bytes)?);
+    let format: u32 = fields.get("format")?;
+    if format != FORMAT {
+        return Ok(Err(newer(path, format).on_map(map)));
+    }
+    let head = Head {
+        map: MapName::parse(fields.get::<String>("map")?).map_err(SerdeError::custom)?,
+        counter: Revision::new(fields.get("counter")?),
+        snapshot: fields
+            .get::<Option<String>>("snapshot")?
+            .map(|d| hex(&d))
+            .transpose()?,
+        folded: fields.get("folded")?,
+        writers: writers(fields.get("writers")?, map)?,
+    };
+    let rows: HashMap<String, RowText> = fields.get("entries")?;
+    let rows = rows.into_iter().map(|(key, row)| Ok((key, row_of(row)?)));
+    Ok(Ok(Meta {
+        head,
+        rows: rows.collect::<serde_json::Result<_>>()?,
+        checksum,
+    }))
+}
+
+/// The map that these bytes of a meta file belong to.
+pub(super) fn map_named_in(bytes: &[u8]) -> Option<MapName> {
+    let fields = Fields(serde_json::from_slice(bytes).ok()?);
+    MapName::parse(fields.get::<String>("map").ok()?).ok()
+}
+
+/// A file that was written by a later version of this crate.
+pub(super) fn newer(path: &Path, format: u32) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!(
+            "{} is of format {format}, and this version of the program knows {FORMAT}; \
+             open it with the version that wrote it",
+            path.display()
+        ),
+    )
+}
+
+struct Fields<'a>(BTreeMap<String, &'a RawValue>);
+
+impl<'a> Fields<'a> {
+    fn get<T: Deserialize<'a>>(&self, field: &str) -> serde_json::Result<T> {
+        let text = self.0.get(field).map_or("null", |value| value.get());
+        serde_json::from_str(text)
+    }
+}
+
+fn hex(digits: &str) -> serde_json::Result<u128> {
+    number_of(digits).ok_or_else(|| SerdeError::custom("not a hexadecimal number"))
+}
+
+fn row_of((revision, updated, expires, digits, schema): RowText) -> serde_json::Result<Row> {
+    let fingerprint = u64::try_from(hex(&digits)?).map_err(SerdeError::custom)?;
+    Ok(Row {
+        revision: Revision::new(revision),
+        updated: Stamp::from_millis(updated),
+        expires: Stamp::from_millis(expires),
+        fingerprint,
+        schema,
+    })
+}
+
+fn writers(found: BTreeMap<String, LastText>, map: &MapName) -> serde_json::Result<Writers> {
+    let lasts = found.into_iter().map(|(writer, last)| {
+        let (sequence, on, revision, skipped) = last;
+        let skipped = skipped
+            .into_iter()
+            .map(|(key, found)| skip_of(key, found, map));
+        let answer = Committed::at(Revision::new(revision)).with_skipped(skipped.collect());
+        let on = Stamp::from_millis(on);
+        let last = Last {
+            sequence,
+            on,
+            answer,
+        };
+        Ok((WriterId::new(hex(&writer)?), last))
+    });
+    lasts.collect()
+}
+
+fn skip_of(key: String, found: Option<RecordText>, map: &MapName) -> Skipped {
+    let key: Arc<str> = key.into();
+    let found = found.map(|(text, schema, revision, expires, updated)| {
+        let payload = Payload::json(text).with_schema(schema);
+        Record::new(key.clone(), Some(payload), Revision::new(revision))
+            .with_expires_at(Stamp::from_millis(expires).time())
+            .with_updated_at(Stamp::from_millis(updated).time())
+    });
+    Skipped::new(map.clone(), key, found)
+}
+
+/// Writes a meta file; returns it, safe on the disk but not in its place, and
+/// its checksum.
+pub(super) fn written<'a>(
+    disk: &dyn Disk,
+    path: &Path,
+    head: &Head,
+    rows: impl Iterator<Item = (&'a str, Row)>,
+) -> Result<(Box<dyn NewFile>, u128)> {
+    let mut file = create(disk, path)?;
+    let mut digest = Xxh3Default::new();
+    let mut out = head_text(head);
+    let mut between = "\n";
+    for (key, row) in rows {
+        out.push_str(between);
+        out.push_str(&row_text(key, &row));
+        between = ",\n";
+        if out.len() >= CHUNK {
+            digest.update(out.as_bytes());
+            write(&mut *file, path, out.as_bytes())?;
+            out.clear();
+        }
+    }
+    out.push_str("\n},\n");
+    digest.update(out.as_bytes());
+    let checksum = digest.digest128();
+    out.push_str(CHECKSUM.0);
+    out.push_str(&digest_text(checksum));
+    out.push_str(CHECKSUM.1);
+    write(&mut *file, path, out.as_bytes())?;
+    sync(&mut *file, path)?;
+    Ok((file, checksum))
+}
+
+fn head_text(head: &Head) -> String {
+    let snapshot = head
+        .snapshot
+        .map_or("null".to_owned(), |d| format!("\"{d:032x}\""));
+    let mut writers: Vec<_> = head.writers.iter().collect();
+    writers.sort_unstable_by_key(|(writer, _)| **writer);
+    let writers: Vec<_> = writers
+        .into_iter()
+        .map(|(w, last)| writer_text(*w, last))
+        .collect();
+    format!(
+        "{{\n\"format\": {FORMAT},\n\"map\": {},\n\"counter\": {},\n\"snapshot\": {snapshot},\n\
+         \"folded\": {},\n\"writers\": {{{}}},\n\"entries\": {{",
+        json_string(head.map.as_str()),
+        head.counter,
+        head.folded,
+        writers.join(",\n"),
+    )
+}
+
+fn writer_text(writer: WriterId, last: &Last) -> String {
+    let skipped: Vec<_> = last.answer.skipped.iter().map(skipped_text).collect();
+    format!(
+        "\"{writer}\": [{},{},{},[{}]]",
+        last.sequence,
+        stamp_text(last.on),
+        last.answer.revision.unwrap_or_default(),
+        skipped.join(",")
+    )
+}
+
+fn skipped_text(skipped: &Skipped) -> String {
+    let key = json_string(&skipped.key);
+    let found = skipped.found.as_ref();
+    let Some((found, payload)) = found.and_then(|f| Some((f, f.value.as_ref()?))) else {
+        return format!("[{key},null]");
+    };
+    // What is stored was found to be JSON text, and so UTF-8, when it came in.
+    let text = text::checked(&payload.bytes).unwrap_or("null");
+    format!(
+        "[{key},[{},{},{},{},{}]]",
+        json_string(text),
+        payload.schema,
+        found.revision,
+        stamp_text(found.expires_at.into()),
+        stamp_text(found.updated_at.into()),
+    )
+}
+
+fn row_text(key: &str, row: &Row) -> String {
+    format!(
+        "{}: [{},{},{},\"{:016x}\",{}]",
+        json_string(key),
+        row.revision,
+        stamp_text(row.updated),
+        stamp_text(row.expires),
+        row.fingerprint,
+        row.schema,
+    )
+}
+
+fn digest_text(digest: u128) -> String {
+    format!("{digest:032x}")
+}
+
+fn stamp_text(stamp: Stamp) -> String {
+    let millis = stamp.millis();
+    millis.map_or_else(|| "null".to_owned(), |millis| millis.to_string())
+}

@@ -1,0 +1,358 @@
+//! Opening a map: from its files at rest, or from what a crash left of them.
+
+use std::{collections::btree_map, path::Path};
+
+use super::{
+    disk::Disk,
+    fault::{corrupt, fault},
+    files::{Files, Folder, create, read_whole, replace, sync, write},
+    fold::fingerprints_of,
+    frame::Frame,
+    index::{Entry, Index, Place, Source, Stamp},
+    journal::{Found, Header},
+    meta::{self, Head, Meta, check_map, newer},
+    snapshot::Snapshot,
+    store::{Journal, Store, put_journal},
+    text::fingerprint,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    name::MapName,
+    record::Revision,
+};
+
+/// What was read of a map.
+struct AtRest {
+    files: Files,
+    snapshot: Option<Snapshot>,
+    meta: Option<Meta>,
+}
+
+/// A journal that was found, and is needed.
+struct LeftOver<'a> {
+    header: Header,
+    payloads: Vec<(usize, &'a [u8])>,
+    /// The whole frames, without a torn one at the end.
+    whole: &'a [u8],
+    torn: &'a [u8],
+}
+
+impl Store {
+    /// Opens a map.
+    pub(super) fn open(folder: &Folder, map: &MapName) -> Result<Self> {
+        let files = folder.files(map)?;
+        folder.check_in_place()?;
+        let journal = read_whole(&*folder.disk, &files.journal)?;
+        if journal.is_some() {
+            // What is seen in the folder may not be safe there: a fold that
+            // failed, or a process that was killed, may have left renames that
+            // nobody synced. What follows builds on them.
+            folder.sync()?;
+        }
+        let rest = AtRest {
+            snapshot: Snapshot::read(&*folder.disk, &files.snapshot)?,
+            meta: Meta::read(&*folder.disk, &files.meta, map)?,
+            files,
+        };
+        match journal {
+            Some((bytes, _)) => rest.open_under(folder, map, &bytes),
+            None => rest.open(folder, map),
+        }
+    }
+}
+
+impl AtRest {
+    /// Opens a map that has no journal.
+    fn open(self, folder: &Folder, map: &MapName) -> Result<Store> {
+        if self.snapshot.is_none() && self.meta.is_none() {
+            check_not_literal(folder, map, &self.files)?;
+        }
+        let digest = self.snapshot.as_ref().map(|snapshot| snapshot.digest);
+        let written = self.snapshot.as_ref().map(Snapshot::written);
+        let loaded = match &self.meta {
+            Some(meta) if meta.head.snapshot == digest => meta.head.counter,
+            // Above all that was given, and the same as often as the file is
+            // opened before it is written down, below.
+            Some(meta) => {
+                let next = Revision::new(meta.head.counter.get().saturating_add(1));
+                written.unwrap_or_default().max(next)
+            }
+            None => written.unwrap_or_default(),
+        };
+        let is_edited = self
+            .meta
+            .as_ref()
+            .is_some_and(|meta| meta.head.snapshot != digest);
+        let (mut store, snapshot) = self.into_store(folder, map, loaded)?;
+        if is_edited {
+            tell_edited(&store);
+            store.write_meta(folder, snapshot.as_ref())?;
+        }
+        Ok(store)
+    }
+
+    /// Opens a map that has a journal.
+    fn open_under(self, folder: &Folder, map: &MapName, bytes: &[u8]) -> Result<Store> {
+        let path = &self.files.journal;
+        let found = match Found::in_bytes(bytes) {
+            Found::Damaged { at } => return Err(damaged(path, at).on_map(map)),
+            Found::Newer { format } => return Err(newer(path, format).on_map(map)),
+            Found::Nothing => None,
+            Found::Journal {
+                header,
+                payloads,
+                end,
+            } => Some(LeftOver {
+                header,
+                payloads,
+                whole: &bytes[..end],
+                torn: &bytes[end..],
+            }),
+        };
+        let torn = found.as_ref().map_or(bytes, |found| found.torn);
+        if !torn.is_empty() {
+            set_aside(folder, &self.files, torn)?;
+        }
+        match found {
+            Some(journal) if !self.has_all_of(&journal) => self.replay(folder, map, &journal),
+            _ => {
+                remove_journal(folder, &self.files)?;
+                self.open(folder, map)
+            }
+        }
+    }
+
+    /// Whether nothing would be lost with the journal: it says nothing, or it
+    /// was folded. The meta file takes its place as the last step of a fold,
+    /// when the snapshot is safe, and then the journal is not written to any
+    /// more: only its removal is missing. So an edit by hand since then is
+    /// one of a file at rest.
+    fn has_all_of(&self, journal: &LeftOver<'_>) -> bool {
+        let folded = self.meta.as_ref().map_or(0, |meta| meta.head.folded);
+        folded == journal.header.id || journal.payloads.is_empty()
+    }
+
+    /// Reads the journal on top of the snapshot it was written for, or of the
+    /// one that a fold made of both.
+    ///
+    /// The second is the same as the first: what the journal changes comes to
+    /// what is there already, and what it does not change was taken over as it
+    /// was, so that the meta file of the first fits it too.
+    fn replay(self, folder: &Folder, map: &MapName, journal: &LeftOver<'_>) -> Result<Store> {
+        check_map(&self.files.journal, &journal.header.map, map)?;
+        self.check_unchanged(journal, map)?;
+        let (mut store, _) = self.into_store(folder, map, journal.header.loaded)?;
+        for (start, payload) in &journal.payloads {
+            store.replay(payload, *start as u64)?;
+        }
+        // A journal is written to only by who started it. Of one that was
+        // found, nobody knows whether the last frames are on the disk or only
+        // in the system's memory; a sync that failed in another process may
+        // even have made the system believe they are. In a new file they are
+        // safe before anyone is told of them.
+        put_journal(folder, &store.files, journal.whole)?;
+        store.journal = Some(Journal {
+            id: journal.header.id,
+            bytes: journal.whole.len() as u64,
+            frames: journal.payloads.len() as u64,
+            is_broken: false,
+        });
+        Ok(store)
+    }
+
+    fn check_unchanged(&self, journal: &LeftOver<'_>, map: &MapName) -> Result<()> {
+        let digest = self.snapshot.as_ref().map(|snapshot| snapshot.digest);
+        let is_announced = |payload: &[u8]| match Frame::read(payload, map) {
+            Some(Frame::Announced(announced)) => digest == Some(announced),
+            _ => false,
+        };
+        let mut payloads = journal.payloads.iter();
+        let fits = digest == journal.header.snapshot || payloads.any(|(_, p)| is_announced(p));
+        if !fits {
+            return Err(changed(&self.files.snapshot, &self.files.journal).on_map(map));
+        }
+        if self.meta.as_ref().map(|meta| meta.checksum) != journal.header.meta {
+            return Err(changed(&self.files.meta, &self.files.journal).on_map(map));
+        }
+        Ok(())
+    }
+
+    fn into_store(
+        self,
+        folder: &Folder,
+        map: &MapName,
+        loaded: Revision,
+    ) -> Result<(Store, Option<Snapshot>)> {
+        let index = self.index(map, loaded)?;
+        let (counter, checksum, writers) = match self.meta {
+            Some(meta) => (meta.head.counter, Some(meta.checksum), meta.head.writers),
+            None => Default::default(),
+        };
+        let snapshot = self.snapshot.as_ref();
+        let store = Store {
+            map: map.clone(),
+            files: self.files,
+            index,
+            writers,
+            last: counter.max(loaded),
+            loaded,
+            snapshot: snapshot.map(|snapshot| (snapshot.digest, snapshot.looks)),
+            meta: checksum,
+            journal: None,
+            is_stale: false,
+            fold_at: folder.max_journal,
+        };
+        Ok((store, self.snapshot))
+    }
+
+    /// The entries of the snapshot. What the meta file says of an entry holds
+    /// as long as the value is the one it was said of.
+    fn index(&self, map: &MapName, loaded: Revision) -> Result<Index> {
+        let mut index = Index::new();
+        let Some(snapshot) = &self.snapshot else {
+            return Ok(index);
+        };
+        let path = &self.files.snapshot;
+        let entries = snapshot.entries(path).map_err(|error| error.on_map(map))?;
+        for (key, offset, text) in entries {
+            let bytes = u32::try_from(text.len()).map_err(|_| too_long(path, map, &key))?;
+            let row = self.meta.as_ref().and_then(|meta| meta.rows.get(&*key));
+            let row = row.filter(|row| row.fingerprint == fingerprint(text));
+            let schema = row.map_or(0, |row| row.schema);
+            let entry = Entry {
+                revision: row.map_or(loaded, |row| row.revision),
+                expires: row.map_or(Stamp::NONE, |row| row.expires),
+                updated: row.map_or(Stamp::NONE, |row| row.updated),
+                place: Place::new(Source::Snapshot, offset, bytes, schema),
+            };
+            match index.entry(key) {
+                btree_map::Entry::Vacant(free) => _ = free.insert(entry),
+                btree_map::Entry::Occupied(taken) => return Err(twice(path, map, taken.key())),
+            }
+        }
+        Ok(index)
+    }
+}
+
+impl Store {
+    /// Writes down the revisions that were given to what someone else wrote.
+    /// If there is a crash before the new file is in its place, the same ones
+    /// are given again.
+    fn write_meta(&mut self, folder: &Folder, snapshot: Option<&Snapshot>) -> Result<()> {
+        let head = Head {
+            map: self.map.clone(),
+            counter: self.last,
+            snapshot: self.snapshot.map(|(digest, _)| digest),
+            folded: 0,
+            writers: self.recent_writers(),
+        };
+        let path = &self.files.meta;
+        let fingerprints = fingerprints_of(&self.index, snapshot, &self.files.snapshot)?;
+        let rows = self.rows(&fingerprints);
+        let (file, checksum) = meta::written(&*folder.disk, path, &head, rows)?;
+        replace(file, path)?;
+        folder.sync()?;
+        self.meta = Some(checksum);
+        Ok(())
+    }
+}
+
+fn tell_edited(store: &Store) {
+    tracing::info!(
+        map = store.map.as_str(),
+        file = %store.files.snapshot.display(),
+        entries = store.index.len(),
+        "another program wrote to the file while the map was closed; changed keys have new revisions",
+    );
+}
+
+/// Keeps the bytes of a torn frame beside the journal, under a name that is
+/// not taken. Should there be a crash before the journal is rid of them, they
+/// are kept once more.
+fn set_aside(folder: &Folder, files: &Files, torn: &[u8]) -> Result<()> {
+    let path = settle_torn(&*folder.disk, files, torn)?;
+    folder.sync()?;
+    tracing::warn!(
+        journal = %files.journal.display(),
+        kept_as = %path.display(),
+        bytes = torn.len(),
+        "the last batch in the journal is not whole: it was cut short by a crash, or damaged since; \
+         it is set aside and not applied",
+    );
+    Ok(())
+}
+
+fn settle_torn(disk: &dyn Disk, files: &Files, torn: &[u8]) -> Result<std::path::PathBuf> {
+    let mut number = 0;
+    loop {
+        let path = files.torn(number);
+        let mut file = create(disk, &path)?;
+        write(&mut *file, &path, torn)?;
+        sync(&mut *file, &path)?;
+        match file.settle() {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(fault("set aside a torn frame as", &path, error)),
+        }
+    }
+}
+
+/// Removes a journal of which nothing is needed.
+pub(super) fn remove_journal(folder: &Folder, files: &Files) -> Result<()> {
+    let removed = folder.disk.remove(&files.journal);
+    removed.map_err(|error| fault("remove", &files.journal, error))?;
+    folder.sync()
+}
+
+/// That a new map does not stand in for the file of another program that its
+/// user means.
+fn check_not_literal(folder: &Folder, map: &MapName, files: &Files) -> Result<()> {
+    let Some(literal) = folder.literal_file(map)? else {
+        return Ok(());
+    };
+    let expected = files.snapshot.file_name().unwrap_or_default().display();
+    let message = format!(
+        "this map is kept in {expected}, which is not there, but {literal} is: to use that file, \
+         open the folder with JsonFile::builder(..).file({:?}, {literal:?}); to start anew, move \
+         it away",
+        map.as_str()
+    );
+    Err(Error::new(ErrorKind::Invalid, message).on_map(map))
+}
+
+fn damaged(journal: &Path, at: usize) -> Error {
+    let problem = format!("it is damaged at byte {at}, and whole batches follow");
+    corrupt(
+        journal,
+        &problem,
+        "nothing was changed; put back a copy of it, or remove it to go on without any of its \
+         batches",
+    )
+}
+
+fn changed(file: &Path, journal: &Path) -> Error {
+    let problem = format!(
+        "it was changed, replaced or removed while changes to it are still in {}",
+        journal.display()
+    );
+    corrupt(
+        file,
+        &problem,
+        "nothing was overwritten; put it back as it was, or remove the journal to go on with the \
+         file as it is and without those changes",
+    )
+}
+
+fn twice(path: &Path, map: &MapName, key: &std::sync::Arc<str>) -> Error {
+    let remedy = "leave the one that holds";
+    corrupt(path, "a key occurs twice", remedy)
+        .on_map(map)
+        .on_keys([key.clone()])
+}
+
+fn too_long(path: &Path, map: &MapName, key: &std::sync::Arc<str>) -> Error {
+    let problem = "a value is longer than 4 GiB";
+    corrupt(path, problem, "shorten it")
+        .on_map(map)
+        .on_keys([key.clone()])
+}

@@ -1,0 +1,231 @@
+//! What the handles of a folder share: the maps that are open in it.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+
+use super::{builder::try_write, disk::FolderLock, files::Folder, store::Store};
+use crate::{
+    batch::{Batch, Committed},
+    error::{Error, ErrorKind, Result},
+    name::MapName,
+};
+
+/// A folder that is held locked, and the maps that are open in it.
+pub(super) struct Shared {
+    folder: Folder,
+    /// A slot is never taken out again: whoever waits for it would then hold
+    /// another one than whoever comes later, and a map would be open twice.
+    slots: Mutex<HashMap<MapName, Arc<Slot>>>,
+    /// The folds in the background, each until the next one of the map.
+    folds: Mutex<HashMap<MapName, JoinHandle<()>>>,
+    lock: Mutex<Option<Box<dyn FolderLock>>>,
+    is_closed: AtomicBool,
+}
+
+/// A map while it is open. All that happens to its files happens under this
+/// lock, one thing after the other.
+type Slot = Mutex<Option<Store>>;
+
+impl Shared {
+    pub(super) fn new(folder: Folder, lock: Box<dyn FolderLock>) -> Self {
+        Self {
+            folder,
+            slots: Mutex::default(),
+            folds: Mutex::default(),
+            lock: Mutex::new(Some(lock)),
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Works on an open map; opens it first if need be.
+    ///
+    /// While the work goes on, the slot is empty: if it panics, or leaves a
+    /// store that may not be as the files are, the map is read anew next time.
+    pub(super) fn with<T>(
+        &self,
+        map: &MapName,
+        work: impl FnOnce(&Folder, &mut Store) -> Result<T>,
+    ) -> Result<T> {
+        let slot = self.slot(map)?;
+        let mut held = slot.lock();
+        self.check_open()?;
+        let mut store = match held.take() {
+            Some(store) => store,
+            None => Store::open(&self.folder, map)?,
+        };
+        let done = work(&self.folder, &mut store);
+        *held = Some(store).filter(|store| !store.is_stale);
+        done
+    }
+
+    /// Commits, and says whether a fold is due.
+    pub(super) fn commit(&self, batch: &Batch) -> Result<(Committed, bool)> {
+        let part = match &*batch.maps {
+            [part] => part,
+            // Nothing to commit, and so nothing that could fail to be.
+            [] => return Ok((Committed::at(batch.revision_after(batch.after)), false)),
+            _ => return Err(several_maps()),
+        };
+        super::check_payloads(part)?;
+        self.with(&part.map, |folder, store| {
+            let answer = store.commit(folder, batch, part)?;
+            let is_due = store.is_outgrown();
+            if is_due {
+                // The next one is due when as much was written again.
+                store.fold_at = store.fold_at.saturating_add(folder.max_journal);
+            }
+            Ok((answer, is_due))
+        })
+    }
+
+    /// Starts to fold the journal of a map in the background.
+    pub(super) fn start_fold(self: &Arc<Self>, map: &MapName) {
+        let (shared, name) = (self.clone(), map.clone());
+        let fold = tokio::task::spawn_blocking(move || shared.fold(&name));
+        self.folds.lock().insert(map.clone(), fold);
+    }
+
+    /// Waits until nothing happens to the map, or to any, in the background:
+    /// what goes on there holds the folder.
+    pub(super) async fn settle(&self, map: Option<&MapName>) {
+        let folds: Vec<_> = {
+            let mut folds = self.folds.lock();
+            let ended = folds.extract_if(|of, _| map.is_none_or(|map| map == of));
+            ended.map(|(_, fold)| fold).collect()
+        };
+        for fold in folds {
+            // It has logged what failed; if it was cut short, it is done too.
+            let _ = fold.await;
+        }
+    }
+
+    /// Folds the journal of a map in passing; if that fails, it is told to
+    /// whoever reads the log, and tried again when more was written.
+    fn fold(&self, map: &MapName) {
+        let folded = self.with_open(map, |folder, store| store.fold(folder));
+        if let Err(error) = folded.unwrap_or(Ok(())) {
+            tracing::warn!(map = map.as_str(), ?error, "the journal was not folded");
+        }
+    }
+
+    /// Folds the journal of a map, and forgets the map.
+    pub(super) fn release(&self, map: &MapName) -> Result<()> {
+        self.check_open()?;
+        self.forget(map)
+    }
+
+    fn forget(&self, map: &MapName) -> Result<()> {
+        let Some(slot) = self.slots.lock().get(map).cloned() else {
+            return Ok(());
+        };
+        let mut held = slot.lock();
+        let Some(mut store) = held.take() else {
+            return Ok(());
+        };
+        let folded = store.fold(&self.folder);
+        if folded.is_err() {
+            *held = Some(store).filter(|store| !store.is_stale);
+        }
+        folded
+    }
+
+    /// Works on a map if it is open.
+    fn with_open<T>(
+        &self,
+        map: &MapName,
+        work: impl FnOnce(&Folder, &mut Store) -> Result<T>,
+    ) -> Option<Result<T>> {
+        let slot = self.slots.lock().get(map).cloned()?;
+        let mut held = slot.lock();
+        let mut store = held.take()?;
+        let done = work(&self.folder, &mut store);
+        *held = Some(store).filter(|store| !store.is_stale);
+        Some(done)
+    }
+
+    /// Folds all journals, forgets all maps and lets go of the lock. If a
+    /// journal cannot be folded, it stays, and is read at the next open.
+    pub(super) fn close(&self) -> Result<()> {
+        let maps: Vec<_> = {
+            let slots = self.slots.lock();
+            self.is_closed.store(true, Ordering::Release);
+            slots.keys().cloned().collect()
+        };
+        let mut closed = Ok(());
+        for map in maps {
+            closed = closed.and(self.forget(&map));
+            self.drop_store(&map);
+        }
+        // Whoever waited for a slot sees now that it is closed.
+        self.lock.lock().take();
+        closed
+    }
+
+    fn drop_store(&self, map: &MapName) {
+        let slot = self.slots.lock().get(map).cloned();
+        if let Some(slot) = slot {
+            slot.lock().take();
+        }
+    }
+
+    /// The maps that have a file in the folder.
+    pub(super) fn maps(&self) -> Result<Vec<MapName>> {
+        self.check_open()?;
+        let names = self.folder.list()?;
+        let mut maps = BTreeSet::new();
+        for name in &names {
+            let Some((stem, "json" | "meta" | "journal")) = name.rsplit_once('.') else {
+                continue;
+            };
+            maps.extend(self.folder.map_called(stem)?);
+        }
+        Ok(maps.into_iter().collect())
+    }
+
+    pub(super) fn ping(&self) -> Result<()> {
+        self.check_open()?;
+        self.folder.check_in_place()?;
+        try_write(&self.folder)
+    }
+
+    fn slot(&self, map: &MapName) -> Result<Arc<Slot>> {
+        let mut slots = self.slots.lock();
+        self.check_open()?;
+        Ok(slots.entry(map.clone()).or_default().clone())
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if !self.is_closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let message = format!(
+            "the folder {} was closed; open it again",
+            self.folder.path.display()
+        );
+        Err(Error::new(ErrorKind::Closed, message))
+    }
+}
+
+fn several_maps() -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "a folder of JSON files cannot commit to several maps at once; commit to each of them",
+    )
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JsonFile")
+            .field("folder", &self.folder.path)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,174 @@
+//! The form of a snapshot: one flat JSON object, an entry a line.
+
+use std::{fmt, path::Path, sync::Arc, time::SystemTime};
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
+
+use super::{
+    disk::{Disk, DiskFile},
+    fault::{corrupt, fault},
+    files::read_whole,
+    text::on_one_line,
+};
+use crate::{error::Result, record::Revision};
+
+/// What is seen of a file without reading it. If it changes, someone else
+/// wrote to the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Looks {
+    size: u64,
+    modified: SystemTime,
+}
+
+impl Looks {
+    pub(super) fn of(file: &mut dyn DiskFile, path: &Path) -> Result<Self> {
+        let mut look = || {
+            Ok(Self {
+                size: file.size()?,
+                modified: file.modified()?,
+            })
+        };
+        look().map_err(|error: std::io::Error| fault("look at", path, error))
+    }
+
+    pub(super) fn size(self) -> u64 {
+        self.size
+    }
+}
+
+/// A snapshot, as it was read.
+pub(super) struct Snapshot {
+    pub(super) bytes: Vec<u8>,
+    pub(super) digest: u128,
+    pub(super) looks: Looks,
+}
+
+/// The latest time of writing that is believed: the end of the year 9999.
+const MAX_MODIFIED: u64 = 253_402_300_799_999;
+
+impl Snapshot {
+    /// Reads the file; none if there is none.
+    pub(super) fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Self>> {
+        let Some((bytes, looks)) = read_whole(disk, path)? else {
+            return Ok(None);
+        };
+        let digest = xxh3_128(&bytes);
+        Ok(Some(Self {
+            bytes,
+            digest,
+            looks,
+        }))
+    }
+
+    /// The revision of what someone else wrote into it: the time of that, as
+    /// commits take theirs. It is the same as often as the file is read, until
+    /// someone writes to it again.
+    pub(super) fn written(&self) -> Revision {
+        let since_1970 = self.looks.modified.duration_since(SystemTime::UNIX_EPOCH);
+        let millis = since_1970.map_or(0, |at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX));
+        Revision::new(millis.clamp(1, MAX_MODIFIED))
+    }
+
+    /// Its entries: key, where the text of the value is, and the text.
+    pub(super) fn entries(&self, path: &Path) -> Result<Vec<(Arc<str>, u64, &str)>> {
+        let object: Object<'_> = serde_json::from_slice(&self.bytes).map_err(|error| {
+            let place = format!("line {}, column {}", error.line(), error.column());
+            corrupt(
+                path,
+                &format!("it is not one JSON object ({place})"),
+                "mend the file, or move it away together with its .meta file",
+            )
+            .with_source(error)
+        })?;
+        let start = self.bytes.as_ptr().addr();
+        let entries = object.0.into_iter().map(|(key, value)| {
+            let text = value.get();
+            (key, (text.as_ptr().addr() - start) as u64, text)
+        });
+        Ok(entries.collect())
+    }
+}
+
+/// The entries of an object in the order of the file, also those that have a
+/// key twice.
+struct Object<'a>(Vec<(Arc<str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(Entries)
+    }
+}
+
+struct Entries;
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = Object<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("one object, a key an entry")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some((key, value)) = map.next_entry::<String, &RawValue>()? {
+            entries.push((key.into(), value));
+        }
+        Ok(Object(entries))
+    }
+}
+
+/// Lays out a snapshot piece by piece, and knows its digest in the end.
+pub(super) struct Layout {
+    digest: Xxh3Default,
+    bytes: u64,
+    is_empty: bool,
+}
+
+impl Layout {
+    pub(super) fn new() -> Self {
+        Self {
+            digest: Xxh3Default::new(),
+            bytes: 0,
+            is_empty: true,
+        }
+    }
+
+    /// Adds a line for this entry; returns where in the snapshot the text of
+    /// its value is, and how long it is there.
+    pub(super) fn entry(&mut self, out: &mut Vec<u8>, key: &str, text: &str) -> (u64, usize) {
+        let from = out.len();
+        out.extend(if self.is_empty {
+            &b"{\n  "[..]
+        } else {
+            b",\n  "
+        });
+        out.extend(json_string(key).as_bytes());
+        out.extend(b": ");
+        let text = on_one_line(text);
+        let offset = self.bytes + (out.len() - from) as u64;
+        out.extend(text.as_bytes());
+        self.is_empty = false;
+        self.count(&out[from..]);
+        (offset, text.len())
+    }
+
+    /// Ends the snapshot, and returns its digest.
+    pub(super) fn end(mut self, out: &mut Vec<u8>) -> u128 {
+        let end: &[u8] = if self.is_empty { b"{}\n" } else { b"\n}\n" };
+        out.extend(end);
+        self.count(end);
+        self.digest.digest128()
+    }
+
+    fn count(&mut self, bytes: &[u8]) {
+        self.digest.update(bytes);
+        self.bytes += bytes.len() as u64;
+    }
+}
+
+/// A string as JSON text.
+pub(super) fn json_string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}

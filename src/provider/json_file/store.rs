@@ -1,0 +1,323 @@
+//! A map that is open: its index, its journal, and the writers it knows.
+
+use std::{sync::Arc, time::SystemTime};
+
+use super::{
+    fault::{corrupt, fault},
+    files::{Files, Folder, create, replace, sync, write},
+    frame::{self, Frame},
+    index::{Entry, Index, Stamp},
+    journal::{FRAME_HEADER, Found, Header, frame},
+    meta::{Last, Writers},
+    snapshot::Looks,
+    values::Values,
+};
+use crate::{
+    batch::{Batch, Committed, Expect, MapBatch, Otherwise, Skipped, Turn},
+    error::{Error, ErrorKind, Result},
+    name::MapName,
+    record::{Record, Revision},
+};
+
+/// A map that is open. All of it can be read from its files again.
+#[derive(Debug)]
+pub(super) struct Store {
+    pub(super) map: MapName,
+    pub(super) files: Files,
+    pub(super) index: Index,
+    pub(super) writers: Writers,
+    /// The last revision that was given.
+    pub(super) last: Revision,
+    /// The revision of entries that someone else wrote into the snapshot.
+    pub(super) loaded: Revision,
+    /// The digest of the snapshot that is in its place, and how it looks.
+    pub(super) snapshot: Option<(u128, Looks)>,
+    /// The checksum of the meta file that is in its place.
+    pub(super) meta: Option<u128>,
+    pub(super) journal: Option<Journal>,
+    /// The files are being moved about: if that fails, what is known here may
+    /// not be so, and has to be read again.
+    pub(super) is_stale: bool,
+    /// The journal is not folded before it is this long.
+    pub(super) fold_at: u64,
+}
+
+/// The journal that is being written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Journal {
+    pub(super) id: u64,
+    /// How long it is, as far as it is known to be safe on the disk.
+    pub(super) bytes: u64,
+    pub(super) frames: u64,
+    /// A write or a sync failed. What is in the file beyond `bytes`, and what
+    /// a later sync would mean, cannot be known: it is not written to again.
+    pub(super) is_broken: bool,
+}
+
+impl Store {
+    /// Where the values are read from.
+    pub(super) fn values<'a>(&'a self, folder: &'a Folder) -> Values<'a> {
+        Values {
+            disk: &*folder.disk,
+            files: &self.files,
+            snapshot: self.snapshot.map(|(_, looks)| looks),
+        }
+    }
+
+    /// These entries, as they come up.
+    pub(super) fn records(
+        &self,
+        folder: &Folder,
+        entries: &[(&Arc<str>, &Entry)],
+    ) -> Result<Vec<Record>> {
+        let places: Vec<_> = entries.iter().map(|(_, entry)| entry.place).collect();
+        let texts = self.values(folder).read(&places)?;
+        let records = entries.iter().zip(texts);
+        Ok(records
+            .map(|((key, entry), text)| entry.record(key, text))
+            .collect())
+    }
+
+    /// Applies a batch, or tells that it was applied before.
+    pub(super) fn commit(
+        &mut self,
+        folder: &Folder,
+        batch: &Batch,
+        part: &MapBatch,
+    ) -> Result<Committed> {
+        let last = self.writers.get(&batch.id.writer);
+        match batch.id.turn(last.map(|last| last.sequence)) {
+            Turn::Apply => self.apply(folder, batch, part),
+            Turn::Repeat => Ok(last.map(|last| last.answer.clone()).unwrap_or_default()),
+            Turn::Superseded => Err(Error::new(
+                ErrorKind::Superseded,
+                "a later batch of this writer was committed already",
+            )
+            .on_map(&self.map)),
+        }
+    }
+
+    fn apply(&mut self, folder: &Folder, batch: &Batch, part: &MapBatch) -> Result<Committed> {
+        let skipped = self.judge(folder, batch, part)?;
+        let revision = batch.revision_after(self.last);
+        let payload = frame::applied(batch, part, revision, &skipped);
+        let journal = self.writable_journal(folder)?;
+        let start = journal.bytes + FRAME_HEADER as u64;
+        self.append(folder, journal, &payload)?;
+        self.replay(&payload, start)?;
+        Ok(Committed::at(revision).with_skipped(skipped))
+    }
+
+    fn judge(&self, folder: &Folder, batch: &Batch, part: &MapBatch) -> Result<Vec<Skipped>> {
+        let mut skipped = Vec::new();
+        for change in part.changes.iter().filter(|c| c.expect != Expect::Any) {
+            let found = self
+                .index
+                .get_key_value(&change.key)
+                .filter(|_| !part.clear);
+            let stored = found.map(|(_, entry)| (entry.revision, entry.expires.time()));
+            if change.expect.holds(stored, batch.at) {
+                continue;
+            }
+            let found = self.records(folder, found.as_slice())?.pop();
+            if change.otherwise == Otherwise::Fail {
+                return Err(conflict(&self.map, change.key.clone(), found));
+            }
+            skipped.push(Skipped::new(self.map.clone(), change.key.clone(), found));
+        }
+        Ok(skipped)
+    }
+
+    /// Makes what a frame says of the map true of what is known here.
+    pub(super) fn replay(&mut self, payload: &[u8], start: u64) -> Result<()> {
+        match Frame::read(payload, &self.map) {
+            Some(Frame::Applied(applied)) => {
+                applied.apply(&mut self.index, start);
+                self.last = self.last.max(applied.revision);
+                let last = Last {
+                    sequence: applied.id.sequence,
+                    on: applied.on,
+                    answer: applied.answer(),
+                };
+                self.writers.insert(applied.id.writer, last);
+                Ok(())
+            }
+            Some(Frame::Announced(_)) => Ok(()),
+            None => Err(self.senseless(start)),
+        }
+    }
+
+    pub(super) fn senseless(&self, offset: u64) -> Error {
+        let problem = format!("what is at byte {offset} was not written by this program");
+        corrupt(&self.files.journal, &problem, "put back a copy of it").on_map(&self.map)
+    }
+
+    /// A journal that can be written to: the one there is, a new one, or a new
+    /// copy of one that is broken.
+    pub(super) fn writable_journal(&mut self, folder: &Folder) -> Result<Journal> {
+        match self.journal {
+            Some(journal) if journal.is_broken => self.renew_journal(folder, journal),
+            Some(journal) => Ok(journal),
+            None => self.start_journal(folder),
+        }
+    }
+
+    /// A journal with no frames takes its place whole, so that a torn frame is
+    /// the worst that a crash leaves. If the folder cannot be synced, the next
+    /// try puts another one in its place; neither holds anything then.
+    fn start_journal(&mut self, folder: &Folder) -> Result<Journal> {
+        let header = Header {
+            id: rand::random_range(1..=u64::MAX),
+            map: self.map.to_string(),
+            snapshot: self.snapshot.map(|(digest, _)| digest),
+            meta: self.meta,
+            loaded: self.loaded,
+        };
+        let bytes = header.to_bytes();
+        put_journal(folder, &self.files, &bytes)?;
+        let journal = Journal {
+            id: header.id,
+            bytes: bytes.len() as u64,
+            frames: 0,
+            is_broken: false,
+        };
+        self.journal = Some(journal);
+        Ok(journal)
+    }
+
+    /// Puts a new file in the place of a broken one, with all that was
+    /// acknowledged and nothing else: the batch whose outcome is unknown is
+    /// thereby not applied. Should there be a crash before the new file is in
+    /// its place, the batch may be found applied instead; in either case it is
+    /// decided once, and nobody was told otherwise.
+    ///
+    /// The new file is not written to before the folder was synced: after a
+    /// crash the old file might be back in its place, and what was
+    /// acknowledged in the new one gone.
+    fn renew_journal(&mut self, folder: &Folder, broken: Journal) -> Result<Journal> {
+        let path = &self.files.journal;
+        let opened = folder.disk.open(path);
+        let mut file = opened.map_err(|error| fault("open", path, error))?;
+        let size = usize::try_from(broken.bytes).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; size];
+        let read = file.read_at(0, &mut bytes);
+        read.map_err(|error| fault("read", path, error))?;
+        self.check_copy(&bytes, broken)?;
+        put_journal(folder, &self.files, &bytes)?;
+        let journal = Journal {
+            is_broken: false,
+            ..broken
+        };
+        self.journal = Some(journal);
+        Ok(journal)
+    }
+
+    fn check_copy(&self, bytes: &[u8], broken: Journal) -> Result<()> {
+        match Found::in_bytes(bytes) {
+            Found::Journal {
+                header,
+                payloads,
+                end,
+            } if header.id == broken.id
+                && payloads.len() as u64 == broken.frames
+                && end == bytes.len() =>
+            {
+                Ok(())
+            }
+            _ => Err(self.senseless(0)),
+        }
+    }
+
+    /// Writes a frame and makes it safe on the disk.
+    ///
+    /// The file is opened anew each time: if the folder went away, or the
+    /// permission, the file that is still open would not tell.
+    pub(super) fn append(
+        &mut self,
+        folder: &Folder,
+        journal: Journal,
+        payload: &[u8],
+    ) -> Result<()> {
+        let path = &self.files.journal;
+        let bytes = frame(journal.id, journal.frames, payload);
+        let opened = folder.disk.open_to_append(path);
+        let mut file = opened.map_err(|error| fault("open", path, error))?;
+        let size = file.size().map_err(|error| fault("look at", path, error))?;
+        if size != journal.bytes {
+            let problem = "another program wrote to it while the map was open";
+            return Err(corrupt(path, problem, "put it back as it was"));
+        }
+        let whole = journal.bytes + bytes.len() as u64;
+        if let Err(error) = file.append(&bytes) {
+            self.break_journal();
+            let error = fault("write to", &self.files.journal, error);
+            // Nothing is written to this file again. If it lacks a part of the
+            // frame now, the frame never becomes whole, and a torn frame is
+            // not applied. If nothing seems to be missing, or that cannot be
+            // told, it may be whole.
+            let is_torn = file.size().is_ok_and(|size| size < whole);
+            return Err(if is_torn {
+                error
+            } else {
+                error.outcome_unknown()
+            });
+        }
+        if let Err(error) = file.sync() {
+            self.break_journal();
+            return Err(fault("sync", &self.files.journal, error).outcome_unknown());
+        }
+        self.journal = Some(Journal {
+            bytes: whole,
+            frames: journal.frames + 1,
+            ..journal
+        });
+        Ok(())
+    }
+
+    fn break_journal(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            journal.is_broken = true;
+        }
+    }
+
+    /// Whether the journal has become so long that it is worth a fold: then
+    /// what a fold writes is of the order of what was written since the last.
+    pub(super) fn is_outgrown(&self) -> bool {
+        let journal = self.journal.map_or(0, |journal| journal.bytes);
+        journal
+            >= self
+                .fold_at
+                .max(self.snapshot.map_or(0, |(_, looks)| looks.size()))
+    }
+
+    /// The writers less those that have not written for days: what they gave
+    /// up on will not come any more.
+    pub(super) fn recent_writers(&self) -> Writers {
+        let oldest = SystemTime::now().checked_sub(super::REMEMBERED);
+        let oldest = Stamp::from(oldest);
+        let writers = self.writers.iter().filter(|(_, last)| last.on >= oldest);
+        writers
+            .map(|(writer, last)| (*writer, last.clone()))
+            .collect()
+    }
+}
+
+/// Puts a journal of these bytes in its place, and makes it safe there.
+pub(super) fn put_journal(folder: &Folder, files: &Files, bytes: &[u8]) -> Result<()> {
+    let path = &files.journal;
+    let mut file = create(&*folder.disk, path)?;
+    write(&mut *file, path, bytes)?;
+    sync(&mut *file, path)?;
+    replace(file, path)?;
+    folder.sync()
+}
+
+fn conflict(map: &MapName, key: Arc<str>, found: Option<Record>) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "the stored entry is not as expected; nothing was written",
+    )
+    .on_map(map)
+    .on_keys([key])
+    .with_found(found)
+}

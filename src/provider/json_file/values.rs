@@ -1,0 +1,119 @@
+//! Reading the texts of values from where they are.
+
+use bytes::Bytes;
+
+use super::{
+    disk::Disk,
+    fault::{corrupt, fault},
+    files::Files,
+    index::{Place, Source},
+    snapshot::Looks,
+    text::on_one_line,
+};
+use crate::error::Result;
+
+/// Up to this distance it is cheaper to read what is between two values than
+/// to read twice.
+const MAX_GAP: u64 = 1 << 10;
+
+/// What to do about files that someone else wrote to.
+pub(super) const CHANGED_REMEDY: &str =
+    "put it back as it was, and write to it only while no program has the map open";
+
+/// The files that values are read from.
+#[derive(Clone, Copy)]
+pub(super) struct Values<'a> {
+    pub(super) disk: &'a dyn Disk,
+    pub(super) files: &'a Files,
+    /// How the snapshot looks, if there is one.
+    pub(super) snapshot: Option<Looks>,
+}
+
+impl Values<'_> {
+    /// The texts at these places, in this order.
+    pub(super) fn read(self, places: &[Place]) -> Result<Vec<Bytes>> {
+        let mut texts = vec![Bytes::new(); places.len()];
+        for source in [Source::Snapshot, Source::Journal] {
+            let mut here: Vec<usize> = (0..places.len())
+                .filter(|&n| places[n].source() == source)
+                .collect();
+            here.sort_unstable_by_key(|&n| places[n].offset());
+            if !here.is_empty() {
+                self.read_from(source, places, &here, &mut texts)?;
+            }
+        }
+        Ok(texts)
+    }
+
+    /// Reads what is close together in one go. `here` is in the order of the
+    /// offsets.
+    fn read_from(
+        self,
+        source: Source,
+        places: &[Place],
+        here: &[usize],
+        texts: &mut [Bytes],
+    ) -> Result<()> {
+        let path = self.files.of(source);
+        let opened = self.disk.open(path);
+        let mut file = opened.map_err(|error| fault("open", path, error))?;
+        if source == Source::Snapshot {
+            self.check_looks(Looks::of(&mut *file, path)?)?;
+        }
+        let is_close = |a: &usize, b: &usize| places[*b].offset() <= places[*a].end() + MAX_GAP;
+        for run in here.chunk_by(is_close) {
+            let (Some(&first), Some(&last)) = (run.first(), run.last()) else {
+                continue;
+            };
+            let start = places[first].offset();
+            let mut bytes = vec![0; as_size(places[last].end() - start)];
+            let read = file.read_at(start, &mut bytes);
+            read.map_err(|error| fault("read", path, error))?;
+            let bytes = Bytes::from(bytes);
+            for &n in run {
+                let at = as_size(places[n].offset() - start);
+                texts[n] = tidy(bytes.slice(at..at + places[n].bytes as usize));
+            }
+        }
+        Ok(())
+    }
+
+    /// That nobody else has written to the snapshot: the places would then be
+    /// those of other values.
+    pub(super) fn check(self) -> Result<()> {
+        let path = &self.files.snapshot;
+        match self.disk.open(path) {
+            Ok(mut file) => {
+                let looks = Looks::of(&mut *file, path)?;
+                self.check_looks(looks)
+            }
+            Err(error)
+                if error.kind() == std::io::ErrorKind::NotFound && self.snapshot.is_none() =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(fault("open", path, error)),
+        }
+    }
+
+    fn check_looks(self, now: Looks) -> Result<()> {
+        if self.snapshot == Some(now) {
+            return Ok(());
+        }
+        let problem = "another program wrote to it while the map was open";
+        Err(corrupt(&self.files.snapshot, problem, CHANGED_REMEDY))
+    }
+}
+
+/// What was read once fits into memory, so its length fits too.
+fn as_size(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// A value that a person laid out over several lines, on one.
+fn tidy(bytes: Bytes) -> Bytes {
+    match std::str::from_utf8(&bytes).map(on_one_line) {
+        Ok(std::borrow::Cow::Owned(text)) => Bytes::from(text),
+        _ => bytes,
+    }
+}

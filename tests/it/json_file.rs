@@ -1,0 +1,107 @@
+//! `JsonFile`: what lies in the folder, what survives, and what is reported.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use persistify::{
+    Batch, BatchId, Change, Committed, JsonFile, MapBatch, MapName, Payload, Provider, Record,
+    Result, Revision, Wanted, WriterId,
+};
+use tempfile::TempDir;
+
+mod at_rest;
+
+/// A writer of the map `stock`.
+struct Writer {
+    id: WriterId,
+    sequence: u64,
+}
+
+impl Writer {
+    fn new() -> Self {
+        Self {
+            id: WriterId::random(),
+            sequence: 0,
+        }
+    }
+
+    /// The next batch: these changes.
+    fn batch(&mut self, changes: Vec<Change>) -> Batch {
+        self.sequence += 1;
+        let part = MapBatch::new(stock(), changes);
+        let id = BatchId::new(self.id, self.sequence);
+        Batch::new(id, Revision::ZERO, time(1_000), [part])
+    }
+
+    async fn put(&mut self, files: &JsonFile, key: &str, text: &str) -> Result<Committed> {
+        files.commit(&self.batch(vec![put(key, text)])).await
+    }
+
+    async fn delete(&mut self, files: &JsonFile, key: &str) -> Result<Committed> {
+        files.commit(&self.batch(vec![Change::delete(key)])).await
+    }
+}
+
+fn stock() -> MapName {
+    MapName::new("stock").unwrap()
+}
+
+fn put(key: &str, text: &str) -> Change {
+    Change::put(key, Payload::json(text.to_owned()), None)
+}
+
+fn time(millis: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+}
+
+async fn load(files: &JsonFile) -> Result<BTreeMap<String, Record>> {
+    let records = files
+        .load(&stock(), Wanted::All)
+        .await?
+        .into_records()
+        .await?;
+    Ok(records
+        .into_iter()
+        .map(|r| (r.key.to_string(), r))
+        .collect())
+}
+
+fn text(record: &Record) -> &str {
+    std::str::from_utf8(&record.value.as_ref().unwrap().bytes).unwrap()
+}
+
+/// Keys and texts of what is stored.
+async fn texts(files: &JsonFile) -> Result<BTreeMap<String, String>> {
+    let records = load(files).await?;
+    Ok(records
+        .into_iter()
+        .map(|(k, r)| (k, text(&r).to_owned()))
+        .collect())
+}
+
+fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
+    pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+}
+
+async fn open(folder: &TempDir) -> JsonFile {
+    JsonFile::open(folder.path()).await.unwrap()
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != ".persistify.lock")
+        .collect();
+    names.sort();
+    names
+}
+
+/// The snapshot of the map, written by hand.
+fn write_by_hand(folder: &TempDir, text: &str) {
+    fs::write(folder.path().join("stock.json"), text).unwrap();
+}

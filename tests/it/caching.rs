@@ -686,6 +686,14 @@ async fn huge_times_do_not_overflow_in_memory() {
     huge_times_do_not_overflow(Memory::new()).await;
 }
 
+#[cfg(feature = "json")]
+#[tokio::test]
+async fn huge_times_do_not_overflow_in_json_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = persistify::JsonFile::open(folder.path()).await.unwrap();
+    huge_times_do_not_overflow(files).await;
+}
+
 #[cfg(feature = "sqlite")]
 #[tokio::test]
 async fn huge_times_do_not_overflow_in_sqlite() {

@@ -595,6 +595,20 @@ fn run_on_disk<P: Place>(place: impl FnOnce(&Path) -> P, caching: bool, steps: V
         .block_on(run(&place(folder.path()), caching, steps));
 }
 
+#[cfg(feature = "json")]
+struct AsJsonFile(std::path::PathBuf);
+
+#[cfg(feature = "json")]
+impl Place for AsJsonFile {
+    type Store = persistify::JsonFile;
+    const PAUSED: bool = false;
+
+    async fn open(&self) -> persistify::JsonFile {
+        let files = persistify::JsonFile::builder(&self.0).max_journal(1_024);
+        files.open().await.unwrap()
+    }
+}
+
 #[cfg(feature = "sqlite")]
 struct OnSqlite(std::path::PathBuf);
 
@@ -661,6 +675,15 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..Default::default() })]
+
+    #[cfg(feature = "json")]
+    #[test]
+    fn maps_in_json_files_keep_to_the_model(
+        caching in any::<bool>(),
+        steps in prop::collection::vec(step(), 1..40),
+    ) {
+        run_on_disk(|folder| AsJsonFile(folder.to_owned()), caching, steps);
+    }
 
     #[cfg(feature = "sqlite")]
     #[test]

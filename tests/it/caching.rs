@@ -206,6 +206,33 @@ async fn an_entry_with_a_time_of_its_own_lives_that_long_whatever_is_read() {
     assert_eq!(map.get("a"), None);
 }
 
+/// After a restart the map no longer knew that an entry's time was its own, and
+/// the first update made it live for ever.
+#[tokio::test]
+async fn an_update_after_a_restart_begins_the_entrys_own_time_anew() {
+    for idle in [false, true] {
+        let (store, clock) = (Memory::new(), ManualClock::new(start()));
+        let times = || {
+            let map = builder(&store, &clock);
+            if idle {
+                map.time_to_idle(seconds(10))
+            } else {
+                map
+            }
+        };
+        let map = open(times()).await;
+        map.insert_with_ttl("a", 1, seconds(30));
+        map.close().await.unwrap();
+        clock.advance(seconds(20));
+        let map = open(times()).await;
+        map.update("a", |n| *n += 1);
+        clock.advance(seconds(29));
+        assert_eq!(map.get("a"), Some(2));
+        clock.advance(SECOND);
+        assert_eq!(map.get("a"), None);
+    }
+}
+
 #[tokio::test]
 async fn a_restart_neither_revives_nor_prolongs() {
     type Times = fn(CachingMapBuilder<u64>) -> CachingMapBuilder<u64>;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use persistify::{
-    CachingMap, Clock, ErrorKind, Memory, PersistentMap, Provider, Result, RetryPolicy,
+    CachingMap, Clock, ErrorKind, Memory, PersistentMap, Provider, Record, Result, RetryPolicy,
     SystemClock,
     testing::{Fault, Faulty, Hang},
 };
@@ -221,13 +221,19 @@ struct Held {
     value: u64,
     /// When it expires, in milliseconds since 1970.
     until: Option<u64>,
-    /// The time of its own that an update begins anew; a restart forgets it.
+    /// The time of its own that an update begins anew.
     own: Option<u64>,
 }
 
 fn millis(at: SystemTime) -> u64 {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     u64::try_from(since.as_millis()).unwrap()
+}
+
+/// What a restart knows of an entry's own time.
+fn own_time(record: &Record) -> Option<u64> {
+    let (ends, written) = record.expires_at.zip(record.updated_at)?;
+    u64::try_from(ends.duration_since(written).ok()?.as_millis()).ok()
 }
 
 /// Where a history takes place.
@@ -374,7 +380,7 @@ impl<'a, P: Place> History<'a, P> {
             let held = Held {
                 value: serde_json::from_slice(value).unwrap(),
                 until: record.expires_at.map(millis),
-                own: None,
+                own: own_time(record),
             };
             self.live(Some(held))
         };

@@ -73,7 +73,9 @@ impl<V: Send + Sync + 'static> CachingMap<V> {
 
     /// Puts a value at this key that lives exactly so long, whatever the times
     /// of the map; returns the value that was there. Reads do not prolong it; an
-    /// update begins the same time anew. A time of zero makes an entry that has
+    /// update begins the same time anew. (After a restart, and in a map with a
+    /// time to live, that of the map; else what was left of its own when it was
+    /// saved.) A time of zero makes an entry that has
     /// expired already.
     ///
     /// # Panics

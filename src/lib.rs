@@ -118,15 +118,15 @@ pub use map::{
     retry::RetryPolicy,
 };
 pub use name::MapName;
+#[cfg(all(feature = "json", feature = "testing"))]
+pub use provider::json_file::disk::{Disk, DiskFile, FolderLock, NewFile, RealDisk};
+#[cfg(feature = "json")]
+pub use provider::json_file::{JsonFile, JsonFileBuilder};
 #[cfg(feature = "sqlite")]
 pub use provider::sqlite::{
     Sqlite,
     builder::{SqliteBuilder, Synchronous},
 };
-#[cfg(all(feature = "json", feature = "testing"))]
-pub use provider::json_file::disk::{Disk, DiskFile, FolderLock, NewFile, RealDisk};
-#[cfg(feature = "json")]
-pub use provider::json_file::{JsonFile, JsonFileBuilder};
 pub use provider::{Capabilities, Provider, memory::Memory};
 pub use record::{Encoding, Payload, Record, Revision};
 

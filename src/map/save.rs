@@ -54,8 +54,16 @@ where
         key: impl AsRef<str>,
         value: V,
     ) -> Result<Result<(), Occupied<V>>> {
-        self.alter_and_save(key.as_ref(), |spot| spot.put_if_absent(value))
-            .await
+        self.check_pending()?;
+        let (done, ticket) = self.core.alter(key.as_ref(), |spot| {
+            let done = spot.put_if_absent(value);
+            let ticket = done
+                .as_ref()
+                .map_or_else(|_| Ticket::done(), |()| spot.wait());
+            (done, ticket)
+        })?;
+        ticket.wait().await?;
+        Ok(done)
     }
 
     /// [Updates](Self::update), and waits until that or a later change of the

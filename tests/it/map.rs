@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use persistify::{ErrorKind, Memory, PersistentMap, RetryPolicy};
+use persistify::{ErrorKind, Memory, PersistentMap, RetryPolicy, testing::Faulty};
 
 async fn map() -> PersistentMap<u32> {
     PersistentMap::builder(Memory::new(), "map")
@@ -159,4 +159,17 @@ async fn options_out_of_their_bounds_are_named() {
         map.set_batch(0, second).unwrap_err().kind(),
         ErrorKind::Invalid
     );
+}
+
+/// It waited for the entry that was in its way to be saved, and erred when that
+/// could not be, rather than say that the key is taken.
+#[tokio::test(start_paused = true)]
+async fn a_try_that_finds_the_key_taken_waits_for_nothing() {
+    let store = Faulty::new(Memory::new());
+    let map = PersistentMap::builder(store.clone(), "map").open();
+    let map: PersistentMap<u32> = map.await.unwrap();
+    store.down(ErrorKind::Unavailable);
+    map.insert("a", 1);
+    let taken = map.try_insert_and_save("a", 2).await.unwrap();
+    assert_eq!(taken.unwrap_err().value, 2);
 }

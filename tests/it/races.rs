@@ -129,7 +129,10 @@ async fn everything_at_once_and_then_memory_and_store_agree() {
     assert_eq!(memory, stored(store.inner()).await);
     assert_eq!(map.pending(), 0);
     assert_eq!(map.len(), memory.len());
-    assert_eq!((map.iter().count(), map.keys().count()), (map.len(), map.len()));
+    assert_eq!(
+        (map.iter().count(), map.keys().count()),
+        (map.len(), map.len())
+    );
     let mut each = 0;
     map.for_each(|_, _| each += 1);
     assert_eq!(each, map.len());
@@ -193,7 +196,10 @@ async fn every_value_that_anybody_sees_is_whole() {
         .collect();
     let until = Instant::now() + Duration::from_millis(400);
     while Instant::now() < until {
-        stored::<Whole>(store.inner()).await.values().for_each(Whole::check);
+        stored::<Whole>(store.inner())
+            .await
+            .values()
+            .for_each(Whole::check);
         tokio::task::yield_now().await;
     }
     done.store(true, SeqCst);
@@ -386,7 +392,11 @@ async fn an_acknowledged_clear_is_in_the_store() {
     for round in 0..2_000 {
         map.insert_and_save("a", round).await.unwrap();
         map.clear_and_save().await.unwrap();
-        assert_eq!(stored::<u64>(store.inner()).await, HashMap::new(), "{round}");
+        assert_eq!(
+            stored::<u64>(store.inner()).await,
+            HashMap::new(),
+            "{round}"
+        );
     }
     done.store(true, SeqCst);
     flushing.await.unwrap();

@@ -44,7 +44,13 @@ async fn what_is_clean_follows_the_store_and_what_is_pending_wins() {
     map.extend([("mine", 3), ("gone and mine", 3)]);
     map.remove("removed");
     map.reload().await.unwrap();
-    let expected = [("same", 1), ("changed", 2), ("new", 2), ("mine", 3), ("gone and mine", 3)];
+    let expected = [
+        ("same", 1),
+        ("changed", 2),
+        ("new", 2),
+        ("mine", 3),
+        ("gone and mine", 3),
+    ];
     let expected: HashMap<_, _> = expected.map(|(key, n)| (key.to_owned(), n)).into();
     assert_eq!(map.snapshot(), expected);
     assert_eq!(map.len(), 5);
@@ -133,8 +139,12 @@ async fn reloads_among_writers_resurrect_nothing_and_lose_nothing() {
     let store = Faulty::new(Memory::new());
     store.fail_one_in(7);
     let soon = Duration::from_millis(1);
-    let retry = persistify::RetryPolicy::default().base_delay(soon).max_delay(soon);
-    let map = PersistentMap::<u64>::builder(store.clone(), "map").batch(5, soon).retry(retry);
+    let retry = persistify::RetryPolicy::default()
+        .base_delay(soon)
+        .max_delay(soon);
+    let map = PersistentMap::<u64>::builder(store.clone(), "map")
+        .batch(5, soon)
+        .retry(retry);
     let map = map.open().await.unwrap();
     let done = Arc::new(AtomicBool::new(false));
     let (reloader, stop) = (map.clone(), done.clone());
@@ -203,7 +213,7 @@ async fn reloads_among_clears_resurrect_nothing() {
 struct Torn {
     store: Memory,
     bad_page: usize,
-    is_torn: Arc<AtomicBool>,
+    breaks: Arc<AtomicBool>,
 }
 
 #[async_trait]
@@ -214,7 +224,7 @@ impl Provider for Torn {
         let mut records = load.into_records().await?;
         records.sort_by(|a, b| a.key.cmp(&b.key));
         let mut pages: Vec<_> = records.into_iter().map(|record| Ok(vec![record])).collect();
-        if self.is_torn.load(SeqCst) {
+        if self.breaks.load(SeqCst) {
             let error = persistify::Error::new(ErrorKind::Unavailable, "cut off");
             pages.insert(self.bad_page, Err(error));
         }
@@ -230,24 +240,24 @@ impl Provider for Torn {
 /// the others as they were; what is pending is still pending.
 #[tokio::test(start_paused = true)]
 async fn a_reload_that_breaks_off_leaves_the_rest_as_it_was() {
-    let (store, is_torn) = (Memory::new(), Arc::new(AtomicBool::new(false)));
+    let (store, breaks) = (Memory::new(), Arc::new(AtomicBool::new(false)));
     let torn = Torn {
         store: store.clone(),
         bad_page: 1,
-        is_torn: is_torn.clone(),
+        breaks: breaks.clone(),
     };
     let map = open(torn).await;
     map.extend([("a", 1), ("b", 1), ("c", 1)]);
     map.flush().await.unwrap();
     let theirs = vec![put("a", "2"), put("b", "2"), Change::delete("c")];
     write_as_another(&store, theirs).await;
-    is_torn.store(true, SeqCst);
+    breaks.store(true, SeqCst);
     let error = map.reload().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(error.map(), Some("map"));
     let now = ["a", "b", "c"].map(|key| map.get(key));
     assert_eq!(now, [Some(2), Some(1), Some(1)]);
-    is_torn.store(false, SeqCst);
+    breaks.store(false, SeqCst);
     map.reload().await.unwrap();
     let now = ["a", "b", "c"].map(|key| map.get(key));
     assert_eq!(now, [Some(2), Some(2), None]);
@@ -290,8 +300,10 @@ impl<'de> Deserialize<'de> for Superstitious {
 #[tokio::test(start_paused = true)]
 async fn a_value_that_panics_when_it_is_read_does_not_end_the_saving() {
     let store = Memory::new();
-    let map: PersistentMap<Superstitious> =
-        PersistentMap::builder(store.clone(), "map").open().await.unwrap();
+    let map: PersistentMap<Superstitious> = PersistentMap::builder(store.clone(), "map")
+        .open()
+        .await
+        .unwrap();
     map.insert_and_save("a", Superstitious(12)).await.unwrap();
     write_as_another(&store, vec![put("a", "13")]).await;
     let error = map.reload().await.unwrap_err();

@@ -1,0 +1,346 @@
+//! Killed at any moment: what was acknowledged is there, whole, and the map
+//! opens.
+//!
+//! The child is this very test, run again by itself: told by the environment
+//! where to work, it opens the map, changes it from several tasks and closes it,
+//! over and over, until it is killed. It says on its standard output what it is
+//! about to write, and what was acknowledged after that.
+
+use std::{
+    collections::HashMap,
+    env,
+    io::{BufRead, BufReader, Write},
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use persistify::{PersistentMap, Provider};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use serde::{Deserialize, Serialize};
+use tokio::sync::RwLock;
+
+const FOLDER: &str = "PERSISTIFY_CRASH_FOLDER";
+const SEED: &str = "PERSISTIFY_CRASH_SEED";
+const KILLS: u64 = 60;
+const TASKS: u64 = 4;
+const KEYS_EACH: u64 = 6;
+
+/// A store in a folder.
+trait OnDisk {
+    async fn open(folder: &Path) -> Arc<dyn Provider>;
+}
+
+#[cfg(feature = "json")]
+struct AsJsonFile;
+
+#[cfg(feature = "json")]
+impl OnDisk for AsJsonFile {
+    async fn open(folder: &Path) -> Arc<dyn Provider> {
+        // Folded every few commits, so that kills hit folds as well.
+        let files = persistify::JsonFile::builder(folder).max_journal(1_024);
+        Arc::new(files.open().await.unwrap())
+    }
+}
+
+#[cfg(feature = "json")]
+#[test]
+fn what_json_files_acknowledged_survives_kills() {
+    survive::<AsJsonFile>("crash::what_json_files_acknowledged_survives_kills");
+}
+
+#[cfg(feature = "sqlite")]
+struct OnSqlite;
+
+#[cfg(feature = "sqlite")]
+impl OnDisk for OnSqlite {
+    async fn open(folder: &Path) -> Arc<dyn Provider> {
+        let file = folder.join("maps.db");
+        Arc::new(persistify::Sqlite::open(file).await.unwrap())
+    }
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn what_sqlite_acknowledged_survives_kills() {
+    survive::<OnSqlite>("crash::what_sqlite_acknowledged_survives_kills");
+}
+
+fn survive<D: OnDisk>(test: &str) {
+    match env::var_os(FOLDER) {
+        Some(folder) => work::<D>(&PathBuf::from(folder)),
+        None => kill_again_and_again::<D>(test),
+    }
+}
+
+/// A value whose parts belong together.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Whole {
+    number: u64,
+    text: String,
+}
+
+impl Whole {
+    fn new(number: u64) -> Self {
+        // From a few bytes to some pages.
+        let text = number
+            .to_string()
+            .repeat(usize::try_from(number % 97 * 5).unwrap());
+        Self { number, text }
+    }
+
+    fn checked(self) -> u64 {
+        assert_eq!(self.text, Self::new(self.number).text, "a torn value");
+        self.number
+    }
+}
+
+// The child.
+
+fn say(line: &str) {
+    // In one write, with the line's end first: whatever the test harness wrote
+    // before ends there.
+    let mut out = std::io::stdout().lock();
+    out.write_all(format!("\n{line}\n").as_bytes()).unwrap();
+    out.flush().unwrap();
+}
+
+fn work<D: OnDisk>(folder: &Path) {
+    let seed: u64 = env::var(SEED).unwrap().parse().unwrap();
+    let mut dice = SmallRng::seed_from_u64(seed);
+    let runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        for life in 0.. {
+            let millis = dice.random_range(2..40);
+            live::<D>(folder, seed * 1_000 + life, Duration::from_millis(millis)).await;
+        }
+    });
+}
+
+/// Opens, says what is there, works for so long, and closes.
+async fn live<D: OnDisk>(folder: &Path, seed: u64, time: Duration) {
+    say("opening");
+    let store = D::open(folder).await;
+    let builder = PersistentMap::builder(store.clone(), "map");
+    let map: PersistentMap<Whole> = builder
+        .batch(20, Duration::from_millis(3))
+        .open()
+        .await
+        .unwrap();
+    for (key, whole) in map.iter() {
+        say(&format!("found {key} {}", whole.checked()));
+    }
+    say("opened");
+    let gate = Arc::new(RwLock::new(()));
+    let until = Instant::now() + time;
+    let tasks = (0..TASKS).map(|task| {
+        let dice = SmallRng::seed_from_u64(seed * 10 + task);
+        tokio::spawn(write(map.clone(), gate.clone(), task, dice, until))
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    say("closing");
+    map.close().await.unwrap();
+    store.close().await.unwrap();
+    say("closed");
+}
+
+/// Each key has one task that writes it, and all of them come to a stop for a
+/// clear: so what is said is in the order of the writes.
+async fn write(
+    map: PersistentMap<Whole>,
+    gate: Arc<RwLock<()>>,
+    task: u64,
+    mut dice: SmallRng,
+    until: Instant,
+) {
+    while Instant::now() < until {
+        let action = dice.random_range(0..40);
+        if action == 0 && task == 0 {
+            let _alone = gate.write().await;
+            say("clear");
+            map.clear_and_save().await.unwrap();
+            say("cleared");
+            continue;
+        }
+        let _turn = gate.read().await;
+        let key = format!("{task}-{}", dice.random_range(0..KEYS_EACH));
+        let number = dice.random_range(1..1_000_000_000);
+        match action {
+            0..5 => {
+                say(&format!("remove {key}"));
+                map.remove(&key);
+            }
+            5..10 => {
+                say(&format!("remove {key}"));
+                map.remove_and_save(&key).await.unwrap();
+                say(&format!("saved {key}"));
+            }
+            10..20 => {
+                say(&format!("write {key} {number}"));
+                map.insert(&key, Whole::new(number));
+            }
+            20..24 => {
+                say(&format!("flush {task}-"));
+                map.flush().await.unwrap();
+                say(&format!("flushed {task}-"));
+            }
+            _ => {
+                say(&format!("write {key} {number}"));
+                map.insert_and_save(&key, Whole::new(number)).await.unwrap();
+                say(&format!("saved {key}"));
+            }
+        }
+    }
+}
+
+// The parent.
+
+/// By key: the last acknowledged state, and all that were written since.
+#[derive(Default)]
+struct Shadow {
+    written: HashMap<String, Vec<Option<u64>>>,
+    found: HashMap<String, u64>,
+    /// Where the last child was when it was killed.
+    phase: String,
+    acknowledged: u64,
+}
+
+impl Shadow {
+    fn new() -> Self {
+        let keys = (0..TASKS).flat_map(|t| (0..KEYS_EACH).map(move |k| format!("{t}-{k}")));
+        Self {
+            written: keys.map(|key| (key, vec![None])).collect(),
+            ..Self::default()
+        }
+    }
+
+    fn hear(&mut self, line: &str) {
+        let words: Vec<_> = line.split(' ').collect();
+        match words[..] {
+            ["opening"] => self.found.clear(),
+            ["found", key, number] => {
+                self.found.insert(key.to_owned(), number.parse().unwrap());
+            }
+            ["opened"] => self.check_found(),
+            ["write", key, number] => self.push(key, number.parse().ok()),
+            ["remove", key] => self.push(key, None),
+            ["saved", key] => self.acknowledge(|k| k == key),
+            ["flushed", prefix] => self.acknowledge(|k| k.starts_with(prefix)),
+            ["clear"] => self
+                .written
+                .values_mut()
+                .for_each(|states| states.push(None)),
+            ["cleared" | "closed"] => self.acknowledge(|_| true),
+            _ => {}
+        }
+        if let ["opening" | "opened" | "closing" | "closed"] = words[..] {
+            line.clone_into(&mut self.phase);
+        }
+    }
+
+    fn push(&mut self, key: &str, state: Option<u64>) {
+        self.written.get_mut(key).unwrap().push(state);
+    }
+
+    /// The writer of these keys was waiting, so the last state is the saved one.
+    fn acknowledge(&mut self, which: impl Fn(&str) -> bool) {
+        self.acknowledged += 1;
+        for (key, states) in &mut self.written {
+            if which(key) {
+                states.drain(..states.len() - 1);
+            }
+        }
+    }
+
+    fn check_found(&mut self) {
+        for (key, states) in &mut self.written {
+            let found = self.found.remove(key);
+            assert!(
+                states.contains(&found),
+                "{key} came back as {found:?}; acknowledged and written since: {states:?}"
+            );
+            *states = vec![found];
+        }
+        assert!(self.found.is_empty(), "from nowhere: {:?}", self.found);
+    }
+}
+
+fn kill_again_and_again<D: OnDisk>(test: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut shadow = Shadow::new();
+    let mut phases = HashMap::<String, u64>::new();
+    let mut dice = SmallRng::seed_from_u64(7);
+    for seed in 0..KILLS {
+        let mercy = Duration::from_millis(dice.random_range(0..110));
+        let mut child = spawn(test, folder.path(), seed);
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        let mut alive = Some(&mut child);
+        std::thread::scope(|scope| {
+            for line in whole_lines(lines) {
+                shadow.hear(&line);
+                if let Some(child) = alive.take_if(|_| line == "opening") {
+                    scope.spawn(move || {
+                        std::thread::sleep(mercy);
+                        child.kill().unwrap();
+                    });
+                }
+            }
+        });
+        let ended = child.wait_with_output().unwrap();
+        let errors = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(
+            ended.status.signal(),
+            Some(9),
+            "it fell by itself: {errors}"
+        );
+        *phases.entry(shadow.phase.clone()).or_default() += 1;
+    }
+    println!(
+        "killed while {phases:?}; {} acknowledged",
+        shadow.acknowledged
+    );
+    assert!(shadow.acknowledged > KILLS, "{}", shadow.acknowledged);
+    assert!(phases.len() > 1, "{phases:?}");
+    open_at_last::<D>(folder.path(), &mut shadow);
+}
+
+fn spawn(test: &str, folder: &Path, seed: u64) -> Child {
+    Command::new(env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(FOLDER, folder)
+        .env(SEED, seed.to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Without the last one if it broke off: what it would have said had not begun.
+fn whole_lines(mut from: impl BufRead) -> impl Iterator<Item = String> {
+    std::iter::from_fn(move || {
+        let mut line = String::new();
+        from.read_line(&mut line).unwrap();
+        line.ends_with('\n').then(|| line.trim_end().to_owned())
+    })
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn open_at_last<D: OnDisk>(folder: &Path, shadow: &mut Shadow) {
+    let store = D::open(folder).await;
+    let map = PersistentMap::<Whole>::builder(store.clone(), "map")
+        .open()
+        .await
+        .unwrap();
+    let found = map
+        .iter()
+        .map(|(key, whole)| (key.to_string(), whole.checked()));
+    shadow.found = found.collect();
+    shadow.check_found();
+    map.close().await.unwrap();
+    store.close().await.unwrap();
+}

@@ -69,7 +69,7 @@ async fn take(files: &JsonFile, step: &Step) -> Result<()> {
 /// What is stored before each step, and after the last, if all goes well; and
 /// how many operations that takes.
 async fn healthy(steps: &[Step]) -> (Vec<State>, usize) {
-    let folder = TempDir::new().unwrap();
+    let folder = quick_folder();
     let disk = ShakyDisk::with(Plan::Healthy);
     let files = open_on(&disk, folder.path()).await.unwrap();
     let mut states = vec![State::new()];
@@ -91,7 +91,7 @@ async fn healthy(steps: &[Step]) -> (Vec<State>, usize) {
 }
 
 fn copied(folder: &Path) -> TempDir {
-    let copy = TempDir::new().unwrap();
+    let copy = quick_folder();
     for name in names(folder) {
         fs::copy(folder.join(&name), copy.path().join(&name)).unwrap();
     }
@@ -118,7 +118,7 @@ async fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
     assert!(count > 60, "{count}");
     for at in 0..count {
         for loss in [Loss::Nothing, Loss::Last, Loss::Everything] {
-            let folder = TempDir::new().unwrap();
+            let folder = quick_folder();
             let disk = ShakyDisk::with(Plan::Stop { at });
             let done = run(&disk, folder.path(), &steps).await;
             disk.lose(loss);
@@ -173,18 +173,17 @@ async fn a_fault_at_any_operation_is_reported_and_overcome() {
     let (states, count) = healthy(&steps).await;
     let mut reported = 0;
     for at in 0..count + 4 {
-        for with in [Io::StorageFull, Io::PermissionDenied, Io::Other] {
-            for plan in [Plan::Fail { at, with }, Plan::FailLate { at, with }] {
-                reported += overcome(plan, &steps, &states).await;
-            }
+        let with = [Io::StorageFull, Io::PermissionDenied, Io::Other][at % 3];
+        for plan in [Plan::Fail { at, with }, Plan::FailLate { at, with }] {
+            reported += overcome(plan, &steps, &states).await;
         }
     }
-    assert!(reported > count * 5, "{reported} of {count}");
+    assert!(reported > count * 3 / 2, "{reported} of {count}");
 }
 
 /// Takes all steps, each until it goes well; returns how often one did not.
 async fn overcome(plan: Plan, steps: &[Step], states: &[State]) -> usize {
-    let folder = TempDir::new().unwrap();
+    let folder = quick_folder();
     let disk = ShakyDisk::with(plan);
     let mut faults = 0;
     let files = match open_on(&disk, folder.path()).await {
@@ -235,7 +234,7 @@ async fn check_honest(error: &Error, folder: &Path, states: &[State], plan: Plan
 
 #[tokio::test]
 async fn while_the_disk_is_full_all_can_be_read_and_afterwards_all_can_be_written() {
-    let folder = TempDir::new().unwrap();
+    let folder = quick_folder();
     let disk = ShakyDisk::with(Plan::Healthy);
     let files = open_on(&disk, folder.path()).await.unwrap();
     let mut writer = Writer::new();
@@ -271,7 +270,7 @@ async fn while_the_disk_is_full_all_can_be_read_and_afterwards_all_can_be_writte
 /// a file that is written to again after that loses what was acknowledged.
 #[tokio::test]
 async fn a_file_is_not_written_to_again_after_a_failed_sync() {
-    let folder = TempDir::new().unwrap();
+    let folder = quick_folder();
     let disk = ShakyDisk::with(Plan::Healthy);
     let files = open_on(&disk, folder.path()).await.unwrap();
     let mut writer = Writer::new();
@@ -306,7 +305,7 @@ async fn a_file_is_not_written_to_again_after_a_failed_sync() {
 /// whoever comes next can read, and that a loss of power then takes away.
 #[tokio::test]
 async fn what_a_load_finds_after_a_kill_is_safe_before_it_is_told() {
-    let folder = TempDir::new().unwrap();
+    let folder = quick_folder();
     let disk = ShakyDisk::with(Plan::Healthy);
     let files = open_on(&disk, folder.path()).await.unwrap();
     let mut writer = Writer::new();

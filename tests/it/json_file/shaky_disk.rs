@@ -32,6 +32,11 @@ pub(crate) enum Plan {
         at: usize,
         with: Io,
     },
+    /// The next one of this name fails, before its effect.
+    FailAt {
+        what: &'static str,
+        with: Io,
+    },
     /// Every one fails until the plan is changed.
     Broken {
         with: Io,
@@ -114,16 +119,15 @@ impl ShakyDisk {
                 }
             }
         }
-        while loss != Loss::Nothing {
-            let Some((path, before)) = state.undo.pop() else {
-                break;
-            };
+        let count = match loss {
+            Loss::Nothing => 0,
+            Loss::Last => 1,
+            Loss::Everything => usize::MAX,
+        };
+        for (path, before) in state.undo.iter().rev().take(count) {
             match before {
-                Some(bytes) => fs::write(&path, bytes).unwrap(),
-                None => fs::remove_file(&path).unwrap(),
-            }
-            if loss == Loss::Last {
-                break;
+                Some(bytes) => fs::write(path, bytes).unwrap(),
+                None => fs::remove_file(path).unwrap(),
             }
         }
         state.undo.clear();
@@ -133,9 +137,16 @@ impl ShakyDisk {
     fn course(&self, what: &str, path: &Path) -> Course {
         let mut state = self.state.lock();
         let name = path.file_name().unwrap_or_default().display();
-        state.log.push(format!("{what} {name}"));
+        let operation = format!("{what} {name}");
         let n = state.count;
         state.count += 1;
+        if let Some(Plan::FailAt { what, with }) = state.plan
+            && what == operation
+        {
+            state.plan = None;
+            return Course::Fails(with.into());
+        }
+        state.log.push(operation);
         let gone = || io::Error::new(Io::BrokenPipe, "the power is off");
         match state.plan {
             Some(Plan::Stop { at }) if n == at => Course::FailsLate(gone()),
@@ -196,7 +207,7 @@ impl Disk for ShakyDisk {
 
     fn open(&self, file: &Path) -> io::Result<Box<dyn DiskFile>> {
         self.check_on()?;
-        self.opened(RealDisk::new().open(file)?, file)
+        Ok(self.opened(RealDisk::new().open(file)?, file))
     }
 
     fn open_to_append(&self, file: &Path) -> io::Result<Box<dyn DiskFile>> {
@@ -204,7 +215,7 @@ impl Disk for ShakyDisk {
         if let Some(Plan::Broken { with }) = self.state.lock().plan {
             return Err(with.into());
         }
-        self.opened(RealDisk::new().open_to_append(file)?, file)
+        Ok(self.opened(RealDisk::new().open_to_append(file)?, file))
     }
 
     fn create(&self, target: &Path) -> io::Result<Box<dyn NewFile>> {
@@ -240,12 +251,12 @@ impl Disk for ShakyDisk {
 }
 
 impl ShakyDisk {
-    fn opened(&self, file: Box<dyn DiskFile>, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(ShakyFile {
+    fn opened(&self, file: Box<dyn DiskFile>, path: &Path) -> Box<dyn DiskFile> {
+        Box::new(ShakyFile {
             disk: self.clone(),
             file,
             path: path.to_owned(),
-        }))
+        })
     }
 }
 
@@ -336,7 +347,11 @@ impl NewFile for ShakyNewFile {
     }
 
     fn replace(self: Box<Self>) -> io::Result<()> {
-        assert!(self.is_safe, "{:?} takes its place unsynced", self.target);
+        assert!(
+            self.is_safe,
+            "{} takes its place unsynced",
+            self.target.display()
+        );
         ShakyDisk::done(self.disk.course("replace", &self.target), || {
             self.disk.keep(&self.target);
             self.file.replace()
@@ -344,7 +359,11 @@ impl NewFile for ShakyNewFile {
     }
 
     fn settle(self: Box<Self>) -> io::Result<()> {
-        assert!(self.is_safe, "{:?} takes its place unsynced", self.target);
+        assert!(
+            self.is_safe,
+            "{} takes its place unsynced",
+            self.target.display()
+        );
         ShakyDisk::done(self.disk.course("settle", &self.target), || {
             if self.target.exists() {
                 return Err(Io::AlreadyExists.into());

@@ -6,7 +6,7 @@
 
 use std::{error::Error, fs};
 
-use persistify::{JsonFile, PersistentMap, Provider};
+use persistify::{JsonFile, PersistentMap};
 use serde_json::{Value, json};
 
 /// Values of any shape; a program that knows its settings uses a type of its

@@ -117,7 +117,7 @@ async fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
     let (states, count) = healthy(&steps).await;
     assert!(count > 60, "{count}");
     for at in 0..count {
-        for loss in [Loss::Nothing, Loss::Last, Loss::Everything] {
+        for loss in [Loss::Nothing, Loss::First, Loss::Last, Loss::Everything] {
             let folder = quick_folder();
             let disk = ShakyDisk::with(Plan::Stop { at });
             let done = run(&disk, folder.path(), &steps).await;
@@ -165,6 +165,34 @@ async fn check_after_crash(
         .filter(|n| n.starts_with('.'))
         .collect();
     assert!(left.is_empty(), "{case:?}: {left:?}");
+}
+
+/// The first process is killed, so that what it did not sync is still to be
+/// seen; the next one builds on it, and then the power goes.
+#[tokio::test]
+async fn a_loss_of_power_after_a_kill_loses_nothing_that_was_acknowledged() {
+    let steps = script();
+    let (states, count) = healthy(&steps).await;
+    for at in 0..count {
+        for more in 0..6 {
+            let loss = if more % 2 == 0 {
+                Loss::First
+            } else {
+                Loss::Everything
+            };
+            let folder = quick_folder();
+            let disk = ShakyDisk::with(Plan::Stop { at });
+            let done = run(&disk, folder.path(), &steps).await;
+            // The first four are those of opening a folder.
+            let at = disk.count() + 4 + more;
+            disk.set(Plan::Stop { at });
+            if let Ok(files) = open_on(&disk, folder.path()).await {
+                let _ = load(&files).await;
+            }
+            disk.lose(loss);
+            check_after_crash(folder.path(), &steps, &states, done, (at, loss)).await;
+        }
+    }
 }
 
 #[tokio::test]
@@ -299,6 +327,21 @@ async fn a_file_is_not_written_to_again_after_a_failed_sync() {
         files.commit(&batch).await.unwrap_err().kind(),
         ErrorKind::Superseded
     );
+}
+
+#[tokio::test]
+async fn a_batch_that_is_not_whole_in_the_file_is_not_applied_and_the_error_says_so() {
+    let folder = quick_folder();
+    let disk = ShakyDisk::with(Plan::Healthy);
+    let files = open_on(&disk, folder.path()).await.unwrap();
+    let mut writer = Writer::new();
+    writer.put(&files, "apple", "1").await.unwrap();
+    let at = disk.count();
+    let with = Io::StorageFull;
+    disk.set(Plan::FailLate { at, with });
+    let error = writer.put(&files, "apple", "2").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unusable);
+    assert!(!error.may_have_applied(), "{error:?}");
 }
 
 /// A process that is killed between a write and its sync leaves a batch that

@@ -161,6 +161,20 @@ async fn an_edit_while_the_map_is_open_is_reported_and_not_overwritten() {
     );
 }
 
+/// A file that appears beside a map whose entries are all in its journal.
+#[tokio::test]
+async fn a_file_that_is_made_while_the_map_is_open_is_not_overwritten() {
+    let folder = TempDir::new().unwrap();
+    let files = open(&folder).await;
+    Writer::new().put(&files, "apple", "1").await.unwrap();
+    write_by_hand(&folder, "{}");
+    let error = files.release(&stock()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+    assert_eq!(names(folder.path()), ["stock.journal", "stock.json"]);
+    let text = fs::read_to_string(folder.path().join("stock.json")).unwrap();
+    assert_eq!(text, "{}");
+}
+
 /// A crash after the last step but one of a fold leaves a journal that says
 /// nothing new; an edit made then is one like any other.
 #[tokio::test]

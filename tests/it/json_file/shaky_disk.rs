@@ -43,11 +43,14 @@ pub(crate) enum Plan {
     },
 }
 
-/// What a loss of power does to what was not synced.
+/// What a loss of power does to what was not synced. A file system may make
+/// renames and removals safe in any order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Loss {
     Nothing,
-    /// The last rename or removal in the folder.
+    /// The first rename or removal in the folder, but not those after it.
+    First,
+    /// The last one.
     Last,
     Everything,
 }
@@ -119,18 +122,24 @@ impl ShakyDisk {
                 }
             }
         }
-        let count = match loss {
-            Loss::Nothing => 0,
-            Loss::Last => 1,
-            Loss::Everything => usize::MAX,
+        let undo = std::mem::take(&mut state.undo);
+        let lost = match loss {
+            Loss::Nothing => &[],
+            Loss::First => undo.get(..1).unwrap_or_default(),
+            Loss::Last => &undo[undo.len().saturating_sub(1)..],
+            Loss::Everything => &undo[..],
         };
-        for (path, before) in state.undo.iter().rev().take(count) {
+        let is_last = |path: &Path| undo.iter().filter(|(other, _)| other == path).count() == 1;
+        for (path, before) in lost.iter().rev() {
+            // What came to the same place later is there without it.
+            if loss == Loss::First && !is_last(path) {
+                continue;
+            }
             match before {
                 Some(bytes) => fs::write(path, bytes).unwrap(),
                 None => fs::remove_file(path).unwrap(),
             }
         }
-        state.undo.clear();
         state.safe.clear();
     }
 

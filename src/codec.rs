@@ -20,8 +20,10 @@ use crate::{
 pub(crate) fn encode<V: Serialize>(value: &V) -> Result<Payload> {
     // A panic in a user's `Serialize` must cost one entry, not the task that
     // writes all of them. Nothing of ours is half changed by then.
-    catch_unwind(AssertUnwindSafe(|| encode_checked(value)))
-        .unwrap_or_else(|panic| Err(panicked(panic.as_ref())))
+    catch_unwind(AssertUnwindSafe(|| encode_checked(value))).unwrap_or_else(|panic| {
+        let panicked = panicked(panic.as_ref());
+        Err(refused("the value cannot be written as JSON").with_source(panicked))
+    })
 }
 
 fn encode_checked<V: Serialize>(value: &V) -> Result<Payload> {
@@ -47,23 +49,28 @@ fn encode_checked<V: Serialize>(value: &V) -> Result<Payload> {
 /// `Corrupt` if the payload is not the JSON text of such a value.
 pub(crate) fn decode<V: DeserializeOwned>(payload: &Payload) -> Result<V> {
     match payload.encoding {
-        Encoding::Json => serde_json::from_slice(&payload.bytes).map_err(|e| {
-            let wanted = std::any::type_name::<V>();
-            let message = format!("the stored value cannot be read as `{wanted}`");
-            Error::new(ErrorKind::Corrupt, message).with_source(e)
-        }),
+        // A panic in a user's `Deserialize` must not end the task that reloads.
+        Encoding::Json => catch_unwind(|| serde_json::from_slice(&payload.bytes))
+            .map_err(|panic| unreadable::<V>().with_source(panicked(panic.as_ref())))?
+            .map_err(|e| unreadable::<V>().with_source(e)),
     }
+}
+
+fn unreadable<V>() -> Error {
+    let wanted = std::any::type_name::<V>();
+    let message = format!("the stored value cannot be read as `{wanted}`");
+    Error::new(ErrorKind::Corrupt, message)
 }
 
 fn refused(message: &str) -> Error {
     Error::new(ErrorKind::Refused, message)
 }
 
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
     let words = panic
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message");
-    refused(&format!("writing the value as JSON panicked: {words}"))
+    format!("it panicked: {words}")
 }

@@ -76,7 +76,7 @@ where
         done.and_then(|()| self.core.nothing_refused())
             .map_err(|error| self.core.not_closed(&error))?;
         self.core
-            .call(self.core.provider.release(&self.core.name))
+            .call(|| self.core.provider.release(&self.core.name))
             .await?;
         if self.core.turn(phase::CLOSING, phase::CLOSED) {
             return Ok(());

@@ -139,7 +139,7 @@ where
 
     /// With nothing to write, whether the store is well has to be asked.
     async fn ping(&mut self) -> Result<()> {
-        match self.core.call(self.core.provider.ping()).await {
+        match self.core.call(|| self.core.provider.ping()).await {
             Ok(()) => self.is_well(),
             Err(error) => {
                 self.report(Operation::Probe, KeySample::default(), &error, true);
@@ -164,7 +164,7 @@ where
             .await
             .map_err(|error| (Operation::SetAside, error))?;
         let provider = self.core.provider.clone();
-        let committed = self.core.call(provider.commit(&assembled.batch)).await;
+        let committed = self.core.call(|| provider.commit(&assembled.batch)).await;
         let operation = if self.down {
             Operation::Probe
         } else {
@@ -184,7 +184,7 @@ where
         // A writer of its own each time: a number of ours must stay free for
         // the batch that waits, which may be older than this one.
         batch.id = BatchId::new(WriterId::random(), 1);
-        self.core.call(self.core.provider.commit(&batch)).await?;
+        self.core.call(|| self.core.provider.commit(&batch)).await?;
         self.core.was_set_aside(&records);
         Ok(())
     }

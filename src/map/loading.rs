@@ -29,10 +29,10 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// What the provider errs with; `Corrupt` if a record does not decode.
     pub(super) async fn load(&self, progress: Option<&Progress>) -> Result<Revision> {
         let mut load = self
-            .call(self.provider.load(&self.name, Wanted::All))
+            .call(|| self.provider.load(&self.name, Wanted::All))
             .await?;
         let mut loaded = 0;
-        while let Some(page) = self.call(load.pages.try_next()).await? {
+        while let Some(page) = self.call(|| load.pages.try_next()).await? {
             loaded += page.len() as u64;
             for record in page {
                 self.take_in(record, 0)?;
@@ -61,9 +61,9 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let epoch = self.epoch.load(SeqCst);
         let mut seen = HashSet::new();
         let mut load = self
-            .call(self.provider.load(&self.name, Wanted::All))
+            .call(|| self.provider.load(&self.name, Wanted::All))
             .await?;
-        while let Some(page) = self.call(load.pages.try_next()).await? {
+        while let Some(page) = self.call(|| load.pages.try_next()).await? {
             for record in page {
                 seen.insert(record.key.clone());
                 self.take_in(record, epoch)?;

@@ -58,7 +58,9 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// entries that came before the error are as in the store, the others as
     /// they were; nothing pending is lost.
     pub(super) async fn reload(&self) -> Result<Revision> {
-        let epoch = self.epoch.load(SeqCst);
+        // Not the map's own epoch: what the store holds is older than a clear of
+        // which it has not heard, and then none of it is wanted.
+        let epoch = self.cleared.load(SeqCst);
         let mut seen = HashSet::new();
         let mut load = self
             .call(|| self.provider.load(&self.name, Wanted::All))

@@ -9,7 +9,7 @@ use super::{
     entry::{Entry, Known, Slot, Trail},
     lifetime::Lifetime,
     occupied::Occupied,
-    requests::{Awaited, Save, Ticket},
+    requests::{Awaited, Requests, Save, Ticket},
     shards::Shard,
 };
 
@@ -171,14 +171,15 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
     /// Asked for in the critical section of the write itself, so that the
     /// flusher cannot have taken the write before it sees the one who waits.
     pub(super) fn wait(&self) -> Ticket {
-        let pending = self.shard.find(self.hash, self.key);
-        match pending.filter(|entry| !entry.slot.is_clean()) {
-            None => Ticket::done(),
-            Some(entry) => self.core.ask(|requests, answer| {
-                let what = Awaited::Key(entry.key.clone());
-                requests.saves.push(Save { what, answer });
-            }),
-        }
+        let what = match self.shard.find(self.hash, self.key) {
+            Some(entry) if entry.slot.is_clean() => return Ticket::done(),
+            Some(entry) => Awaited::Key(entry.key.clone()),
+            // Nothing is here; but the store may have it until it is cleared.
+            None if self.core.must_clear() => Awaited::Clear,
+            None => return Ticket::done(),
+        };
+        let ask = |requests: &mut Requests, answer| requests.saves.push(Save { what, answer });
+        self.core.ask(ask)
     }
 
     fn unexpired(&mut self, old: Option<(V, L::Lease)>) -> Option<V> {

@@ -1,6 +1,9 @@
 //! The one background task of a map: it writes what changed, in batches.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -30,6 +33,8 @@ pub(super) struct Flusher<V, L: Lifetime<V>> {
     pub(super) down: bool,
 }
 
+    /// The last clear before this round began.
+    pub(super) round_epoch: u64,
 impl<V, L> Flusher<V, L>
 where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
@@ -47,6 +52,7 @@ where
             down: false,
             core,
         }
+            round_epoch: 0,
     }
 
     /// Works until the map is closed or its last handle is dropped.
@@ -97,7 +103,8 @@ where
     fn deadline(&self) -> Option<std::time::SystemTime> {
         let waits = self.core.pending.len() > 0 || self.core.must_clear();
         let interval = self.core.triggers.load().interval;
-        waits.then(|| self.core.age.queued_since() + interval)
+        // A deadline beyond the end of time never comes.
+        waits.then(|| self.core.age.queued_since().checked_add(interval))?
     }
 
     /// Commits all that is pending now, in as many batches as it takes.
@@ -114,6 +121,7 @@ where
         }
         if self.down && self.unresolved.is_none() && self.core.pending() == 0 {
             self.ping().await?;
+        self.round_epoch = self.core.epoch.load(SeqCst);
         }
         let mut first = true;
         loop {
@@ -138,6 +146,10 @@ where
     }
 
     /// With nothing to write, whether the store is well has to be asked.
+        if self.attempt > 0 {
+            // What failed was taken back before it was tried again.
+            self.start_attempts();
+        }
     async fn ping(&mut self) -> Result<()> {
         match self.core.call(|| self.core.provider.ping()).await {
             Ok(()) => self.is_well(),

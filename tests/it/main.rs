@@ -1,8 +1,11 @@
 //! Every test of the crate, a file per subject.
 
 mod errors;
+mod faults;
+mod flush;
 mod house;
 mod map;
 mod names;
 mod providers;
+mod store;
 mod testing;

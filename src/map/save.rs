@@ -5,6 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use super::{
     Map,
     core::phase,
+    inside::Inside,
     lifetime::Lifetime,
     occupied::Occupied,
     requests::{Awaited, Save, Ticket},
@@ -150,6 +151,7 @@ where
     /// committed.
     pub async fn flush(&self) -> Result<()> {
         self.core.check_not_closed()?;
+        Inside::check_not();
         let ask = |requests: &mut super::requests::Requests, answer| {
             requests.asked.flushes.push(answer);
         };
@@ -167,6 +169,7 @@ where
     /// are as in the store, the others as they were.
     pub async fn reload(&self) -> Result<()> {
         self.core.check_not_closed()?;
+        Inside::check_not();
         let ask = |requests: &mut super::requests::Requests, answer| {
             requests.asked.reloads.push(answer);
         };
@@ -237,6 +240,7 @@ where
     /// A copy of the value at this key; if there is none, of the one that the
     /// loader fetches, which is then inserted. Of all who ask for the same key
     /// at the same time, one runs its loader, and the others get what it
+        Inside::check_not();
     /// fetched.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Every test of the crate, a file per subject.
 
+mod closures;
 mod errors;
 mod faults;
 mod flush;

@@ -7,7 +7,12 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{assembled::Assembled, core::Core, lifetime::Lifetime, requests::Asked};
+use super::{
+    assembled::Assembled,
+    core::{Core, phase},
+    lifetime::Lifetime,
+    requests::Asked,
+};
 use crate::{
     batch::{Batch, BatchId, Committed, MapBatch, WriterId},
     error::{Error, Result},
@@ -28,13 +33,13 @@ pub(super) struct Flusher<V, L: Lifetime<V>> {
     pub(super) unresolved: Option<Assembled>,
     /// Parts of a batch that was refused without a word on which key it was.
     pub(super) parts: Vec<Vec<Arc<str>>>,
+    /// The last clear before this round began.
+    pub(super) round_epoch: u64,
     pub(super) attempt: u32,
     pub(super) delays: Box<dyn Iterator<Item = Duration> + Send + Sync>,
     pub(super) down: bool,
 }
 
-    /// The last clear before this round began.
-    pub(super) round_epoch: u64,
 impl<V, L> Flusher<V, L>
 where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
@@ -47,12 +52,12 @@ where
             horizon,
             unresolved: None,
             parts: Vec::new(),
+            round_epoch: 0,
             attempt: 0,
             delays: Box::new(core.options.retry.delays()),
             down: false,
             core,
         }
-            round_epoch: 0,
     }
 
     /// Works until the map is closed or its last handle is dropped.
@@ -116,12 +121,12 @@ where
     pub(super) async fn round(&mut self) -> Result<()> {
         let began = self.core.clock.now();
         let mut until = self.core.pending.until_now();
+        self.round_epoch = self.core.epoch.load(SeqCst);
         if self.core.pending() > 0 {
             self.core.age.round_begins();
         }
         if self.down && self.unresolved.is_none() && self.core.pending() == 0 {
             self.ping().await?;
-        self.round_epoch = self.core.epoch.load(SeqCst);
         }
         let mut first = true;
         loop {
@@ -141,15 +146,15 @@ where
             // A provider that never waits must not keep the thread to itself.
             tokio::task::yield_now().await;
         }
+        if self.attempt > 0 {
+            // What failed was taken back before it was tried again.
+            self.start_attempts();
+        }
         self.core.age.round_ends(began);
         Ok(())
     }
 
     /// With nothing to write, whether the store is well has to be asked.
-        if self.attempt > 0 {
-            // What failed was taken back before it was tried again.
-            self.start_attempts();
-        }
     async fn ping(&mut self) -> Result<()> {
         match self.core.call(|| self.core.provider.ping()).await {
             Ok(()) => self.is_well(),
@@ -225,6 +230,8 @@ impl<V, L: Lifetime<V>> Drop for Flusher<V, L> {
     /// However the task ends (a runtime that shuts down included), nobody is
     /// left waiting for it.
     fn drop(&mut self) {
+        // Whoever was closing the map cannot any more.
+        self.core.turn(phase::CLOSING, phase::OPEN);
         let mut requests = self.core.requests.lock();
         requests.unserved = true;
         requests.saves.clear();

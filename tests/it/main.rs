@@ -1,5 +1,6 @@
 //! Every test of the crate, a file per subject.
 
+mod close;
 mod closures;
 mod errors;
 mod faults;

@@ -92,7 +92,8 @@ impl<V, P> Builder<V, P> {
 
     /// About how many bytes of keys and encoded values one commit carries at
     /// the most; at least 1, 16 MiB by default. The memory that a commit takes
-    /// follows it; a single larger value still goes, by itself.
+    /// follows it. A batch ends with the change that reaches it, so it may be
+    /// larger by one value.
     pub fn max_batch_bytes(mut self, bytes: usize) -> Self {
         self.options.max_batch_bytes = bytes;
         self

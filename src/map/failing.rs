@@ -33,8 +33,7 @@ where
     ) -> Result<()> {
         self.attempt += 1;
         assembled.uncertain |= error.may_have_applied() && operation != Operation::SetAside;
-        let is_known = !error.may_have_applied();
-        if error.kind() == ErrorKind::Refused && is_known && !assembled.is_bare_clear() {
+        if is_of_a_key(&assembled, operation, &error) {
             self.isolate(assembled, operation, &error);
             return Ok(());
         }
@@ -142,6 +141,15 @@ where
             error: error.clone(),
         });
     }
+}
+
+/// Whether some change of the batch is to blame, and the others can go without
+/// it. They cannot go before a clear, and that not before what it would destroy
+/// was set aside.
+fn is_of_a_key(assembled: &Assembled, operation: Operation, error: &Error) -> bool {
+    let waits = operation == Operation::SetAside && assembled.clears();
+    let is_known = !error.may_have_applied();
+    error.kind() == ErrorKind::Refused && is_known && !waits && !assembled.is_bare_clear()
 }
 
 fn refused_or<'a>(refused: &'a [Arc<str>], all: &'a [Arc<str>]) -> &'a [Arc<str>] {

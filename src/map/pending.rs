@@ -310,6 +310,23 @@ mod tests {
     }
 
     #[test]
+    fn keys_that_come_and_go_do_not_make_it_grow() {
+        let pending = Pending::new();
+        pending.push("stays".into());
+        for n in 0..100_000 {
+            let key: Arc<str> = n.to_string().into();
+            let (at, _) = pending.push(key.clone());
+            pending.unlink(at, &key);
+        }
+        assert_eq!(pending.len(), 1);
+        let capacities = pending
+            .lanes
+            .iter()
+            .map(|lane| lane.lock().nodes.capacity());
+        assert!(capacities.sum::<usize>() < 10);
+    }
+
+    #[test]
     fn a_key_leaves_from_the_middle_and_only_itself() {
         let pending = Pending::new();
         let key: Arc<str> = "b".into();

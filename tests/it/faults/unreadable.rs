@@ -226,6 +226,28 @@ async fn what_cannot_be_set_aside_is_not_overwritten() {
     }
 }
 
+/// A clear that had to wait for an unreadable record to be set aside was taken
+/// for a refused change: one key after the other was blamed for it.
+#[tokio::test(start_paused = true)]
+async fn a_clear_that_cannot_set_aside_is_blamed_on_no_key() {
+    let store = store();
+    write_texts(&store, &[("a", "one")]).await;
+    let map = open_numbers(&store).await;
+    store.set_rule(|call| match &call.batch {
+        Some(batch) if batch.maps[0].map == aside() => Fault::Before(ErrorKind::Refused),
+        _ => Fault::None,
+    });
+    map.clear();
+    map.extend([("b", 2), ("c", 3)]);
+    map.flush().await.unwrap_err();
+    assert!(map.refused().is_empty());
+    assert_eq!(map.pending(), 3);
+    assert_eq!(map.health().borrow().kind(), Some(ErrorKind::Refused));
+    store.behave();
+    map.flush().await.unwrap();
+    assert_eq!(stored(&store).await.len(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn other_keys_do_not_wait_for_one_that_cannot_be_set_aside() {
     let store = store();

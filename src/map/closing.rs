@@ -9,7 +9,7 @@ use super::{
     core::phase,
     flusher::Flusher,
     lifetime::Lifetime,
-    requests::{Answer, Asked},
+    requests::{Answer, Asked, send},
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -18,8 +18,13 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// Answers those who asked about the map as a whole.
-    pub(super) async fn answer(&mut self, mut asked: Asked, done: Result<()>) -> ControlFlow<()> {
+    /// Answers those who asked about the map as a whole. Breaks when the map is
+    /// closed, with those who are still to be told so.
+    pub(super) async fn answer(
+        &mut self,
+        mut asked: Asked,
+        done: Result<()>,
+    ) -> ControlFlow<Vec<Answer>> {
         if done.is_err() {
             // Whoever came while the attempts were made is told as well.
             let late = std::mem::take(&mut self.core.requests.lock().asked);
@@ -40,18 +45,18 @@ where
             return ControlFlow::Continue(());
         }
         let closed = self.close(done, &asked.closes).await;
-        let is_closed = self.core.is(phase::CLOSED);
-        send(asked.closes, &closed);
-        if is_closed {
-            self.farewell();
-            return ControlFlow::Break(());
+        if self.core.is(phase::CLOSED) {
+            asked.closes.append(&mut self.farewell());
+            return ControlFlow::Break(asked.closes);
         }
+        send(asked.closes, &closed);
         ControlFlow::Continue(())
     }
 
     /// Answers those who came while the map was being closed: all that was
-    /// written before is in the store, or it would not be closed.
-    fn farewell(&self) {
+    /// written before is in the store, or it would not be closed. Hands out those
+    /// who close it as well.
+    fn farewell(&self) -> Vec<Answer> {
         let (saves, asked) = {
             let mut requests = self.core.requests.lock();
             requests.unserved = true;
@@ -60,8 +65,8 @@ where
         };
         answer_all(saves, &Ok(()));
         send(asked.flushes, &Ok(()));
-        send(asked.closes, &Ok(()));
         send(asked.reloads, &Err(self.core.closed()));
+        asked.closes
     }
 
     async fn reload(&mut self) -> Result<()> {
@@ -113,12 +118,5 @@ where
         Error::new(ErrorKind::Unavailable, message)
             .on_map(&self.core.name)
             .nothing_applied()
-    }
-}
-
-fn send(answers: Vec<Answer>, result: &Result<()>) {
-    for answer in answers {
-        // Whoever stopped waiting needs no answer.
-        let _ = answer.send(result.clone());
     }
 }

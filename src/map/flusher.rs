@@ -1,6 +1,7 @@
 //! The one background task of a map: it writes what changed, in batches.
 
 use std::{
+    ops::ControlFlow,
     sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use super::{
     assembled::Assembled,
     core::{Core, phase},
     lifetime::Lifetime,
-    requests::Asked,
+    requests::{Answer, Asked, send},
 };
 use crate::{
     batch::{Batch, BatchId, Committed, MapBatch, WriterId},
@@ -63,19 +64,23 @@ where
     /// Works until the map is closed or its last handle is dropped.
     pub(super) async fn run(mut self) {
         let core = self.core.clone();
-        tokio::select! {
-            () = core.stop.notified() => {}
-            () = self.work() => {}
-        }
+        let closing = tokio::select! {
+            () = core.stop.notified() => Vec::new(),
+            closing = self.work() => closing,
+        };
+        // Before anybody is told: whoever closed the last map of a folder may
+        // open it again at once, and must not find it held by this task.
+        drop((self, core));
+        send(closing, &Ok(()));
     }
 
-    async fn work(&mut self) {
+    async fn work(&mut self) -> Vec<Answer> {
         loop {
             self.idle().await;
             let asked = std::mem::take(&mut self.core.requests.lock().asked);
             let done = self.round().await;
-            if self.answer(asked, done).await.is_break() {
-                return;
+            if let ControlFlow::Break(closing) = self.answer(asked, done).await {
+                return closing;
             }
         }
     }

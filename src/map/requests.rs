@@ -52,6 +52,14 @@ impl Requests {
     }
 }
 
+/// Tells all of them the same.
+pub(super) fn send(answers: Vec<Answer>, result: &Result<()>) {
+    for answer in answers {
+        // Whoever stopped waiting needs no answer.
+        let _ = answer.send(result.clone());
+    }
+}
+
 /// A promise of an answer.
 pub(super) struct Ticket(Option<oneshot::Receiver<Result<()>>>);
 

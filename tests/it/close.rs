@@ -647,3 +647,18 @@ fn handles_are_shared_between_threads() {
     shared::<PersistentMap<u32>>();
     shared::<Store>();
 }
+
+/// The task answered the one who closed the map before it let go of the
+/// provider: whoever closed the only map of a folder and opened the folder again
+/// at once found it locked, now and then.
+#[cfg(feature = "json")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_map_holds_its_folder_no_longer() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..200 {
+        let files = persistify::JsonFile::open(folder.path()).await.unwrap();
+        let map: PersistentMap<u32> = PersistentMap::builder(files, "map").open().await.unwrap();
+        map.insert("round", round);
+        map.close().await.unwrap();
+    }
+}

@@ -60,6 +60,7 @@ where
             } else if draft.changes.is_empty() && !draft.clear {
                 answer_all(draft.saves, &Ok(()));
             } else {
+                until.cleared |= draft.clear;
                 return Some(self.finish(draft));
             }
         }
@@ -67,7 +68,8 @@ where
     }
 
     fn has_more(&self, until: &Until) -> bool {
-        !self.parts.is_empty() || self.core.must_clear() || self.core.pending.has(until)
+        let must_clear = self.core.must_clear() && !until.cleared;
+        must_clear || !self.parts.is_empty() || self.core.pending.has(until)
     }
 
     fn fill(&mut self, draft: &mut Draft, until: &mut Until) -> Result<(), Cleared> {

@@ -48,12 +48,16 @@ pub(super) struct Until {
     ends: [u64; LANES],
     /// The lanes before this one have nothing left from before that moment.
     lane: usize,
+    /// A clear that came after that moment, if there is one, is on its way: it
+    /// stands for all that it took out of the queue.
+    pub(super) cleared: bool,
 }
 
 impl Until {
     /// Looks at all lanes again, after keys were put back in front.
     pub(super) fn rewind(&mut self) {
         self.lane = 0;
+        self.cleared = false;
     }
 }
 
@@ -138,6 +142,7 @@ impl Pending {
         Until {
             ends: std::array::from_fn(|n| self.lanes[n].lock().pushed),
             lane: 0,
+            cleared: false,
         }
     }
 

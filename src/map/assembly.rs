@@ -67,9 +67,16 @@ where
         None
     }
 
-    fn has_more(&self, until: &Until) -> bool {
-        let must_clear = self.core.cleared.load(SeqCst) < self.round_epoch;
-        !self.parts.is_empty() || must_clear || self.core.pending.has(until)
+    /// Whether something is left of what was pending before then.
+    ///
+    /// Clears that come after the queue was found empty wait for the next
+    /// round: else clears that come all the time would keep a flush waiting.
+    fn has_more(&self, until: &mut Until) -> bool {
+        if !self.parts.is_empty() || self.core.pending.has(until) {
+            return true;
+        }
+        let epoch = || self.core.epoch.load(SeqCst);
+        self.core.cleared.load(SeqCst) < *until.emptied.get_or_insert_with(epoch)
     }
 
     fn fill(&mut self, draft: &mut Draft, until: &mut Until, first: bool) -> Result<(), Cleared> {

@@ -174,12 +174,13 @@ impl<V, L: Lifetime<V>> Core<V, L> {
 
     /// With all shards locked, so that no mark can change.
     fn forget_all(&self) {
+        // Before the queue: whoever finds that empty then knows of this clear.
+        self.epoch.fetch_add(1, SeqCst);
         self.pending.clear();
         self.saving.store(0, Relaxed);
         self.refused.lock().clear();
         self.lifetime.cleared();
         self.age.queued_now(self.clock.now());
-        self.epoch.fetch_add(1, SeqCst);
     }
 
     /// Whether the store has yet to hear of a clear.

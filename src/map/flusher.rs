@@ -34,8 +34,6 @@ pub(super) struct Flusher<V, L: Lifetime<V>> {
     pub(super) unresolved: Option<Assembled>,
     /// Parts of a batch that was refused without a word on which key it was.
     pub(super) parts: Vec<Vec<Arc<str>>>,
-    /// The last clear before this round began.
-    pub(super) round_epoch: u64,
     pub(super) attempt: u32,
     pub(super) delays: Box<dyn Iterator<Item = Duration> + Send + Sync>,
     pub(super) down: bool,
@@ -53,7 +51,6 @@ where
             horizon,
             unresolved: None,
             parts: Vec::new(),
-            round_epoch: 0,
             attempt: 0,
             delays: Box::new(core.options.retry.delays()),
             down: false,
@@ -126,7 +123,6 @@ where
     pub(super) async fn round(&mut self) -> Result<()> {
         let began = self.core.clock.now();
         let mut until = self.core.pending.until_now();
-        self.round_epoch = self.core.epoch.load(SeqCst);
         if self.core.pending() > 0 {
             self.core.age.round_begins();
         }

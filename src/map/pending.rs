@@ -48,12 +48,16 @@ pub(super) struct Until {
     ends: [u64; LANES],
     /// The lanes before this one have nothing left from before that moment.
     lane: usize,
+    /// The last clear when nothing was left any more. What the flusher did not
+    /// take by then, a clear up to this one has: that one stands for it.
+    pub(super) emptied: Option<u64>,
 }
 
 impl Until {
     /// Looks at all lanes again, after keys were put back in front.
     pub(super) fn rewind(&mut self) {
         self.lane = 0;
+        self.emptied = None;
     }
 }
 
@@ -138,6 +142,7 @@ impl Pending {
         Until {
             ends: std::array::from_fn(|n| self.lanes[n].lock().pushed),
             lane: 0,
+            emptied: None,
         }
     }
 

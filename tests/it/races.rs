@@ -16,7 +16,7 @@ use persistify::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::stored::stored;
+use crate::stored::{settle, stored};
 
 type Store = Faulty<Memory>;
 
@@ -330,7 +330,9 @@ async fn flush_whatever(map: &PersistentMap<u64>) {
 #[tokio::test(start_paused = true)]
 async fn a_flush_waits_for_a_change_whose_commit_failed_while_it_was_written_again() {
     let store = Faulty::new(Memory::new());
-    let map: PersistentMap<u64> = open(&store).await;
+    // So long that no other flush comes to its help.
+    let map = builder(&store).batch(1_000, Duration::from_hours(1)).open();
+    let map: PersistentMap<u64> = map.await.unwrap();
     map.insert("a", 1);
     let again = map.clone();
     store.set_rule(move |call| match (call.method, call.number) {
@@ -367,6 +369,7 @@ async fn a_clear_is_saved_within_the_interval_whatever_comes_after_it() {
     let map = PersistentMap::builder(store.clone(), "map").batch(1_000, second);
     let map: PersistentMap<u64> = map.open().await.unwrap();
     map.insert_and_save("a", 1).await.unwrap();
+    settle().await;
     map.clear();
     for _ in 0..6 {
         tokio::time::sleep(second / 4).await;
@@ -374,6 +377,28 @@ async fn a_clear_is_saved_within_the_interval_whatever_comes_after_it() {
         map.remove("b");
     }
     assert_eq!(stored::<u64>(store.inner()).await, HashMap::new());
+}
+
+/// A flush went on for as long as there was a clear to save, those that came
+/// after it included: with one in each commit it never ended.
+#[tokio::test(start_paused = true)]
+async fn clears_that_come_all_the_time_do_not_keep_a_flush_waiting() {
+    let store = Faulty::new(Memory::new());
+    let map: PersistentMap<u64> = open(&store).await;
+    map.insert("a", 1);
+    let clearer = map.clone();
+    store.set_rule(move |call| {
+        if call.method == Method::Commit && call.number < 1_000 {
+            clearer.clear();
+            clearer.insert("b", 2);
+        }
+        Fault::None
+    });
+    map.flush().await.unwrap();
+    assert!(store.calls(Method::Commit) < 10);
+    // What was there at the call is saved, or was cleared by what is saved.
+    let stored = stored::<u64>(store.inner()).await;
+    assert!(!stored.contains_key("a"), "{stored:?}");
 }
 
 /// `clear_and_save` with flushes all around: what it acknowledged is in the

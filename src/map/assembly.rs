@@ -61,6 +61,7 @@ where
             } else if draft.changes.is_empty() && !draft.clear {
                 answer_all(draft.saves, &Ok(()));
             } else {
+                self.look_whether_emptied(until);
                 return Some(self.finish(draft));
             }
         }
@@ -72,11 +73,16 @@ where
     /// Clears that come after the queue was found empty wait for the next
     /// round: else clears that come all the time would keep a flush waiting.
     fn has_more(&self, until: &mut Until) -> bool {
-        if !self.parts.is_empty() || self.core.pending.has(until) {
-            return true;
+        self.look_whether_emptied(until);
+        let cleared = self.core.cleared.load(SeqCst);
+        until.emptied.is_none_or(|epoch| cleared < epoch)
+    }
+
+    fn look_whether_emptied(&self, until: &mut Until) {
+        if self.parts.is_empty() && !self.core.pending.has(until) {
+            let epoch = || self.core.epoch.load(SeqCst);
+            until.emptied.get_or_insert_with(epoch);
         }
-        let epoch = || self.core.epoch.load(SeqCst);
-        self.core.cleared.load(SeqCst) < *until.emptied.get_or_insert_with(epoch)
     }
 
     fn fill(&mut self, draft: &mut Draft, until: &mut Until, first: bool) -> Result<(), Cleared> {

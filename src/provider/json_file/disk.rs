@@ -259,10 +259,19 @@ fn checked(file: File) -> io::Result<Box<dyn DiskFile>> {
     Ok(Box::new(file))
 }
 
-/// The system lets go of the lock when the file is closed.
-struct HeldFile(#[expect(dead_code, reason = "it is held, not used")] File);
+struct HeldFile(File);
 
 impl FolderLock for HeldFile {}
+
+impl Drop for HeldFile {
+    /// To close the file is not enough: a child process that is just being
+    /// started has a copy of it for a moment, and with it the lock.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "a folder was not unlocked; closing its lock file does it");
+        }
+    }
+}
 
 impl DiskFile for File {
     fn size(&mut self) -> io::Result<u64> {

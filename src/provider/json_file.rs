@@ -16,6 +16,10 @@ use crate::{
 
 mod builder;
 mod cursor;
+#[cfg_attr(
+    not(feature = "testing"),
+    expect(unreachable_pub, reason = "public for tests only")
+)]
 pub(crate) mod disk;
 mod fault;
 mod files;

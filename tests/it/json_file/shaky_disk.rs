@@ -123,14 +123,14 @@ impl ShakyDisk {
             }
         }
         let undo = std::mem::take(&mut state.undo);
-        let undone = match loss {
+        let gone = match loss {
             Loss::Nothing => &[],
             Loss::First => undo.get(..1).unwrap_or_default(),
             Loss::Last => &undo[undo.len().saturating_sub(1)..],
             Loss::Everything => &undo[..],
         };
         let is_last = |path: &Path| undo.iter().filter(|(other, _)| other == path).count() == 1;
-        for (path, before) in undone.iter().rev() {
+        for (path, before) in gone.iter().rev() {
             // What came to the same place later is there without it.
             if loss == Loss::First && !is_last(path) {
                 continue;

@@ -16,6 +16,10 @@ use crate::{
 
 mod builder;
 mod cursor;
+#[cfg_attr(
+    not(feature = "testing"),
+    expect(unreachable_pub, reason = "public for tests only")
+)]
 pub(crate) mod disk;
 mod fault;
 mod files;
@@ -24,6 +28,7 @@ mod frame;
 mod index;
 mod journal;
 mod meta;
+mod pairs;
 mod recover;
 mod shared;
 mod snapshot;
@@ -74,7 +79,7 @@ const REMEMBERED: Duration = Duration::from_hours(72);
 /// - One program at a time: the folder is locked by `.persistify.lock` in it.
 /// - A batch is for one map; a value is JSON text of 4 GiB at the most.
 /// - For each entry of an open map the provider keeps the key and 40 bytes in
-///   a sorted index, about 100 bytes in all, but not the value. A load reads
+///   a sorted index, 100 to 150 bytes in all, but not the value. A load reads
 ///   the file as a whole once, to index it.
 /// - Times are kept to the millisecond.
 ///

@@ -73,7 +73,7 @@ impl JsonFileBuilder {
 
     /// Opens the folder. It is made if it is missing, and locked: nobody else
     /// can open it until [`close`](crate::Provider::close), or until the last
-    /// handle is dropped.
+    /// handle is dropped and what was begun on it has ended.
     ///
     /// # Errors
     ///

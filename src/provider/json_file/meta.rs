@@ -16,6 +16,7 @@ use super::{
     fault::corrupt,
     files::{create, read_whole, sync, write},
     index::Stamp,
+    pairs::Pairs,
     snapshot::json_string,
     text,
 };
@@ -78,12 +79,13 @@ pub(super) struct Row {
 #[derive(Debug)]
 pub(super) struct Meta {
     pub(super) head: Head,
-    pub(super) rows: HashMap<String, Row>,
+    /// In the order of their keys.
+    rows: Vec<(Arc<str>, Row)>,
     pub(super) checksum: u128,
 }
 
 /// Revision, time of writing, expiry, fingerprint, shape.
-type RowText = (u64, Option<i64>, Option<i64>, String, u32);
+type RowText = (u64, Option<i64>, Option<i64>, u64, u32);
 /// Sequence, time, revision, what was skipped.
 type LastText = (u64, Option<i64>, u64, Vec<(String, Option<RecordText>)>);
 /// Text of the value, shape, revision, expiry, time of writing.
@@ -103,6 +105,23 @@ impl Meta {
         })?;
         check_map(path, meta.head.map.as_str(), map)?;
         Ok(Some(meta))
+    }
+
+    /// What it says of that entry. Whoever asks in the order of the keys hands
+    /// in where the one before was, and it is found at once.
+    pub(super) fn row(&self, key: &str, before: &mut usize) -> Option<&Row> {
+        let next = *before + 1;
+        let is_next = self
+            .rows
+            .get(next)
+            .is_some_and(|(other, _)| **other == *key);
+        *before = if is_next {
+            next
+        } else {
+            let found = self.rows.binary_search_by(|(other, _)| (**other).cmp(key));
+            found.ok()?
+        };
+        self.rows.get(*before).map(|(_, row)| row)
     }
 }
 
@@ -153,11 +172,13 @@ fn parse(
         folded: fields.get("folded")?,
         writers: writers(fields.get("writers")?, map)?,
     };
-    let rows: HashMap<String, RowText> = fields.get("entries")?;
-    let rows = rows.into_iter().map(|(key, row)| Ok((key, row_of(row)?)));
+    let rows: Pairs<RowText> = fields.get("entries")?;
+    let rows = rows.0.into_iter().map(|(key, row)| (key, row_of(row)));
+    let mut rows: Vec<_> = rows.collect();
+    rows.sort_by(|(a, _), (b, _)| a.cmp(b));
     Ok(Ok(Meta {
         head,
-        rows: rows.collect::<serde_json::Result<_>>()?,
+        rows,
         checksum,
     }))
 }
@@ -193,15 +214,14 @@ fn hex(digits: &str) -> serde_json::Result<u128> {
     number_of(digits).ok_or_else(|| SerdeError::custom("not a hexadecimal number"))
 }
 
-fn row_of((revision, updated, expires, digits, schema): RowText) -> serde_json::Result<Row> {
-    let fingerprint = u64::try_from(hex(&digits)?).map_err(SerdeError::custom)?;
-    Ok(Row {
+fn row_of((revision, updated, expires, fingerprint, schema): RowText) -> Row {
+    Row {
         revision: Revision::new(revision),
         updated: Stamp::from_millis(updated),
         expires: Stamp::from_millis(expires),
         fingerprint,
         schema,
-    })
+    }
 }
 
 fn writers(found: BTreeMap<String, LastText>, map: &MapName) -> serde_json::Result<Writers> {
@@ -317,7 +337,7 @@ fn skipped_text(skipped: &Skipped) -> String {
 
 fn row_text(key: &str, row: &Row) -> String {
     format!(
-        "{}: [{},{},{},\"{:016x}\",{}]",
+        "{}: [{},{},{},{},{}]",
         json_string(key),
         row.revision,
         stamp_text(row.updated),

@@ -1,6 +1,6 @@
 //! Opening a map: from its files at rest, or from what a crash left of them.
 
-use std::{collections::btree_map, path::Path};
+use std::path::Path;
 
 use super::{
     disk::Disk,
@@ -208,15 +208,19 @@ impl AtRest {
     /// The entries of the snapshot. What the meta file says of an entry holds
     /// as long as the value is the one it was said of.
     fn index(&self, map: &MapName, loaded: Revision) -> Result<Index> {
-        let mut index = Index::new();
         let Some(snapshot) = &self.snapshot else {
-            return Ok(index);
+            return Ok(Index::new());
         };
         let path = &self.files.snapshot;
-        let entries = snapshot.entries(path).map_err(|error| error.on_map(map))?;
-        for (key, offset, text) in entries {
+        let found = snapshot.entries(path).map_err(|error| error.on_map(map))?;
+        let mut entries = Vec::with_capacity(found.len());
+        let mut before = 0;
+        for (key, offset, text) in found {
             let bytes = u32::try_from(text.len()).map_err(|_| too_long(path, map, &key))?;
-            let row = self.meta.as_ref().and_then(|meta| meta.rows.get(&*key));
+            let row = self
+                .meta
+                .as_ref()
+                .and_then(|meta| meta.row(&key, &mut before));
             let row = row.filter(|row| row.fingerprint == fingerprint(text));
             let schema = row.map_or(0, |row| row.schema);
             let entry = Entry {
@@ -225,12 +229,14 @@ impl AtRest {
                 updated: row.map_or(Stamp::NONE, |row| row.updated),
                 place: Place::new(Source::Snapshot, offset, bytes, schema),
             };
-            match index.entry(key) {
-                btree_map::Entry::Vacant(free) => _ = free.insert(entry),
-                btree_map::Entry::Occupied(taken) => return Err(twice(path, map, taken.key())),
-            }
+            entries.push((key, entry));
         }
-        Ok(index)
+        entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+        if let Some(twins) = entries.windows(2).find(|two| two[0].0 == two[1].0) {
+            return Err(twice(path, map, &twins[0].0));
+        }
+        // At once, since this way the index is as dense as can be.
+        Ok(entries.into_iter().collect())
     }
 }
 

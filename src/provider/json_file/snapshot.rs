@@ -1,8 +1,7 @@
 //! The form of a snapshot: one flat JSON object, an entry a line.
 
-use std::{fmt, path::Path, sync::Arc, time::SystemTime};
+use std::{path::Path, sync::Arc, time::SystemTime};
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
@@ -10,6 +9,7 @@ use super::{
     disk::{Disk, DiskFile},
     fault::{corrupt, fault},
     files::read_whole,
+    pairs::Pairs,
     text::on_one_line,
 };
 use crate::{error::Result, record::Revision};
@@ -73,7 +73,7 @@ impl Snapshot {
 
     /// Its entries: key, where the text of the value is, and the text.
     pub(super) fn entries(&self, path: &Path) -> Result<Vec<(Arc<str>, u64, &str)>> {
-        let object: Object<'_> = serde_json::from_slice(&self.bytes).map_err(|error| {
+        let pairs: Pairs<&RawValue> = serde_json::from_slice(&self.bytes).map_err(|error| {
             let place = format!("line {}, column {}", error.line(), error.column());
             corrupt(
                 path,
@@ -83,39 +83,11 @@ impl Snapshot {
             .with_source(error)
         })?;
         let start = self.bytes.as_ptr().addr();
-        let entries = object.0.into_iter().map(|(key, value)| {
+        let entries = pairs.0.into_iter().map(|(key, value)| {
             let text = value.get();
             (key, (text.as_ptr().addr() - start) as u64, text)
         });
         Ok(entries.collect())
-    }
-}
-
-/// The entries of an object in the order of the file, also those that have a
-/// key twice.
-struct Object<'a>(Vec<(Arc<str>, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_map(Entries)
-    }
-}
-
-struct Entries;
-
-impl<'de> Visitor<'de> for Entries {
-    type Value = Object<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("one object, a key an entry")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut entries = Vec::new();
-        while let Some((key, value)) = map.next_entry::<String, &RawValue>()? {
-            entries.push((key.into(), value));
-        }
-        Ok(Object(entries))
     }
 }
 

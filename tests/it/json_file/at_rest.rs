@@ -38,6 +38,7 @@ async fn the_file_is_a_flat_object_of_plain_values_sorted_an_entry_a_line() {
         put("pear", "{\n  \"sweet\": \"a\\n b\",\n  \"n\": [1,\n 2]\n}"),
         put("apple", "1.0000000000000000000001"),
         put("", "18446744073709551617"),
+        put("escaped", "[\n\"\\\" \\\\\" ,\r\n\t\"  \" ]"),
         put("a \"quoted\"\u{1}🍐", "\"x\""),
     ];
     files.commit(&Writer::new().batch(changes)).await.unwrap();
@@ -49,6 +50,7 @@ async fn the_file_is_a_flat_object_of_plain_values_sorted_an_entry_a_line() {
         "  \"\": 18446744073709551617,",
         "  \"a \\\"quoted\\\"\\u0001🍐\": \"x\",",
         "  \"apple\": 1.0000000000000000000001,",
+        "  \"escaped\": [\"\\\" \\\\\",\"  \"],",
         "  \"pear\": {\"sweet\":\"a\\n b\",\"n\":[1,2]}",
         "}",
         "",
@@ -56,7 +58,7 @@ async fn the_file_is_a_flat_object_of_plain_values_sorted_an_entry_a_line() {
     assert_eq!(text.split('\n').collect::<Vec<_>>(), expected);
     let read: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(read["pear"]["sweet"], "a\n b");
-    assert_eq!(read.as_object().unwrap().len(), 4);
+    assert_eq!(read.as_object().unwrap().len(), 5);
 }
 
 #[tokio::test]

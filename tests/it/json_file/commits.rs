@@ -40,6 +40,41 @@ async fn writers_are_fenced_also_after_a_crash_and_after_a_fold() {
     }
 }
 
+/// Each program that opens a map is a writer of its own; the meta file does not
+/// grow by one for each.
+#[tokio::test]
+async fn writers_are_forgotten_after_days() {
+    let folder = TempDir::new().unwrap();
+    let files = open(&folder).await;
+    let (mut old, mut new) = (Writer::new(), Writer::new());
+    old.put(&files, "apple", "1").await.unwrap();
+    files.release(&stock()).await.unwrap();
+    let meta = folder.path().join("stock.meta");
+    let text = fs::read_to_string(&meta).unwrap();
+    let (before, rest) = text.split_once(&format!("\"{}\": [1,", old.id)).unwrap();
+    let (_, after) = rest.split_once(',').unwrap();
+    let after = after.split_once("\"checksum\"").unwrap().0;
+    for (age, is_known) in [(1, true), (7, false)] {
+        let then = SystemTime::now() - Duration::from_hours(24 * age);
+        let millis = then
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .as_millis();
+        let aged = format!("{before}\"{}\": [1,{millis},{after}", old.id);
+        let checksum = xxhash_rust::xxh3::xxh3_128(aged.as_bytes());
+        let aged = format!("{aged}\"checksum\": \"{checksum:032x}\"\n}}\n");
+        let json = fs::read(folder.path().join("stock.json")).unwrap();
+        fs::write(&meta, aged).unwrap();
+        new.put(&files, "apple", "1").await.unwrap();
+        files.release(&stock()).await.unwrap();
+        let text = fs::read_to_string(&meta).unwrap();
+        assert!(text.contains(&new.id.to_string()));
+        assert_eq!(text.contains(&old.id.to_string()), is_known, "{age} days");
+        // The value is the one that it was, and so is the file.
+        assert_eq!(fs::read(folder.path().join("stock.json")).unwrap(), json);
+    }
+}
+
 #[tokio::test]
 async fn conditions_are_checked_on_what_is_stored() {
     let folder = TempDir::new().unwrap();

@@ -1,10 +1,6 @@
 //! The one background task of a map: it writes what changed, in batches.
 
-use std::{
-    ops::ControlFlow,
-    sync::Arc,
-    time::Duration,
-};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 

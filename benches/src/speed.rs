@@ -1,0 +1,30 @@
+//! Ours beside its peers: prints a table of ratios.
+//!
+//! `cargo bench --bench speed -- get` runs only the subjects with `get` in
+//! their name.
+
+#[path = "speed/inserts.rs"]
+mod inserts;
+#[path = "speed/overwrites.rs"]
+mod overwrites;
+#[path = "speed/reads.rs"]
+mod reads;
+
+const SUBJECTS: [(&str, fn()); 3] = [
+    ("get", reads::run),
+    ("insert", inserts::run),
+    ("overwrite", overwrites::run),
+];
+
+fn main() {
+    let wanted: Vec<_> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with('-'))
+        .collect();
+    persistify_benches::print_heading();
+    for (name, run) in SUBJECTS {
+        if wanted.is_empty() || wanted.iter().any(|word| name.contains(word)) {
+            run();
+        }
+    }
+}

@@ -32,5 +32,10 @@ pub use map::{
     Map, PersistentMap, PersistentMapBuilder, builder::Builder, retry::RetryPolicy, write::Occupied,
 };
 pub use name::MapName;
+#[cfg(feature = "sqlite")]
+pub use provider::sqlite::{
+    Sqlite,
+    builder::{SqliteBuilder, Synchronous},
+};
 pub use provider::{Capabilities, Provider, memory::Memory};
 pub use record::{Encoding, Payload, Record, Revision};

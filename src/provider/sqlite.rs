@@ -1,1 +1,171 @@
-//! Keeps maps in one `SQLite` file.
+//! Keeps maps in one SQLite file.
+
+use std::{fmt, path::Path, path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+
+use self::{
+    builder::{Options, SqliteBuilder},
+    file::DbFile,
+    worker::Worker,
+};
+use super::{Capabilities, Provider};
+use crate::{
+    batch::{Batch, Committed},
+    error::Result,
+    load::{Load, Wanted},
+    name::MapName,
+};
+
+mod adopted;
+pub(crate) mod builder;
+mod errors;
+mod file;
+mod own;
+mod read;
+mod rows;
+mod schema;
+mod table;
+mod worker;
+mod write;
+mod writers;
+
+/// Keeps maps in one SQLite file: a table a map.
+///
+/// A commit is one transaction, also over several maps, and is on the disk
+/// when it returns. Other connections and processes may read and write the
+/// file at the same time; commits wait for each other for up to the
+/// [busy timeout](SqliteBuilder::busy_timeout). Reads wait for no one. The file
+/// uses SQLite's write-ahead log (`-wal` and `-shm` beside it while it is
+/// open), so it belongs on a local disk.
+///
+/// The map `stock` is in the table `map_stock`, for people and other programs
+/// to read: `key`, `value` (JSON text), `updated_at` and `expires_at`
+/// (milliseconds since 1970), `revision` (of the commit that last wrote the
+/// row) and `schema`. Bytes of a name other than lower-case letters, digits,
+/// `-` and `_` are `%` and two hex digits there. Tables that begin with
+/// `persistify_` keep the rest. Who changes values in `map_stock` by other
+/// means should raise their `revision`, too; a table that other programs write
+/// to is better [adopted](SqliteBuilder::table).
+///
+/// Cloned handles share the file. Dropping the last one closes it;
+/// [`close`](Provider::close) says when it is closed, and whether that worked.
+///
+/// # What it costs
+///
+/// A commit costs one wait for the disk, and then follows the number of
+/// changes. A load of all records streams them, and blocks no commit. One of
+/// keys, or of a page, costs by what it brings; one of changes reads the whole
+/// table.
+///
+/// # When the file goes
+///
+/// If the file is deleted or replaced while it is open, every call is answered
+/// `Unusable` (on Unix; elsewhere the system does not allow it) and nothing is
+/// written, until it is put back or opened anew.
+#[derive(Clone)]
+pub struct Sqlite {
+    shared: Arc<Shared>,
+}
+
+/// What the handles share.
+struct Shared {
+    file: DbFile,
+    options: Options,
+    worker: Worker,
+}
+
+impl Sqlite {
+    /// Opens that file with the default options; makes it, and the folders
+    /// above it, if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SqliteBuilder::open`].
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(path).open().await
+    }
+
+    /// Options for that file.
+    pub fn builder(path: impl AsRef<Path>) -> SqliteBuilder {
+        SqliteBuilder::new(path.as_ref())
+    }
+
+    async fn start(path: PathBuf, options: Options) -> Result<Self> {
+        let (worker, file) = Worker::start(path, options.clone()).await?;
+        let shared = Arc::new(Shared {
+            file,
+            options,
+            worker,
+        });
+        Ok(Self { shared })
+    }
+}
+
+#[async_trait]
+impl Provider for Sqlite {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::least()
+            .with_several_maps()
+            .with_conditions()
+            .with_partial_loads()
+            .with_durable()
+    }
+
+    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+        self.shared.worker.check_open()?;
+        read::load(&self.shared, map, wanted).await
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<Committed> {
+        let batch = batch.clone();
+        let columns = self.shared.options.columns.clone();
+        let committed = self
+            .shared
+            .worker
+            .run(move |writer| write::commit(&mut writer.connection, &columns, &batch));
+        committed.await
+    }
+
+    /// Moves what is in the log into the file, as far as no one reads it.
+    async fn release(&self, _map: &MapName) -> Result<()> {
+        let tidied = self.shared.worker.run(|writer| {
+            if writers::any_to_prune(&writer.connection)? {
+                writers::prune(&writer.connection)?;
+            }
+            let checkpoint = "PRAGMA wal_checkpoint(PASSIVE)";
+            writer.connection.query_row(checkpoint, [], |_| Ok(()))?;
+            Ok(())
+        });
+        tidied.await
+    }
+
+    async fn maps(&self) -> Result<Vec<MapName>> {
+        let listed = self
+            .shared
+            .worker
+            .run(|writer| schema::maps(&writer.connection));
+        listed.await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        let asked = self
+            .shared
+            .worker
+            .run(|writer| Ok(schema::begin(&mut writer.connection)?.rollback()?));
+        asked.await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.shared.worker.close().await
+    }
+}
+
+impl fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = &self.shared.file.path;
+        f.debug_struct("Sqlite")
+            .field("path", path)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,243 @@
+//! The options of a SQLite file.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::Sqlite;
+use crate::{
+    error::{Error, ErrorKind, Result},
+    name::MapName,
+};
+
+/// Options of a SQLite file, before it is opened.
+///
+/// Made by [`Sqlite::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing is opened before `open`"]
+pub struct SqliteBuilder {
+    pub(super) path: PathBuf,
+    pub(super) options: Options,
+    adopt: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    pub(super) busy_timeout: Duration,
+    pub(super) synchronous: Synchronous,
+    pub(super) columns: Columns,
+    /// Which table of another program a map is.
+    pub(super) adopted: BTreeMap<MapName, String>,
+}
+
+/// What the columns are called in the tables of a file.
+#[derive(Clone, Debug)]
+pub(super) struct Columns {
+    pub(super) key: String,
+    pub(super) value: String,
+    pub(super) updated_at: String,
+}
+
+/// How much a commit waits for the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Synchronous {
+    /// Until it is on the disk: it survives a power loss.
+    #[default]
+    Full,
+    /// Not at all: it survives the end of the process. After a crash of the
+    /// machine or a power loss the last commits may be missing; the file is
+    /// whole all the same.
+    Normal,
+}
+
+/// SQLite counts it in milliseconds, as a C `int`.
+const MAX_BUSY_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
+
+/// The columns beside key, value and time in the tables that are made here.
+const TAKEN: [&str; 3] = ["revision", "expires_at", "schema"];
+
+impl SqliteBuilder {
+    pub(super) fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            options: Options {
+                busy_timeout: Duration::from_secs(5),
+                synchronous: Synchronous::Full,
+                columns: Columns {
+                    key: "key".into(),
+                    value: "value".into(),
+                    updated_at: "updated_at".into(),
+                },
+                adopted: BTreeMap::new(),
+            },
+            adopt: Vec::new(),
+        }
+    }
+
+    /// How long a commit waits for another connection or process that is
+    /// writing to the file; then it is `Unavailable`, with nothing applied.
+    ///
+    /// 5 seconds by default; zero does not wait; at most about 24 days. A long
+    /// wait holds up the commits of all maps of this file, a short one makes
+    /// maps retry while another program is busy writing.
+    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
+        self.options.busy_timeout = timeout;
+        self
+    }
+
+    /// How much a commit waits for the disk: [`Synchronous::Full`] by default.
+    ///
+    /// [`Synchronous::Normal`] makes small commits many times faster, and
+    /// gives up on power loss.
+    pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
+        self.options.synchronous = synchronous;
+        self
+    }
+
+    /// Keeps a map in an existing table of another program, which goes on
+    /// reading and writing it.
+    ///
+    /// None by default; a table of its own is made for every other map. The
+    /// table is not altered: what else is known of its rows is kept in a
+    /// table beside it, and its other columns keep their values. It needs a
+    /// column for the key that is text and unique in itself, and one for the
+    /// value that is text, named as [`columns`](Self::columns) says. What the
+    /// other program changes is found by reading the whole table at each load,
+    /// which takes about twice as long as for a table of its own.
+    pub fn table(mut self, map: impl Into<String>, table: impl Into<String>) -> Self {
+        self.adopt.push((map.into(), table.into()));
+        self
+    }
+
+    /// The names of the columns, in all tables of this file: `key`, `value`
+    /// and `updated_at` by default.
+    ///
+    /// Case makes no difference. The names are any three different ones but
+    /// `revision`, `expires_at` and `schema`. An adopted table may be without
+    /// the last of the three: then it is not written. Tables that were made
+    /// under other names do not open under these.
+    pub fn columns(
+        mut self,
+        key: impl Into<String>,
+        value: impl Into<String>,
+        updated_at: impl Into<String>,
+    ) -> Self {
+        self.options.columns = Columns {
+            key: key.into(),
+            value: value.into(),
+            updated_at: updated_at.into(),
+        };
+        self
+    }
+
+    /// Opens the file; makes it, and the folders above it, if there is none.
+    ///
+    /// # Errors
+    ///
+    /// - `Invalid`: an option is out of bounds, the path is a folder or
+    ///   `:memory:`, or an adopted table cannot hold a map.
+    /// - `Unusable`: the file cannot be opened or written to, was written by a
+    ///   later version of this library, or an adopted table is missing.
+    /// - `Corrupt`: it is no SQLite database, or a damaged one.
+    /// - `Unavailable`: another process kept it locked.
+    ///
+    /// In all of them, what was stored is as it was.
+    pub async fn open(mut self) -> Result<Sqlite> {
+        for (map, table) in std::mem::take(&mut self.adopt) {
+            self.adopt_table(&map, table)?;
+        }
+        self.options.check()?;
+        let path = checked_path(&self.path)?;
+        Sqlite::start(path, self.options).await
+    }
+
+    fn adopt_table(&mut self, map: &str, table: String) -> Result<()> {
+        let map = MapName::parse(map)?;
+        let lower = table.to_ascii_lowercase();
+        if table.is_empty() || table.contains('\0') {
+            return Err(invalid(
+                "table",
+                "the name of a table is not empty and holds no NUL",
+            ));
+        }
+        if lower.starts_with("sqlite_") || lower.starts_with("persistify_") {
+            let problem = format!("{table:?} is not a table of another program");
+            return Err(invalid("table", &problem));
+        }
+        let adopted = &mut self.options.adopted;
+        if adopted
+            .values()
+            .any(|other| other.eq_ignore_ascii_case(&table))
+        {
+            let problem = format!("{table:?} was given to two maps; a table holds one");
+            return Err(invalid("table", &problem));
+        }
+        if adopted.insert(map.clone(), table).is_some() {
+            return Err(invalid("table", "the map was given two tables").on_map(&map));
+        }
+        Ok(())
+    }
+}
+
+impl Options {
+    fn check(&self) -> Result<()> {
+        if self.busy_timeout > MAX_BUSY_TIMEOUT {
+            return Err(invalid(
+                "busy_timeout",
+                "it is at most 2147483647 milliseconds",
+            ));
+        }
+        self.columns.check()
+    }
+}
+
+impl Columns {
+    fn check(&self) -> Result<()> {
+        let names =
+            [&self.key, &self.value, &self.updated_at].map(|name| name.to_ascii_lowercase());
+        if names
+            .iter()
+            .any(|name| name.is_empty() || name.contains('\0'))
+        {
+            return Err(invalid("columns", "a name is not empty and holds no NUL"));
+        }
+        if let Some(name) = names.iter().find(|name| TAKEN.contains(&name.as_str())) {
+            let problem = format!("{name:?} is the name of a column that every table has");
+            return Err(invalid("columns", &problem));
+        }
+        let [key, value, updated_at] = &names;
+        if key == value || key == updated_at || value == updated_at {
+            return Err(invalid("columns", "the three names differ from each other"));
+        }
+        Ok(())
+    }
+}
+
+fn invalid(option: &str, problem: &str) -> Error {
+    Error::new(
+        ErrorKind::Invalid,
+        format!("option `{option}` of the SQLite file: {problem}"),
+    )
+}
+
+/// The path for good, wherever the program's current folder moves to.
+fn checked_path(path: &Path) -> Result<PathBuf> {
+    if path == Path::new(":memory:") {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            "`:memory:` is not a file; for maps that are kept in memory only, use `Memory`",
+        ));
+    }
+    let absolute = std::path::absolute(path).map_err(|cause| {
+        let message = format!("{:?} is not the path of a file; name one", path.as_os_str());
+        Error::new(ErrorKind::Invalid, message).with_source(cause)
+    })?;
+    if absolute.is_dir() {
+        let message = format!("{} is a folder; name a file in it", absolute.display());
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
+    Ok(absolute)
+}

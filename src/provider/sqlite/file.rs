@@ -1,0 +1,165 @@
+//! The file itself: how connections to it are opened, and whether it is still
+//! the same one.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::{
+    builder::{Options, Synchronous},
+    errors::Fault,
+};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Measured: with a larger cache and fewer checkpoints than by default, large
+/// commits are up to twice as fast.
+const WRITE_CACHE_KIB: i64 = 64 * 1024;
+const CHECKPOINT_PAGES: i64 = 10_000;
+
+/// More than the statements of a batch over a good number of maps.
+const CACHED_STATEMENTS: usize = 256;
+
+/// An open file.
+#[derive(Clone, Debug)]
+pub(super) struct DbFile {
+    pub(super) path: PathBuf,
+    identity: Identity,
+}
+
+impl DbFile {
+    /// Opens the connection that writes; the file is made if there is none.
+    pub(super) fn open(path: &Path, options: &Options) -> Result<(Self, Connection), Fault> {
+        make_folder(path)?;
+        let connection = connect(path, options, OpenFlags::SQLITE_OPEN_CREATE)?;
+        check_encoding(&connection, path)?;
+        use_wal(&connection, path, options.busy_timeout)?;
+        let synchronous = match options.synchronous {
+            Synchronous::Full => "FULL",
+            Synchronous::Normal => "NORMAL",
+        };
+        connection.pragma_update(None, "synchronous", synchronous)?;
+        connection.pragma_update(None, "cache_size", -WRITE_CACHE_KIB)?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        let identity = identity_of(path).map_err(|cause| gone(path).with_source(cause))?;
+        let path = path.to_owned();
+        Ok((Self { path, identity }, connection))
+    }
+
+    /// Opens a connection to read from.
+    pub(super) fn reader(&self, options: &Options) -> Result<Connection, Fault> {
+        self.check()?;
+        Ok(connect(&self.path, options, OpenFlags::empty())?)
+    }
+
+    /// Whether the path still leads to the file that is open: what is written
+    /// to a file without a name is lost when the program ends.
+    ///
+    /// # Errors
+    ///
+    /// `Unusable` if it does not.
+    pub(super) fn check(&self) -> Result<()> {
+        match identity_of(&self.path) {
+            Ok(found) if found == self.identity => Ok(()),
+            Ok(_) => Err(gone(&self.path)),
+            Err(cause) => Err(gone(&self.path).with_source(cause)),
+        }
+    }
+}
+
+fn gone(path: &Path) -> Error {
+    let message = format!(
+        "the SQLite file {} was deleted or replaced while it was open; put it back, or close it here and open it again",
+        path.display()
+    );
+    Error::new(ErrorKind::Unusable, message)
+}
+
+fn make_folder(path: &Path) -> Result<()> {
+    let Some(folder) = path.parent() else {
+        return Ok(());
+    };
+    fs::create_dir_all(folder).map_err(|cause| {
+        let message = format!(
+            "the folder {} for the SQLite file cannot be made; check its path and permissions",
+            folder.display()
+        );
+        Error::new(ErrorKind::Unusable, message).with_source(cause)
+    })
+}
+
+fn connect(path: &Path, options: &Options, more: OpenFlags) -> rusqlite::Result<Connection> {
+    // Without the flag for URIs: `file:a` is a name like any other. Each
+    // connection stays on one thread at a time, so it needs no lock of its own.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(options.busy_timeout)?;
+    connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+    Ok(connection)
+}
+
+/// Keys compare by their UTF-8 bytes, which only such a file does.
+fn check_encoding(connection: &Connection, path: &Path) -> Result<(), Fault> {
+    let encoding: String = connection.pragma_query_value(None, "encoding", |row| row.get(0))?;
+    if encoding == "UTF-8" {
+        return Ok(());
+    }
+    let message = format!(
+        "the SQLite file {} keeps text as {encoding}, which does not sort keys as they should be; copy it to one in UTF-8",
+        path.display()
+    );
+    Err(Error::new(ErrorKind::Unusable, message).into())
+}
+
+fn use_wal(connection: &Connection, path: &Path, timeout: Duration) -> Result<(), Fault> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let mode = connection
+            .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
+        match mode {
+            Ok(mode) if mode.eq_ignore_ascii_case("wal") => return Ok(()),
+            Ok(mode) => return Err(no_wal(path, &mode).into()),
+            // SQLite does not wait by itself when two processes do this at once.
+            Err(cause) if is_busy(&cause) && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err(cause) => return Err(cause.into()),
+        }
+    }
+}
+
+fn is_busy(cause: &rusqlite::Error) -> bool {
+    cause.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+}
+
+fn no_wal(path: &Path, mode: &str) -> Error {
+    let message = format!(
+        "the SQLite file {} cannot be switched from the journal mode {mode:?} to a write-ahead log; keep it on a local disk that this program may write to",
+        path.display()
+    );
+    Error::new(ErrorKind::Unusable, message)
+}
+
+/// The numbers of the device and of the file on it.
+#[cfg(unix)]
+type Identity = (u64, u64);
+
+#[cfg(unix)]
+fn identity_of(path: &Path) -> io::Result<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    let found = fs::metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
+
+/// Elsewhere an open file can be neither deleted nor replaced.
+#[cfg(not(unix))]
+type Identity = ();
+
+#[cfg(not(unix))]
+fn identity_of(path: &Path) -> io::Result<Identity> {
+    fs::metadata(path).map(drop)
+}

@@ -1,0 +1,181 @@
+//! The thread that owns the connection that writes.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+};
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::{builder::Options, errors::Fault, file::DbFile, schema};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The thread, seen from outside. It ends when it is closed or dropped, after
+/// what was asked of it before.
+#[derive(Debug)]
+pub(super) struct Worker {
+    requests: Mutex<Option<mpsc::Sender<Request>>>,
+    path: PathBuf,
+}
+
+/// What the thread owns.
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) file: DbFile,
+}
+
+enum Request {
+    Work(Box<dyn FnOnce(&mut Writer) + Send>),
+    Close(oneshot::Sender<Result<()>>),
+}
+
+impl Worker {
+    /// Opens the file on a thread of its own.
+    pub(super) async fn start(path: PathBuf, options: Options) -> Result<(Self, DbFile)> {
+        let (requests, received) = mpsc::channel();
+        let (opened, file) = oneshot::channel();
+        let place = path.clone();
+        let thread = thread::Builder::new().name("persistify-sqlite".into());
+        let started = thread.spawn(move || {
+            let writer = open(&place, &options).map_err(|fault| fault.explained(&place));
+            match writer {
+                Ok(writer) => {
+                    // Nobody waits any more: then there is nothing to do.
+                    if opened.send(Ok(writer.file.clone())).is_ok() {
+                        serve(writer, &received);
+                    }
+                }
+                Err(error) => drop(opened.send(Err(error))),
+            }
+        });
+        started.map_err(|cause| no_thread(&path).with_source(cause))?;
+        let file = file
+            .await
+            .map_err(|cause| ended(&path).with_source(cause))??;
+        let requests = Mutex::new(Some(requests));
+        Ok((Self { requests, path }, file))
+    }
+
+    /// Has that done by the thread, after all that was asked before, whether
+    /// or not someone still waits for the answer.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Writer) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T> {
+        let answer = self.ask(work)?.await;
+        answer.map_err(|cause| ended(&self.path).with_source(cause))?
+    }
+
+    /// The same, from a thread that may wait.
+    pub(super) fn run_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Writer) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T> {
+        let answer = self.ask(work)?.blocking_recv();
+        answer.map_err(|cause| ended(&self.path).with_source(cause))?
+    }
+
+    fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Writer) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<T>>> {
+        let (answer, answered) = oneshot::channel();
+        let work = Box::new(move |writer: &mut Writer| {
+            let result = writer
+                .file
+                .check()
+                .map_err(Fault::Ours)
+                .and_then(|()| work(writer));
+            // Who asked may have gone; a commit is done all the same.
+            drop(answer.send(result.map_err(|fault| fault.explained(&writer.file.path))));
+        });
+        self.send(Request::Work(work))?;
+        Ok(answered)
+    }
+
+    fn send(&self, request: Request) -> Result<()> {
+        let requests = self.requests.lock();
+        let requests = requests.as_ref().ok_or_else(|| closed(&self.path))?;
+        // A thread that has ended applies nothing any more.
+        requests
+            .send(request)
+            .map_err(|_| ended(&self.path).nothing_applied())
+    }
+
+    /// # Errors
+    ///
+    /// `Closed` if it was closed.
+    pub(super) fn check_open(&self) -> Result<()> {
+        match *self.requests.lock() {
+            Some(_) => Ok(()),
+            None => Err(closed(&self.path)),
+        }
+    }
+
+    /// Does what was asked before, and ends.
+    pub(super) async fn close(&self) -> Result<()> {
+        let Some(requests) = self.requests.lock().take() else {
+            return Ok(());
+        };
+        let (answer, answered) = oneshot::channel();
+        match requests.send(Request::Close(answer)) {
+            Ok(()) => answered
+                .await
+                .map_err(|cause| ended(&self.path).with_source(cause))?,
+            // It has ended already, and with it its connection.
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+fn open(path: &Path, options: &Options) -> Result<Writer, Fault> {
+    let (file, mut connection) = DbFile::open(path, options)?;
+    schema::prepare(&mut connection, options)?;
+    Ok(Writer { connection, file })
+}
+
+fn serve(mut writer: Writer, requests: &mpsc::Receiver<Request>) {
+    while let Ok(request) = requests.recv() {
+        match request {
+            Request::Work(work) => work(&mut writer),
+            Request::Close(answer) => {
+                drop(answer.send(close(writer)));
+                return;
+            }
+        }
+    }
+}
+
+/// The last connection that closes folds the log into the file.
+fn close(writer: Writer) -> Result<()> {
+    let Writer { connection, file } = writer;
+    let closed = connection.close().map_err(|(_, cause)| Fault::Sql(cause));
+    closed.map_err(|fault| fault.explained(&file.path))
+}
+
+fn closed(path: &Path) -> Error {
+    let message = format!(
+        "the SQLite file {} was closed; open it again",
+        path.display()
+    );
+    Error::new(ErrorKind::Closed, message)
+}
+
+fn ended(path: &Path) -> Error {
+    let message = format!(
+        "the thread that writes to the SQLite file {} has ended; close the file and open it again",
+        path.display()
+    );
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+fn no_thread(path: &Path) -> Error {
+    let message = format!(
+        "no thread can be started for the SQLite file {}; it may be tried again",
+        path.display()
+    );
+    Error::new(ErrorKind::Unavailable, message).nothing_applied()
+}

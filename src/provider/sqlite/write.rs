@@ -1,0 +1,249 @@
+//! A batch, in one transaction.
+
+use rusqlite::Connection;
+
+use super::{
+    adopted::{self, AdoptedTable},
+    builder::Columns,
+    errors::Fault,
+    own::OwnTable,
+    rows::{Stored, revision_from, revision_to, to_millis},
+    schema,
+    table::Table,
+    writers,
+};
+use crate::{
+    batch::{Batch, Change, Committed, Expect, MapBatch, Op, Otherwise, Skipped, Turn},
+    error::{Error, ErrorKind, Result},
+    record::{Payload, Record, Revision},
+};
+
+/// The table a map's changes are written to.
+pub(super) trait Target {
+    fn put(&mut self, key: &str, payload: &Payload, expires_at: Option<i64>) -> Result<(), Fault>;
+    fn touch(&mut self, key: &str, expires_at: Option<i64>) -> Result<(), Fault>;
+    fn delete(&mut self, key: &str) -> Result<(), Fault>;
+}
+
+/// Applies the batch, whole or not at all.
+pub(super) fn commit(
+    connection: &mut Connection,
+    columns: &Columns,
+    batch: &Batch,
+) -> Result<Committed, Fault> {
+    let transaction = schema::begin(connection)?;
+    let last = writers::last(&transaction, batch.id.writer)?;
+    match (batch.id.turn(last.map(|(sequence, _)| sequence)), last) {
+        (Turn::Repeat, Some((_, revision))) => {
+            return writers::answer(&transaction, batch.id.writer, revision);
+        }
+        (Turn::Superseded, _) => return Err(superseded().into()),
+        _ => {}
+    }
+    let mut judge = Judge::new(&transaction, columns, batch)?;
+    let judged = judge.all();
+    let revision = judge.next_revision();
+    if let Err(conflict) = judged {
+        // What another program wrote keeps the revision that was just reported.
+        if judge.noted {
+            schema::set_revision(&transaction, judge.revision)?;
+            transaction.commit()?;
+        }
+        return Err(conflict);
+    }
+    let answer = Committed::at(revision).with_skipped(judge.skipped);
+    apply(&transaction, columns, batch, &answer)?;
+    schema::set_revision(&transaction, revision)?;
+    writers::note(&transaction, batch, &answer)?;
+    transaction.commit().map_err(Fault::Commit)?;
+    Ok(answer)
+}
+
+fn superseded() -> Error {
+    Error::new(
+        ErrorKind::Superseded,
+        "a later batch of this writer was committed already",
+    )
+}
+
+/// Looks at all conditions before the first change, so that they see the state
+/// before the batch.
+struct Judge<'a> {
+    connection: &'a Connection,
+    columns: &'a Columns,
+    batch: &'a Batch,
+    /// For rows that another program turns out to have written.
+    revision: Revision,
+    /// Whether there were any.
+    noted: bool,
+    skipped: Vec<Skipped>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(
+        connection: &'a Connection,
+        columns: &'a Columns,
+        batch: &'a Batch,
+    ) -> Result<Self, Fault> {
+        let last = schema::revision(connection)?;
+        Ok(Self {
+            connection,
+            columns,
+            batch,
+            revision: batch.revision_after(last),
+            noted: false,
+            skipped: Vec::new(),
+        })
+    }
+
+    /// The revision of the batch itself.
+    fn next_revision(&self) -> Revision {
+        if self.noted {
+            self.batch.revision_after(self.revision)
+        } else {
+            self.revision
+        }
+    }
+
+    fn all(&mut self) -> Result<(), Fault> {
+        let batch = self.batch;
+        for part in batch.maps.iter() {
+            if part.changes.iter().any(|c| c.expect != Expect::Any) {
+                self.part(part)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn part(&mut self, part: &MapBatch) -> Result<(), Fault> {
+        let table = Table::find(self.connection, &part.map, self.columns)?;
+        let table = table.filter(|_| !part.clear);
+        for change in &part.changes {
+            if change.expect != Expect::Any {
+                self.change(part, table.as_ref(), change)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        part: &MapBatch,
+        table: Option<&Table>,
+        change: &Change,
+    ) -> Result<(), Fault> {
+        let found = match table {
+            Some(table) => self.stored(table, &change.key)?.map(Stored::into_record),
+            None => None,
+        };
+        let stored = found
+            .as_ref()
+            .map(|found| (found.revision, found.expires_at));
+        if change.expect.holds(stored, self.batch.at) {
+            return Ok(());
+        }
+        match change.otherwise {
+            Otherwise::Skip => {
+                let skipped = Skipped::new(part.map.clone(), change.key.clone(), found);
+                self.skipped.push(skipped);
+                Ok(())
+            }
+            Otherwise::Fail => Err(conflict(part, change, found).into()),
+        }
+    }
+
+    fn stored(&mut self, table: &Table, key: &str) -> Result<Option<Stored>, Fault> {
+        let Some(mut stored) = table.row(self.connection, key)? else {
+            return Ok(None);
+        };
+        let revision = revision_to(self.revision)?;
+        self.noted |= adopted::note_if_new(self.connection, table, &mut stored, revision)?;
+        Ok(Some(stored))
+    }
+}
+
+fn conflict(part: &MapBatch, change: &Change, found: Option<Record>) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "the stored entry is not as expected; nothing was written",
+    )
+    .on_map(&part.map)
+    .on_keys([change.key.clone()])
+    .with_found(found)
+}
+
+fn apply(
+    connection: &Connection,
+    columns: &Columns,
+    batch: &Batch,
+    answer: &Committed,
+) -> Result<(), Fault> {
+    let revision = revision_to(answer.revision.unwrap_or_default())?;
+    for part in batch.maps.iter() {
+        let table = Table::find_or_create(connection, &part.map, columns)?;
+        if part.clear {
+            clear(connection, &table)?;
+        }
+        let mut target = target(connection, &table, to_millis(batch.at), revision)?;
+        // Skipped changes come in the order of the changes, so one walk along
+        // both finds them.
+        let skipped = answer.skipped.iter().filter(|s| s.map == part.map);
+        let mut skipped = skipped.peekable();
+        for change in &part.changes {
+            if skipped.next_if(|s| s.key == change.key).is_none() {
+                apply_change(&mut *target, change).map_err(|fault| blame(fault, part, change))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn target<'c>(
+    connection: &'c Connection,
+    table: &'c Table,
+    at: i64,
+    revision: i64,
+) -> Result<Box<dyn Target + 'c>, Fault> {
+    Ok(match &table.adopted {
+        None => Box::new(OwnTable::new(connection, table, at, revision)?),
+        Some((time, companion)) => Box::new(AdoptedTable::new(
+            connection,
+            table,
+            (*time, companion),
+            at,
+            revision,
+        )?),
+    })
+}
+
+fn clear(connection: &Connection, table: &Table) -> rusqlite::Result<()> {
+    connection.execute(&format!("DELETE FROM {}", table.name), [])?;
+    if let Some((_, companion)) = &table.adopted {
+        connection.execute(&format!("DELETE FROM {companion}"), [])?;
+    }
+    Ok(())
+}
+
+fn apply_change(target: &mut dyn Target, change: &Change) -> Result<(), Fault> {
+    match &change.op {
+        Op::Put {
+            payload,
+            expires_at,
+        } => target.put(&change.key, payload, expires_at.map(to_millis)),
+        Op::Touch { expires_at } => target.touch(&change.key, expires_at.map(to_millis)),
+        Op::Delete => target.delete(&change.key),
+    }
+}
+
+fn blame(fault: Fault, part: &MapBatch, change: &Change) -> Fault {
+    match fault {
+        Fault::Sql(cause) => Fault::Row(cause, part.map.clone(), change.key.clone()),
+        other => other,
+    }
+}
+
+/// The revision for what another program wrote, found when no batch comes in.
+pub(super) fn revision_now(last: Revision) -> Revision {
+    let now = to_millis(std::time::SystemTime::now());
+    revision_from(now).max(Revision::new(last.get().saturating_add(1)))
+}

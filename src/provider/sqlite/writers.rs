@@ -1,0 +1,139 @@
+//! The last batch of each writer and the answer it was given: what makes a
+//! repeat harmless and a late batch void.
+
+use std::time::{Duration, SystemTime};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    errors::Fault,
+    rows::{Stored, revision_from, revision_to, to_millis, value_to},
+};
+use crate::{
+    batch::{Batch, Committed, Skipped, WriterId},
+    error::Result,
+    name::MapName,
+    record::Revision,
+};
+
+/// How long a writer is remembered after its last batch.
+const REMEMBERED: Duration = Duration::from_hours(7 * 24);
+
+/// The sequence of the last batch that was applied of this writer, and its
+/// revision.
+pub(super) fn last(
+    connection: &Connection,
+    writer: WriterId,
+) -> rusqlite::Result<Option<(u64, Revision)>> {
+    connection
+        .prepare_cached("SELECT sequence, revision FROM persistify_writers WHERE writer = ?1")?
+        .query_row([writer.to_string()], |row| {
+            let sequence: i64 = row.get(0)?;
+            Ok((sequence.cast_unsigned(), revision_from(row.get(1)?)))
+        })
+        .optional()
+}
+
+/// Notes that the batch was applied, and the answer.
+pub(super) fn note(
+    connection: &Connection,
+    batch: &Batch,
+    answer: &Committed,
+) -> Result<(), Fault> {
+    let writer = batch.id.writer.to_string();
+    connection
+        .prepare_cached(
+            "INSERT INTO persistify_writers (writer, sequence, revision, at) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (writer) DO UPDATE SET
+                sequence = excluded.sequence, revision = excluded.revision, at = excluded.at",
+        )?
+        .execute(params![
+            writer,
+            batch.id.sequence.cast_signed(),
+            revision_to(answer.revision.unwrap_or_default())?,
+            to_millis(SystemTime::now()),
+        ])?;
+    connection
+        .prepare_cached("DELETE FROM persistify_skipped WHERE writer = ?1")?
+        .execute([&writer])?;
+    for (position, skipped) in answer.skipped.iter().enumerate() {
+        note_skipped(connection, &writer, position, skipped)?;
+    }
+    Ok(())
+}
+
+fn note_skipped(
+    connection: &Connection,
+    writer: &str,
+    position: usize,
+    skipped: &Skipped,
+) -> Result<(), Fault> {
+    let found = skipped.found.as_ref();
+    let value = found.and_then(|record| record.value.as_ref());
+    let revision = found
+        .map(|record| revision_to(record.revision))
+        .transpose()?;
+    connection
+        .prepare_cached(
+            "INSERT INTO persistify_skipped
+                (writer, position, map, key, value, updated_at, revision, expires_at, schema)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?
+        .execute(params![
+            writer,
+            i64::try_from(position).unwrap_or(i64::MAX),
+            skipped.map.as_str(),
+            skipped.key,
+            value.map(|payload| value_to(&payload.bytes)),
+            found.and_then(|record| record.updated_at).map(to_millis),
+            revision,
+            found.and_then(|record| record.expires_at).map(to_millis),
+            value.map(|payload| payload.schema),
+        ])?;
+    Ok(())
+}
+
+/// What the last batch of this writer was answered.
+pub(super) fn answer(
+    connection: &Connection,
+    writer: WriterId,
+    revision: Revision,
+) -> Result<Committed, Fault> {
+    let mut statement = connection.prepare_cached(
+        "SELECT key, value, updated_at, revision, expires_at, schema, NULL, map
+         FROM persistify_skipped WHERE writer = ?1 ORDER BY position",
+    )?;
+    let mut rows = statement.query([writer.to_string()])?;
+    let mut skipped = Vec::new();
+    while let Some(row) = rows.next()? {
+        let map = MapName::parse(row.get::<_, String>(7)?)?;
+        let stored = Stored::read(row, &map)?;
+        let key = stored.key.clone();
+        let found = stored.revision.is_some().then(|| stored.into_record());
+        skipped.push(Skipped::new(map, key, found));
+    }
+    Ok(Committed::at(revision).with_skipped(skipped))
+}
+
+pub(super) fn any_to_prune(connection: &Connection) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT 1 FROM persistify_writers WHERE at < ?1")?
+        .exists([forgotten_before()])
+}
+
+/// Forgets who has not written for long, or the list would grow with each open.
+pub(super) fn prune(connection: &Connection) -> rusqlite::Result<()> {
+    let before = forgotten_before();
+    connection.execute(
+        "DELETE FROM persistify_skipped WHERE writer IN
+            (SELECT writer FROM persistify_writers WHERE at < ?1)",
+        [before],
+    )?;
+    connection.execute("DELETE FROM persistify_writers WHERE at < ?1", [before])?;
+    Ok(())
+}
+
+fn forgotten_before() -> i64 {
+    let remembered = i64::try_from(REMEMBERED.as_millis()).unwrap_or(i64::MAX);
+    to_millis(SystemTime::now()).saturating_sub(remembered)
+}

@@ -1,0 +1,419 @@
+//! What a commit does, and what is there after the file is opened again.
+
+use std::{
+    future::Future,
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use persistify::{Change, ErrorKind, Expect, MapBatch, Otherwise, Payload, Provider, Revision};
+
+use super::*;
+
+#[tokio::test]
+async fn what_was_written_is_there_after_a_reopen() {
+    let place = Place::new();
+    let (stock, mut pen) = (name("stock"), Pen::new());
+    let end = pen.at + Duration::from_secs(60);
+    let payload = Payload::json(r#"{"n":1}"#).with_schema(7);
+    let sqlite = place.open().await;
+    let changes = vec![
+        Change::put("apple", payload.clone(), Some(end)),
+        put("pear", "2"),
+    ];
+    let revision = pen
+        .write(&sqlite, &stock, changes)
+        .await
+        .unwrap()
+        .revision
+        .unwrap();
+    sqlite.close().await.unwrap();
+
+    let sqlite = place.open().await;
+    let expected = [
+        Record::new("apple", Some(payload), revision)
+            .with_expires_at(Some(end))
+            .with_updated_at(Some(pen.at)),
+        Record::new("pear", Some(Payload::json("2")), revision).with_updated_at(Some(pen.at)),
+    ];
+    assert_eq!(all(&sqlite, &stock).await, expected);
+    assert_eq!(sqlite.maps().await.unwrap(), [stock.clone()]);
+    let horizon = sqlite.load(&stock, Wanted::All).await.unwrap().horizon;
+    assert_eq!(horizon, revision);
+}
+
+#[tokio::test]
+async fn puts_touches_and_deletes() {
+    let place = Place::new();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let sqlite = place.open().await;
+    let end = pen.at + Duration::from_secs(5);
+    let first = pen
+        .write(
+            &sqlite,
+            &map,
+            vec![put("a", "1"), put("b", "2"), put("c", "3")],
+        )
+        .await
+        .unwrap();
+    let written_at = pen.at;
+    pen.at += Duration::from_secs(1);
+    let changes = vec![
+        put("a", "10"),
+        Change::touch("b", Some(end)),
+        Change::delete("c"),
+        Change::touch("nobody", Some(end)),
+        Change::delete("nobody either"),
+    ];
+    let second = pen.write(&sqlite, &map, changes).await.unwrap();
+    assert!(second.revision > first.revision);
+
+    let records = all(&sqlite, &map).await;
+    assert_eq!(
+        pairs(&records),
+        [("a".into(), "10".into()), ("b".into(), "2".into())]
+    );
+    assert_eq!(records[0].updated_at, Some(pen.at));
+    assert_eq!(records[1].updated_at, Some(written_at));
+    assert_eq!(records[1].expires_at, Some(end));
+    assert_eq!(Some(records[1].revision), second.revision);
+}
+
+#[tokio::test]
+async fn a_clear_comes_before_the_changes_of_its_batch() {
+    let place = Place::new();
+    let (map, other, mut pen) = (name("m"), name("other"), Pen::new());
+    let sqlite = place.open().await;
+    pen.put(&sqlite, &map, "old", "1").await;
+    pen.put(&sqlite, &other, "old", "1").await;
+    let absent = put("old", "2").expect(Expect::Absent, Otherwise::Fail);
+    let present = put("new", "2").expect(Expect::Present, Otherwise::Skip);
+    let batch = pen.batch(vec![
+        MapBatch::new(map.clone(), vec![absent, present]).clearing(true),
+    ]);
+    let committed = sqlite.commit(&batch).await.unwrap();
+    assert_eq!(committed.skipped.len(), 1);
+    assert_eq!(
+        pairs(&all(&sqlite, &map).await),
+        [("old".into(), "2".into())]
+    );
+    assert_eq!(
+        pairs(&all(&sqlite, &other).await),
+        [("old".into(), "1".into())]
+    );
+}
+
+#[tokio::test]
+async fn several_maps_land_together_or_not_at_all() {
+    let place = Place::new();
+    let (a, b, mut pen) = (name("a"), name("b"), Pen::new());
+    let sqlite = place.open().await;
+    let both = |value: &str, expect| {
+        vec![
+            MapBatch::new(a.clone(), vec![put("k", value)]),
+            MapBatch::new(
+                b.clone(),
+                vec![put("k", value).expect(expect, Otherwise::Fail)],
+            ),
+        ]
+    };
+    let batch = pen.batch(both("1", Expect::Present));
+    let conflict = error(sqlite.commit(&batch).await);
+    assert_eq!(conflict.kind(), ErrorKind::Conflict);
+    assert!(!conflict.may_have_applied());
+    assert_eq!(conflict.map(), Some("b"));
+    assert_eq!(conflict.found(), None);
+    assert!(all(&sqlite, &a).await.is_empty());
+    assert_eq!(sqlite.maps().await.unwrap(), []);
+
+    let batch = pen.batch(both("2", Expect::Absent));
+    let revision = sqlite.commit(&batch).await.unwrap().revision.unwrap();
+    for map in [&a, &b] {
+        assert_eq!(one(&sqlite, map, "k").await.unwrap().revision, revision);
+    }
+}
+
+#[tokio::test]
+async fn conditions_look_at_what_is_stored() {
+    let place = Place::new();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let sqlite = place.open().await;
+    let gone = Change::put("gone", Payload::json("0"), Some(pen.at));
+    let committed = pen.write(&sqlite, &map, vec![put("here", "1"), gone]).await;
+    let revision = committed.unwrap().revision.unwrap();
+    let other = Revision::new(revision.get() + 1);
+    let cases = [
+        ("here", Expect::Absent, false),
+        ("here", Expect::Present, true),
+        ("here", Expect::At(revision), true),
+        ("here", Expect::At(other), false),
+        ("gone", Expect::Absent, true),
+        ("gone", Expect::Present, false),
+        ("gone", Expect::At(revision), true),
+        ("none", Expect::Absent, true),
+        ("none", Expect::Present, false),
+        ("none", Expect::At(revision), false),
+    ];
+    for (key, expect, holds) in cases {
+        let touched = Change::delete("unrelated").expect(Expect::Any, Otherwise::Fail);
+        let change = Change::touch(key, None).expect(expect, Otherwise::Fail);
+        // What the batch before changed is put back by its rollback: each case
+        // commits in a copy of the state only if it must.
+        if holds {
+            let skip = Change::touch(key, None).expect(expect, Otherwise::Skip);
+            let fail = put("other", "1").expect(Expect::Present, Otherwise::Fail);
+            let result = pen.write(&sqlite, &map, vec![skip, fail]).await;
+            assert_eq!(&*error(result).keys()[0], "other", "{key} {expect:?}");
+        } else {
+            let stored = one(&sqlite, &map, key).await;
+            let conflict = error(pen.write(&sqlite, &map, vec![touched, change]).await);
+            assert_eq!(conflict.kind(), ErrorKind::Conflict, "{key} {expect:?}");
+            assert_eq!(conflict.keys(), [Arc::from(key)]);
+            assert_eq!(conflict.found(), stored.as_ref());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_repeat_is_answered_as_before_and_a_late_batch_changes_nothing() {
+    let place = Place::new();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let sqlite = place.open().await;
+    pen.put(&sqlite, &map, "there", r#""now""#).await;
+    let late = pen.changes(&map, vec![put("late", "1")]);
+    let skip = |change: Change| change.expect(Expect::Absent, Otherwise::Skip);
+    let bytes = Change::put("bytes", Payload::json(vec![0xff, 0x00]), None);
+    pen.write(&sqlite, &map, vec![bytes]).await.unwrap();
+    let none = put("none", "1").expect(Expect::Present, Otherwise::Skip);
+    let changes = vec![
+        put("new", "1"),
+        skip(put("there", "2")),
+        none,
+        skip(put("bytes", "2")),
+    ];
+    let batch = pen.changes(&map, changes);
+    let answer = sqlite.commit(&batch).await.unwrap();
+    assert_eq!(answer.skipped.len(), 3);
+    assert_eq!(answer.skipped[0].found, one(&sqlite, &map, "there").await);
+    assert_eq!(answer.skipped[1].found, None);
+    let before = all(&sqlite, &map).await;
+
+    assert_eq!(sqlite.commit(&batch).await.unwrap(), answer);
+    sqlite.close().await.unwrap();
+    let sqlite = place.open().await;
+    assert_eq!(sqlite.commit(&batch).await.unwrap(), answer);
+    let superseded = error(sqlite.commit(&late).await);
+    assert_eq!(superseded.kind(), ErrorKind::Superseded);
+    assert!(!superseded.may_have_applied());
+    assert_eq!(all(&sqlite, &map).await, before);
+}
+
+#[tokio::test]
+async fn nothing_is_remembered_of_a_batch_that_failed() {
+    let place = Place::new();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let sqlite = place.open().await;
+    let change = put("k", "1").expect(Expect::Present, Otherwise::Fail);
+    let batch = pen.changes(&map, vec![change]);
+    assert_eq!(
+        error(sqlite.commit(&batch).await).kind(),
+        ErrorKind::Conflict
+    );
+    Pen::new().put(&sqlite, &map, "k", "0").await;
+    sqlite.commit(&batch).await.unwrap();
+    assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "1");
+}
+
+#[tokio::test]
+async fn revisions_exceed_what_the_writer_has_seen() {
+    let place = Place::new();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let sqlite = place.open().await;
+    let first = pen.put(&sqlite, &map, "k", "1").await;
+    let mut batch = pen.changes(&map, vec![put("k", "2")]);
+    batch.after = Revision::new(first.get() + 1_000_000);
+    let second = sqlite.commit(&batch).await.unwrap().revision.unwrap();
+    assert!(second > batch.after);
+    assert!(pen.put(&sqlite, &map, "k", "3").await > second);
+
+    // Beyond what SQLite counts: a clear error, and nothing is written.
+    let mut batch = pen.changes(&map, vec![put("k", "4")]);
+    batch.after = Revision::new(u64::MAX);
+    assert_eq!(
+        error(sqlite.commit(&batch).await).kind(),
+        ErrorKind::Invalid
+    );
+    assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "3");
+}
+
+#[tokio::test]
+async fn times_before_1970_and_far_ahead_come_back() {
+    let place = Place::new();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let sqlite = place.open().await;
+    pen.at = SystemTime::UNIX_EPOCH - Duration::from_millis(1_500);
+    let far = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40);
+    let fine = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_999_999);
+    let changes = vec![
+        Change::put("far", Payload::json("1"), Some(far)),
+        Change::put("fine", Payload::json("1"), Some(fine)),
+    ];
+    pen.write(&sqlite, &map, changes).await.unwrap();
+    let records = all(&sqlite, &map).await;
+    assert_eq!(records[0].updated_at, Some(pen.at));
+    assert_eq!(records[0].expires_at, Some(far));
+    // Early rather than late.
+    let rounded = SystemTime::UNIX_EPOCH + Duration::from_millis(1);
+    assert_eq!(records[1].expires_at, Some(rounded));
+}
+
+#[tokio::test]
+async fn a_value_of_ten_megabytes_and_empty_ones() {
+    let place = Place::new();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let sqlite = place.open().await;
+    let large = format!("\"{}\"", "x".repeat(10 << 20));
+    let changes = vec![
+        put("large", &large),
+        put("", "\"no key\""),
+        put("no value", ""),
+    ];
+    pen.write(&sqlite, &map, changes).await.unwrap();
+    sqlite.close().await.unwrap();
+    let sqlite = place.open().await;
+    assert_eq!(text_of(&sqlite, &map, "large").await.unwrap(), large);
+    assert_eq!(text_of(&sqlite, &map, "").await.unwrap(), "\"no key\"");
+    assert_eq!(text_of(&sqlite, &map, "no value").await.unwrap(), "");
+}
+
+#[tokio::test]
+async fn a_dropped_commit_does_nothing_before_its_first_poll_and_may_go_on_after() {
+    let place = Place::new();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let sqlite = place.open().await;
+    let batch = pen.changes(&map, vec![put("k", "1")]);
+    drop(sqlite.commit(&batch));
+    assert!(all(&sqlite, &map).await.is_empty());
+
+    for polls in 1..20 {
+        let batch = pen.changes(&map, vec![put("k", &polls.to_string())]);
+        let early = {
+            let mut commit = pin!(sqlite.commit(&batch));
+            poll_times(commit.as_mut(), polls)
+        };
+        let answer = sqlite.commit(&batch).await.unwrap();
+        if let Some(early) = early {
+            assert_eq!(early.unwrap(), answer);
+        }
+        let stored = one(&sqlite, &map, "k").await.unwrap();
+        assert_eq!(Some(stored.revision), answer.revision);
+        assert_eq!(text(&stored), polls.to_string());
+    }
+}
+
+fn poll_times<F: Future>(mut future: std::pin::Pin<&mut F>, times: usize) -> Option<F::Output> {
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..times {
+        if let Poll::Ready(done) = future.as_mut().poll(&mut context) {
+            return Some(done);
+        }
+        std::thread::yield_now();
+    }
+    None
+}
+
+#[tokio::test]
+async fn after_close_every_call_is_answered_closed() {
+    let place = Place::new();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let sqlite = place.open().await;
+    pen.put(&sqlite, &map, "k", "1").await;
+    sqlite.close().await.unwrap();
+    sqlite.close().await.unwrap();
+    let clone = sqlite.clone();
+    let batch = pen.changes(&map, vec![put("k", "2")]);
+    let errors = [
+        error(clone.commit(&batch).await),
+        error(clone.load(&map, Wanted::All).await),
+        error(clone.maps().await),
+        error(clone.ping().await),
+        error(clone.release(&map).await),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+        assert!(!error.may_have_applied());
+    }
+    // All is in the one file.
+    assert!(!place.folder.path().join("maps.db-wal").exists());
+}
+
+#[tokio::test]
+async fn the_last_handle_closes_the_file() {
+    let place = Place::new();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let sqlite = place.open().await;
+    let clone = sqlite.clone();
+    pen.put(&sqlite, &map, "k", "1").await;
+    drop(sqlite);
+    pen.put(&clone, &map, "k", "2").await;
+    sqlite_is_released(clone, &place);
+    assert_eq!(text_of(&place.open().await, &map, "k").await.unwrap(), "2");
+}
+
+/// The thread closes the file in its own time; an open file has its log beside it.
+fn sqlite_is_released(last: Sqlite, place: &Place) {
+    let log = place.folder.path().join("maps.db-wal");
+    assert!(log.exists());
+    drop(last);
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while log.exists() {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the file is still open"
+        );
+        std::thread::yield_now();
+    }
+}
+
+#[tokio::test]
+async fn a_release_leaves_the_map_as_it_is() {
+    let place = Place::new();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let sqlite = place.open().await;
+    pen.put(&sqlite, &map, "k", "1").await;
+    sqlite.release(&map).await.unwrap();
+    sqlite.ping().await.unwrap();
+    pen.put(&sqlite, &map, "l", "2").await;
+    assert_eq!(all(&sqlite, &map).await.len(), 2);
+}
+
+#[tokio::test]
+async fn writers_are_forgotten_after_a_week() {
+    let place = Place::new();
+    let (map, mut old, mut new) = (name("m"), Pen::new(), Pen::new());
+    let sqlite = place.open().await;
+    old.put(&sqlite, &map, "k", "1").await;
+    new.put(&sqlite, &map, "k", "2").await;
+    sqlite.close().await.unwrap();
+    let other = place.other();
+    let six_days = 6 * 24 * 3_600_000_i64;
+    let age = "UPDATE persistify_writers SET at = at - ?2 WHERE writer = ?1";
+    other.execute(age, (old.id.to_string(), six_days)).unwrap();
+    place.open().await.close().await.unwrap();
+    let count = "SELECT count(*) FROM persistify_writers";
+    assert_eq!(
+        other
+            .query_row(count, [], |row| row.get::<_, i64>(0))
+            .unwrap(),
+        2
+    );
+    other.execute(age, (old.id.to_string(), six_days)).unwrap();
+    place.open().await.close().await.unwrap();
+    assert_eq!(
+        other
+            .query_row(count, [], |row| row.get::<_, i64>(0))
+            .unwrap(),
+        1
+    );
+}

@@ -3,17 +3,23 @@
 //! `cargo bench --bench speed -- get` runs only the subjects with `get` in
 //! their name.
 
+#[path = "speed/flushes.rs"]
+mod flushes;
 #[path = "speed/inserts.rs"]
 mod inserts;
+#[path = "speed/one_change.rs"]
+mod one_change;
 #[path = "speed/overwrites.rs"]
 mod overwrites;
 #[path = "speed/reads.rs"]
 mod reads;
 
-const SUBJECTS: [(&str, fn()); 3] = [
+const SUBJECTS: [(&str, fn()); 5] = [
     ("get", reads::run),
     ("insert", inserts::run),
     ("overwrite", overwrites::run),
+    ("flush", flushes::run),
+    ("save", one_change::run),
 ];
 
 fn main() {

@@ -2,6 +2,7 @@
 
 mod deadlines;
 mod lease;
+mod schedule;
 mod sweeper;
 
 use std::{

@@ -1,5 +1,88 @@
 //! A concurrent map that you use like a `HashMap` and that keeps itself on
 //! disk or in a database.
+//!
+//! Reads and writes touch memory only. One background task a map writes what
+//! changed, in batches, to a [provider](Provider): JSON files, SQLite, memory,
+//! or one of your own.
+//!
+//! # Usage
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> persistify::Result<()> {
+//! use persistify::{Memory, PersistentMap};
+//!
+//! let stock: PersistentMap<u32> = PersistentMap::builder(Memory::new(), "stock").open().await?;
+//! stock.insert("apple", 3);                 // in memory now, in the store within a second
+//! stock.insert_and_save("pear", 5).await?;  // in the store when it returns
+//! stock.update("apple", |n| *n += 1);
+//! stock.flush().await?;                     // everything before this call is in the store
+//! stock.close().await?;                     // saves the rest, or says what it could not save
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - [`PersistentMap`] is the map, [`CachingMap`] one whose entries expire. Both
+//!   are handles: clone them for every task. What they can do is listed at
+//!   [`Map`], what can be chosen at [`Builder`].
+//! - Keys are strings. Values are what serde writes as JSON; to get copies of
+//!   them they are `Clone`, else [`read`](Map::read) looks at them in place.
+//! - A map is opened on a tokio runtime, and is loaded when `open` returns.
+//!
+//! # Consistency
+//!
+//! A write is seen by every reader when it returns. Each call on one key is
+//! atomic; iteration is weakly consistent and holds no lock between two items.
+//! The store follows memory: it never goes back to an older value of a key, and
+//! a batch lands whole or not at all. The same map opened twice is two writers,
+//! and the last commit of a key wins.
+//!
+//! Closures run under a lock. Calling a map from inside one panics instead of
+//! deadlocking. Nothing that a map returns holds a lock.
+//!
+//! # Durability
+//!
+//! What [`flush`](Map::flush), a [save](Map#saves) or [`close`](Map::close)
+//! answered `Ok` for survives the end of the process, and a power loss where the
+//! provider waits for the disk. Of other writes, those younger than the
+//! [batch interval](Builder::batch) plus one commit are at risk;
+//! [`Stats::oldest_pending`] tells how old the oldest is. Dropping the last
+//! handle is not a close: it may save nothing, and a warning says how much.
+//!
+//! # Providers
+//!
+//! | provider | keeps a map | several processes | survives |
+//! | --- | --- | --- | --- |
+//! | [`Memory`] | in memory, shared by its clones | no | nothing |
+//! | [`JsonFile`] | in a JSON file that people can read and edit | no: a lock file keeps them out | process, system, power |
+//! | [`Sqlite`] | in a table of a SQLite file, its own or another program's | yes | process, system, power (with [`Synchronous::Full`], the default) |
+//!
+//! To write one, implement [`Provider`], whose documentation is the contract, and
+//! put it through [`testing::conformance`](testing::conformance()).
+//!
+//! # Errors
+//!
+//! Sorted by remedy: see [`ErrorKind`]. A store that is down is tried again (see
+//! [`RetryPolicy`]); when the attempts are spent, those who wait are told, and
+//! everything stays pending until the store is back, which the map finds out by
+//! itself. [`failures`](Map::failures) has every failed attempt,
+//! [`health`](Map::health) whether the store is up, [`stats`](Map::stats) what is
+//! pending, [`refused`](Map::refused) what the store will never take. Writes that
+//! do not wait cannot fail; they panic on a closed map.
+//!
+//! # Features
+//!
+//! - `json` (default): [`JsonFile`].
+//! - `sqlite` (default): [`Sqlite`]; SQLite is compiled in.
+//! - `testing`: the conformance suite, a provider that fails on purpose, and a
+//!   clock set by hand; see [`testing`].
+//!
+//! # It is not
+//!
+//! - a database: there are no queries, ranges, or transactions over several keys;
+//! - for more data than fits into memory;
+//! - for keys that several processes write at the same time;
+//! - a cache bounded by size: entries leave by time only.
 
 // In reading order: what is stored, what comes up, what goes down, where it is kept.
 mod error;
@@ -11,6 +94,8 @@ mod name;
 
 mod clock;
 mod provider;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 mod codec;
 mod event;
@@ -29,7 +114,8 @@ pub use event::{
 };
 pub use load::{Load, PAGE_RECORDS, Wanted};
 pub use map::{
-    Map, PersistentMap, PersistentMapBuilder, builder::Builder, retry::RetryPolicy, write::Occupied,
+    Map, PersistentMap, PersistentMapBuilder, builder::Builder, occupied::Occupied,
+    retry::RetryPolicy,
 };
 pub use name::MapName;
 #[cfg(feature = "sqlite")]
@@ -39,3 +125,8 @@ pub use provider::sqlite::{
 };
 pub use provider::{Capabilities, Provider, memory::Memory};
 pub use record::{Encoding, Payload, Record, Revision};
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,9 +1,15 @@
 //! The map: a handle on what is in memory, and on the task that saves it.
 
+mod access;
+mod age;
+mod assembled;
 mod assembly;
 pub(crate) mod builder;
+mod calls;
+mod closing;
 mod core;
 mod entry;
+mod failing;
 mod flusher;
 mod inside;
 mod iterate;
@@ -11,6 +17,8 @@ pub(crate) mod lifetime;
 mod loading;
 mod marks;
 mod observe;
+pub(crate) mod occupied;
+mod options;
 mod pending;
 mod read;
 mod requests;
@@ -19,17 +27,16 @@ mod save;
 mod shards;
 mod spot;
 mod unreadable;
-pub(crate) mod write;
+mod write;
 
 use std::{fmt, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-pub(crate) use self::core::Core;
 use self::{
     builder::Builder,
-    core::phase,
+    core::{Core, phase},
     flusher::Flusher,
     lifetime::{Forever, Lifetime},
 };
@@ -115,7 +122,9 @@ where
 {
     fn start(core: Arc<Core<V, L>>, horizon: Revision, runtime: Handle) -> Self {
         runtime.spawn(Flusher::new(core.clone(), horizon).run());
-        L::opened(&core);
+        let map = Arc::downgrade(&core);
+        let expire = move |key: &str| map.upgrade()?.expire(key).ok();
+        core.lifetime.opened(Box::new(expire));
         Self {
             life: Arc::new(Life(core.clone())),
             core,

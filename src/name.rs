@@ -170,3 +170,17 @@ impl TryFrom<String> for MapName {
         Self::new(name)
     }
 }
+
+impl TryFrom<&String> for MapName {
+    type Error = Error;
+
+    fn try_from(name: &String) -> Result<Self> {
+        Self::new(name)
+    }
+}
+
+impl From<&MapName> for MapName {
+    fn from(name: &MapName) -> Self {
+        name.clone()
+    }
+}

@@ -95,6 +95,10 @@ impl Capabilities {
 /// Each word is a test of that name in the conformance suite (feature
 /// `testing`), which every provider should run.
 ///
+/// - **Faithful**: a load answers with what was committed: every key as it was
+///   written, equal JSON, times to the millisecond; expired entries too. It has
+///   every commit that was acknowledged before it began, so its horizon is not
+///   below their revisions.
 /// - **Atomic**: a batch lands whole, or not at all, also when the process is
 ///   killed in the middle of it.
 /// - **Idempotent and fenced**: the sequences of a writer grow; each batch is

@@ -12,15 +12,13 @@ use std::{
 
 use super::{
     deadlines::{Millis, NEVER, millis, time},
-    sweeper::{Schedule, sweep},
+    schedule::Schedule,
+    sweeper::sweep,
 };
 use crate::{
     clock::MapClock,
     error::{Error, ErrorKind, Result},
-    map::{
-        Core,
-        lifetime::{Lifetime, Plan},
-    },
+    map::lifetime::{Expire, Lifetime, Plan},
     record::Record,
 };
 
@@ -254,9 +252,8 @@ impl<V: Send + Sync + 'static> Lifetime<V> for Expiring<V> {
         self.schedule.clear();
     }
 
-    fn opened(core: &Arc<Core<V, Self>>) {
-        let (schedule, clock) = (core.lifetime.schedule.clone(), core.lifetime.clock.clone());
-        tokio::spawn(sweep(schedule, clock, Arc::downgrade(core)));
+    fn opened(&self, expire: Expire) {
+        tokio::spawn(sweep(self.schedule.clone(), self.clock.clone(), expire));
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
+    assembled::{Assembled, answer_all},
     core::Core,
     flusher::Flusher,
     lifetime::Lifetime,
@@ -19,49 +20,10 @@ use super::{
     requests::{Awaited, Save},
 };
 use crate::{
-    batch::{Batch, Change, Committed, MapBatch, Op},
+    batch::{Change, Committed, MapBatch, Op},
     error::Result,
     event::{KeySample, Operation},
 };
-
-/// A batch, and what depends on its fate.
-pub(super) struct Assembled {
-    pub(super) batch: Batch,
-    /// The last clear that it carries to the store, or comes after.
-    epoch: u64,
-    /// Those who wait for it.
-    pub(super) saves: Vec<Save>,
-    /// An attempt may have reached the store, although its answer did not
-    /// reach us.
-    pub(super) uncertain: bool,
-}
-
-impl Assembled {
-    fn part(&self) -> Option<&MapBatch> {
-        self.batch.maps.first()
-    }
-
-    pub(super) fn changes(&self) -> &[Change] {
-        self.part().map_or(&[], |part| &part.changes)
-    }
-
-    pub(super) fn clears(&self) -> bool {
-        self.part().is_some_and(|part| part.clear)
-    }
-
-    /// No change could be taken out of it.
-    pub(super) fn is_bare_clear(&self) -> bool {
-        self.changes().is_empty()
-    }
-
-    pub(super) fn sample(&self) -> KeySample {
-        KeySample::of(self.changes().iter().map(|change| &change.key))
-    }
-
-    pub(super) fn answer(self, result: &Result<()>) {
-        answer_all(self.saves, result);
-    }
-}
 
 /// What is being put together.
 struct Draft {
@@ -128,15 +90,24 @@ where
         for key in &part {
             self.add(draft, key)?;
         }
+        self.fill_with_those_who_wait(draft, part)
+    }
+
+    /// Those who wait for one of these keys.
+    fn fill_with_those_who_wait(
+        &mut self,
+        draft: &mut Draft,
+        part: Vec<Arc<str>>,
+    ) -> Result<(), Cleared> {
         let keys: HashSet<_> = part.into_iter().collect();
         let is_here = |save: &mut Save| matches!(&save.what, Awaited::Key(k) if keys.contains(k));
         let mut requests = self.core.requests.lock();
         let here: Vec<_> = requests.saves.extract_if(.., is_here).collect();
         drop(requests);
-        for save in here {
-            self.add_awaited(draft, save)?;
-        }
-        Ok(())
+        let mut here = here.into_iter();
+        let filled = here.try_for_each(|save| self.add_awaited(draft, save));
+        self.core.give_back(here.collect());
+        filled
     }
 
     /// The keys that somebody waits for go first.
@@ -155,6 +126,11 @@ where
     fn add_awaited(&mut self, draft: &mut Draft, save: Save) -> Result<(), Cleared> {
         let Awaited::Key(key) = &save.what else {
             draft.saves.push(save);
+            // The clear may be younger than this draft, which then does not
+            // carry it.
+            if self.core.epoch.load(SeqCst) != draft.epoch {
+                return Err(Cleared);
+            }
             return Ok(());
         };
         let taken = self.add(draft, &key.clone());
@@ -251,13 +227,6 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     }
 }
 
-pub(super) fn answer_all(saves: Vec<Save>, result: &Result<()>) {
-    for save in saves {
-        // Whoever stopped waiting needs no answer.
-        let _ = save.answer.send(result.clone());
-    }
-}
-
 /// About how many bytes a change takes.
 fn weight(change: &Change) -> usize {
     let payload = match &change.op {
@@ -265,4 +234,108 @@ fn weight(change: &Change) -> usize {
         Op::Touch { .. } | Op::Delete => 0,
     };
     change.key.len() + payload
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::{MapClock, SystemClock},
+        map::{lifetime::Forever, options::Options, requests::Ticket},
+        provider::memory::Memory,
+        record::Revision,
+    };
+
+    /// A map whose task does not run by itself.
+    fn flusher() -> Flusher<u32, Forever> {
+        let clock = Arc::new(MapClock::new(Arc::new(SystemClock::new())));
+        let name = "map".try_into().unwrap();
+        let options = Options::default();
+        let core = Core::new(name, Arc::new(Memory::new()), options, clock, Forever);
+        Flusher::new(Arc::new(core), Revision::ZERO)
+    }
+
+    fn insert_and_wait(core: &Core<u32, Forever>, key: &str, value: u32) -> Ticket {
+        let put = core.alter(key, |spot| {
+            spot.put(value, None);
+            spot.wait()
+        });
+        put.unwrap()
+    }
+
+    fn clear_and_wait(core: &Core<u32, Forever>) -> Ticket {
+        let mut ticket = Ticket::done();
+        let ask = || {
+            ticket = core.ask(|requests, answer| {
+                let what = Awaited::Clear;
+                requests.saves.push(Save { what, answer });
+            });
+        };
+        core.clear(ask).unwrap();
+        ticket
+    }
+
+    /// A `clear_and_save` that came between the moment when the flusher looked
+    /// whether there was a clear, and the moment when it collected those who
+    /// wait, was told that it was saved: by a batch without a clear, or by none.
+    #[tokio::test]
+    async fn a_clear_is_not_answered_by_a_draft_that_does_not_carry_it() {
+        let mut flusher = flusher();
+        let mut until = flusher.core.pending.until_now();
+        let mut draft = flusher.core.draft();
+        let mut ticket = Box::pin(clear_and_wait(&flusher.core).wait());
+        assert!(flusher.fill(&mut draft, &mut until).is_err());
+        flusher.core.give_back(draft.saves);
+        let assembled = flusher.assemble(&mut until, true).unwrap();
+        assert!(assembled.clears());
+        assert_eq!(assembled.saves.len(), 1);
+        assert!(futures_util::poll!(&mut ticket).is_pending());
+        assembled.answer(&Ok(()));
+        assert!(ticket.await.is_ok());
+    }
+
+    /// Two saves of one key shared a commit; a write between the flusher's looks
+    /// at the one and the other put the key into the batch twice. A provider may
+    /// apply a batch in any order, and Postgres refuses such a one.
+    #[tokio::test]
+    async fn a_key_is_in_a_batch_once_whoever_waits_for_it() {
+        let mut flusher = flusher();
+        let _first = insert_and_wait(&flusher.core, "a", 1);
+        let _second = insert_and_wait(&flusher.core, "a", 2);
+        let saves = std::mem::take(&mut flusher.core.requests.lock().saves);
+        let mut draft = flusher.core.draft();
+        for save in saves {
+            assert!(flusher.add_awaited(&mut draft, save).is_ok());
+            flusher.core.alter("a", |spot| spot.put(3, None)).unwrap();
+        }
+        assert_eq!((draft.changes.len(), draft.saves.len()), (1, 2));
+        assert_eq!(flusher.core.pending(), 1);
+        let assembled = flusher.finish(draft);
+        let committed = Committed::at(Revision::new(1));
+        flusher.core.settle_all(&assembled, committed);
+        // The write that came in between is still to be saved.
+        let mut until = flusher.core.pending.until_now();
+        let next = flusher.assemble(&mut until, true).unwrap();
+        assert_eq!(next.changes().len(), 1);
+    }
+
+    /// A clear in the middle of halving a refused batch dropped those who waited
+    /// for the rest of the half: they were told that the runtime had ended.
+    #[tokio::test]
+    async fn a_clear_while_a_batch_is_halved_forgets_nobody_who_waits() {
+        let mut flusher = flusher();
+        let first = insert_and_wait(&flusher.core, "a", 1);
+        let second = insert_and_wait(&flusher.core, "a", 2);
+        let mut draft = flusher.core.draft();
+        flusher.core.clear(|| {}).unwrap();
+        let part = vec!["a".into()];
+        let filled = flusher.fill_with_those_who_wait(&mut draft, part);
+        assert!(filled.is_err());
+        flusher.core.give_back(draft.saves);
+        let mut until = flusher.core.pending.until_now();
+        let assembled = flusher.assemble(&mut until, true).unwrap();
+        assembled.answer(&Ok(()));
+        assert!(first.wait().await.is_ok());
+        assert!(second.wait().await.is_ok());
+    }
 }

@@ -6,8 +6,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     Map,
-    core::{Core, Triggers},
+    core::Core,
     lifetime::Plan,
+    options::{Options, Progress, Triggers},
     retry::RetryPolicy,
 };
 use crate::{
@@ -16,10 +17,6 @@ use crate::{
     name::MapName,
     provider::Provider,
 };
-
-/// Called while a map loads: how many records came, and about how many there
-/// are.
-pub(super) type Progress = Arc<dyn Fn(u64, Option<u64>) + Send + Sync>;
 
 /// The options of a map before it is opened.
 ///
@@ -48,35 +45,6 @@ pub struct Builder<V, P> {
     progress: Option<Progress>,
     pub(crate) plan: P,
     values: PhantomData<fn() -> V>,
-}
-
-/// What can be chosen.
-#[derive(Clone, Debug)]
-pub(super) struct Options {
-    pub(super) triggers: Triggers,
-    pub(super) max_batch: usize,
-    pub(super) max_batch_bytes: usize,
-    pub(super) max_pending: Option<usize>,
-    pub(super) retry: RetryPolicy,
-    pub(super) commit_timeout: Duration,
-    pub(super) allow_unreadable: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            triggers: Triggers {
-                size: 1_000,
-                interval: Duration::from_secs(1),
-            },
-            max_batch: 10_000,
-            max_batch_bytes: 16 << 20,
-            max_pending: None,
-            retry: RetryPolicy::default(),
-            commit_timeout: Duration::from_secs(30),
-            allow_unreadable: false,
-        }
-    }
 }
 
 impl<V, P> Builder<V, P> {
@@ -142,8 +110,8 @@ impl<V, P> Builder<V, P> {
         self
     }
 
-    /// How long one call of the provider may take before it counts as failed
-    /// with an unknown outcome; at least a millisecond, 30 seconds by default.
+    /// How long one call of the provider (a commit, a page of a load) may take
+    /// before it counts as failed with an unknown outcome; at least a millisecond, 30 seconds by default.
     pub fn commit_timeout(mut self, limit: Duration) -> Self {
         self.options.commit_timeout = limit;
         self
@@ -199,41 +167,8 @@ where
         let lifetime = self.plan.begin(clock.clone());
         let core = Core::new(name, self.provider, self.options, clock, lifetime);
         let horizon = core.load(self.progress.as_ref()).await;
-        let horizon = horizon.map_err(|error| error.on_map(&core.name))?;
-        Ok(Map::start(Arc::new(core), horizon, runtime))
+        Ok(Map::start(Arc::new(core), horizon?, runtime))
     }
-}
-
-impl Options {
-    fn check(&self) -> Result<()> {
-        check_triggers(self.triggers)?;
-        let problem = if self.max_batch == 0 {
-            "max_batch is 0; it must be at least 1 key"
-        } else if self.max_batch_bytes == 0 {
-            "max_batch_bytes is 0; it must be at least 1 byte"
-        } else if self.max_pending == Some(0) {
-            "max_pending is 0; it must be at least 1 key"
-        } else if self.commit_timeout < Duration::from_millis(1) {
-            "commit_timeout must be at least 1 ms"
-        } else {
-            return self.retry.check();
-        };
-        Err(Error::new(ErrorKind::Invalid, problem))
-    }
-}
-
-/// # Errors
-///
-/// `Invalid`, naming the option and its bounds.
-pub(super) fn check_triggers(triggers: Triggers) -> Result<()> {
-    let problem = if triggers.size == 0 {
-        "batch: the size is 0; it must be at least 1 key"
-    } else if triggers.interval < Duration::from_millis(1) {
-        "batch: the interval must be at least 1 ms"
-    } else {
-        return Ok(());
-    };
-    Err(Error::new(ErrorKind::Invalid, problem))
 }
 
 impl<V, P: fmt::Debug> fmt::Debug for Builder<V, P> {

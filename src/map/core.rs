@@ -9,7 +9,7 @@ use std::{
             Ordering::{Relaxed, SeqCst},
         },
     },
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use arc_swap::ArcSwap;
@@ -17,8 +17,14 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, watch};
 
 use super::{
-    builder::Options, inside::Inside, lifetime::Lifetime, pending::Pending, requests::Requests,
-    shards::Shards, spot::Spot,
+    age::Age,
+    entry::Entry,
+    inside::Inside,
+    lifetime::Lifetime,
+    options::{Options, Triggers},
+    pending::Pending,
+    requests::{Answer, Requests, Ticket},
+    shards::{Shard, Shards},
 };
 use crate::{
     clock::MapClock,
@@ -32,7 +38,7 @@ use crate::{
 const FAILURES_KEPT: usize = 256;
 
 /// What the handles of a map and its background task share.
-pub struct Core<V, L: Lifetime<V>> {
+pub(crate) struct Core<V, L: Lifetime<V>> {
     pub(super) name: MapName,
     pub(super) provider: Arc<dyn Provider>,
     pub(super) options: Options,
@@ -60,13 +66,6 @@ pub struct Core<V, L: Lifetime<V>> {
     pub(super) loaders: Mutex<HashMap<Arc<str>, Arc<tokio::sync::Mutex<()>>>>,
 }
 
-/// When a flush starts without being asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Triggers {
-    pub(super) size: usize,
-    pub(super) interval: Duration,
-}
-
 /// What has been counted since the map was opened.
 #[derive(Default)]
 pub(super) struct Tally {
@@ -75,17 +74,6 @@ pub(super) struct Tally {
     pub(super) failed_attempts: AtomicU64,
     pub(super) last_commit: Mutex<Option<SystemTime>>,
 }
-
-/// Since when something is pending, in nanoseconds since the map was opened.
-pub(super) struct Age {
-    opened: SystemTime,
-    /// No queued key has waited since before this; meaningful while one is queued.
-    queued: AtomicU64,
-    /// The same for the round of commits in flight; `NEVER` without one.
-    saving: AtomicU64,
-}
-
-const NEVER: u64 = u64::MAX;
 
 /// Whether the map takes writes.
 pub(super) mod phase {
@@ -128,86 +116,18 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// Runs `look` on the entry, if it lives, with its shard locked for reading.
-    pub(super) fn look<R>(&self, key: &str, look: impl FnOnce(&V) -> R) -> Option<R> {
-        let (found, touch) = {
-            let _inside = Inside::enter();
-            let hash = self.shards.hash(key);
-            let shard = self.shards.read(hash);
-            let (value, lease) = shard.find(hash, key)?.slot.live(&self.lifetime)?;
-            let touch = self.lifetime.used(lease);
-            (look(value), touch)
-        };
-        if touch {
-            self.touch(key);
+    /// Leaves a request with the flusher and wakes it.
+    pub(super) fn ask(&self, leave: impl FnOnce(&mut Requests, Answer)) -> Ticket {
+        let (answer, ticket) = Ticket::new();
+        let mut requests = self.requests.lock();
+        // Under one lock with the flusher's farewell: a request is either
+        // refused here, or seen by the flusher, or dropped by its farewell.
+        if !requests.unserved {
+            leave(&mut requests, answer);
         }
-        Some(found)
-    }
-
-    /// Tells the store of an expiry that a read has moved.
-    fn touch(&self, key: &str) {
-        // On a closed map nothing moves any more in the store.
-        let _ = self.alter(key, |spot| spot.touch());
-    }
-
-    /// Takes the entry out of memory, and out of the store, if it has expired.
-    ///
-    /// While the map closes, this may come too late for the last commit: then
-    /// whoever opens the map next finds the entry expired, and removes it.
-    ///
-    /// # Errors
-    ///
-    /// `Closed`, once and for all.
-    pub(crate) fn expire(&self, key: &str) -> Result<()> {
-        let expired = self.alter_if(Self::check_not_closed, key, |spot| spot.expire())?;
-        if let Some(value) = expired {
-            self.lifetime.expired(key, value);
-        }
-        Ok(())
-    }
-
-    /// When the entry expires; not a read.
-    pub(crate) fn expires_at(&self, key: &str) -> Option<SystemTime> {
-        let _inside = Inside::enter();
-        let hash = self.shards.hash(key);
-        let shard = self.shards.read(hash);
-        let (_, lease) = shard.find(hash, key)?.slot.live(&self.lifetime)?;
-        self.lifetime.expires_at(lease)
-    }
-
-    /// Changes what is at a key, with its shard locked for writing.
-    ///
-    /// # Errors
-    ///
-    /// `Closed`; then `change` was not called.
-    pub(super) fn alter<R>(
-        &self,
-        key: &str,
-        change: impl FnOnce(&mut Spot<'_, V, L>) -> R,
-    ) -> Result<R> {
-        self.alter_if(Self::check_open, key, change)
-    }
-
-    fn alter_if<R>(
-        &self,
-        allowed: impl FnOnce(&Self) -> Result<()>,
-        key: &str,
-        change: impl FnOnce(&mut Spot<'_, V, L>) -> R,
-    ) -> Result<R> {
-        let (done, expired) = {
-            let _inside = Inside::enter();
-            let hash = self.shards.hash(key);
-            let mut shard = self.shards.write(hash);
-            // Under the lock: `close` first turns the phase and then passes
-            // through every lock, after which nobody is left who saw it open.
-            allowed(self)?;
-            let mut spot = Spot::new(self, &mut shard, hash, key);
-            (change(&mut spot), spot.into_expired())
-        };
-        if let Some(value) = expired {
-            self.lifetime.expired(key, value);
-        }
-        Ok(done)
+        drop(requests);
+        self.wake.notify_one();
+        ticket
     }
 
     pub(super) fn check_open(&self) -> Result<()> {
@@ -271,9 +191,9 @@ impl<V, L: Lifetime<V>> Core<V, L> {
 
     /// How many entries live. Locks one shard after the other.
     pub(super) fn len(&self) -> usize {
-        let live = |shard: &super::shards::Shard<V, L::Lease>| {
+        let live = |shard: &Shard<V, L::Lease>| {
             if L::EXPIRES {
-                let live = |e: &&super::entry::Entry<_, _>| e.slot.live(&self.lifetime).is_some();
+                let live = |e: &&Entry<_, _>| e.slot.live(&self.lifetime).is_some();
                 return shard.iter().filter(live).count();
             }
             shard.live()
@@ -307,60 +227,5 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
         keys.sort_unstable();
         keys
-    }
-}
-
-impl Age {
-    fn since(opened: SystemTime) -> Self {
-        Self {
-            opened,
-            queued: AtomicU64::new(NEVER),
-            saving: AtomicU64::new(NEVER),
-        }
-    }
-
-    fn nanos(&self, at: SystemTime) -> u64 {
-        let since = at.duration_since(self.opened).unwrap_or_default();
-        u64::try_from(since.as_nanos()).unwrap_or(NEVER - 1)
-    }
-
-    /// The queue was empty until now.
-    pub(super) fn queued_now(&self, now: SystemTime) {
-        self.queued.store(self.nanos(now), Relaxed);
-    }
-
-    /// Since when the oldest queued key may have waited.
-    pub(super) fn queued_since(&self) -> SystemTime {
-        let nanos = self.queued.load(Relaxed);
-        self.opened + Duration::from_nanos(if nanos == NEVER { 0 } else { nanos })
-    }
-
-    /// A round of commits begins with what is queued.
-    pub(super) fn round_begins(&self) {
-        self.saving.fetch_min(self.queued.load(Relaxed), Relaxed);
-    }
-
-    /// All that was queued when the round began is committed; what is queued
-    /// now came later.
-    pub(super) fn round_ends(&self, began: SystemTime) {
-        self.saving.store(NEVER, Relaxed);
-        // The first key after an empty queue may have stored its own, later time.
-        self.queued.fetch_max(self.nanos(began), Relaxed);
-    }
-
-    /// What the round had is queued again.
-    pub(super) fn round_fails(&self) {
-        self.queued
-            .fetch_min(self.saving.swap(NEVER, Relaxed), Relaxed);
-    }
-
-    fn oldest(&self, is_queued: bool, now: SystemTime) -> Option<Duration> {
-        let queued = if is_queued {
-            self.queued.load(Relaxed)
-        } else {
-            NEVER
-        };
-        let oldest = queued.min(self.saving.load(Relaxed));
-        (oldest != NEVER).then(|| Duration::from_nanos(self.nanos(now).saturating_sub(oldest)))
     }
 }

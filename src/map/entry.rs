@@ -64,8 +64,11 @@ impl Known {
     /// The store may have it; of which revision is not known.
     pub(super) const MAYBE: Self = Self(u64::MAX);
 
+    /// The commit of that revision wrote it. A store that numbers nothing, or a
+    /// record that no commit wrote, says only that there may be something.
     pub(super) fn at(revision: Option<Revision>) -> Self {
-        revision.map_or(Self::MAYBE, |revision| Self(revision.get()))
+        let known = revision.map(|revision| Self(revision.get()));
+        known.filter(|k| *k != Self::NOT).unwrap_or(Self::MAYBE)
     }
 
     pub(super) fn revision(self) -> Option<Revision> {
@@ -176,6 +179,14 @@ impl<V, X> Slot<V, X> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A row that another program wrote has no revision of ours. It was taken for
+    /// an entry that the store never saw, and its removal was not told.
+    #[test]
+    fn a_record_without_a_revision_may_be_in_the_store() {
+        let known = Known::at(Some(Revision::ZERO));
+        assert!(known == Known::MAYBE && known.revision().is_none());
+    }
 
     #[test]
     fn a_slot_is_two_words_larger_than_its_value() {

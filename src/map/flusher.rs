@@ -1,20 +1,14 @@
 //! The one background task of a map: it writes what changed, in batches.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{
-    assembly::{Assembled, answer_all},
-    core::{Core, phase},
-    lifetime::Lifetime,
-    requests::Asked,
-};
+use super::{assembled::Assembled, core::Core, lifetime::Lifetime, requests::Asked};
 use crate::{
     batch::{Batch, BatchId, Committed, MapBatch, WriterId},
-    error::{Error, ErrorKind, Result},
-    event::{Health, KeySample, Operation, SaveFailure},
+    error::{Error, Result},
+    event::{Health, KeySample, Operation},
     name::MapName,
     record::Revision,
 };
@@ -26,14 +20,14 @@ pub(super) struct Flusher<V, L: Lifetime<V>> {
     writer: WriterId,
     sequence: u64,
     /// The highest revision seen.
-    horizon: Revision,
+    pub(super) horizon: Revision,
     /// A batch whose fate is not known: it is sent again as it is.
-    unresolved: Option<Assembled>,
+    pub(super) unresolved: Option<Assembled>,
     /// Parts of a batch that was refused without a word on which key it was.
     pub(super) parts: Vec<Vec<Arc<str>>>,
-    attempt: u32,
-    delays: Box<dyn Iterator<Item = Duration> + Send + Sync>,
-    down: bool,
+    pub(super) attempt: u32,
+    pub(super) delays: Box<dyn Iterator<Item = Duration> + Send + Sync>,
+    pub(super) down: bool,
 }
 
 impl<V, L> Flusher<V, L>
@@ -112,7 +106,7 @@ where
     ///
     /// What the last attempt failed with. By then everything is queued again
     /// (or kept as unresolved), and everybody who waits was told.
-    async fn round(&mut self) -> Result<()> {
+    pub(super) async fn round(&mut self) -> Result<()> {
         let began = self.core.clock.now();
         let mut until = self.core.pending.until_now();
         if self.core.pending() > 0 {
@@ -136,6 +130,8 @@ where
                     until.rewind();
                 }
             }
+            // A provider that never waits must not keep the thread to itself.
+            tokio::task::yield_now().await;
         }
         self.core.age.round_ends(began);
         Ok(())
@@ -143,7 +139,7 @@ where
 
     /// With nothing to write, whether the store is well has to be asked.
     async fn ping(&mut self) -> Result<()> {
-        match self.call(self.core.provider.ping()).await {
+        match self.core.call(self.core.provider.ping()).await {
             Ok(()) => self.is_well(),
             Err(error) => {
                 self.report(Operation::Probe, KeySample::default(), &error, true);
@@ -168,7 +164,7 @@ where
             .await
             .map_err(|error| (Operation::SetAside, error))?;
         let provider = self.core.provider.clone();
-        let committed = self.call(provider.commit(&assembled.batch)).await;
+        let committed = self.core.call(provider.commit(&assembled.batch)).await;
         let operation = if self.down {
             Operation::Probe
         } else {
@@ -188,24 +184,9 @@ where
         // A writer of its own each time: a number of ours must stay free for
         // the batch that waits, which may be older than this one.
         batch.id = BatchId::new(WriterId::random(), 1);
-        self.call(self.core.provider.commit(&batch)).await?;
+        self.core.call(self.core.provider.commit(&batch)).await?;
         self.core.was_set_aside(&records);
         Ok(())
-    }
-
-    /// Calls the provider: within the time allowed, and whatever it does.
-    async fn call<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let limit = self.core.options.commit_timeout;
-        tokio::select! {
-            answer = AssertUnwindSafe(call).catch_unwind() => answer.unwrap_or_else(|_| {
-                Err(Error::new(ErrorKind::Unavailable, "the provider panicked"))
-            }),
-            () = self.core.clock.sleep(limit) => Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("the provider did not answer within {limit:?} (commit_timeout)"),
-            )),
-        }
-        .map_err(|error| error.on_map(&self.core.name))
     }
 
     fn settle(&mut self, assembled: Assembled, committed: Committed) {
@@ -222,216 +203,9 @@ where
         }
     }
 
-    fn start_attempts(&mut self) {
+    pub(super) fn start_attempts(&mut self) {
         self.attempt = 0;
         self.delays = Box::new(self.core.options.retry.delays());
-    }
-
-    /// Sorts a failed attempt by what is to be done about it, and waits before
-    /// the next one.
-    ///
-    /// # Errors
-    ///
-    /// The error itself, if there is to be no other attempt in this round.
-    async fn fail(
-        &mut self,
-        mut assembled: Assembled,
-        operation: Operation,
-        error: Error,
-    ) -> Result<()> {
-        self.attempt += 1;
-        assembled.uncertain |= error.may_have_applied() && operation != Operation::SetAside;
-        if error.kind() == ErrorKind::Refused && !assembled.is_bare_clear() {
-            self.isolate(assembled, operation, &error);
-            return Ok(());
-        }
-        let is_final = self.down
-            || error.kind() != ErrorKind::Unavailable
-            || self.attempt >= self.core.options.retry.attempts();
-        self.report(operation, assembled.sample(), &error, is_final);
-        if assembled.uncertain && error.kind() != ErrorKind::Superseded {
-            // It may have landed, or may land yet: sent again as it is, it
-            // lands once at the most, and its fate becomes known.
-            self.unresolved = Some(assembled);
-        } else {
-            self.put_back(assembled);
-        }
-        if is_final {
-            self.give_up(&error);
-            return Err(error);
-        }
-        let delay = self.delays.next().unwrap_or_default();
-        self.core.clock.sleep(delay).await;
-        Ok(())
-    }
-
-    /// Everything of this batch waits again, the values to be read anew.
-    fn put_back(&mut self, assembled: Assembled) {
-        // From the last to the first, each in front of the others: so the
-        // order in which they came is kept.
-        for change in assembled.changes().iter().rev() {
-            self.core.requeue(&change.key, assembled.uncertain);
-        }
-        self.core.give_back(assembled.saves);
-    }
-
-    /// Gets the keys that the store refuses out of the others' way: those that
-    /// it names, or else by halving the batch until one is left.
-    fn isolate(&mut self, assembled: Assembled, operation: Operation, error: &Error) {
-        let keys: Vec<_> = assembled.changes().iter().map(|c| c.key.clone()).collect();
-        let named: Vec<_> = error
-            .keys()
-            .iter()
-            .filter(|k| keys.contains(k))
-            .cloned()
-            .collect();
-        let refused = if keys.len() == 1 { keys.clone() } else { named };
-        self.report(
-            operation,
-            KeySample::of(refused_or(&refused, &keys)),
-            error,
-            !refused.is_empty(),
-        );
-        for key in &refused {
-            self.core.refuse(key, &error.clone().on_keys([key.clone()]));
-        }
-        if refused.is_empty() {
-            let (first, second) = keys.split_at(keys.len() / 2);
-            self.parts.extend([second.to_vec(), first.to_vec()]);
-        }
-        self.put_back(assembled);
-        self.start_attempts();
-    }
-
-    /// The attempts are spent. Everything stays pending; everybody who waits
-    /// is told.
-    fn give_up(&mut self, error: &Error) {
-        self.start_attempts();
-        self.core.age.round_fails();
-        let since = match &*self.core.health.borrow() {
-            Health::Down { since, .. } => *since,
-            Health::Healthy => self.core.clock.now(),
-        };
-        self.down = true;
-        let error = error.clone();
-        let mut waiting = std::mem::take(&mut self.core.requests.lock().saves);
-        if let Some(unresolved) = &mut self.unresolved {
-            waiting.append(&mut unresolved.saves);
-        }
-        answer_all(waiting, &Err(error.clone()));
-        self.core.health.send_replace(Health::Down { since, error });
-    }
-
-    pub(super) fn report(
-        &self,
-        operation: Operation,
-        keys: KeySample,
-        error: &Error,
-        is_final: bool,
-    ) {
-        use std::sync::atomic::Ordering::Relaxed;
-        self.core.tally.failed_attempts.fetch_add(1, Relaxed);
-        let (attempt, max_attempts) = match operation {
-            Operation::Probe | Operation::Encode => (1, 1),
-            Operation::Commit | Operation::SetAside => {
-                (self.attempt, self.core.options.retry.attempts())
-            }
-        };
-        tracing::warn!(map = %self.core.name, ?operation, attempt, is_final, %error, "a save failed");
-        // Without a subscriber there is nobody to tell.
-        let _ = self.core.failures.send(SaveFailure {
-            map: self.core.name.clone(),
-            operation,
-            attempt,
-            max_attempts,
-            is_final,
-            keys,
-            error: error.clone(),
-        });
-    }
-
-    /// Answers those who asked about the map as a whole.
-    async fn answer(&mut self, mut asked: Asked, done: Result<()>) -> std::ops::ControlFlow<()> {
-        if done.is_err() {
-            // Whoever came while the attempts were made is told as well.
-            let late = std::mem::take(&mut self.core.requests.lock().asked);
-            asked.flushes.extend(late.flushes);
-            asked.reloads.extend(late.reloads);
-            asked.closes.extend(late.closes);
-        }
-        let flushed = done.clone().and_then(|()| self.core.nothing_refused());
-        send(asked.flushes, &flushed);
-        if !asked.reloads.is_empty() {
-            let reloaded = match &done {
-                Ok(()) => self.reload().await,
-                Err(error) => Err(error.clone()),
-            };
-            send(asked.reloads, &reloaded);
-        }
-        if asked.closes.is_empty() {
-            return std::ops::ControlFlow::Continue(());
-        }
-        let closed = self.close(done).await;
-        let is_closed = self.core.phase.load(std::sync::atomic::Ordering::Acquire) == phase::CLOSED;
-        send(asked.closes, &closed);
-        if is_closed {
-            return std::ops::ControlFlow::Break(());
-        }
-        std::ops::ControlFlow::Continue(())
-    }
-
-    async fn reload(&mut self) -> Result<()> {
-        let horizon = self.core.reload().await?;
-        self.horizon = self.horizon.max(horizon);
-        Ok(())
-    }
-
-    /// Saves the rest, lets go of the store, and turns the map to closed; or
-    /// leaves it open and says what could not be saved.
-    async fn close(&mut self, done: Result<()>) -> Result<()> {
-        let closed = self.try_close(done).await;
-        if closed.is_err() {
-            self.core.turn(phase::CLOSING, phase::OPEN);
-        }
-        closed
-    }
-
-    async fn try_close(&mut self, mut done: Result<()>) -> Result<()> {
-        // Whoever wrote before the phase turned has left by now; whoever comes
-        // later is turned away. What is pending from here on is all there is.
-        if !self.core.is(phase::CLOSING) {
-            return Err(self.given_up());
-        }
-        self.core.shards.wait_for_writers();
-        while done.is_ok() && self.core.pending() > 0 {
-            done = self.round().await;
-        }
-        done.and_then(|()| self.core.nothing_refused())
-            .map_err(|error| self.core.not_closed(&error))?;
-        self.call(self.core.provider.release(&self.core.name))
-            .await?;
-        if self.core.turn(phase::CLOSING, phase::CLOSED) {
-            return Ok(());
-        }
-        Err(self.given_up())
-    }
-
-    fn given_up(&self) -> Error {
-        let message = "whoever closed the map gave up waiting; it is open: close it again";
-        Error::new(ErrorKind::Unavailable, message)
-            .on_map(&self.core.name)
-            .nothing_applied()
-    }
-}
-
-fn refused_or<'a>(refused: &'a [Arc<str>], all: &'a [Arc<str>]) -> &'a [Arc<str>] {
-    if refused.is_empty() { all } else { refused }
-}
-
-fn send(answers: Vec<super::requests::Answer>, result: &Result<()>) {
-    for answer in answers {
-        // Whoever stopped waiting needs no answer.
-        let _ = answer.send(result.clone());
     }
 }
 

@@ -55,6 +55,7 @@ impl<V, L: Lifetime<V>> Map<V, L> {
 impl<V, L: Lifetime<V>> Core<V, L> {
     /// The keys of all entries, tombstones and expired ones among them.
     pub(super) fn keys(&self) -> Vec<Arc<str>> {
+        let _inside = Inside::enter();
         let shards = self.shards.each().map(RwLock::read);
         let keys = |shard: RwLockReadGuard<'_, Shard<V, L::Lease>>| {
             shard.iter().map(|e| e.key.clone()).collect::<Vec<_>>()

@@ -6,7 +6,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::core::Core;
 use crate::{clock::MapClock, error::Result, record::Record};
 
 /// What a map asks about the time of its entries. Only this crate's two answers
@@ -63,8 +62,12 @@ pub trait Lifetime<V>: fmt::Debug + Send + Sync + Sized + 'static {
     fn cleared(&self);
 
     /// The map is open: time for a task of one's own.
-    fn opened(core: &Arc<Core<V, Self>>);
+    fn opened(&self, expire: Expire);
 }
+
+/// Takes the entry of a key out of the map, if it has expired; `None` once the
+/// map is closed or gone.
+pub(crate) type Expire = Box<dyn Fn(&str) -> Option<()> + Send>;
 
 /// What a builder turns into a [`Lifetime`] when the map is opened.
 pub trait Plan<V>: Send + Sync + 'static {
@@ -134,5 +137,5 @@ impl<V: 'static> Lifetime<V> for Forever {
 
     fn cleared(&self) {}
 
-    fn opened(_: &Arc<Core<V, Self>>) {}
+    fn opened(&self, _: Expire) {}
 }

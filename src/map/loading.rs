@@ -8,11 +8,11 @@ use hashbrown::hash_table::{Entry as TableEntry, OccupiedEntry};
 use serde::de::DeserializeOwned;
 
 use super::{
-    builder::Progress,
     core::Core,
     entry::{Entry, Known, Mark, Slot, Trail},
     inside::Inside,
     lifetime::Lifetime,
+    options::Progress,
 };
 use crate::{
     codec,
@@ -28,9 +28,11 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     ///
     /// What the provider errs with; `Corrupt` if a record does not decode.
     pub(super) async fn load(&self, progress: Option<&Progress>) -> Result<Revision> {
-        let mut load = self.provider.load(&self.name, Wanted::All).await?;
+        let mut load = self
+            .call(self.provider.load(&self.name, Wanted::All))
+            .await?;
         let mut loaded = 0;
-        while let Some(page) = load.pages.try_next().await? {
+        while let Some(page) = self.call(load.pages.try_next()).await? {
             loaded += page.len() as u64;
             for record in page {
                 self.take_in(record, 0)?;
@@ -38,6 +40,8 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             if let Some(progress) = progress {
                 progress(loaded, load.total_hint);
             }
+            // A provider that never waits must not keep the thread to itself.
+            tokio::task::yield_now().await;
         }
         Ok(load.horizon)
     }
@@ -54,14 +58,19 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// entries that came before the error are as in the store, the others as
     /// they were; nothing pending is lost.
     pub(super) async fn reload(&self) -> Result<Revision> {
-        let epoch = self.epoch.load(SeqCst);
+        // The last clear that the store has seen: while it has yet to see
+        // another one, what it holds is what that one takes away.
+        let epoch = self.cleared.load(SeqCst);
         let mut seen = HashSet::new();
-        let mut load = self.provider.load(&self.name, Wanted::All).await?;
-        while let Some(page) = load.pages.try_next().await? {
+        let mut load = self
+            .call(self.provider.load(&self.name, Wanted::All))
+            .await?;
+        while let Some(page) = self.call(load.pages.try_next()).await? {
             for record in page {
                 seen.insert(record.key.clone());
                 self.take_in(record, epoch)?;
             }
+            tokio::task::yield_now().await;
         }
         self.drop_unseen(&seen, epoch);
         Ok(load.horizon)
@@ -122,7 +131,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             }
             TableEntry::Occupied(mut occupied) => {
                 let slot = &mut occupied.get_mut().slot;
-                let changed = slot.trail().known != known;
+                let changed = slot.trail().known != known || known.revision().is_none();
                 if changed || !slot.is_clean() {
                     slot.trail_mut().known = known;
                 }
@@ -254,5 +263,42 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             .on_keys(self.unsaved())
             .with_source(error.clone())
             .nothing_applied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        batch::{Batch, BatchId, Change, MapBatch, WriterId},
+        clock::{MapClock, SystemClock},
+        map::{lifetime::Forever, options::Options},
+        provider::{Provider, memory::Memory},
+        record::Payload,
+    };
+
+    /// A `clear` between the last commit of the flusher and the reload that
+    /// follows it was undone: the store, which had not heard of the clear yet,
+    /// gave everything back, as clean entries that stayed when the clear
+    /// emptied the store.
+    #[tokio::test]
+    async fn a_reload_brings_nothing_back_that_a_clear_took_away() {
+        let store = Memory::new();
+        let changes = vec![Change::put("old", Payload::json("1"), None)];
+        let part = MapBatch::new("map".try_into().unwrap(), changes);
+        let id = BatchId::new(WriterId::random(), 1);
+        let clock = Arc::new(MapClock::new(Arc::new(SystemClock::new())));
+        let batch = Batch::new(id, Revision::ZERO, clock.now(), vec![part]);
+        store.commit(&batch).await.unwrap();
+        let name = "map".try_into().unwrap();
+        let core = Core::new(name, Arc::new(store), Options::default(), clock, Forever);
+        let core: Core<u32, Forever> = core;
+        core.load(None).await.unwrap();
+        assert_eq!(core.len(), 1);
+        core.clear(|| {}).unwrap();
+        core.alter("new", |spot| spot.put(2, None)).unwrap();
+        core.reload().await.unwrap();
+        assert_eq!(core.look("old", |n| *n), None);
+        assert_eq!(core.look("new", |n| *n), Some(2));
     }
 }

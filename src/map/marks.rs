@@ -51,7 +51,8 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         };
         let (place, queued) = self.pending.push(key.clone());
         trail.place = place;
-        if queued == 1 {
+        // A clear waits as well, without being in the queue.
+        if queued == 1 && !self.must_clear() {
             self.age.queued_now(self.clock.now());
         }
         // The flusher sleeps until the first key, and then until there are
@@ -99,9 +100,11 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let trail = slot.trail_mut();
         match trail.mark {
             Mark::Clean => Taken::Nothing,
-            Mark::Saving => Taken::Already,
+            // Queued again since this commit took it. Whoever waits for it by
+            // now had written before; and a key may occur in a batch once.
+            Mark::Saving | Mark::SavingQueued => Taken::Already,
             Mark::Refused => Taken::Refused(self.refusal_of(key)),
-            Mark::Queued | Mark::SavingQueued => {
+            Mark::Queued => {
                 self.pending.unlink(trail.place, key);
                 trail.mark = Mark::Saving;
                 self.saving.fetch_add(1, Relaxed);
@@ -221,7 +224,13 @@ impl<V, L: Lifetime<V>> Core<V, L> {
                 trail.place = self.pending.push_front(key.clone());
                 trail.mark = Mark::Queued;
             }
-            Mark::SavingQueued => trail.mark = Mark::Queued,
+            Mark::SavingQueued => {
+                // In front too: a flush that waits for the older change does
+                // not wait for what was queued after it.
+                self.pending.unlink(trail.place, key);
+                trail.place = self.pending.push_front(key.clone());
+                trail.mark = Mark::Queued;
+            }
             Mark::Clean | Mark::Queued | Mark::Refused => {}
         }
     }

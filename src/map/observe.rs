@@ -8,9 +8,9 @@ use tokio::sync::{broadcast, watch};
 
 use super::{
     Map,
-    builder::check_triggers,
-    core::{Core, Triggers},
+    core::Core,
     lifetime::Lifetime,
+    options::{Triggers, check_triggers},
 };
 use crate::{
     error::Result,

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use super::{Map, lifetime::Lifetime};
+use crate::name::MapName;
 
 impl<V, L: Lifetime<V>> Map<V, L> {
     /// The name of the map.
-    pub fn name(&self) -> &crate::MapName {
+    pub fn name(&self) -> &MapName {
         &self.core.name
     }
 

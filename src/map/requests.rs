@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::core::Core;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where an answer goes. Whoever waits may have stopped waiting.
@@ -57,6 +56,11 @@ impl Requests {
 pub(super) struct Ticket(Option<oneshot::Receiver<Result<()>>>);
 
 impl Ticket {
+    pub(super) fn new() -> (Answer, Self) {
+        let (answer, ticket) = oneshot::channel();
+        (answer, Self(Some(ticket)))
+    }
+
     /// There is nothing to wait for.
     pub(super) fn done() -> Self {
         Self(None)
@@ -83,20 +87,4 @@ fn unserved() -> Error {
         "the runtime on which the map was opened has ended, and its background task with it; \
          the change is in memory only: open the map again on a running runtime",
     )
-}
-
-impl<V, L: super::lifetime::Lifetime<V>> Core<V, L> {
-    /// Leaves a request with the flusher and wakes it.
-    pub(super) fn ask(&self, leave: impl FnOnce(&mut Requests, Answer)) -> Ticket {
-        let (answer, ticket) = oneshot::channel();
-        let mut requests = self.requests.lock();
-        // Under one lock with the flusher's farewell: a request is either
-        // refused here, or seen by the flusher, or dropped by its farewell.
-        if !requests.unserved {
-            leave(&mut requests, answer);
-        }
-        drop(requests);
-        self.wake.notify_one();
-        Ticket(Some(ticket))
-    }
 }

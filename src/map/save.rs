@@ -6,9 +6,9 @@ use super::{
     Map,
     core::phase,
     lifetime::Lifetime,
+    occupied::Occupied,
     requests::{Awaited, Save, Ticket},
     spot::Spot,
-    write::Occupied,
 };
 use crate::error::{Error, ErrorKind, Result};
 use serde::{Serialize, de::DeserializeOwned};

@@ -8,9 +8,9 @@ use super::{
     core::Core,
     entry::{Entry, Known, Slot, Trail},
     lifetime::Lifetime,
+    occupied::Occupied,
     requests::{Awaited, Save, Ticket},
     shards::Shard,
-    write::Occupied,
 };
 
 /// One key of a map, with its shard locked for writing.
@@ -171,14 +171,14 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
     /// Asked for in the critical section of the write itself, so that the
     /// flusher cannot have taken the write before it sees the one who waits.
     pub(super) fn wait(&self) -> Ticket {
-        let pending = self.shard.find(self.hash, self.key);
-        match pending.filter(|entry| !entry.slot.is_clean()) {
-            None => Ticket::done(),
-            Some(entry) => self.core.ask(|requests, answer| {
-                let what = Awaited::Key(entry.key.clone());
-                requests.saves.push(Save { what, answer });
-            }),
-        }
+        let what = match self.shard.find(self.hash, self.key) {
+            Some(entry) if !entry.slot.is_clean() => Awaited::Key(entry.key.clone()),
+            // What the store may have at this key goes with the clear only.
+            None if self.core.must_clear() => Awaited::Clear,
+            _ => return Ticket::done(),
+        };
+        self.core
+            .ask(|requests, answer| requests.saves.push(Save { what, answer }))
     }
 
     fn unexpired(&mut self, old: Option<(V, L::Lease)>) -> Option<V> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{assembly::Assembled, core::Core, lifetime::Lifetime};
+use super::{assembled::Assembled, core::Core, lifetime::Lifetime};
 use crate::{
     batch::Change,
     error::Error,

@@ -1,26 +1,8 @@
 //! Writes: to memory now, to the store with the next flush.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use super::{Map, lifetime::Lifetime, spot::Spot};
-
-/// The key is taken; the value that was to be inserted comes back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Occupied<V> {
-    /// The key that is taken.
-    pub key: Arc<str>,
-    /// The value that was not inserted.
-    pub value: V,
-}
-
-impl<V> fmt::Display for Occupied<V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "there is an entry at the key {:?} already", self.key)
-    }
-}
-
-impl<V: fmt::Debug> std::error::Error for Occupied<V> {}
+use super::{Map, lifetime::Lifetime, occupied::Occupied, spot::Spot};
 
 /// All of these change memory and return; none waits for the store.
 ///

@@ -1,8 +1,11 @@
 //! A provider that keeps maps in memory.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -20,10 +23,12 @@ use crate::{
 /// Keeps maps in memory: for tests, and for maps that may go with the process.
 ///
 /// Cloned handles share what they keep, so a restart can be tested: close the
-/// map, open it again on a clone.
-#[derive(Clone, Debug, Default)]
+/// map, open it again on a clone. Each handle is [closed](Provider::close) on
+/// its own.
+#[derive(Debug, Default)]
 pub struct Memory {
     kept: Arc<Mutex<Kept>>,
+    closed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -33,7 +38,6 @@ struct Kept {
     writers: HashMap<WriterId, (u64, Committed)>,
     /// One counter for all maps: a batch over several of them has one revision.
     last: Revision,
-    closed: bool,
 }
 
 type Table = BTreeMap<Arc<str>, Record>;
@@ -42,6 +46,26 @@ impl Memory {
     /// Memory that holds nothing yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    fn check_open(&self) -> Result<()> {
+        // Only the flag itself is passed on; what is kept has its own lock.
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Error::new(
+                ErrorKind::Closed,
+                "this memory provider was closed; open another",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Clone for Memory {
+    fn clone(&self) -> Self {
+        Self {
+            kept: Arc::clone(&self.kept),
+            closed: AtomicBool::new(self.closed.load(Ordering::Relaxed)),
+        }
     }
 }
 
@@ -55,9 +79,9 @@ impl Provider for Memory {
     }
 
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+        self.check_open()?;
         let (last, records) = {
             let kept = self.kept.lock();
-            kept.check_open()?;
             let table = kept.maps.get(map);
             (
                 kept.last,
@@ -68,8 +92,8 @@ impl Provider for Memory {
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
+        self.check_open()?;
         let mut kept = self.kept.lock();
-        kept.check_open()?;
         let last = kept.writers.get(&batch.id.writer);
         match batch.id.turn(last.map(|(sequence, _)| *sequence)) {
             Turn::Apply => kept.apply(batch),
@@ -82,36 +106,26 @@ impl Provider for Memory {
     }
 
     async fn maps(&self) -> Result<Vec<MapName>> {
+        self.check_open()?;
         let kept = self.kept.lock();
-        kept.check_open()?;
         Ok(kept.maps.keys().cloned().collect())
     }
 
     async fn ping(&self) -> Result<()> {
-        self.kept.lock().check_open()
+        self.check_open()
     }
 
     async fn release(&self, _map: &MapName) -> Result<()> {
-        self.kept.lock().check_open()
+        self.check_open()
     }
 
     async fn close(&self) -> Result<()> {
-        self.kept.lock().closed = true;
+        self.closed.store(true, Ordering::Relaxed);
         Ok(())
     }
 }
 
 impl Kept {
-    fn check_open(&self) -> Result<()> {
-        if self.closed {
-            return Err(Error::new(
-                ErrorKind::Closed,
-                "this memory provider was closed; open another",
-            ));
-        }
-        Ok(())
-    }
-
     fn apply(&mut self, batch: &Batch) -> Result<Committed> {
         // Judge everything before the first change, so that a conflict in the
         // last map leaves the first one as it was.
@@ -200,7 +214,12 @@ fn select(table: &Table, wanted: &Wanted) -> Vec<Record> {
     use std::ops::Bound::{Excluded, Unbounded};
     match wanted {
         Wanted::All => table.values().cloned().collect(),
-        Wanted::Keys(keys) => keys.iter().filter_map(|k| table.get(k).cloned()).collect(),
+        Wanted::Keys(keys) => {
+            // A key that is asked for twice comes up once.
+            let keys: BTreeSet<_> = keys.iter().collect();
+            let found = keys.into_iter().filter_map(|key| table.get(key));
+            found.cloned().collect()
+        }
         Wanted::Page { after, limit } => {
             let from = after.clone().map_or(Unbounded, Excluded);
             let page = table.range((from, Unbounded)).take(*limit);

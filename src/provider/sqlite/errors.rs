@@ -14,6 +14,8 @@ use crate::{
 pub(super) enum Fault {
     /// SQLite, before anything was committed.
     Sql(rusqlite::Error),
+    /// SQLite, about the table of a map.
+    Table(rusqlite::Error, MapName),
     /// SQLite, while this one key was written.
     Row(rusqlite::Error, MapName, Arc<str>),
     /// SQLite, in the commit itself.
@@ -35,10 +37,27 @@ impl From<Error> for Fault {
 }
 
 impl Fault {
+    /// The same, if it is not known yet what it is about: about that map.
+    pub(super) fn on_map(self, map: &MapName) -> Self {
+        match self {
+            Self::Sql(cause) => Self::Table(cause, map.clone()),
+            other => other,
+        }
+    }
+
+    /// The same, about that change of that map.
+    pub(super) fn on_key(self, map: &MapName, key: &Arc<str>) -> Self {
+        match self {
+            Self::Sql(cause) => Self::Row(cause, map.clone(), key.clone()),
+            other => other,
+        }
+    }
+
     /// The error for the caller, about that file.
     pub(super) fn explained(self, path: &Path) -> Error {
         match self {
             Self::Sql(cause) => explain(path, cause).nothing_applied(),
+            Self::Table(cause, map) => explain(path, cause).on_map(&map).nothing_applied(),
             Self::Row(cause, map, key) => row_error(path, cause, &map, key).nothing_applied(),
             Self::Commit(cause) => commit_error(path, cause),
             Self::Ours(error) => error,
@@ -130,7 +149,7 @@ fn remedy(cause: &rusqlite::Error) -> (ErrorKind, &'static str) {
         ),
         Some(_) => (
             Unusable,
-            "does not have the tables and columns that are kept there; put them back as they were",
+            "lacks a table or a column that belongs there; put it back as it was, or restore the file from a backup",
         ),
         None => (
             Corrupt,

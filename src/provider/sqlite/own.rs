@@ -11,7 +11,6 @@ pub(super) struct OwnTable<'c> {
     put: CachedStatement<'c>,
     touch: CachedStatement<'c>,
     delete: CachedStatement<'c>,
-    at: i64,
     revision: i64,
 }
 
@@ -39,27 +38,27 @@ impl<'c> OwnTable<'c> {
         );
         let touch =
             format!("UPDATE {name} AS t SET expires_at = ?2, revision = ?3 WHERE t.{key} = ?1");
-        Ok(Self {
+        let mut own = Self {
             put: connection.prepare_cached(&put)?,
             touch: connection.prepare_cached(&touch)?,
             delete: connection
                 .prepare_cached(&format!("DELETE FROM {name} AS t WHERE t.{key} = ?1"))?,
-            at,
             revision,
-        })
+        };
+        // What is the same for all rows is bound once, and stays.
+        own.put.raw_bind_parameter(3, at)?;
+        own.put.raw_bind_parameter(4, revision)?;
+        Ok(own)
     }
 }
 
 impl Target for OwnTable<'_> {
     fn put(&mut self, key: &str, payload: &Payload, expires_at: Option<i64>) -> Result<(), Fault> {
-        self.put.execute(params![
-            key,
-            value_to(&payload.bytes),
-            self.at,
-            self.revision,
-            expires_at,
-            payload.schema,
-        ])?;
+        self.put.raw_bind_parameter(1, key)?;
+        self.put.raw_bind_parameter(2, value_to(&payload.bytes))?;
+        self.put.raw_bind_parameter(5, expires_at)?;
+        self.put.raw_bind_parameter(6, payload.schema)?;
+        self.put.raw_execute()?;
         Ok(())
     }
 

@@ -55,7 +55,7 @@ pub(super) async fn load(
     let started = thread.spawn(move || reading.run(shared, begun));
     started.map_err(|cause| cut_short().with_source(cause))?;
     let head = head.await.map_err(|cause| cut_short().with_source(cause))?;
-    let Head { horizon, total } = head.map_err(|fault| fault.explained(&place))?;
+    let Head { horizon, total } = head.map_err(|fault| fault.on_map(map).explained(&place))?;
     let pages = stream::unfold(Some(received), async |received| {
         let mut received = received?;
         match received.recv().await {
@@ -103,7 +103,8 @@ impl Reading {
             Some(table) => self.stream(&connection, table),
             None => Ok(()),
         };
-        let last = streamed.map_err(|fault| fault.explained(&path)).err();
+        let streamed = streamed.map_err(|fault| fault.on_map(&self.map).explained(&path));
+        let last = streamed.err();
         // Whoever does not listen any more does not miss it.
         drop(self.pages.blocking_send(last.map(Err)));
     }

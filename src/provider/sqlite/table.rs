@@ -44,8 +44,7 @@ impl Table {
                 let time = adopted::inspect(connection, map, &place.table, columns)?;
                 Some((time, quoted(&companion)))
             }
-            None if schema::has_table(connection, &place.table)? => None,
-            None => return Err(missing(map, &place.table).into()),
+            None => None,
         };
         Ok(Some(Self::new(map, &place.table, columns, adopted)))
     }
@@ -180,13 +179,6 @@ impl Table {
 /// A name as it stands in SQL, whatever is in it.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-fn missing(map: &MapName, table: &str) -> Error {
-    let message = format!(
-        "the table {table:?} that holds the map is missing; restore the file from a backup, or delete the row of the map in `persistify_maps` to start again without its entries"
-    );
-    Error::new(ErrorKind::Unusable, message).on_map(map)
 }
 
 fn taken(map: &MapName, table: &str) -> Error {

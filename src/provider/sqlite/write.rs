@@ -109,7 +109,7 @@ impl<'a> Judge<'a> {
         let batch = self.batch;
         for part in batch.maps.iter() {
             if part.changes.iter().any(|c| c.expect != Expect::Any) {
-                self.part(part)?;
+                self.part(part).map_err(|fault| fault.on_map(&part.map))?;
             }
         }
         Ok(())
@@ -178,21 +178,34 @@ fn apply(
     batch: &Batch,
     answer: &Committed,
 ) -> Result<(), Fault> {
-    let revision = revision_to(answer.revision.unwrap_or_default())?;
     for part in batch.maps.iter() {
-        let table = Table::find_or_create(connection, &part.map, columns)?;
-        if part.clear {
-            clear(connection, &table)?;
-        }
-        let mut target = target(connection, &table, to_millis(batch.at), revision)?;
-        // Skipped changes come in the order of the changes, so one walk along
-        // both finds them.
-        let skipped = answer.skipped.iter().filter(|s| s.map == part.map);
-        let mut skipped = skipped.peekable();
-        for change in &part.changes {
-            if skipped.next_if(|s| s.key == change.key).is_none() {
-                apply_change(&mut *target, change).map_err(|fault| blame(fault, part, change))?;
-            }
+        apply_part(connection, columns, batch, part, answer)
+            .map_err(|fault| fault.on_map(&part.map))?;
+    }
+    Ok(())
+}
+
+fn apply_part(
+    connection: &Connection,
+    columns: &Columns,
+    batch: &Batch,
+    part: &MapBatch,
+    answer: &Committed,
+) -> Result<(), Fault> {
+    let table = Table::find_or_create(connection, &part.map, columns)?;
+    if part.clear {
+        clear(connection, &table)?;
+    }
+    let revision = revision_to(answer.revision.unwrap_or_default())?;
+    let mut target = target(connection, &table, to_millis(batch.at), revision)?;
+    // Skipped changes come in the order of the changes, so one walk along both
+    // finds them.
+    let skipped = answer.skipped.iter().filter(|s| s.map == part.map);
+    let mut skipped = skipped.peekable();
+    for change in &part.changes {
+        if skipped.next_if(|s| s.key == change.key).is_none() {
+            apply_change(&mut *target, change)
+                .map_err(|fault| fault.on_key(&part.map, &change.key))?;
         }
     }
     Ok(())
@@ -232,13 +245,6 @@ fn apply_change(target: &mut dyn Target, change: &Change) -> Result<(), Fault> {
         } => target.put(&change.key, payload, expires_at.map(to_millis)),
         Op::Touch { expires_at } => target.touch(&change.key, expires_at.map(to_millis)),
         Op::Delete => target.delete(&change.key),
-    }
-}
-
-fn blame(fault: Fault, part: &MapBatch, change: &Change) -> Fault {
-    match fault {
-        Fault::Sql(cause) => Fault::Row(cause, part.map.clone(), change.key.clone()),
-        other => other,
     }
 }
 

@@ -1,0 +1,72 @@
+//! A cache that survives a restart: answers that cost something to get, kept
+//! for a time.
+//!
+//! ```text
+//! cargo run --example ttl_cache
+//! ```
+
+use std::{
+    convert::Infallible,
+    error::Error,
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering::SeqCst},
+    time::{Duration, SystemTime},
+};
+
+use futures_util::future::join_all;
+use persistify::{CachingMap, JsonFile};
+
+static FETCHED: AtomicU32 = AtomicU32::new(0);
+
+/// Something slow: a query, a request to another machine.
+async fn fetch(city: &str) -> Result<String, Infallible> {
+    FETCHED.fetch_add(1, SeqCst);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    Ok(format!("sunny in {city}"))
+}
+
+async fn open(folder: &Path) -> persistify::Result<CachingMap<String>> {
+    let files = JsonFile::open(folder).await?;
+    CachingMap::builder(files, "weather")
+        .time_to_live(Duration::from_secs(2))
+        .open()
+        .await
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let weather = open(folder.path()).await?;
+
+    // 20 callers want the same answer at once: it is fetched once.
+    let ask = |_| weather.get_or_try_insert_with("Oslo", || fetch("Oslo"));
+    for answer in join_all((0..20).map(ask)).await {
+        assert_eq!(answer?, "sunny in Oslo");
+    }
+    let fetched = FETCHED.load(SeqCst);
+    println!("20 callers asked for Oslo: it was fetched {fetched} time(s)");
+    assert_eq!(fetched, 1);
+
+    // An entry may have a time of its own.
+    weather.insert_with_ttl("Rome", "always fine".to_owned(), Duration::from_secs(3_600));
+    for city in ["Oslo", "Rome"] {
+        let left = weather
+            .expires_at(city)
+            .expect("it expires")
+            .duration_since(SystemTime::now())?;
+        println!("{city} expires in {left:.1?}");
+    }
+
+    weather.close().await?;
+    drop(weather);
+    let weather = open(folder.path()).await?;
+    println!("restarted: {:?}", weather.snapshot());
+    assert!(weather.contains_key("Rome"));
+
+    // The restart has not prolonged anything.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    println!("2 s later: {:?}", weather.snapshot());
+    assert_eq!((weather.get("Oslo"), weather.len()), (None, 1));
+    weather.close().await?;
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! The deadlines of a map, shared by those who write and the one who sweeps.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::deadlines::{Deadlines, Millis};
+
+/// The deadlines of a map, and a bell for when the next one has moved.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    deadlines: Mutex<Deadlines>,
+    moved: Notify,
+    ended: AtomicBool,
+}
+
+impl Schedule {
+    pub(super) fn shift(&self, key: &Arc<str>, from: Millis, to: Millis) {
+        if from != to && self.deadlines.lock().shift(key, from, to) {
+            self.moved.notify_one();
+        }
+    }
+
+    pub(super) fn clear(&self) {
+        self.deadlines.lock().clear();
+    }
+
+    /// The map is gone: nothing will be due any more.
+    pub(super) fn end(&self) {
+        self.ended.store(true, SeqCst);
+        self.moved.notify_one();
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(SeqCst)
+    }
+
+    /// The next deadline of all.
+    pub(super) fn next(&self) -> Option<Millis> {
+        self.deadlines.lock().next()
+    }
+
+    /// Waits until the next deadline is another one.
+    pub(super) async fn moved(&self) {
+        self.moved.notified().await;
+    }
+
+    /// Takes out the keys whose deadline has come, so many at the most.
+    pub(super) fn due(&self, now: Millis, max: usize) -> Vec<Arc<str>> {
+        let mut deadlines = self.deadlines.lock();
+        let due = std::iter::from_fn(|| deadlines.pop_due(now));
+        due.take(max).collect()
+    }
+}

@@ -1,0 +1,90 @@
+//! Getting at what is at one key.
+
+use std::time::SystemTime;
+
+use super::{core::Core, inside::Inside, lifetime::Lifetime, spot::Spot};
+use crate::error::Result;
+
+impl<V, L: Lifetime<V>> Core<V, L> {
+    /// Runs `look` on the entry, if it lives, with its shard locked for reading.
+    pub(super) fn look<R>(&self, key: &str, look: impl FnOnce(&V) -> R) -> Option<R> {
+        let (found, touch) = {
+            let _inside = Inside::enter();
+            let hash = self.shards.hash(key);
+            let shard = self.shards.read(hash);
+            let (value, lease) = shard.find(hash, key)?.slot.live(&self.lifetime)?;
+            let touch = self.lifetime.used(lease);
+            (look(value), touch)
+        };
+        if touch {
+            self.touch(key);
+        }
+        Some(found)
+    }
+
+    /// Tells the store of an expiry that a read has moved.
+    fn touch(&self, key: &str) {
+        // On a closed map nothing moves any more in the store.
+        let _ = self.alter(key, |spot| spot.touch());
+    }
+
+    /// Takes the entry out of memory, and out of the store, if it has expired.
+    ///
+    /// While the map closes, this may come too late for the last commit: then
+    /// whoever opens the map next finds the entry expired, and removes it.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`, once and for all.
+    pub(crate) fn expire(&self, key: &str) -> Result<()> {
+        let expired = self.alter_if(Self::check_not_closed, key, |spot| spot.expire())?;
+        if let Some(value) = expired {
+            self.lifetime.expired(key, value);
+        }
+        Ok(())
+    }
+
+    /// When the entry expires; not a read.
+    pub(crate) fn expires_at(&self, key: &str) -> Option<SystemTime> {
+        let _inside = Inside::enter();
+        let hash = self.shards.hash(key);
+        let shard = self.shards.read(hash);
+        let (_, lease) = shard.find(hash, key)?.slot.live(&self.lifetime)?;
+        self.lifetime.expires_at(lease)
+    }
+
+    /// Changes what is at a key, with its shard locked for writing.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`; then `change` was not called.
+    pub(super) fn alter<R>(
+        &self,
+        key: &str,
+        change: impl FnOnce(&mut Spot<'_, V, L>) -> R,
+    ) -> Result<R> {
+        self.alter_if(Self::check_open, key, change)
+    }
+
+    fn alter_if<R>(
+        &self,
+        allowed: impl FnOnce(&Self) -> Result<()>,
+        key: &str,
+        change: impl FnOnce(&mut Spot<'_, V, L>) -> R,
+    ) -> Result<R> {
+        let (done, expired) = {
+            let _inside = Inside::enter();
+            let hash = self.shards.hash(key);
+            let mut shard = self.shards.write(hash);
+            // Under the lock: `close` first turns the phase and then passes
+            // through every lock, after which nobody is left who saw it open.
+            allowed(self)?;
+            let mut spot = Spot::new(self, &mut shard, hash, key);
+            (change(&mut spot), spot.into_expired())
+        };
+        if let Some(value) = expired {
+            self.lifetime.expired(key, value);
+        }
+        Ok(done)
+    }
+}

@@ -1,0 +1,73 @@
+//! How long the oldest pending change has waited.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, SystemTime},
+};
+
+/// Since when something is pending, in nanoseconds since the map was opened.
+pub(super) struct Age {
+    opened: SystemTime,
+    /// No queued key has waited since before this; meaningful while one is queued.
+    queued: AtomicU64,
+    /// The same for the round of commits in flight; `NEVER` without one.
+    saving: AtomicU64,
+}
+
+const NEVER: u64 = u64::MAX;
+
+impl Age {
+    pub(super) fn since(opened: SystemTime) -> Self {
+        Self {
+            opened,
+            queued: AtomicU64::new(NEVER),
+            saving: AtomicU64::new(NEVER),
+        }
+    }
+
+    fn nanos(&self, at: SystemTime) -> u64 {
+        let since = at.duration_since(self.opened).unwrap_or_default();
+        u64::try_from(since.as_nanos()).unwrap_or(NEVER - 1)
+    }
+
+    /// The queue was empty until now.
+    pub(super) fn queued_now(&self, now: SystemTime) {
+        self.queued.store(self.nanos(now), Relaxed);
+    }
+
+    /// Since when the oldest queued key may have waited.
+    pub(super) fn queued_since(&self) -> SystemTime {
+        let nanos = self.queued.load(Relaxed);
+        self.opened + Duration::from_nanos(if nanos == NEVER { 0 } else { nanos })
+    }
+
+    /// A round of commits begins with what is queued.
+    pub(super) fn round_begins(&self) {
+        self.saving.fetch_min(self.queued.load(Relaxed), Relaxed);
+    }
+
+    /// All that was queued when the round began is committed; what is queued
+    /// now came later.
+    pub(super) fn round_ends(&self, began: SystemTime) {
+        self.saving.store(NEVER, Relaxed);
+        // The first key after an empty queue may have stored its own, later time.
+        self.queued.fetch_max(self.nanos(began), Relaxed);
+    }
+
+    /// What the round had is queued again.
+    pub(super) fn round_fails(&self) {
+        self.queued
+            .fetch_min(self.saving.swap(NEVER, Relaxed), Relaxed);
+    }
+
+    /// How long ago the oldest pending change was made, or a little more.
+    pub(super) fn oldest(&self, is_queued: bool, now: SystemTime) -> Option<Duration> {
+        let queued = if is_queued {
+            self.queued.load(Relaxed)
+        } else {
+            NEVER
+        };
+        let oldest = queued.min(self.saving.load(Relaxed));
+        (oldest != NEVER).then(|| Duration::from_nanos(self.nanos(now).saturating_sub(oldest)))
+    }
+}

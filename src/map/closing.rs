@@ -1,0 +1,100 @@
+//! Answers to those who asked about the map as a whole, and its end.
+
+use std::ops::ControlFlow;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    core::phase,
+    flusher::Flusher,
+    lifetime::Lifetime,
+    requests::{Answer, Asked},
+};
+use crate::error::{Error, ErrorKind, Result};
+
+impl<V, L> Flusher<V, L>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    L: Lifetime<V>,
+{
+    /// Answers those who asked about the map as a whole.
+    pub(super) async fn answer(&mut self, mut asked: Asked, done: Result<()>) -> ControlFlow<()> {
+        if done.is_err() {
+            // Whoever came while the attempts were made is told as well.
+            let late = std::mem::take(&mut self.core.requests.lock().asked);
+            asked.flushes.extend(late.flushes);
+            asked.reloads.extend(late.reloads);
+            asked.closes.extend(late.closes);
+        }
+        let flushed = done.clone().and_then(|()| self.core.nothing_refused());
+        send(asked.flushes, &flushed);
+        if !asked.reloads.is_empty() {
+            let reloaded = match &done {
+                Ok(()) => self.reload().await,
+                Err(error) => Err(error.clone()),
+            };
+            send(asked.reloads, &reloaded);
+        }
+        if asked.closes.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        let closed = self.close(done).await;
+        let is_closed = self.core.is(phase::CLOSED);
+        send(asked.closes, &closed);
+        if is_closed {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    async fn reload(&mut self) -> Result<()> {
+        let horizon = self.core.reload().await?;
+        self.horizon = self.horizon.max(horizon);
+        Ok(())
+    }
+
+    /// Saves the rest, lets go of the store, and turns the map to closed; or
+    /// leaves it open and says what could not be saved.
+    async fn close(&mut self, done: Result<()>) -> Result<()> {
+        let closed = self.try_close(done).await;
+        if closed.is_err() {
+            self.core.turn(phase::CLOSING, phase::OPEN);
+        }
+        closed
+    }
+
+    async fn try_close(&mut self, mut done: Result<()>) -> Result<()> {
+        // Whoever wrote before the phase turned has left by now; whoever comes
+        // later is turned away. What is pending from here on is all there is.
+        if !self.core.is(phase::CLOSING) {
+            return Err(self.given_up());
+        }
+        self.core.shards.wait_for_writers();
+        while done.is_ok() && self.core.pending() > 0 {
+            done = self.round().await;
+        }
+        done.and_then(|()| self.core.nothing_refused())
+            .map_err(|error| self.core.not_closed(&error))?;
+        self.core
+            .call(self.core.provider.release(&self.core.name))
+            .await?;
+        if self.core.turn(phase::CLOSING, phase::CLOSED) {
+            return Ok(());
+        }
+        Err(self.given_up())
+    }
+
+    fn given_up(&self) -> Error {
+        let message = "whoever closed the map gave up waiting; it is open: close it again";
+        Error::new(ErrorKind::Unavailable, message)
+            .on_map(&self.core.name)
+            .nothing_applied()
+    }
+}
+
+fn send(answers: Vec<Answer>, result: &Result<()>) {
+    for answer in answers {
+        // Whoever stopped waiting needs no answer.
+        let _ = answer.send(result.clone());
+    }
+}

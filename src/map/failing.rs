@@ -1,0 +1,147 @@
+//! What becomes of a batch that was not committed.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    assembled::{Assembled, answer_all},
+    flusher::Flusher,
+    lifetime::Lifetime,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    event::{Health, KeySample, Operation, SaveFailure},
+};
+
+impl<V, L> Flusher<V, L>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    L: Lifetime<V>,
+{
+    /// Sorts a failed attempt by what is to be done about it, and waits before
+    /// the next one.
+    ///
+    /// # Errors
+    ///
+    /// The error itself, if there is to be no other attempt in this round.
+    pub(super) async fn fail(
+        &mut self,
+        mut assembled: Assembled,
+        operation: Operation,
+        error: Error,
+    ) -> Result<()> {
+        self.attempt += 1;
+        assembled.uncertain |= error.may_have_applied() && operation != Operation::SetAside;
+        if error.kind() == ErrorKind::Refused && !assembled.is_bare_clear() {
+            self.isolate(assembled, operation, &error);
+            return Ok(());
+        }
+        let is_final = self.down
+            || error.kind() != ErrorKind::Unavailable
+            || self.attempt >= self.core.options.retry.attempts();
+        self.report(operation, assembled.sample(), &error, is_final);
+        if assembled.uncertain && error.kind() != ErrorKind::Superseded {
+            // It may have landed, or may land yet: sent again as it is, it
+            // lands once at the most, and its fate becomes known.
+            self.unresolved = Some(assembled);
+        } else {
+            self.put_back(assembled);
+        }
+        if is_final {
+            self.give_up(&error);
+            return Err(error);
+        }
+        let delay = self.delays.next().unwrap_or_default();
+        self.core.clock.sleep(delay).await;
+        Ok(())
+    }
+
+    /// Everything of this batch waits again, the values to be read anew.
+    fn put_back(&mut self, assembled: Assembled) {
+        // From the last to the first, each in front of the others: so the
+        // order in which they came is kept.
+        for change in assembled.changes().iter().rev() {
+            self.core.requeue(&change.key, assembled.uncertain);
+        }
+        self.core.give_back(assembled.saves);
+    }
+
+    /// Gets the keys that the store refuses out of the others' way: those that
+    /// it names, or else by halving the batch until one is left.
+    fn isolate(&mut self, assembled: Assembled, operation: Operation, error: &Error) {
+        let keys: Vec<_> = assembled.changes().iter().map(|c| c.key.clone()).collect();
+        let named: Vec<_> = error
+            .keys()
+            .iter()
+            .filter(|k| keys.contains(k))
+            .cloned()
+            .collect();
+        let refused = if keys.len() == 1 { keys.clone() } else { named };
+        self.report(
+            operation,
+            KeySample::of(refused_or(&refused, &keys)),
+            error,
+            !refused.is_empty(),
+        );
+        for key in &refused {
+            self.core.refuse(key, &error.clone().on_keys([key.clone()]));
+        }
+        if refused.is_empty() {
+            let (first, second) = keys.split_at(keys.len() / 2);
+            self.parts.extend([second.to_vec(), first.to_vec()]);
+        }
+        self.put_back(assembled);
+        self.start_attempts();
+    }
+
+    /// The attempts are spent. Everything stays pending; everybody who waits
+    /// is told.
+    pub(super) fn give_up(&mut self, error: &Error) {
+        self.start_attempts();
+        self.core.age.round_fails();
+        let since = match &*self.core.health.borrow() {
+            Health::Down { since, .. } => *since,
+            Health::Healthy => self.core.clock.now(),
+        };
+        self.down = true;
+        let error = error.clone();
+        let mut waiting = std::mem::take(&mut self.core.requests.lock().saves);
+        if let Some(unresolved) = &mut self.unresolved {
+            waiting.append(&mut unresolved.saves);
+        }
+        answer_all(waiting, &Err(error.clone()));
+        self.core.health.send_replace(Health::Down { since, error });
+    }
+
+    pub(super) fn report(
+        &self,
+        operation: Operation,
+        keys: KeySample,
+        error: &Error,
+        is_final: bool,
+    ) {
+        self.core.tally.failed_attempts.fetch_add(1, Relaxed);
+        let (attempt, max_attempts) = match operation {
+            Operation::Probe | Operation::Encode => (1, 1),
+            Operation::Commit | Operation::SetAside => {
+                (self.attempt, self.core.options.retry.attempts())
+            }
+        };
+        tracing::warn!(map = %self.core.name, ?operation, attempt, is_final, %error, "a save failed");
+        // Without a subscriber there is nobody to tell.
+        let _ = self.core.failures.send(SaveFailure {
+            map: self.core.name.clone(),
+            operation,
+            attempt,
+            max_attempts,
+            is_final,
+            keys,
+            error: error.clone(),
+        });
+    }
+}
+
+fn refused_or<'a>(refused: &'a [Arc<str>], all: &'a [Arc<str>]) -> &'a [Arc<str>] {
+    if refused.is_empty() { all } else { refused }
+}

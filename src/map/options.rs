@@ -1,0 +1,81 @@
+//! What can be chosen for a map, and the bounds of each choice.
+
+use std::{sync::Arc, time::Duration};
+
+use super::retry::RetryPolicy;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Called while a map loads: how many records came, and about how many there
+/// are.
+pub(super) type Progress = Arc<dyn Fn(u64, Option<u64>) + Send + Sync>;
+
+/// What can be chosen.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    pub(super) triggers: Triggers,
+    pub(super) max_batch: usize,
+    pub(super) max_batch_bytes: usize,
+    pub(super) max_pending: Option<usize>,
+    pub(super) retry: RetryPolicy,
+    pub(super) commit_timeout: Duration,
+    pub(super) allow_unreadable: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            triggers: Triggers {
+                size: 1_000,
+                interval: Duration::from_secs(1),
+            },
+            max_batch: 10_000,
+            max_batch_bytes: 16 << 20,
+            max_pending: None,
+            retry: RetryPolicy::default(),
+            commit_timeout: Duration::from_secs(30),
+            allow_unreadable: false,
+        }
+    }
+}
+
+/// When a flush starts without being asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Triggers {
+    pub(super) size: usize,
+    pub(super) interval: Duration,
+}
+
+impl Options {
+    /// # Errors
+    ///
+    /// `Invalid`, naming the option and its bounds.
+    pub(super) fn check(&self) -> Result<()> {
+        check_triggers(self.triggers)?;
+        let problem = if self.max_batch == 0 {
+            "max_batch is 0; it must be at least 1 key"
+        } else if self.max_batch_bytes == 0 {
+            "max_batch_bytes is 0; it must be at least 1 byte"
+        } else if self.max_pending == Some(0) {
+            "max_pending is 0; it must be at least 1 key"
+        } else if self.commit_timeout < Duration::from_millis(1) {
+            "commit_timeout must be at least 1 ms"
+        } else {
+            return self.retry.check();
+        };
+        Err(Error::new(ErrorKind::Invalid, problem))
+    }
+}
+
+/// # Errors
+///
+/// `Invalid`, naming the option and its bounds.
+pub(super) fn check_triggers(triggers: Triggers) -> Result<()> {
+    let problem = if triggers.size == 0 {
+        "batch: the size is 0; it must be at least 1 key"
+    } else if triggers.interval < Duration::from_millis(1) {
+        "batch: the interval must be at least 1 ms"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Invalid, problem))
+}

@@ -1,0 +1,68 @@
+//! Someone who writes: makes batches as a map would.
+
+use std::time::{Duration, SystemTime};
+
+use crate::{
+    batch::{Batch, BatchId, Change, MapBatch, WriterId},
+    name::MapName,
+    record::{Payload, Revision},
+};
+
+/// A writer with a sequence and a clock of its own.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) id: WriterId,
+    pub(super) sequence: u64,
+    pub(super) after: Revision,
+    pub(super) at: SystemTime,
+}
+
+impl Writer {
+    pub(super) fn new() -> Self {
+        Self {
+            id: WriterId::random(),
+            sequence: 0,
+            after: Revision::ZERO,
+            at: whole_milliseconds(SystemTime::now()),
+        }
+    }
+
+    /// The next batch: these changes to that map.
+    pub(super) fn batch(&mut self, map: &MapName, changes: Vec<Change>) -> Batch {
+        self.batch_of(vec![MapBatch::new(map.clone(), changes)])
+    }
+
+    /// The next batch: that map is cleared, and then these changes.
+    pub(super) fn clearing(&mut self, map: &MapName, changes: Vec<Change>) -> Batch {
+        self.batch_of(vec![MapBatch::new(map.clone(), changes).clearing(true)])
+    }
+
+    /// The next batch, of several maps.
+    pub(super) fn batch_of(&mut self, maps: Vec<MapBatch>) -> Batch {
+        self.sequence += 1;
+        self.at += Duration::from_millis(1);
+        self.batch_numbered(self.sequence, maps)
+    }
+
+    /// A batch with this sequence.
+    pub(super) fn batch_numbered(&self, sequence: u64, maps: Vec<MapBatch>) -> Batch {
+        Batch::new(BatchId::new(self.id, sequence), self.after, self.at, maps)
+    }
+}
+
+/// A put of a JSON number.
+pub(super) fn put(key: &str, number: u64) -> Change {
+    Change::put(key, number_payload(number), None)
+}
+
+pub(super) fn number_payload(number: u64) -> Payload {
+    Payload::json(number.to_string())
+}
+
+/// So that stores may keep milliseconds, and an expiry still falls on the
+/// moment that is meant.
+pub(super) fn whole_milliseconds(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    let whole = u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(0);
+    SystemTime::UNIX_EPOCH + Duration::from_millis(whole)
+}

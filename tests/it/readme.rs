@@ -1,0 +1,87 @@
+//! The README says what is so: the tests that it names exist, its first example
+//! is the quickstart, and its links lead somewhere.
+
+use std::{fs, path::Path};
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// What stands between these two, each time.
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Vec<&'a str> {
+    let found = text.split(before).skip(1);
+    found
+        .map(|rest| rest.split(after).next().unwrap())
+        .collect()
+}
+
+#[test]
+fn the_tests_that_back_the_promises_exist() {
+    let readme = read("README.md");
+    let named = between(&readme, "`tests/it/", "`");
+    assert!(named.len() >= 9, "only {named:?}");
+    for test in named {
+        let (file, function) = test.split_once("::").unwrap_or((test, ""));
+        let path = Path::new("tests/it").join(file);
+        assert!(path.exists(), "{} is no file", path.display());
+        let module = path.with_extension("");
+        let nested = fs::read_dir(module).into_iter().flatten();
+        let mut texts = vec![fs::read_to_string(&path).unwrap()];
+        texts.extend(nested.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()));
+        let declared = format!("fn {function}");
+        let exists = texts.iter().any(|text| text.contains(&declared));
+        assert!(exists, "{} has no test {function}", path.display());
+    }
+}
+
+#[test]
+fn the_first_example_is_the_heart_of_the_quickstart() {
+    let readme = read("README.md");
+    let example = between(&readme, "```rust,no_run\n", "```")[0].trim_end();
+    let quickstart = read("samples/quickstart.rs");
+    let mut lines = quickstart.lines();
+    for line in example.lines() {
+        assert!(
+            lines.any(|other| other == line),
+            "not in the quickstart: {line}"
+        );
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for page in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        let text = read(page);
+        let mut links = between(&text, "](", ")");
+        links.extend(between(&text, "src=\"", "\""));
+        for link in links.into_iter().filter(|link| !link.contains("://")) {
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let there =
+                path.is_empty() || Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists();
+            assert!(there, "{page}: {link}");
+            let anchor = |line: &&str| {
+                line.trim_start_matches(['#', ' '])
+                    .to_lowercase()
+                    .replace(' ', "-")
+                    == heading
+            };
+            let found = heading.is_empty()
+                || text
+                    .lines()
+                    .filter(|l| l.starts_with('#'))
+                    .any(|l| anchor(&l));
+            assert!(found, "{page}: no heading {heading}");
+        }
+    }
+}
+
+#[test]
+fn every_sample_is_listed() {
+    let readme = read("README.md");
+    for sample in between(&read("Cargo.toml"), "path = \"samples/", "\"") {
+        assert!(
+            readme.contains(&format!("](samples/{sample})")),
+            "{sample} is not listed"
+        );
+    }
+}

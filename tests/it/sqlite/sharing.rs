@@ -1,0 +1,134 @@
+//! Several connections and processes at one file.
+
+use std::sync::mpsc;
+
+use persistify::{ErrorKind, Provider};
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_writer_is_waited_for() {
+    let place = Place::new();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let sqlite = place.open().await;
+    pen.put(&sqlite, &map, "k", "0").await;
+    let other = place.other();
+    other
+        .execute_batch("BEGIN IMMEDIATE; UPDATE map_m SET value = '1'")
+        .unwrap();
+    let commit = {
+        let (sqlite, batch) = (sqlite.clone(), pen.changes(&map, vec![put("l", "2")]));
+        tokio::spawn(async move { sqlite.commit(&batch).await })
+    };
+    // Reads wait for no one.
+    assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "0");
+    assert!(!commit.is_finished());
+    other.execute_batch("COMMIT").unwrap();
+    commit.await.unwrap().unwrap();
+    let expected = [("k".into(), "1".into()), ("l".into(), "2".into())];
+    assert_eq!(pairs(&all(&sqlite, &map).await), expected);
+}
+
+#[tokio::test]
+async fn a_wait_that_is_too_long_is_unavailable_with_nothing_applied() {
+    let place = Place::new();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let sqlite = Sqlite::builder(place.path())
+        .busy_timeout(Duration::from_millis(20))
+        .open()
+        .await
+        .unwrap();
+    pen.put(&sqlite, &map, "k", "0").await;
+    let other = place.other();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let batch = pen.changes(&map, vec![put("k", "1")]);
+    for failed in [
+        error(sqlite.commit(&batch).await),
+        error(sqlite.ping().await),
+    ] {
+        assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed}");
+        assert!(!failed.may_have_applied());
+        assert!(std::error::Error::source(&failed).is_some());
+    }
+    assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "0");
+    // A file that is ready opens all the same, and reads.
+    let second = place.open().await;
+    assert_eq!(text_of(&second, &map, "k").await.unwrap(), "0");
+    other.execute_batch("ROLLBACK").unwrap();
+    sqlite.ping().await.unwrap();
+    sqlite.commit(&batch).await.unwrap();
+    assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "1");
+}
+
+/// Opening the same new file at once: one of them makes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_new_file_is_made_once_however_many_open_it() {
+    for _ in 0..10 {
+        let place = Place::new();
+        let (map, start) = (name("m"), Arc::new(tokio::sync::Barrier::new(6)));
+        let opening = (0..6).map(|n| {
+            let (path, map, start) = (place.path(), map.clone(), start.clone());
+            tokio::spawn(async move {
+                start.wait().await;
+                let sqlite = Sqlite::open(path).await.unwrap();
+                Pen::new().put(&sqlite, &map, &n.to_string(), "1").await;
+            })
+        });
+        for opened in opening.collect::<Vec<_>>() {
+            opened.await.unwrap();
+        }
+        assert_eq!(all(&place.open().await, &map).await.len(), 6);
+    }
+}
+
+/// Two providers at one file: no commit of either is lost, no revision is
+/// given out twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_writers_at_one_file_lose_nothing() {
+    let place = Place::new();
+    let map = name("m");
+    place.open().await.close().await.unwrap();
+    let writing = (0..2).map(|who| {
+        let (path, map) = (place.path(), map.clone());
+        tokio::spawn(async move {
+            let sqlite = Sqlite::open(path).await.unwrap();
+            let mut pen = Pen::new();
+            let mut revisions = Vec::new();
+            for n in 0..100 {
+                revisions.push(pen.put(&sqlite, &map, &format!("{who}-{n}"), "1").await);
+            }
+            assert!(revisions.is_sorted());
+            revisions
+        })
+    });
+    let mut revisions = Vec::new();
+    for writer in writing.collect::<Vec<_>>() {
+        revisions.extend(writer.await.unwrap());
+    }
+    revisions.sort();
+    revisions.dedup();
+    assert_eq!(revisions.len(), 200);
+    assert_eq!(all(&place.open().await, &map).await.len(), 200);
+}
+
+/// Another program that waits for a lock in the middle of its own transaction
+/// finds the file free as soon as a commit returned.
+#[tokio::test]
+async fn nothing_is_held_between_commits() {
+    let place = Place::new();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let sqlite = place.open().await;
+    pen.put(&sqlite, &map, "k", "0").await;
+    let (done, finished) = mpsc::channel();
+    let path = place.path();
+    std::thread::spawn(move || {
+        let other = Connection::open(path).unwrap();
+        other.busy_timeout(Duration::ZERO).unwrap();
+        other
+            .execute_batch("BEGIN EXCLUSIVE; UPDATE map_m SET value = '1'; COMMIT")
+            .unwrap();
+        done.send(()).unwrap();
+    });
+    finished.recv().unwrap();
+    assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "1");
+}

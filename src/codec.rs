@@ -2,7 +2,10 @@
 
 mod finite;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -44,14 +47,22 @@ fn encode_checked<V: Serialize>(value: &V) -> Result<Payload> {
 ///
 /// # Errors
 ///
-/// `Corrupt` if the payload is not the JSON text of such a value.
+/// `Corrupt` if the payload is not the JSON text of such a value, or if the
+/// value's `Deserialize` panics.
 pub(crate) fn decode<V: DeserializeOwned>(payload: &Payload) -> Result<V> {
-    match payload.encoding {
-        Encoding::Json => serde_json::from_slice(&payload.bytes).map_err(|e| {
-            let wanted = std::any::type_name::<V>();
-            let message = format!("the stored value cannot be read as `{wanted}`");
-            Error::new(ErrorKind::Corrupt, message).with_source(e)
-        }),
+    let unread = || {
+        let wanted = std::any::type_name::<V>();
+        let message = format!("the stored value cannot be read as `{wanted}`");
+        Error::new(ErrorKind::Corrupt, message)
+    };
+    // The background task decodes too, when it reloads: a panic in a user's
+    // `Deserialize` must not end it.
+    let decoded = catch_unwind(|| match payload.encoding {
+        Encoding::Json => serde_json::from_slice(&payload.bytes),
+    });
+    match decoded {
+        Ok(value) => value.map_err(|e| unread().with_source(e)),
+        Err(panic) => Err(unread().with_source(words_of(panic.as_ref()))),
     }
 }
 
@@ -59,11 +70,15 @@ fn refused(message: &str) -> Error {
     Error::new(ErrorKind::Refused, message)
 }
 
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
-    let words = panic
+fn panicked(panic: &(dyn Any + Send)) -> Error {
+    let words = words_of(panic);
+    refused(&format!("writing the value as JSON panicked: {words}"))
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    panic
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message");
-    refused(&format!("writing the value as JSON panicked: {words}"))
+        .unwrap_or("no message")
 }

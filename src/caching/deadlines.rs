@@ -54,6 +54,11 @@ impl Deadlines {
         self.0.pop_first().map(|(_, key)| key)
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }

@@ -277,3 +277,31 @@ impl<V> fmt::Debug for Expiring<V> {
         self.chosen.fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    /// The schedule grows with the entries, and not with the writes to them.
+    #[test]
+    fn a_million_writes_of_one_key_leave_one_deadline() {
+        let plan = Expiry {
+            time_to_live: Some(Duration::from_secs(60)),
+            time_to_idle: None,
+            listener: None,
+        };
+        let clock = Arc::new(MapClock::new(Arc::new(SystemClock::new())));
+        let lifetime: Expiring<u64> = Plan::<u64>::begin(plan, clock);
+        let key: Arc<str> = "key".into();
+        let mut lease = lifetime.lease(&key, None, NEVER);
+        for n in 0..1_000_000 {
+            // A shorter time moves the deadline, a longer one leaves it.
+            let own = Duration::from_secs(n % 50 + 1);
+            lease = Lifetime::<u64>::begin(&lifetime, &key, Some(own), Some(&lease));
+        }
+        assert_eq!(lifetime.schedule.len(), 1);
+        Lifetime::<u64>::ended(&lifetime, &key, &lease);
+        assert_eq!(lifetime.schedule.len(), 0);
+    }
+}

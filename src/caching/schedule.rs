@@ -49,6 +49,11 @@ impl Schedule {
         self.moved.notified().await;
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.deadlines.lock().len()
+    }
+
     /// Takes out the keys whose deadline has come, so many at the most.
     pub(super) fn due(&self, now: Millis, max: usize) -> Vec<Arc<str>> {
         let mut deadlines = self.deadlines.lock();

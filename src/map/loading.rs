@@ -212,13 +212,20 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                 return;
             }
             let was_gone = slot.is_gone();
+            let only_touched = slot
+                .lease()
+                .is_some_and(|lease| self.lifetime.only_touched(lease));
             let trail = slot.trail_mut();
             trail.known = known;
-            if trail.mark == Mark::SavingQueued {
+            if trail.mark == Mark::Saving {
+                self.saving.fetch_sub(1, SeqCst);
+            } else if only_touched {
+                // Read once more meanwhile: that is no claim to the value.
+                self.pending.unlink(trail.place, key);
+            } else {
                 trail.mark = Mark::Queued;
                 return;
             }
-            self.saving.fetch_sub(1, SeqCst);
             trail.mark = Mark::Clean;
             let replaced = match stored {
                 Some((record, value)) => self.put_stored(slot, &record, value),

@@ -163,12 +163,14 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// A change that time made, and nobody asked for, must not hit what another
     /// process has written meanwhile.
     fn only_if(&self, conditional: bool, known: Known, change: Change) -> Change {
-        match known.revision() {
-            Some(revision) if conditional && self.provider.capabilities().conditions => {
-                change.expect(Expect::At(revision), Otherwise::Skip)
-            }
-            _ => change,
-        }
+        let expect = match known.revision() {
+            _ if !conditional || !self.provider.capabilities().conditions => return change,
+            Some(revision) => Expect::At(revision),
+            // It never got there: whatever is there is another's.
+            None if known == Known::NOT => Expect::Absent,
+            None => return change,
+        };
+        change.expect(expect, Otherwise::Skip)
     }
 
     /// The change was committed.

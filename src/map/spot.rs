@@ -6,7 +6,7 @@ use hashbrown::hash_table::Entry as TableEntry;
 
 use super::{
     core::Core,
-    entry::{Entry, Known, Slot, Trail},
+    entry::{Entry, Known, Mark, Slot, Trail},
     lifetime::Lifetime,
     occupied::Occupied,
     requests::{Awaited, Save, Ticket},
@@ -156,14 +156,23 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
         let Some(Entry { key, slot }) = self.shard.find_mut(self.hash, self.key) else {
             return;
         };
-        // Whatever is pending carries the new expiry anyway.
-        if !slot.is_clean() || slot.live(&core.lifetime).is_none() {
+        if slot.live(&core.lifetime).is_none() {
             return;
         }
-        core.mark(key, slot.trail_mut());
-        if let Slot::Live { lease, .. } = slot {
-            core.lifetime.touch(lease);
+        let Slot::Live { lease, trail, .. } = slot else {
+            return;
+        };
+        match trail.mark {
+            // Without its value: the store has that.
+            Mark::Clean => core.lifetime.touch(lease),
+            // The commit in flight has the expiry as it was, and whether the
+            // store will have its value is not known yet: the next one carries
+            // what this one does.
+            Mark::Saving => {}
+            // What waits carries the new expiry anyway.
+            Mark::Queued | Mark::SavingQueued | Mark::Refused => return,
         }
+        core.mark(key, trail);
     }
 
     /// A promise to tell when what is here now is committed.

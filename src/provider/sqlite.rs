@@ -69,7 +69,7 @@ pub struct Sqlite {
 }
 
 /// What the handles share.
-struct Shared {
+pub(super) struct Shared {
     file: DbFile,
     options: Options,
     worker: Worker,
@@ -149,10 +149,10 @@ impl Provider for Sqlite {
     }
 
     async fn ping(&self) -> Result<()> {
-        let asked = self
-            .shared
-            .worker
-            .run(|writer| Ok(schema::begin(&mut writer.connection)?.rollback()?));
+        let asked = self.shared.worker.run(|writer| {
+            writer.file.check_writable(&writer.connection)?;
+            Ok(schema::begin(&mut writer.connection)?.rollback()?)
+        });
         asked.await
     }
 

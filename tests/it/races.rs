@@ -11,10 +11,12 @@ use std::{
 };
 
 use persistify::{
-    ErrorKind, MapName, Memory, PersistentMap, PersistentMapBuilder, Provider, RetryPolicy, Wanted,
+    ErrorKind, Memory, PersistentMap, PersistentMapBuilder, RetryPolicy,
     testing::{Fault, Faulty, Method},
 };
 use serde::{Deserialize, Serialize};
+
+use crate::stored::stored;
 
 type Store = Faulty<Memory>;
 
@@ -30,19 +32,6 @@ where
     V: Serialize + serde::de::DeserializeOwned + Send + Sync + 'static,
 {
     builder(store).open().await.unwrap()
-}
-
-/// What the store holds, whatever the map believes.
-async fn stored<V: serde::de::DeserializeOwned>(store: &Store) -> HashMap<String, V> {
-    let name = MapName::new("map").unwrap();
-    let load = store.inner().load(&name, Wanted::All).await.unwrap();
-    let records = load.into_records().await.unwrap();
-    let pairs = records.into_iter().map(|record| {
-        let bytes = record.value.unwrap().bytes;
-        let value = serde_json::from_slice(&bytes).unwrap();
-        (record.key.to_string(), value)
-    });
-    pairs.collect()
 }
 
 /// A flush that goes on until the store has taken everything.
@@ -97,7 +86,7 @@ async fn eight_writers_on_five_keys_over_a_failing_store() {
         writer.await.unwrap();
     }
     flush(&map).await;
-    assert_eq!(map.snapshot(), stored(&store).await);
+    assert_eq!(map.snapshot(), stored(store.inner()).await);
     assert_eq!((map.pending(), map.refused().len()), (0, 0));
     assert!(store.calls(Method::Commit) > 30);
 }
@@ -137,7 +126,7 @@ async fn everything_at_once_and_then_memory_and_store_agree() {
     }
     flush(&map).await;
     let memory = map.snapshot();
-    assert_eq!(memory, stored(&store).await);
+    assert_eq!(memory, stored(store.inner()).await);
     assert_eq!(map.pending(), 0);
     assert_eq!(map.len(), memory.len());
     assert_eq!((map.iter().count(), map.keys().count()), (map.len(), map.len()));
@@ -204,7 +193,7 @@ async fn every_value_that_anybody_sees_is_whole() {
         .collect();
     let until = Instant::now() + Duration::from_millis(400);
     while Instant::now() < until {
-        stored::<Whole>(&store).await.values().for_each(Whole::check);
+        stored::<Whole>(store.inner()).await.values().for_each(Whole::check);
         tokio::task::yield_now().await;
     }
     done.store(true, SeqCst);
@@ -212,7 +201,7 @@ async fn every_value_that_anybody_sees_is_whole() {
         thread.join().unwrap();
     }
     flush(&map).await;
-    assert_eq!(map.snapshot(), stored(&store).await);
+    assert_eq!(map.snapshot(), stored(store.inner()).await);
 }
 
 /// A thread writes the next number to `a` and then to `b`, over and over, while
@@ -270,13 +259,13 @@ async fn a_clear_never_takes_a_younger_write_and_leaves_an_older_one() {
         // The store follows in the order of commits, and a commit may hold any
         // of what was written; but what it cleared it cleared whole.
         let _ = map.flush().await;
-        looked += stored::<u64>(&store).await.len();
+        looked += stored::<u64>(store.inner()).await.len();
     }
     looks.await.unwrap();
     done.store(true, SeqCst);
     clearing.join().unwrap();
     flush(&map).await;
-    assert_eq!(map.snapshot(), stored(&store).await);
+    assert_eq!(map.snapshot(), stored(store.inner()).await);
     assert!(clears.load(SeqCst) > 100, "{clears:?}, {looked}");
 }
 
@@ -318,7 +307,7 @@ async fn a_clear_during_a_commit_resurrects_nothing_and_loses_nothing_newer() {
         flush_whatever(&map).await;
         let expected = HashMap::from([("both".to_owned(), 2), ("after".to_owned(), 2)]);
         assert_eq!(map.snapshot(), expected, "{fate:?}");
-        assert_eq!(stored::<u64>(&store).await, expected, "{fate:?}");
+        assert_eq!(stored::<u64>(store.inner()).await, expected, "{fate:?}");
         let again: PersistentMap<u64> = open(&store).await;
         assert_eq!(again.snapshot(), expected, "{fate:?}");
     }
@@ -346,7 +335,7 @@ async fn a_flush_waits_for_a_change_whose_commit_failed_while_it_was_written_aga
         _ => Fault::None,
     });
     map.flush().await.unwrap();
-    assert_eq!(stored::<u64>(&store).await.get("a"), Some(&2));
+    assert_eq!(stored::<u64>(store.inner()).await.get("a"), Some(&2));
 }
 
 /// After a clear, a removal found nothing in memory and returned at once, saved
@@ -359,7 +348,7 @@ async fn a_saved_removal_after_a_clear_waits_for_the_clear() {
     map.insert_and_save("a", 1).await.unwrap();
     map.clear();
     assert_eq!(map.remove_and_save("a").await.unwrap(), None);
-    assert_eq!(stored::<u64>(&store).await, HashMap::new());
+    assert_eq!(stored::<u64>(store.inner()).await, HashMap::new());
 }
 
 /// Each first key in an empty queue set the age of what is pending anew, also
@@ -378,7 +367,7 @@ async fn a_clear_is_saved_within_the_interval_whatever_comes_after_it() {
         map.insert("b", 2);
         map.remove("b");
     }
-    assert_eq!(stored::<u64>(&store).await, HashMap::new());
+    assert_eq!(stored::<u64>(store.inner()).await, HashMap::new());
 }
 
 /// `clear_and_save` with flushes all around: what it acknowledged is in the
@@ -397,7 +386,7 @@ async fn an_acknowledged_clear_is_in_the_store() {
     for round in 0..2_000 {
         map.insert_and_save("a", round).await.unwrap();
         map.clear_and_save().await.unwrap();
-        assert_eq!(stored::<u64>(&store).await, HashMap::new(), "{round}");
+        assert_eq!(stored::<u64>(store.inner()).await, HashMap::new(), "{round}");
     }
     done.store(true, SeqCst);
     flushing.await.unwrap();

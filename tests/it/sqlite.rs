@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use persistify::{
@@ -37,6 +37,26 @@ impl Place {
 
     async fn open(&self) -> Sqlite {
         Sqlite::open(self.path()).await.unwrap()
+    }
+
+    /// Whether no one has the file open: only then does SQLite change the kind
+    /// of its log.
+    fn is_free(&self) -> bool {
+        let other = self.other();
+        other.busy_timeout(Duration::ZERO).unwrap();
+        let mode = other.pragma_update_and_check(None, "journal_mode", "DELETE", |row| {
+            row.get::<_, String>(0)
+        });
+        mode.is_ok_and(|mode| mode == "delete")
+    }
+
+    /// A thread lets go of the file in its own time.
+    fn wait_until_free(&self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.is_free() {
+            assert!(Instant::now() < deadline, "the file is still open");
+            std::thread::yield_now();
+        }
     }
 
     /// Another program, with the same file.

@@ -232,7 +232,7 @@ fn checked_path(path: &Path) -> Result<PathBuf> {
         ));
     }
     let absolute = std::path::absolute(path).map_err(|cause| {
-        let message = format!("{:?} is not the path of a file; name one", path.as_os_str());
+        let message = format!("\"{}\" is not the path of a file; name one", path.display());
         Error::new(ErrorKind::Invalid, message).with_source(cause)
     })?;
     if absolute.is_dir() {

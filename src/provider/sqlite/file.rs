@@ -56,6 +56,19 @@ impl DbFile {
         Ok(connect(&self.path, options, OpenFlags::empty())?)
     }
 
+    /// Whether the file takes writes at all: SQLite opens one that does not
+    /// for reading, and lets a transaction begin that could not write.
+    ///
+    /// # Errors
+    ///
+    /// `Unusable` if it does not.
+    pub(super) fn check_writable(&self, connection: &Connection) -> Result<(), Fault> {
+        if connection.is_readonly("main")? {
+            return Err(read_only(&self.path).into());
+        }
+        Ok(())
+    }
+
     /// Whether the path still leads to the file that is open: what is written
     /// to a file without a name is lost when the program ends.
     ///
@@ -69,6 +82,14 @@ impl DbFile {
             Err(cause) => Err(gone(&self.path).with_source(cause)),
         }
     }
+}
+
+fn read_only(path: &Path) -> Error {
+    let message = format!(
+        "the SQLite file {} cannot be written to; allow this program to write to it and to its folder",
+        path.display()
+    );
+    Error::new(ErrorKind::Unusable, message)
 }
 
 fn gone(path: &Path) -> Error {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{builder::Options, errors::Fault, file::DbFile, schema};
+use super::{adopted, builder::Options, errors::Fault, file::DbFile, schema};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The thread, seen from outside. It ends when it is closed or dropped, after
@@ -133,6 +133,11 @@ impl Worker {
 
 fn open(path: &Path, options: &Options) -> Result<Writer, Fault> {
     let (file, mut connection) = DbFile::open(path, options)?;
+    file.check_writable(&connection)?;
+    for (map, table) in &options.adopted {
+        adopted::inspect(&connection, map, table, &options.columns)
+            .map_err(|fault| fault.on_map(map))?;
+    }
     schema::prepare(&mut connection, options)?;
     Ok(Writer { connection, file })
 }
@@ -178,4 +183,70 @@ fn no_thread(path: &Path) -> Error {
         path.display()
     );
     Error::new(ErrorKind::Unavailable, message).nothing_applied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use crate::{
+        Batch, BatchId, Change, ErrorKind, MapBatch, MapName, Payload, Provider, Revision, Sqlite,
+        Wanted, WriterId,
+    };
+
+    async fn open() -> (tempfile::TempDir, Sqlite) {
+        let folder = tempfile::tempdir().unwrap();
+        let sqlite = Sqlite::open(folder.path().join("a.db")).await.unwrap();
+        (folder, sqlite)
+    }
+
+    fn large(sequence: u64) -> Batch {
+        let rows = (0..1_000).map(|n| {
+            let payload = Payload::json(format!("\"{}\"", "x".repeat(1_000)));
+            Change::put(n.to_string(), payload, None)
+        });
+        let map = MapBatch::new(MapName::new("m").unwrap(), rows.collect());
+        let id = BatchId::new(WriterId::new(1), sequence);
+        Batch::new(id, Revision::ZERO, SystemTime::now(), [map])
+    }
+
+    async fn limit(sqlite: &Sqlite, pages: i64) {
+        let limited = sqlite.shared.worker.run(move |writer| {
+            let sql = format!("PRAGMA max_page_count = {pages}");
+            Ok(writer.connection.query_row(&sql, [], |_| Ok(()))?)
+        });
+        limited.await.unwrap();
+    }
+
+    /// A limit of SQLite's own stands for the disk: it fails the same way.
+    #[tokio::test]
+    async fn a_full_disk_is_unusable_until_there_is_room() {
+        let (_folder, sqlite) = open().await;
+        let map = MapName::new("m").unwrap();
+        limit(&sqlite, 30).await;
+        let batch = large(1);
+        let failed = sqlite.commit(&batch).await.unwrap_err();
+        assert_eq!(failed.kind(), ErrorKind::Unusable, "{failed:?}");
+        assert!(failed.keys().is_empty());
+        assert!(!failed.may_have_applied());
+        let load = sqlite.load(&map, Wanted::All).await.unwrap();
+        assert!(load.into_records().await.unwrap().is_empty());
+        limit(&sqlite, 1_000_000).await;
+        sqlite.commit(&batch).await.unwrap();
+        let load = sqlite.load(&map, Wanted::All).await.unwrap();
+        assert_eq!(load.into_records().await.unwrap().len(), 1_000);
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_died_is_an_error_and_no_wait() {
+        let (_folder, sqlite) = open().await;
+        let died = sqlite.shared.worker.run::<()>(|_| panic!("on purpose"));
+        let died = died.await.unwrap_err();
+        assert_eq!(died.kind(), ErrorKind::Unavailable);
+        assert!(died.may_have_applied());
+        // The thread may be on its way out still.
+        let failed = sqlite.commit(&large(1)).await.unwrap_err();
+        assert_eq!(failed.kind(), ErrorKind::Unavailable);
+        sqlite.close().await.unwrap();
+    }
 }

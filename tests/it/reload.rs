@@ -1,0 +1,301 @@
+//! Reloading: the store's state for what is clean, and the map's own for what is
+//! pending.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+use persistify::{
+    Batch, Change, Committed, ErrorKind, Load, MapName, Memory, PersistentMap, Provider, Result,
+    Wanted,
+    testing::{Fault, Faulty, Method},
+};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::stored::{put, stored, write_as_another};
+
+async fn open(store: impl Provider) -> PersistentMap<u64> {
+    PersistentMap::builder(store, "map").open().await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_clean_follows_the_store_and_what_is_pending_wins() {
+    let store = Memory::new();
+    let map = open(store.clone()).await;
+    map.extend([("same", 1), ("changed", 1), ("deleted", 1), ("mine", 1)]);
+    map.extend([("removed", 1), ("gone and mine", 1)]);
+    map.flush().await.unwrap();
+    let theirs = vec![
+        put("changed", "2"),
+        put("mine", "2"),
+        put("new", "2"),
+        put("removed", "2"),
+        Change::delete("deleted"),
+        Change::delete("gone and mine"),
+    ];
+    write_as_another(&store, theirs).await;
+    map.extend([("mine", 3), ("gone and mine", 3)]);
+    map.remove("removed");
+    map.reload().await.unwrap();
+    let expected = [("same", 1), ("changed", 2), ("new", 2), ("mine", 3), ("gone and mine", 3)];
+    let expected: HashMap<_, _> = expected.map(|(key, n)| (key.to_owned(), n)).into();
+    assert_eq!(map.snapshot(), expected);
+    assert_eq!(map.len(), 5);
+    map.flush().await.unwrap();
+    assert_eq!(stored::<u64>(&store).await, expected);
+    // What came by reload is known to be in the store: its removal is told.
+    map.remove("new");
+    map.flush().await.unwrap();
+    assert!(!stored::<u64>(&store).await.contains_key("new"));
+}
+
+/// Whatever is written between the call of the store and its answer is newer
+/// than the answer.
+#[tokio::test(start_paused = true)]
+async fn what_is_written_during_a_reload_wins() {
+    let store = Faulty::new(Memory::new());
+    let map = open(store.clone()).await;
+    map.extend([("a", 1), ("b", 1), ("c", 1), ("d", 1)]);
+    map.flush().await.unwrap();
+    let theirs = ["a", "b", "c", "d"].map(|key| put(key, "2"));
+    write_as_another(store.inner(), theirs.into()).await;
+    let writer = map.clone();
+    store.set_rule(move |call| {
+        if call.method == Method::Load {
+            writer.insert("a", 3);
+            writer.remove("b");
+            writer.update("c", |n| *n = 4);
+            writer.insert("new", 5);
+        }
+        Fault::None
+    });
+    map.reload().await.unwrap();
+    let expected = [("a", 3), ("c", 4), ("d", 2), ("new", 5)];
+    let expected: HashMap<_, _> = expected.map(|(key, n)| (key.to_owned(), n)).into();
+    assert_eq!(map.snapshot(), expected);
+    map.flush().await.unwrap();
+    assert_eq!(stored::<u64>(&store).await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clear_during_a_reload_is_not_undone() {
+    let store = Faulty::new(Memory::new());
+    let map = open(store.clone()).await;
+    map.extend([("a", 1), ("b", 1)]);
+    map.flush().await.unwrap();
+    let clearer = map.clone();
+    store.set_rule(move |call| {
+        if call.method == Method::Load {
+            clearer.clear();
+            clearer.insert("b", 2);
+        }
+        Fault::None
+    });
+    map.reload().await.unwrap();
+    let expected = HashMap::from([("b".to_owned(), 2)]);
+    assert_eq!(map.snapshot(), expected);
+    map.flush().await.unwrap();
+    assert_eq!(stored::<u64>(&store).await, expected);
+}
+
+/// A commit whose fate is not known when the reload is asked for: the reload
+/// waits until it is, or errs; it never takes the store's old value for a key
+/// that is still on its way.
+#[tokio::test(start_paused = true)]
+async fn a_reload_waits_for_a_commit_whose_fate_is_not_known() {
+    let kind = ErrorKind::Unavailable;
+    for fault in [Fault::Before(kind), Fault::Lost(kind), Fault::After(kind)] {
+        for failures in [1, 2, 5, 7] {
+            let store = Faulty::new(Memory::new());
+            let map = open(store.clone()).await;
+            map.insert_and_save("a", 1).await.unwrap();
+            map.insert("a", 2);
+            store.fail_next(failures, fault.clone());
+            let reloaded = map.reload().await;
+            assert_eq!(reloaded.is_ok(), failures < 5, "{fault:?} {failures}");
+            assert_eq!(map.get("a"), Some(2));
+            while map.flush().await.is_err() {}
+            map.reload().await.unwrap();
+            assert_eq!(map.get("a"), Some(2));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn reloads_among_writers_resurrect_nothing_and_lose_nothing() {
+    let store = Faulty::new(Memory::new());
+    store.fail_one_in(7);
+    let soon = Duration::from_millis(1);
+    let retry = persistify::RetryPolicy::default().base_delay(soon).max_delay(soon);
+    let map = PersistentMap::<u64>::builder(store.clone(), "map").batch(5, soon).retry(retry);
+    let map = map.open().await.unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let (reloader, stop) = (map.clone(), done.clone());
+    let reloading = tokio::spawn(async move {
+        let mut reloads = 0;
+        while !stop.load(SeqCst) {
+            reloads += u64::from(reloader.reload().await.is_ok());
+        }
+        reloads
+    });
+    // Each key has one writer, who knows what it must hold.
+    let writer = |n: u64| {
+        let map = map.clone();
+        tokio::task::spawn_blocking(move || {
+            let key = format!("k{n}");
+            for round in 0..3_000 {
+                assert_eq!(map.insert(&key, round), None, "{key} came back");
+                assert_eq!(map.get(&key), Some(round), "{key} was lost");
+                assert_eq!(map.update(&key, |v| *v += 1), Some(()));
+                if round % 16 == 0 {
+                    std::thread::sleep(Duration::from_micros(300));
+                }
+                assert_eq!(map.remove(&key), Some(round + 1));
+                assert_eq!(map.get(&key), None, "{key} came back");
+            }
+            map.insert(&key, n);
+        })
+    };
+    for writer in (0..4).map(writer).collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    done.store(true, SeqCst);
+    assert!(reloading.await.unwrap() > 10);
+    while map.flush().await.is_err() {}
+    assert_eq!(map.len(), 4);
+    assert_eq!(map.snapshot(), stored(store.inner()).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn reloads_among_clears_resurrect_nothing() {
+    let store = Memory::new();
+    let map = open(store.clone()).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let (reloader, stop) = (map.clone(), done.clone());
+    let reloading = tokio::spawn(async move {
+        while !stop.load(SeqCst) {
+            reloader.reload().await.unwrap();
+        }
+    });
+    for round in 0..2_000 {
+        map.insert_and_save("a", round).await.unwrap();
+        map.clear();
+        for _ in 0..20 {
+            assert_eq!(map.get("a"), None, "round {round}");
+            tokio::task::yield_now().await;
+        }
+    }
+    done.store(true, SeqCst);
+    reloading.await.unwrap();
+    map.flush().await.unwrap();
+    assert_eq!(stored::<u64>(&store).await, HashMap::new());
+}
+
+/// Hands over one record a page, and errs before the page of that number.
+#[derive(Debug)]
+struct Torn {
+    store: Memory,
+    bad_page: usize,
+    is_torn: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Provider for Torn {
+    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+        let load = self.store.load(map, wanted).await?;
+        let horizon = load.horizon;
+        let mut records = load.into_records().await?;
+        records.sort_by(|a, b| a.key.cmp(&b.key));
+        let mut pages: Vec<_> = records.into_iter().map(|record| Ok(vec![record])).collect();
+        if self.is_torn.load(SeqCst) {
+            let error = persistify::Error::new(ErrorKind::Unavailable, "cut off");
+            pages.insert(self.bad_page, Err(error));
+        }
+        Ok(Load::new(horizon, stream::iter(pages).boxed()))
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<Committed> {
+        self.store.commit(batch).await
+    }
+}
+
+/// As documented: the entries that came before the error are as in the store,
+/// the others as they were; what is pending is still pending.
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_breaks_off_leaves_the_rest_as_it_was() {
+    let (store, is_torn) = (Memory::new(), Arc::new(AtomicBool::new(false)));
+    let torn = Torn {
+        store: store.clone(),
+        bad_page: 1,
+        is_torn: is_torn.clone(),
+    };
+    let map = open(torn).await;
+    map.extend([("a", 1), ("b", 1), ("c", 1)]);
+    map.flush().await.unwrap();
+    let theirs = vec![put("a", "2"), put("b", "2"), Change::delete("c")];
+    write_as_another(&store, theirs).await;
+    is_torn.store(true, SeqCst);
+    let error = map.reload().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(error.map(), Some("map"));
+    let now = ["a", "b", "c"].map(|key| map.get(key));
+    assert_eq!(now, [Some(2), Some(1), Some(1)]);
+    is_torn.store(false, SeqCst);
+    map.reload().await.unwrap();
+    let now = ["a", "b", "c"].map(|key| map.get(key));
+    assert_eq!(now, [Some(2), Some(2), None]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_the_store_does_not_answer_changes_nothing() {
+    let store = Faulty::new(Memory::new());
+    let map = open(store.clone()).await;
+    map.insert_and_save("a", 1).await.unwrap();
+    write_as_another(store.inner(), vec![put("a", "2")]).await;
+    store.fail_next_of(Method::Load, 1, Fault::Before(ErrorKind::Unusable));
+    let error = map.reload().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unusable);
+    let hang = persistify::testing::Hang::new();
+    store.fail_next_of(Method::Load, 1, Fault::Hang(hang));
+    let error = map.reload().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(map.get("a"), Some(1));
+    // The task that saves is alive and well.
+    map.insert_and_save("b", 1).await.unwrap();
+    map.reload().await.unwrap();
+    assert_eq!(map.get("a"), Some(2));
+}
+
+/// A number whose reading panics at 13.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Superstitious(u64);
+
+impl<'de> Deserialize<'de> for Superstitious {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let number = u64::deserialize(from)?;
+        assert_ne!(number, 13, "bad luck");
+        Ok(Self(number))
+    }
+}
+
+/// A `Deserialize` that panicked on what another process had written ended the
+/// background task: from then on nothing was saved.
+#[tokio::test(start_paused = true)]
+async fn a_value_that_panics_when_it_is_read_does_not_end_the_saving() {
+    let store = Memory::new();
+    let map: PersistentMap<Superstitious> =
+        PersistentMap::builder(store.clone(), "map").open().await.unwrap();
+    map.insert_and_save("a", Superstitious(12)).await.unwrap();
+    write_as_another(&store, vec![put("a", "13")]).await;
+    let error = map.reload().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert_eq!(map.get("a"), Some(Superstitious(12)));
+    map.insert_and_save("b", Superstitious(14)).await.unwrap();
+}

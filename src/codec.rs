@@ -42,7 +42,8 @@ fn encode_checked<V: Serialize>(value: &V) -> Result<Payload> {
             .with_source(e)
         })?;
     }
-    Ok(Payload::json(text))
+    // Without the room to grow, for as long as the payload is held.
+    Ok(Payload::json(text.into_boxed_slice()))
 }
 
 /// The value that this payload holds.

@@ -24,6 +24,7 @@ mod read;
 mod requests;
 pub(crate) mod retry;
 mod save;
+mod settling;
 mod shards;
 mod spot;
 mod unreadable;

@@ -1,11 +1,8 @@
 //! Puts together what goes into the next commit, and takes it apart after.
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{
-        Arc,
-        atomic::Ordering::{Relaxed, SeqCst},
-    },
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering::SeqCst},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -15,15 +12,19 @@ use super::{
     core::Core,
     flusher::Flusher,
     lifetime::Lifetime,
-    marks::Taken,
+    marks::{Begun, Taken},
     pending::Until,
     requests::{Awaited, Save},
 };
 use crate::{
-    batch::{Change, Committed, MapBatch, Op},
+    batch::{Change, MapBatch, Op},
     error::Result,
     event::{KeySample, Operation},
 };
+
+/// How many entries are looked at in one go: enough that several lie in the
+/// same shard, and no more than a processor's cache holds until they are encoded.
+const AT_ONCE: usize = 1_024;
 
 /// What is being put together.
 struct Draft {
@@ -91,13 +92,42 @@ where
         }
         self.fill_with_awaited(draft, if first { 1 } else { 2 })?;
         while !self.is_full(draft, 1) {
-            let Some(key) = self.core.pending.pop(until) else {
+            let room = self.core.options.max_batch - draft.changes.len();
+            let keys = self.core.pending.pop(until, room.min(AT_ONCE));
+            if keys.is_empty() {
                 break;
-            };
-            if let Taken::Unwritable(_) = self.add(draft, &key)? {
+            }
+            self.add_all(draft, &keys, until)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at these entries; those that do not fit any more wait again, in
+    /// front.
+    fn add_all(
+        &mut self,
+        draft: &mut Draft,
+        keys: &[Arc<str>],
+        until: &mut Until,
+    ) -> Result<(), Cleared> {
+        let begun = self.core.begin_all(keys, draft.epoch);
+        self.core.pending.seen(keys.len());
+        let mut rest = keys.iter().zip(begun);
+        for (key, begun) in rest.by_ref() {
+            let taken = self.core.finish_taking(key, begun, draft.epoch);
+            if let Taken::Unwritable(_) = self.add_taken(draft, key, taken)? {
                 // What replaced it may stand in front of the queue.
                 until.rewind();
             }
+            if self.is_full(draft, 1) {
+                break;
+            }
+        }
+        // Only what was begun here: what is in the draft already stays there.
+        let rest = rest.filter(|(_, begun)| matches!(begun, Begun::Saving { .. }));
+        for (key, _) in rest.rev() {
+            self.core.requeue(key, false);
+            until.rewind();
         }
         Ok(())
     }
@@ -159,7 +189,17 @@ where
 
     /// Looks at an entry; its change, if there is one, goes into the draft.
     fn add(&mut self, draft: &mut Draft, key: &Arc<str>) -> Result<Taken, Cleared> {
-        match self.core.take(key, draft.epoch) {
+        let taken = self.core.take(key, draft.epoch);
+        self.add_taken(draft, key, taken)
+    }
+
+    fn add_taken(
+        &mut self,
+        draft: &mut Draft,
+        key: &Arc<str>,
+        taken: Taken,
+    ) -> Result<Taken, Cleared> {
+        match taken {
             Taken::Change(change) => {
                 draft.bytes += weight(&change);
                 draft.changes.push(change);
@@ -202,38 +242,6 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             saves: Vec::new(),
         }
     }
-
-    /// These wait again, before those who came since.
-    pub(super) fn give_back(&self, mut saves: Vec<Save>) {
-        let mut requests = self.requests.lock();
-        saves.append(&mut requests.saves);
-        requests.saves = saves;
-    }
-
-    /// The batch is in the store.
-    pub(super) fn settle_all(&self, assembled: &Assembled, committed: Committed)
-    where
-        V: DeserializeOwned,
-    {
-        let mut skipped: HashMap<_, _> = committed
-            .skipped
-            .into_iter()
-            .map(|skipped| (skipped.key, skipped.found))
-            .collect();
-        for change in assembled.changes() {
-            match skipped.remove(&change.key) {
-                None => self.settle(change, committed.revision),
-                Some(found) => self.settle_skipped(&change.key, found),
-            }
-        }
-        if assembled.clears() {
-            self.cleared.store(assembled.epoch, SeqCst);
-        }
-        self.tally.commits.fetch_add(1, Relaxed);
-        let changes = assembled.changes().len() as u64;
-        self.tally.changes.fetch_add(changes, Relaxed);
-        *self.tally.last_commit.lock() = Some(self.clock.now());
-    }
 }
 
 /// About how many bytes a change takes.
@@ -249,6 +257,7 @@ fn weight(change: &Change) -> usize {
 mod tests {
     use super::*;
     use crate::{
+        batch::Committed,
         clock::{MapClock, SystemClock},
         map::{lifetime::Forever, options::Options, requests::Ticket},
         provider::memory::Memory,
@@ -257,9 +266,12 @@ mod tests {
 
     /// A map whose task does not run by itself.
     fn flusher() -> Flusher<u32, Forever> {
+        flusher_with(Options::default())
+    }
+
+    fn flusher_with(options: Options) -> Flusher<u32, Forever> {
         let clock = Arc::new(MapClock::new(Arc::new(SystemClock::new())));
         let name = "map".try_into().unwrap();
-        let options = Options::default();
         let core = Core::new(name, Arc::new(Memory::new()), options, clock, Forever);
         Flusher::new(Arc::new(core), Revision::ZERO)
     }
@@ -345,5 +357,46 @@ mod tests {
         assembled.answer(&Ok(()));
         assert!(first.wait().await.is_ok());
         assert!(second.wait().await.is_ok());
+    }
+
+    fn put(core: &Core<u32, Forever>, key: &str, value: u32) {
+        core.alter(key, |spot| spot.put(value, None)).unwrap();
+    }
+
+    #[test]
+    fn what_does_not_fit_into_a_batch_waits_in_its_order() {
+        let mut flusher = flusher_with(Options {
+            max_batch_bytes: 4,
+            ..Options::default()
+        });
+        for key in ["a", "b", "c", "d", "e"] {
+            put(&flusher.core, key, 1);
+        }
+        let mut until = flusher.core.pending.until_now();
+        let mut batches: Vec<Vec<String>> = Vec::new();
+        while let Some(assembled) = flusher.assemble(&mut until, false) {
+            assert_eq!(flusher.core.pending(), 5 - batches.concat().len());
+            let keys = assembled.changes().iter().map(|c| c.key.to_string());
+            batches.push(keys.collect());
+            let committed = Committed::at(Revision::new(1));
+            flusher.core.settle_all(&assembled, committed);
+        }
+        assert_eq!(batches, [&["a", "b"][..], &["c", "d"], &["e"]]);
+        assert_eq!(flusher.core.pending(), 0);
+    }
+
+    #[test]
+    fn an_entry_removed_and_inserted_in_the_flushers_hands_leaves_nothing_in_the_queue() {
+        let mut flusher = flusher();
+        put(&flusher.core, "a", 1);
+        let mut until = flusher.core.pending.until_now();
+        let keys = flusher.core.pending.pop(&mut until, 10);
+        flusher.core.alter("a", |spot| spot.remove()).unwrap();
+        put(&flusher.core, "a", 2);
+        let mut draft = flusher.core.draft();
+        assert!(flusher.add_all(&mut draft, &keys, &mut until).is_ok());
+        assert_eq!(draft.changes.len(), 1);
+        assert_eq!(flusher.core.pending.len(), 0);
+        assert_eq!(flusher.core.pending(), 1);
     }
 }

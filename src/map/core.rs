@@ -23,7 +23,7 @@ use super::{
     lifetime::Lifetime,
     options::{Options, Triggers},
     pending::Pending,
-    requests::{Answer, Requests, Ticket},
+    requests::{Answer, Requests, Save, Ticket},
     shards::{Shard, Shards},
 };
 use crate::{
@@ -114,6 +114,13 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             tally: Tally::default(),
             loaders: Mutex::default(),
         }
+    }
+
+    /// These wait again, before those who came since.
+    pub(super) fn give_back(&self, mut saves: Vec<Save>) {
+        let mut requests = self.requests.lock();
+        saves.append(&mut requests.saves);
+        requests.saves = saves;
     }
 
     /// Leaves a request with the flusher and wakes it.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
+use parking_lot::RwLock;
 use serde::Serialize;
 
 use super::{
@@ -9,13 +10,16 @@ use super::{
     entry::{Entry, Known, Mark, Slot, Trail},
     inside::Inside,
     lifetime::Lifetime,
+    shards::Shard,
 };
 use crate::{
-    batch::{Change, Expect, Op, Otherwise},
+    batch::{Change, Expect, Otherwise},
     codec,
     error::Error,
-    record::Revision,
 };
+
+/// How many entries the flusher may look at under one lock.
+pub(super) const RUN: usize = 16;
 
 /// What the flusher finds when it looks at an entry.
 pub(super) enum Taken {
@@ -31,6 +35,18 @@ pub(super) enum Taken {
     Unwritable(Error),
     /// The map was cleared since the commit was begun.
     Cleared,
+}
+
+/// An entry of which the flusher has moved the mark.
+pub(super) enum Begun {
+    /// It is being saved now; what of it, is still to be encoded.
+    Saving {
+        hash: u64,
+        /// Where its key stood in the queue.
+        place: u32,
+    },
+    /// There is nothing to encode.
+    Over(Taken),
 }
 
 impl<V, L: Lifetime<V>> Core<V, L> {
@@ -77,50 +93,97 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     where
         V: Serialize,
     {
-        match self.begin_saving(key, epoch) {
-            Taken::Change(_) => self.encode(key, epoch),
-            other => other,
-        }
+        let hash = self.shards.hash(key);
+        let mut begun = [Begun::Over(Taken::Nothing)];
+        let keys = std::slice::from_ref(key);
+        self.begin_run(self.shards.of(hash), &[(hash, 0)], keys, epoch, &mut begun);
+        let [begun] = begun;
+        self.finish_taking(key, begun, epoch)
     }
 
-    /// Moves the mark. The change is only a token: the value is encoded in a
-    /// second step, under the read lock, so that readers need not wait for a
-    /// large one. Whatever is written in between is encoded, and queues the
-    /// key again: saved twice, never lost.
-    fn begin_saving(&self, key: &Arc<str>, epoch: u64) -> Taken {
-        let _inside = Inside::enter();
-        let hash = self.shards.hash(key);
-        let mut shard = self.shards.write(hash);
-        if self.epoch.load(Relaxed) != epoch {
-            return Taken::Cleared;
+    /// The first step of taking several: moves their marks. Says of each, in
+    /// this order, how to [go on](Self::finish_taking).
+    pub(super) fn begin_all(&self, keys: &[Arc<str>], epoch: u64) -> Vec<Begun> {
+        let hashed = keys.iter().enumerate();
+        let hashed = hashed.map(|(n, key)| (self.shards.hash(key), n));
+        let mut begun: Vec<_> = keys.iter().map(|_| Begun::Over(Taken::Nothing)).collect();
+        for (lock, group) in self.shards.grouped(hashed) {
+            for run in group.chunks(RUN) {
+                self.begin_run(lock, run, keys, epoch, &mut begun);
+            }
         }
-        let Some(Entry { key, slot }) = shard.find_mut(hash, key) else {
-            return Taken::Nothing;
+        begun
+    }
+
+    /// Moves the marks of these keys of one shard, each given by its hash and
+    /// its number among all.
+    fn begin_run(
+        &self,
+        lock: &RwLock<Shard<V, L::Lease>>,
+        run: &[(u64, usize)],
+        keys: &[Arc<str>],
+        epoch: u64,
+        begun: &mut [Begun],
+    ) {
+        let _inside = Inside::enter();
+        let mut shard = lock.write();
+        let cleared = self.epoch.load(Relaxed) != epoch;
+        for &(hash, n) in run {
+            begun[n] = if cleared {
+                Begun::Over(Taken::Cleared)
+            } else {
+                self.begin_saving(&mut shard, hash, &keys[n])
+            };
+        }
+        // Counted and unlinked last: these are shared with all threads, and
+        // would keep the processor from fetching the next entry meanwhile. It
+        // is still the same critical section.
+        let places = run.iter().filter_map(|(_, n)| match begun[*n] {
+            Begun::Saving { place, .. } => Some((place, &keys[*n])),
+            Begun::Over(_) => None,
+        });
+        self.saving
+            .fetch_add(self.pending.unlink_all(places), Relaxed);
+    }
+
+    fn begin_saving(&self, shard: &mut Shard<V, L::Lease>, hash: u64, key: &Arc<str>) -> Begun {
+        let Some(Entry { key: found, slot }) = shard.find_mut(hash, key) else {
+            return Begun::Over(Taken::Nothing);
         };
         let trail = slot.trail_mut();
         match trail.mark {
-            Mark::Clean => Taken::Nothing,
+            Mark::Clean => Begun::Over(Taken::Nothing),
             // Not a second time, although it was changed again: a batch holds a
             // key once. That change stays queued, and whoever waits for it is
             // not among those who were asked about before the key was taken.
-            Mark::Saving | Mark::SavingQueued => Taken::Already,
-            Mark::Refused => Taken::Refused(self.refusal_of(key)),
+            Mark::Saving | Mark::SavingQueued => Begun::Over(Taken::Already),
+            Mark::Refused => Begun::Over(Taken::Refused(self.refusal_of(key))),
             Mark::Queued => {
-                self.pending.unlink(trail.place, key);
                 trail.mark = Mark::Saving;
-                self.saving.fetch_add(1, Relaxed);
-                Taken::Change(Change::delete(key.clone()))
+                if !Arc::ptr_eq(found, key) {
+                    // Removed and inserted since: the queue knows it by this one.
+                    self.pending.unlink(trail.place, found);
+                }
+                let place = trail.place;
+                Begun::Saving { hash, place }
             }
         }
     }
 
-    fn encode(&self, key: &Arc<str>, epoch: u64) -> Taken
+    /// The second step: the value is encoded under the read lock, so that
+    /// readers need not wait for a large one. Whatever was written since the
+    /// first step is encoded, and has queued the key again: saved twice, never
+    /// lost.
+    pub(super) fn finish_taking(&self, key: &Arc<str>, begun: Begun, epoch: u64) -> Taken
     where
         V: Serialize,
     {
+        let hash = match begun {
+            Begun::Saving { hash, .. } => hash,
+            Begun::Over(taken) => return taken,
+        };
         let encoded = {
             let _inside = Inside::enter();
-            let hash = self.shards.hash(key);
             let shard = self.shards.read(hash);
             match shard.find(hash, key) {
                 Some(entry) if self.epoch.load(Relaxed) == epoch => self.change_of(entry),
@@ -172,39 +235,6 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             None => return change,
         };
         change.expect(expect, Otherwise::Skip)
-    }
-
-    /// The change was committed.
-    pub(super) fn settle(&self, change: &Change, revision: Option<Revision>) {
-        let _inside = Inside::enter();
-        let hash = self.shards.hash(&change.key);
-        let mut shard = self.shards.write(hash);
-        let Some(mut occupied) = shard.find_entry(hash, &change.key) else {
-            return;
-        };
-        let slot = &mut occupied.get_mut().slot;
-        // An entry that is not being saved came after a clear.
-        if !slot.trail().mark.is_saving() {
-            return;
-        }
-        let trail = slot.trail_mut();
-        trail.known = match change.op {
-            Op::Delete => Known::NOT,
-            Op::Put { .. } | Op::Touch { .. } => Known::at(revision),
-        };
-        if trail.mark == Mark::SavingQueued {
-            trail.mark = Mark::Queued;
-            return;
-        }
-        self.saving.fetch_sub(1, Relaxed);
-        trail.mark = Mark::Clean;
-        match slot {
-            Slot::Live { lease, .. } => self.lifetime.stored(lease),
-            Slot::Gone { .. } => {
-                occupied.remove();
-                shard.count_gone(-1);
-            }
-        }
     }
 
     /// The change was not committed: it waits again, in front. `uncertain`

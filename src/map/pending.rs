@@ -10,6 +10,8 @@
 //! - The flusher looks at the entry after it popped the key. Whatever was
 //!   written before that look is in what it reads; whatever is written after
 //!   finds the mark at *saving* and queues the key again.
+//! - It pops and looks at many keys at once; what then does not fit into the
+//!   batch is queued again, in front.
 //! - When a commit returns, only an entry that is still at *saving* becomes
 //!   clean. One that was queued again stays so.
 //! - When a commit fails, what is at *saving* is queued again, in front.
@@ -26,20 +28,22 @@ use std::{
 };
 
 use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use slab::Slab;
 
 /// Threads are spread over so many lanes, which are locked one by one.
 const LANE_COUNT: u32 = 16;
 const LANES: usize = LANE_COUNT as usize;
 const NONE: u32 = u32::MAX;
+/// How many keys leave a lane under one lock: writers wait for it.
+const RUN: usize = 16;
 /// An empty lane gives back a table larger than this many keys.
 const KEPT: usize = 1_024;
 
 /// The keys that wait to be saved, each once.
 pub(super) struct Pending {
     lanes: [CachePadded<Mutex<Lane>>; LANES],
-    /// How many keys are in all lanes; changed with the lane locked.
+    /// How many keys are in all lanes, or popped and not yet looked at.
     queued: AtomicUsize,
 }
 
@@ -137,6 +141,25 @@ impl Pending {
         }
     }
 
+    /// The same for several keys; says how many were asked for.
+    pub(super) fn unlink_all<'k>(&self, keys: impl Iterator<Item = (u32, &'k Arc<str>)>) -> usize {
+        let mut held: Option<(u32, MutexGuard<'_, Lane>)> = None;
+        let (mut asked, mut unlinked) = (0, 0);
+        for (at, key) in keys {
+            let number = at % LANE_COUNT;
+            // One lane at a time, and as a rule it is the same for all.
+            if held.as_ref().is_none_or(|(held, _)| *held != number) {
+                drop(held.take());
+                held = Some((number, self.lanes[number as usize].lock()));
+            }
+            let lane = held.as_mut().map(|(_, lane)| lane);
+            unlinked += usize::from(lane.is_some_and(|lane| lane.unlink(at / LANE_COUNT, key)));
+            asked += 1;
+        }
+        self.queued.fetch_sub(unlinked, Relaxed);
+        asked
+    }
+
     /// Where the lanes end now.
     pub(super) fn until_now(&self) -> Until {
         Until {
@@ -146,16 +169,31 @@ impl Pending {
         }
     }
 
-    /// The next key that was queued before then.
-    pub(super) fn pop(&self, until: &mut Until) -> Option<Arc<str>> {
+    /// The next keys that were queued before then, at most so many; none only
+    /// if none is left. They count as queued until they are [`seen`](Self::seen):
+    /// else there would be a moment at which nothing seems to be pending.
+    pub(super) fn pop(&self, until: &mut Until, max: usize) -> Vec<Arc<str>> {
+        let mut keys = Vec::new();
         while let Some(lane) = self.lanes.get(until.lane) {
-            if let Some(key) = lane.lock().pop(until.ends[until.lane]) {
-                self.queued.fetch_sub(1, Relaxed);
-                return Some(key);
+            let end = until.ends[until.lane];
+            let before = keys.len();
+            let room = (max - before).min(RUN);
+            let mut lane = lane.lock();
+            keys.extend(std::iter::from_fn(|| lane.pop(end)).take(room));
+            drop(lane);
+            if keys.len() == max {
+                break;
             }
-            until.lane += 1;
+            if keys.len() - before < room {
+                until.lane += 1;
+            }
         }
-        None
+        keys
+    }
+
+    /// So many popped keys were looked at.
+    pub(super) fn seen(&self, popped: usize) {
+        self.queued.fetch_sub(popped, Relaxed);
     }
 
     /// Whether something is left of what was queued before then.
@@ -296,9 +334,9 @@ mod tests {
     use super::*;
 
     fn keys(pending: &Pending, mut until: Until) -> Vec<String> {
-        std::iter::from_fn(|| pending.pop(&mut until))
-            .map(|key| key.to_string())
-            .collect()
+        let keys = pending.pop(&mut until, usize::MAX);
+        pending.seen(keys.len());
+        keys.iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -346,5 +384,20 @@ mod tests {
         pending.unlink(at, &key);
         assert_eq!(keys(&pending, pending.until_now()), ["a", "c", "d"]);
         assert_eq!(pending.len(), 0);
+    }
+
+    #[test]
+    fn keys_of_several_lanes_are_unlinked_together() {
+        let pending = Pending::new();
+        let keys: Vec<Arc<str>> = ["a", "b", "c", "d"].map(Arc::from).into();
+        let push = |key: &Arc<str>| pending.push(key.clone()).0;
+        // A thread has a lane of its own.
+        let places = keys
+            .iter()
+            .map(|key| std::thread::scope(|scope| scope.spawn(|| push(key)).join().unwrap()));
+        let places: Vec<_> = places.collect();
+        let asked = pending.unlink_all(places.into_iter().zip(&keys).skip(1));
+        assert_eq!((asked, pending.len()), (3, 1));
+        assert_eq!(self::keys(&pending, pending.until_now()), ["a"]);
     }
 }

@@ -33,6 +33,9 @@ type Tables<V, X> = Vec<HashTable<Entry<V, X>>>;
 
 type Padded<V, X> = CachePadded<RwLock<Shard<V, X>>>;
 
+/// Items of one shard, each with the hash of its key.
+type Group<'a, V, X, T> = (&'a RwLock<Shard<V, X>>, Vec<(u64, T)>);
+
 /// One shard: its entries, and how many of them are tombstones.
 pub(super) struct Shard<V, X> {
     table: HashTable<Entry<V, X>>,
@@ -58,10 +61,27 @@ impl<V, X> Shards<V, X> {
     /// The table itself looks at the lowest and the seven highest bits of a
     /// hash; the shard is chosen by those below the seven.
     #[inline]
-    fn of(&self, hash: u64) -> &RwLock<Shard<V, X>> {
+    fn number(&self, hash: u64) -> usize {
         let n = (hash << 7) >> self.shift;
         // Not a cast: on 32 bits too, the number of a shard fits.
-        &self.all[usize::try_from(n).unwrap_or(0)]
+        usize::try_from(n).unwrap_or(0)
+    }
+
+    #[inline]
+    pub(super) fn of(&self, hash: u64) -> &RwLock<Shard<V, X>> {
+        &self.all[self.number(hash)]
+    }
+
+    /// These items, each with the hash of its key, by shard.
+    pub(super) fn grouped<T: Clone>(
+        &self,
+        hashed: impl Iterator<Item = (u64, T)>,
+    ) -> impl Iterator<Item = Group<'_, V, X, T>> {
+        let mut groups = vec![Vec::new(); self.all.len()];
+        for (hash, item) in hashed {
+            groups[self.number(hash)].push((hash, item));
+        }
+        self.each().zip(groups)
     }
 
     #[inline]

@@ -1,0 +1,107 @@
+//! What becomes of the entries whose changes are in the store.
+
+use std::{
+    collections::HashMap,
+    sync::atomic::Ordering::{Relaxed, SeqCst},
+};
+
+use serde::de::DeserializeOwned;
+
+use super::{
+    assembled::Assembled,
+    core::Core,
+    entry::{Known, Mark, Slot},
+    inside::Inside,
+    lifetime::Lifetime,
+    marks::RUN,
+    shards::Shard,
+};
+use crate::{
+    batch::{Change, Committed, Op},
+    record::Revision,
+};
+
+impl<V, L: Lifetime<V>> Core<V, L> {
+    /// The batch is in the store.
+    pub(super) fn settle_all(&self, assembled: &Assembled, committed: Committed)
+    where
+        V: DeserializeOwned,
+    {
+        let skipped: HashMap<_, _> = committed
+            .skipped
+            .into_iter()
+            .map(|skipped| (skipped.key, skipped.found))
+            .collect();
+        let is_applied = |change: &&Change| !skipped.contains_key(&change.key);
+        let applied: Vec<_> = assembled.changes().iter().filter(is_applied).collect();
+        self.settle(&applied, committed.revision);
+        for (key, found) in skipped {
+            self.settle_skipped(&key, found);
+        }
+        if assembled.clears() {
+            self.cleared.store(assembled.epoch, SeqCst);
+        }
+        self.tally.commits.fetch_add(1, Relaxed);
+        let changes = assembled.changes().len() as u64;
+        self.tally.changes.fetch_add(changes, Relaxed);
+        *self.tally.last_commit.lock() = Some(self.clock.now());
+    }
+
+    /// These changes were committed.
+    ///
+    /// Entries are far apart in memory, and waiting for each in turn is most
+    /// of the work. Under one lock the processor fetches several at once; a
+    /// run is short, so that nobody waits long for the lock.
+    fn settle(&self, changes: &[&Change], revision: Option<Revision>) {
+        let hashed = changes.iter().map(|c| (self.shards.hash(&c.key), *c));
+        for (lock, group) in self.shards.grouped(hashed) {
+            for run in group.chunks(RUN) {
+                let _inside = Inside::enter();
+                let mut shard = lock.write();
+                let settled = |(hash, change): &&(u64, &Change)| {
+                    self.settle_one(&mut shard, *hash, change, revision)
+                };
+                // Counted once: others count here too, and each time would keep
+                // the processor from fetching the next entry meanwhile.
+                self.saving
+                    .fetch_sub(run.iter().filter(settled).count(), Relaxed);
+            }
+        }
+    }
+
+    /// Whether the entry is being saved no more.
+    fn settle_one(
+        &self,
+        shard: &mut Shard<V, L::Lease>,
+        hash: u64,
+        change: &Change,
+        revision: Option<Revision>,
+    ) -> bool {
+        let Some(mut occupied) = shard.find_entry(hash, &change.key) else {
+            return false;
+        };
+        let slot = &mut occupied.get_mut().slot;
+        // An entry that is not being saved came after a clear.
+        if !slot.trail().mark.is_saving() {
+            return false;
+        }
+        let trail = slot.trail_mut();
+        trail.known = match change.op {
+            Op::Delete => Known::NOT,
+            Op::Put { .. } | Op::Touch { .. } => Known::at(revision),
+        };
+        if trail.mark == Mark::SavingQueued {
+            trail.mark = Mark::Queued;
+            return false;
+        }
+        trail.mark = Mark::Clean;
+        match slot {
+            Slot::Live { lease, .. } => self.lifetime.stored(lease),
+            Slot::Gone { .. } => {
+                occupied.remove();
+                shard.count_gone(-1);
+            }
+        }
+        true
+    }
+}

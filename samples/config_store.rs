@@ -4,7 +4,7 @@
 //! cargo run --example config_store
 //! ```
 
-use std::{error::Error, fs, path::Path};
+use std::{error::Error, fs};
 
 use persistify::{JsonFile, PersistentMap};
 use serde_json::{Value, json};
@@ -13,14 +13,11 @@ use serde_json::{Value, json};
 /// own, and then a value that does not fit is an error when the map opens.
 type Settings = PersistentMap<Value>;
 
-async fn open(folder: &Path) -> persistify::Result<Settings> {
-    let settings: Settings = PersistentMap::builder(JsonFile::open(folder).await?, "settings")
-        .open()
-        .await?;
+async fn open(files: JsonFile) -> persistify::Result<Settings> {
+    let settings: Settings = PersistentMap::builder(files, "settings").open().await?;
     // Defaults for what is not there yet.
     settings.get_or_insert_with("theme", || json!("light"));
     settings.get_or_insert_with("window", || json!({ "width": 800, "height": 600 }));
-    settings.get_or_insert_with("recent", || json!([]));
     Ok(settings)
 }
 
@@ -29,43 +26,38 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("settings.json");
 
-    let settings = open(folder.path()).await?;
+    println!("the program starts for the first time, and makes the window wider");
+    let files = JsonFile::open(folder.path()).await?;
+    let settings = open(files.clone()).await?;
     settings.update("window", |window| window["width"] = json!(1024));
-    settings.update("recent", |recent| {
-        recent
-            .as_array_mut()
-            .expect("a list")
-            .push(json!("notes.txt"));
-    });
-    settings.close().await?;
-    drop(settings);
-    println!(
-        "settings.json, as the program left it:\n{}",
-        fs::read_to_string(&file)?
-    );
-
-    // While the program is not running, a person edits the file.
-    let edited = fs::read_to_string(&file)?.replace("light", "dark");
-    fs::write(&file, edited)?;
-    println!("someone makes the theme dark with an editor.\n");
-
-    let settings = open(folder.path()).await?;
-    println!(
-        "the program starts again: the theme is {}",
-        settings.get("theme").expect("a theme")
-    );
-    assert_eq!(settings.get("theme"), Some(json!("dark")));
-    assert_eq!(
-        settings.get("window"),
-        Some(json!({ "width": 1024, "height": 600 }))
-    );
 
     // A second process is kept out, with an error that says what to do.
     let second = JsonFile::open(folder.path()).await;
+    let error = second.expect_err("the folder is locked");
+    println!("a second one, meanwhile:\n   {error:?}");
+
+    settings.close().await?; // the map is saved
+    files.close().await?; // and the folder is free for others
+    let text = fs::read_to_string(&file)?;
     println!(
-        "a second program, meanwhile: {:?}",
-        second.expect_err("the folder is locked")
+        "settings.json, as the program left it:\n{}",
+        text.trim_end()
     );
+
+    // While the program is not running, a person edits the file.
+    fs::write(&file, text.replace("light", "dark"))?;
+    println!("someone makes the theme dark, with an editor");
+
+    let files = JsonFile::open(folder.path()).await?;
+    let settings = open(files).await?;
+    let theme = settings.get("theme");
+    println!(
+        "the program starts again; theme: {}",
+        theme.clone().unwrap_or_default()
+    );
+    assert_eq!(theme, Some(json!("dark")));
+    let width = settings.read("window", |window| window["width"].clone());
+    assert_eq!(width, Some(json!(1024)));
     settings.close().await?;
     Ok(())
 }

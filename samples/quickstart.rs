@@ -29,7 +29,7 @@ async fn main() -> persistify::Result<()> {
 /// open, keep it under version control.
 fn show(path: &str) {
     let text = std::fs::read_to_string(path).expect("a closed map is a JSON file");
-    println!("{path} now holds:\n{text}");
+    println!("{path} now holds:\n{}", text.trim_end());
     for fruit in ["apple", "pear", "plum"] {
         assert!(text.contains(fruit), "no {fruit} in {path}");
     }

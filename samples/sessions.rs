@@ -56,7 +56,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for click in 1..=6 {
         tokio::time::sleep(IDLE / 4).await;
         sessions.update("token-a", |alice| {
-            alice.basket.push(format!("book {click}"))
+            alice.basket.push(format!("book {click}"));
         });
     }
     println!("the server restarts");

@@ -14,7 +14,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use persistify::{CachingMap, JsonFile};
+use persistify::{CachingMap, Sqlite};
 
 static FETCHED: AtomicU32 = AtomicU32::new(0);
 
@@ -25,9 +25,8 @@ async fn fetch(city: &str) -> Result<String, Infallible> {
     Ok(format!("sunny in {city}"))
 }
 
-async fn open(folder: &Path) -> persistify::Result<CachingMap<String>> {
-    let files = JsonFile::open(folder).await?;
-    CachingMap::builder(files, "weather")
+async fn open(db: &Path) -> persistify::Result<CachingMap<String>> {
+    CachingMap::builder(Sqlite::open(db).await?, "weather")
         .time_to_live(Duration::from_secs(2))
         .open()
         .await
@@ -36,7 +35,8 @@ async fn open(folder: &Path) -> persistify::Result<CachingMap<String>> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let weather = open(folder.path()).await?;
+    let db = folder.path().join("cache.db");
+    let weather = open(&db).await?;
 
     // 20 callers want the same answer at once: it is fetched once.
     let ask = |_| weather.get_or_try_insert_with("Oslo", || fetch("Oslo"));
@@ -48,7 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(fetched, 1);
 
     // An entry may have a time of its own.
-    weather.insert_with_ttl("Rome", "always fine".to_owned(), Duration::from_secs(3_600));
+    weather.insert_with_ttl("Rome", "always fine".to_owned(), Duration::from_hours(1));
     for city in ["Oslo", "Rome"] {
         let left = weather
             .expires_at(city)
@@ -59,7 +59,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     weather.close().await?;
     drop(weather);
-    let weather = open(folder.path()).await?;
+    let weather = open(&db).await?;
     println!("restarted: {:?}", weather.snapshot());
     assert!(weather.contains_key("Rome"));
 

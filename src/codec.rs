@@ -23,8 +23,10 @@ use crate::{
 pub(crate) fn encode<V: Serialize>(value: &V) -> Result<Payload> {
     // A panic in a user's `Serialize` must cost one entry, not the task that
     // writes all of them. Nothing of ours is half changed by then.
-    catch_unwind(AssertUnwindSafe(|| encode_checked(value)))
-        .unwrap_or_else(|panic| Err(panicked(panic.as_ref())))
+    catch_unwind(AssertUnwindSafe(|| encode_checked(value))).unwrap_or_else(|panic| {
+        let panicked = panicked(panic.as_ref());
+        Err(refused("the value cannot be written as JSON").with_source(panicked))
+    })
 }
 
 fn encode_checked<V: Serialize>(value: &V) -> Result<Payload> {
@@ -50,35 +52,29 @@ fn encode_checked<V: Serialize>(value: &V) -> Result<Payload> {
 /// `Corrupt` if the payload is not the JSON text of such a value, or if the
 /// value's `Deserialize` panics.
 pub(crate) fn decode<V: DeserializeOwned>(payload: &Payload) -> Result<V> {
-    let unread = || {
-        let wanted = std::any::type_name::<V>();
-        let message = format!("the stored value cannot be read as `{wanted}`");
-        Error::new(ErrorKind::Corrupt, message)
-    };
-    // The background task decodes too, when it reloads: a panic in a user's
-    // `Deserialize` must not end it.
-    let decoded = catch_unwind(|| match payload.encoding {
-        Encoding::Json => serde_json::from_slice(&payload.bytes),
-    });
-    match decoded {
-        Ok(value) => value.map_err(|e| unread().with_source(e)),
-        Err(panic) => Err(unread().with_source(words_of(panic.as_ref()))),
+    match payload.encoding {
+        // A panic in a user's `Deserialize` must not end the task that reloads.
+        Encoding::Json => catch_unwind(|| serde_json::from_slice(&payload.bytes))
+            .map_err(|panic| unreadable::<V>().with_source(panicked(panic.as_ref())))?
+            .map_err(|e| unreadable::<V>().with_source(e)),
     }
+}
+
+fn unreadable<V>() -> Error {
+    let wanted = std::any::type_name::<V>();
+    let message = format!("the stored value cannot be read as `{wanted}`");
+    Error::new(ErrorKind::Corrupt, message)
 }
 
 fn refused(message: &str) -> Error {
     Error::new(ErrorKind::Refused, message)
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> Error {
-    let words = words_of(panic);
-    refused(&format!("writing the value as JSON panicked: {words}"))
-}
-
-fn words_of(panic: &(dyn Any + Send)) -> &str {
-    panic
+fn panicked(panic: &(dyn Any + Send)) -> String {
+    let words = panic
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
+        .unwrap_or("no message");
+    format!("it panicked: {words}")
 }

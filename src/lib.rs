@@ -103,6 +103,8 @@ mod map;
 
 mod caching;
 
+/// The attribute that an implementation of [`Provider`] carries.
+pub use async_trait::async_trait;
 pub use batch::{
     Batch, BatchId, Change, Committed, Expect, MapBatch, Op, Otherwise, Skipped, Turn, WriterId,
 };

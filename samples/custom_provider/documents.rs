@@ -3,10 +3,9 @@
 
 use std::{fs, io, path::PathBuf, sync::Mutex};
 
-use async_trait::async_trait;
 use persistify::{
     Batch, Capabilities, Committed, Error, ErrorKind, Expect, Load, MapName, Provider, Result,
-    Revision, Turn, Wanted,
+    Revision, Turn, Wanted, async_trait,
 };
 
 use crate::document::Document;

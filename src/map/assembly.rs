@@ -44,9 +44,11 @@ where
 {
     /// The next batch of what was queued before then; `None` if nothing is left.
     ///
-    /// Those who wait for a key ride along, but only the `first` batch of a
-    /// round is made for them alone: else a stream of saves would keep a flush
-    /// waiting for ever.
+    /// The keys that somebody waits for go first, but only the `first` batch of
+    /// a round may hold nothing else, and a clear that comes during a round waits
+    /// for the next one, unless it took something out of the queue that this
+    /// round was to save: else a stream of them would keep a flush, or whatever
+    /// else is pending, waiting for ever.
     pub(super) fn assemble(&mut self, until: &mut Until, first: bool) -> Option<Assembled> {
         let mut wanted = first;
         while wanted || self.has_more(until) {
@@ -54,13 +56,13 @@ where
             let mut draft = self.core.draft();
             // A clear in the middle takes every entry that was looked at with
             // it, so the next try begins with nothing taken.
-            if self.fill(&mut draft, until).is_err() {
+            if self.fill(&mut draft, until, first).is_err() {
                 self.core.give_back(draft.saves);
                 wanted = true;
             } else if draft.changes.is_empty() && !draft.clear {
                 answer_all(draft.saves, &Ok(()));
             } else {
-                until.cleared |= draft.clear;
+                until.left = draft.epoch == self.round_epoch && self.has_left(until);
                 return Some(self.finish(draft));
             }
         }
@@ -68,56 +70,57 @@ where
     }
 
     fn has_more(&self, until: &Until) -> bool {
-        let must_clear = self.core.must_clear() && !until.cleared;
-        must_clear || !self.parts.is_empty() || self.core.pending.has(until)
+        let is_old = self.core.cleared.load(SeqCst) < self.round_epoch;
+        let must_clear = self.core.must_clear() && (is_old || until.left);
+        must_clear || self.has_left(until)
     }
 
-    fn fill(&mut self, draft: &mut Draft, until: &mut Until) -> Result<(), Cleared> {
+    fn has_left(&self, until: &Until) -> bool {
+        !self.parts.is_empty() || self.core.pending.has(until)
+    }
+
+    fn fill(&mut self, draft: &mut Draft, until: &mut Until, first: bool) -> Result<(), Cleared> {
         if let Some(part) = self.parts.pop() {
-            return self.fill_with_part(draft, part);
+            return self.fill_with_part(draft, &part);
         }
-        self.fill_with_awaited(draft)?;
-        while !self.is_full(draft) {
+        self.fill_with_awaited(draft, if first { 1 } else { 2 })?;
+        while !self.is_full(draft, 1) {
             let Some(key) = self.core.pending.pop(until) else {
                 break;
             };
-            self.add(draft, &key)?;
+            if let Taken::Unwritable(_) = self.add(draft, &key)? {
+                // What replaced it may stand in front of the queue.
+                until.rewind();
+            }
         }
         Ok(())
     }
 
     /// Part of a refused batch, and nothing else: who is to blame must be found
     /// out.
-    fn fill_with_part(&mut self, draft: &mut Draft, part: Vec<Arc<str>>) -> Result<(), Cleared> {
-        for key in &part {
-            self.add(draft, key)?;
-        }
-        self.fill_with_those_who_wait(draft, part)
+    fn fill_with_part(&mut self, draft: &mut Draft, part: &[Arc<str>]) -> Result<(), Cleared> {
+        let mut here = self.take_awaited_of(part).into_iter();
+        let added = part
+            .iter()
+            .try_for_each(|key| self.add(draft, key).map(|_| ()))
+            .and_then(|()| here.try_for_each(|save| self.add_awaited(draft, save)));
+        self.core.give_back(here.collect());
+        added
     }
 
-    /// Those who wait for one of these keys.
-    fn fill_with_those_who_wait(
-        &mut self,
-        draft: &mut Draft,
-        part: Vec<Arc<str>>,
-    ) -> Result<(), Cleared> {
-        let keys: HashSet<_> = part.into_iter().collect();
+    fn take_awaited_of(&self, part: &[Arc<str>]) -> Vec<Save> {
+        let keys: HashSet<_> = part.iter().collect();
         let is_here = |save: &mut Save| matches!(&save.what, Awaited::Key(k) if keys.contains(k));
         let mut requests = self.core.requests.lock();
-        let here: Vec<_> = requests.saves.extract_if(.., is_here).collect();
-        drop(requests);
-        let mut here = here.into_iter();
-        let filled = here.try_for_each(|save| self.add_awaited(draft, save));
-        self.core.give_back(here.collect());
-        filled
+        requests.saves.extract_if(.., is_here).collect()
     }
 
-    /// The keys that somebody waits for go first.
-    fn fill_with_awaited(&mut self, draft: &mut Draft) -> Result<(), Cleared> {
+    /// Fills one share of so many with the keys that somebody waits for.
+    fn fill_with_awaited(&mut self, draft: &mut Draft, shares: usize) -> Result<(), Cleared> {
         let saves = std::mem::take(&mut self.core.requests.lock().saves);
         let mut saves = saves.into_iter();
         let mut filled = Ok(());
-        while filled.is_ok() && !self.is_full(draft) {
+        while filled.is_ok() && !self.is_full(draft, shares) {
             let Some(save) = saves.next() else { break };
             filled = self.add_awaited(draft, save);
         }
@@ -128,12 +131,9 @@ where
     fn add_awaited(&mut self, draft: &mut Draft, save: Save) -> Result<(), Cleared> {
         let Awaited::Key(key) = &save.what else {
             draft.saves.push(save);
-            // The clear may be younger than this draft, which then does not
-            // carry it.
-            if self.core.epoch.load(SeqCst) != draft.epoch {
-                return Err(Cleared);
-            }
-            return Ok(());
+            // That clear may have come after this batch was begun.
+            let is_early = self.core.epoch.load(SeqCst) != draft.epoch;
+            return if is_early { Err(Cleared) } else { Ok(()) };
         };
         let taken = self.add(draft, &key.clone());
         let answer = match taken {
@@ -168,9 +168,10 @@ where
         }
     }
 
-    fn is_full(&self, draft: &Draft) -> bool {
-        draft.changes.len() >= self.core.options.max_batch
-            || draft.bytes >= self.core.options.max_batch_bytes
+    /// Whether one share of so many is full.
+    fn is_full(&self, draft: &Draft, shares: usize) -> bool {
+        draft.changes.len() >= self.core.options.max_batch / shares
+            || draft.bytes >= self.core.options.max_batch_bytes / shares
     }
 
     fn finish(&mut self, draft: Draft) -> Assembled {
@@ -286,7 +287,7 @@ mod tests {
         let mut until = flusher.core.pending.until_now();
         let mut draft = flusher.core.draft();
         let mut ticket = Box::pin(clear_and_wait(&flusher.core).wait());
-        assert!(flusher.fill(&mut draft, &mut until).is_err());
+        assert!(flusher.fill(&mut draft, &mut until, true).is_err());
         flusher.core.give_back(draft.saves);
         let assembled = flusher.assemble(&mut until, true).unwrap();
         assert!(assembled.clears());
@@ -330,8 +331,7 @@ mod tests {
         let second = insert_and_wait(&flusher.core, "a", 2);
         let mut draft = flusher.core.draft();
         flusher.core.clear(|| {}).unwrap();
-        let part = vec!["a".into()];
-        let filled = flusher.fill_with_those_who_wait(&mut draft, part);
+        let filled = flusher.fill_with_part(&mut draft, &["a".into()]);
         assert!(filled.is_err());
         flusher.core.give_back(draft.saves);
         let mut until = flusher.core.pending.until_now();

@@ -10,10 +10,16 @@ use crate::error::{Error, ErrorKind, Result};
 impl<V, L: Lifetime<V>> Core<V, L> {
     /// Calls the provider. One that hangs or panics is one that failed, with an
     /// outcome that is not known: the background task goes on.
-    pub(super) async fn call<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn call<T, F>(&self, call: impl FnOnce() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
         let limit = self.options.commit_timeout;
+        // Called in here: what is no `async fn` may panic before it returns a
+        // future.
+        let answer = async { call().await };
         tokio::select! {
-            answer = AssertUnwindSafe(call).catch_unwind() => answer.unwrap_or_else(|_| {
+            answer = AssertUnwindSafe(answer).catch_unwind() => answer.unwrap_or_else(|_| {
                 Err(Error::new(ErrorKind::Unavailable, "the provider panicked"))
             }),
             () = self.clock.sleep(limit) => Err(Error::new(

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
+    assembled::answer_all,
     core::phase,
     flusher::Flusher,
     lifetime::Lifetime,
@@ -38,13 +39,29 @@ where
         if asked.closes.is_empty() {
             return ControlFlow::Continue(());
         }
-        let closed = self.close(done).await;
+        let closed = self.close(done, &asked.closes).await;
         let is_closed = self.core.is(phase::CLOSED);
         send(asked.closes, &closed);
         if is_closed {
+            self.farewell();
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
+    }
+
+    /// Answers those who came while the map was being closed: all that was
+    /// written before is in the store, or it would not be closed.
+    fn farewell(&self) {
+        let (saves, asked) = {
+            let mut requests = self.core.requests.lock();
+            requests.unserved = true;
+            let saves = std::mem::take(&mut requests.saves);
+            (saves, std::mem::take(&mut requests.asked))
+        };
+        answer_all(saves, &Ok(()));
+        send(asked.flushes, &Ok(()));
+        send(asked.closes, &Ok(()));
+        send(asked.reloads, &Err(self.core.closed()));
     }
 
     async fn reload(&mut self) -> Result<()> {
@@ -55,7 +72,14 @@ where
 
     /// Saves the rest, lets go of the store, and turns the map to closed; or
     /// leaves it open and says what could not be saved.
-    async fn close(&mut self, done: Result<()>) -> Result<()> {
+    async fn close(&mut self, done: Result<()>, waiting: &[Answer]) -> Result<()> {
+        if !self.core.is(phase::CLOSING) {
+            // Opened again by one who failed or gave up. Others still wait?
+            if waiting.iter().all(|answer| answer.is_closed()) {
+                return Err(self.given_up());
+            }
+            self.core.turn(phase::OPEN, phase::CLOSING);
+        }
         let closed = self.try_close(done).await;
         if closed.is_err() {
             self.core.turn(phase::CLOSING, phase::OPEN);
@@ -66,17 +90,17 @@ where
     async fn try_close(&mut self, mut done: Result<()>) -> Result<()> {
         // Whoever wrote before the phase turned has left by now; whoever comes
         // later is turned away. What is pending from here on is all there is.
-        if !self.core.is(phase::CLOSING) {
-            return Err(self.given_up());
-        }
         self.core.shards.wait_for_writers();
         while done.is_ok() && self.core.pending() > 0 {
             done = self.round().await;
         }
         done.and_then(|()| self.core.nothing_refused())
             .map_err(|error| self.core.not_closed(&error))?;
+        if !self.core.is(phase::CLOSING) {
+            return Err(self.given_up());
+        }
         self.core
-            .call(self.core.provider.release(&self.core.name))
+            .call(|| self.core.provider.release(&self.core.name))
             .await?;
         if self.core.turn(phase::CLOSING, phase::CLOSED) {
             return Ok(());

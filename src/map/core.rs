@@ -124,6 +124,9 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         // refused here, or seen by the flusher, or dropped by its farewell.
         if !requests.unserved {
             leave(&mut requests, answer);
+        } else if self.is(phase::CLOSED) {
+            // It cannot fail: the ticket is here.
+            let _ = answer.send(Err(self.closed()));
         }
         drop(requests);
         self.wake.notify_one();

@@ -33,7 +33,8 @@ where
     ) -> Result<()> {
         self.attempt += 1;
         assembled.uncertain |= error.may_have_applied() && operation != Operation::SetAside;
-        if error.kind() == ErrorKind::Refused && !assembled.is_bare_clear() {
+        let is_known = !error.may_have_applied();
+        if error.kind() == ErrorKind::Refused && is_known && !assembled.is_bare_clear() {
             self.isolate(assembled, operation, &error);
             return Ok(());
         }
@@ -85,7 +86,8 @@ where
             !refused.is_empty(),
         );
         for key in &refused {
-            self.core.refuse(key, &error.clone().on_keys([key.clone()]));
+            let error = error.clone().on_keys([key.clone()]);
+            self.core.refuse(key, &error, assembled.uncertain);
         }
         if refused.is_empty() {
             let (first, second) = keys.split_at(keys.len() / 2);

@@ -1,10 +1,18 @@
 //! The one background task of a map: it writes what changed, in batches.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{assembled::Assembled, core::Core, lifetime::Lifetime, requests::Asked};
+use super::{
+    assembled::Assembled,
+    core::{Core, phase},
+    lifetime::Lifetime,
+    requests::Asked,
+};
 use crate::{
     batch::{Batch, BatchId, Committed, MapBatch, WriterId},
     error::{Error, Result},
@@ -25,6 +33,8 @@ pub(super) struct Flusher<V, L: Lifetime<V>> {
     pub(super) unresolved: Option<Assembled>,
     /// Parts of a batch that was refused without a word on which key it was.
     pub(super) parts: Vec<Vec<Arc<str>>>,
+    /// The last clear before this round began.
+    pub(super) round_epoch: u64,
     pub(super) attempt: u32,
     pub(super) delays: Box<dyn Iterator<Item = Duration> + Send + Sync>,
     pub(super) down: bool,
@@ -42,6 +52,7 @@ where
             horizon,
             unresolved: None,
             parts: Vec::new(),
+            round_epoch: 0,
             attempt: 0,
             delays: Box::new(core.options.retry.delays()),
             down: false,
@@ -97,7 +108,8 @@ where
     fn deadline(&self) -> Option<std::time::SystemTime> {
         let waits = self.core.pending.len() > 0 || self.core.must_clear();
         let interval = self.core.triggers.load().interval;
-        waits.then(|| self.core.age.queued_since() + interval)
+        // A deadline beyond the end of time never comes.
+        waits.then(|| self.core.age.queued_since().checked_add(interval))?
     }
 
     /// Commits all that is pending now, in as many batches as it takes.
@@ -109,6 +121,7 @@ where
     pub(super) async fn round(&mut self) -> Result<()> {
         let began = self.core.clock.now();
         let mut until = self.core.pending.until_now();
+        self.round_epoch = self.core.epoch.load(SeqCst);
         if self.core.pending() > 0 {
             self.core.age.round_begins();
         }
@@ -133,13 +146,17 @@ where
             // A provider that never waits must not keep the thread to itself.
             tokio::task::yield_now().await;
         }
+        if self.attempt > 0 {
+            // What failed was taken back before it was tried again.
+            self.start_attempts();
+        }
         self.core.age.round_ends(began);
         Ok(())
     }
 
     /// With nothing to write, whether the store is well has to be asked.
     async fn ping(&mut self) -> Result<()> {
-        match self.core.call(self.core.provider.ping()).await {
+        match self.core.call(|| self.core.provider.ping()).await {
             Ok(()) => self.is_well(),
             Err(error) => {
                 self.report(Operation::Probe, KeySample::default(), &error, true);
@@ -164,7 +181,7 @@ where
             .await
             .map_err(|error| (Operation::SetAside, error))?;
         let provider = self.core.provider.clone();
-        let committed = self.core.call(provider.commit(&assembled.batch)).await;
+        let committed = self.core.call(|| provider.commit(&assembled.batch)).await;
         let operation = if self.down {
             Operation::Probe
         } else {
@@ -184,7 +201,7 @@ where
         // A writer of its own each time: a number of ours must stay free for
         // the batch that waits, which may be older than this one.
         batch.id = BatchId::new(WriterId::random(), 1);
-        self.core.call(self.core.provider.commit(&batch)).await?;
+        self.core.call(|| self.core.provider.commit(&batch)).await?;
         self.core.was_set_aside(&records);
         Ok(())
     }
@@ -213,6 +230,8 @@ impl<V, L: Lifetime<V>> Drop for Flusher<V, L> {
     /// However the task ends (a runtime that shuts down included), nobody is
     /// left waiting for it.
     fn drop(&mut self) {
+        // Whoever was closing the map cannot any more.
+        self.core.turn(phase::CLOSING, phase::OPEN);
         let mut requests = self.core.requests.lock();
         requests.unserved = true;
         requests.saves.clear();

@@ -28,6 +28,16 @@ impl Inside {
         }
         Self { here: PhantomData }
     }
+
+    /// For calls that lock nothing themselves, and wait for the flusher, who
+    /// may need the lock that this thread holds.
+    ///
+    /// # Panics
+    ///
+    /// If this thread is inside a map call.
+    pub(super) fn check_not() {
+        drop(Self::enter());
+    }
 }
 
 impl Drop for Inside {

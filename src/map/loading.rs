@@ -29,10 +29,10 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// What the provider errs with; `Corrupt` if a record does not decode.
     pub(super) async fn load(&self, progress: Option<&Progress>) -> Result<Revision> {
         let mut load = self
-            .call(self.provider.load(&self.name, Wanted::All))
+            .call(|| self.provider.load(&self.name, Wanted::All))
             .await?;
         let mut loaded = 0;
-        while let Some(page) = self.call(load.pages.try_next()).await? {
+        while let Some(page) = self.call(|| load.pages.try_next()).await? {
             loaded += page.len() as u64;
             for record in page {
                 self.take_in(record, 0)?;
@@ -58,14 +58,14 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// entries that came before the error are as in the store, the others as
     /// they were; nothing pending is lost.
     pub(super) async fn reload(&self) -> Result<Revision> {
-        // The last clear that the store has seen: while it has yet to see
-        // another one, what it holds is what that one takes away.
+        // Not the map's own epoch: what the store holds is older than a clear of
+        // which it has not heard, and then none of it is wanted.
         let epoch = self.cleared.load(SeqCst);
         let mut seen = HashSet::new();
         let mut load = self
-            .call(self.provider.load(&self.name, Wanted::All))
+            .call(|| self.provider.load(&self.name, Wanted::All))
             .await?;
-        while let Some(page) = self.call(load.pages.try_next()).await? {
+        while let Some(page) = self.call(|| load.pages.try_next()).await? {
             for record in page {
                 seen.insert(record.key.clone());
                 self.take_in(record, epoch)?;

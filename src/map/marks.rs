@@ -100,8 +100,9 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let trail = slot.trail_mut();
         match trail.mark {
             Mark::Clean => Taken::Nothing,
-            // Queued again since this commit took it. Whoever waits for it by
-            // now had written before; and a key may occur in a batch once.
+            // Not a second time, although it was changed again: a batch holds a
+            // key once. That change stays queued, and whoever waits for it is
+            // not among those who were asked about before the key was taken.
             Mark::Saving | Mark::SavingQueued => Taken::Already,
             Mark::Refused => Taken::Refused(self.refusal_of(key)),
             Mark::Queued => {
@@ -129,7 +130,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         encoded.map_or_else(
             |error| {
                 let error = error.on_map(&self.name).on_keys([key.clone()]);
-                self.refuse(key, &error);
+                self.refuse(key, &error, false);
                 Taken::Unwritable(error)
             },
             Taken::Change,
@@ -212,13 +213,23 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let _inside = Inside::enter();
         let hash = self.shards.hash(key);
         let mut shard = self.shards.write(hash);
-        let Some(Entry { key, slot }) = shard.find_mut(hash, key) else {
+        let Some(mut occupied) = shard.find_entry(hash, key) else {
             return;
         };
+        let Entry { key, slot } = occupied.get_mut();
+        let is_gone = slot.is_gone();
         let trail = slot.trail_mut();
-        if uncertain && trail.known == Known::NOT && trail.mark.is_saving() {
-            // A removal of this entry has to be told from now on.
-            trail.known = Known::MAYBE;
+        if trail.known == Known::NOT && trail.mark.is_saving() {
+            if uncertain {
+                // A removal of this entry has to be told from now on.
+                trail.known = Known::MAYBE;
+            } else if is_gone {
+                // The store never heard of it: there is nothing to tell it.
+                self.forget_saving(key, trail);
+                occupied.remove();
+                shard.count_gone(-1);
+                return;
+            }
         }
         match trail.mark {
             Mark::Saving => {
@@ -226,20 +237,31 @@ impl<V, L: Lifetime<V>> Core<V, L> {
                 trail.place = self.pending.push_front(key.clone());
                 trail.mark = Mark::Queued;
             }
-            Mark::SavingQueued => {
-                // In front too: a flush that waits for the older change does
-                // not wait for what was queued after it.
-                self.pending.unlink(trail.place, key);
-                trail.place = self.pending.push_front(key.clone());
-                trail.mark = Mark::Queued;
-            }
+            Mark::SavingQueued => self.advance(key, trail),
             Mark::Clean | Mark::Queued | Mark::Refused => {}
         }
     }
 
+    fn forget_saving(&self, key: &Arc<str>, trail: &Trail) {
+        if trail.mark == Mark::SavingQueued {
+            self.pending.unlink(trail.place, key);
+        } else {
+            self.saving.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// What was changed while it was being saved, in vain, takes the turn that
+    /// the key had: a flush that waits for the older change must not leave the
+    /// newer one, which stands in its place, for later.
+    fn advance(&self, key: &Arc<str>, trail: &mut Trail) {
+        self.pending.unlink(trail.place, key);
+        trail.place = self.pending.push_front(key.clone());
+        trail.mark = Mark::Queued;
+    }
+
     /// The change will never be taken: it stays in memory, out of the others'
-    /// way. A later change of the key stays queued.
-    pub(super) fn refuse(&self, key: &Arc<str>, error: &Error) {
+    /// way. A later change of the key takes its turn.
+    pub(super) fn refuse(&self, key: &Arc<str>, error: &Error, uncertain: bool) {
         let _inside = Inside::enter();
         let hash = self.shards.hash(key);
         let mut shard = self.shards.write(hash);
@@ -247,13 +269,16 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             return;
         };
         let trail = slot.trail_mut();
+        if uncertain && trail.known == Known::NOT && trail.mark.is_saving() {
+            trail.known = Known::MAYBE;
+        }
         match trail.mark {
             Mark::Saving => {
                 self.saving.fetch_sub(1, Relaxed);
                 self.refused.lock().insert(key.clone(), error.clone());
                 trail.mark = Mark::Refused;
             }
-            Mark::SavingQueued => trail.mark = Mark::Queued,
+            Mark::SavingQueued => self.advance(key, trail),
             Mark::Clean | Mark::Queued | Mark::Refused => {}
         }
     }
@@ -261,18 +286,23 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// Queues every refused change again; says how many there were.
     pub(super) fn retry_refused(&self) -> usize {
         let keys: Vec<_> = self.refused.lock().keys().cloned().collect();
-        for key in &keys {
-            let _inside = Inside::enter();
-            let hash = self.shards.hash(key);
-            let mut shard = self.shards.write(hash);
-            let found = shard.find_mut(hash, key);
-            if let Some(Entry { key, slot }) =
-                found.filter(|e| e.slot.trail().mark == Mark::Refused)
-            {
-                self.mark(key, slot.trail_mut());
-            }
-        }
-        keys.len()
+        keys.iter().filter(|key| self.retry(key)).count()
+    }
+
+    fn retry(&self, key: &Arc<str>) -> bool {
+        let _inside = Inside::enter();
+        let hash = self.shards.hash(key);
+        let mut shard = self.shards.write(hash);
+        // While the map closes nothing may become pending behind its back.
+        let found = shard
+            .find_mut(hash, key)
+            .filter(|_| self.check_open().is_ok());
+        let refused = found.filter(|entry| entry.slot.trail().mark == Mark::Refused);
+        let Some(Entry { key, slot }) = refused else {
+            return false;
+        };
+        self.mark(key, slot.trail_mut());
+        true
     }
 
     fn refusal_of(&self, key: &Arc<str>) -> Error {

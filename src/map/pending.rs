@@ -48,16 +48,16 @@ pub(super) struct Until {
     ends: [u64; LANES],
     /// The lanes before this one have nothing left from before that moment.
     lane: usize,
-    /// A clear that came after that moment, if there is one, is on its way: it
-    /// stands for all that it took out of the queue.
-    pub(super) cleared: bool,
+    /// Something from before that moment may be on no way yet: then a clear that
+    /// takes it out of the queue has to be saved in its place.
+    pub(super) left: bool,
 }
 
 impl Until {
     /// Looks at all lanes again, after keys were put back in front.
     pub(super) fn rewind(&mut self) {
         self.lane = 0;
-        self.cleared = false;
+        self.left = true;
     }
 }
 
@@ -142,7 +142,7 @@ impl Pending {
         Until {
             ends: std::array::from_fn(|n| self.lanes[n].lock().pushed),
             lane: 0,
-            cleared: false,
+            left: true,
         }
     }
 

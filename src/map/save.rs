@@ -5,12 +5,14 @@ use std::{future::Future, sync::Arc, time::Duration};
 use super::{
     Map,
     core::phase,
+    inside::Inside,
     lifetime::Lifetime,
     occupied::Occupied,
     requests::{Awaited, Save, Ticket},
     spot::Spot,
 };
 use crate::error::{Error, ErrorKind, Result};
+use futures_util::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// # Saves
@@ -157,6 +159,7 @@ where
     /// naming the keys, while refused changes are left; everything else is
     /// committed.
     pub async fn flush(&self) -> Result<()> {
+        Inside::check_not();
         self.core.check_not_closed()?;
         let ask = |requests: &mut super::requests::Requests, answer| {
             requests.asked.flushes.push(answer);
@@ -174,6 +177,7 @@ where
     /// unreadable ones are not allowed). Entries that were read before the error
     /// are as in the store, the others as they were.
     pub async fn reload(&self) -> Result<()> {
+        Inside::check_not();
         self.core.check_not_closed()?;
         let ask = |requests: &mut super::requests::Requests, answer| {
             requests.asked.reloads.push(answer);
@@ -192,7 +196,8 @@ where
     /// naming the keys, if there are refused changes. The map is then open as
     /// before, and can be closed again.
     pub async fn close(&self) -> Result<()> {
-        self.begin_close().wait().await
+        let closed = self.begin_close().wait().await;
+        self.end_close(closed)
     }
 
     /// Like [`close`](Self::close), but gives up after that time.
@@ -205,15 +210,23 @@ where
         let ticket = self.begin_close();
         tokio::select! {
             biased;
-            closed = ticket.wait() => closed,
-            () = self.core.clock.sleep(limit) => self.give_up_closing(limit),
+            closed = ticket.wait() => self.end_close(closed),
+            () = self.sleep(limit) => self.give_up_closing(limit),
         }
+    }
+
+    /// Sleeps on the map's own runtime: the caller may be on none.
+    fn sleep(&self, limit: Duration) -> BoxFuture<'static, ()> {
+        let _on = self.runtime.enter();
+        self.core.clock.sleep(limit)
     }
 
     fn give_up_closing(&self, limit: Duration) -> Result<()> {
         // Whoever turns the phase first decides: the flusher, who is done, or
-        // this one, who is done waiting.
-        if self.core.is(phase::CLOSED) || !self.core.turn(phase::CLOSING, phase::OPEN) {
+        // this one, who is done waiting. If it is open again already, closing
+        // has failed, or somebody else gave up.
+        self.core.turn(phase::CLOSING, phase::OPEN);
+        if self.core.is(phase::CLOSED) {
             return Ok(());
         }
         let late = format!("closing took longer than {limit:?}");
@@ -230,16 +243,31 @@ where
     /// map was opened on a current-thread runtime, where waiting would hang.
     pub fn blocking_close(&self) -> Result<()> {
         self.check_blocking()?;
-        self.begin_close().blocking_wait()
+        let closed = self.begin_close().blocking_wait();
+        self.end_close(closed)
     }
 
     fn begin_close(&self) -> Ticket {
+        Inside::check_not();
         self.core.turn(phase::OPEN, phase::CLOSING);
         if self.core.is(phase::CLOSED) {
             return Ticket::done();
         }
         self.core
             .ask(|requests, answer| requests.asked.closes.push(answer))
+    }
+
+    fn end_close(&self, closed: Result<()>) -> Result<()> {
+        // Somebody else's call may have closed it meanwhile.
+        if closed.is_err() && self.core.is(phase::CLOSED) {
+            return Ok(());
+        }
+        if !self.core.requests.lock().unserved {
+            return closed;
+        }
+        // The task that should have opened it again is gone.
+        self.core.turn(phase::CLOSING, phase::OPEN);
+        closed.map_err(|error| self.core.not_closed(&error))
     }
 
     /// A copy of the value at this key; if there is none, of the one that the

@@ -9,7 +9,7 @@ use super::{
     entry::{Entry, Known, Mark, Slot, Trail},
     lifetime::Lifetime,
     occupied::Occupied,
-    requests::{Awaited, Save, Ticket},
+    requests::{Awaited, Requests, Save, Ticket},
     shards::Shard,
 };
 
@@ -181,13 +181,14 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
     /// flusher cannot have taken the write before it sees the one who waits.
     pub(super) fn wait(&self) -> Ticket {
         let what = match self.shard.find(self.hash, self.key) {
-            Some(entry) if !entry.slot.is_clean() => Awaited::Key(entry.key.clone()),
-            // What the store may have at this key goes with the clear only.
+            Some(entry) if entry.slot.is_clean() => return Ticket::done(),
+            Some(entry) => Awaited::Key(entry.key.clone()),
+            // Nothing is here; but the store may have it until it is cleared.
             None if self.core.must_clear() => Awaited::Clear,
-            _ => return Ticket::done(),
+            None => return Ticket::done(),
         };
-        self.core
-            .ask(|requests, answer| requests.saves.push(Save { what, answer }))
+        let ask = |requests: &mut Requests, answer| requests.saves.push(Save { what, answer });
+        self.core.ask(ask)
     }
 
     fn unexpired(&mut self, old: Option<(V, L::Lease)>) -> Option<V> {

@@ -99,6 +99,16 @@ impl JsonFile {
         JsonFileBuilder::new(folder.as_ref())
     }
 
+    /// [Ends it](Provider::close), for all clones: folds what is open and lets
+    /// go of the folder. Dropping the last clone lets go of it as well.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` or `Unusable`; nothing that was committed is lost.
+    pub async fn close(&self) -> Result<()> {
+        Provider::close(self).await
+    }
+
     fn holding(folder: Folder, lock: Box<dyn FolderLock>) -> Self {
         Self {
             shared: Arc::new(Shared::new(folder, lock)),

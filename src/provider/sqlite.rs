@@ -91,6 +91,16 @@ impl Sqlite {
         SqliteBuilder::new(path.as_ref())
     }
 
+    /// [Ends it](Provider::close), for all clones: lets go of the file. Dropping
+    /// the last clone does so as well.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` or `Unusable`; nothing that was committed is lost.
+    pub async fn close(&self) -> Result<()> {
+        Provider::close(self).await
+    }
+
     async fn start(path: PathBuf, options: Options) -> Result<Self> {
         let (worker, file) = Worker::start(path, options.clone()).await?;
         let shared = Arc::new(Shared {

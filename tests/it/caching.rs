@@ -474,6 +474,7 @@ async fn an_entry_that_never_reached_the_store_expires_without_touching_it() {
         stored::<u64>(store.inner()).await,
         HashMap::from([("k".to_owned(), 2)])
     );
+    map.reload().await.unwrap();
     assert_eq!(map.get("k"), Some(2));
 }
 

@@ -14,6 +14,13 @@ use persistify::{
 use tempfile::TempDir;
 
 mod at_rest;
+mod commits;
+mod crashes;
+mod damage;
+mod edits;
+mod folds;
+mod locks;
+mod shaky_disk;
 
 /// A writer of the map `stock`.
 struct Writer {
@@ -89,6 +96,13 @@ fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
 
 async fn open(folder: &TempDir) -> JsonFile {
     JsonFile::open(folder.path()).await.unwrap()
+}
+
+/// A folder in memory where there is such a thing: for tests whose disk does
+/// not sync, many times over.
+fn quick_folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    TempDir::new_in(memory).unwrap_or_else(|_| TempDir::new().unwrap())
 }
 
 fn names(folder: &Path) -> Vec<String> {

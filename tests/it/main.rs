@@ -1,9 +1,13 @@
 //! Every test of the crate, a file per subject.
 
 mod caching;
-#[cfg(unix)]
+mod close;
+mod closures;
+#[cfg(all(feature = "json", feature = "sqlite"))]
 mod crash;
 mod errors;
+mod faults;
+mod flush;
 mod house;
 #[cfg(feature = "json")]
 mod json_file;
@@ -16,5 +20,6 @@ mod readme;
 mod reload;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod store;
 mod stored;
 mod testing;

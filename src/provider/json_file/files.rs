@@ -114,15 +114,21 @@ impl Folder {
     /// That this is the folder that was opened: in the place of one that was
     /// unmounted or moved there may be another, and every map would seem empty.
     pub(super) fn check_in_place(&self) -> Result<()> {
-        if self.list()?.iter().any(|name| name == LOCK_FILE) {
-            return Ok(());
+        let path = self.path.join(LOCK_FILE);
+        match self.disk.open(&path) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(fault("open", &path, error))
+            }
+            Err(error) => {
+                let message = format!(
+                    "{} is not as it was opened: {LOCK_FILE} is not there any more; put the \
+                     folder back, with what was in it",
+                    self.path.display()
+                );
+                Err(Error::new(ErrorKind::Unusable, message).with_source(error))
+            }
         }
-        let message = format!(
-            "{} is not the folder that was opened: it does not hold {LOCK_FILE} any more; put it \
-             back, with what was in it",
-            self.path.display()
-        );
-        Err(Error::new(ErrorKind::Unusable, message))
     }
 
     pub(super) fn sync(&self) -> Result<()> {

@@ -304,6 +304,7 @@ impl Store {
 
 /// Puts a journal of these bytes in its place, and makes it safe there.
 pub(super) fn put_journal(folder: &Folder, files: &Files, bytes: &[u8]) -> Result<()> {
+    folder.check_in_place()?;
     let path = &files.journal;
     let mut file = create(&*folder.disk, path)?;
     write(&mut *file, path, bytes)?;

@@ -1,5 +1,9 @@
 //! What lies in the folder while a map is closed, and what opens again.
 
+use std::collections::BTreeSet;
+
+use persistify::ErrorKind;
+
 use super::*;
 
 #[tokio::test]
@@ -53,4 +57,278 @@ async fn the_file_is_a_flat_object_of_plain_values_sorted_an_entry_a_line() {
     let read: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(read["pear"]["sweet"], "a\n b");
     assert_eq!(read.as_object().unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn a_file_of_another_program_opens_as_it_is_and_is_not_touched() {
+    let folder = TempDir::new().unwrap();
+    let foreign = "{\"pear\" : 2,\n\n \"apple\":{ \"a\" :\n 1 } , \"\\u0041\":\"\\u00e9\"}";
+    write_by_hand(&folder, foreign);
+    let files = open(&folder).await;
+    let found = load(&files).await.unwrap();
+    let revisions: BTreeSet<_> = found.values().map(|r| r.revision).collect();
+    assert_eq!(revisions.len(), 1);
+    assert!(*revisions.first().unwrap() > Revision::ZERO);
+    let expected = pairs([("pear", "2"), ("apple", "{\"a\":1}"), ("A", "\"\\u00e9\"")]);
+    assert_eq!(texts(&files).await.unwrap(), expected);
+    files.release(&stock()).await.unwrap();
+    files.close().await.unwrap();
+    assert_eq!(names(folder.path()), ["stock.json"]);
+    assert_eq!(
+        fs::read_to_string(folder.path().join("stock.json")).unwrap(),
+        foreign
+    );
+
+    let files = open(&folder).await;
+    assert_eq!(load(&files).await.unwrap(), found);
+    let answer = Writer::new().put(&files, "plum", "3").await.unwrap();
+    assert!(answer.revision > revisions.first().copied());
+    // A crash, and then a fold: what was not written to is as it was.
+    drop(files);
+    let files = open(&folder).await;
+    let mut now = load(&files).await.unwrap();
+    files.release(&stock()).await.unwrap();
+    assert_eq!(load(&files).await.unwrap(), now);
+    assert_eq!(text(&now.remove("plum").unwrap()), "3");
+    assert_eq!(now, found);
+    let text = fs::read_to_string(folder.path().join("stock.json")).unwrap();
+    assert_eq!(
+        text,
+        "{\n  \"A\": \"\\u00e9\",\n  \"apple\": {\"a\":1},\n  \"pear\": 2,\n  \"plum\": 3\n}\n"
+    );
+}
+
+#[tokio::test]
+async fn the_permissions_of_a_file_stay() {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = TempDir::new().unwrap();
+        write_by_hand(&folder, "{}");
+        let file = folder.path().join("stock.json");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        let files = open(&folder).await;
+        Writer::new().put(&files, "apple", "1").await.unwrap();
+        files.release(&stock()).await.unwrap();
+        let mode = |name: &str| {
+            fs::metadata(folder.path().join(name))
+                .unwrap()
+                .permissions()
+                .mode()
+        };
+        assert_eq!(mode("stock.json") & 0o777, 0o640);
+        // New files are what any program would make them.
+        fs::write(folder.path().join("plain"), "").unwrap();
+        assert_eq!(mode("stock.meta"), mode("plain"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_flat_object_is_reported_with_its_place_and_left_alone() {
+    let folder = TempDir::new().unwrap();
+    let files = open(&folder).await;
+    let cases = [
+        ("{\"a\": 1,\n \"b\": x}", "line 2, column"),
+        ("[1, 2]", "line 1, column"),
+        ("", "line 1, column 0"),
+        ("{\"a\": 1} 2", "line 1, column 10"),
+        ("{\"a\": 1, \"b\": 2, \"a\": 3}", "(key \"a\")"),
+        ("\u{feff}{}", "line 1, column 1"),
+    ];
+    for (text, place) in cases {
+        write_by_hand(&folder, text);
+        let error = load(&files).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{text}");
+        let message = error.to_string();
+        assert!(message.contains(place), "{message}");
+        assert!(message.contains("stock.json"), "{message}");
+        assert_eq!(error.map(), Some("stock"));
+        let error = Writer::new().put(&files, "c", "4").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert_eq!(names(folder.path()), ["stock.json"]);
+        assert_eq!(
+            fs::read_to_string(folder.path().join("stock.json")).unwrap(),
+            text
+        );
+    }
+    // Mended, it opens without more ado.
+    write_by_hand(&folder, "{\"a\": 1}");
+    assert_eq!(texts(&files).await.unwrap(), pairs([("a", "1")]));
+}
+
+#[tokio::test]
+async fn a_meta_file_that_was_changed_is_reported_at_every_byte() {
+    let folder = TempDir::new().unwrap();
+    let files = open(&folder).await;
+    Writer::new().put(&files, "apple", "1").await.unwrap();
+    files.release(&stock()).await.unwrap();
+    let meta = folder.path().join("stock.meta");
+    let whole = fs::read(&meta).unwrap();
+    serde_json::from_slice::<serde_json::Value>(&whole).unwrap();
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        fs::write(&meta, &bytes).unwrap();
+        let error = load(&files).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{at}: {error:?}");
+        fs::write(&meta, &whole[..at]).unwrap();
+        load(&files).await.unwrap_err();
+    }
+    fs::write(&meta, &whole).unwrap();
+    load(&files).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_map_with_capitals_is_told_of_the_file_that_its_user_means() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("Config.json"), "{\"a\":1}").unwrap();
+    let config = MapName::new("Config").unwrap();
+    let files = open(&folder).await;
+    let error = files.load(&config, Wanted::All).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let message = error.to_string();
+    assert!(message.contains("%43onfig.json"), "{message}");
+    assert!(
+        message.contains(".file(\"Config\", \"Config.json\")"),
+        "{message}"
+    );
+    files.close().await.unwrap();
+
+    let builder = JsonFile::builder(folder.path());
+    let files = builder.file("Config", "Config.json").open().await.unwrap();
+    let part = MapBatch::new(config.clone(), vec![put("b", "2")]);
+    let id = BatchId::new(WriterId::random(), 1);
+    let batch = Batch::new(id, Revision::ZERO, time(0), [part]);
+    files.commit(&batch).await.unwrap();
+    assert_eq!(names(folder.path()), ["Config.journal", "Config.json"]);
+    assert_eq!(files.maps().await.unwrap(), [config]);
+    files.close().await.unwrap();
+    assert_eq!(names(folder.path()), ["Config.json", "Config.meta"]);
+    let text = fs::read_to_string(folder.path().join("Config.json")).unwrap();
+    assert_eq!(text, "{\n  \"a\": 1,\n  \"b\": 2\n}\n");
+}
+
+#[tokio::test]
+async fn a_file_belongs_to_one_map() {
+    let folder = TempDir::new().unwrap();
+    let builder = || JsonFile::builder(folder.path());
+    for builder in [
+        builder().file("a", "x.json").file("b", "X.json"),
+        builder().file("a", "x.json").file("a", "y.json"),
+        builder().file("a", "../x.json"),
+        builder().file("a", ".json"),
+        builder().file("a", "x.meta"),
+        builder().file("a\n", "x.json"),
+        builder().max_journal(1),
+    ] {
+        let error = builder.open().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    }
+    let files = builder().file("other", "Stock.json").open().await.unwrap();
+    assert_eq!(load(&files).await.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn maps_are_listed_whatever_their_names() {
+    let folder = TempDir::new().unwrap();
+    let files = open(&folder).await;
+    let long = "Ä".repeat(120);
+    let names = ["stock", "Stock", "a.b", "con", "käse 🧀", &long];
+    let mut maps: Vec<_> = names.map(|name| MapName::new(name).unwrap()).into();
+    maps.push(maps[0].nested("unreadable").unwrap());
+    maps.sort();
+    for (n, map) in maps.iter().enumerate() {
+        let part = MapBatch::new(map.clone(), vec![put("n", &n.to_string())]);
+        let id = BatchId::new(WriterId::random(), 1);
+        let batch = Batch::new(id, Revision::ZERO, time(0), [part]);
+        files.commit(&batch).await.unwrap();
+        if n % 2 == 0 {
+            files.release(map).await.unwrap();
+        }
+    }
+    fs::write(folder.path().join("package.lock.json"), "{}").unwrap();
+    fs::write(folder.path().join("Readme.json"), "{}").unwrap();
+    assert_eq!(files.maps().await.unwrap(), maps);
+    drop(files);
+    let files = open(&folder).await;
+    assert_eq!(files.maps().await.unwrap(), maps);
+    for (n, map) in maps.iter().enumerate() {
+        let load = files.load(map, Wanted::All).await.unwrap();
+        let records = load.into_records().await.unwrap();
+        assert_eq!(text(&records[0]), n.to_string());
+    }
+}
+
+/// Names that are cut to a digest might meet; then the files say whose they
+/// are.
+#[tokio::test]
+async fn files_that_say_they_are_of_another_map_are_not_used() {
+    let folder = TempDir::new().unwrap();
+    let files = open(&folder).await;
+    Writer::new().put(&files, "apple", "1").await.unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::copy(path("stock.journal"), path("other.journal")).unwrap();
+    let other = MapName::new("other").unwrap();
+    let error = files.load(&other, Wanted::All).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    fs::remove_file(path("other.journal")).unwrap();
+    files.release(&stock()).await.unwrap();
+    fs::copy(path("stock.meta"), path("other.meta")).unwrap();
+    let error = files.load(&other, Wanted::All).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(error.to_string().contains("\"stock\""), "{error}");
+}
+
+#[tokio::test]
+async fn big_values_and_many_entries() {
+    let folder = TempDir::new().unwrap();
+    let files = open(&folder).await;
+    let mut writer = Writer::new();
+    let big = format!("\"{}\"", "x".repeat(300_000));
+    let changes = (0..2_500).map(|n| put(&format!("key {n}"), &n.to_string()));
+    writer.put(&files, "big", &big).await.unwrap();
+    files
+        .commit(&writer.batch(changes.collect()))
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        let found = texts(&files).await.unwrap();
+        assert_eq!(found.len(), 2_501);
+        assert_eq!(found["big"], big);
+        assert_eq!(found["key 1234"], "1234");
+        files.release(&stock()).await.unwrap();
+    }
+    let map = stock();
+    let load = files.load(&map, Wanted::All).await.unwrap();
+    assert_eq!(load.total_hint, Some(2_501));
+}
+
+#[tokio::test]
+async fn times_before_1970_and_far_away_are_kept_to_the_millisecond() {
+    let folder = TempDir::new().unwrap();
+    let files = open(&folder).await;
+    let nanos = Duration::from_micros(1_500);
+    let times = [
+        SystemTime::UNIX_EPOCH - nanos,
+        SystemTime::UNIX_EPOCH + nanos,
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 50),
+    ];
+    let changes = times
+        .iter()
+        .enumerate()
+        .map(|(n, end)| Change::put(n.to_string(), Payload::json("1"), Some(*end)));
+    files
+        .commit(&Writer::new().batch(changes.collect()))
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        let found = load(&files).await.unwrap();
+        let half = Duration::from_micros(500);
+        // Never later than it was said.
+        assert_eq!(found["0"].expires_at, Some(times[0] - half));
+        assert_eq!(found["1"].expires_at, Some(times[1] - half));
+        let far = found["2"].expires_at.unwrap();
+        assert!(far > SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 49));
+        files.release(&stock()).await.unwrap();
+    }
 }

@@ -1,0 +1,19 @@
+//! A provider that keeps nothing.
+
+use async_trait::async_trait;
+use persistify::{Batch, Committed, Load, MapName, Provider, Result, Revision, Wanted};
+
+/// Accepts every batch and drops it: what is left is the cost of the map itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Discard;
+
+#[async_trait]
+impl Provider for Discard {
+    async fn load<'a>(&'a self, _map: &'a MapName, _wanted: Wanted) -> Result<Load<'a>> {
+        Ok(Load::of(Revision::default(), Vec::new()))
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<Committed> {
+        Ok(Committed::at(batch.revision_after(batch.after)))
+    }
+}

@@ -1,0 +1,151 @@
+//! `flush` into SQLite, beside a prepared upsert in a loop, written by hand.
+
+use std::{
+    cell::Cell,
+    time::{Duration, SystemTime},
+};
+
+use persistify::{PersistentMap, Sqlite};
+use persistify_benches::{Comparison, keys, open_idle, runtime, shuffled, timed};
+use rusqlite::{Connection, params};
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// Something of the size that programs keep.
+#[derive(Clone, Serialize, Deserialize)]
+struct Customer {
+    name: String,
+    city: String,
+    orders: u64,
+    is_active: bool,
+}
+
+pub fn run() {
+    let runtime = runtime();
+    for (count, rounds) in [(10_000, 21), (100_000, 9)] {
+        let keys = shuffled(&keys(count));
+        let name = |what| format!("flush, {count} {what} / upserts by hand");
+        let comparison = |what| Comparison {
+            name: name(what),
+            operations: count,
+            rounds,
+            target: 0.8,
+        };
+        compare_new(&comparison("new rows"), &runtime, &keys);
+        compare_overwritten(&comparison("changed rows"), &runtime, &keys);
+    }
+}
+
+/// Each round has files of its own.
+fn compare_new(comparison: &Comparison, runtime: &Runtime, keys: &[String]) {
+    comparison.run(
+        || flush_ours(runtime, &Ours::open(runtime), keys, 0),
+        || Peer::open().write(keys, 0),
+    );
+}
+
+/// Each round overwrites all that the one before has written.
+fn compare_overwritten(comparison: &Comparison, runtime: &Runtime, keys: &[String]) {
+    let (ours, mut peer) = (Ours::open(runtime), Peer::open());
+    flush_ours(runtime, &ours, keys, 0);
+    peer.write(keys, 0);
+    let (our_orders, peer_orders) = (Cell::new(0), Cell::new(0));
+    comparison.run(
+        || flush_ours(runtime, &ours, keys, next(&our_orders)),
+        || peer.write(keys, next(&peer_orders)),
+    );
+}
+
+fn next(number: &Cell<u64>) -> u64 {
+    number.set(number.get() + 1);
+    number.get()
+}
+
+fn folder() -> TempDir {
+    // Next to what was built, because the system's temporary folder may be in
+    // memory.
+    TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder")
+}
+
+fn customer(number: usize, orders: u64) -> Customer {
+    Customer {
+        name: format!("Customer Number {number}"),
+        city: "Reykjavik".into(),
+        orders,
+        is_active: true,
+    }
+}
+
+struct Ours {
+    map: PersistentMap<Customer>,
+    _folder: TempDir,
+}
+
+impl Ours {
+    fn open(runtime: &Runtime) -> Self {
+        let folder = folder();
+        let file = runtime.block_on(Sqlite::open(folder.path().join("ours.db")));
+        Self {
+            map: open_idle(runtime, file.expect("an open file")),
+            _folder: folder,
+        }
+    }
+}
+
+/// Times the flush alone: by then the changes are in memory.
+fn flush_ours(runtime: &Runtime, ours: &Ours, keys: &[String], orders: u64) -> Duration {
+    for (number, key) in keys.iter().enumerate() {
+        ours.map.insert(key, customer(number, orders));
+    }
+    timed(|| runtime.block_on(ours.map.flush()).expect("all saved"))
+}
+
+struct Peer {
+    connection: Connection,
+    _folder: TempDir,
+}
+
+impl Peer {
+    fn open() -> Self {
+        let folder = folder();
+        let connection = Connection::open(folder.path().join("peer.db")).expect("an open file");
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode = WAL;
+                 PRAGMA synchronous = FULL;
+                 CREATE TABLE entries (
+                     key TEXT PRIMARY KEY, value TEXT NOT NULL, updated_at INTEGER
+                 );",
+            )
+            .expect("a table");
+        Self {
+            connection,
+            _folder: folder,
+        }
+    }
+
+    /// Times all that a program would do by hand, whose values are in memory
+    /// too.
+    fn write(&mut self, keys: &[String], orders: u64) -> Duration {
+        let customers: Vec<_> = (0..keys.len()).map(|n| customer(n, orders)).collect();
+        timed(|| self.upsert(keys, &customers).expect("all saved"))
+    }
+
+    fn upsert(&mut self, keys: &[String], customers: &[Customer]) -> rusqlite::Result<()> {
+        let since_1970 = SystemTime::UNIX_EPOCH.elapsed().expect("a clock");
+        let now = i64::try_from(since_1970.as_millis()).expect("a time");
+        let transaction = self.connection.transaction()?;
+        let mut upsert = transaction.prepare(
+            "INSERT INTO entries (key, value, updated_at) VALUES (?1, ?2, ?3)
+             ON CONFLICT (key) DO UPDATE
+             SET value = excluded.value, updated_at = excluded.updated_at",
+        )?;
+        for (key, customer) in keys.iter().zip(customers) {
+            let value = serde_json::to_string(customer).expect("JSON");
+            upsert.execute(params![key, value, now])?;
+        }
+        drop(upsert);
+        transaction.commit()
+    }
+}

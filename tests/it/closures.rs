@@ -1,0 +1,415 @@
+//! Foreign code that runs inside a map call: closures, `Clone`, `Serialize`, `Drop`.
+
+use std::{
+    cell::RefCell,
+    sync::{Arc, Barrier, mpsc},
+    time::Duration,
+};
+
+use persistify::{CachingMap, ErrorKind, Memory, PersistentMap};
+use serde::{Deserialize, Serialize, Serializer};
+use tokio::runtime::Runtime;
+
+use crate::store::{HOUR, builder, open, pairs, settle_down, store, stored};
+
+/// What hangs must fail, not hang the tests.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn ignore<T>(_: T) {}
+
+fn runtime() -> Runtime {
+    let runtime = tokio::runtime::Builder::new_multi_thread();
+    { runtime }.worker_threads(1).enable_all().build().unwrap()
+}
+
+fn map(runtime: &Runtime) -> PersistentMap<u32> {
+    runtime.block_on(async {
+        let map = open(&store()).await;
+        map.extend((0..100).map(|n| (n.to_string(), n)));
+        map.insert("a", 1);
+        map
+    })
+}
+
+/// What the panic of a call says that runs on a thread of its own.
+fn panic_of(call: impl FnOnce() + Send + 'static) -> String {
+    let (send, said) = mpsc::channel();
+    std::thread::spawn(move || {
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+        let text = done.err().map(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+        });
+        ignore(send.send(text.flatten()));
+    });
+    let said = said.recv_timeout(PATIENCE).expect("the call hangs");
+    said.expect("the call did not panic")
+}
+
+fn is_about_nesting(said: &str) {
+    assert!(said.contains("a map was called from inside"), "{said}");
+}
+
+type Call = Arc<dyn Fn(&PersistentMap<u32>, &Runtime) + Send + Sync>;
+
+fn call(call: impl Fn(&PersistentMap<u32>, &Runtime) + Send + Sync + 'static) -> Call {
+    Arc::new(call)
+}
+
+/// Every call that looks at entries, or waits for the task that does.
+///
+/// `retain` locked shards before it looked whether it was inside a closure, and
+/// `flush`, `reload` and the closes did not look at all: they waited for the
+/// task, which waited for the lock that the closure ran under.
+fn calls() -> Vec<(&'static str, Call)> {
+    vec![
+        ("get", call(|map, _| ignore(map.get("a")))),
+        ("read", call(|map, _| ignore(map.read("a", |n| *n)))),
+        ("contains_key", call(|map, _| ignore(map.contains_key("a")))),
+        ("len", call(|map, _| ignore(map.len()))),
+        ("is_empty", call(|map, _| ignore(map.is_empty()))),
+        ("keys", call(|map, _| ignore(map.keys().count()))),
+        ("iter", call(|map, _| ignore(map.iter().count()))),
+        ("for_each", call(|map, _| map.for_each(|_, _| ()))),
+        ("snapshot", call(|map, _| ignore(map.snapshot()))),
+        ("insert", call(|map, _| ignore(map.insert("b", 1)))),
+        ("try_insert", call(|map, _| ignore(map.try_insert("a", 1)))),
+        ("replace", call(|map, _| ignore(map.replace("a", 1)))),
+        ("remove", call(|map, _| ignore(map.remove("a")))),
+        (
+            "remove_if",
+            call(|map, _| ignore(map.remove_if("a", |_| true))),
+        ),
+        (
+            "update",
+            call(|map, _| ignore(map.update("a", |n| *n += 1))),
+        ),
+        ("upsert", call(|map, _| map.upsert("a", 1, |n| *n += 1))),
+        (
+            "get_or_insert_with",
+            call(|map, _| ignore(map.get_or_insert_with("c", || 1))),
+        ),
+        ("retain", call(|map, _| map.retain(|_, _| true))),
+        ("clear", call(|map, _| map.clear())),
+        ("extend", call(|map, _| map.extend([("a", 1)]))),
+        (
+            "insert_and_save",
+            call(|map, rt| ignore(rt.block_on(map.insert_and_save("a", 1)))),
+        ),
+        (
+            "clear_and_save",
+            call(|map, rt| ignore(rt.block_on(map.clear_and_save()))),
+        ),
+        ("flush", call(|map, rt| ignore(rt.block_on(map.flush())))),
+        ("reload", call(|map, rt| ignore(rt.block_on(map.reload())))),
+        ("close", call(|map, rt| ignore(rt.block_on(map.close())))),
+        (
+            "close_within",
+            call(|map, rt| ignore(rt.block_on(map.close_within(HOUR)))),
+        ),
+        (
+            "blocking_close",
+            call(|map, _| ignore(map.blocking_close())),
+        ),
+    ]
+}
+
+type Outside = fn(&PersistentMap<u32>, &dyn Fn());
+
+/// Every call that runs a closure under a lock.
+fn outsides() -> Vec<(&'static str, Outside)> {
+    vec![
+        ("read", |map, inside| ignore(map.read("a", |_| inside()))),
+        ("update", |map, inside| {
+            ignore(map.update("a", |_| inside()));
+        }),
+        ("upsert", |map, inside| map.upsert("a", 1, |_| inside())),
+        ("for_each", |map, inside| map.for_each(|_, _| inside())),
+        ("retain", |map, inside| {
+            map.retain(|_, _| {
+                inside();
+                true
+            });
+        }),
+        ("remove_if", |map, inside| {
+            map.remove_if("a", |_| {
+                inside();
+                true
+            });
+        }),
+        ("get_or_insert_with", |map, inside| {
+            map.get_or_insert_with("new", || {
+                inside();
+                1
+            });
+        }),
+    ]
+}
+
+#[test]
+fn a_closure_that_calls_its_map_or_another_panics_and_does_not_hang() {
+    let runtime = Arc::new(runtime());
+    for (inner, call) in calls() {
+        for (outer, outside) in outsides() {
+            for same in [true, false] {
+                let (first, other) = (map(&runtime), map(&runtime));
+                let called = if same { first.clone() } else { other.clone() };
+                let (call, rt, outer_map) = (call.clone(), runtime.clone(), first.clone());
+                let said = panic_of(move || outside(&outer_map, &|| call(&called, &rt)));
+                assert!(
+                    said.contains("inside a map's closure"),
+                    "{inner} in {outer}: {said}"
+                );
+                // Both work on: open, nothing locked, everything there.
+                for map in [first, other] {
+                    assert_eq!((map.get("a"), map.get("99")), (Some(1), Some(99)));
+                    map.insert("after", 1);
+                    if outer == "read" || inner.contains("clo") {
+                        runtime.block_on(map.flush()).unwrap();
+                        runtime.block_on(map.close()).unwrap();
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn two_maps_that_call_each_other_crosswise_panic_and_do_not_hang() {
+    let runtime = runtime();
+    let (a, b) = (map(&runtime), map(&runtime));
+    let both = Arc::new(Barrier::new(2));
+    let cross = |from: PersistentMap<u32>, to: PersistentMap<u32>| {
+        let both = both.clone();
+        std::thread::spawn(move || {
+            panic_of(move || {
+                from.update("a", |n| {
+                    both.wait();
+                    *n = to.get("a").unwrap();
+                });
+            })
+        })
+    };
+    let threads = [cross(a.clone(), b.clone()), cross(b.clone(), a.clone())];
+    for thread in threads {
+        is_about_nesting(&thread.join().unwrap());
+    }
+    assert_eq!((a.get("a"), b.get("a")), (Some(1), Some(1)));
+    runtime.block_on(a.close()).unwrap();
+}
+
+thread_local! {
+    static CALLED: RefCell<Option<PersistentMap<u32>>> = const { RefCell::new(None) };
+}
+
+fn call_the_map() {
+    let map = CALLED.with_borrow(|map| map.clone());
+    if let Some(map) = map {
+        map.get("a");
+    }
+}
+
+/// Calls a map wherever it is told to.
+#[derive(Debug, Default, Deserialize)]
+struct Caller {
+    on_clone: bool,
+    on_serialize: bool,
+    on_drop: bool,
+}
+
+impl Clone for Caller {
+    fn clone(&self) -> Self {
+        if self.on_clone {
+            call_the_map();
+        }
+        Self {
+            on_clone: false,
+            on_serialize: false,
+            on_drop: false,
+        }
+    }
+}
+
+impl Serialize for Caller {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if self.on_serialize {
+            call_the_map();
+        }
+        to.serialize_unit()
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        if self.on_drop && !std::thread::panicking() {
+            call_the_map();
+        }
+    }
+}
+
+#[test]
+fn a_clone_that_calls_a_map_panics_and_does_not_hang() {
+    let runtime = runtime();
+    let map: PersistentMap<Caller> = runtime.block_on(builder(&store()).open()).unwrap();
+    let called = self::map(&runtime);
+    map.insert(
+        "a",
+        Caller {
+            on_clone: true,
+            ..Caller::default()
+        },
+    );
+    let clones: [fn(&PersistentMap<Caller>); 4] = [
+        |map| ignore(map.get("a")),
+        |map| ignore(map.iter().count()),
+        |map| ignore(map.snapshot()),
+        |map| ignore(map.get_or_insert_with("a", Caller::default)),
+    ];
+    for clone in clones {
+        let (map, called) = (map.clone(), called.clone());
+        is_about_nesting(&panic_of(move || {
+            CALLED.set(Some(called));
+            clone(&map);
+        }));
+    }
+    assert!(map.contains_key("a"));
+    runtime.block_on(map.close()).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_serialize_that_calls_a_map_is_refused_and_does_not_hang() {
+    let map: PersistentMap<Caller> = builder(&store()).open().await.unwrap();
+    CALLED.set(Some(open(&store()).await));
+    map.insert(
+        "a",
+        Caller {
+            on_serialize: true,
+            ..Caller::default()
+        },
+    );
+    map.insert("b", Caller::default());
+    let error = map.flush().await.unwrap_err();
+    CALLED.set(None);
+    assert_eq!((error.kind(), map.refused().len()), (ErrorKind::Refused, 1));
+    let cause = std::error::Error::source(&map.refused()[0].error)
+        .unwrap()
+        .to_string();
+    is_about_nesting(&cause);
+    assert_eq!(map.pending(), 0);
+}
+
+/// Values that the map hands out or lets go of are dropped under no lock; those
+/// that a closure replaces are dropped under one.
+#[test]
+fn a_drop_that_calls_a_map_panics_or_works_and_does_not_hang() {
+    let runtime = runtime();
+    let loud = || Caller {
+        on_drop: true,
+        ..Caller::default()
+    };
+    let outside: [fn(&PersistentMap<Caller>); 5] = [
+        |map| ignore(map.insert("a", Caller::default())),
+        |map| ignore(map.remove("a")),
+        |map| ignore(map.replace("a", Caller::default())),
+        |map| map.clear(),
+        |map| map.retain(|_, _| false),
+    ];
+    for free in outside {
+        let map: PersistentMap<Caller> = runtime.block_on(builder(&store()).open()).unwrap();
+        let called = self::map(&runtime);
+        map.insert("a", loud());
+        let (send, done) = mpsc::channel();
+        std::thread::spawn(move || {
+            CALLED.set(Some(called));
+            free(&map);
+            ignore(send.send(()));
+        });
+        done.recv_timeout(PATIENCE).unwrap();
+    }
+    let map: PersistentMap<Caller> = runtime.block_on(builder(&store()).open()).unwrap();
+    let called = self::map(&runtime);
+    map.insert("a", loud());
+    let updated = map.clone();
+    is_about_nesting(&panic_of(move || {
+        CALLED.set(Some(called));
+        updated.update("a", |value| *value = Caller::default());
+    }));
+    map.insert("b", Caller::default());
+    runtime.block_on(map.close()).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closure_that_panics_leaves_a_working_map_and_its_entry_as_it_left_it() {
+    let store = store();
+    let map = open(&store).await;
+    map.extend([("a", 1), ("b", 1), ("c", 1)]);
+    map.flush().await.unwrap();
+    let spoiled = map.clone();
+    tokio::task::spawn_blocking(move || {
+        let caught = |call: &dyn Fn()| {
+            let call = std::panic::AssertUnwindSafe(call);
+            assert!(std::panic::catch_unwind(call).is_err());
+        };
+        let spoil = |n: &mut u32| {
+            *n = 7;
+            panic!("half way");
+        };
+        caught(&|| ignore(spoiled.update("a", spoil)));
+        caught(&|| spoiled.upsert("b", 2, spoil));
+        caught(&|| ignore(spoiled.remove_if("c", |_| panic!("no"))));
+        caught(&|| ignore(spoiled.get_or_insert_with("d", || panic!("no"))));
+        caught(&|| spoiled.retain(|_, _| panic!("no")));
+        caught(&|| ignore(spoiled.read("a", |_| panic!("no"))));
+        caught(&|| spoiled.for_each(|_, _| panic!("no")));
+    })
+    .await
+    .unwrap();
+    assert_eq!((map.pending(), map.len()), (2, 3));
+    map.insert("e", 5);
+    settle_down().await;
+    map.close().await.unwrap();
+    let expected = pairs([("a", 7), ("b", 7), ("c", 1), ("e", 5)]);
+    assert_eq!(stored(&store).await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_whose_closure_panics_is_saved_as_the_closure_left_it() {
+    let store = store();
+    let map = open(&store).await;
+    map.insert_and_save("a", 1).await.unwrap();
+    let saving = map.clone();
+    let saved = tokio::spawn(async move {
+        let spoil = |n: &mut u32| {
+            *n = 7;
+            panic!("half way");
+        };
+        saving.update_and_save("a", spoil).await
+    });
+    assert!(saved.await.unwrap_err().is_panic());
+    map.flush().await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 7)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loop_over_a_map_and_a_listener_may_call_it() {
+    let map = open(&store()).await;
+    map.extend([("a", 1), ("b", 2)]);
+    for (key, n) in map.iter() {
+        map.insert(key, n + 1);
+        tokio::task::yield_now().await;
+    }
+    for key in map.keys() {
+        map.remove(key);
+    }
+    assert!(map.is_empty());
+    let other = map.clone();
+    let cache: CachingMap<u32> = CachingMap::builder(Memory::new(), "cache")
+        .time_to_live(Duration::from_secs(1))
+        .on_expire(move |key, n| ignore(other.insert(key, n)))
+        .open()
+        .await
+        .unwrap();
+    cache.insert("x", 9);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(map.get("x"), Some(9));
+}

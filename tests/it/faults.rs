@@ -1,0 +1,9 @@
+//! What a map does while its store fails, and what is left when it is over.
+
+mod dropped;
+mod outage;
+mod panics;
+mod refused;
+mod retry;
+mod unknown;
+mod unreadable;

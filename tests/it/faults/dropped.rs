@@ -1,0 +1,152 @@
+//! Futures that are dropped at every poll: nothing before the first one,
+//! nothing lost after, nobody stuck.
+
+use std::{collections::BTreeMap, pin::pin};
+
+use futures_util::poll;
+use persistify::{ErrorKind, PersistentMap, testing::Fault};
+
+use crate::store::{HOUR, Store, builder, in_memory, settle_down, store, stored};
+
+/// More than any of them takes.
+const POLLS: usize = 12;
+
+/// Polls so many times, each time letting the others go on a little, and drops
+/// what is not done by then.
+async fn polled<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    for _ in 0..polls {
+        if let std::task::Poll::Ready(done) = poll!(&mut future) {
+            return Some(done);
+        }
+        tokio::task::yield_now().await;
+    }
+    None
+}
+
+async fn open(store: &Store) -> PersistentMap<u32> {
+    let map = builder(store).batch(1_000, HOUR).open().await.unwrap();
+    map.extend([("a", 1), ("b", 2)]);
+    map.flush().await.unwrap();
+    map
+}
+
+/// Drops a call at every poll, on a store that is well and on one that fails
+/// first, and looks that the map works on and that nothing is lost.
+async fn drop_at_every_poll<T>(
+    call: impl AsyncFn(&PersistentMap<u32>) -> T,
+    effect: impl Fn(&mut BTreeMap<String, String>),
+) {
+    let faults = [
+        Fault::None,
+        Fault::Before(ErrorKind::Unavailable),
+        Fault::Lost(ErrorKind::Unavailable),
+        Fault::After(ErrorKind::Unavailable),
+    ];
+    let mut done = 0;
+    for (polls, fault) in (0..POLLS).flat_map(|polls| faults.iter().map(move |f| (polls, f))) {
+        let store = store();
+        let map = open(&store).await;
+        store.fail_next(1, fault.clone());
+        let mut expected = in_memory(&map);
+        done += usize::from(polled(polls, call(&map)).await.is_some());
+        if polls > 0 {
+            effect(&mut expected);
+        }
+        assert_eq!(in_memory(&map), expected, "{polls} polls");
+        settle_down().await;
+        map.insert_and_save("c", 3).await.unwrap();
+        expected.insert("c".into(), "3".into());
+        map.flush().await.unwrap();
+        assert_eq!(stored(&store).await, expected, "{polls} polls, {fault:?}");
+        assert_eq!(map.pending(), 0);
+        map.close().await.unwrap();
+    }
+    assert!(done >= 4, "never done: more polls");
+}
+
+#[tokio::test(start_paused = true)]
+async fn inserts() {
+    let call = async |map: &PersistentMap<u32>| map.insert_and_save("a", 7).await;
+    drop_at_every_poll(call, |kept| drop(kept.insert("a".into(), "7".into()))).await;
+    let call = async |map: &PersistentMap<u32>| map.try_insert_and_save("x", 7).await;
+    drop_at_every_poll(call, |kept| drop(kept.insert("x".into(), "7".into()))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn updates() {
+    let call = async |map: &PersistentMap<u32>| map.update_and_save("a", |n| *n += 8).await;
+    drop_at_every_poll(call, |kept| drop(kept.insert("a".into(), "9".into()))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn removals_and_clears() {
+    let call = async |map: &PersistentMap<u32>| map.remove_and_save("a").await;
+    drop_at_every_poll(call, |kept| drop(kept.remove("a"))).await;
+    let call = async |map: &PersistentMap<u32>| map.clear_and_save().await;
+    drop_at_every_poll(call, |kept| kept.clear()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn flushes_and_reloads() {
+    let call = async |map: &PersistentMap<u32>| {
+        map.insert("x", 7);
+        map.flush().await
+    };
+    drop_at_every_poll(call, |kept| drop(kept.insert("x".into(), "7".into()))).await;
+    let call = async |map: &PersistentMap<u32>| {
+        map.insert("x", 7);
+        map.reload().await
+    };
+    drop_at_every_poll(call, |kept| drop(kept.insert("x".into(), "7".into()))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn loaders() {
+    let call = async |map: &PersistentMap<u32>| {
+        let load = async || {
+            tokio::task::yield_now().await;
+            Ok::<_, ()>(7)
+        };
+        map.get_or_try_insert_with("x", load).await
+    };
+    for polls in 0..POLLS {
+        let map = open(&store()).await;
+        polled(polls, call(&map)).await;
+        assert_eq!(call(&map).await, Ok(7), "{polls} polls");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn closes() {
+    for polls in 0..POLLS {
+        for fault in [
+            Fault::None,
+            Fault::After(ErrorKind::Unavailable),
+            Fault::Before(ErrorKind::Unusable),
+        ] {
+            let store = store();
+            let map = open(&store).await;
+            map.insert("c", 3);
+            store.fail_next(1, fault);
+            polled(polls, map.close()).await;
+            settle_down().await;
+            // Closed by now, or open again: another close ends in good order.
+            let closed = tokio::time::timeout(HOUR, map.close()).await.unwrap();
+            if closed.is_err() {
+                map.close().await.unwrap();
+            }
+            assert_eq!(stored(&store).await, in_memory(&map));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn opens() {
+    for polls in 0..POLLS {
+        let store = store();
+        drop(open(&store).await);
+        polled(polls, builder::<u32>(&store).open()).await;
+        assert_eq!(builder::<u32>(&store).open().await.unwrap().len(), 2);
+    }
+}

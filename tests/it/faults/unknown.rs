@@ -1,0 +1,303 @@
+//! Commits of which nobody knows whether they landed, and those that land late.
+
+use persistify::{
+    ErrorKind, PersistentMap, RetryPolicy,
+    testing::{Fault, Hang, Method},
+};
+
+use crate::store::{
+    HOUR, SECOND, Store, builder, impatient, in_memory, keys, open, pairs, settle_down, store,
+    stored, told,
+};
+
+#[tokio::test(start_paused = true)]
+async fn after_a_known_failure_the_newest_values_go_under_a_new_number() {
+    let store = store();
+    let map = open(&store).await;
+    let hot = map.clone();
+    store.set_rule(move |call| {
+        if call.method != Method::Commit || call.number > 1 {
+            return Fault::None;
+        }
+        hot.extend([("a", 2), ("c", 3)]);
+        hot.remove("b");
+        Fault::Before(ErrorKind::Unavailable)
+    });
+    map.extend([("a", 1), ("b", 1)]);
+    map.flush().await.unwrap();
+    map.flush().await.unwrap();
+    let batches = store.batches();
+    assert_ne!(batches[0].id, batches[1].id);
+    assert_eq!(batches[0].id.writer, batches[1].id.writer);
+    assert_eq!(told(&batches[1])["a"].as_deref(), Some("2"));
+    assert!(!told(&batches[1]).contains_key("b"));
+    assert_eq!(stored(&store).await, pairs([("a", 2), ("c", 3)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_unknown_outcome_the_identical_batch_goes_until_its_fate_is_known() {
+    for fault in [
+        Fault::Lost(ErrorKind::Unavailable),
+        Fault::After(ErrorKind::Unavailable),
+    ] {
+        let store = store();
+        let map = open(&store).await;
+        map.extend([("a", 1), ("b", 1), ("c", 1)]);
+        let hot = map.clone();
+        let rule_fault = fault.clone();
+        store.set_rule(move |call| match call.number {
+            1 => {
+                hot.insert("a", 2);
+                hot.remove("b");
+                hot.insert("d", 2);
+                rule_fault.clone()
+            }
+            // Of this one it is known that it did not land; of the first it is not.
+            2 => Fault::Before(ErrorKind::Unavailable),
+            _ => Fault::None,
+        });
+        map.flush().await.unwrap();
+        map.flush().await.unwrap();
+        let batches = store.batches();
+        assert_eq!(batches[0], batches[1], "{fault:?}");
+        assert_eq!(batches[0], batches[2], "{fault:?}");
+        assert!(batches[3].id.sequence > batches[0].id.sequence);
+        assert_eq!(told(&batches[3])["b"], None);
+        assert_eq!(batches.len(), 4);
+        assert_eq!(stored(&store).await, pairs([("a", 2), ("c", 1), ("d", 2)]));
+        assert_eq!(map.pending(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_identical_batch_goes_also_after_the_attempts_are_spent() {
+    let store = store();
+    let map = builder::<u32>(&store)
+        .retry(impatient())
+        .open()
+        .await
+        .unwrap();
+    store.fail_next(1, Fault::After(ErrorKind::Unusable));
+    assert!(map.insert_and_save("a", 1).await.is_err());
+    assert_eq!(map.pending(), 1);
+    store.down(ErrorKind::Unavailable);
+    map.insert("a", 2);
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(map.pending(), 1);
+    store.up();
+    map.health()
+        .wait_for(|health| health.is_healthy())
+        .await
+        .unwrap();
+    map.flush().await.unwrap();
+    let (last, repeats) = { store.batches() }
+        .split_last()
+        .map(|(l, r)| (l.clone(), r.to_vec()))
+        .unwrap();
+    assert!(repeats.len() > 5);
+    assert!(repeats.iter().all(|batch| *batch == repeats[0]));
+    assert_ne!(last.id, repeats[0].id);
+    assert_eq!(stored(&store).await, pairs([("a", 2)]));
+}
+
+fn timed(store: &Store) -> persistify::PersistentMapBuilder<u32> {
+    builder(store).batch(1_000, HOUR).commit_timeout(SECOND)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_hung_and_was_given_up_lands_late_and_changes_nothing() {
+    let store = store();
+    let map = timed(&store).open().await.unwrap();
+    let hang = store.hang_next();
+    map.insert_and_save("a", 1).await.unwrap();
+    assert_eq!(store.batches()[0], store.batches()[1]);
+    map.insert_and_save("a", 2).await.unwrap();
+    map.remove_and_save("a").await.unwrap();
+    map.insert_and_save("b", 3).await.unwrap();
+    let late = hang.land().await;
+    assert_eq!(late[0].as_ref().unwrap_err().kind(), ErrorKind::Superseded);
+    assert_eq!(stored(&store).await, pairs([("b", 3)]));
+    assert_eq!(in_memory(&map), pairs([("b", 3)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_lands_before_its_repeat_is_applied_once() {
+    let store = store();
+    let map = timed(&store).open().await.unwrap();
+    let hang = Hang::new();
+    store.fail_next(2, Fault::Hang(hang.clone()));
+    let saved = tokio::spawn({
+        let map = map.clone();
+        async move { map.insert_and_save("a", 1).await }
+    });
+    store.begun(Method::Commit, 2).await;
+    map.insert("a", 2);
+    let landed = hang.land().await;
+    assert!(landed.iter().all(|answer| answer.is_ok()));
+    assert_eq!(landed[0].as_ref().unwrap(), landed[1].as_ref().unwrap());
+    saved.await.unwrap().unwrap();
+    map.flush().await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 2)]));
+    assert_eq!(map.stats().commits, 2);
+}
+
+/// The store must not go back while commits fail, hang, and land whenever.
+#[tokio::test(start_paused = true)]
+async fn the_store_never_goes_back_to_an_older_value() {
+    let store = store();
+    let policy = RetryPolicy::default().max_attempts(2).max_delay(SECOND);
+    let map = timed(&store).retry(policy).open().await.unwrap();
+    let hang = Hang::new();
+    let mut last = [0; 3];
+    for n in 1..400_u32 {
+        let fault = match n % 7 {
+            0 => Fault::Before(ErrorKind::Unavailable),
+            1 => Fault::Lost(ErrorKind::Unavailable),
+            2 => Fault::After(ErrorKind::Unavailable),
+            3 => Fault::Hang(hang.clone()),
+            _ => Fault::None,
+        };
+        store.fail_next(u64::from(n % 3), fault);
+        for key in 0..=n % 3 {
+            map.insert(key.to_string(), n);
+        }
+        if n % 2 == 0 {
+            // It may fail; the change stays.
+            let _ = map.flush().await;
+        }
+        if n % 5 == 0 {
+            hang.land().await;
+        }
+        settle_down().await;
+        let stored = stored(&store).await;
+        for (key, last) in last.iter_mut().enumerate() {
+            let now = stored
+                .get(&key.to_string())
+                .map_or(0, |n| n.parse().unwrap());
+            assert!(now >= *last, "{key} went from {last} back to {now}");
+            *last = now;
+        }
+    }
+    store.behave();
+    map.close().await.unwrap();
+    hang.land().await;
+    assert_eq!(stored(&store).await, in_memory(&map));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_of_what_may_have_landed_is_told_to_the_store() {
+    for fault in [
+        Fault::Lost(ErrorKind::Unavailable),
+        Fault::After(ErrorKind::Unavailable),
+    ] {
+        let store = store();
+        let map = open(&store).await;
+        let removing = map.clone();
+        store.set_rule(move |call| {
+            if call.method != Method::Commit || call.number > 1 {
+                return Fault::None;
+            }
+            removing.remove("a");
+            fault.clone()
+        });
+        map.insert("a", 1);
+        map.flush().await.unwrap();
+        map.close().await.unwrap();
+        let again = open(&store).await;
+        assert_eq!(again.get("a"), None);
+    }
+}
+
+/// The batch landed, its answer was lost, and its repeat was refused for one of
+/// its keys. The key that was refused was taken for one that the store had never
+/// heard of, so its removal was not told, and it came back with the next open.
+#[tokio::test(start_paused = true)]
+async fn a_removal_of_what_was_refused_after_it_may_have_landed_is_told() {
+    for named in [true, false] {
+        let store = store();
+        let map = open(&store).await;
+        store.fail_next(1, Fault::After(ErrorKind::Unavailable));
+        if named {
+            store.refuse(["a"]);
+        } else {
+            store.refuse_unnamed(["a"]);
+        }
+        map.extend([("a", 1), ("b", 1)]);
+        let error = map.flush().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        map.remove("a");
+        map.remove("b");
+        map.close().await.unwrap();
+        assert!(stored(&store).await.is_empty(), "named: {named}");
+    }
+}
+
+/// The store said that it refused a batch, and that it may have landed all the
+/// same. Its keys went again under new numbers, although the first might land
+/// yet.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_may_have_landed_is_an_unknown_outcome() {
+    let store = store();
+    let map = builder::<u32>(&store)
+        .retry(impatient())
+        .open()
+        .await
+        .unwrap();
+    store.fail_next(1, Fault::After(ErrorKind::Refused));
+    map.extend([("a", 1), ("b", 1)]);
+    map.flush().await.unwrap_err();
+    map.flush().await.unwrap();
+    assert_eq!(store.batches()[0], store.batches()[1]);
+    assert!(map.refused().is_empty());
+    assert_eq!(stored(&store).await, pairs([("a", 1), ("b", 1)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clear_during_an_unknown_outcome_brings_nothing_back() {
+    for fault in [
+        Fault::Lost(ErrorKind::Unavailable),
+        Fault::After(ErrorKind::Unavailable),
+    ] {
+        let store = store();
+        let map = open(&store).await;
+        let clearing = map.clone();
+        store.set_rule(move |call| {
+            if call.method != Method::Commit || call.number > 1 {
+                return Fault::None;
+            }
+            clearing.clear();
+            clearing.insert("c", 3);
+            fault.clone()
+        });
+        map.extend([("a", 1), ("b", 1)]);
+        map.flush().await.unwrap();
+        map.insert("d", 4);
+        map.remove("c");
+        map.close().await.unwrap();
+        assert_eq!(stored(&store).await, pairs([("d", 4)]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_go_on_while_a_commit_hangs() {
+    let store = store();
+    let map: PersistentMap<u32> = open(&store).await;
+    map.extend([("a", 1), ("b", 1)]);
+    let hang = store.hang_next();
+    let flush = tokio::spawn({
+        let map = map.clone();
+        async move { map.flush().await }
+    });
+    hang.hangs().await;
+    map.insert("a", 2);
+    map.remove("b");
+    map.insert("c", 3);
+    assert_eq!(map.pending(), 3);
+    assert_eq!((map.get("a"), map.get("b"), map.len()), (Some(2), None, 2));
+    hang.release();
+    flush.await.unwrap().unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 1), ("b", 1)]));
+    map.flush().await.unwrap();
+    assert_eq!(keys(&store.batches()[1]), ["a", "b", "c"]);
+    assert_eq!(stored(&store).await, pairs([("a", 2), ("c", 3)]));
+}

@@ -1,0 +1,256 @@
+//! Stored records that do not decode: reported, and never destroyed.
+
+use std::collections::BTreeMap;
+
+use persistify::{
+    ErrorKind, MapName, Operation, PersistentMap,
+    testing::{Fault, Method},
+};
+
+use crate::store::{
+    HOUR, SECOND, Store, builder, impatient, keys, name, open, settle_down, store, stored,
+    stored_in,
+};
+
+fn aside() -> MapName {
+    name().nested("unreadable").unwrap()
+}
+
+/// What was set aside: JSON texts by the key that they had.
+async fn set_aside(store: &Store) -> Vec<(String, String)> {
+    let stored = stored_in(store, &aside()).await;
+    // To the program that writes texts, the numbers are what does not decode.
+    let pairs = stored.into_iter().filter(|(_, text)| text.starts_with('"'));
+    let key = |key: String| key.split_once(':').unwrap().1.to_owned();
+    pairs.map(|(k, text)| (key(k), text)).collect()
+}
+
+/// Another program writes texts into the map.
+async fn write_texts(store: &Store, texts: &[(&str, &str)]) {
+    let map: PersistentMap<String> = builder(store).allow_unreadable().open().await.unwrap();
+    map.extend(texts.iter().map(|(key, text)| (*key, (*text).to_owned())));
+    map.close().await.unwrap();
+}
+
+async fn open_numbers(store: &Store) -> PersistentMap<u32> {
+    let map = builder(store).batch(1_000, HOUR).retry(impatient());
+    map.allow_unreadable().open().await.unwrap()
+}
+
+fn text(text: &str) -> String {
+    format!("{text:?}")
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_fails_and_names_the_map_and_the_key() {
+    let store = store();
+    write_texts(&store, &[("a", "one")]).await;
+    let before = stored(&store).await;
+    let error = builder::<u32>(&store).open().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert_eq!(error.map(), Some("map"));
+    assert_eq!(
+        error.keys().iter().map(|key| &**key).collect::<Vec<_>>(),
+        ["a"]
+    );
+    let said = error.to_string();
+    assert!(
+        said.contains("\"map\"") && said.contains("\"a\"") && said.contains("u32"),
+        "{said}"
+    );
+    assert!(std::error::Error::source(&error).is_some());
+    assert_eq!(stored(&store).await, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_opens_where_that_is_allowed_and_lists_them() {
+    let store = store();
+    open(&store).await.insert_and_save("good", 1).await.unwrap();
+    write_texts(&store, &[("a", "one"), ("b", "two")]).await;
+    let map = open_numbers(&store).await;
+    assert_eq!(
+        (map.len(), map.get("a"), map.get("good")),
+        (1, None, Some(1))
+    );
+    let listed = map.unreadable();
+    let listed: Vec<_> = listed
+        .iter()
+        .map(|l| (&*l.record.key, l.set_aside))
+        .collect();
+    assert_eq!(listed, [("a", false), ("b", false)]);
+    assert_eq!(map.stats().unreadable, 2);
+    assert_eq!(map.unreadable()[0].error.kind(), ErrorKind::Corrupt);
+    let bytes = map.unreadable()[0].record.value.clone().unwrap().bytes;
+    assert_eq!(bytes, text("one"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_bytes_survive_everything() {
+    let store = store();
+    write_texts(&store, &[("a", "one"), ("b", "two"), ("c", "three")]).await;
+    let map = open_numbers(&store).await;
+
+    // A removal of what is not there removes nothing.
+    assert_eq!(map.remove("a"), None);
+    map.insert("a", 1);
+    map.remove("a");
+    map.retain(|_, _| false);
+    map.flush().await.unwrap();
+    assert_eq!(stored(&store).await["a"], text("one"));
+    assert!(set_aside(&store).await.is_empty());
+
+    map.insert("a", 1);
+    map.flush().await.unwrap();
+    assert_eq!(stored(&store).await["a"], "1");
+    assert_eq!(set_aside(&store).await, [("a".into(), text("one"))]);
+    let listed: Vec<_> = { map.unreadable() }.iter().map(|l| l.set_aside).collect();
+    assert_eq!(listed, [true, false, false]);
+    map.remove("a");
+    map.flush().await.unwrap();
+    map.insert_and_save("b", 2).await.unwrap();
+
+    map.clear();
+    map.close().await.unwrap();
+    assert!(stored(&store).await.is_empty());
+    let all: BTreeMap<_, _> = set_aside(&store).await.into_iter().collect();
+    let expected = [("a", "one"), ("b", "two"), ("c", "three")];
+    assert_eq!(all, expected.map(|(k, t)| (k.to_owned(), text(t))).into());
+
+    let map = open(&store).await;
+    map.insert("a", 1);
+    map.close().await.unwrap();
+    assert_eq!(set_aside(&store).await.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_generations_of_a_key_both_survive() {
+    let store = store();
+    for (generation, value) in ["one", "two", "three"].into_iter().enumerate() {
+        write_texts(&store, &[("a", value)]).await;
+        let map = open_numbers(&store).await;
+        map.insert("a", 1);
+        map.close().await.unwrap();
+        assert_eq!(set_aside(&store).await.len(), generation + 1);
+    }
+    let mut texts: Vec<_> = set_aside(&store)
+        .await
+        .into_iter()
+        .map(|(_, t)| t)
+        .collect();
+    texts.sort();
+    assert_eq!(texts, ["one", "three", "two"].map(text));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_generation_that_comes_with_a_reload_survives_too() {
+    let store = store();
+    write_texts(&store, &[("a", "one")]).await;
+    let map = open_numbers(&store).await;
+    map.insert_and_save("a", 1).await.unwrap();
+    write_texts(&store, &[("a", "two")]).await;
+    map.reload().await.unwrap();
+    assert_eq!(map.get("a"), None);
+    assert!(!map.unreadable()[0].set_aside);
+    map.insert_and_save("a", 2).await.unwrap();
+    assert_eq!(set_aside(&store).await.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_set_aside_before_its_key_is_overwritten() {
+    for clear in [false, true] {
+        let store = store();
+        write_texts(&store, &[("a", "one")]).await;
+        let begun = store.batches().len();
+        let map = open_numbers(&store).await;
+        if clear {
+            map.clear();
+        } else {
+            map.insert("a", 1);
+        }
+        // The process ends between the two.
+        store.fail_nth(2, Fault::Before(ErrorKind::Unavailable));
+        map.flush().await.unwrap_err();
+        drop(map);
+        settle_down().await;
+        let names = store.batches()[begun..]
+            .iter()
+            .map(|b| b.maps[0].map.clone())
+            .collect::<Vec<_>>();
+        assert_eq!(names, [aside(), name()]);
+        assert_eq!(stored(&store).await["a"], text("one"));
+        assert_eq!(set_aside(&store).await, [("a".into(), text("one"))]);
+
+        let map = open_numbers(&store).await;
+        assert_eq!(map.unreadable().len(), 1);
+        map.insert_and_save("a", 1).await.unwrap();
+        assert_eq!(set_aside(&store).await, [("a".into(), text("one"))]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_set_aside_is_not_overwritten() {
+    for (clear, fault) in [
+        (false, Fault::Before(ErrorKind::Unavailable)),
+        (true, Fault::Before(ErrorKind::Unavailable)),
+        (false, Fault::Lost(ErrorKind::Unavailable)),
+        (true, Fault::Lost(ErrorKind::Unusable)),
+        (false, Fault::After(ErrorKind::Unavailable)),
+        (false, Fault::Before(ErrorKind::Refused)),
+        (true, Fault::Before(ErrorKind::Refused)),
+    ] {
+        let store = store();
+        write_texts(&store, &[("a", "one")]).await;
+        let begun = store.calls(Method::Commit);
+        let map = open_numbers(&store).await;
+        let mut events = map.failures();
+        let rule_fault = fault.clone();
+        store.set_rule(move |call| match &call.batch {
+            Some(batch) if batch.maps[0].map == aside() => rule_fault.clone(),
+            _ => Fault::None,
+        });
+        if clear {
+            map.clear();
+        }
+        map.insert("a", 1);
+        map.flush().await.unwrap_err();
+        assert_eq!(events.try_recv().unwrap().operation, Operation::SetAside);
+        tokio::time::sleep(10 * SECOND).await;
+        assert_eq!(stored(&store).await["a"], text("one"), "{clear} {fault:?}");
+        let ours = { store.batches() }.split_off(usize::try_from(begun).unwrap());
+        assert!(ours.iter().all(|batch| batch.maps[0].map == aside()));
+        store.behave();
+        map.retry_refused();
+        map.flush().await.unwrap();
+        assert_eq!(stored(&store).await["a"], "1");
+        assert_eq!(set_aside(&store).await, [("a".into(), text("one"))]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_keys_do_not_wait_for_one_that_cannot_be_set_aside() {
+    let store = store();
+    write_texts(&store, &[("a", "one")]).await;
+    let map = open_numbers(&store).await;
+    store.set_rule(|call| match &call.batch {
+        Some(batch) if batch.maps[0].map == aside() => Fault::Before(ErrorKind::Refused),
+        _ => Fault::None,
+    });
+    map.extend([("a", 1), ("b", 2), ("c", 3), ("d", 4)]);
+    let error = map.flush().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    let refused: Vec<_> = { map.refused() }
+        .iter()
+        .map(|r| r.key.to_string())
+        .collect();
+    assert_eq!(refused, ["a"]);
+    assert_eq!(stored(&store).await.len(), 4);
+    assert_eq!(stored(&store).await["a"], text("one"));
+    assert!(
+        store
+            .batches()
+            .iter()
+            .rev()
+            .take(4)
+            .any(|b| keys(b).contains(&"d".into()))
+    );
+}

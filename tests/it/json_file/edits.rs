@@ -1,0 +1,193 @@
+//! Edits by hand: while a map is closed, while it is open, and under a journal
+//! that a crash left.
+
+use persistify::ErrorKind;
+
+use super::*;
+
+/// `apple` and `pear`, the latter with an expiry and a shape; closed.
+async fn two(folder: &TempDir) -> BTreeMap<String, Record> {
+    let files = open(folder).await;
+    let mut writer = Writer::new();
+    writer.put(&files, "apple", "1").await.unwrap();
+    let pear = Change::put(
+        "pear",
+        Payload::json("[2]").with_schema(3),
+        Some(time(5_000)),
+    );
+    files.commit(&writer.batch(vec![pear])).await.unwrap();
+    let found = load(&files).await.unwrap();
+    files.release(&stock()).await.unwrap();
+    files.close().await.unwrap();
+    found
+}
+
+#[tokio::test]
+async fn changed_keys_have_new_revisions_and_the_others_stay_as_they_were() {
+    let folder = TempDir::new().unwrap();
+    let before = two(&folder).await;
+    write_by_hand(&folder, "{\"pear\":\n[\n2\n], \"apple\": 7, \"plum\": 8}");
+    let files = open(&folder).await;
+    let after = load(&files).await.unwrap();
+    let highest = before.values().map(|r| r.revision).max().unwrap();
+    for key in ["apple", "plum"] {
+        assert!(after[key].revision > highest);
+        assert_eq!(after[key].expires_at, None);
+        assert_eq!(after[key].updated_at, None);
+    }
+    assert_eq!(text(&after["pear"]), "[2]");
+    assert_eq!(after["pear"].revision, before["pear"].revision);
+    assert_eq!(after["pear"].expires_at, Some(time(5_000)));
+    assert_eq!(after["pear"].value.as_ref().unwrap().schema, 3);
+    assert_eq!(texts(&files).await.unwrap()["apple"], "7");
+
+    // The revisions that were handed out stay, also if the process ends here,
+    // and a commit goes above them.
+    drop(files);
+    let files = open(&folder).await;
+    assert_eq!(load(&files).await.unwrap(), after);
+    let answer = Writer::new().put(&files, "nut", "9").await.unwrap();
+    assert!(answer.revision > Some(after["apple"].revision));
+    drop(files);
+    let files = open(&folder).await;
+    files.release(&stock()).await.unwrap();
+    let mut last = load(&files).await.unwrap();
+    last.remove("nut");
+    assert_eq!(last, after);
+}
+
+/// Two edits in a row that the file system dates alike.
+#[tokio::test]
+async fn each_edit_has_revisions_of_its_own() {
+    let folder = TempDir::new().unwrap();
+    two(&folder).await;
+    let mut last = Revision::ZERO;
+    for n in 0..3 {
+        write_by_hand(&folder, &format!("{{\"apple\": {}}}", 10 + n));
+        let file = fs::File::options()
+            .write(true)
+            .open(folder.path().join("stock.json"));
+        file.unwrap().set_modified(time(77_000)).unwrap();
+        let files = open(&folder).await;
+        let found = load(&files).await.unwrap();
+        assert_eq!(found.len(), 1);
+        assert!(found["apple"].revision > last);
+        last = found["apple"].revision;
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_was_removed_is_an_empty_map() {
+    let folder = TempDir::new().unwrap();
+    let before = two(&folder).await;
+    fs::remove_file(folder.path().join("stock.json")).unwrap();
+    let files = open(&folder).await;
+    assert!(load(&files).await.unwrap().is_empty());
+    let answer = Writer::new().put(&files, "apple", "2").await.unwrap();
+    assert!(answer.revision > Some(before["pear"].revision));
+}
+
+#[tokio::test]
+async fn an_edit_under_a_journal_is_refused_and_nothing_is_overwritten() {
+    let folder = TempDir::new().unwrap();
+    two(&folder).await;
+    let files = open(&folder).await;
+    Writer::new().put(&files, "apple", "2").await.unwrap();
+    drop(files);
+    let path = |name: &str| folder.path().join(name);
+    let good = ["stock.json", "stock.meta"].map(|name| fs::read(path(name)).unwrap());
+    let journal = fs::read(path("stock.journal")).unwrap();
+
+    for name in ["stock.json", "stock.meta"] {
+        for edit in [Some("{\"apple\": 5}"), None] {
+            match edit {
+                Some(text) if name == "stock.json" => fs::write(path(name), text).unwrap(),
+                // The meta file of another time, whole in itself.
+                Some(_) => fs::write(path(name), other_meta().await).unwrap(),
+                None => fs::remove_file(path(name)).unwrap(),
+            }
+            let files = open(&folder).await;
+            let error = load(&files).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}: {error:?}");
+            let message = error.to_string();
+            assert!(
+                message.contains(name) && message.contains("stock.journal"),
+                "{message}"
+            );
+            let error = Writer::new().put(&files, "apple", "6").await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            files.release(&stock()).await.unwrap();
+            files.close().await.unwrap();
+            assert_eq!(fs::read(path("stock.journal")).unwrap(), journal);
+            fs::write(path("stock.json"), &good[0]).unwrap();
+            fs::write(path("stock.meta"), &good[1]).unwrap();
+        }
+    }
+    // As it was, it opens; without the journal too, less what was in it.
+    let files = open(&folder).await;
+    assert_eq!(texts(&files).await.unwrap()["apple"], "2");
+    drop(files);
+    fs::remove_file(path("stock.journal")).unwrap();
+    let files = open(&folder).await;
+    assert_eq!(texts(&files).await.unwrap()["apple"], "1");
+}
+
+async fn other_meta() -> Vec<u8> {
+    let folder = TempDir::new().unwrap();
+    two(&folder).await;
+    fs::read(folder.path().join("stock.meta")).unwrap()
+}
+
+#[tokio::test]
+async fn an_edit_while_the_map_is_open_is_reported_and_not_overwritten() {
+    let folder = TempDir::new().unwrap();
+    two(&folder).await;
+    let files = open(&folder).await;
+    load(&files).await.unwrap();
+    Writer::new().put(&files, "plum", "3").await.unwrap();
+    let edit = "{\"apple\": 77, \"pear\": [77]}";
+    write_by_hand(&folder, edit);
+    let error = load(&files).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+    assert!(
+        error.to_string().contains("while the map was open"),
+        "{error}"
+    );
+    let error = files.release(&stock()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+    assert_eq!(
+        fs::read_to_string(folder.path().join("stock.json")).unwrap(),
+        edit
+    );
+}
+
+/// A file that appears beside a map whose entries are all in its journal.
+#[tokio::test]
+async fn a_file_that_is_made_while_the_map_is_open_is_not_overwritten() {
+    let folder = TempDir::new().unwrap();
+    let files = open(&folder).await;
+    Writer::new().put(&files, "apple", "1").await.unwrap();
+    write_by_hand(&folder, "{}");
+    let error = files.release(&stock()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+    assert_eq!(names(folder.path()), ["stock.journal", "stock.json"]);
+    let text = fs::read_to_string(folder.path().join("stock.json")).unwrap();
+    assert_eq!(text, "{}");
+}
+
+/// A crash after the last step but one of a fold leaves a journal that says
+/// nothing new; an edit made then is one like any other.
+#[tokio::test]
+async fn an_edit_beside_a_journal_that_was_folded_is_fine() {
+    let folder = TempDir::new().unwrap();
+    let files = open(&folder).await;
+    let mut writer = Writer::new();
+    writer.put(&files, "apple", "1").await.unwrap();
+    let journal = folder.path().join("stock.journal");
+    let bytes = fs::read(&journal).unwrap();
+    files.release(&stock()).await.unwrap();
+    fs::write(&journal, bytes).unwrap();
+    write_by_hand(&folder, "{\"apple\": 2}");
+    assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "2")]));
+    assert!(!journal.exists());
+}

@@ -1,0 +1,217 @@
+//! Opening a folder: who has it, and what is in its way.
+
+use std::process::{Command, Stdio};
+
+use persistify::ErrorKind;
+
+use super::*;
+
+#[tokio::test]
+async fn a_folder_opens_once_until_it_is_closed_or_dropped() {
+    let folder = TempDir::new().unwrap();
+    let files = open(&folder).await;
+    let clone = files.clone();
+    for _ in 0..2 {
+        let error = JsonFile::open(folder.path()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains(".persistify.lock"), "{error}");
+        assert!(!error.may_have_applied());
+    }
+    drop(files);
+    JsonFile::open(folder.path()).await.unwrap_err();
+    drop(clone);
+    let files = open(&folder).await;
+    Writer::new().put(&files, "apple", "1").await.unwrap();
+    files.close().await.unwrap();
+    files.close().await.unwrap();
+    let other = open(&folder).await;
+    assert_eq!(load(&files).await.unwrap_err().kind(), ErrorKind::Closed);
+    let error = Writer::new().put(&files, "apple", "2").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    assert_eq!(
+        files.release(&stock()).await.unwrap_err().kind(),
+        ErrorKind::Closed
+    );
+    assert_eq!(files.maps().await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(files.ping().await.unwrap_err().kind(), ErrorKind::Closed);
+    // Closed, it was folded.
+    assert_eq!(names(folder.path()), ["stock.json", "stock.meta"]);
+    assert_eq!(texts(&other).await.unwrap(), pairs([("apple", "1")]));
+}
+
+const FOLDER: &str = "PERSISTIFY_TEST_FOLDER";
+
+/// What the second process runs: it opens the folder, says so, and holds it
+/// until its input ends.
+#[tokio::test]
+async fn second_process() {
+    let Ok(folder) = std::env::var(FOLDER) else {
+        return;
+    };
+    let files = JsonFile::open(folder).await;
+    println!("opened: {}", files.is_ok());
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+#[tokio::test]
+async fn a_second_process_is_kept_out() {
+    use std::io::{BufRead, BufReader};
+    let folder = TempDir::new().unwrap();
+    let files = open(&folder).await;
+    for is_free in [false, true] {
+        let mut other = Command::new(std::env::current_exe().unwrap())
+            .args(["json_file::locks::second_process", "--exact", "--nocapture"])
+            .env(FOLDER, folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(other.stdout.take().unwrap()).lines();
+        let mut lines = lines.map(Result::unwrap);
+        let said = lines.find(|line| line.contains("opened: ")).unwrap();
+        assert!(said.ends_with(&format!("opened: {is_free}")), "{said}");
+        if is_free {
+            let error = JsonFile::open(folder.path()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+            // Killed, it leaves no lock behind.
+            other.kill().unwrap();
+            other.wait().unwrap();
+            open(&folder).await;
+        } else {
+            drop(other.stdin.take());
+            assert!(other.wait().unwrap().success());
+            files.close().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_missing_folder_is_made_with_those_above_it() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("a/b/c");
+    let files = JsonFile::open(&path).await.unwrap();
+    Writer::new().put(&files, "apple", "1").await.unwrap();
+    assert_eq!(names(&path), ["stock.journal"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_folder_is_reported_at_open() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let mut cases = vec![file.clone(), file.join("below")];
+    if cfg!(target_os = "linux") {
+        // Nobody can make a file there, not even root.
+        cases.push("/proc/self".into());
+    }
+    for path in cases {
+        let error = JsonFile::open(&path).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unusable, "{error:?}");
+        assert!(
+            error.to_string().contains(path.to_str().unwrap()),
+            "{error}"
+        );
+        assert!(std::error::Error::source(&error).is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_read_only_folder_is_reported_at_open() {
+    use super::shaky_disk::{Plan, ShakyDisk};
+    let folder = TempDir::new().unwrap();
+    for (with, remedy) in [
+        (std::io::ErrorKind::PermissionDenied, "permission"),
+        (
+            std::io::ErrorKind::ReadOnlyFilesystem,
+            "mount it for writing",
+        ),
+    ] {
+        let disk = ShakyDisk::with(Plan::Fail { at: 1, with });
+        let opened = JsonFile::builder(folder.path()).disk(disk.shared()).open();
+        let error = opened.await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unusable, "{error:?}");
+        assert!(error.to_string().contains(remedy), "{error}");
+        assert!(
+            error.to_string().contains(folder.path().to_str().unwrap()),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_folder_where_a_file_should_be_is_reported_and_once_gone_forgotten() {
+    let folder = TempDir::new().unwrap();
+    let files = open(&folder).await;
+    for name in ["stock.json", "stock.meta", "stock.journal"] {
+        let path = folder.path().join(name);
+        fs::create_dir(&path).unwrap();
+        let error = load(&files).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unusable, "{error:?}");
+        assert!(
+            error.to_string().contains(path.to_str().unwrap()),
+            "{error}"
+        );
+        assert!(
+            error.to_string().contains("a folder is in the place"),
+            "{error}"
+        );
+        fs::remove_dir(&path).unwrap();
+    }
+    load(&files).await.unwrap();
+
+    // Once open, too: it fails as long as it lasts, and nothing is lost.
+    let mut writer = Writer::new();
+    let journal = folder.path().join("stock.journal");
+    fs::create_dir(&journal).unwrap();
+    let batch = writer.batch(vec![put("apple", "1")]);
+    let error = files.commit(&batch).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unusable, "{error:?}");
+    assert!(!error.may_have_applied());
+    fs::remove_dir(&journal).unwrap();
+    files.commit(&batch).await.unwrap();
+    assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "1")]));
+}
+
+/// A file that is open goes on to take what is written after its folder was
+/// moved away, and nobody finds it again.
+#[tokio::test]
+async fn a_folder_that_goes_away_is_noticed_and_can_come_back() {
+    let parent = TempDir::new().unwrap();
+    let path = parent.path().join("data");
+    let away = parent.path().join("away");
+    let files = JsonFile::open(&path).await.unwrap();
+    let mut writer = Writer::new();
+    writer.put(&files, "apple", "1").await.unwrap();
+    files.release(&stock()).await.unwrap();
+    load(&files).await.unwrap();
+
+    fs::rename(&path, &away).unwrap();
+    let batch = writer.batch(vec![put("apple", "2")]);
+    // Also if there is another folder in its place.
+    for _ in 0..2 {
+        let error = files.commit(&batch).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unusable, "{error:?}");
+        assert!(!error.may_have_applied());
+        let other = MapName::new("other").unwrap();
+        let error = files.load(&other, Wanted::All).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unusable, "{error:?}");
+        files.ping().await.unwrap_err();
+        fs::create_dir_all(&path).unwrap();
+    }
+    fs::remove_dir(&path).unwrap();
+    fs::rename(&away, &path).unwrap();
+    files.ping().await.unwrap();
+    files.commit(&batch).await.unwrap();
+    drop(files);
+    let files = JsonFile::open(&path).await.unwrap();
+    assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "2")]));
+}
+
+#[tokio::test]
+async fn without_a_runtime_there_is_an_error() {
+    let folder = TempDir::new().unwrap();
+    let files = open(&folder).await;
+    let ping = std::thread::spawn(move || futures_util::FutureExt::now_or_never(files.ping()));
+    let answer = ping.join().unwrap().unwrap();
+    assert_eq!(answer.unwrap_err().kind(), ErrorKind::Closed);
+}

@@ -379,6 +379,41 @@ async fn a_read_during_a_commit_is_told_to_the_store_after_it() {
     assert_eq!(stored::<u64>(store.inner()).await["a"], 1);
 }
 
+/// The same, where that commit fails: the value is still to be saved, and not
+/// its expiry alone.
+#[tokio::test]
+async fn a_read_during_a_commit_that_fails_does_not_lose_the_value() {
+    let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
+    let map = open(builder(&store, &clock).time_to_idle(seconds(100))).await;
+    map.insert("a", 1);
+    let (reader, time) = (map.clone(), clock.clone());
+    store.set_rule(move |call| {
+        if call.method != Method::Commit || call.number > 1 {
+            return Fault::None;
+        }
+        time.advance(seconds(25));
+        reader.get("a");
+        Fault::Before(ErrorKind::Unavailable)
+    });
+    let flushing = tokio::spawn({
+        let map = map.clone();
+        async move { map.flush().await }
+    });
+    while !flushing.is_finished() {
+        clock.advance(Duration::from_millis(50));
+        settle().await;
+    }
+    flushing.await.unwrap().unwrap();
+    assert_eq!(
+        stored::<u64>(store.inner()).await,
+        HashMap::from([("a".to_owned(), 1)])
+    );
+    assert_eq!(
+        records(store.inner()).await["a"].expires_at,
+        map.expires_at("a")
+    );
+}
+
 /// The same, where another process takes the key over meanwhile: its value is
 /// taken, and our touch does not lengthen it.
 #[tokio::test]

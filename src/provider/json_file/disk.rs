@@ -259,8 +259,19 @@ fn checked(file: File) -> io::Result<Box<dyn DiskFile>> {
     Ok(Box::new(file))
 }
 
-/// The system lets go of the lock when the file is closed.
-struct HeldFile(#[expect(dead_code, reason = "it is held, not used")] File);
+/// A file that is locked.
+struct HeldFile(File);
+
+impl Drop for HeldFile {
+    fn drop(&mut self) {
+        // The system lets go of the lock when the file is closed, but not
+        // before everyone has closed it: a process that is being started has
+        // a copy of it for a moment.
+        if let Err(error) = self.0.unlock() {
+            tracing::debug!(%error, "a lock is held until its file is closed");
+        }
+    }
+}
 
 impl FolderLock for HeldFile {}
 

@@ -259,19 +259,21 @@ fn checked(file: File) -> io::Result<Box<dyn DiskFile>> {
     Ok(Box::new(file))
 }
 
+/// A file that is locked.
 struct HeldFile(File);
 
-impl FolderLock for HeldFile {}
-
 impl Drop for HeldFile {
-    /// To close the file is not enough: a child process that is just being
-    /// started has a copy of it for a moment, and with it the lock.
     fn drop(&mut self) {
+        // The system lets go of the lock when the file is closed, but not
+        // before everyone has closed it: a process that is being started has
+        // a copy of it for a moment.
         if let Err(error) = self.0.unlock() {
-            tracing::warn!(%error, "a folder was not unlocked; closing its lock file does it");
+            tracing::debug!(%error, "a lock is held until its file is closed");
         }
     }
 }
+
+impl FolderLock for HeldFile {}
 
 impl DiskFile for File {
     fn size(&mut self) -> io::Result<u64> {

@@ -1,6 +1,12 @@
 //! Opening a folder: who has it, and what is in its way.
 
-use std::process::{Command, Stdio};
+use std::{
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use persistify::ErrorKind;
 
@@ -214,4 +220,35 @@ async fn without_a_runtime_there_is_an_error() {
     let ping = std::thread::spawn(move || futures_util::FutureExt::now_or_never(files.ping()));
     let answer = ping.join().unwrap().unwrap();
     assert_eq!(answer.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+/// A process that is being started has, for a moment, a copy of every open file
+/// of its parent, and with it the lock: whoever closed a folder and opened it
+/// again found it locked, now and then, if the program starts others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn starting_a_process_does_not_prolong_the_lock() {
+    let folder = TempDir::new().unwrap();
+    let is_done = Arc::new(AtomicBool::new(false));
+    let done = is_done.clone();
+    let starter = std::thread::spawn(move || {
+        while !done.load(Ordering::Relaxed) {
+            let exe = std::env::current_exe().unwrap();
+            let mut started = Command::new(exe)
+                .args(["--list", "none"])
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            started.wait().unwrap();
+        }
+    });
+    let mut locked = 0;
+    for _ in 0..100 {
+        match JsonFile::open(folder.path()).await {
+            Ok(files) => files.close().await.unwrap(),
+            Err(_) => locked += 1,
+        }
+    }
+    is_done.store(true, Ordering::Relaxed);
+    starter.join().unwrap();
+    assert_eq!(locked, 0);
 }

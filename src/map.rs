@@ -13,6 +13,7 @@ mod failing;
 mod flusher;
 mod inside;
 mod iterate;
+mod lane;
 pub(crate) mod lifetime;
 mod loading;
 mod marks;

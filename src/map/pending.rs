@@ -29,16 +29,16 @@ use std::{
 
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
-use slab::Slab;
+
+use super::lane::{Lane, MAX_SPOTS};
 
 /// Threads are spread over so many lanes, which are locked one by one.
 const LANE_COUNT: u32 = 16;
 const LANES: usize = LANE_COUNT as usize;
-const NONE: u32 = u32::MAX;
+// A lane's spot and the lane's number make one place.
+const _: () = assert!(MAX_SPOTS - 1 <= u32::MAX / LANE_COUNT);
 /// How many keys leave a lane under one lock: writers wait for it.
 const RUN: usize = 16;
-/// An empty lane gives back a table larger than this many keys.
-const KEPT: usize = 1_024;
 
 /// The keys that wait to be saved, each once.
 pub(super) struct Pending {
@@ -63,30 +63,6 @@ impl Until {
         self.lane = 0;
         self.emptied = None;
     }
-}
-
-#[derive(Default)]
-struct Lane {
-    nodes: Slab<Node>,
-    ends: Option<Ends>,
-    /// How many keys were ever pushed at the back.
-    pushed: u64,
-}
-
-#[derive(Clone, Copy)]
-struct Ends {
-    first: u32,
-    last: u32,
-}
-
-/// A key in its lane. Linked both ways, so that a key can leave from the
-/// middle: an entry that is inserted and removed while the store is down leaves
-/// nothing behind.
-struct Node {
-    key: Arc<str>,
-    turn: u64,
-    before: u32,
-    after: u32,
 }
 
 thread_local! {
@@ -207,11 +183,8 @@ impl Pending {
         for lane in &self.lanes {
             let mut lane = lane.lock();
             let pushed = lane.pushed;
-            self.queued.fetch_sub(lane.nodes.len(), Relaxed);
-            *lane = Lane {
-                pushed,
-                ..Lane::default()
-            };
+            self.queued.fetch_sub(lane.len(), Relaxed);
+            *lane = Lane::after(pushed);
         }
     }
 }
@@ -219,114 +192,6 @@ impl Pending {
 /// A place in the queue: the lane in the lowest bits, the spot above.
 fn place(lane: u32, spot: u32) -> u32 {
     spot * LANE_COUNT + lane
-}
-
-impl Lane {
-    fn push_back(&mut self, key: Arc<str>) -> u32 {
-        self.pushed += 1;
-        let before = self.ends.map_or(NONE, |ends| ends.last);
-        let node = Node {
-            key,
-            turn: self.pushed,
-            before,
-            after: NONE,
-        };
-        let spot = self.insert(node);
-        match &mut self.ends {
-            Some(ends) => {
-                let old = std::mem::replace(&mut ends.last, spot);
-                self.nodes[old as usize].after = spot;
-            }
-            None => self.ends = Some(Ends::both(spot)),
-        }
-        spot
-    }
-
-    fn push_front(&mut self, key: Arc<str>) -> u32 {
-        let after = self.ends.map_or(NONE, |ends| ends.first);
-        let node = Node {
-            key,
-            turn: 0,
-            before: NONE,
-            after,
-        };
-        let spot = self.insert(node);
-        match &mut self.ends {
-            Some(ends) => {
-                let old = std::mem::replace(&mut ends.first, spot);
-                self.nodes[old as usize].before = spot;
-            }
-            None => self.ends = Some(Ends::both(spot)),
-        }
-        spot
-    }
-
-    fn insert(&mut self, node: Node) -> u32 {
-        let spot = self.nodes.insert(node);
-        // 268 million keys a lane: 4 GiB of keys in the queue alone. Beyond
-        // that the place would not fit, and a wrong one would lose a change.
-        let fits = u32::try_from(spot).ok().filter(|s| *s < NONE / LANE_COUNT);
-        fits.unwrap_or_else(|| panic!("more than {} keys are pending", NONE / LANE_COUNT))
-    }
-
-    fn has(&self, until: u64) -> bool {
-        self.ends
-            .is_some_and(|ends| self.nodes[ends.first as usize].turn <= until)
-    }
-
-    fn pop(&mut self, until: u64) -> Option<Arc<str>> {
-        let first = self.ends.filter(|_| self.has(until))?.first;
-        Some(self.remove(first).key)
-    }
-
-    /// Whether the key was there. A spot may have been popped, and be another
-    /// key's by now; the same allocation of the key says that it was not.
-    fn unlink(&mut self, spot: u32, key: &Arc<str>) -> bool {
-        let there = self.nodes.get(spot as usize);
-        let is_there = there.is_some_and(|node| Arc::ptr_eq(&node.key, key));
-        if is_there {
-            self.remove(spot);
-        }
-        is_there
-    }
-
-    fn remove(&mut self, spot: u32) -> Node {
-        let node = self.nodes.remove(spot as usize);
-        if let Some(before) = self.nodes.get_mut(node.before as usize) {
-            before.after = node.after;
-        }
-        if let Some(after) = self.nodes.get_mut(node.after as usize) {
-            after.before = node.before;
-        }
-        self.ends = self.ends.and_then(|ends| ends.without(spot, &node));
-        if self.nodes.is_empty() && self.nodes.capacity() > KEPT {
-            self.nodes = Slab::new();
-        }
-        node
-    }
-}
-
-impl Ends {
-    fn both(spot: u32) -> Self {
-        Self {
-            first: spot,
-            last: spot,
-        }
-    }
-
-    fn without(self, spot: u32, node: &Node) -> Option<Self> {
-        let first = if self.first == spot {
-            node.after
-        } else {
-            self.first
-        };
-        let last = if self.last == spot {
-            node.before
-        } else {
-            self.last
-        };
-        (first != NONE && last != NONE).then_some(Self { first, last })
-    }
 }
 
 #[cfg(test)]
@@ -362,10 +227,7 @@ mod tests {
             pending.unlink(at, &key);
         }
         assert_eq!(pending.len(), 1);
-        let capacities = pending
-            .lanes
-            .iter()
-            .map(|lane| lane.lock().nodes.capacity());
+        let capacities = pending.lanes.iter().map(|lane| lane.lock().capacity());
         assert!(capacities.sum::<usize>() < 10);
     }
 

@@ -35,9 +35,12 @@ impl File {
         self.module.first().map_or("lib", String::as_str)
     }
 
-    /// The code, without comments and without the unit tests at the end, one
-    /// space for each run of white space.
+    /// The code, without comments and without unit tests (at the end, or in a
+    /// file `tests.rs`), one space for each run of white space.
     fn code(&self) -> String {
+        if self.module.last().is_some_and(|name| name == "tests") {
+            return String::new();
+        }
         let code = self.text.split("#[cfg(test)]\nmod tests").next().unwrap();
         let lines = code.lines().map(str::trim_start);
         let lines = lines.filter(|line| !line.starts_with("//"));

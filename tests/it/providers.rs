@@ -18,6 +18,21 @@ async fn memory_conforms() {
     assert_eq!(report.outcomes().len(), 7, "{report}");
 }
 
+#[cfg(feature = "json")]
+#[tokio::test]
+async fn json_files_conform() {
+    let folder = tempfile::tempdir().unwrap();
+    conformance(async || persistify::JsonFile::open(folder.path()).await).await;
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn sqlite_conforms() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("maps.db");
+    conformance(async || persistify::Sqlite::open(&path).await).await;
+}
+
 #[tokio::test]
 async fn faulty_without_faults_conforms() {
     let memory = Memory::new();

@@ -1,0 +1,146 @@
+//! What the flusher puts together, step by step.
+
+use super::*;
+use crate::{
+    batch::Committed,
+    clock::{MapClock, SystemClock},
+    map::{lifetime::Forever, options::Options, requests::Ticket},
+    provider::memory::Memory,
+    record::Revision,
+};
+
+/// A map whose task does not run by itself.
+fn flusher() -> Flusher<u32, Forever> {
+    flusher_with(Options::default())
+}
+
+fn flusher_with(options: Options) -> Flusher<u32, Forever> {
+    let clock = Arc::new(MapClock::new(Arc::new(SystemClock::new())));
+    let name = "map".try_into().unwrap();
+    let core = Core::new(name, Arc::new(Memory::new()), options, clock, Forever);
+    Flusher::new(Arc::new(core), Revision::ZERO)
+}
+
+fn insert_and_wait(core: &Core<u32, Forever>, key: &str, value: u32) -> Ticket {
+    let put = core.alter(key, |spot| {
+        spot.put(value, None);
+        spot.wait()
+    });
+    put.unwrap()
+}
+
+fn clear_and_wait(core: &Core<u32, Forever>) -> Ticket {
+    let mut ticket = Ticket::done();
+    let ask = || {
+        ticket = core.ask(|requests, answer| {
+            let what = Awaited::Clear;
+            requests.saves.push(Save { what, answer });
+        });
+    };
+    core.clear(ask).unwrap();
+    ticket
+}
+
+/// A `clear_and_save` that came between the moment when the flusher looked
+/// whether there was a clear, and the moment when it collected those who
+/// wait, was told that it was saved: by a batch without a clear, or by none.
+#[tokio::test]
+async fn a_clear_is_not_answered_by_a_draft_that_does_not_carry_it() {
+    let mut flusher = flusher();
+    let mut until = flusher.core.pending.until_now();
+    let mut draft = flusher.core.draft();
+    let mut ticket = Box::pin(clear_and_wait(&flusher.core).wait());
+    assert!(flusher.fill(&mut draft, &mut until, true).is_err());
+    flusher.core.give_back(draft.saves);
+    let assembled = flusher.assemble(&mut until, true).unwrap();
+    assert!(assembled.clears());
+    assert_eq!(assembled.saves.len(), 1);
+    assert!(futures_util::poll!(&mut ticket).is_pending());
+    assembled.answer(&Ok(()));
+    assert!(ticket.await.is_ok());
+}
+
+/// Two saves of one key shared a commit; a write between the flusher's looks
+/// at the one and the other put the key into the batch twice. A provider may
+/// apply a batch in any order, and Postgres refuses such a one.
+#[tokio::test]
+async fn a_key_is_in_a_batch_once_whoever_waits_for_it() {
+    let mut flusher = flusher();
+    let _first = insert_and_wait(&flusher.core, "a", 1);
+    let _second = insert_and_wait(&flusher.core, "a", 2);
+    let saves = std::mem::take(&mut flusher.core.requests.lock().saves);
+    let mut draft = flusher.core.draft();
+    for save in saves {
+        assert!(flusher.add_awaited(&mut draft, save).is_ok());
+        flusher.core.alter("a", |spot| spot.put(3, None)).unwrap();
+    }
+    assert_eq!((draft.changes.len(), draft.saves.len()), (1, 2));
+    assert_eq!(flusher.core.pending(), 1);
+    let assembled = flusher.finish(draft);
+    let committed = Committed::at(Revision::new(1));
+    flusher.core.settle_all(&assembled, committed);
+    // The write that came in between is still to be saved.
+    let mut until = flusher.core.pending.until_now();
+    let next = flusher.assemble(&mut until, true).unwrap();
+    assert_eq!(next.changes().len(), 1);
+}
+
+/// A clear in the middle of halving a refused batch dropped those who waited
+/// for the rest of the half: they were told that the runtime had ended.
+#[tokio::test]
+async fn a_clear_while_a_batch_is_halved_forgets_nobody_who_waits() {
+    let mut flusher = flusher();
+    let first = insert_and_wait(&flusher.core, "a", 1);
+    let second = insert_and_wait(&flusher.core, "a", 2);
+    let mut draft = flusher.core.draft();
+    flusher.core.clear(|| {}).unwrap();
+    let filled = flusher.fill_with_part(&mut draft, &["a".into()]);
+    assert!(filled.is_err());
+    flusher.core.give_back(draft.saves);
+    let mut until = flusher.core.pending.until_now();
+    let assembled = flusher.assemble(&mut until, true).unwrap();
+    assembled.answer(&Ok(()));
+    assert!(first.wait().await.is_ok());
+    assert!(second.wait().await.is_ok());
+}
+
+fn put(core: &Core<u32, Forever>, key: &str, value: u32) {
+    core.alter(key, |spot| spot.put(value, None)).unwrap();
+}
+
+#[test]
+fn what_does_not_fit_into_a_batch_waits_in_its_order() {
+    let mut flusher = flusher_with(Options {
+        max_batch_bytes: 4,
+        ..Options::default()
+    });
+    for key in ["a", "b", "c", "d", "e"] {
+        put(&flusher.core, key, 1);
+    }
+    let mut until = flusher.core.pending.until_now();
+    let mut batches: Vec<Vec<String>> = Vec::new();
+    while let Some(assembled) = flusher.assemble(&mut until, false) {
+        assert_eq!(flusher.core.pending(), 5 - batches.concat().len());
+        let keys = assembled.changes().iter().map(|c| c.key.to_string());
+        batches.push(keys.collect());
+        let committed = Committed::at(Revision::new(1));
+        flusher.core.settle_all(&assembled, committed);
+    }
+    assert_eq!(batches, [&["a", "b"][..], &["c", "d"], &["e"]]);
+    assert_eq!(flusher.core.pending(), 0);
+}
+
+#[test]
+fn an_entry_removed_and_inserted_in_the_flushers_hands_leaves_nothing_in_the_queue() {
+    let mut flusher = flusher();
+    put(&flusher.core, "a", 1);
+    let mut until = flusher.core.pending.until_now();
+    let keys = flusher.core.pending.pop(&mut until, 10);
+    flusher.core.alter("a", |spot| spot.remove()).unwrap();
+    put(&flusher.core, "a", 2);
+    let mut draft = flusher.core.draft();
+    assert!(flusher.add_all(&mut draft, &keys, &mut until).is_ok());
+    assert_eq!(draft.changes.len(), 1);
+    assert_eq!(flusher.core.pending.len(), 0);
+    assert_eq!(flusher.core.pending(), 1);
+}

@@ -82,7 +82,7 @@ impl<V, P> Builder<V, P> {
         self
     }
 
-    /// How many keys one commit carries at the most; at least 1, 10,000 by
+    /// How many keys one commit carries at the most; at least 1, 100,000 by
     /// default. A flush of more takes several commits. Large ones are cheaper by
     /// the key, and hold up those who wait for theirs.
     pub fn max_batch(mut self, keys: usize) -> Self {

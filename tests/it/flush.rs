@@ -402,6 +402,45 @@ async fn a_cleared_map_is_flushed_by_age_and_by_request() {
     assert_eq!(stored(&store).await, pairs([("b", 2)]));
 }
 
+/// Clears the map, and writes a key of it again, when it is woken.
+struct ClearAndInsert(PersistentMap<f64>);
+
+impl std::task::Wake for ClearAndInsert {
+    fn wake(self: Arc<Self>) {
+        self.0.clear();
+        self.0.insert("b", 2.0);
+    }
+}
+
+/// Someone who hears of a refused value clears the map while the batch that it
+/// would have been part of is still put together. A value that came after the
+/// clear must not go before it.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_put_together_during_a_clear_is_put_together_again() {
+    let store = store();
+    let map = builder::<f64>(&store)
+        .batch(1_000, HOUR)
+        .open()
+        .await
+        .unwrap();
+    let mut events = map.failures();
+    let mut heard = std::pin::pin!(events.recv());
+    let waker = Arc::new(ClearAndInsert(map.clone())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    assert!(heard.as_mut().poll(&mut context).is_pending());
+    let saved = tokio::join!(
+        map.insert_and_save("a", 1.0),
+        map.insert_and_save("nan", f64::NAN),
+        map.insert_and_save("b", 1.0),
+    );
+    assert_eq!(saved.1.unwrap_err().kind(), ErrorKind::Refused);
+    assert!(saved.0.is_ok() && saved.2.is_ok());
+    assert_eq!(map.len(), 1);
+    map.flush().await.unwrap();
+    let stored = stored(&store).await;
+    assert_eq!(stored, [("b".to_owned(), "2.0".to_owned())].into());
+}
+
 /// One who clears and waits came between the moment in which the flusher looked
 /// whether there was a clear to save, and the one in which it looked who waits:
 /// it answered Ok, and the store had everything still.

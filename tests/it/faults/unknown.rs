@@ -279,6 +279,38 @@ async fn a_clear_during_an_unknown_outcome_brings_nothing_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_comes_after_a_clear_is_not_taken_for_what_was_being_saved() {
+    let unavailable = ErrorKind::Unavailable;
+    for fault in [
+        Fault::None,
+        Fault::Before(unavailable),
+        Fault::Lost(unavailable),
+        Fault::After(unavailable),
+        Fault::Before(ErrorKind::Refused),
+    ] {
+        let store = store();
+        let map = open(&store).await;
+        map.extend([("a", 1), ("b", 1)]);
+        let clearing = map.clone();
+        let rule_fault = fault.clone();
+        store.set_rule(move |call| {
+            if call.method != Method::Commit || call.number > 1 {
+                return Fault::None;
+            }
+            clearing.clear();
+            clearing.insert("a", 2);
+            assert_eq!(clearing.pending(), 2);
+            rule_fault.clone()
+        });
+        map.flush().await.unwrap();
+        map.flush().await.unwrap();
+        assert_eq!(stored(&store).await, pairs([("a", 2)]), "{fault:?}");
+        assert_eq!((map.pending(), map.refused().len()), (0, 0));
+        assert_eq!(in_memory(&map), pairs([("a", 2)]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn writes_go_on_while_a_commit_hangs() {
     let store = store();
     let map: PersistentMap<u32> = open(&store).await;

@@ -46,9 +46,8 @@ where
     /// The next batch of what was queued before then; `None` if nothing is left.
     ///
     /// The keys that somebody waits for go first, but only the `first` batch of
-    /// a round may hold nothing else, and clears that come during a round wait
-    /// for the next one: else a stream of saves would keep a flush, or whatever
-    /// else is pending, waiting for ever.
+    /// a round may hold nothing else: else a stream of saves would keep a flush,
+    /// or whatever else is pending, waiting for ever.
     pub(super) fn assemble(&mut self, until: &mut Until, first: bool) -> Option<Assembled> {
         let mut wanted = first;
         while wanted || self.has_more(until) {

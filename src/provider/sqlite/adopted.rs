@@ -8,12 +8,13 @@ use super::{
     builder::Columns,
     errors::Fault,
     read,
-    rows::{Stored, revision_to, value_to},
+    rows::{Stored, revision_to, to_millis, value_to},
     schema,
     table::Table,
-    write::{Target, revision_now},
+    write::revision_now,
 };
 use crate::{
+    batch::{Change, Op},
     error::{Error, ErrorKind, Result},
     load::Wanted,
     name::MapName,
@@ -250,7 +251,30 @@ fn put(table: &Table, with_time: bool) -> String {
     }
 }
 
-impl Target for AdoptedTable<'_> {
+impl AdoptedTable<'_> {
+    /// Writes these changes, one by one.
+    pub(super) fn write<'b>(
+        &mut self,
+        mut changes: impl Iterator<Item = &'b Change>,
+    ) -> Result<(), Fault> {
+        let map = &self.table.map;
+        changes.try_for_each(|change| {
+            let done = self.change(change);
+            done.map_err(|fault| fault.on_key(map, &change.key))
+        })
+    }
+
+    fn change(&mut self, Change { key, op, .. }: &Change) -> Result<(), Fault> {
+        match op {
+            Op::Put {
+                payload,
+                expires_at,
+            } => self.put(key, payload, expires_at.map(to_millis)),
+            Op::Touch { expires_at } => self.touch(key, expires_at.map(to_millis)),
+            Op::Delete => self.delete(key),
+        }
+    }
+
     fn put(&mut self, key: &str, payload: &Payload, expires_at: Option<i64>) -> Result<(), Fault> {
         let value = value_to(&payload.bytes);
         match &self.at {

@@ -158,7 +158,8 @@ fn remedy(cause: &rusqlite::Error) -> (ErrorKind, &'static str) {
     }
 }
 
-fn is_about_the_row(cause: &rusqlite::Error) -> bool {
+/// Whether one row is to blame, and not the file.
+pub(super) fn is_about_the_row(cause: &rusqlite::Error) -> bool {
     matches!(
         code(cause),
         Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)

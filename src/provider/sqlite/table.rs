@@ -98,11 +98,11 @@ impl Table {
         format!(
             "CREATE TABLE {name} (
                 {key} TEXT PRIMARY KEY NOT NULL,
-                {value} TEXT NOT NULL,
+                {value} TEXT,
                 {updated_at} INTEGER,
-                revision INTEGER NOT NULL,
+                revision INTEGER DEFAULT 0,
                 expires_at INTEGER,
-                schema INTEGER NOT NULL DEFAULT 0
+                schema INTEGER DEFAULT 0
             )"
         )
     }

@@ -13,17 +13,10 @@ use super::{
     writers,
 };
 use crate::{
-    batch::{Batch, Change, Committed, Expect, MapBatch, Op, Otherwise, Skipped, Turn},
+    batch::{Batch, Change, Committed, Expect, MapBatch, Otherwise, Skipped, Turn},
     error::{Error, ErrorKind, Result},
-    record::{Payload, Record, Revision},
+    record::{Record, Revision},
 };
-
-/// The table a map's changes are written to.
-pub(super) trait Target {
-    fn put(&mut self, key: &str, payload: &Payload, expires_at: Option<i64>) -> Result<(), Fault>;
-    fn touch(&mut self, key: &str, expires_at: Option<i64>) -> Result<(), Fault>;
-    fn delete(&mut self, key: &str) -> Result<(), Fault>;
-}
 
 /// Applies the batch, whole or not at all.
 pub(super) fn commit(
@@ -197,36 +190,20 @@ fn apply_part(
         clear(connection, &table)?;
     }
     let revision = revision_to(answer.revision.unwrap_or_default())?;
-    let mut target = target(connection, &table, to_millis(batch.at), revision)?;
+    let at = to_millis(batch.at);
     // Skipped changes come in the order of the changes, so one walk along both
     // finds them.
     let skipped = answer.skipped.iter().filter(|s| s.map == part.map);
     let mut skipped = skipped.peekable();
-    for change in &part.changes {
-        if skipped.next_if(|s| s.key == change.key).is_none() {
-            apply_change(&mut *target, change)
-                .map_err(|fault| fault.on_key(&part.map, &change.key))?;
+    let mut is_left_out = |change: &Change| skipped.next_if(|s| s.key == change.key).is_some();
+    let changes = part.changes.iter().filter(|change| !is_left_out(change));
+    match &table.adopted {
+        None => OwnTable::new(connection, &table, at, revision)?.write(changes),
+        Some((time, companion)) => {
+            let adopted = (*time, companion.as_str());
+            AdoptedTable::new(connection, &table, adopted, at, revision)?.write(changes)
         }
     }
-    Ok(())
-}
-
-fn target<'c>(
-    connection: &'c Connection,
-    table: &'c Table,
-    at: i64,
-    revision: i64,
-) -> Result<Box<dyn Target + 'c>, Fault> {
-    Ok(match &table.adopted {
-        None => Box::new(OwnTable::new(connection, table, at, revision)?),
-        Some((time, companion)) => Box::new(AdoptedTable::new(
-            connection,
-            table,
-            (*time, companion),
-            at,
-            revision,
-        )?),
-    })
 }
 
 fn clear(connection: &Connection, table: &Table) -> rusqlite::Result<()> {
@@ -235,17 +212,6 @@ fn clear(connection: &Connection, table: &Table) -> rusqlite::Result<()> {
         connection.execute(&format!("DELETE FROM {companion}"), [])?;
     }
     Ok(())
-}
-
-fn apply_change(target: &mut dyn Target, change: &Change) -> Result<(), Fault> {
-    match &change.op {
-        Op::Put {
-            payload,
-            expires_at,
-        } => target.put(&change.key, payload, expires_at.map(to_millis)),
-        Op::Touch { expires_at } => target.touch(&change.key, expires_at.map(to_millis)),
-        Op::Delete => target.delete(&change.key),
-    }
 }
 
 /// The revision for what another program wrote, found when no batch comes in.

@@ -4,15 +4,25 @@ mod finite;
 
 use std::{
     any::Any,
+    cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     error::{Error, ErrorKind, Result},
     record::{Encoding, Payload},
 };
+
+/// The longest text whose room is kept for the next value.
+const KEPT: usize = 64 * 1024;
+
+thread_local! {
+    /// Where a text grows, so that each is allocated once, in its length.
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// The JSON text of a value.
 ///
@@ -30,7 +40,17 @@ pub(crate) fn encode<V: Serialize>(value: &V) -> Result<Payload> {
 }
 
 fn encode_checked<V: Serialize>(value: &V) -> Result<Payload> {
-    let text = serde_json::to_vec(value)
+    let mut text = ROOM.take();
+    text.clear();
+    let payload = encode_into(&mut text, value);
+    if text.capacity() <= KEPT {
+        ROOM.set(text);
+    }
+    payload
+}
+
+fn encode_into<V: Serialize>(text: &mut Vec<u8>, value: &V) -> Result<Payload> {
+    serde_json::to_writer(&mut *text, value)
         .map_err(|e| refused("the value cannot be written as JSON").with_source(e))?;
     // serde_json writes a NaN as `null`, so only a text with a `null` in it
     // needs the second look.
@@ -43,7 +63,7 @@ fn encode_checked<V: Serialize>(value: &V) -> Result<Payload> {
         })?;
     }
     // Without the room to grow, for as long as the payload is held.
-    Ok(Payload::json(text.into_boxed_slice()))
+    Ok(Payload::json(Bytes::copy_from_slice(text)))
 }
 
 /// The value that this payload holds.

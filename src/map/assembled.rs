@@ -41,8 +41,10 @@ impl Assembled {
         KeySample::of(self.changes().iter().map(|change| &change.key))
     }
 
-    pub(super) fn answer(self, result: &Result<()>) {
+    /// Tells all who wait for it; hands out the batch.
+    pub(super) fn answer(self, result: &Result<()>) -> Batch {
         answer_all(self.saves, result);
+        self.batch
     }
 }
 

@@ -236,7 +236,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         Draft {
             epoch,
             clear: self.cleared.load(SeqCst) != epoch,
-            changes: Vec::new(),
+            changes: Vec::with_capacity(self.pending.len().min(self.options.max_batch)),
             bytes: 0,
             saves: Vec::new(),
         }

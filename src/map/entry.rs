@@ -12,6 +12,15 @@ pub(super) struct Entry<V, X> {
     pub(super) slot: Slot<V, X>,
 }
 
+impl<V, X> Entry<V, X> {
+    /// Whether it is the entry of that key. Who has the very same key, as the
+    /// flusher does, need not wait for its bytes to come from memory.
+    #[inline]
+    pub(super) fn is_of(&self, key: &str) -> bool {
+        std::ptr::eq(&raw const *self.key, key) || *self.key == *key
+    }
+}
+
 /// What a key holds.
 ///
 /// A removed key that the store may know stays as `Gone` until its deletion is

@@ -30,6 +30,8 @@ pub(super) struct Flusher<V, L: Lifetime<V>> {
     pub(super) unresolved: Option<Assembled>,
     /// Parts of a batch that was refused without a word on which key it was.
     pub(super) parts: Vec<Vec<Arc<str>>>,
+    /// The last batch that was committed, to be freed once nobody waits.
+    spent: Option<Batch>,
     pub(super) attempt: u32,
     pub(super) delays: Box<dyn Iterator<Item = Duration> + Send + Sync>,
     pub(super) down: bool,
@@ -47,6 +49,7 @@ where
             horizon,
             unresolved: None,
             parts: Vec::new(),
+            spent: None,
             attempt: 0,
             delays: Box::new(core.options.retry.delays()),
             down: false,
@@ -75,6 +78,7 @@ where
             if let ControlFlow::Break(closing) = self.answer(asked, done).await {
                 return closing;
             }
+            self.spent = None;
         }
     }
 
@@ -206,7 +210,7 @@ where
     fn settle(&mut self, assembled: Assembled, committed: Committed) {
         self.horizon = self.horizon.max(committed.revision.unwrap_or_default());
         self.core.settle_all(&assembled, committed);
-        assembled.answer(&Ok(()));
+        self.spent = Some(assembled.answer(&Ok(())));
         self.is_well();
     }
 

@@ -144,12 +144,12 @@ impl<V, X> Default for Shard<V, X> {
 impl<V, X> Shard<V, X> {
     #[inline]
     pub(super) fn find(&self, hash: u64, key: &str) -> Option<&Entry<V, X>> {
-        self.table.find(hash, |entry| &*entry.key == key)
+        self.table.find(hash, |entry| entry.is_of(key))
     }
 
     #[inline]
     pub(super) fn find_mut(&mut self, hash: u64, key: &str) -> Option<&mut Entry<V, X>> {
-        self.table.find_mut(hash, |entry| &*entry.key == key)
+        self.table.find_mut(hash, |entry| entry.is_of(key))
     }
 
     #[inline]
@@ -158,7 +158,7 @@ impl<V, X> Shard<V, X> {
         hash: u64,
         key: &str,
     ) -> Option<OccupiedEntry<'_, Entry<V, X>>> {
-        self.table.find_entry(hash, |entry| &*entry.key == key).ok()
+        self.table.find_entry(hash, |entry| entry.is_of(key)).ok()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<V, X>> {

@@ -3,12 +3,11 @@
 use std::{sync::Arc, thread};
 
 use futures_util::{StreamExt, stream};
-use rusqlite::{Connection, ToSql};
+use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Shared, adopted, builder::Columns, errors::Fault, rows::Stored, schema, table::Table,
-    worker::Writer,
+    Shared, builder::Columns, errors::Fault, noted, schema, table::Table, wanted, worker::Writer,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -126,7 +125,7 @@ impl Reading {
     fn stream(&self, connection: &Connection, table: &Table) -> Result<(), Fault> {
         let mut page = Vec::new();
         let mut bytes = 0;
-        let read = for_each(connection, table, &self.wanted, |stored| {
+        let read = wanted::for_each(connection, table, &self.wanted, |stored| {
             bytes += stored.key.len() + stored.value.len();
             page.push(stored.into_record());
             if page.len() < PAGE_RECORDS && bytes < PAGE_BYTES {
@@ -222,7 +221,7 @@ fn note(
     columns: &Columns,
 ) -> Result<bool, Fault> {
     match Table::find(connection, map, columns)? {
-        Some(table) => adopted::note_all(connection, &table, wanted),
+        Some(table) => noted::note_all(connection, &table, wanted),
         None => Ok(false),
     }
 }
@@ -239,49 +238,4 @@ fn too_busy(map: &MapName) -> Error {
 /// Changes with each commit of any other connection.
 fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "data_version", |row| row.get(0))
-}
-
-/// Each wanted row of a table.
-pub(super) fn for_each(
-    connection: &Connection,
-    table: &Table,
-    wanted: &Wanted,
-    mut each: impl FnMut(Stored) -> Result<(), Fault>,
-) -> Result<(), Fault> {
-    match wanted {
-        Wanted::All => table.for_each(connection, "", &[], each),
-        Wanted::Keys(keys) => {
-            // In the order of the keys, which is the order of the index; each once.
-            let keys: std::collections::BTreeSet<_> = keys.iter().collect();
-            for key in keys {
-                if let Some(stored) = table.row(connection, key)? {
-                    each(stored)?;
-                }
-            }
-            Ok(())
-        }
-        Wanted::Page { after, limit } => {
-            let (rest, parameters) = page(table, after.as_ref(), *limit);
-            let parameters: Vec<&dyn ToSql> = parameters.iter().map(|p| &**p).collect();
-            table.for_each(connection, &rest, &parameters, each)
-        }
-        Wanted::Changed { after } => {
-            let rest = format!("WHERE {} > ?1", table.revision());
-            // No revision is higher than SQLite's highest number.
-            let after = i64::try_from(after.get()).unwrap_or(i64::MAX);
-            table.for_each(connection, &rest, &[&after], &mut each)
-        }
-    }
-}
-
-fn page(table: &Table, after: Option<&Arc<str>>, limit: usize) -> (String, Vec<Box<dyn ToSql>>) {
-    let key = table.key_by_bytes();
-    let limit = Box::new(i64::try_from(limit).unwrap_or(i64::MAX));
-    match after {
-        None => (format!("ORDER BY {key} LIMIT ?1"), vec![limit]),
-        Some(after) => (
-            format!("WHERE {key} > ?2 ORDER BY {key} LIMIT ?1"),
-            vec![limit, Box::new(after.clone())],
-        ),
-    }
 }

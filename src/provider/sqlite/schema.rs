@@ -1,6 +1,8 @@
 //! What is kept beside the maps: the format, the counter, and which table is
 //! which map.
 
+use std::time::SystemTime;
+
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::{builder::Options, errors::Fault, rows, writers};
@@ -213,6 +215,13 @@ pub(super) fn revision(connection: &Connection) -> rusqlite::Result<Revision> {
         .prepare_cached("SELECT value FROM persistify_meta WHERE name = 'revision'")?
         .query_row([], |row| row.get(0))
         .map(rows::revision_from)
+}
+
+/// The revision for what another program wrote, found when no batch comes in.
+pub(super) fn revision_now(connection: &Connection) -> rusqlite::Result<Revision> {
+    let now = rows::revision_from(rows::to_millis(SystemTime::now()));
+    let next = revision(connection)?.get().saturating_add(1);
+    Ok(now.max(Revision::new(next)))
 }
 
 pub(super) fn set_revision(connection: &Connection, to: Revision) -> Result<(), Fault> {

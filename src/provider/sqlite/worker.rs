@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{adopted, builder::Options, errors::Fault, file::DbFile, schema};
+use super::{builder::Options, errors::Fault, file::DbFile, inspect::inspect, schema};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The thread, seen from outside. It ends when it is closed or dropped, after
@@ -135,8 +135,7 @@ fn open(path: &Path, options: &Options) -> Result<Writer, Fault> {
     let (file, mut connection) = DbFile::open(path, options)?;
     file.check_writable(&connection)?;
     for (map, table) in &options.adopted {
-        adopted::inspect(&connection, map, table, &options.columns)
-            .map_err(|fault| fault.on_map(map))?;
+        inspect(&connection, map, table, &options.columns).map_err(|fault| fault.on_map(map))?;
     }
     schema::prepare(&mut connection, options)?;
     Ok(Writer { connection, file })

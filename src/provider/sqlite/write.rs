@@ -3,11 +3,12 @@
 use rusqlite::Connection;
 
 use super::{
-    adopted::{self, AdoptedTable},
+    adopted::AdoptedTable,
     builder::Columns,
     errors::Fault,
+    noted,
     own::OwnTable,
-    rows::{Stored, revision_from, revision_to, to_millis},
+    rows::{Stored, revision_to, to_millis},
     schema,
     table::Table,
     writers,
@@ -150,7 +151,7 @@ impl<'a> Judge<'a> {
             return Ok(None);
         };
         let revision = revision_to(self.revision)?;
-        self.noted |= adopted::note_if_new(self.connection, table, &mut stored, revision)?;
+        self.noted |= noted::note_if_new(self.connection, table, &mut stored, revision)?;
         Ok(Some(stored))
     }
 }
@@ -198,7 +199,10 @@ fn apply_part(
     let mut is_left_out = |change: &Change| skipped.next_if(|s| s.key == change.key).is_some();
     let changes = part.changes.iter().filter(|change| !is_left_out(change));
     match &table.adopted {
-        None => OwnTable::new(connection, &table, at, revision)?.write(changes),
+        None => {
+            let count = part.changes.len();
+            OwnTable::new(connection, &table, at, revision, count)?.write(changes)
+        }
         Some((time, companion)) => {
             let adopted = (*time, companion.as_str());
             AdoptedTable::new(connection, &table, adopted, at, revision)?.write(changes)
@@ -212,10 +216,4 @@ fn clear(connection: &Connection, table: &Table) -> rusqlite::Result<()> {
         connection.execute(&format!("DELETE FROM {companion}"), [])?;
     }
     Ok(())
-}
-
-/// The revision for what another program wrote, found when no batch comes in.
-pub(super) fn revision_now(last: Revision) -> Revision {
-    let now = to_millis(std::time::SystemTime::now());
-    revision_from(now).max(Revision::new(last.get().saturating_add(1)))
 }

@@ -43,6 +43,42 @@ async fn what_was_written_is_there_after_a_reopen() {
     assert_eq!(horizon, revision);
 }
 
+/// Among others that expire at other times, or never, and have other shapes.
+#[tokio::test]
+async fn each_of_many_entries_has_what_was_written_with_it() {
+    let place = Place::new();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let sqlite = place.open().await;
+    for turn in 0..2 {
+        let entries: Vec<_> = (0..100_u32)
+            .map(|n| {
+                let payload = Payload::json(format!("[{turn},{n}]")).with_schema((n + turn) % 3);
+                let lives = Duration::from_secs(u64::from(60 + n));
+                let end = ((n + turn) % 2 == 0).then(|| pen.at + lives);
+                (format!("{n:02}"), payload, end)
+            })
+            .collect();
+        let mut changes: Vec<_> = entries
+            .iter()
+            .map(|(key, payload, end)| Change::put(key.as_str(), payload.clone(), *end))
+            .collect();
+        changes.insert(20, put("gone", "1"));
+        changes.insert(60, Change::delete("never"));
+        changes.push(Change::touch("neither", None));
+        let written = pen.write(&sqlite, &map, changes).await.unwrap();
+        let gone = vec![Change::delete("gone")];
+        let at = pen.at;
+        pen.write(&sqlite, &map, gone).await.unwrap();
+        let expected = entries.into_iter().map(|(key, payload, end)| {
+            Record::new(key, Some(payload), written.revision.unwrap())
+                .with_expires_at(end)
+                .with_updated_at(Some(at))
+        });
+        let expected: Vec<_> = expected.collect();
+        assert_eq!(all(&sqlite, &map).await, expected);
+    }
+}
+
 #[tokio::test]
 async fn puts_touches_and_deletes() {
     let place = Place::new();

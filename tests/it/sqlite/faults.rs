@@ -216,3 +216,48 @@ async fn a_change_that_breaks_a_rule_is_refused_by_its_key() {
     let batch = pen.changes(&map, vec![put("good", "1"), put("other", "1")]);
     sqlite.commit(&batch).await.unwrap();
 }
+
+/// Many entries are put with one statement, which does not say which of them
+/// broke a rule.
+#[tokio::test]
+async fn one_of_many_changes_that_breaks_a_rule_is_refused_by_its_key() {
+    let place = Place::new();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let sqlite = place.open().await;
+    pen.put(&sqlite, &map, "k", "0").await;
+    let rule = "CREATE UNIQUE INDEX rule ON map_m (value)";
+    place.other().execute_batch(rule).unwrap();
+    let mut changes: Vec<_> = (1..100)
+        .map(|n| put(&format!("{n:02}"), &n.to_string()))
+        .collect();
+    changes[49] = put("50", "0");
+    let batch = pen.changes(&map, changes.clone());
+    let failed = error(sqlite.commit(&batch).await);
+    assert_eq!(failed.kind(), ErrorKind::Refused, "{failed:?}");
+    assert_eq!(failed.keys(), [Arc::from("50")]);
+    assert!(!failed.may_have_applied());
+    assert_eq!(all(&sqlite, &map).await.len(), 1);
+    changes.remove(49);
+    pen.write(&sqlite, &map, changes).await.unwrap();
+    assert_eq!(all(&sqlite, &map).await.len(), 99);
+}
+
+/// The statement for many entries has a conflict clause, which SQLite would
+/// hand on to the statements of triggers.
+#[tokio::test]
+async fn many_changes_leave_triggers_as_they_are() {
+    let place = Place::new();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let sqlite = place.open().await;
+    pen.put(&sqlite, &map, "k", "1").await;
+    let log = "CREATE TABLE log (schema INTEGER UNIQUE);
+        CREATE TRIGGER seen AFTER INSERT ON \"MAP_m\"
+        BEGIN INSERT OR IGNORE INTO log VALUES (NEW.schema); END";
+    place.other().execute_batch(log).unwrap();
+    let changes = (0..100).map(|n| put(&n.to_string(), "1"));
+    pen.write(&sqlite, &map, changes.collect()).await.unwrap();
+    let count = place
+        .other()
+        .query_row("SELECT count(*) FROM log", [], |row| row.get::<_, i64>(0));
+    assert_eq!(count.unwrap(), 1);
+}

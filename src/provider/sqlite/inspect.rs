@@ -1,0 +1,174 @@
+//! Tables of other programs: what they must be like to hold a map.
+
+use rusqlite::{Connection, types::Value};
+
+use super::{builder::Columns, errors::Fault};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    name::MapName,
+};
+
+/// How a table keeps the time of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Time {
+    /// Milliseconds since 1970.
+    Millis,
+    /// `YYYY-MM-DD HH:MM:SS.SSS`, in UTC, as SQLite's own functions have it.
+    Text,
+    /// Not at all.
+    Missing,
+}
+
+impl Time {
+    /// The SQL that reads it, whatever form a row has it in.
+    pub(super) fn in_millis(self, column: &str) -> String {
+        match self {
+            Self::Missing => "NULL".to_owned(),
+            Self::Millis | Self::Text => format!(
+                "CASE typeof(t.{column})
+                    WHEN 'integer' THEN t.{column}
+                    WHEN 'text' THEN CAST(round(unixepoch(t.{column}, 'subsec') * 1000) AS INTEGER)
+                 END"
+            ),
+        }
+    }
+
+    /// What is written.
+    pub(super) fn written(self, connection: &Connection, at: i64) -> rusqlite::Result<Value> {
+        if self == Self::Millis {
+            return Ok(Value::Integer(at));
+        }
+        connection
+            .prepare_cached("SELECT strftime('%Y-%m-%d %H:%M:%f', ?1 / 1000.0, 'unixepoch')")?
+            .query_row([at], |row| row.get(0))
+    }
+}
+
+/// A column of a table, as SQLite describes it.
+struct Column {
+    name: String,
+    declared: String,
+    not_null: bool,
+    has_default: bool,
+    /// A row number, which SQLite gives out by itself.
+    row_number: bool,
+}
+
+impl Column {
+    fn is(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
+
+    /// Whether text stays text in it, by SQLite's rules of type affinity.
+    fn keeps_text(&self) -> bool {
+        let declared = self.declared.to_ascii_uppercase();
+        let holds = |part| declared.contains(part);
+        let text = holds("CHAR") || holds("CLOB") || holds("TEXT") || holds("BLOB");
+        !holds("INT") && (declared.is_empty() || text)
+    }
+
+    fn time(&self) -> Time {
+        if self.declared.to_ascii_uppercase().contains("INT") {
+            Time::Millis
+        } else {
+            Time::Text
+        }
+    }
+}
+
+/// Checks that a table can hold a map, and finds how it keeps the time.
+///
+/// # Errors
+///
+/// `Unusable` if it, or a column, is missing; `Invalid` if it cannot hold one.
+pub(super) fn inspect(
+    connection: &Connection,
+    map: &MapName,
+    table: &str,
+    columns: &Columns,
+) -> Result<Time, Fault> {
+    let found = columns_of(connection, table)?;
+    if found.is_empty() {
+        let message = format!("the adopted table {table:?} is missing; create it, or restore it");
+        return Err(Error::new(ErrorKind::Unusable, message).on_map(map).into());
+    }
+    for name in [&columns.key, &columns.value] {
+        let Some(column) = found.iter().find(|column| column.is(name)) else {
+            return Err(no_column(map, table, name).into());
+        };
+        if !column.keeps_text() {
+            let problem = format!("the column {name:?} is not a column of text");
+            return Err(unfit(map, table, &problem).into());
+        }
+    }
+    check_others(map, table, columns, &found)?;
+    if !is_unique(connection, table, &columns.key)? {
+        let problem = format!(
+            "the column {:?} is not unique by itself, or compares otherwise than byte by byte",
+            columns.key
+        );
+        return Err(unfit(map, table, &problem).into());
+    }
+    let time = found.iter().find(|column| column.is(&columns.updated_at));
+    Ok(time.map_or(Time::Missing, Column::time))
+}
+
+fn columns_of(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT c.name, c.type, c.\"notnull\", c.dflt_value IS NOT NULL, c.pk
+         FROM pragma_table_list(?1) AS l, pragma_table_xinfo(?1) AS c
+         WHERE l.type = 'table' AND l.schema = 'main' AND c.hidden = 0",
+    )?;
+    let rows = statement.query_map([table], |row| {
+        Ok(Column {
+            name: row.get(0)?,
+            declared: row.get(1)?,
+            not_null: row.get(2)?,
+            has_default: row.get(3)?,
+            row_number: row.get::<_, i64>(4)? > 0
+                && row.get_ref(1)?.as_str()?.eq_ignore_ascii_case("INTEGER"),
+        })
+    })?;
+    rows.collect()
+}
+
+/// A new entry brings a key, a value and a time; the table has to come up with
+/// the rest, or it would refuse every single one.
+fn check_others(map: &MapName, table: &str, columns: &Columns, found: &[Column]) -> Result<()> {
+    let ours = [&columns.key, &columns.value, &columns.updated_at];
+    let mut others = found
+        .iter()
+        .filter(|column| !ours.iter().any(|name| column.is(name)));
+    let Some(column) = others.find(|c| c.not_null && !c.has_default && !c.row_number) else {
+        return Ok(());
+    };
+    let problem = format!(
+        "the column {:?} must not be empty and has no default, so no entry can be added",
+        column.name
+    );
+    Err(unfit(map, table, &problem))
+}
+
+fn is_unique(connection: &Connection, table: &str, key: &str) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached(
+            "SELECT 1 FROM pragma_index_list(?1) AS i
+             WHERE i.\"unique\" = 1 AND i.partial = 0
+             AND (SELECT count(*) FROM pragma_index_xinfo(i.name) AS x WHERE x.key = 1) = 1
+             AND EXISTS (SELECT 1 FROM pragma_index_xinfo(i.name) AS x
+                WHERE x.key = 1 AND x.name = ?2 COLLATE NOCASE AND x.coll = 'BINARY')",
+        )?
+        .exists([table, key])
+}
+
+fn no_column(map: &MapName, table: &str, name: &str) -> Error {
+    let message = format!(
+        "the adopted table {table:?} has no column {name:?}; name its columns with `.columns(..)`, or put it back"
+    );
+    Error::new(ErrorKind::Unusable, message).on_map(map)
+}
+
+fn unfit(map: &MapName, table: &str, problem: &str) -> Error {
+    let message = format!("the table {table:?} cannot hold a map: {problem}; use another table");
+    Error::new(ErrorKind::Invalid, message).on_map(map)
+}

@@ -1,0 +1,109 @@
+//! The statement that puts entries into a table that was made here.
+
+use std::sync::Arc;
+
+use rusqlite::{CachedStatement, Connection};
+
+use super::{rows::value_to, table::Table};
+use crate::record::Payload;
+
+/// What is the same for all entries of a batch: `?1` is the time of writing,
+/// `?2` the revision.
+const SHARED: usize = 2;
+
+/// What each entry has of its own: key, value, expiry, schema.
+const OWN: usize = 4;
+
+/// An entry to put.
+pub(super) struct Put<'b> {
+    pub(super) key: &'b Arc<str>,
+    pub(super) payload: &'b Payload,
+    pub(super) expires_at: Option<i64>,
+}
+
+/// A statement that puts a number of entries. It looks for nothing first:
+/// that makes it as fast as a loop by hand.
+pub(super) struct Puts<'c> {
+    statement: CachedStatement<'c>,
+}
+
+impl<'c> Puts<'c> {
+    /// Puts one entry.
+    pub(super) fn one(
+        connection: &'c Connection,
+        table: &Table,
+        at: i64,
+        revision: i64,
+    ) -> rusqlite::Result<Self> {
+        Self::new(connection, &sql("INSERT", table, 1), at, revision)
+    }
+
+    /// Puts so many. If it fails, some of them may have been put: else SQLite
+    /// would keep a copy of every page that it changes.
+    pub(super) fn many(
+        connection: &'c Connection,
+        table: &Table,
+        count: usize,
+        at: i64,
+        revision: i64,
+    ) -> rusqlite::Result<Self> {
+        let sql = sql("INSERT OR FAIL", table, count);
+        Self::new(connection, &sql, at, revision)
+    }
+
+    fn new(
+        connection: &'c Connection,
+        sql: &str,
+        at: i64,
+        revision: i64,
+    ) -> rusqlite::Result<Self> {
+        let mut statement = connection.prepare_cached(sql)?;
+        // Bound once, it stays for all that is put.
+        statement.raw_bind_parameter(1, at)?;
+        statement.raw_bind_parameter(2, revision)?;
+        Ok(Self { statement })
+    }
+
+    /// Puts these, which are as many as it was made for.
+    pub(super) fn put(&mut self, puts: &[Put<'_>]) -> rusqlite::Result<()> {
+        let bound = &mut self.statement;
+        for (n, put) in puts.iter().enumerate() {
+            let [key, value, expires_at, schema] = numbers(n);
+            bound.raw_bind_parameter(key, &**put.key)?;
+            bound.raw_bind_parameter(value, value_to(&put.payload.bytes))?;
+            bound.raw_bind_parameter(expires_at, put.expires_at)?;
+            bound.raw_bind_parameter(schema, put.payload.schema)?;
+        }
+        bound.raw_execute().map(drop)
+    }
+}
+
+/// The numbers of the parameters of an entry.
+fn numbers(entry: usize) -> [usize; OWN] {
+    let first = SHARED + entry * OWN + 1;
+    std::array::from_fn(|n| first + n)
+}
+
+fn sql(insert: &str, table: &Table, count: usize) -> String {
+    let Table {
+        name,
+        key,
+        value,
+        updated_at,
+        ..
+    } = table;
+    let row = |n| {
+        let [key, value, expires_at, schema] = numbers(n);
+        format!("(?{key}, ?{value}, ?1, ?2, ?{expires_at}, ?{schema})")
+    };
+    let rows: Vec<_> = (0..count).map(row).collect();
+    format!(
+        "{insert} INTO {name} ({key}, {value}, {updated_at}, revision, expires_at, schema)
+         VALUES {}
+         ON CONFLICT ({key}) DO UPDATE SET
+            {value} = excluded.{value}, {updated_at} = excluded.{updated_at},
+            revision = excluded.revision, expires_at = excluded.expires_at,
+            schema = excluded.schema",
+        rows.join(", ")
+    )
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use persistify::{PersistentMap, Provider, Sqlite};
+use persistify::{JsonFile, PersistentMap, Provider, Sqlite};
 use persistify_benches::{Comparison, keys, runtime, shuffled, timed};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -18,6 +18,9 @@ pub fn run() {
     let file = Sqlite::open(folder.path().join("both.db"));
     let file = runtime.block_on(file).expect("an open file");
     compare(&runtime, "Sqlite", &file);
+    let files = JsonFile::open(folder.path().join("both"));
+    let files = runtime.block_on(files).expect("an open folder");
+    compare(&runtime, "JsonFile", &files);
 }
 
 /// Both maps are kept in the same place, so that they differ in size alone.

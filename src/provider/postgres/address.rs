@@ -29,7 +29,7 @@ const KEEPALIVE_RETRIES: u32 = 3;
 const TCP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the system takes for a keepalive where nothing is said.
-const NO_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
+const NO_KEEPALIVE: Duration = Duration::from_hours(2);
 
 /// A url that was read.
 pub(super) struct Address {
@@ -167,20 +167,18 @@ impl Url {
             root_certificate: None,
             verified: false,
         };
-        if let Some((before, query)) = url.split_once('?').filter(|_| url.contains("://")) {
-            let kept = query.split('&').filter(|pair| split.keep(pair, decoded));
-            let kept: Vec<_> = kept.collect();
-            split.rest = format!("{before}?{}", kept.join("&"));
-        } else if url.contains("://") {
-            split.rest = url.to_owned();
-        } else {
-            let kept = url
-                .split(' ')
-                .filter(|pair| split.keep(pair, str::to_owned));
-            let kept: Vec<_> = kept.collect();
-            split.rest = kept.join(" ");
-        }
+        split.rest = match url.split_once('?') {
+            _ if !url.contains("://") => split.kept(url, ' ', str::to_owned),
+            Some((before, query)) => format!("{before}?{}", split.kept(query, '&', decoded)),
+            None => url.to_owned(),
+        };
         split
+    }
+
+    fn kept(&mut self, pairs: &str, between: char, value_of: fn(&str) -> String) -> String {
+        let pairs = pairs.split(between);
+        let kept: Vec<_> = pairs.filter(|pair| self.keep(pair, value_of)).collect();
+        kept.join(&between.to_string())
     }
 
     /// Whether the driver knows that option; takes it in otherwise.
@@ -206,15 +204,12 @@ fn decoded(text: &str) -> String {
     while let Some((&first, after)) = rest.split_first() {
         let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
         let byte = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match byte.filter(|_| first == b'%') {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(first);
-                rest = after;
-            }
+        if let Some(byte) = byte.filter(|_| first == b'%') {
+            bytes.push(byte);
+            rest = &after[2..];
+        } else {
+            bytes.push(first);
+            rest = after;
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()

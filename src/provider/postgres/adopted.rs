@@ -113,7 +113,7 @@ impl Adopted {
 
     /// What selects the rows that were written after that revision, and those
     /// that another program writes in this very moment.
-    pub(super) fn changed(&self, table: &Table, after: i64) -> String {
+    pub(super) fn changed(table: &Table, after: i64) -> String {
         format!("WHERE c.revision > {after} OR {}", Self::is_new(table))
     }
 
@@ -322,7 +322,7 @@ fn is_deleted(table: &Table) -> String {
     )
 }
 
-fn given<'a>(sql: String, among: Option<&'a [String]>) -> Statement<'a> {
+fn given(sql: String, among: Option<&[String]>) -> Statement<'_> {
     let statement = Statement::new(sql);
     match among {
         Some(keys) => statement.with(keys, Type::TEXT_ARRAY),

@@ -99,10 +99,6 @@ pub(super) struct Columns {
 /// Postgres counts timeouts in milliseconds, as a C `int`.
 const MAX_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// A program that stands still in the middle of a commit keeps the others
-/// waiting for that long.
-const MAX_STANDSTILL: Duration = Duration::from_secs(20);
-
 /// The columns beside key, value and time in the tables that are made here.
 const TAKEN: [&str; 4] = ["revision", "expires_at", "schema", "long_key"];
 
@@ -350,11 +346,6 @@ impl Options {
     /// A table of ours, as it stands in SQL.
     pub(super) fn qualified(&self, table: &str) -> String {
         format!("{}.{}", quoted(&self.schema), quoted(table))
-    }
-
-    /// How long the server waits for a program that is in a transaction.
-    pub(super) fn idle_timeout(&self) -> Duration {
-        MAX_STANDSTILL
     }
 }
 

@@ -30,13 +30,18 @@ impl CopiedRows {
             self.begun = true;
         }
         while !rest.is_empty() {
-            match row(&mut rest).ok_or_else(garbled)? {
-                Some(fields) => each(&fields)?,
-                None => break,
+            match next(&mut rest).ok_or_else(garbled)? {
+                Next::Row(fields) => each(&fields)?,
+                Next::End => break,
             }
         }
         Ok(())
     }
+}
+
+enum Next<'a> {
+    Row(Fields<'a>),
+    End,
 }
 
 fn after_header(text: &[u8]) -> Option<&[u8]> {
@@ -46,13 +51,12 @@ fn after_header(text: &[u8]) -> Option<&[u8]> {
     rest.get(extension..)
 }
 
-/// The next row; `Some(None)` at the end.
-fn row<'a>(rest: &mut &'a [u8]) -> Option<Option<Fields<'a>>> {
+fn next<'a>(rest: &mut &'a [u8]) -> Option<Next<'a>> {
     let (count, after) = rest.split_first_chunk::<2>()?;
     *rest = after;
     let count = i16::from_be_bytes(*count);
     if count == -1 {
-        return Some(None);
+        return Some(Next::End);
     }
     if usize::try_from(count) != Ok(COLUMNS) {
         return None;
@@ -66,7 +70,7 @@ fn row<'a>(rest: &mut &'a [u8]) -> Option<Option<Fields<'a>>> {
             *rest = after;
         }
     }
-    Some(Some(fields))
+    Some(Next::Row(fields))
 }
 
 fn number(rest: &mut &[u8]) -> Option<i32> {

@@ -26,6 +26,10 @@ struct Nature {
 }
 
 /// A column of a table, as Postgres describes it.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a property of its own, and they go together in every way"
+)]
 struct Column {
     name: String,
     kind: String,
@@ -195,17 +199,13 @@ impl Adopting<'_> {
             );
             return Err(self.unfit(&problem));
         }
-        let time = found
-            .iter()
-            .find(|column| column.name == columns.updated_at);
+        let time = found.iter().find(|c| c.name == columns.updated_at);
         let time = time.map_or("", |column| &column.kind);
-        match Time::of_name(time) {
-            Some(time) => Ok(Nature { values, time }),
-            None => {
-                let problem = format!("the column {:?} is no time but {time}", columns.updated_at);
-                Err(self.unfit(&problem))
-            }
-        }
+        let Some(time) = Time::of_name(time) else {
+            let problem = format!("the column {:?} is no time but {time}", columns.updated_at);
+            return Err(self.unfit(&problem));
+        };
+        Ok(Nature { values, time })
     }
 
     /// That it is a table, and ours to use.

@@ -83,9 +83,10 @@ impl<'a> Judge<'a> {
             let Some(place) = locked.place(&part.map).filter(|_| conditional) else {
                 continue;
             };
-            let found = match part.clear {
-                true => Found::new(),
-                false => self.find(lease, &place.table(options), part).await?,
+            let found = if part.clear {
+                Found::new()
+            } else {
+                self.find(lease, &place.table(options), part).await?
             };
             if let Some(conflict) = self.part(part, &found) {
                 return Ok(Some(conflict));

@@ -35,13 +35,12 @@ pub(super) async fn page(
         Some(after) if table.adopted.is_some() => From::After(after.to_owned()),
         Some(after) => {
             let stored = StoredKey::new(after);
-            match stored.long {
-                None => From::After(stored.key.into_owned()),
-                Some(_) => {
-                    let beginning = keys::beginning(&stored.key);
-                    found = reader.alike(beginning).await?;
-                    From::After(keys::above(beginning))
-                }
+            if stored.long.is_none() {
+                From::After(stored.key.into_owned())
+            } else {
+                let beginning = keys::beginning(&stored.key);
+                found = reader.alike(beginning).await?;
+                From::After(keys::above(beginning))
             }
         }
     };

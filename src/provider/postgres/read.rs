@@ -6,7 +6,8 @@ use futures_util::{StreamExt, future::join, stream};
 use tokio_postgres::{CopyOutStream, types::Type};
 
 use super::{
-    Shared, adopted,
+    Shared,
+    adopted::{self, Adopted},
     builder::Options,
     connections::{Connections, Lease},
     copy::CopiedRows,
@@ -105,9 +106,9 @@ async fn begin(
 fn changed(table: &Table, after: Revision) -> String {
     // No revision is higher than Postgres's highest number.
     let after = i64::try_from(after.get()).unwrap_or(i64::MAX);
-    match &table.adopted {
+    match table.adopted {
         None => format!("WHERE t.revision > {after}"),
-        Some(adopted) => adopted.changed(table, after),
+        Some(_) => Adopted::changed(table, after),
     }
 }
 
@@ -250,8 +251,8 @@ async fn look(
     );
     let asked = Statement::new(sql).with(map.as_str(), Type::TEXT);
     let answers = join(client.batch_execute(&begin), asked.row(client));
-    let (begun, found) = lease.in_time(2, answers).await?;
-    begun?;
+    let (started, found) = lease.in_time(2, answers).await?;
+    started?;
     let Some(row) = found? else {
         return Ok((None, None));
     };
@@ -277,7 +278,7 @@ fn begin_reading(options: &Options, wanted: &Wanted) -> String {
          SET LOCAL statement_timeout = {limit};
          SET LOCAL idle_in_transaction_session_timeout = {}",
         options.lock_timeout.as_millis(),
-        options.idle_timeout().as_millis(),
+        schema::MAX_STANDSTILL.as_millis(),
     )
 }
 

@@ -1,5 +1,7 @@
 //! What is kept beside the maps, and how it is made.
 
+use std::time::Duration;
+
 use tokio_postgres::Client;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -16,6 +18,10 @@ use crate::{error::Result, name::MapName};
 /// The format of the tables that this version writes and reads.
 pub(super) const FORMAT: i64 = 1;
 
+/// A program that stands still in the middle of a transaction, or is gone
+/// without a sign, keeps the others from writing for that long.
+pub(super) const MAX_STANDSTILL: Duration = Duration::from_secs(20);
+
 /// Begins a transaction that writes.
 ///
 /// All settings end with it: on a pooled connection a session is nobody's. A
@@ -30,8 +36,7 @@ pub(super) fn begin(options: &Options) -> String {
             WHERE current_setting('synchronous_commit') = 'off'",
         options.lock_timeout.as_millis(),
         options.statement_timeout.as_millis(),
-        // A program that stands still may not keep the others from writing.
-        options.idle_timeout().as_millis(),
+        MAX_STANDSTILL.as_millis(),
     )
 }
 

@@ -52,7 +52,9 @@ impl<'a> Sorted<'a> {
             twice
         });
         let mut sorted = Self::default();
-        changes.into_iter().for_each(|change| sorted.add(change));
+        for change in changes {
+            sorted.add(change);
+        }
         sorted
     }
 

@@ -132,8 +132,8 @@ async fn lock(lease: &Lease, options: &Options, batch: &Batch) -> Result<Locked,
         counters.rows(client),
         client.query_typed_opt(&writer, &[]),
     );
-    let (begun, counters, writer) = lease.in_time(3, answers).await?;
-    begun?;
+    let (started, counters, writer) = lease.in_time(3, answers).await?;
+    started?;
     let places = counters?
         .iter()
         .map(Place::read)

@@ -124,6 +124,12 @@ pub use name::MapName;
 pub use provider::json_file::disk::{Disk, DiskFile, FolderLock, NewFile, RealDisk};
 #[cfg(feature = "json")]
 pub use provider::json_file::{JsonFile, JsonFileBuilder};
+#[cfg(feature = "postgres")]
+pub use provider::postgres::{
+    Postgres,
+    builder::{PostgresBuilder, Tls},
+    values::ValueType,
+};
 #[cfg(feature = "sqlite")]
 pub use provider::sqlite::{
     Sqlite,

@@ -1,0 +1,3 @@
+//! Maps in PostgreSQL, on a real server.
+
+pub(crate) mod server;

@@ -18,11 +18,13 @@ use crate::{
 };
 
 mod adopted;
+mod backup;
 pub(crate) mod builder;
 mod errors;
 mod file;
 mod own;
 mod read;
+mod replica;
 mod rows;
 mod schema;
 mod table;

@@ -12,6 +12,7 @@ use super::{
     requests::{Awaited, Requests, Save, Ticket},
     shards::Shard,
 };
+use crate::record::Record;
 
 /// One key of a map, with its shard locked for writing.
 pub(super) struct Spot<'a, V, L: Lifetime<V>> {
@@ -51,11 +52,31 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
 
     /// Puts a value here, as a fresh entry; hands out the one that was here.
     pub(super) fn put(&mut self, value: V, ttl: Option<Duration>) -> Option<V> {
+        let lifetime = &self.core.lifetime;
+        self.put_leased(value, |key, old| lifetime.begin(key, ttl, old))
+    }
+
+    /// The same, with the expiry that this record has.
+    pub(super) fn put_stored(&mut self, value: V, record: &Record) -> Option<V> {
+        let lifetime = &self.core.lifetime;
+        self.put_leased(value, |key, old| {
+            if let Some(old) = old {
+                lifetime.ended(key, old);
+            }
+            lifetime.adopt(record)
+        })
+    }
+
+    fn put_leased(
+        &mut self,
+        value: V,
+        begin: impl FnOnce(&Arc<str>, Option<&L::Lease>) -> L::Lease,
+    ) -> Option<V> {
         let (core, hash) = (self.core, self.hash);
         match core.shards.entry(self.shard, hash, self.key) {
             TableEntry::Vacant(vacant) => {
                 let key: Arc<str> = self.key.into();
-                let lease = core.lifetime.begin(&key, ttl, None);
+                let lease = begin(&key, None);
                 let mut trail = Trail::new(Known::NOT);
                 core.mark(&key, &mut trail);
                 let slot = Slot::Live {
@@ -68,7 +89,7 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
             }
             TableEntry::Occupied(mut occupied) => {
                 let Entry { key, slot } = occupied.get_mut();
-                let lease = core.lifetime.begin(key, ttl, slot.lease());
+                let lease = begin(key, slot.lease());
                 core.mark(key, slot.trail_mut());
                 let old = slot.put(value, lease);
                 if old.is_none() {

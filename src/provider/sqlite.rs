@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod adopted;
+mod backup;
 pub(crate) mod builder;
 mod errors;
 mod file;
@@ -26,6 +27,7 @@ mod noted;
 mod own;
 mod puts;
 mod read;
+mod replica;
 mod rows;
 mod schema;
 mod table;

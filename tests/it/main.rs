@@ -6,6 +6,7 @@ mod closures;
 #[cfg(all(feature = "json", feature = "sqlite"))]
 mod crash;
 mod errors;
+mod exports;
 mod faults;
 mod flush;
 mod house;

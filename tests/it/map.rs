@@ -173,3 +173,24 @@ async fn a_try_that_finds_the_key_taken_waits_for_nothing() {
     let taken = map.try_insert_and_save("a", 2).await.unwrap();
     assert_eq!(taken.unwrap_err().value, 2);
 }
+
+/// A float was read from its text in a hurry: one in a few came back as its
+/// neighbour, and moved on with each restart.
+#[tokio::test]
+async fn a_float_comes_back_from_the_store_as_it_was() {
+    let store = Memory::new();
+    let floats = [2.489_306_380_806_773_3e-271, 0.1 + 0.2, f64::MIN_POSITIVE];
+    let map: PersistentMap<f64> = PersistentMap::builder(store.clone(), "map")
+        .open()
+        .await
+        .unwrap();
+    map.extend(floats.iter().map(|float| (float.to_string(), *float)));
+    map.close().await.unwrap();
+    let map: PersistentMap<f64> = PersistentMap::builder(store, "map").open().await.unwrap();
+    for float in floats {
+        assert_eq!(
+            map.get(float.to_string()).map(f64::to_bits),
+            Some(float.to_bits())
+        );
+    }
+}

@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 mod adopted;
+mod backups;
 mod commits;
 mod faults;
 mod loads;

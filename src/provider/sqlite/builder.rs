@@ -225,7 +225,7 @@ fn invalid(option: &str, problem: &str) -> Error {
 }
 
 /// The path for good, wherever the program's current folder moves to.
-fn checked_path(path: &Path) -> Result<PathBuf> {
+pub(super) fn checked_path(path: &Path) -> Result<PathBuf> {
     if path == Path::new(":memory:") {
         return Err(Error::new(
             ErrorKind::Invalid,

@@ -100,7 +100,7 @@ fn gone(path: &Path) -> Error {
     Error::new(ErrorKind::Unusable, message)
 }
 
-fn make_folder(path: &Path) -> Result<()> {
+pub(super) fn make_folder(path: &Path) -> Result<()> {
     let Some(folder) = path.parent() else {
         return Ok(());
     };

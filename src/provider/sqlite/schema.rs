@@ -101,7 +101,7 @@ fn create(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
 }
 
 /// The format of the file; `None` if nothing was ever kept there.
-fn format(connection: &Connection) -> Result<Option<i64>, Fault> {
+pub(super) fn format(connection: &Connection) -> Result<Option<i64>, Fault> {
     if !has_table(connection, "persistify_meta")? {
         return Ok(None);
     }

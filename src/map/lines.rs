@@ -1,0 +1,103 @@
+//! The form of an export: JSON Lines, a header and then a line an entry.
+
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::name::MapName;
+
+const FORMAT: &str = "persistify";
+const VERSION: u32 = 1;
+
+/// The first line.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Header<'a> {
+    format: Cow<'a, str>,
+    version: u32,
+    map: Cow<'a, str>,
+    /// The number of the shape of all values.
+    pub(super) schema: u32,
+}
+
+/// Every other line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Line<'a> {
+    #[serde(borrow)]
+    pub(super) key: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) value: &'a RawValue,
+    /// In milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires_at: Option<u64>,
+}
+
+impl<'a> Header<'a> {
+    pub(super) fn new(map: &'a MapName, schema: u32) -> Self {
+        Self {
+            format: FORMAT.into(),
+            version: VERSION,
+            map: map.as_str().into(),
+            schema,
+        }
+    }
+
+    /// # Errors
+    ///
+    /// What is wrong with the line, as the end of a sentence.
+    pub(super) fn parse(line: &'a [u8]) -> Result<Self, String> {
+        let header: Self = serde_json::from_slice(line)
+            .map_err(|cause| format!("is not the header of an export: {cause}"))?;
+        if header.format != FORMAT {
+            return Err(format!(
+                "is the header of {:?}, not of an export",
+                header.format
+            ));
+        }
+        if header.version > VERSION {
+            return Err(format!(
+                "says that this is version {}, and this program knows {VERSION}",
+                header.version
+            ));
+        }
+        Ok(header)
+    }
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn new(key: &'a str, value: &'a RawValue, ends: Option<SystemTime>) -> Self {
+        Self {
+            key: key.into(),
+            value,
+            expires_at: ends.map(millis),
+        }
+    }
+
+    pub(super) fn expires_at(&self) -> Option<SystemTime> {
+        let since_1970 = Duration::from_millis(self.expires_at?);
+        // Later than every time: it does not expire.
+        SystemTime::UNIX_EPOCH.checked_add(since_1970)
+    }
+}
+
+fn millis(at: SystemTime) -> u64 {
+    let since_1970 = at.duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since_1970.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// As one line. A value may keep its own layout; in valid JSON a line break is
+/// never part of a string.
+pub(super) fn on_a_line(line: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(line)?;
+    for byte in &mut text {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+    text.push(b'\n');
+    Ok(text)
+}

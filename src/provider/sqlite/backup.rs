@@ -1,0 +1,240 @@
+//! Backups of a file, and going back to one.
+
+use std::{path::Path, sync::Arc, thread};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::sync::oneshot;
+
+use super::{
+    Shared, Sqlite,
+    builder::checked_path,
+    errors::Fault,
+    replica::{Replica, check_free, exists},
+    schema,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    record::Revision,
+};
+
+/// # Backups
+impl Sqlite {
+    /// Writes a copy of the file, with all its maps, to that path; a backup that
+    /// is there is replaced.
+    ///
+    /// It has everything that was committed before the call. Maps may be read
+    /// and written meanwhile: commits do not wait for it, and what they write is
+    /// not in it. (SQLite's log grows by that until the copy is done.) The copy
+    /// takes its place at once, when it is whole and on the disk; it is a
+    /// database like any other, in one file.
+    ///
+    /// If the future is dropped, the copy is given up, and the path is as it was.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> persistify::Result<()> {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = |name: &str| folder.path().join(name);
+    /// use persistify::{PersistentMap, Sqlite};
+    ///
+    /// let file = Sqlite::open(path("shop.db")).await?;
+    /// let stock: PersistentMap<u32> = PersistentMap::builder(file.clone(), "stock").open().await?;
+    /// stock.insert_and_save("apple", 3).await?;
+    /// file.backup(path("monday.db")).await?;
+    ///
+    /// Sqlite::restore(path("monday.db"), path("again.db")).await?;
+    /// let again = Sqlite::open(path("again.db")).await?;
+    /// let again: PersistentMap<u32> = PersistentMap::builder(again, "stock").open().await?;
+    /// assert_eq!(again.get("apple"), Some(3));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - `Invalid`: what is at the path is open, this very file for one, or is
+    ///   no database.
+    /// - `Unusable`: the path cannot be written to, or there is no room.
+    /// - `Corrupt`: this file is damaged.
+    /// - `Closed`: it was closed.
+    ///
+    /// In all of them, what is at the path is as it was.
+    pub async fn backup(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.shared.worker.check_open()?;
+        let path = checked_path(path.as_ref())?;
+        let shared = self.shared.clone();
+        on_a_thread(move |is_given_up| back_up(shared, &path, is_given_up)).await
+    }
+
+    /// Makes a file of a [backup](Self::backup), at a path where there is none
+    /// yet; then [open](Self::open) it.
+    ///
+    /// The backup is checked first, and stays as it is. Revisions do not go
+    /// back: whatever is committed to the file has a higher one than anything
+    /// committed before, also after the backup was made.
+    ///
+    /// # Errors
+    ///
+    /// - `Invalid`: there is a file at the path, there is no backup, or it was
+    ///   not made of a file with maps.
+    /// - `Corrupt`: the backup is no SQLite database, or a damaged one.
+    /// - `Unusable`: the path cannot be written to, there is no room, or the
+    ///   backup is of a later version of this library.
+    ///
+    /// In all of them, what is at the path is as it was.
+    pub async fn restore(backup: impl AsRef<Path>, path: impl AsRef<Path>) -> Result<()> {
+        restore(backup.as_ref(), path.as_ref(), false).await
+    }
+
+    /// The same as [`restore`](Self::restore), in the place of a file that is
+    /// there: what that holds is gone for good. It may be damaged, and no
+    /// database any more. Nobody may open it meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As for [`restore`](Self::restore); and `Invalid` if the file is open, in
+    /// this program or in another.
+    pub async fn restore_over(backup: impl AsRef<Path>, path: impl AsRef<Path>) -> Result<()> {
+        restore(backup.as_ref(), path.as_ref(), true).await
+    }
+}
+
+/// Where the work may take its time. It is told when nobody waits any more.
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce(&dyn Fn() -> bool) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (answer, answered) = oneshot::channel();
+    let thread = thread::Builder::new().name("persistify-sqlite-copy".into());
+    let started = thread.spawn(move || {
+        let done = work(&|| answer.is_closed());
+        // Whoever does not wait any more does not miss it.
+        drop(answer.send(done));
+    });
+    started.map_err(|cause| cut_short().with_source(cause))?;
+    answered
+        .await
+        .map_err(|cause| cut_short().with_source(cause))?
+}
+
+fn cut_short() -> Error {
+    let message = "the thread that copies the SQLite file did not get to the end; try again";
+    Error::new(ErrorKind::Unavailable, message).nothing_applied()
+}
+
+fn back_up(shared: Arc<Shared>, path: &Path, is_given_up: &dyn Fn() -> bool) -> Result<()> {
+    let from = shared.file.path.clone();
+    let reader = shared.file.reader(&shared.options);
+    // A copy that takes long keeps nothing else open.
+    drop(shared);
+    let mut reader = reader.map_err(|fault| fault.explained(&from))?;
+    check_free(path).map_err(|fault| not_ours(fault, path))?;
+    Replica::of(&mut reader, path, is_given_up)
+        .and_then(|replica| replica.settle(true))
+        .map_err(|fault| explained(fault, &from, path))
+}
+
+/// A file that is no database is none that a backup was meant to replace.
+fn not_ours(fault: Fault, path: &Path) -> Error {
+    let error = fault.explained(path);
+    if error.kind() != ErrorKind::Corrupt {
+        return error;
+    }
+    let message = format!(
+        "{} is no SQLite database, and so no backup to be replaced; use another path",
+        path.display()
+    );
+    Error::new(ErrorKind::Invalid, message).with_source(error)
+}
+
+/// An error of a copy is about one of the two files.
+fn explained(fault: Fault, from: &Path, to: &Path) -> Error {
+    let about = if is_damage(&fault) { from } else { to };
+    fault.explained(about)
+}
+
+fn is_damage(fault: &Fault) -> bool {
+    let code = match fault {
+        Fault::Sql(cause) => cause.sqlite_error_code(),
+        _ => None,
+    };
+    matches!(
+        code,
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
+    )
+}
+
+async fn restore(backup: &Path, path: &Path, over: bool) -> Result<()> {
+    let (backup, path) = (checked_path(backup)?, checked_path(path)?);
+    on_a_thread(move |is_given_up| go_back(&backup, &path, over, is_given_up)).await
+}
+
+fn go_back(backup: &Path, path: &Path, over: bool, is_given_up: &dyn Fn() -> bool) -> Result<()> {
+    if !backup.exists() {
+        return Err(no_backup(backup, "there is no such file"));
+    }
+    if !over && path.exists() {
+        return Err(exists(path));
+    }
+    if backup.canonicalize().ok() == path.canonicalize().ok() {
+        return Err(no_backup(backup, "it is the file itself"));
+    }
+    let last = last_revision(path)?;
+    let from = open_existing(backup);
+    let mut from = from.map_err(|cause| Fault::Sql(cause).explained(backup))?;
+    let replica = Replica::of(&mut from, path, is_given_up)
+        .map_err(|fault| explained(fault, backup, path))?;
+    check(replica.connection(), backup)?;
+    raise(replica.connection(), last)
+        .and_then(|()| replica.settle(over))
+        .map_err(|fault| fault.explained(path))
+}
+
+fn no_backup(path: &Path, problem: &str) -> Error {
+    let message = format!("{} cannot be restored: {problem}", path.display());
+    Error::new(ErrorKind::Invalid, message)
+}
+
+/// The last revision given out in the file that is to be replaced, if it can be
+/// told.
+///
+/// # Errors
+///
+/// `Invalid` if it is open.
+fn last_revision(path: &Path) -> Result<Revision> {
+    match check_free(path) {
+        Ok(()) => {}
+        // What is no database any more has nobody who has it open.
+        Err(fault) if is_damage(&fault) => return Ok(Revision::ZERO),
+        Err(fault) => return Err(fault.explained(path)),
+    }
+    let last = open_existing(path).and_then(|connection| schema::revision(&connection));
+    // A counter that cannot be read is the wall clock's to exceed.
+    Ok(last.unwrap_or_default())
+}
+
+fn open_existing(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(path, flags)
+}
+
+/// That what was copied of a backup is whole, before it takes another's place.
+fn check(copied: &Connection, backup: &Path) -> Result<()> {
+    let found = copied.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+    let found = found.map_err(|cause| Fault::Sql(cause).explained(backup))?;
+    if found != "ok" {
+        let message = format!(
+            "the backup {} is damaged; use another one",
+            backup.display()
+        );
+        return Err(Error::new(ErrorKind::Corrupt, message).with_source(found));
+    }
+    match schema::format(copied).map_err(|fault| fault.explained(backup))? {
+        Some(_) => Ok(()),
+        None => Err(no_backup(backup, "it was not made of a file with maps")),
+    }
+}
+
+fn raise(copied: &Connection, last: Revision) -> Result<(), Fault> {
+    let counter = schema::revision(copied)?;
+    schema::set_revision(copied, counter.max(last))
+}

@@ -1,0 +1,196 @@
+//! A copy of a whole database, which takes its place at once or not at all.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags,
+    backup::{Backup, StepResult},
+};
+use tempfile::TempPath;
+
+use super::{errors::Fault, file};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How many pages are copied before it is asked whether anyone still waits.
+const PAGES_AT_ONCE: i32 = 1_024;
+
+/// Where a copy is made before it is put into its place, in the same folder.
+pub(super) struct Replica {
+    connection: Connection,
+    at: TempPath,
+    path: PathBuf,
+}
+
+impl Replica {
+    /// Copies the state that the database has now.
+    pub(super) fn of(
+        from: &mut Connection,
+        path: &Path,
+        is_given_up: &dyn Fn() -> bool,
+    ) -> Result<Self, Fault> {
+        file::make_folder(path)?;
+        let at = TempPath::try_from_path(beside(path)?).map_err(|cause| not_placed(path, cause))?;
+        let mut connection = Connection::open(&at)?;
+        // Nobody sees it before it is whole and on the disk, so it needs neither
+        // a log nor a wait for each page.
+        connection.pragma_update(None, "journal_mode", "OFF")?;
+        connection.pragma_update(None, "synchronous", "OFF")?;
+        copy(from, &mut connection, is_given_up)?;
+        // A file of its own, which opens even where nothing can be written.
+        connection.pragma_update(None, "journal_mode", "DELETE")?;
+        let path = path.to_owned();
+        Ok(Self {
+            connection,
+            at,
+            path,
+        })
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Puts the copy into its place, where there may be another file if
+    /// `over` says so.
+    pub(super) fn settle(self, over: bool) -> Result<(), Fault> {
+        let Self {
+            connection,
+            at,
+            path,
+        } = self;
+        connection.close().map_err(|(_, cause)| cause)?;
+        let place = |cause: io::Error| not_placed(&path, cause);
+        File::open(&at)
+            .and_then(|file| file.sync_all())
+            .map_err(place)?;
+        let placed = if over {
+            remove_logs(&path).map_err(place)?;
+            at.persist(&path)
+        } else {
+            at.persist_noclobber(&path)
+        };
+        placed.map_err(|failed| place(failed.error))?;
+        sync_folder(&path).map_err(place)?;
+        Ok(())
+    }
+}
+
+/// In one transaction: what is committed meanwhile is not in the copy, and does
+/// not make it begin anew.
+fn copy(
+    from: &mut Connection,
+    to: &mut Connection,
+    is_given_up: &dyn Fn() -> bool,
+) -> Result<(), Fault> {
+    let state = from.transaction()?;
+    // The first read fixes the state.
+    state.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    let copying = Backup::new(&state, to)?;
+    while copying.step(PAGES_AT_ONCE)? != StepResult::Done {
+        if is_given_up() {
+            return Err(Error::new(ErrorKind::Unavailable, "nobody waits for the copy").into());
+        }
+    }
+    Ok(())
+}
+
+/// A name that is not taken, and never will be.
+fn beside(path: &Path) -> Result<PathBuf> {
+    let Some(name) = path.file_name() else {
+        let message = format!("\"{}\" is not the path of a file; name one", path.display());
+        return Err(Error::new(ErrorKind::Invalid, message));
+    };
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{:032x}", rand::random::<u128>()));
+    Ok(path.with_file_name(hidden))
+}
+
+/// That no one has the database at that path open, here or in another process.
+/// A log that a crash left of it is folded into it. No file is fine too.
+///
+/// # Errors
+///
+/// `Invalid` if it is in use. Whether it is a database at all is not known
+/// before: then SQLite's error.
+pub(super) fn check_free(path: &Path) -> Result<(), Fault> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(std::time::Duration::ZERO)?;
+    // With a write-ahead log, everyone who has the file open holds a lock that
+    // keeps this one from being had.
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    match connection.execute_batch("BEGIN EXCLUSIVE; ROLLBACK") {
+        Err(cause) if is_busy(&cause) => Err(in_use(path).with_source(cause).into()),
+        done => Ok(done?),
+    }
+}
+
+fn is_busy(cause: &rusqlite::Error) -> bool {
+    let code = cause.sqlite_error_code();
+    matches!(
+        code,
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+    )
+}
+
+fn in_use(path: &Path) -> Error {
+    let message = format!(
+        "the SQLite file {} is open, in this program or in another; close it there first",
+        path.display()
+    );
+    Error::new(ErrorKind::Invalid, message)
+}
+
+/// The logs of a file that is about to be replaced: SQLite would take them for
+/// those of the new one.
+fn remove_logs(path: &Path) -> io::Result<()> {
+    for end in ["-wal", "-shm", "-journal"] {
+        let mut log = path.as_os_str().to_owned();
+        log.push(end);
+        match fs::remove_file(&log) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn not_placed(path: &Path, cause: io::Error) -> Error {
+    if cause.kind() == io::ErrorKind::AlreadyExists {
+        return exists(path);
+    }
+    let message = format!(
+        "the copy cannot be put at {}; check that its folder can be written to",
+        path.display()
+    );
+    Error::new(ErrorKind::Unusable, message).with_source(cause)
+}
+
+pub(super) fn exists(path: &Path) -> Error {
+    let message = format!(
+        "{} is there already; move it away, or replace it with `restore_over`",
+        path.display()
+    );
+    Error::new(ErrorKind::Invalid, message)
+}
+
+/// So that the new name survives a power loss too.
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> io::Result<()> {
+    path.parent()
+        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
+fn sync_folder(_: &Path) -> io::Result<()> {
+    Ok(())
+}

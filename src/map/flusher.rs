@@ -137,6 +137,8 @@ where
                 break;
             };
             first = false;
+            // Two at once are enough.
+            self.spent = None;
             match self.commit(&assembled).await {
                 Ok(committed) => self.settle(assembled, committed),
                 Err((operation, error)) => {

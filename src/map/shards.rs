@@ -144,7 +144,7 @@ impl<V, X> Default for Shard<V, X> {
 impl<V, X> Shard<V, X> {
     #[inline]
     pub(super) fn find(&self, hash: u64, key: &str) -> Option<&Entry<V, X>> {
-        self.table.find(hash, |entry| entry.is_of(key))
+        self.table.find(hash, |entry| &*entry.key == key)
     }
 
     #[inline]

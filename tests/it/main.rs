@@ -14,6 +14,7 @@ mod json_file;
 mod map;
 mod model;
 mod names;
+mod postgres;
 mod providers;
 mod races;
 mod readme;

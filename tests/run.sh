@@ -69,7 +69,7 @@ run_tests() {
     local status=0
     wait $! || status=$?
     if [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then
-        echo "FAILED: the tests were not done after $max_minutes minutes: the one that was named last hangs" >&2
+        echo "FAILED: the tests were not done after $max_minutes minutes; what has no result above hangs" >&2
     fi
     return "$status"
 }

@@ -193,20 +193,33 @@ fn the_proxy_ends_refuses_and_accepts_again() {
 }
 
 #[test]
-fn the_proxy_delays_and_swallows() {
+fn the_proxy_delays_and_half_opens() {
     let proxy = Proxy::to(Server::shared().address());
-    let (_database, direct, far) = through(&proxy);
+    let (database, direct, far) = through(&proxy);
     proxy.delay(Duration::from_millis(40));
     let begun = Instant::now();
     far.execute("SELECT 1");
     assert!(begun.elapsed() >= Duration::from_millis(80));
     proxy.delay(Duration::ZERO);
-    proxy.swallow(false, true);
+    proxy.half_open(false, true);
     std::thread::scope(|scope| {
         let insert = scope.spawn(|| fails(&far, "INSERT INTO t VALUES (1)"));
         wait_for("a row", || direct.number("SELECT count(*) FROM t") == 1);
         assert!(!insert.is_finished());
+        // Others are well.
+        Witness::connect(&database.url_through(&proxy)).execute("SELECT 1");
         proxy.end_all(End::Cut);
         assert!(insert.join().unwrap());
+    });
+    wait_for("no connection", || proxy.connections() == 0);
+    proxy.deafen(true);
+    std::thread::scope(|scope| {
+        let connect = scope.spawn(|| Witness::try_connect(&database.url_through(&proxy)));
+        wait_for("a connection", || proxy.connections() == 1);
+        proxy.deafen(false);
+        Witness::connect(&database.url_through(&proxy)).execute("SELECT 1");
+        assert!(!connect.is_finished());
+        proxy.end_all(End::Cut);
+        assert!(connect.join().unwrap().is_err());
     });
 }

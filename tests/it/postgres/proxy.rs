@@ -38,8 +38,13 @@ pub(crate) struct Proxy {
 struct Weather {
     refusing: bool,
     delay: Duration,
-    swallow_from_client: bool,
-    swallow_from_server: bool,
+    /// What these sides say gets lost, for every connection that is there when
+    /// this counts up.
+    half_opened: u64,
+    lost_from_client: bool,
+    lost_from_server: bool,
+    /// New connections are half open on both sides.
+    deaf: bool,
     /// COMMITs wait here.
     holding_commits: bool,
     /// Counts up: every connection ends, in that way.
@@ -149,12 +154,19 @@ impl Proxy {
         self.change(|weather| weather.delay = delay);
     }
 
-    /// Half open: what comes from that side gets lost, and no one is told.
-    pub(crate) fn swallow(&self, from_client: bool, from_server: bool) {
+    /// The connections that are there are half open from now on: what comes
+    /// from that side gets lost, and no one is told.
+    pub(crate) fn half_open(&self, from_client: bool, from_server: bool) {
         self.change(|weather| {
-            weather.swallow_from_client = from_client;
-            weather.swallow_from_server = from_server;
+            weather.half_opened += 1;
+            weather.lost_from_client = from_client;
+            weather.lost_from_server = from_server;
         });
+    }
+
+    /// New connections are taken, and nothing gets through.
+    pub(crate) fn deafen(&self, deaf: bool) {
+        self.change(|weather| weather.deaf = deaf);
     }
 
     /// COMMITs wait here, also when their client gives up; until they are let go.
@@ -244,15 +256,15 @@ impl Way {
         client.set_nodelay(true).unwrap();
         server.set_nodelay(true).unwrap();
         let mut weather = self.weather.subscribe();
-        let ended_before = weather.borrow().ended;
-        let opaque = Mutex::new(Talk::default());
+        let born = *weather.borrow();
+        let talk = Mutex::new(Talk::default());
         let end = {
             let (from_client, to_client) = client.split();
             let (from_server, to_server) = server.split();
             tokio::select! {
-                end = self.up(from_client, to_server, &opaque) => end.unwrap_or_default(),
-                end = self.down(from_server, to_client, &opaque) => end.unwrap_or_default(),
-                now = weather.wait_for(|now| now.ended > ended_before) => now.unwrap().end,
+                end = self.up(from_client, to_server, &talk, Side::Client(born)) => end.unwrap_or_default(),
+                end = self.down(from_server, to_client, &talk, Side::Server(born)) => end.unwrap_or_default(),
+                now = weather.wait_for(|now| now.ended > born.ended) => now.unwrap().end,
             }
         };
         if end == End::Reset {
@@ -266,6 +278,7 @@ impl Way {
         mut client: ReadHalf<'_>,
         mut server: WriteHalf<'_>,
         talk: &Mutex<Talk>,
+        side: Side,
     ) -> io::Result<End> {
         let mut messages = Messages::of_a_client();
         let mut commits = Commits::default();
@@ -277,7 +290,7 @@ impl Way {
             }
             self.wait_out_delay().await;
             if talk.lock().encrypted {
-                self.pass(true, &chunk[..read], &mut server).await?;
+                self.pass(side, &chunk[..read], &mut server).await?;
                 continue;
             }
             messages.add(&chunk[..read]);
@@ -290,7 +303,7 @@ impl Way {
                     }
                     self.hold().await?;
                 }
-                self.pass(true, &message.bytes, &mut server).await?;
+                self.pass(side, &message.bytes, &mut server).await?;
             }
         }
     }
@@ -311,6 +324,7 @@ impl Way {
         mut server: ReadHalf<'_>,
         mut client: WriteHalf<'_>,
         talk: &Mutex<Talk>,
+        side: Side,
     ) -> io::Result<End> {
         let mut messages = Messages::of_a_server();
         let mut chunk = vec![0; 64 * 1_024];
@@ -323,11 +337,11 @@ impl Way {
             let mut chunk = &chunk[..read];
             let letter = talk.lock().answered(chunk);
             if let Some(letter) = letter {
-                self.pass(false, &[letter], &mut client).await?;
+                self.pass(side, &[letter], &mut client).await?;
                 chunk = &chunk[1..];
             }
             if talk.lock().encrypted {
-                self.pass(false, chunk, &mut client).await?;
+                self.pass(side, chunk, &mut client).await?;
                 continue;
             }
             messages.add(chunk);
@@ -337,7 +351,7 @@ impl Way {
                 {
                     return Ok(end);
                 }
-                self.pass(false, &message.bytes, &mut client).await?;
+                self.pass(side, &message.bytes, &mut client).await?;
             }
         }
     }
@@ -349,24 +363,25 @@ impl Way {
         }
     }
 
-    async fn pass(
-        &self,
-        from_client: bool,
-        bytes: &[u8],
-        to: &mut WriteHalf<'_>,
-    ) -> io::Result<()> {
+    async fn pass(&self, side: Side, bytes: &[u8], to: &mut WriteHalf<'_>) -> io::Result<()> {
         let now = *self.weather.borrow();
-        let swallowed = if from_client {
-            now.swallow_from_client
-        } else {
-            now.swallow_from_server
+        let (born, lost) = match side {
+            Side::Client(born) => (born, now.lost_from_client),
+            Side::Server(born) => (born, now.lost_from_server),
         };
-        if swallowed {
-            Ok(())
-        } else {
-            to.write_all(bytes).await
+        let half_open = lost && now.half_opened > born.half_opened;
+        if half_open || born.deaf {
+            return Ok(());
         }
+        to.write_all(bytes).await
     }
+}
+
+/// Who speaks, and what the weather was when the connection began.
+#[derive(Clone, Copy)]
+enum Side {
+    Client(Weather),
+    Server(Weather),
 }
 
 /// Whether the two speak so that no one else understands.

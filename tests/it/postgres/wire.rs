@@ -60,7 +60,7 @@ impl Messages {
         let bytes = std::mem::replace(&mut self.buffer, rest);
         let kind = if self.begun { bytes[0] } else { 0 };
         // Any 3.x; the others ask for encryption or cancel, and are no start.
-        self.begun |= bytes[4..6] == [0, 3];
+        self.begun = self.begun || bytes[4..6] == [0, 3];
         Some(Message { bytes, kind })
     }
 }
@@ -128,6 +128,7 @@ fn a_commit_is_seen_however_it_comes() {
     assert_eq!(seen(b"P\0\0\0\x10s1\0COMMIT\0\0\0"), [false]);
     assert_eq!(seen(b"B\0\0\0\x0e\0s1\0\0\0\0\0\0\0"), [true]);
     assert_eq!(seen(b"B\0\0\0\x0e\0s2\0\0\0\0\0\0\0"), [false]);
+    assert_eq!(seen(b"S\0\0\0\x04"), [false]);
     assert_eq!(seen(b"P\0\0\0\x0cs1\0SE\0\0\0"), [false]);
     assert_eq!(seen(b"B\0\0\0\x0e\0s1\0\0\0\0\0\0\0"), [false]);
 }

@@ -30,6 +30,10 @@ const KEYS_EACH: u64 = 6;
 
 /// A store in a folder.
 trait OnDisk {
+    /// What there has to be, for as long as this is held.
+    type Place;
+
+    fn prepare(folder: &Path) -> Self::Place;
     async fn open(folder: &Path) -> Arc<dyn Provider>;
 }
 
@@ -38,6 +42,10 @@ struct AsJsonFile;
 
 #[cfg(feature = "json")]
 impl OnDisk for AsJsonFile {
+    type Place = ();
+
+    fn prepare(_folder: &Path) {}
+
     async fn open(folder: &Path) -> Arc<dyn Provider> {
         // Folded every few commits, so that kills hit folds as well.
         let files = persistify::JsonFile::builder(folder).max_journal(1_024);
@@ -56,6 +64,10 @@ struct OnSqlite;
 
 #[cfg(feature = "sqlite")]
 impl OnDisk for OnSqlite {
+    type Place = ();
+
+    fn prepare(_folder: &Path) {}
+
     async fn open(folder: &Path) -> Arc<dyn Provider> {
         let file = folder.join("maps.db");
         Arc::new(persistify::Sqlite::open(file).await.unwrap())
@@ -66,6 +78,32 @@ impl OnDisk for OnSqlite {
 #[test]
 fn what_sqlite_acknowledged_survives_kills() {
     survive::<OnSqlite>("crash::what_sqlite_acknowledged_survives_kills");
+}
+
+#[cfg(feature = "postgres")]
+struct InPostgres;
+
+/// The folder tells which database it is.
+#[cfg(feature = "postgres")]
+impl OnDisk for InPostgres {
+    type Place = crate::postgres::Database;
+
+    fn prepare(folder: &Path) -> Self::Place {
+        let database = crate::postgres::Database::fresh();
+        std::fs::write(folder.join("url"), database.url()).unwrap();
+        database
+    }
+
+    async fn open(folder: &Path) -> Arc<dyn Provider> {
+        let url = std::fs::read_to_string(folder.join("url")).unwrap();
+        Arc::new(persistify::Postgres::connect(url).await.unwrap())
+    }
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn what_postgres_acknowledged_survives_kills() {
+    survive::<InPostgres>("crash::what_postgres_acknowledged_survives_kills");
 }
 
 fn survive<D: OnDisk>(test: &str) {
@@ -272,6 +310,7 @@ impl Shadow {
 
 fn kill_again_and_again<D: OnDisk>(test: &str) {
     let folder = tempfile::tempdir().unwrap();
+    let _place = D::prepare(folder.path());
     let mut shadow = Shadow::new();
     let mut phases = HashMap::<String, u64>::new();
     let mut dice = SmallRng::seed_from_u64(7);

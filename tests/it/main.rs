@@ -14,6 +14,7 @@ mod json_file;
 mod map;
 mod model;
 mod names;
+#[cfg(feature = "postgres")]
 mod postgres;
 mod providers;
 mod races;

@@ -35,6 +35,10 @@ pub(crate) struct Proxy {
 
 /// What can be done to what goes by.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fault of its own, and they go together in every way"
+)]
 struct Weather {
     refusing: bool,
     delay: Duration,
@@ -71,7 +75,6 @@ struct Way {
     /// So many land, and no answer reaches the client.
     to_lose: Counted,
     connections: AtomicUsize,
-    commits: AtomicUsize,
     held: AtomicUsize,
 }
 
@@ -104,7 +107,6 @@ impl Proxy {
             to_stop: Counted::default(),
             to_lose: Counted::default(),
             connections: AtomicUsize::new(0),
-            commits: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
         });
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -125,11 +127,6 @@ impl Proxy {
     /// How many connections there are just now.
     pub(crate) fn connections(&self) -> usize {
         self.way.connections.load(SeqCst)
-    }
-
-    /// How many COMMITs clients sent.
-    pub(crate) fn commits(&self) -> usize {
-        self.way.commits.load(SeqCst)
     }
 
     /// Ends every connection there is.
@@ -297,7 +294,6 @@ impl Way {
             while let Some(message) = messages.next() {
                 talk.lock().asked |= asks_for_encryption(&message);
                 if commits.is_commit(&message) {
-                    self.commits.fetch_add(1, SeqCst);
                     if let Some(end) = self.to_stop.take() {
                         return Ok(end);
                     }

@@ -73,7 +73,9 @@ impl Server {
         keeper.run(&format!("cp -R {} data", quoted(&template)));
         let server = Self::unprepared(keeper);
         server.set(SETTINGS);
-        settings.iter().for_each(|line| server.set(line));
+        for line in settings {
+            server.set(line);
+        }
         server.start();
         server
     }
@@ -151,7 +153,7 @@ impl Server {
     /// Starts it, where it was before if it was started before, and waits until
     /// it takes connections.
     pub(crate) fn start(&self) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         loop {
             let said = self.keeper.log().len();
             self.keeper.run(&format!(
@@ -191,11 +193,6 @@ impl Server {
     pub(crate) fn restart(&self, stop: Stop) {
         self.stop(stop);
         self.start();
-    }
-
-    /// What it said, for when a test fails.
-    pub(crate) fn log(&self) -> String {
-        self.keeper.log()
     }
 }
 

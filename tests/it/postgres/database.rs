@@ -34,7 +34,9 @@ impl Database {
         let name = format!("persistify_test_{:016x}", rand::random::<u64>());
         let made = Witness::try_connect(admin);
         let made = made.unwrap_or_else(|error| panic!("no Postgres at {VARIABLE}: {error:?}"));
-        made.execute(format!("CREATE DATABASE {name}"));
+        made.execute(format!(
+            "CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"
+        ));
         Self {
             url: with_database(admin, &name),
             admin: admin.to_owned(),

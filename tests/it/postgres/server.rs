@@ -229,13 +229,13 @@ Each of them makes a database there, and drops it.";
 /// Where the server's programs are.
 pub(crate) fn binaries() -> &'static Path {
     static FOUND: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
-        let mut folders = folders();
         // What stands in the PATH may be a link, and one of few.
-        folders.retain(|folder| {
-            let there = |name| folder.join(name).is_file();
-            there("initdb") && there("postgres")
+        let places = folders().into_iter().filter_map(|folder| {
+            let initdb = folder.join("initdb").canonicalize().ok()?;
+            initdb.parent().map(Path::to_owned)
         });
-        folders.into_iter().next()
+        let mut complete = places.filter(|folder| folder.join("postgres").is_file());
+        complete.next()
     });
     FOUND.as_deref().unwrap_or_else(|| panic!("{MISSING}"))
 }

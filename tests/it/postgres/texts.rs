@@ -115,6 +115,7 @@ async fn odd_names_are_maps_of_their_own() {
     let database = Database::fresh();
     let store = database.connect().await;
     let mut names = odd_texts();
+    names.retain(|text| !text.contains('/'));
     names.extend([
         "n".repeat(255),
         "n".repeat(254),

@@ -3,7 +3,7 @@
 use super::{
     keeper::Keeper,
     server::{Server, Stop},
-    writers::{numbers, open},
+    writers::{impatient, numbers, open},
     *,
 };
 
@@ -280,10 +280,8 @@ async fn a_full_disk_needs_a_person() {
     };
     let server = Server::kept_by(keeper, &[]);
     let database = Database::on(&server);
-    let map: PersistentMap<String> = PersistentMap::builder(database.connect().await, "map")
-        .open()
-        .await
-        .unwrap();
+    let builder = PersistentMap::builder(database.connect().await, "map");
+    let map: PersistentMap<String> = builder.retry(impatient()).open().await.unwrap();
     map.insert_and_save("before", "1".to_owned()).await.unwrap();
     server.shell("mkdir small/space && head -c 12000000 /dev/zero >small/ballast");
     let space = server.folder().join("small/space");

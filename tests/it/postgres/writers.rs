@@ -16,16 +16,19 @@ use super::{Database, Witness, eventually, table_of};
 const TASKS: usize = 4;
 const KEYS_EACH: usize = 5;
 
-/// A map that retries quickly.
-pub(crate) async fn open(store: impl Provider) -> PersistentMap<u64> {
-    let policy = RetryPolicy::default()
+pub(crate) fn impatient() -> RetryPolicy {
+    RetryPolicy::default()
         .max_attempts(3)
         .base_delay(Duration::from_millis(10))
-        .max_delay(Duration::from_millis(200));
+        .max_delay(Duration::from_millis(200))
+}
+
+/// A map that retries quickly.
+pub(crate) async fn open(store: impl Provider) -> PersistentMap<u64> {
     PersistentMap::builder(store, "map")
         .batch(10, Duration::from_millis(5))
         .commit_timeout(Duration::from_secs(1))
-        .retry(policy)
+        .retry(impatient())
         .open()
         .await
         .unwrap()

@@ -24,7 +24,6 @@ use tokio::sync::RwLock;
 
 const FOLDER: &str = "PERSISTIFY_CRASH_FOLDER";
 const SEED: &str = "PERSISTIFY_CRASH_SEED";
-const KILLS: u64 = 60;
 const TASKS: u64 = 4;
 const KEYS_EACH: u64 = 6;
 
@@ -32,6 +31,10 @@ const KEYS_EACH: u64 = 6;
 trait OnDisk {
     /// What there has to be, for as long as this is held.
     type Place;
+
+    const KILLS: u64 = 60;
+    /// The longest that one may live.
+    const MAX_MILLIS: u64 = 110;
 
     fn prepare(folder: &Path) -> Self::Place;
     async fn open(folder: &Path) -> Arc<dyn Provider>;
@@ -87,6 +90,9 @@ struct InPostgres;
 #[cfg(feature = "postgres")]
 impl OnDisk for InPostgres {
     type Place = crate::postgres::Database;
+
+    const KILLS: u64 = 40;
+    const MAX_MILLIS: u64 = 400;
 
     fn prepare(folder: &Path) -> Self::Place {
         let database = crate::postgres::Database::fresh();
@@ -314,8 +320,8 @@ fn kill_again_and_again<D: OnDisk>(test: &str) {
     let mut shadow = Shadow::new();
     let mut phases = HashMap::<String, u64>::new();
     let mut dice = SmallRng::seed_from_u64(7);
-    for seed in 0..KILLS {
-        let mercy = Duration::from_millis(dice.random_range(0..110));
+    for seed in 0..D::KILLS {
+        let mercy = Duration::from_millis(dice.random_range(0..D::MAX_MILLIS));
         let mut child = spawn(test, folder.path(), seed);
         let lines = BufReader::new(child.stdout.take().unwrap());
         let mut alive = Some(&mut child);
@@ -343,7 +349,7 @@ fn kill_again_and_again<D: OnDisk>(test: &str) {
         "killed while {phases:?}; {} acknowledged",
         shadow.acknowledged
     );
-    assert!(shadow.acknowledged > KILLS, "{}", shadow.acknowledged);
+    assert!(shadow.acknowledged > D::KILLS, "{}", shadow.acknowledged);
     assert!(phases.len() > 1, "{phases:?}");
     open_at_last::<D>(folder.path(), &mut shadow);
 }

@@ -94,6 +94,42 @@ async fn a_full_server_is_unavailable_until_there_is_room() {
     assert_eq!(stored, map.snapshot());
 }
 
+/// Batches of the same maps, named in every order, wait for each other and for
+/// nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_of_several_maps_do_not_get_in_each_others_way() {
+    let database = Database::fresh();
+    let store = database.connect().await;
+    let names = ["a", "b", "c", "d"].map(name);
+    for map in &names {
+        Pen::new().put(&store, map, "k", "0").await;
+    }
+    let writing = (0..6).map(|n| {
+        let (store, mut names) = (store.clone(), names.clone());
+        tokio::spawn(async move {
+            let mut pen = Pen::new();
+            let mut revisions = Vec::new();
+            for round in 0..20 {
+                names.rotate_left((n + round) % 4);
+                names.swap(0, 1);
+                let changes = || vec![put("k", "1"), put(&format!("{n}"), "1")];
+                let parts = names[..3]
+                    .iter()
+                    .map(|map| MapBatch::new(map.clone(), changes()));
+                let batch = pen.batch(parts.collect());
+                revisions.push(store.commit(&batch).await.unwrap().revision.unwrap());
+            }
+            assert!(revisions.is_sorted());
+        })
+    });
+    for written in writing.collect::<Vec<_>>() {
+        written.await.unwrap();
+    }
+    for map in &names {
+        assert_eq!(all(&store, map).await.len(), 7);
+    }
+}
+
 /// More callers than connections wait for each other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_small_pool_serves_many() {

@@ -47,7 +47,7 @@ fn two_processes_write_the_same_and_different_keys() {
     }
     let database = Database::fresh();
     let test = "postgres::together::two_processes_write_the_same_and_different_keys";
-    check(test, &database, database.url(), Duration::from_secs(10));
+    check(test, &database, database.url(), Duration::from_secs(4));
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn two_processes_share_the_few_sessions_of_a_pooler() {
         test,
         &database,
         &pooler.url(database.name()),
-        Duration::from_secs(3),
+        Duration::from_secs(2),
     );
 }
 

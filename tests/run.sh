@@ -23,12 +23,65 @@ need_c_compiler() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev
 }
 
+# The server's programs are often in no PATH.
+has_postgres() {
+    command -v initdb >/dev/null && return
+    [ -x "$(pg_config --bindir 2>/dev/null)/initdb" ] && return
+    compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null ||
+        compgen -G "/opt/homebrew/opt/postgresql*/bin/initdb" >/dev/null ||
+        compgen -G "/usr/local/opt/postgresql*/bin/initdb" >/dev/null
+}
+
+has_pgbouncer() {
+    PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null
+}
+
+# The tests start servers of their own, in temporary folders.
+need_postgres() {
+    local missing=()
+    has_postgres || missing+=(postgresql)
+    has_pgbouncer || missing+=(pgbouncer)
+    if [ ${#missing[@]} -eq 0 ]; then
+        return
+    fi
+    if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
+        echo "The tests need PostgreSQL (13 or later) and PgBouncer; missing: ${missing[*]}. Install them:" >&2
+        echo "  Debian, Ubuntu: sudo apt-get install postgresql pgbouncer" >&2
+        echo "  Fedora: sudo dnf install postgresql-server pgbouncer     macOS: brew install postgresql pgbouncer" >&2
+        exit 1
+    fi
+    echo "== installing ${missing[*]}"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+}
+
+# A test that hangs must not hang for ever.
+max_minutes=30
+
+run_tests() {
+    if ! command -v timeout >/dev/null; then
+        cargo test "$@"
+        return
+    fi
+    # In the background, so that Ctrl-C reaches it: it is in a group of its own.
+    timeout --kill-after=30s "${max_minutes}m" cargo test "$@" &
+    trap 'kill $!' INT TERM
+    local status=0
+    wait $! || status=$?
+    if [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then
+        echo "FAILED: the tests were not done after $max_minutes minutes; what has no result above hangs" >&2
+    fi
+    return "$status"
+}
+
 if ! command -v cargo >/dev/null; then
     echo "The tests need Rust: 'cargo' is not in the PATH. See https://rustup.rs" >&2
     exit 1
 fi
 need_c_compiler
+need_postgres
 
 # Ignored tests run as well: nothing is left out in silence.
 echo "== cargo test --all-features"
-cargo test --all-features --lib --tests --no-fail-fast -- --include-ignored "$@"
+cargo test --all-features --lib --tests --no-run
+run_tests --all-features --lib --tests --no-fail-fast -- --include-ignored "$@"

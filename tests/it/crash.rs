@@ -24,12 +24,19 @@ use tokio::sync::RwLock;
 
 const FOLDER: &str = "PERSISTIFY_CRASH_FOLDER";
 const SEED: &str = "PERSISTIFY_CRASH_SEED";
-const KILLS: u64 = 60;
 const TASKS: u64 = 4;
 const KEYS_EACH: u64 = 6;
 
 /// A store in a folder.
 trait OnDisk {
+    /// What there has to be, for as long as this is held.
+    type Place;
+
+    const KILLS: u64 = 60;
+    /// The longest that one may live.
+    const MAX_MILLIS: u64 = 110;
+
+    fn prepare(folder: &Path) -> Self::Place;
     async fn open(folder: &Path) -> Arc<dyn Provider>;
 }
 
@@ -38,6 +45,10 @@ struct AsJsonFile;
 
 #[cfg(feature = "json")]
 impl OnDisk for AsJsonFile {
+    type Place = ();
+
+    fn prepare(_folder: &Path) {}
+
     async fn open(folder: &Path) -> Arc<dyn Provider> {
         // Folded every few commits, so that kills hit folds as well.
         let files = persistify::JsonFile::builder(folder).max_journal(1_024);
@@ -56,6 +67,10 @@ struct OnSqlite;
 
 #[cfg(feature = "sqlite")]
 impl OnDisk for OnSqlite {
+    type Place = ();
+
+    fn prepare(_folder: &Path) {}
+
     async fn open(folder: &Path) -> Arc<dyn Provider> {
         let file = folder.join("maps.db");
         Arc::new(persistify::Sqlite::open(file).await.unwrap())
@@ -66,6 +81,35 @@ impl OnDisk for OnSqlite {
 #[test]
 fn what_sqlite_acknowledged_survives_kills() {
     survive::<OnSqlite>("crash::what_sqlite_acknowledged_survives_kills");
+}
+
+#[cfg(feature = "postgres")]
+struct InPostgres;
+
+/// The folder tells which database it is.
+#[cfg(feature = "postgres")]
+impl OnDisk for InPostgres {
+    type Place = crate::postgres::Database;
+
+    const KILLS: u64 = 40;
+    const MAX_MILLIS: u64 = 400;
+
+    fn prepare(folder: &Path) -> Self::Place {
+        let database = crate::postgres::Database::fresh();
+        std::fs::write(folder.join("url"), database.url()).unwrap();
+        database
+    }
+
+    async fn open(folder: &Path) -> Arc<dyn Provider> {
+        let url = std::fs::read_to_string(folder.join("url")).unwrap();
+        Arc::new(persistify::Postgres::connect(url).await.unwrap())
+    }
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn what_postgres_acknowledged_survives_kills() {
+    survive::<InPostgres>("crash::what_postgres_acknowledged_survives_kills");
 }
 
 fn survive<D: OnDisk>(test: &str) {
@@ -272,11 +316,12 @@ impl Shadow {
 
 fn kill_again_and_again<D: OnDisk>(test: &str) {
     let folder = tempfile::tempdir().unwrap();
+    let _place = D::prepare(folder.path());
     let mut shadow = Shadow::new();
     let mut phases = HashMap::<String, u64>::new();
     let mut dice = SmallRng::seed_from_u64(7);
-    for seed in 0..KILLS {
-        let mercy = Duration::from_millis(dice.random_range(0..110));
+    for seed in 0..D::KILLS {
+        let mercy = Duration::from_millis(dice.random_range(0..D::MAX_MILLIS));
         let mut child = spawn(test, folder.path(), seed);
         let lines = BufReader::new(child.stdout.take().unwrap());
         let mut alive = Some(&mut child);
@@ -304,7 +349,7 @@ fn kill_again_and_again<D: OnDisk>(test: &str) {
         "killed while {phases:?}; {} acknowledged",
         shadow.acknowledged
     );
-    assert!(shadow.acknowledged > KILLS, "{}", shadow.acknowledged);
+    assert!(shadow.acknowledged > D::KILLS, "{}", shadow.acknowledged);
     assert!(phases.len() > 1, "{phases:?}");
     open_at_last::<D>(folder.path(), &mut shadow);
 }

@@ -628,6 +628,16 @@ impl Place for OnSqlite {
     }
 }
 
+#[cfg(feature = "postgres")]
+impl Place for crate::postgres::Database {
+    type Store = persistify::Postgres;
+    const PAUSED: bool = false;
+
+    async fn open(&self) -> persistify::Postgres {
+        persistify::Postgres::connect(self.url()).await.unwrap()
+    }
+}
+
 /// A commit that hung, was given up by the map and sent again, and lands late
 /// changes nothing: not the key that was written again since, not the one that
 /// was removed, and not the map that was cleared.
@@ -698,5 +708,14 @@ proptest! {
         steps in prop::collection::vec(step(), 1..40),
     ) {
         run_on_disk(|folder| OnSqlite(folder.join("maps.db")), caching, steps);
+    }
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn maps_in_postgres_keep_to_the_model(
+        caching in any::<bool>(),
+        steps in prop::collection::vec(step(), 1..40),
+    ) {
+        run_on_disk(|_| crate::postgres::Database::fresh(), caching, steps);
     }
 }

@@ -36,8 +36,8 @@ async fn sqlite_conforms() {
 #[cfg(feature = "postgres")]
 #[tokio::test]
 async fn postgres_conforms() {
-    let server = crate::postgres::server::server();
-    conformance(async || persistify::Postgres::connect(server.url()).await).await;
+    let database = crate::postgres::Database::fresh();
+    conformance(async || persistify::Postgres::connect(database.url()).await).await;
 }
 
 #[tokio::test]

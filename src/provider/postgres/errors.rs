@@ -1,6 +1,6 @@
 //! What Postgres's errors mean to the caller: sorted by what to do about them.
 
-use std::sync::Arc;
+use std::{error::Error as _, io, sync::Arc};
 
 use deadpool_postgres::{PoolError, TimeoutType};
 use tokio_postgres::{
@@ -159,12 +159,30 @@ fn explain(place: &str, cause: SqlError) -> Error {
             "does not take these changes: together they break a rule of its tables",
         ),
         Some(said) => remedy(said),
+        None if is_about_trust(&cause) => (
+            ErrorKind::Unusable,
+            "is not trusted, or offers no TLS; check `.tls(..)`, `.root_certificate(..)`, and the certificate of the server",
+        ),
         None => (
             ErrorKind::Unavailable,
             "cannot be reached, or broke off the connection; it may be tried again",
         ),
     };
     Error::new(kind, format!("the Postgres {place} {what}")).with_source(cause)
+}
+
+/// Whether encryption failed for a reason that no waiting changes: what the
+/// server shows, or that it has nothing to show.
+fn is_about_trust(cause: &SqlError) -> bool {
+    let Some(source) = cause.source() else {
+        return false;
+    };
+    match source.downcast_ref::<io::Error>() {
+        Some(broken) => broken
+            .get_ref()
+            .is_some_and(|inner| inner.is::<rustls::Error>()),
+        None => source.to_string() == "server does not support TLS",
+    }
 }
 
 /// A rule that is checked at the end of a transaction only. In tables of ours

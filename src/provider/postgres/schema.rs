@@ -63,9 +63,14 @@ async fn make_ready(lease: &Lease, options: &Options) -> Result<(), Fault> {
 /// Whether the tables are there, in a format that is known.
 async fn check(lease: &Lease, options: &Options) -> Result<bool, Fault> {
     let client = lease.client()?;
+    // From the tables that are locked and read: `to_regclass` may go by what
+    // this session has cached, from before it waited for the one who made them.
     let sql = format!(
-        "SELECT current_setting('server_encoding'), to_regclass({}) IS NOT NULL",
-        literal(&options.qualified("persistify_meta"))
+        "SELECT current_setting('server_encoding'), EXISTS (
+            SELECT 1 FROM pg_catalog.pg_class AS c
+            JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+            WHERE n.nspname = {} AND c.relname = 'persistify_meta')",
+        literal(&options.schema)
     );
     let row = lease.answer(client.query_typed_one(&sql, &[])).await?;
     let encoding: &str = row.try_get(0)?;

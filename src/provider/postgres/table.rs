@@ -98,6 +98,15 @@ impl Table {
         stored
     }
 
+    /// The text of a value, as [`select`](Self::select) brings it: that of a
+    /// table of another program is text already.
+    pub(super) fn text_of<'a>(&self, stored: &'a [u8]) -> &'a [u8] {
+        match self.adopted {
+            None => self.values.text(stored),
+            Some(_) => stored,
+        }
+    }
+
     /// The key's column, comparing by bytes whatever the table says.
     pub(super) fn key_by_bytes(&self) -> String {
         match self.adopted {

@@ -1,0 +1,320 @@
+//! Connections that are cut, reset, delayed or half open, also between a COMMIT
+//! and its answer.
+
+use super::{
+    proxy::{End, Proxy},
+    server::Server,
+    writers::{Writers, numbers, open},
+    *,
+};
+
+struct Far {
+    proxy: Proxy,
+    database: Database,
+    /// By way of the proxy.
+    store: Postgres,
+}
+
+impl Far {
+    async fn new() -> Self {
+        let proxy = Proxy::to(Server::shared().address());
+        let database = Database::on(Server::shared());
+        let builder = Postgres::builder(database.url_through(&proxy));
+        let builder = builder
+            .connect_timeout(Duration::from_secs(1))
+            .max_connections(4);
+        let store = builder.connect().await.unwrap();
+        Self {
+            proxy,
+            database,
+            store,
+        }
+    }
+}
+
+/// Changes on conditions that hold once only.
+fn conditional(revision: Revision) -> Vec<Change> {
+    vec![
+        put("absent", "1").expect(Expect::Absent, Otherwise::Fail),
+        put("at", "2").expect(Expect::At(revision), Otherwise::Fail),
+        Change::delete("present").expect(Expect::Present, Otherwise::Fail),
+        put("skipped", "3").expect(Expect::Present, Otherwise::Skip),
+        put("any", "4"),
+    ]
+}
+
+async fn prepare(far: &Far, pen: &mut Pen, map: &MapName) -> Revision {
+    let clear = MapBatch::new(map.clone(), vec![put("at", "0"), put("present", "0")]);
+    let batch = pen.batch(vec![clear.clearing(true)]);
+    far.store.commit(&batch).await.unwrap().revision.unwrap()
+}
+
+/// The identical batch until its fate is known, as a map does it.
+async fn insist(store: &Postgres, batch: &Batch) -> Result<Committed> {
+    for _ in 0..20 {
+        match store.commit(batch).await {
+            Err(failed) if failed.may_have_applied() => {
+                assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
+            }
+            answered => return answered,
+        }
+    }
+    panic!("no answer after twenty times");
+}
+
+fn revisions(database: &Database) -> Vec<(String, i64)> {
+    let sql = format!("SELECT key, revision FROM {} ORDER BY key", table_of("map"));
+    let rows = database.witness().rows(sql);
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// It landed, and no one was told. No change has an effect twice, and no
+/// condition fails because of what the batch itself did.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_lost_is_no_failure_and_no_conflict() {
+    let far = Far::new().await;
+    let (map, mut pen) = (name("map"), Pen::new());
+    for (n, end) in (1..).zip([End::Cut, End::Reset]) {
+        let revision = prepare(&far, &mut pen, &map).await;
+        let batch = pen.changes(&map, conditional(revision));
+        far.proxy.lose_answers(1, end);
+        let first = far.store.commit(&batch).await;
+        assert_eq!(far.proxy.lost(), n, "it does not commit by COMMIT");
+        let landed = revisions(&far.database);
+        assert_eq!(landed.len(), 3);
+        if let Err(failed) = first {
+            assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
+            assert!(failed.may_have_applied(), "{failed:?}");
+        }
+        let answer = insist(&far.store, &batch).await.unwrap();
+        assert_eq!(answer.skipped.len(), 1);
+        let revision = i64::try_from(answer.revision.unwrap().get()).unwrap();
+        let expected = ["absent", "any", "at"].map(|key| (key.to_owned(), revision));
+        assert_eq!(landed, expected);
+        assert_eq!(far.store.commit(&batch).await.unwrap(), answer);
+        assert_eq!(revisions(&far.database), expected);
+        // What is no repeat is judged anew.
+        let again = pen.changes(&map, conditional(Revision::new(1)));
+        assert_eq!(
+            error(far.store.commit(&again).await).kind(),
+            ErrorKind::Conflict
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_did_not_arrive_is_carried_out_once() {
+    let far = Far::new().await;
+    let (map, mut pen) = (name("map"), Pen::new());
+    for (n, end) in (1..).zip([End::Cut, End::Reset]) {
+        let revision = prepare(&far, &mut pen, &map).await;
+        let before = revisions(&far.database);
+        let batch = pen.changes(&map, conditional(revision));
+        far.proxy.stop_commits(1, end);
+        let first = far.store.commit(&batch).await;
+        assert_eq!(far.proxy.stopped(), n);
+        if let Err(failed) = first {
+            assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
+            assert!(failed.may_have_applied(), "{failed:?}");
+            assert_eq!(revisions(&far.database), before);
+        }
+        let answer = insist(&far.store, &batch).await.unwrap();
+        assert_eq!(far.store.commit(&batch).await.unwrap(), answer);
+        assert_eq!(revisions(&far.database).len(), 3);
+    }
+}
+
+/// A COMMIT on its way, whose client is gone, lands before what the same writer
+/// does next, or never; it does not land after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_given_up_does_not_land_late() {
+    for repeat in [false, true] {
+        let far = Far::new().await;
+        let (map, mut pen) = (name("map"), Pen::new());
+        pen.put(&far.store, &map, "k", "0").await;
+        let near = far.database.connect().await;
+        let batch = pen.changes(&map, vec![put("k", "1"), put("l", "1")]);
+        far.proxy.hold_commits(true);
+        let given_up = {
+            let (store, batch) = (far.store.clone(), batch.clone());
+            tokio::spawn(async move { store.commit(&batch).await })
+        };
+        eventually("a COMMIT on its way", || far.proxy.held() == 1).await;
+        given_up.abort();
+        let next = if repeat {
+            batch
+        } else {
+            pen.changes(&map, vec![put("k", "2"), Change::delete("l")])
+        };
+        let next = tokio::spawn(async move { insist(&near, &next).await });
+        // It comes to wait for the other, or finds it gone.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        far.proxy.hold_commits(false);
+        let revision = next.await.unwrap().unwrap().revision.unwrap();
+        let rows = revisions(&far.database);
+        let (last, keys) = if repeat { (1, 2) } else { (2, 1) };
+        assert_eq!(numbers(&far.database.witness())["k"], last);
+        assert_eq!(rows.len(), keys);
+        for (_, found) in rows {
+            assert_eq!(found, i64::try_from(revision.get()).unwrap());
+        }
+    }
+}
+
+/// A program that stands still in the middle of a commit, its connections open,
+/// does not keep the others from writing for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stands_still_is_not_waited_for_for_ever() {
+    let far = Far::new().await;
+    let (map, mut pen) = (name("map"), Pen::new());
+    pen.put(&far.store, &map, "k", "0").await;
+    far.proxy.hold_commits(true);
+    let (store, batch) = (far.store.clone(), pen.changes(&map, vec![put("k", "1")]));
+    let still = tokio::spawn(async move { store.commit(&batch).await });
+    eventually("a COMMIT on its way", || far.proxy.held() == 1).await;
+    let near = far.database.connect().await;
+    let batch = Pen::new().changes(&map, vec![put("k", "2")]);
+    let begun = Instant::now();
+    while let Err(failed) = near.commit(&batch).await {
+        assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
+        assert!(!failed.may_have_applied(), "{failed:?}");
+        assert!(begun.elapsed() < Duration::from_secs(45), "{failed:?}");
+    }
+    far.proxy.hold_commits(false);
+    // It comes too late, and is told so.
+    let failed = error(still.await.unwrap());
+    assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
+    assert_eq!(numbers(&far.database.witness())["k"], 2);
+}
+
+/// Each COMMIT may come to anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_commits_go_wrong() {
+    let far = Far::new().await;
+    let map = open(far.store.clone()).await;
+    let writers = Writers::at(&map);
+    for round in 0..30 {
+        let end = if round % 2 == 0 { End::Cut } else { End::Reset };
+        match round % 3 {
+            0 => far.proxy.lose_answers(1 + round % 4, end),
+            1 => far.proxy.stop_commits(1 + round % 4, end),
+            _ => far.proxy.end_all(end),
+        }
+        writers.go_on(10).await;
+        writers.check(&far.database);
+    }
+    assert!(far.proxy.lost() > 5 && far.proxy.stopped() > 5);
+    writers.finish(&far.database).await;
+}
+
+/// No server, for a moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_there_is_no_way_to_the_server() {
+    let far = Far::new().await;
+    let map = open(far.store.clone()).await;
+    let writers = Writers::at(&map);
+    for end in [End::Cut, End::Reset, End::Cut] {
+        writers.go_on(50).await;
+        far.proxy.refuse(true);
+        far.proxy.end_all(end);
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        far.proxy.refuse(false);
+    }
+    writers.go_on(50).await;
+    writers.finish(&far.database).await;
+}
+
+/// One side says something and the other never hears it; no one is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_connections_are_half_open() {
+    for (from_client, from_server) in [(true, false), (false, true), (true, true)] {
+        let far = Far::new().await;
+        let map = open(far.store.clone()).await;
+        let writers = Writers::at(&map);
+        writers.go_on(50).await;
+        far.proxy.half_open(from_client, from_server);
+        writers.go_on(50).await;
+        writers.finish(&far.database).await;
+    }
+}
+
+/// Connections are taken, and nothing comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_says_nothing_is_unavailable_in_time() {
+    let far = Far::new().await;
+    far.proxy.deafen(true);
+    far.proxy.end_all(End::Reset);
+    let begun = Instant::now();
+    let failed = error(far.store.ping().await);
+    assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    far.proxy.deafen(false);
+    far.store.ping().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_way_is_a_way() {
+    let far = Far::new().await;
+    let map = open(far.store.clone()).await;
+    far.proxy.delay(Duration::from_millis(15));
+    let writers = Writers::at(&map);
+    writers.go_on(20).await;
+    writers.check(&far.database);
+    writers.finish(&far.database).await;
+}
+
+/// Dropped at any await: the connection goes back to the pool without its
+/// transaction, and the next one finds all or nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_is_dropped_leaves_nothing_open() {
+    let database = Database::on(Server::shared());
+    let builder = Postgres::builder(database.url()).max_connections(1);
+    let store = builder.connect().await.unwrap();
+    let (map, mut pen) = (name("map"), Pen::new());
+    pen.put(&store, &map, "k", "0").await;
+    let witness = database.witness();
+    let mut last = 0;
+    for number in 1..60_u64 {
+        let changes = vec![put("k", &number.to_string()), put("l", &number.to_string())];
+        let batch = pen.changes(&map, changes);
+        let polls = usize::try_from(number).unwrap() % 20;
+        let finished = poll_times(store.commit(&batch), polls).await;
+        // Another one, on the only connection.
+        pen.put(&store, &map, "other", &number.to_string()).await;
+        let found = numbers(&witness);
+        let whole = found.get("l").copied().unwrap_or(0);
+        assert_eq!(found["k"], whole);
+        assert!(
+            whole == number || (whole == last && !finished),
+            "{whole} in round {number}"
+        );
+        last = whole;
+        let late = store.commit(&batch).await;
+        assert_eq!(error(late).kind(), ErrorKind::Superseded);
+    }
+    let open = format!(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = '{}' AND state LIKE 'idle in transaction%'",
+        database.name()
+    );
+    assert_eq!(witness.number(open), 0);
+}
+
+/// Polls it so often, each time when it can go on; then drops it. Whether it
+/// came to its end.
+async fn poll_times<T>(future: impl Future<Output = Result<T>>, times: usize) -> bool {
+    let mut future = Box::pin(future);
+    let mut polls = 0;
+    std::future::poll_fn(|context| {
+        polls += 1;
+        match future.as_mut().poll(context) {
+            std::task::Poll::Ready(done) => {
+                done.map(drop).unwrap();
+                std::task::Poll::Ready(true)
+            }
+            std::task::Poll::Pending if polls > times => std::task::Poll::Ready(false),
+            std::task::Poll::Pending => std::task::Poll::Pending,
+        }
+    })
+    .await
+}

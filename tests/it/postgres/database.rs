@@ -1,0 +1,98 @@
+//! A fresh database for each test.
+
+use std::env;
+
+use super::{proxy::Proxy, server::Server, witness::Witness};
+
+/// The server of the user's, if one was named.
+const VARIABLE: &str = "PERSISTIFY_TEST_POSTGRES";
+
+/// A database that no one else uses; dropped with this.
+pub(crate) struct Database {
+    name: String,
+    admin: String,
+    url: String,
+    /// Ours are gone with their server.
+    to_be_dropped: bool,
+}
+
+impl Database {
+    /// On the user's server if one was named, or else on the one that is shared.
+    pub(crate) fn fresh() -> Self {
+        match env::var(VARIABLE) {
+            Ok(url) => Self::at(&url, true),
+            Err(_) => Self::on(Server::shared()),
+        }
+    }
+
+    /// On this server.
+    pub(crate) fn on(server: &Server) -> Self {
+        Self::at(&server.url("postgres"), false)
+    }
+
+    fn at(admin: &str, to_be_dropped: bool) -> Self {
+        let name = format!("persistify_test_{:016x}", rand::random::<u64>());
+        let made = Witness::try_connect(admin);
+        let made = made.unwrap_or_else(|error| panic!("no Postgres at {VARIABLE}: {error:?}"));
+        made.execute(format!(
+            "CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"
+        ));
+        Self {
+            url: with_database(admin, &name),
+            admin: admin.to_owned(),
+            name,
+            to_be_dropped,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The same database, by way of the proxy.
+    pub(crate) fn url_through(&self, proxy: &Proxy) -> String {
+        format!("postgres://postgres@{}/{}", proxy.address(), self.name)
+    }
+
+    pub(crate) fn witness(&self) -> Witness {
+        Witness::connect(&self.url)
+    }
+
+    /// Someone who may do everything, connected elsewhere.
+    pub(crate) fn admin(&self) -> Witness {
+        Witness::connect(&self.admin)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if self.to_be_dropped {
+            let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+            self.admin().execute(drop);
+        }
+    }
+}
+
+/// The URL with another database, and all the rest.
+fn with_database(url: &str, name: &str) -> String {
+    let (rest, query) = url.split_once('?').unwrap_or((url, ""));
+    let (scheme, rest) = rest.split_once("://").expect("a URL: postgres://…");
+    let host = rest.split('/').next().unwrap();
+    let query = if query.is_empty() {
+        String::new()
+    } else {
+        format!("?{query}")
+    };
+    format!("{scheme}://{host}/{name}{query}")
+}
+
+#[test]
+fn a_url_gets_another_database() {
+    let url = |url| with_database(url, "d");
+    assert_eq!(url("postgres://u:p@h:1/x?a=b"), "postgres://u:p@h:1/d?a=b");
+    assert_eq!(url("postgresql://h"), "postgresql://h/d");
+}

@@ -1,0 +1,96 @@
+//! Someone who looks at the tables with eyes of its own: another client, on
+//! another thread.
+
+use std::{sync::mpsc, thread};
+
+use postgres::{Client, NoTls, Row, types::ToSql};
+
+type Order = Box<dyn FnOnce(&mut Client) + Send>;
+
+/// A connection that is held for as long as this is.
+pub(crate) struct Witness {
+    orders: Option<mpsc::Sender<Order>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Witness {
+    pub(crate) fn connect(url: &str) -> Self {
+        Self::try_connect(url).unwrap_or_else(|error| panic!("{error:?}"))
+    }
+
+    pub(crate) fn try_connect(url: &str) -> Result<Self, postgres::Error> {
+        let (orders, given) = mpsc::channel::<Order>();
+        let (opened, is_open) = mpsc::channel();
+        let url = url.to_owned();
+        // The blocking client must not be used where a runtime runs.
+        let thread = thread::spawn(move || match Client::connect(&url, NoTls) {
+            Ok(mut client) => {
+                opened.send(Ok(())).unwrap();
+                given.iter().for_each(|order| order(&mut client));
+            }
+            Err(error) => opened.send(Err(error)).unwrap(),
+        });
+        is_open.recv().unwrap()?;
+        Ok(Self {
+            orders: Some(orders),
+            thread: Some(thread),
+        })
+    }
+
+    /// Does that with the connection.
+    pub(crate) fn with<T: Send + 'static>(
+        &self,
+        order: impl FnOnce(&mut Client) -> T + Send + 'static,
+    ) -> T {
+        let (answer, answered) = mpsc::channel();
+        let order = move |client: &mut Client| answer.send(order(client)).unwrap();
+        self.orders.as_ref().unwrap().send(Box::new(order)).unwrap();
+        answered.recv().expect("the witness lives")
+    }
+
+    /// Statements without parameters.
+    pub(crate) fn execute(&self, sql: impl Into<String>) {
+        let sql = sql.into();
+        let done = self.with({
+            let sql = sql.clone();
+            move |client| client.batch_execute(&sql)
+        });
+        done.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    pub(crate) fn rows(&self, sql: impl Into<String>) -> Vec<Row> {
+        self.rows_with(sql, Vec::new())
+    }
+
+    pub(crate) fn rows_with(
+        &self,
+        sql: impl Into<String>,
+        parameters: Vec<Box<dyn ToSql + Sync + Send>>,
+    ) -> Vec<Row> {
+        let sql = sql.into();
+        self.with(move |client| {
+            let parameters: Vec<_> = parameters
+                .iter()
+                .map(|p| &**p as &(dyn ToSql + Sync))
+                .collect();
+            let rows = client.query(&sql, &parameters);
+            rows.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+        })
+    }
+
+    /// The one number of the one row.
+    pub(crate) fn number(&self, sql: impl Into<String>) -> i64 {
+        self.rows(sql)[0].get(0)
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        // In this order: the thread ends when there are no more orders.
+        self.orders.take();
+        let ended = self.thread.take().map(thread::JoinHandle::join);
+        if !thread::panicking() {
+            ended.unwrap().expect("the witness ends well");
+        }
+    }
+}

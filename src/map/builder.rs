@@ -6,6 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     Map,
+    conflicts::{Conflicts, OnConflict},
     core::Core,
     lifetime::Plan,
     options::{Options, Progress, Triggers},
@@ -43,6 +44,7 @@ pub struct Builder<V, P> {
     options: Options,
     clock: Option<Arc<dyn Clock>>,
     progress: Option<Progress>,
+    conflicts: OnConflict<V>,
     pub(crate) plan: P,
     values: PhantomData<fn() -> V>,
 }
@@ -59,6 +61,7 @@ impl<V, P> Builder<V, P> {
             options: Options::default(),
             clock: None,
             progress: None,
+            conflicts: OnConflict::LastWrite,
             plan,
             values: PhantomData,
         }
@@ -128,6 +131,14 @@ impl<V, P> Builder<V, P> {
         self
     }
 
+    /// What becomes of a change when another process has changed the same key
+    /// since this map loaded or last saved it; see [`OnConflict`]. By default the
+    /// last write wins, and nobody notices.
+    pub fn conflicts(mut self, policy: OnConflict<V>) -> Self {
+        self.conflicts = policy;
+        self
+    }
+
     /// The clock of the map, for tests; the machine's by default.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
@@ -153,20 +164,26 @@ where
     /// # Errors
     ///
     /// `Invalid` if the name or an option is out of its bounds, or there is no
-    /// tokio runtime; `Corrupt` if a record does not decode (unless
+    /// tokio runtime; `Unsupported` if [conflicts](Self::conflicts) are to be
+    /// looked for, and the provider cannot; `Corrupt` if a record does not decode (unless
     /// [allowed](Self::allow_unreadable)); otherwise what the provider errs with.
     /// The store is as it was.
     pub async fn open(self) -> Result<Map<V, P::Life>> {
         let name = self.name.clone()?;
         self.options.check().map_err(|error| error.on_map(&name))?;
         self.plan.check().map_err(|error| error.on_map(&name))?;
+        let conflicts = Conflicts::new(self.conflicts);
+        conflicts
+            .check(self.provider.capabilities())
+            .map_err(|error| error.on_map(&name))?;
         let runtime = tokio::runtime::Handle::try_current().map_err(|e| {
             Error::new(ErrorKind::Invalid, "a map opens on a tokio runtime only").with_source(e)
         })?;
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let clock = Arc::new(MapClock::new(clock));
         let lifetime = self.plan.begin(clock.clone());
-        let core = Core::new(name, self.provider, self.options, clock, lifetime);
+        let mut core = Core::new(name, self.provider, self.options, clock, lifetime);
+        core.conflicts = conflicts;
         let horizon = core.load(self.progress.as_ref()).await;
         Ok(Map::start(Arc::new(core), horizon?, runtime))
     }
@@ -178,6 +195,7 @@ impl<V, P: fmt::Debug> fmt::Debug for Builder<V, P> {
             .field("provider", &self.provider)
             .field("name", &self.name)
             .field("options", &self.options)
+            .field("conflicts", &self.conflicts)
             .field("plan", &self.plan)
             .finish_non_exhaustive()
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::lifetime::Lifetime;
-use crate::record::Revision;
+use crate::{batch::Expect, record::Revision};
 
 /// A key and its slot.
 pub(super) struct Entry<V, X> {
@@ -39,7 +39,8 @@ pub(super) struct Trail {
     pub(super) place: u32,
     pub(super) mark: Mark,
     /// Of a tombstone: the entry expired, rather than being removed. Only the
-    /// very entry that expired is to be deleted from the store.
+    /// very entry that expired is to be deleted from the store. Of an entry: it
+    /// was written over one that had expired, and that anybody may have swept.
     pub(super) expired: bool,
 }
 
@@ -63,16 +64,34 @@ impl Known {
     pub(super) const NOT: Self = Self(0);
     /// The store may have it; of which revision is not known.
     pub(super) const MAYBE: Self = Self(u64::MAX);
+    /// The store has it, and no commit wrote it.
+    pub(super) const UNNUMBERED: Self = Self(u64::MAX - 1);
 
-    /// The commit of that revision wrote it. A store that numbers nothing, or a
-    /// record that no commit wrote, says only that there may be something.
+    /// The commit of that revision wrote it. A store that numbers nothing says
+    /// only that there may be something.
     pub(super) fn at(revision: Option<Revision>) -> Self {
-        let known = revision.map(|revision| Self(revision.get()));
-        known.filter(|k| *k != Self::NOT).unwrap_or(Self::MAYBE)
+        match revision {
+            None => Self::MAYBE,
+            Some(Revision::ZERO) => Self::UNNUMBERED,
+            Some(revision) => Self(revision.get()),
+        }
     }
 
     pub(super) fn revision(self) -> Option<Revision> {
-        (self != Self::NOT && self != Self::MAYBE).then(|| Revision::new(self.0))
+        let numbered = ![Self::NOT, Self::MAYBE, Self::UNNUMBERED].contains(&self);
+        numbered.then(|| Revision::new(self.0))
+    }
+
+    /// The condition that nobody else has written the entry since.
+    ///
+    /// Where it is not known whether there is one, whatever is found has to be
+    /// looked at: it may be of this map's own making.
+    fn unchanged(self) -> Expect {
+        match self {
+            Self::NOT | Self::MAYBE => Expect::Absent,
+            Self::UNNUMBERED => Expect::At(Revision::ZERO),
+            Self(revision) => Expect::At(Revision::new(revision)),
+        }
     }
 }
 
@@ -144,6 +163,24 @@ impl<V, X> Slot<V, X> {
         self.trail().mark == Mark::Clean
     }
 
+    /// The condition that nobody else has written the entry since.
+    pub(super) fn unchanged(&self) -> Expect {
+        match self {
+            // Whoever swept what had expired has changed nothing.
+            Self::Live { trail, .. } if trail.expired => Expect::Absent,
+            Self::Live { trail, .. } | Self::Gone { trail } => trail.known.unchanged(),
+        }
+    }
+
+    /// The store has another entry here than was known. A tombstone goes on to
+    /// be of an entry that expired, or was removed.
+    pub(super) fn learn(&mut self, known: Known) {
+        if let Self::Live { trail, .. } = self {
+            trail.expired = false;
+        }
+        self.trail_mut().known = known;
+    }
+
     pub(super) fn is_gone(&self) -> bool {
         matches!(self, Self::Gone { .. })
     }
@@ -185,7 +222,7 @@ mod tests {
     #[test]
     fn a_record_without_a_revision_may_be_in_the_store() {
         let known = Known::at(Some(Revision::ZERO));
-        assert!(known == Known::MAYBE && known.revision().is_none());
+        assert!(known != Known::NOT && known.revision().is_none());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{
     shards::Shard,
 };
 use crate::{
-    batch::{Change, Expect, Otherwise},
+    batch::{Change, Otherwise},
     codec,
     error::Error,
 };
@@ -206,35 +206,32 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         V: Serialize,
     {
         let Entry { key, slot } = entry;
-        let known = slot.trail().known;
         match slot {
             Slot::Gone { trail } => {
                 let delete = Change::delete(key.clone());
-                Ok(self.only_if(trail.expired, known, delete))
+                Ok(self.guarded(trail.expired, slot, delete))
             }
             Slot::Live { value, lease, .. } => {
                 let expires_at = self.lifetime.expires_at(lease);
                 if self.lifetime.only_touched(lease) {
                     let touch = Change::touch(key.clone(), expires_at);
-                    return Ok(self.only_if(true, known, touch));
+                    return Ok(self.guarded(true, slot, touch));
                 }
                 let payload = codec::encode(value)?;
-                Ok(Change::put(key.clone(), payload, expires_at))
+                let put = Change::put(key.clone(), payload, expires_at);
+                Ok(self.guarded(false, slot, put))
             }
         }
     }
 
     /// A change that time made, and nobody asked for, must not hit what another
-    /// process has written meanwhile.
-    fn only_if(&self, conditional: bool, known: Known, change: Change) -> Change {
-        let expect = match known.revision() {
-            _ if !conditional || !self.provider.capabilities().conditions => return change,
-            Some(revision) => Expect::At(revision),
-            // It never got there: whatever is there is another's.
-            None if known == Known::NOT => Expect::Absent,
-            None => return change,
-        };
-        change.expect(expect, Otherwise::Skip)
+    /// process has written meanwhile; nor must any, if the map looks for conflicts.
+    fn guarded(&self, by_time: bool, slot: &Slot<V, L::Lease>, change: Change) -> Change {
+        let asked = by_time || self.conflicts.are_looked_for();
+        if !asked || !self.provider.capabilities().conditions {
+            return change;
+        }
+        change.expect(slot.unchanged(), Otherwise::Skip)
     }
 
     /// The change was not committed: it waits again, in front. `uncertain`
@@ -261,6 +258,11 @@ impl<V, L: Lifetime<V>> Core<V, L> {
                 return;
             }
         }
+        self.wait_again(key, trail);
+    }
+
+    /// What was being saved takes its turn once more.
+    pub(super) fn wait_again(&self, key: &Arc<str>, trail: &mut Trail) {
         match trail.mark {
             Mark::Saving => {
                 self.saving.fetch_sub(1, Relaxed);
@@ -272,7 +274,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    fn forget_saving(&self, key: &Arc<str>, trail: &Trail) {
+    pub(super) fn forget_saving(&self, key: &Arc<str>, trail: &Trail) {
         if trail.mark == Mark::SavingQueued {
             self.pending.unlink(trail.place, key);
         } else {

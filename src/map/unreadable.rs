@@ -30,6 +30,13 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         self.unreadable.lock().insert(key, listed);
     }
 
+    /// Whether this very record is listed already.
+    pub(super) fn is_listed(&self, record: &Record) -> bool {
+        let unreadable = self.unreadable.lock();
+        let listed = unreadable.get(&record.key);
+        listed.is_some_and(|listed| listed.record.revision == record.revision)
+    }
+
     /// The unreadable records that this batch would overwrite.
     pub(super) fn unreadable_under(&self, assembled: &Assembled) -> Vec<Record> {
         let unreadable = self.unreadable.lock();

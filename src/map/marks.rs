@@ -218,7 +218,8 @@ impl<V, L: Lifetime<V>> Core<V, L> {
                     return Ok(self.guarded(true, slot, touch));
                 }
                 let payload = codec::encode(value)?;
-                let put = Change::put(key.clone(), payload, expires_at);
+                let put = Change::put(key.clone(), payload, expires_at)
+                    .written_at(self.lifetime.written_at(lease));
                 Ok(self.guarded(false, slot, put))
             }
         }

@@ -26,6 +26,7 @@ mod read;
 mod rows;
 mod schema;
 mod table;
+mod time;
 mod worker;
 mod write;
 mod writers;

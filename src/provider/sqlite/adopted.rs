@@ -11,6 +11,7 @@ use super::{
     rows::{Stored, revision_to, value_to},
     schema,
     table::Table,
+    time::Time,
     write::{Target, revision_now},
 };
 use crate::{
@@ -19,42 +20,6 @@ use crate::{
     name::MapName,
     record::Payload,
 };
-
-/// How a table keeps the time of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Time {
-    /// Milliseconds since 1970.
-    Millis,
-    /// `YYYY-MM-DD HH:MM:SS.SSS`, in UTC, as SQLite's own functions have it.
-    Text,
-    /// Not at all.
-    Missing,
-}
-
-impl Time {
-    /// The SQL that reads it, whatever form a row has it in.
-    pub(super) fn in_millis(self, column: &str) -> String {
-        match self {
-            Self::Missing => "NULL".to_owned(),
-            Self::Millis | Self::Text => format!(
-                "CASE typeof(t.{column})
-                    WHEN 'integer' THEN t.{column}
-                    WHEN 'text' THEN CAST(round(unixepoch(t.{column}, 'subsec') * 1000) AS INTEGER)
-                 END"
-            ),
-        }
-    }
-
-    /// What is written.
-    pub(super) fn written(self, connection: &Connection, at: i64) -> rusqlite::Result<Value> {
-        if self == Self::Millis {
-            return Ok(Value::Integer(at));
-        }
-        connection
-            .prepare_cached("SELECT strftime('%Y-%m-%d %H:%M:%f', ?1 / 1000.0, 'unixepoch')")?
-            .query_row([at], |row| row.get(0))
-    }
-}
 
 /// A column of a table, as SQLite describes it.
 struct Column {
@@ -193,6 +158,7 @@ pub(super) struct AdoptedTable<'c> {
     delete: CachedStatement<'c>,
     forget: CachedStatement<'c>,
     note: Note<'c>,
+    time: Time,
     /// `None` if the table does not keep it.
     at: Option<Value>,
 }
@@ -222,8 +188,17 @@ impl<'c> AdoptedTable<'c> {
             delete: connection.prepare_cached(&delete)?,
             forget: connection.prepare_cached(&forget)?,
             note: Note::new(connection, companion, revision)?,
+            time,
             at,
         })
+    }
+
+    /// What the row says of when it was written.
+    fn written(&self, at: Option<i64>) -> rusqlite::Result<Option<Value>> {
+        match (&self.at, at) {
+            (Some(_), Some(at)) => self.time.written(self.connection, at).map(Some),
+            (of_batch, _) => Ok(of_batch.clone()),
+        }
     }
 }
 
@@ -251,9 +226,15 @@ fn put(table: &Table, with_time: bool) -> String {
 }
 
 impl Target for AdoptedTable<'_> {
-    fn put(&mut self, key: &str, payload: &Payload, expires_at: Option<i64>) -> Result<(), Fault> {
+    fn put(
+        &mut self,
+        key: &str,
+        payload: &Payload,
+        expires_at: Option<i64>,
+        written_at: Option<i64>,
+    ) -> Result<(), Fault> {
         let value = value_to(&payload.bytes);
-        match &self.at {
+        match self.written(written_at)? {
             Some(at) => self.put.execute(params![key, value, at])?,
             None => self.put.execute(params![key, value])?,
         };

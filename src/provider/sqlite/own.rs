@@ -12,6 +12,9 @@ pub(super) struct OwnTable<'c> {
     touch: CachedStatement<'c>,
     delete: CachedStatement<'c>,
     revision: i64,
+    at: i64,
+    /// The time that is bound.
+    bound: i64,
 }
 
 impl<'c> OwnTable<'c> {
@@ -44,6 +47,8 @@ impl<'c> OwnTable<'c> {
             delete: connection
                 .prepare_cached(&format!("DELETE FROM {name} AS t WHERE t.{key} = ?1"))?,
             revision,
+            at,
+            bound: at,
         };
         // What is the same for all rows is bound once, and stays.
         own.put.raw_bind_parameter(3, at)?;
@@ -53,7 +58,18 @@ impl<'c> OwnTable<'c> {
 }
 
 impl Target for OwnTable<'_> {
-    fn put(&mut self, key: &str, payload: &Payload, expires_at: Option<i64>) -> Result<(), Fault> {
+    fn put(
+        &mut self,
+        key: &str,
+        payload: &Payload,
+        expires_at: Option<i64>,
+        written_at: Option<i64>,
+    ) -> Result<(), Fault> {
+        let at = written_at.unwrap_or(self.at);
+        if at != self.bound {
+            self.put.raw_bind_parameter(3, at)?;
+            self.bound = at;
+        }
         self.put.raw_bind_parameter(1, key)?;
         self.put.raw_bind_parameter(2, value_to(&payload.bytes))?;
         self.put.raw_bind_parameter(5, expires_at)?;

@@ -3,11 +3,12 @@
 use rusqlite::{Connection, ToSql};
 
 use super::{
-    adopted::{self, Time},
+    adopted,
     builder::Columns,
     errors::Fault,
     rows::Stored,
     schema::{self, Place},
+    time::Time,
 };
 use crate::{
     error::{Error, ErrorKind, Result},

@@ -20,7 +20,14 @@ use crate::{
 
 /// The table a map's changes are written to.
 pub(super) trait Target {
-    fn put(&mut self, key: &str, payload: &Payload, expires_at: Option<i64>) -> Result<(), Fault>;
+    /// `written_at` is of the value, if it is not of the batch.
+    fn put(
+        &mut self,
+        key: &str,
+        payload: &Payload,
+        expires_at: Option<i64>,
+        written_at: Option<i64>,
+    ) -> Result<(), Fault>;
     fn touch(&mut self, key: &str, expires_at: Option<i64>) -> Result<(), Fault>;
     fn delete(&mut self, key: &str) -> Result<(), Fault>;
 }
@@ -242,7 +249,10 @@ fn apply_change(target: &mut dyn Target, change: &Change) -> Result<(), Fault> {
         Op::Put {
             payload,
             expires_at,
-        } => target.put(&change.key, payload, expires_at.map(to_millis)),
+        } => {
+            let (expires_at, written_at) = (expires_at.map(to_millis), change.written_at);
+            target.put(&change.key, payload, expires_at, written_at.map(to_millis))
+        }
         Op::Touch { expires_at } => target.touch(&change.key, expires_at.map(to_millis)),
         Op::Delete => target.delete(&change.key),
     }

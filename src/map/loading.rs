@@ -63,25 +63,30 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         // which it has not heard, and then none of it is wanted.
         let epoch = self.cleared.load(SeqCst);
         let mut seen = HashSet::new();
+        let mut unreadable = HashSet::new();
         let mut load = self
             .call(|| self.provider.load(&self.name, Wanted::All))
             .await?;
         while let Some(page) = self.call(|| load.pages.try_next()).await? {
             for record in page {
-                seen.insert(record.key.clone());
-                self.take_in(record, epoch)?;
+                let key = record.key.clone();
+                if !self.take_in(record, epoch)? {
+                    unreadable.insert(key.clone());
+                }
+                seen.insert(key);
             }
             tokio::task::yield_now().await;
         }
         self.drop_unseen(&seen, epoch);
+        self.list_only(&unreadable);
         Ok(load.horizon)
     }
 
     /// Takes in one stored record, unless something is pending for its key, or
-    /// the map was cleared since that epoch.
-    fn take_in(&self, record: Record, epoch: u64) -> Result<()> {
+    /// the map was cleared since that epoch. Says whether it could be read.
+    fn take_in(&self, record: Record, epoch: u64) -> Result<bool> {
         let Some(payload) = &record.value else {
-            return Ok(());
+            return Ok(true);
         };
         if let Some(written) = record.updated_at.filter(|_| record.expires_at.is_some()) {
             self.clock.observe(written);
@@ -90,11 +95,12 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             Ok(value) => {
                 let replaced = self.place(&record, value, epoch);
                 self.let_go(replaced);
-                Ok(())
+                Ok(true)
             }
             Err(error) => {
                 let error = error.on_map(&self.name).on_keys([record.key.clone()]);
-                self.not_decoded(record, error, epoch)
+                self.not_decoded(record, error, epoch)?;
+                Ok(false)
             }
         }
     }

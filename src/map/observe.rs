@@ -62,7 +62,7 @@ impl<V, L: Lifetime<V>> Map<V, L> {
         self.core.retry_refused()
     }
 
-    /// The stored records that did not decode when they were loaded, by key;
+    /// The stored records that did not decode when they were last loaded, by key;
     /// only if the map was opened so as to
     /// [allow](super::builder::Builder::allow_unreadable) them.
     pub fn unreadable(&self) -> Vec<UnreadableRecord> {

@@ -407,3 +407,30 @@ async fn what_time_does_is_no_conflict() {
     let stored = crate::stored::stored::<u64>(store.inner()).await;
     assert_eq!(stored["swept there"], 2);
 }
+
+/// The commit of a removal that time made is under way: another process has swept
+/// the entry, and a fresh one takes its place here. That is nobody's conflict.
+#[tokio::test]
+async fn a_fresh_entry_during_the_commit_of_an_expiry_is_no_conflict() {
+    let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
+    let map = CachingMap::<u32>::builder(store.clone(), "map").clock(clock.clone());
+    let map = map.conflicts(OnConflict::StoreWins).open().await.unwrap();
+    map.insert_with_ttl("a", 1, SECOND);
+    map.flush().await.unwrap();
+    clock.advance(SECOND);
+    settle_down().await;
+    let hang = store.hang_next();
+    let flush = tokio::spawn({
+        let map = map.clone();
+        async move { map.flush().await }
+    });
+    hang.hangs().await;
+    write_as_another(store.inner(), vec![persistify::Change::delete("a")]).await;
+    map.insert("a", 2);
+    hang.release();
+    flush.await.unwrap().unwrap();
+    map.flush().await.unwrap();
+    assert_eq!((map.get("a"), map.stats().conflicts), (Some(2), 0));
+    let stored = crate::stored::stored::<u32>(store.inner()).await;
+    assert_eq!(stored.get("a"), Some(&2));
+}

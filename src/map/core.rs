@@ -170,7 +170,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     ///
     /// `Closed`; then nothing was done.
     pub(super) fn clear(&self, also: impl FnOnce()) -> Result<()> {
-        let _all = {
+        let all = {
             let _inside = Inside::enter();
             self.shards.take_all(|| {
                 self.check_open()?;
@@ -180,6 +180,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             })?
         };
         self.wake.notify_one();
+        self.let_go_of_all(all);
         Ok(())
     }
 

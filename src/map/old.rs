@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{core::Core, lifetime::Lifetime};
+use super::{core::Core, entry::Entry, lifetime::Lifetime, shards::Tables};
 
 /// A value that something else took the place of, and its key.
 pub(super) struct Old<V, L: Lifetime<V>> {
@@ -27,6 +27,17 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         };
         if !self.lifetime.is_live(&lease) {
             self.lifetime.expired(&key, value);
+        }
+    }
+
+    /// The same for all that a map held.
+    pub(super) fn let_go_of_all(&self, all: Tables<V, L::Lease>) {
+        if !L::EXPIRES {
+            return;
+        }
+        for Entry { key, slot } in all.into_iter().flatten() {
+            let old = slot.into_value();
+            self.let_go(old.map(|(value, lease)| Old::new(&key, value, lease)));
         }
     }
 }

@@ -122,7 +122,7 @@ pub use event::{
 pub use load::{Load, PAGE_RECORDS, Wanted};
 pub use map::{
     Map, PersistentMap, PersistentMapBuilder, builder::Builder, conflicts::OnConflict,
-    occupied::Occupied, retry::RetryPolicy,
+    occupied::Occupied, retry::RetryPolicy, shape::Migrated,
 };
 pub use name::MapName;
 #[cfg(all(feature = "json", feature = "testing"))]
@@ -136,6 +136,8 @@ pub use provider::sqlite::{
 };
 pub use provider::{Capabilities, Provider, memory::Memory};
 pub use record::{Encoding, Payload, Record, Revision};
+/// The JSON library whose values [migrations](Builder::migrate) work on.
+pub use serde_json;
 
 /// The examples of the README compile.
 #[cfg(doctest)]

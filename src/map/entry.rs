@@ -38,10 +38,13 @@ pub(super) struct Trail {
     /// Where the key stands in the queue, while it is queued.
     pub(super) place: u32,
     pub(super) mark: Mark,
-    /// Of a tombstone: the entry expired, rather than being removed. Only the
-    /// very entry that expired is to be deleted from the store. Of an entry: it
-    /// was written over one that had expired, and that anybody may have swept.
-    pub(super) expired: bool,
+    /// Of what is pending: nobody asked for it. Time ended the entry, or its
+    /// value was brought into another shape. Only the very entry that is known
+    /// is to be deleted from the store, or rewritten.
+    pub(super) unasked: bool,
+    /// Of an entry: it was written over one that had expired, and that anybody may
+    /// have swept.
+    pub(super) over_expired: bool,
 }
 
 impl Trail {
@@ -50,7 +53,8 @@ impl Trail {
             known,
             place: 0,
             mark: Mark::Clean,
-            expired: false,
+            unasked: false,
+            over_expired: false,
         }
     }
 }
@@ -167,18 +171,16 @@ impl<V, X> Slot<V, X> {
     pub(super) fn unchanged(&self) -> Expect {
         match self {
             // Whoever swept what had expired has changed nothing.
-            Self::Live { trail, .. } if trail.expired => Expect::Absent,
+            Self::Live { trail, .. } if trail.over_expired => Expect::Absent,
             Self::Live { trail, .. } | Self::Gone { trail } => trail.known.unchanged(),
         }
     }
 
-    /// The store has another entry here than was known. A tombstone goes on to
-    /// be of an entry that expired, or was removed.
+    /// That is what the store has here.
     pub(super) fn learn(&mut self, known: Known) {
-        if let Self::Live { trail, .. } = self {
-            trail.expired = false;
-        }
-        self.trail_mut().known = known;
+        let trail = self.trail_mut();
+        trail.known = known;
+        trail.over_expired = false;
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -187,7 +189,12 @@ impl<V, X> Slot<V, X> {
 
     /// Puts a value into the slot and hands out the one it held.
     pub(super) fn put(&mut self, value: V, lease: X) -> Option<(V, X)> {
-        let trail = *self.trail();
+        let old = self.trail();
+        let trail = Trail {
+            unasked: false,
+            over_expired: old.over_expired || self.is_gone() && old.unasked,
+            ..*old
+        };
         let new = Self::Live {
             value,
             lease,
@@ -197,9 +204,9 @@ impl<V, X> Slot<V, X> {
     }
 
     /// Takes the value out of the slot and leaves a tombstone.
-    pub(super) fn bury(&mut self, expired: bool) -> Option<(V, X)> {
+    pub(super) fn bury(&mut self, unasked: bool) -> Option<(V, X)> {
         let trail = Trail {
-            expired,
+            unasked,
             ..*self.trail()
         };
         std::mem::replace(self, Self::Gone { trail }).into_value()

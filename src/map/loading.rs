@@ -8,6 +8,7 @@ use hashbrown::hash_table::{Entry as TableEntry, OccupiedEntry};
 use serde::de::DeserializeOwned;
 
 use super::{
+    coding::Decoded,
     core::Core,
     entry::{Entry, Known, Slot, Trail},
     inside::Inside,
@@ -16,7 +17,6 @@ use super::{
     options::Progress,
 };
 use crate::{
-    codec,
     error::{Error, ErrorKind, Result},
     load::Wanted,
     record::{Record, Revision},
@@ -32,6 +32,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let mut load = self
             .call(|| self.provider.load(&self.name, Wanted::All))
             .await?;
+        self.check_shape(load.schema)?;
         let mut loaded = 0;
         while let Some(page) = self.call(|| load.pages.try_next()).await? {
             loaded += page.len() as u64;
@@ -67,6 +68,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let mut load = self
             .call(|| self.provider.load(&self.name, Wanted::All))
             .await?;
+        self.check_shape(load.schema)?;
         while let Some(page) = self.call(|| load.pages.try_next()).await? {
             for record in page {
                 let key = record.key.clone();
@@ -91,9 +93,9 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         if let Some(written) = record.updated_at.filter(|_| record.expires_at.is_some()) {
             self.clock.observe(written);
         }
-        match codec::decode(payload) {
-            Ok(value) => {
-                let replaced = self.place(&record, value, epoch);
+        match self.decode(payload) {
+            Ok(decoded) => {
+                let replaced = self.place(&record, decoded, epoch);
                 self.let_go(replaced);
                 Ok(true)
             }
@@ -105,8 +107,19 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
     }
 
+    /// What the store says of all its values at once is looked at before the
+    /// first of them.
+    fn check_shape(&self, schema: Option<u32>) -> Result<()> {
+        let known = schema.map(|schema| self.options.shapes.check_known(schema));
+        known
+            .unwrap_or(Ok(()))
+            .map_err(|error| error.on_map(&self.name))
+    }
+
     fn not_decoded(&self, record: Record, error: Error, epoch: u64) -> Result<()> {
-        if !self.options.allow_unreadable {
+        // A shape that the program does not know is no broken record: it would
+        // take all of them for unreadable, and write its own beside them.
+        if !self.options.allow_unreadable || error.kind() == ErrorKind::Invalid {
             return Err(error);
         }
         self.let_go(self.displace(&record.key, epoch));
@@ -114,7 +127,9 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         Ok(())
     }
 
-    fn place(&self, record: &Record, value: V, epoch: u64) -> Option<Old<V, L>> {
+    fn place(&self, record: &Record, decoded: Decoded<V>, epoch: u64) -> Option<Old<V, L>> {
+        let value = decoded.value;
+        let rewrite = decoded.is_upgraded && self.may_rewrite(record);
         let known = Known::at(Some(record.revision));
         let _inside = Inside::enter();
         let hash = self.shards.hash(&record.key);
@@ -126,13 +141,16 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         match self.shards.entry(&mut shard, hash, &record.key) {
             TableEntry::Vacant(vacant) => {
                 let lease = self.lifetime.adopt(record);
-                let trail = Trail::new(known);
+                let mut trail = Trail::new(known);
+                let key = record.key.clone();
+                if rewrite {
+                    self.mark_upgraded(&key, &mut trail);
+                }
                 let slot = Slot::Live {
                     value,
                     lease,
                     trail,
                 };
-                let key = record.key.clone();
                 vacant.insert(Entry { key, slot });
                 None
             }
@@ -151,9 +169,24 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                     return None;
                 }
                 slot.trail_mut().known = known;
-                self.put_stored(slot, record, value)
+                let old = self.put_stored(slot, record, value);
+                if rewrite {
+                    self.mark_upgraded(&record.key, slot.trail_mut());
+                }
+                old
             }
         }
+    }
+
+    /// Not what expires: a time that is counted from the last write would be
+    /// counted anew at the next open.
+    fn may_rewrite(&self, record: &Record) -> bool {
+        self.options.shapes.rewrite && record.expires_at.is_none()
+    }
+
+    fn mark_upgraded(&self, key: &Arc<str>, trail: &mut Trail) {
+        self.mark(key, trail);
+        trail.unasked = true;
     }
 
     /// What is stored takes the place of what the slot holds.
@@ -167,7 +200,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             self.lifetime.ended(&record.key, lease);
         }
         let old = slot.put(value, self.lifetime.adopt(record));
-        slot.trail_mut().expired = false;
+        slot.trail_mut().over_expired = false;
         old.map(|(value, lease)| Old::new(&record.key, value, lease))
     }
 

@@ -14,7 +14,6 @@ use super::{
 };
 use crate::{
     batch::{Change, Otherwise},
-    codec,
     error::Error,
 };
 
@@ -209,27 +208,30 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         match slot {
             Slot::Gone { trail } => {
                 let delete = Change::delete(key.clone());
-                Ok(self.guarded(trail.expired, slot, delete))
+                Ok(self.guarded(trail.unasked, slot, delete))
             }
-            Slot::Live { value, lease, .. } => {
+            Slot::Live {
+                value,
+                lease,
+                trail,
+            } => {
                 let expires_at = self.lifetime.expires_at(lease);
                 if self.lifetime.only_touched(lease) {
                     let touch = Change::touch(key.clone(), expires_at);
                     return Ok(self.guarded(true, slot, touch));
                 }
-                let payload = codec::encode(value)?;
-                let put = Change::put(key.clone(), payload, expires_at)
+                let put = Change::put(key.clone(), self.encode(value)?, expires_at)
                     .written_at(self.lifetime.written_at(lease));
-                Ok(self.guarded(false, slot, put))
+                Ok(self.guarded(trail.unasked, slot, put))
             }
         }
     }
 
-    /// A change that time made, and nobody asked for, must not hit what another
-    /// process has written meanwhile; nor must any, if the map looks for conflicts.
-    fn guarded(&self, by_time: bool, slot: &Slot<V, L::Lease>, change: Change) -> Change {
-        let asked = by_time || self.conflicts.are_looked_for();
-        if !asked || !self.provider.capabilities().conditions {
+    /// A change that nobody asked for must not hit what another process has
+    /// written meanwhile; nor must any, if the map looks for conflicts.
+    fn guarded(&self, unasked: bool, slot: &Slot<V, L::Lease>, change: Change) -> Change {
+        let guarded = unasked || self.conflicts.are_looked_for();
+        if !guarded || !self.provider.capabilities().conditions {
             return change;
         }
         change.expect(slot.unchanged(), Otherwise::Skip)
@@ -301,11 +303,17 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let Some(Entry { key, slot }) = shard.find_mut(hash, key) else {
             return;
         };
+        let is_gone = slot.is_gone();
         let trail = slot.trail_mut();
         if uncertain && trail.known == Known::NOT && trail.mark.is_saving() {
             trail.known = Known::MAYBE;
         }
         match trail.mark {
+            // The store keeps the value as it was, in its older shape.
+            Mark::Saving if trail.unasked && !is_gone => {
+                self.saving.fetch_sub(1, Relaxed);
+                trail.mark = Mark::Clean;
+            }
             Mark::Saving => {
                 self.saving.fetch_sub(1, Relaxed);
                 self.refused.lock().insert(key.clone(), error.clone());

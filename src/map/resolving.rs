@@ -21,7 +21,6 @@ use super::{
 };
 use crate::{
     batch::{Committed, Skipped},
-    codec,
     error::{Error, ErrorKind, Result},
     event::{Conflict, KeySample, Operation, Resolution},
     record::Record,
@@ -154,7 +153,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
 
     fn read_found(&self, record: Option<Record>, own: bool) -> Found<V> {
         let payload = record.as_ref().and_then(|record| record.value.as_ref());
-        let value = payload.map(|payload| codec::decode(payload));
+        let value = payload.map(|payload| self.decode(payload).map(|decoded| decoded.value));
         let mut listed = false;
         if let (Some(record), Some(Err(error))) = (&record, &value) {
             listed = self.is_listed(record);
@@ -236,8 +235,9 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     fn verdict(&self, slot: &Slot<V, L::Lease>, found: &Found<V>) -> Verdict {
         let trail = slot.trail();
         let lease = slot.lease();
-        // Time makes changes too; they claim nothing.
-        let claimed = lease.map_or(!trail.expired, |l| !self.lifetime.only_touched(l));
+        // What nobody asked for claims nothing.
+        let touched = lease.is_some_and(|lease| self.lifetime.only_touched(lease));
+        let claimed = !trail.unasked && !touched;
         let known = found.known();
         let agreed = slot.is_gone() && found.record.is_none();
         let own = found.own || known.revision().is_some_and(|_| known == trail.known);

@@ -74,6 +74,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             return false;
         }
         let trail = slot.trail_mut();
+        trail.unasked &= trail.mark == Mark::SavingQueued;
         trail.known = match change.op {
             Op::Delete => Known::NOT,
             Op::Put { .. } | Op::Touch { .. } => Known::at(revision),
@@ -85,7 +86,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         trail.mark = Mark::Clean;
         match slot {
             Slot::Live { lease, trail, .. } => {
-                trail.expired = false;
+                trail.over_expired = false;
                 self.lifetime.stored(lease);
             }
             Slot::Gone { .. } => {

@@ -73,7 +73,7 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
                 let old = slot.put(value, lease);
                 let lives = |(_, lease): &(V, _)| core.lifetime.is_live(lease);
                 let expired = old.as_ref().is_some_and(|old| !lives(old));
-                slot.trail_mut().expired |= expired;
+                slot.trail_mut().over_expired |= expired;
                 if old.is_none() {
                     self.shard.count_gone(-1);
                 }
@@ -111,9 +111,15 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
         // Before the closure runs: if it panics half way, the entry is saved as
         // the closure left it, and memory and store still agree.
         core.mark(key, slot.trail_mut());
-        let Slot::Live { value, lease, .. } = slot else {
+        let Slot::Live {
+            value,
+            lease,
+            trail,
+        } = slot
+        else {
             return None;
         };
+        trail.unasked = false;
         core.lifetime.renew(key, lease);
         Some(change(value))
     }

@@ -98,7 +98,7 @@ pub struct Batch {
     /// backup meanwhile.
     pub after: Revision,
     /// When the batch was made, by the writer's clock: the `updated_at` of
-    /// what it puts.
+    /// what it puts, but for what [says otherwise](Change::written_at).
     pub at: SystemTime,
     /// The changes, a map an item; no map occurs twice.
     pub maps: Arc<[MapBatch]>,
@@ -177,6 +177,9 @@ pub struct Change {
     pub expect: Expect,
     /// What if the condition does not hold.
     pub otherwise: Otherwise,
+    /// When the value was written, if that matters and was before the batch was
+    /// made: the `updated_at` of what is put, instead of [`Batch::at`].
+    pub written_at: Option<SystemTime>,
 }
 
 impl Change {
@@ -208,7 +211,15 @@ impl Change {
             op,
             expect: Expect::Any,
             otherwise: Otherwise::Fail,
+            written_at: None,
         }
+    }
+
+    /// The same change, of a value that was written at that time.
+    #[must_use]
+    pub fn written_at(mut self, at: Option<SystemTime>) -> Self {
+        self.written_at = at;
+        self
     }
 
     /// The same change, on this condition.

@@ -134,9 +134,9 @@ impl<V> CachingMapBuilder<V> {
     }
 
     /// Called with the key and the value of each entry that has expired: when it
-    /// is swept, or written over before that; also for those that expired while
-    /// no one had the map open. It runs on the map's own task (or the writer's
-    /// thread), so it should be short; it may call maps.
+    /// is swept, or written over, cleared or reloaded before that; also for those
+    /// that expired while no one had the map open. It runs on the map's own task
+    /// (or the writer's thread), so it should be short; it may call maps.
     pub fn on_expire(mut self, listener: impl Fn(&str, V) + Send + Sync + 'static) -> Self {
         self.plan.listener = Some(Arc::new(listener));
         self

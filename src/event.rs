@@ -8,7 +8,7 @@ use std::{
 use crate::{
     error::{Error, ErrorKind},
     name::MapName,
-    record::Record,
+    record::{Record, Revision},
 };
 
 /// How many keys a [`SaveFailure`] names.
@@ -49,6 +49,42 @@ pub enum Operation {
     Encode,
     /// Setting an unreadable record aside before its key is overwritten.
     SetAside,
+    /// Merging a value with what another process has stored.
+    Merge,
+}
+
+/// A change that met what another process had stored meanwhile, as
+/// [`conflicts`](crate::PersistentMap::conflicts) sends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Conflict {
+    /// The map.
+    pub map: MapName,
+    /// The key.
+    pub key: Arc<str>,
+    /// The revision that the change was made on; `None` if the map knew of no
+    /// stored entry.
+    pub mine: Option<Revision>,
+    /// The revision that the store has now; `None` if it has no such entry.
+    pub theirs: Option<Revision>,
+    /// How it ended.
+    pub resolution: Resolution,
+}
+
+/// How a [`Conflict`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Resolution {
+    /// The map holds what is stored. Its own change is gone, and whoever waits
+    /// for it is told so.
+    StoreWon,
+    /// The map's own value stays, and is committed again: the store has no value
+    /// to merge it with.
+    MapWon,
+    /// The map holds what the closure made of the two, which is committed next.
+    Merged,
+    /// They could not be merged: the change is [refused](crate::PersistentMap::refused).
+    Refused,
 }
 
 /// How many keys, and the first few of them.
@@ -168,6 +204,10 @@ pub struct Stats {
     pub changes: u64,
     /// Attempts that failed since the map was opened.
     pub failed_attempts: u64,
+    /// Changes that met what another process had stored meanwhile, since the
+    /// map was opened; none are noticed unless the map
+    /// [looks for them](crate::Builder::conflicts).
+    pub conflicts: u64,
     /// When the last commit returned, by the map's clock.
     pub last_commit: Option<SystemTime>,
 }

@@ -34,8 +34,12 @@
 //! A write is seen by every reader when it returns. Each call on one key is
 //! atomic; iteration is weakly consistent and holds no lock between two items.
 //! The store follows memory: it never goes back to an older value of a key, and
-//! a batch lands whole or not at all. The same map opened twice is two writers,
-//! and the last commit of a key wins.
+//! a batch lands whole or not at all.
+//!
+//! The same map opened twice, in one process or in two, is two writers, and each
+//! sees what the other wrote after a [`reload`](Map::reload). The last commit of a
+//! key wins, unless the map [looks for conflicts](Builder::conflicts): then the
+//! stored value wins, or the two are merged; see [`OnConflict`].
 //!
 //! Closures run under a lock. Calling a map from inside one panics instead of
 //! deadlocking. Nothing that a map returns holds a lock.
@@ -81,7 +85,7 @@
 //!
 //! - a database: there are no queries, ranges, or transactions over several keys;
 //! - for more data than fits into memory;
-//! - for keys that several processes write at the same time;
+//! - for keys that several processes write all the time: they meet at each commit;
 //! - a cache bounded by size: entries leave by time only.
 
 // In reading order: what is stored, what comes up, what goes down, where it is kept.
@@ -112,12 +116,13 @@ pub use caching::{CachingMap, CachingMapBuilder};
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{
-    Health, KeySample, Operation, RefusedChange, SaveFailure, Stats, UnreadableRecord,
+    Conflict, Health, KeySample, Operation, RefusedChange, Resolution, SaveFailure, Stats,
+    UnreadableRecord,
 };
 pub use load::{Load, PAGE_RECORDS, Wanted};
 pub use map::{
-    Map, PersistentMap, PersistentMapBuilder, builder::Builder, occupied::Occupied,
-    retry::RetryPolicy, shape::Migrated,
+    Map, PersistentMap, PersistentMapBuilder, builder::Builder, conflicts::OnConflict,
+    occupied::Occupied, retry::RetryPolicy, shape::Migrated,
 };
 pub use name::MapName;
 #[cfg(all(feature = "json", feature = "testing"))]

@@ -242,6 +242,14 @@ impl<V: Send + Sync + 'static> Lifetime<V> for Expiring<V> {
         ends == NEVER || self.now() < ends
     }
 
+    /// Only one deadline is stored, and reads may move it. The other one is
+    /// counted from the last write anew, and that may be long before the commit.
+    fn written_at(&self, lease: &Lease) -> Option<SystemTime> {
+        let has_both = lease.idle_until.load(Relaxed) != NEVER && lease.live_until != NEVER;
+        let ttl = self.chosen.time_to_live.filter(|_| has_both)?;
+        time(lease.live_until)?.checked_sub(ttl)
+    }
+
     fn expires_at(&self, lease: &Lease) -> Option<SystemTime> {
         time(lease.ends())
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     Map,
+    conflicts::{Conflicts, OnConflict},
     core::Core,
     lifetime::Plan,
     options::{Options, Progress, Triggers},
@@ -45,6 +46,7 @@ pub struct Builder<V, P> {
     options: Options,
     clock: Option<Arc<dyn Clock>>,
     progress: Option<Progress>,
+    conflicts: OnConflict<V>,
     pub(crate) plan: P,
     values: PhantomData<fn() -> V>,
 }
@@ -61,6 +63,7 @@ impl<V, P> Builder<V, P> {
             options: Options::default(),
             clock: None,
             progress: None,
+            conflicts: OnConflict::LastWrite,
             plan,
             values: PhantomData,
         }
@@ -127,6 +130,14 @@ impl<V, P> Builder<V, P> {
     /// this, the first such record fails the opening.
     pub fn allow_unreadable(mut self) -> Self {
         self.options.allow_unreadable = true;
+        self
+    }
+
+    /// What becomes of a change when another process has changed the same key
+    /// since this map loaded or last saved it; see [`OnConflict`]. By default the
+    /// last write wins, and nobody notices.
+    pub fn conflicts(mut self, policy: OnConflict<V>) -> Self {
+        self.conflicts = policy;
         self
     }
 
@@ -237,20 +248,27 @@ where
     ///
     /// `Invalid` if the name or an option is out of its bounds, there is no
     /// tokio runtime, or the store holds values of a [shape](Self::schema) that
-    /// the program does not know; `Corrupt` if a record does not decode (unless
+    /// the program does not know; `Unsupported` if [conflicts](Self::conflicts)
+    /// are to be looked for, and the provider cannot; `Corrupt` if a record does
+    /// not decode (unless
     /// [allowed](Self::allow_unreadable)); otherwise what the provider errs with.
     /// The store is as it was.
     pub async fn open(self) -> Result<Map<V, P::Life>> {
         let name = self.name.clone()?;
         self.options.check().map_err(|error| error.on_map(&name))?;
         self.plan.check().map_err(|error| error.on_map(&name))?;
+        let conflicts = Conflicts::new(self.conflicts);
+        conflicts
+            .check(self.provider.capabilities())
+            .map_err(|error| error.on_map(&name))?;
         let runtime = tokio::runtime::Handle::try_current().map_err(|e| {
             Error::new(ErrorKind::Invalid, "a map opens on a tokio runtime only").with_source(e)
         })?;
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let clock = Arc::new(MapClock::new(clock));
         let lifetime = self.plan.begin(clock.clone());
-        let core = Core::new(name, self.provider, self.options, clock, lifetime);
+        let mut core = Core::new(name, self.provider, self.options, clock, lifetime);
+        core.conflicts = conflicts;
         let horizon = core.load(self.progress.as_ref()).await;
         Ok(Map::start(Arc::new(core), horizon?, runtime))
     }
@@ -262,6 +280,7 @@ impl<V, P: fmt::Debug> fmt::Debug for Builder<V, P> {
             .field("provider", &self.provider)
             .field("name", &self.name)
             .field("options", &self.options)
+            .field("conflicts", &self.conflicts)
             .field("plan", &self.plan)
             .finish_non_exhaustive()
     }

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, broadcast, watch};
 
 use super::{
     age::Age,
+    conflicts::Conflicts,
     entry::Entry,
     inside::Inside,
     lifetime::Lifetime,
@@ -62,6 +63,7 @@ pub(crate) struct Core<V, L: Lifetime<V>> {
     pub(super) phase: AtomicU8,
     pub(super) failures: broadcast::Sender<SaveFailure>,
     pub(super) health: watch::Sender<Health>,
+    pub(super) conflicts: Conflicts<V>,
     pub(super) tally: Tally,
     pub(super) loaders: Mutex<HashMap<Arc<str>, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -72,6 +74,7 @@ pub(super) struct Tally {
     pub(super) commits: AtomicU64,
     pub(super) changes: AtomicU64,
     pub(super) failed_attempts: AtomicU64,
+    pub(super) conflicts: AtomicU64,
     pub(super) last_commit: Mutex<Option<SystemTime>>,
 }
 
@@ -111,6 +114,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             phase: AtomicU8::new(phase::OPEN),
             failures: broadcast::Sender::new(FAILURES_KEPT),
             health: watch::Sender::new(Health::Healthy),
+            conflicts: Conflicts::default(),
             tally: Tally::default(),
             loaders: Mutex::default(),
         }
@@ -166,7 +170,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     ///
     /// `Closed`; then nothing was done.
     pub(super) fn clear(&self, also: impl FnOnce()) -> Result<()> {
-        let _all = {
+        let all = {
             let _inside = Inside::enter();
             self.shards.take_all(|| {
                 self.check_open()?;
@@ -176,6 +180,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             })?
         };
         self.wake.notify_one();
+        self.let_go_of_all(all);
         Ok(())
     }
 
@@ -223,6 +228,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             commits: self.tally.commits.load(Relaxed),
             changes: self.tally.changes.load(Relaxed),
             failed_attempts: self.tally.failed_attempts.load(Relaxed),
+            conflicts: self.tally.conflicts.load(Relaxed),
             last_commit: *self.tally.last_commit.lock(),
         }
     }

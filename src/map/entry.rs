@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::lifetime::Lifetime;
-use crate::record::Revision;
+use crate::{batch::Expect, record::Revision};
 
 /// A key and its slot.
 pub(super) struct Entry<V, X> {
@@ -51,6 +51,9 @@ pub(super) struct Trail {
     /// value was brought into another shape. Only the very entry that is known
     /// is to be deleted from the store, or rewritten.
     pub(super) unasked: bool,
+    /// Of an entry: it was written over one that had expired, and that anybody may
+    /// have swept.
+    pub(super) over_expired: bool,
 }
 
 impl Trail {
@@ -60,6 +63,7 @@ impl Trail {
             place: 0,
             mark: Mark::Clean,
             unasked: false,
+            over_expired: false,
         }
     }
 }
@@ -73,16 +77,34 @@ impl Known {
     pub(super) const NOT: Self = Self(0);
     /// The store may have it; of which revision is not known.
     pub(super) const MAYBE: Self = Self(u64::MAX);
+    /// The store has it, and no commit wrote it.
+    pub(super) const UNNUMBERED: Self = Self(u64::MAX - 1);
 
-    /// The commit of that revision wrote it. A store that numbers nothing, or a
-    /// record that no commit wrote, says only that there may be something.
+    /// The commit of that revision wrote it. A store that numbers nothing says
+    /// only that there may be something.
     pub(super) fn at(revision: Option<Revision>) -> Self {
-        let known = revision.map(|revision| Self(revision.get()));
-        known.filter(|k| *k != Self::NOT).unwrap_or(Self::MAYBE)
+        match revision {
+            None => Self::MAYBE,
+            Some(Revision::ZERO) => Self::UNNUMBERED,
+            Some(revision) => Self(revision.get()),
+        }
     }
 
     pub(super) fn revision(self) -> Option<Revision> {
-        (self != Self::NOT && self != Self::MAYBE).then(|| Revision::new(self.0))
+        let numbered = ![Self::NOT, Self::MAYBE, Self::UNNUMBERED].contains(&self);
+        numbered.then(|| Revision::new(self.0))
+    }
+
+    /// The condition that nobody else has written the entry since.
+    ///
+    /// Where it is not known whether there is one, whatever is found has to be
+    /// looked at: it may be of this map's own making.
+    fn unchanged(self) -> Expect {
+        match self {
+            Self::NOT | Self::MAYBE => Expect::Absent,
+            Self::UNNUMBERED => Expect::At(Revision::ZERO),
+            Self(revision) => Expect::At(Revision::new(revision)),
+        }
     }
 }
 
@@ -154,15 +176,33 @@ impl<V, X> Slot<V, X> {
         self.trail().mark == Mark::Clean
     }
 
+    /// The condition that nobody else has written the entry since.
+    pub(super) fn unchanged(&self) -> Expect {
+        match self {
+            // Whoever swept what had expired has changed nothing.
+            Self::Live { trail, .. } if trail.over_expired => Expect::Absent,
+            Self::Live { trail, .. } | Self::Gone { trail } => trail.known.unchanged(),
+        }
+    }
+
+    /// That is what the store has here.
+    pub(super) fn learn(&mut self, known: Known) {
+        let trail = self.trail_mut();
+        trail.known = known;
+        trail.over_expired = false;
+    }
+
     pub(super) fn is_gone(&self) -> bool {
         matches!(self, Self::Gone { .. })
     }
 
     /// Puts a value into the slot and hands out the one it held.
     pub(super) fn put(&mut self, value: V, lease: X) -> Option<(V, X)> {
+        let old = self.trail();
         let trail = Trail {
             unasked: false,
-            ..*self.trail()
+            over_expired: old.over_expired || self.is_gone() && old.unasked,
+            ..*old
         };
         let new = Self::Live {
             value,
@@ -198,7 +238,7 @@ mod tests {
     #[test]
     fn a_record_without_a_revision_may_be_in_the_store() {
         let known = Known::at(Some(Revision::ZERO));
-        assert!(known == Known::MAYBE && known.revision().is_none());
+        assert!(known != Known::NOT && known.revision().is_none());
     }
 
     #[test]

@@ -59,6 +59,9 @@ where
 
     /// Everything of this batch waits again, the values to be read anew.
     fn put_back(&mut self, assembled: Assembled) {
+        if assembled.uncertain && self.core.asks_conditions() {
+            self.doubts.add(assembled.changes());
+        }
         // From the last to the first, each in front of the others: so the
         // order in which they came is kept.
         for change in assembled.changes().iter().rev() {
@@ -124,7 +127,7 @@ where
     ) {
         self.core.tally.failed_attempts.fetch_add(1, Relaxed);
         let (attempt, max_attempts) = match operation {
-            Operation::Probe | Operation::Encode => (1, 1),
+            Operation::Probe | Operation::Encode | Operation::Merge => (1, 1),
             Operation::Commit | Operation::SetAside => {
                 (self.attempt, self.core.options.retry.attempts())
             }

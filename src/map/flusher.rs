@@ -7,6 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     assembled::Assembled,
     core::{Core, phase},
+    doubts::Doubts,
     lifetime::Lifetime,
     requests::{Answer, Asked, send},
 };
@@ -28,6 +29,7 @@ pub(super) struct Flusher<V, L: Lifetime<V>> {
     pub(super) horizon: Revision,
     /// A batch whose fate is not known: it is sent again as it is.
     pub(super) unresolved: Option<Assembled>,
+    pub(super) doubts: Doubts,
     /// Parts of a batch that was refused without a word on which key it was.
     pub(super) parts: Vec<Vec<Arc<str>>>,
     /// The last batch that was committed, to be freed once nobody waits.
@@ -48,6 +50,7 @@ where
             sequence: 0,
             horizon,
             unresolved: None,
+            doubts: Doubts::default(),
             parts: Vec::new(),
             spent: None,
             attempt: 0,
@@ -140,7 +143,11 @@ where
             // Two at once are enough.
             self.spent = None;
             match self.commit(&assembled).await {
-                Ok(committed) => self.settle(assembled, committed),
+                Ok(committed) => {
+                    if self.settle(assembled, committed) {
+                        until.rewind();
+                    }
+                }
                 Err((operation, error)) => {
                     self.fail(assembled, operation, error).await?;
                     until.rewind();
@@ -209,11 +216,15 @@ where
         Ok(())
     }
 
-    fn settle(&mut self, assembled: Assembled, committed: Committed) {
+    /// Says whether some of it waits again.
+    fn settle(&mut self, mut assembled: Assembled, committed: Committed) -> bool {
         self.horizon = self.horizon.max(committed.revision.unwrap_or_default());
-        self.core.settle_all(&assembled, committed);
+        self.settle_doubts(&assembled, &committed);
+        let skipped = self.core.settle_all(&assembled, committed);
+        let again = self.resolve(&mut assembled, skipped);
         self.spent = Some(assembled.answer(&Ok(())));
         self.is_well();
+        again
     }
 
     fn is_well(&mut self) {

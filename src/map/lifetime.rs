@@ -52,6 +52,9 @@ pub trait Lifetime<V>: fmt::Debug + Send + Sync + Sized + 'static {
     /// Whether the entry has not expired yet.
     fn is_live(&self, lease: &Self::Lease) -> bool;
 
+    /// When the entry was written, if whoever loads it has to know.
+    fn written_at(&self, lease: &Self::Lease) -> Option<SystemTime>;
+
     /// When the entry expires.
     fn expires_at(&self, lease: &Self::Lease) -> Option<SystemTime>;
 
@@ -127,6 +130,10 @@ impl<V: 'static> Lifetime<V> for Forever {
 
     fn is_live(&self, (): &()) -> bool {
         true
+    }
+
+    fn written_at(&self, (): &()) -> Option<SystemTime> {
+        None
     }
 
     fn expires_at(&self, (): &()) -> Option<SystemTime> {

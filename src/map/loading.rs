@@ -10,9 +10,10 @@ use serde::de::DeserializeOwned;
 use super::{
     coding::Decoded,
     core::Core,
-    entry::{Entry, Known, Mark, Slot, Trail},
+    entry::{Entry, Known, Slot, Trail},
     inside::Inside,
     lifetime::Lifetime,
+    old::Old,
     options::Progress,
 };
 use crate::{
@@ -63,39 +64,45 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         // which it has not heard, and then none of it is wanted.
         let epoch = self.cleared.load(SeqCst);
         let mut seen = HashSet::new();
+        let mut unreadable = HashSet::new();
         let mut load = self
             .call(|| self.provider.load(&self.name, Wanted::All))
             .await?;
         self.check_shape(load.schema)?;
         while let Some(page) = self.call(|| load.pages.try_next()).await? {
             for record in page {
-                seen.insert(record.key.clone());
-                self.take_in(record, epoch)?;
+                let key = record.key.clone();
+                if !self.take_in(record, epoch)? {
+                    unreadable.insert(key.clone());
+                }
+                seen.insert(key);
             }
             tokio::task::yield_now().await;
         }
         self.drop_unseen(&seen, epoch);
+        self.list_only(&unreadable);
         Ok(load.horizon)
     }
 
     /// Takes in one stored record, unless something is pending for its key, or
-    /// the map was cleared since that epoch.
-    fn take_in(&self, record: Record, epoch: u64) -> Result<()> {
+    /// the map was cleared since that epoch. Says whether it could be read.
+    fn take_in(&self, record: Record, epoch: u64) -> Result<bool> {
         let Some(payload) = &record.value else {
-            return Ok(());
+            return Ok(true);
         };
         if let Some(written) = record.updated_at.filter(|_| record.expires_at.is_some()) {
             self.clock.observe(written);
         }
         match self.decode(payload) {
             Ok(decoded) => {
-                // What it replaces is dropped here, with no lock held.
-                drop(self.place(&record, decoded, epoch));
-                Ok(())
+                let replaced = self.place(&record, decoded, epoch);
+                self.let_go(replaced);
+                Ok(true)
             }
             Err(error) => {
                 let error = error.on_map(&self.name).on_keys([record.key.clone()]);
-                self.not_decoded(record, error, epoch)
+                self.not_decoded(record, error, epoch)?;
+                Ok(false)
             }
         }
     }
@@ -115,12 +122,12 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         if !self.options.allow_unreadable || error.kind() == ErrorKind::Invalid {
             return Err(error);
         }
-        drop(self.displace(&record.key, epoch));
+        self.let_go(self.displace(&record.key, epoch));
         self.list_unreadable(record, error);
         Ok(())
     }
 
-    fn place(&self, record: &Record, decoded: Decoded<V>, epoch: u64) -> Option<V> {
+    fn place(&self, record: &Record, decoded: Decoded<V>, epoch: u64) -> Option<Old<V, L>> {
         let value = decoded.value;
         let rewrite = decoded.is_upgraded && self.may_rewrite(record);
         let known = Known::at(Some(record.revision));
@@ -129,7 +136,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let mut shard = self.shards.write(hash);
         // A clear comes after whatever the store had: nothing comes back.
         if self.epoch.load(SeqCst) != epoch {
-            return Some(value);
+            return None;
         }
         match self.shards.entry(&mut shard, hash, &record.key) {
             TableEntry::Vacant(vacant) => {
@@ -150,12 +157,18 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             TableEntry::Occupied(mut occupied) => {
                 let slot = &mut occupied.get_mut().slot;
                 let changed = slot.trail().known != known || known.revision().is_none();
-                if changed || !slot.is_clean() {
-                    slot.trail_mut().known = known;
+                if !slot.is_clean() {
+                    // Where conflicts are looked for, a change must be judged by
+                    // what it was made on.
+                    if !self.conflicts.are_looked_for() {
+                        slot.trail_mut().known = known;
+                    }
+                    return None;
                 }
-                if !changed || !slot.is_clean() {
-                    return Some(value);
+                if !changed {
+                    return None;
                 }
+                slot.trail_mut().known = known;
                 let old = self.put_stored(slot, record, value);
                 if rewrite {
                     self.mark_upgraded(&record.key, slot.trail_mut());
@@ -177,24 +190,33 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     }
 
     /// What is stored takes the place of what the slot holds.
-    fn put_stored(&self, slot: &mut Slot<V, L::Lease>, record: &Record, value: V) -> Option<V> {
+    pub(super) fn put_stored(
+        &self,
+        slot: &mut Slot<V, L::Lease>,
+        record: &Record,
+        value: V,
+    ) -> Option<Old<V, L>> {
         if let Some(lease) = slot.lease() {
             self.lifetime.ended(&record.key, lease);
         }
         let old = slot.put(value, self.lifetime.adopt(record));
-        old.map(|(value, _)| value)
+        slot.trail_mut().over_expired = false;
+        old.map(|(value, lease)| Old::new(&record.key, value, lease))
     }
 
     /// Takes an entry out of memory that the store does not have.
-    fn dismiss(&self, occupied: OccupiedEntry<'_, Entry<V, L::Lease>>) -> Option<V> {
+    pub(super) fn dismiss(
+        &self,
+        occupied: OccupiedEntry<'_, Entry<V, L::Lease>>,
+    ) -> Option<Old<V, L>> {
         let (Entry { key, slot }, _) = occupied.remove();
         let (value, lease) = slot.into_value()?;
         self.lifetime.ended(&key, &lease);
-        Some(value)
+        Some(Old::new(&key, value, lease))
     }
 
     /// Takes a clean entry out of memory.
-    fn displace(&self, key: &Arc<str>, epoch: u64) -> Option<V> {
+    fn displace(&self, key: &Arc<str>, epoch: u64) -> Option<Old<V, L>> {
         let _inside = Inside::enter();
         let hash = self.shards.hash(key);
         let mut shard = self.shards.write(hash);
@@ -221,60 +243,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                 unseen.map(|entry| entry.key.clone()).collect()
             };
             for key in unseen {
-                drop(self.displace(&key, epoch));
-            }
-        }
-    }
-
-    /// A change was left out, because the store holds something else: that is
-    /// what memory holds from now on, unless it was changed again.
-    pub(super) fn settle_skipped(&self, key: &Arc<str>, found: Option<Record>) {
-        let stored = found.and_then(|record| self.decode_found(record));
-        let known = stored
-            .as_ref()
-            .map_or(Known::NOT, |(record, _)| Known::at(Some(record.revision)));
-        let _replaced = {
-            let _inside = Inside::enter();
-            let hash = self.shards.hash(key);
-            let mut shard = self.shards.write(hash);
-            let Some(mut occupied) = shard.find_entry(hash, key) else {
-                return;
-            };
-            let slot = &mut occupied.get_mut().slot;
-            if !slot.trail().mark.is_saving() {
-                return;
-            }
-            let was_gone = slot.is_gone();
-            let only_touched = slot
-                .lease()
-                .is_some_and(|lease| self.lifetime.only_touched(lease));
-            let trail = slot.trail_mut();
-            trail.known = known;
-            if trail.mark == Mark::Saving {
-                self.saving.fetch_sub(1, SeqCst);
-            } else if only_touched {
-                // Read once more meanwhile: that is no claim to the value.
-                self.pending.unlink(trail.place, key);
-            } else {
-                trail.mark = Mark::Queued;
-                return;
-            }
-            trail.mark = Mark::Clean;
-            let replaced = match stored {
-                Some((record, value)) => self.put_stored(slot, &record, value),
-                None => self.dismiss(occupied),
-            };
-            shard.count_gone(-isize::from(was_gone));
-            replaced
-        };
-    }
-
-    fn decode_found(&self, record: Record) -> Option<(Record, V)> {
-        match self.decode(record.value.as_ref()?) {
-            Ok(decoded) => Some((record, decoded.value)),
-            Err(error) => {
-                self.list_unreadable(record, error.on_map(&self.name));
-                None
+                self.let_go(self.displace(&key, epoch));
             }
         }
     }

@@ -13,7 +13,7 @@ use super::{
     shards::Shard,
 };
 use crate::{
-    batch::{Change, Expect, Otherwise},
+    batch::{Change, Otherwise},
     error::Error,
 };
 
@@ -205,11 +205,10 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         V: Serialize,
     {
         let Entry { key, slot } = entry;
-        let known = slot.trail().known;
         match slot {
             Slot::Gone { trail } => {
                 let delete = Change::delete(key.clone());
-                Ok(self.only_if(trail.unasked, known, delete))
+                Ok(self.guarded(trail.unasked, slot, delete))
             }
             Slot::Live {
                 value,
@@ -219,25 +218,23 @@ impl<V, L: Lifetime<V>> Core<V, L> {
                 let expires_at = self.lifetime.expires_at(lease);
                 if self.lifetime.only_touched(lease) {
                     let touch = Change::touch(key.clone(), expires_at);
-                    return Ok(self.only_if(true, known, touch));
+                    return Ok(self.guarded(true, slot, touch));
                 }
-                let put = Change::put(key.clone(), self.encode(value)?, expires_at);
-                Ok(self.only_if(trail.unasked, known, put))
+                let put = Change::put(key.clone(), self.encode(value)?, expires_at)
+                    .written_at(self.lifetime.written_at(lease));
+                Ok(self.guarded(trail.unasked, slot, put))
             }
         }
     }
 
     /// A change that nobody asked for must not hit what another process has
-    /// written meanwhile.
-    fn only_if(&self, conditional: bool, known: Known, change: Change) -> Change {
-        let expect = match known.revision() {
-            _ if !conditional || !self.provider.capabilities().conditions => return change,
-            Some(revision) => Expect::At(revision),
-            // It never got there: whatever is there is another's.
-            None if known == Known::NOT => Expect::Absent,
-            None => return change,
-        };
-        change.expect(expect, Otherwise::Skip)
+    /// written meanwhile; nor must any, if the map looks for conflicts.
+    fn guarded(&self, unasked: bool, slot: &Slot<V, L::Lease>, change: Change) -> Change {
+        let guarded = unasked || self.conflicts.are_looked_for();
+        if !guarded || !self.provider.capabilities().conditions {
+            return change;
+        }
+        change.expect(slot.unchanged(), Otherwise::Skip)
     }
 
     /// The change was not committed: it waits again, in front. `uncertain`
@@ -264,6 +261,11 @@ impl<V, L: Lifetime<V>> Core<V, L> {
                 return;
             }
         }
+        self.wait_again(key, trail);
+    }
+
+    /// What was being saved takes its turn once more.
+    pub(super) fn wait_again(&self, key: &Arc<str>, trail: &mut Trail) {
         match trail.mark {
             Mark::Saving => {
                 self.saving.fetch_sub(1, Relaxed);
@@ -275,7 +277,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    fn forget_saving(&self, key: &Arc<str>, trail: &Trail) {
+    pub(super) fn forget_saving(&self, key: &Arc<str>, trail: &Trail) {
         if trail.mark == Mark::SavingQueued {
             self.pending.unlink(trail.place, key);
         } else {

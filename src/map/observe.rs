@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    event::{Health, RefusedChange, SaveFailure, Stats, UnreadableRecord},
+    event::{Conflict, Health, RefusedChange, SaveFailure, Stats, UnreadableRecord},
 };
 
 impl<V, L: Lifetime<V>> Map<V, L> {
@@ -22,6 +22,13 @@ impl<V, L: Lifetime<V>> Map<V, L> {
     /// 256 events behind misses the oldest.
     pub fn failures(&self) -> broadcast::Receiver<SaveFailure> {
         self.core.failures.subscribe()
+    }
+
+    /// Every change that met what another process had stored meanwhile, from now
+    /// on, if the map [looks for them](super::builder::Builder::conflicts). A
+    /// receiver that lags more than 256 events behind misses the oldest.
+    pub fn conflicts(&self) -> broadcast::Receiver<Conflict> {
+        self.core.conflicts.subscribe()
     }
 
     /// Whether changes reach the store, now and whenever that changes.
@@ -55,7 +62,7 @@ impl<V, L: Lifetime<V>> Map<V, L> {
         self.core.retry_refused()
     }
 
-    /// The stored records that did not decode when they were loaded, by key;
+    /// The stored records that did not decode when they were last loaded, by key;
     /// only if the map was opened so as to
     /// [allow](super::builder::Builder::allow_unreadable) them.
     pub fn unreadable(&self) -> Vec<UnreadableRecord> {

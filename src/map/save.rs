@@ -27,6 +27,9 @@ use serde::{Serialize, de::DeserializeOwned};
 /// - `Unavailable`, `Unusable`: the attempts are spent. The change is in memory,
 ///   still pending, and may yet be saved. (Beyond
 ///   [`max_pending`](super::builder::Builder::max_pending): nothing was changed.)
+/// - `Conflict`, only if the map [looks for conflicts](super::builder::Builder::conflicts):
+///   another process has changed the entry, and what is stored won. The map holds
+///   that now; [`Error::found`] has it.
 /// - `Closed`: the map is closed and nothing was changed; or the runtime has
 ///   ended, and the change is in memory only.
 impl<V, L> Map<V, L>

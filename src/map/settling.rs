@@ -1,11 +1,9 @@
 //! What becomes of the entries whose changes are in the store.
 
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     sync::atomic::Ordering::{Relaxed, SeqCst},
 };
-
-use serde::de::DeserializeOwned;
 
 use super::{
     assembled::Assembled,
@@ -17,34 +15,24 @@ use super::{
     shards::Shard,
 };
 use crate::{
-    batch::{Change, Committed, Op},
+    batch::{Change, Committed, Op, Skipped},
     record::Revision,
 };
 
 impl<V, L: Lifetime<V>> Core<V, L> {
-    /// The batch is in the store.
-    pub(super) fn settle_all(&self, assembled: &Assembled, committed: Committed)
-    where
-        V: DeserializeOwned,
-    {
-        let skipped: HashMap<_, _> = committed
-            .skipped
-            .into_iter()
-            .map(|skipped| (skipped.key, skipped.found))
-            .collect();
-        let is_applied = |change: &&Change| !skipped.contains_key(&change.key);
+    /// The batch is in the store, but for these changes.
+    pub(super) fn settle_all(&self, assembled: &Assembled, committed: Committed) -> Vec<Skipped> {
+        let skipped: HashSet<_> = committed.skipped.iter().map(|s| &*s.key).collect();
+        let is_applied = |change: &&Change| !skipped.contains(&*change.key);
         let applied: Vec<_> = assembled.changes().iter().filter(is_applied).collect();
         self.settle(&applied, committed.revision);
-        for (key, found) in skipped {
-            self.settle_skipped(&key, found);
-        }
         if assembled.clears() {
             self.cleared.store(assembled.epoch, SeqCst);
         }
         self.tally.commits.fetch_add(1, Relaxed);
-        let changes = assembled.changes().len() as u64;
-        self.tally.changes.fetch_add(changes, Relaxed);
+        self.tally.changes.fetch_add(applied.len() as u64, Relaxed);
         *self.tally.last_commit.lock() = Some(self.clock.now());
+        committed.skipped
     }
 
     /// These changes were committed.
@@ -97,7 +85,10 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
         trail.mark = Mark::Clean;
         match slot {
-            Slot::Live { lease, .. } => self.lifetime.stored(lease),
+            Slot::Live { lease, trail, .. } => {
+                trail.over_expired = false;
+                self.lifetime.stored(lease);
+            }
             Slot::Gone { .. } => {
                 occupied.remove();
                 shard.count_gone(-1);

@@ -29,7 +29,7 @@ pub(super) struct Shards<V, X> {
 }
 
 /// What the shards held.
-type Tables<V, X> = Vec<HashTable<Entry<V, X>>>;
+pub(super) type Tables<V, X> = Vec<HashTable<Entry<V, X>>>;
 
 type Padded<V, X> = CachePadded<RwLock<Shard<V, X>>>;
 

@@ -92,10 +92,13 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
                 let lease = begin(key, slot.lease());
                 core.mark(key, slot.trail_mut());
                 let old = slot.put(value, lease);
+                let lives = |(_, lease): &(V, _)| core.lifetime.is_live(lease);
+                let expired = old.as_ref().is_some_and(|old| !lives(old));
+                slot.trail_mut().over_expired |= expired;
                 if old.is_none() {
                     self.shard.count_gone(-1);
                 }
-                self.unexpired(old)
+                self.unless(expired, old)
             }
         }
     }
@@ -219,8 +222,13 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
     }
 
     fn unexpired(&mut self, old: Option<(V, L::Lease)>) -> Option<V> {
-        let (value, lease) = old?;
-        if self.core.lifetime.is_live(&lease) {
+        let expired = !self.core.lifetime.is_live(&old.as_ref()?.1);
+        self.unless(expired, old)
+    }
+
+    fn unless(&mut self, expired: bool, old: Option<(V, L::Lease)>) -> Option<V> {
+        let (value, _) = old?;
+        if !expired {
             return Some(value);
         }
         self.expired = Some(value);

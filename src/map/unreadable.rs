@@ -1,6 +1,6 @@
 //! Stored records that do not decode: listed, and never destroyed.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use super::{assembled::Assembled, core::Core, lifetime::Lifetime};
 use crate::{
@@ -28,6 +28,19 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let key = record.key.clone();
         let listed = UnreadableRecord::new(record, error);
         self.unreadable.lock().insert(key, listed);
+    }
+
+    /// Of what was listed before, the store has only these any more.
+    pub(super) fn list_only(&self, unreadable: &HashSet<Arc<str>>) {
+        let mut listed = self.unreadable.lock();
+        listed.retain(|key, _| unreadable.contains(key));
+    }
+
+    /// Whether this very record is listed already.
+    pub(super) fn is_listed(&self, record: &Record) -> bool {
+        let unreadable = self.unreadable.lock();
+        let listed = unreadable.get(&record.key);
+        listed.is_some_and(|listed| listed.record.revision == record.revision)
     }
 
     /// The unreadable records that this batch would overwrite.

@@ -195,7 +195,7 @@ fn apply_change(table: &mut Table, change: &Change, batch: &Batch, to: Revision)
         } => {
             let record = Record::new(change.key.clone(), Some(payload.clone()), to)
                 .with_expires_at(*expires_at)
-                .with_updated_at(Some(batch.at));
+                .with_updated_at(Some(change.written_at.unwrap_or(batch.at)));
             table.insert(change.key.clone(), record);
         }
         Op::Touch { expires_at } => {

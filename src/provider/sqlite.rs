@@ -31,6 +31,7 @@ mod replica;
 mod rows;
 mod schema;
 mod table;
+mod time;
 mod wanted;
 mod worker;
 mod write;

@@ -821,3 +821,149 @@ async fn a_reload_takes_the_expiry_that_another_process_gave() {
     assert_eq!(map.expires_at("a"), Some(later));
     assert_eq!((map.get("b"), map.expires_at("b")), (Some(1), None));
 }
+
+/// After a restart the time to live was counted from the commit: an entry that
+/// was read again and again lived longer by as much as it had waited for it.
+async fn a_restart_counts_from_the_write(store: impl Provider + Clone) {
+    let clock = ManualClock::new(start());
+    let times = || {
+        builder(&store, &clock)
+            .time_to_live(seconds(25))
+            .time_to_idle(seconds(10))
+            .batch(1_000, seconds(3_600))
+    };
+    let map = open(times()).await;
+    map.insert("a", 1);
+    clock.advance(seconds(5));
+    map.insert("b", 1);
+    map.flush().await.unwrap();
+    for _ in 0..4 {
+        clock.advance(seconds(2));
+        assert_eq!((map.get("a"), map.get("b")), (Some(1), Some(1)));
+    }
+    map.close().await.unwrap();
+    let map = open(times()).await;
+    for second in 14..=30 {
+        clock.advance(SECOND);
+        assert_eq!(map.get("a").is_some(), second < 25, "{second}");
+        assert_eq!(map.get("b").is_some(), second < 30, "{second}");
+    }
+    map.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_restart_counts_from_the_write_in_memory() {
+    a_restart_counts_from_the_write(Memory::new()).await;
+}
+
+#[cfg(feature = "json")]
+#[tokio::test]
+async fn a_restart_counts_from_the_write_in_json_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = persistify::JsonFile::open(folder.path()).await.unwrap();
+    a_restart_counts_from_the_write(files).await;
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_restart_counts_from_the_write_in_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("maps.db");
+    let sqlite = persistify::Sqlite::open(&file).await.unwrap();
+    a_restart_counts_from_the_write(sqlite).await;
+    // The same in a table of another program, however it keeps the time.
+    for kept in ["INTEGER", "TEXT"] {
+        let adopted = folder.path().join(kept);
+        let columns = format!("key TEXT PRIMARY KEY, value TEXT, updated_at {kept}");
+        rusqlite::Connection::open(&adopted)
+            .unwrap()
+            .execute_batch(&format!("CREATE TABLE theirs ({columns})"))
+            .unwrap();
+        let sqlite = persistify::Sqlite::builder(&adopted).table("map", "theirs");
+        a_restart_counts_from_the_write(sqlite.open().await.unwrap()).await;
+    }
+}
+
+/// A `clear` and a `reload` dropped entries that had expired and were not swept
+/// yet, and the listener never heard of them.
+#[tokio::test]
+async fn the_listener_hears_of_what_a_clear_or_a_reload_takes_away() {
+    for by_clear in [true, false] {
+        let (store, clock) = (Memory::new(), ManualClock::new(start()));
+        let (times, heard) = listening(builder(&store, &clock).time_to_live(seconds(10)));
+        let map = open(times).await;
+        map.insert("replaced", 1);
+        map.insert("removed", 2);
+        map.flush().await.unwrap();
+        // Another process's clock is ahead, and it has swept already.
+        write_as_another(
+            &store,
+            vec![put("replaced", "5"), Change::delete("removed")],
+        )
+        .await;
+        clock.advance(seconds(9));
+        map.insert("lives", 3);
+        if by_clear {
+            map.insert_with_ttl("pending", 4, SECOND);
+        }
+        map.flush().await.unwrap();
+        let due = clock.clone();
+        // The sweeper gets no turn between the two.
+        if by_clear {
+            due.advance(SECOND);
+            map.clear();
+        } else {
+            let reload = map.reload();
+            due.advance(SECOND);
+            reload.await.unwrap();
+        }
+        let mut heard: Vec<_> = heard.lock().clone();
+        heard.sort();
+        let mut expected = vec![("removed".to_owned(), 2), ("replaced".to_owned(), 1)];
+        if by_clear {
+            expected.insert(0, ("pending".to_owned(), 4));
+        }
+        assert_eq!(heard, expected, "by clear: {by_clear}");
+    }
+}
+
+/// An entry whose commit was of unknown fate expired, and its removal went to
+/// the store without a condition: it hit what another process had written there
+/// meanwhile.
+#[tokio::test]
+async fn what_may_have_been_saved_expires_without_hitting_anothers_value() {
+    for (landed, theirs) in [(false, true), (true, true), (true, false), (false, false)] {
+        let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
+        let map = open(builder(&store, &clock).retry(RetryPolicy::default().jitter(false))).await;
+        let unknown = if landed { Fault::After } else { Fault::Lost };
+        store.fail_next(1, unknown(ErrorKind::Unavailable));
+        store.fail_nth(2, Fault::Before(ErrorKind::Superseded));
+        map.insert_with_ttl("a", 1, seconds(100));
+        let flush = tokio::spawn({
+            let map = map.clone();
+            async move { map.flush().await }
+        });
+        settle().await;
+        clock.advance(SECOND);
+        // Of unknown fate for good, and still pending.
+        let failed = flush.await.unwrap().unwrap_err();
+        assert_eq!(failed.kind(), ErrorKind::Superseded);
+        // It lives less long than what may be in the store.
+        map.insert_with_ttl("a", 2, SECOND);
+        if theirs {
+            write_as_another(store.inner(), vec![put("a", "3")]).await;
+        }
+        clock.advance(SECOND);
+        settle().await;
+        assert_eq!(map.get("a"), None);
+        clock.advance(seconds(60));
+        settle().await;
+        map.flush().await.unwrap();
+        let expected = theirs.then_some(3);
+        assert_eq!(
+            stored::<u64>(store.inner()).await.get("a").copied(),
+            expected
+        );
+        assert_eq!(map.get("a"), expected, "landed: {landed}");
+    }
+}

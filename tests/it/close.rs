@@ -662,3 +662,57 @@ async fn a_closed_map_holds_its_folder_no_longer() {
         map.close().await.unwrap();
     }
 }
+
+/// What a store did to let go of a map must not be in the way of the map that is
+/// open again because it failed.
+async fn a_map_that_was_not_released_goes_on(store: impl persistify::Provider + Clone) {
+    let unavailable = ErrorKind::Unavailable;
+    for fault in [
+        Fault::Before(unavailable),
+        Fault::Lost(unavailable),
+        Fault::After(unavailable),
+        Fault::After(ErrorKind::Unusable),
+    ] {
+        let store = persistify::testing::Faulty::new(store.clone());
+        let map = PersistentMap::<u32>::builder(store.clone(), "map");
+        let map = map.commit_timeout(Duration::MAX).open().await.unwrap();
+        map.clear();
+        map.extend([("a", 1), ("b", 1), ("c", 1)]);
+        store.fail_next_of(Method::Release, 2, fault);
+        map.close().await.unwrap_err();
+        map.insert_and_save("a", 2).await.unwrap();
+        map.remove("b");
+        map.flush().await.unwrap();
+        map.close().await.unwrap_err();
+        assert_eq!(map.get("a"), Some(2));
+        // Also if nothing is written in between.
+        map.reload().await.unwrap();
+        map.insert("d", 4);
+        map.close().await.unwrap();
+        let again = PersistentMap::<u32>::builder(store.clone(), "map");
+        let again = again.open().await.unwrap();
+        assert_eq!(in_memory(&again), pairs([("a", 2), ("c", 1), ("d", 4)]));
+        again.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_map_that_was_not_released_goes_on_in_memory() {
+    a_map_that_was_not_released_goes_on(persistify::Memory::new()).await;
+}
+
+#[cfg(feature = "json")]
+#[tokio::test]
+async fn a_map_that_was_not_released_goes_on_in_json_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = persistify::JsonFile::open(folder.path()).await.unwrap();
+    a_map_that_was_not_released_goes_on(files).await;
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_map_that_was_not_released_goes_on_in_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = persistify::Sqlite::open(folder.path().join("maps.db")).await;
+    a_map_that_was_not_released_goes_on(file.unwrap()).await;
+}

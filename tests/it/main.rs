@@ -3,6 +3,7 @@
 mod caching;
 mod close;
 mod closures;
+mod conflicts;
 #[cfg(all(feature = "json", feature = "sqlite"))]
 mod crash;
 mod errors;

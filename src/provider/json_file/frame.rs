@@ -16,6 +16,8 @@ const ANNOUNCEMENT: u8 = 2;
 const PUT: u8 = 0;
 const TOUCH: u8 = 1;
 const DELETE: u8 = 2;
+/// A put that says when the value was written.
+const PUT_WRITTEN: u8 = 3;
 
 /// The payload of a frame, read in place.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ struct Become<'a> {
 enum What {
     /// The place is relative to the payload.
     Put {
+        /// When the value was written; not at the time of the batch.
+        written: Option<Stamp>,
         expires: Stamp,
         schema: u32,
         offset: usize,
@@ -79,6 +83,7 @@ impl Applied<'_> {
     fn change(&self, index: &mut Index, change: &Become<'_>, start: u64) {
         match change.what {
             What::Put {
+                written,
                 expires,
                 schema,
                 offset,
@@ -87,7 +92,7 @@ impl Applied<'_> {
                 let entry = Entry {
                     revision: self.revision,
                     expires,
-                    updated: self.at,
+                    updated: written.unwrap_or(self.at),
                     place: Place::new(Source::Journal, start + offset as u64, bytes, schema),
                 };
                 match index.get_mut(change.key) {
@@ -157,7 +162,13 @@ fn put_change(out: &mut Vec<u8>, change: &Change) {
             payload,
             expires_at,
         } => {
-            out.push(PUT);
+            match change.written_at {
+                None => out.push(PUT),
+                Some(written) => {
+                    out.push(PUT_WRITTEN);
+                    put_stamp(out, Stamp::of(written));
+                }
+            }
             put_stamp(out, (*expires_at).into());
             put_payload(out, payload);
         }
@@ -242,16 +253,10 @@ fn read_applied<'a>(from: &mut Reader<'a>, map: &MapName) -> Option<Applied<'a>>
 fn read_change<'a>(from: &mut Reader<'a>) -> Option<Become<'a>> {
     let key = from.text()?;
     let what = match from.byte()? {
-        PUT => {
-            let expires = from.stamp()?;
-            let schema = u32::from_le_bytes(from.array()?);
-            let text = from.bytes()?;
-            What::Put {
-                expires,
-                schema,
-                offset: from.at - text.len(),
-                bytes: u32::try_from(text.len()).ok()?,
-            }
+        PUT => read_put(from, None)?,
+        PUT_WRITTEN => {
+            let written = from.stamp()?;
+            read_put(from, Some(written))?
         }
         TOUCH => What::Touch {
             expires: from.stamp()?,
@@ -260,6 +265,19 @@ fn read_change<'a>(from: &mut Reader<'a>) -> Option<Become<'a>> {
         _ => return None,
     };
     Some(Become { key, what })
+}
+
+fn read_put(from: &mut Reader<'_>, written: Option<Stamp>) -> Option<What> {
+    let expires = from.stamp()?;
+    let schema = u32::from_le_bytes(from.array()?);
+    let text = from.bytes()?;
+    Some(What::Put {
+        written,
+        expires,
+        schema,
+        offset: from.at - text.len(),
+        bytes: u32::try_from(text.len()).ok()?,
+    })
 }
 
 fn read_skipped(from: &mut Reader<'_>, map: &MapName) -> Option<Skipped> {

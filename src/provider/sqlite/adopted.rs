@@ -4,10 +4,10 @@ use rusqlite::{CachedStatement, Connection, params, types::Value};
 
 use super::{
     errors::Fault,
-    inspect::Time,
     noted::{Note, digest_of},
     rows::{to_millis, value_to},
     table::Table,
+    time::Time,
 };
 use crate::{
     batch::{Change, Op},
@@ -23,6 +23,7 @@ pub(super) struct AdoptedTable<'c> {
     delete: CachedStatement<'c>,
     forget: CachedStatement<'c>,
     note: Note<'c>,
+    time: Time,
     /// `None` if the table does not keep it.
     at: Option<Value>,
 }
@@ -52,8 +53,17 @@ impl<'c> AdoptedTable<'c> {
             delete: connection.prepare_cached(&delete)?,
             forget: connection.prepare_cached(&forget)?,
             note: Note::new(connection, companion, revision)?,
+            time,
             at,
         })
+    }
+
+    /// What the row says of when it was written.
+    fn written(&self, at: Option<i64>) -> rusqlite::Result<Option<Value>> {
+        match (&self.at, at) {
+            (Some(_), Some(at)) => self.time.written(self.connection, at).map(Some),
+            (of_batch, _) => Ok(of_batch.clone()),
+        }
     }
 }
 
@@ -93,20 +103,31 @@ impl AdoptedTable<'_> {
         })
     }
 
-    fn change(&mut self, Change { key, op, .. }: &Change) -> Result<(), Fault> {
-        match op {
+    fn change(&mut self, change: &Change) -> Result<(), Fault> {
+        let key = &change.key;
+        match &change.op {
             Op::Put {
                 payload,
                 expires_at,
-            } => self.put(key, payload, expires_at.map(to_millis)),
+            } => {
+                let (expires_at, written_at) = (expires_at.map(to_millis), change.written_at);
+                self.put(key, payload, expires_at, written_at.map(to_millis))
+            }
             Op::Touch { expires_at } => self.touch(key, expires_at.map(to_millis)),
             Op::Delete => self.delete(key),
         }
     }
 
-    fn put(&mut self, key: &str, payload: &Payload, expires_at: Option<i64>) -> Result<(), Fault> {
+    /// `written_at` is of the value, if it is not of the batch.
+    fn put(
+        &mut self,
+        key: &str,
+        payload: &Payload,
+        expires_at: Option<i64>,
+        written_at: Option<i64>,
+    ) -> Result<(), Fault> {
         let value = value_to(&payload.bytes);
-        match &self.at {
+        match self.written(written_at)? {
             Some(at) => self.put.execute(params![key, value, at])?,
             None => self.put.execute(params![key, value])?,
         };

@@ -61,16 +61,23 @@ impl<'c> OwnTable<'c> {
         changes: impl Iterator<Item = &'b Change>,
     ) -> Result<(), Fault> {
         let mut puts = Vec::with_capacity(TOGETHER);
-        for Change { key, op, .. } in changes {
-            match op {
+        for change in changes {
+            let key = &change.key;
+            match &change.op {
                 Op::Put {
                     payload,
                     expires_at,
-                } => puts.push(Put {
-                    key,
-                    payload,
-                    expires_at: expires_at.map(to_millis),
-                }),
+                } => {
+                    let put = Put {
+                        key,
+                        payload,
+                        expires_at: expires_at.map(to_millis),
+                    };
+                    match change.written_at {
+                        Some(at) => self.put_at(&put, to_millis(at))?,
+                        None => puts.push(put),
+                    }
+                }
                 Op::Touch { expires_at } => self.touch(key, expires_at.map(to_millis))?,
                 Op::Delete => self.delete(key)?,
             }
@@ -100,6 +107,12 @@ impl<'c> OwnTable<'c> {
             self.on_key(put.key, done)?;
         }
         Ok(())
+    }
+
+    /// One that was written at another time than the others.
+    fn put_at(&mut self, put: &Put<'_>, written_at: i64) -> Result<(), Fault> {
+        let done = self.one.put_at(put, written_at);
+        self.on_key(put.key, done)
     }
 
     fn touch(&mut self, key: &Arc<str>, expires_at: Option<i64>) -> Result<(), Fault> {

@@ -25,6 +25,7 @@ pub(super) struct Put<'b> {
 /// that makes it as fast as a loop by hand.
 pub(super) struct Puts<'c> {
     statement: CachedStatement<'c>,
+    at: i64,
 }
 
 impl<'c> Puts<'c> {
@@ -61,7 +62,15 @@ impl<'c> Puts<'c> {
         // Bound once, it stays for all that is put.
         statement.raw_bind_parameter(1, at)?;
         statement.raw_bind_parameter(2, revision)?;
-        Ok(Self { statement })
+        Ok(Self { statement, at })
+    }
+
+    /// Puts one that was written at another time than the batch.
+    pub(super) fn put_at(&mut self, put: &Put<'_>, written_at: i64) -> rusqlite::Result<()> {
+        self.statement.raw_bind_parameter(1, written_at)?;
+        let done = self.put(std::slice::from_ref(put));
+        self.statement.raw_bind_parameter(1, self.at)?;
+        done
     }
 
     /// Puts these, which are as many as it was made for.

@@ -5,9 +5,10 @@ use rusqlite::{Connection, ToSql};
 use super::{
     builder::Columns,
     errors::Fault,
-    inspect::{Time, inspect},
+    inspect::inspect,
     rows::Stored,
     schema::{self, Place},
+    time::Time,
 };
 use crate::{
     error::{Error, ErrorKind, Result},

@@ -180,6 +180,12 @@ async fn times(trial: &mut Trial<'_>) {
         trial.commit(&writer.batch(&map, vec![touch])).await;
         trial.verify(&map).await;
     }
+    trial.doing("put what was written before the batch, among others");
+    let early = put("early", 1).written_at(Some(now - Duration::from_mins(1)));
+    let late = put("late", 1).written_at(Some(now - Duration::from_secs(1)));
+    let changes = vec![put("a", 1), early, put("b", 1), late, put("c", 1)];
+    trial.commit(&writer.batch(&map, changes)).await;
+    trial.verify(&map).await;
 }
 
 async fn shapes(trial: &mut Trial<'_>) {

@@ -47,7 +47,7 @@ impl Model {
             } => {
                 let record = Record::new(Arc::clone(&key), Some(payload.clone()), revision)
                     .with_expires_at(*expires_at)
-                    .with_updated_at(Some(batch.at));
+                    .with_updated_at(Some(change.written_at.unwrap_or(batch.at)));
                 self.records.insert(key, record);
             }
             Op::Touch { expires_at } => {

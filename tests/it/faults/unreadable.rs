@@ -276,3 +276,33 @@ async fn other_keys_do_not_wait_for_one_that_cannot_be_set_aside() {
             .any(|b| keys(b).contains(&"d".into()))
     );
 }
+
+/// A key that another program had mended stayed on the list for ever, and what
+/// it held before went on being set aside.
+#[tokio::test(start_paused = true)]
+async fn what_a_reload_can_read_or_does_not_find_is_off_the_list() {
+    let store = store();
+    write_texts(
+        &store,
+        &[("mended", "one"), ("removed", "two"), ("still", "three")],
+    )
+    .await;
+    let map = open_numbers(&store).await;
+    assert_eq!(map.unreadable().len(), 3);
+    let mending = open_numbers(&store).await;
+    mending.insert("mended", 1);
+    mending.insert("removed", 1);
+    mending.flush().await.unwrap();
+    mending.remove_and_save("removed").await.unwrap();
+    store.fail_next_of(Method::Load, 1, Fault::Before(ErrorKind::Unavailable));
+    map.reload().await.unwrap_err();
+    assert_eq!(map.unreadable().len(), 3, "what was not looked at stays");
+    map.reload().await.unwrap();
+    let listed: Vec<_> = map
+        .unreadable()
+        .iter()
+        .map(|l| l.record.key.clone())
+        .collect();
+    assert_eq!(listed, ["still".into()]);
+    assert_eq!((map.get("mended"), map.stats().unreadable), (Some(1), 1));
+}

@@ -1,0 +1,43 @@
+//! What was taken out of memory, to be let go of once no lock is held.
+
+use std::sync::Arc;
+
+use super::{core::Core, entry::Entry, lifetime::Lifetime, shards::Tables};
+
+/// A value that something else took the place of, and its key.
+pub(super) struct Old<V, L: Lifetime<V>> {
+    key: Arc<str>,
+    value: V,
+    lease: L::Lease,
+}
+
+impl<V, L: Lifetime<V>> Old<V, L> {
+    pub(super) fn new(key: &Arc<str>, value: V, lease: L::Lease) -> Self {
+        let key = key.clone();
+        Self { key, value, lease }
+    }
+}
+
+impl<V, L: Lifetime<V>> Core<V, L> {
+    /// Lets go of a value, and tells of its end if it had expired. No lock is
+    /// held: the listener, or the value's `Drop`, may call a map.
+    pub(super) fn let_go(&self, old: Option<Old<V, L>>) {
+        let Some(Old { key, value, lease }) = old else {
+            return;
+        };
+        if !self.lifetime.is_live(&lease) {
+            self.lifetime.expired(&key, value);
+        }
+    }
+
+    /// The same for all that a map held.
+    pub(super) fn let_go_of_all(&self, all: Tables<V, L::Lease>) {
+        if !L::EXPIRES {
+            return;
+        }
+        for Entry { key, slot } in all.into_iter().flatten() {
+            let old = slot.into_value();
+            self.let_go(old.map(|(value, lease)| Old::new(&key, value, lease)));
+        }
+    }
+}

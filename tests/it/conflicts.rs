@@ -1,0 +1,436 @@
+//! Two processes that change the same keys: what becomes of the one who comes
+//! late.
+
+mod history;
+mod own;
+#[cfg(feature = "sqlite")]
+mod processes;
+mod unmerged;
+
+use std::sync::{Arc, atomic::AtomicU32, atomic::Ordering::SeqCst};
+
+use futures_util::FutureExt;
+use persistify::{
+    CachingMap, Conflict, ErrorKind, Memory, OnConflict, PersistentMap, Provider, Resolution,
+    testing::{Fault, Faulty, ManualClock},
+};
+use tokio::sync::broadcast;
+
+use crate::{
+    store::{SECOND, Store, pairs, settle_down, store, stored},
+    stored::{put, start, write_as_another},
+};
+
+/// One of several processes that have the map open.
+async fn open_on(store: &Store, policy: OnConflict<u32>) -> PersistentMap<u32> {
+    let map = crate::store::builder(store).batch(1_000, crate::store::HOUR);
+    map.conflicts(policy).open().await.unwrap()
+}
+
+fn sum() -> OnConflict<u32> {
+    OnConflict::Merge(|mine, theirs| mine + theirs)
+}
+
+/// The key, and how it ended, of every conflict so far.
+fn told(conflicts: &mut broadcast::Receiver<Conflict>) -> Vec<(String, Resolution)> {
+    let told = std::iter::from_fn(|| conflicts.try_recv().ok());
+    told.map(|c| (c.key.to_string(), c.resolution)).collect()
+}
+
+fn ended(key: &str, resolution: Resolution) -> Vec<(String, Resolution)> {
+    vec![(key.to_owned(), resolution)]
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_default_the_last_write_wins_and_nobody_notices() {
+    let store = store();
+    let (here, there) = (
+        open_on(&store, OnConflict::default()).await,
+        open_on(&store, OnConflict::LastWrite).await,
+    );
+    let mut conflicts = here.conflicts();
+    there.insert_and_save("a", 1).await.unwrap();
+    here.insert_and_save("a", 2).await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 2)]));
+    assert_eq!(here.stats().conflicts, 0);
+    assert!(told(&mut conflicts).is_empty());
+    let batches = store.batches();
+    let mut changes = batches.iter().flat_map(|b| &b.maps[0].changes);
+    assert!(changes.all(|change| change.expect == persistify::Expect::Any));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_store_wins_the_map_takes_what_is_stored() {
+    let store = store();
+    let here = open_on(&store, OnConflict::StoreWins).await;
+    here.extend([("a", 1), ("removed there", 1), ("removed here", 1)]);
+    here.insert_and_save("same", 1).await.unwrap();
+    let there = open_on(&store, OnConflict::LastWrite).await;
+    there.insert("a", 2);
+    there.remove("removed there");
+    there.insert("removed here", 2);
+    there.insert("new", 2);
+    there.flush().await.unwrap();
+
+    let mut conflicts = here.conflicts();
+    here.insert("a", 3);
+    here.insert("removed there", 3);
+    here.remove("removed here");
+    here.insert("new", 3);
+    here.insert("same", 3);
+    here.flush().await.unwrap();
+    let expected = pairs([("a", 2), ("new", 2), ("removed here", 2), ("same", 3)]);
+    assert_eq!(stored(&store).await, expected);
+    assert_eq!(crate::store::in_memory(&here), expected);
+    assert_eq!((here.pending(), here.len()), (0, 4));
+    assert_eq!(here.stats().conflicts, 4);
+    let mut told = told(&mut conflicts);
+    told.sort_by(|a, b| a.0.cmp(&b.0));
+    let keys = ["a", "new", "removed here", "removed there"];
+    let expected = keys.map(|key| (key.to_owned(), Resolution::StoreWon));
+    assert_eq!(told, expected);
+    // What was taken is known from then on: the next change is no conflict.
+    here.extend([("a", 4), ("removed there", 4), ("new", 4)]);
+    here.remove("removed here");
+    here.flush().await.unwrap();
+    assert_eq!(here.stats().conflicts, 4);
+    let expected = pairs([("a", 4), ("new", 4), ("removed there", 4), ("same", 3)]);
+    assert_eq!(stored(&store).await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_names_both_revisions() {
+    let store = store();
+    let here = open_on(&store, OnConflict::StoreWins).await;
+    here.insert_and_save("a", 1).await.unwrap();
+    let revisions = async || {
+        let records = crate::store::records(&store, &crate::store::name()).await;
+        records.first().map(|record| record.revision)
+    };
+    let mine = revisions().await;
+    let there = open_on(&store, OnConflict::LastWrite).await;
+    there.insert_and_save("a", 2).await.unwrap();
+    there.insert_and_save("b", 2).await.unwrap();
+    let theirs = revisions().await;
+    let mut conflicts = here.conflicts();
+    here.extend([("a", 3), ("b", 3)]);
+    here.flush().await.unwrap();
+    let first = conflicts.try_recv().unwrap();
+    assert_eq!((first.map.as_str(), &*first.key), ("map", "a"));
+    assert_eq!((first.mine, first.theirs), (mine, theirs));
+    assert!(mine < theirs && mine.is_some());
+    let second = conflicts.try_recv().unwrap();
+    assert_eq!((&*second.key, second.mine), ("b", None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_whose_change_lost_is_told_what_is_stored() {
+    let store = store();
+    let here = open_on(&store, OnConflict::StoreWins).await;
+    let there = open_on(&store, OnConflict::LastWrite).await;
+    there.extend([("a", 1), ("b", 1)]);
+    there.flush().await.unwrap();
+    let (a, b) = tokio::join!(here.insert_and_save("a", 2), here.insert_and_save("c", 2));
+    let lost = a.unwrap_err();
+    assert_eq!(lost.kind(), ErrorKind::Conflict);
+    assert_eq!(lost.keys(), [Arc::<str>::from("a")]);
+    assert_eq!(lost.map(), Some("map"));
+    let found = lost.found().unwrap().value.clone().unwrap();
+    assert_eq!(&*found.bytes, b"1");
+    // The others of the same commit are none of its business.
+    assert_eq!(b.unwrap(), None);
+    here.reload().await.unwrap();
+    there.remove_and_save("b").await.unwrap();
+    let lost = here.insert_and_save("b", 2).await.unwrap_err();
+    assert_eq!((lost.kind(), lost.found()), (ErrorKind::Conflict, None));
+    assert_eq!(here.get("b"), None);
+    assert!(!here.contains_key("b"));
+}
+
+/// What was written over a change while it was being judged is gone with it:
+/// whoever waits for that must not be told that it is saved.
+#[tokio::test(start_paused = true)]
+async fn a_save_of_what_was_written_meanwhile_is_told_as_well() {
+    for remove in [false, true] {
+        let store = store();
+        let here = open_on(&store, OnConflict::StoreWins).await;
+        let there = open_on(&store, OnConflict::LastWrite).await;
+        there.insert_and_save("a", 1).await.unwrap();
+        let hang = store.hang_next();
+        let save = |remove| {
+            let here = here.clone();
+            tokio::spawn(async move {
+                if remove {
+                    here.remove_and_save("a").await
+                } else {
+                    here.insert_and_save("a", 2).await
+                }
+            })
+        };
+        let first = save(false);
+        hang.hangs().await;
+        let second = save(remove);
+        settle_down().await;
+        hang.release();
+        for save in [first, second] {
+            let error = save.await.unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Conflict);
+        }
+        assert_eq!((here.get("a"), here.pending()), (Some(1), 0));
+        assert_eq!(stored(&store).await, pairs([("a", 1)]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_merge_is_in_memory_and_in_the_store() {
+    let store = store();
+    let here = open_on(&store, sum()).await;
+    let there = open_on(&store, sum()).await;
+    let mut conflicts = here.conflicts();
+    there.insert_and_save("a", 1).await.unwrap();
+    // It waits for the merged value.
+    here.insert_and_save("a", 20).await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 21)]));
+    assert_eq!((here.get("a"), here.pending()), (Some(21), 0));
+    assert_eq!(told(&mut conflicts), ended("a", Resolution::Merged));
+    there.update("a", |n| *n += 300);
+    there.flush().await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 322)]));
+    assert_eq!((here.stats().conflicts, there.stats().conflicts), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_merge_takes_what_was_written_last() {
+    let store = store();
+    let here = open_on(&store, sum()).await;
+    let there = open_on(&store, OnConflict::LastWrite).await;
+    there.insert_and_save("a", 1).await.unwrap();
+    let hang = store.hang_next();
+    here.insert("a", 10);
+    let flush = tokio::spawn({
+        let here = here.clone();
+        async move { here.flush().await }
+    });
+    hang.hangs().await;
+    here.insert("a", 20);
+    hang.release();
+    flush.await.unwrap().unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 21)]));
+    assert_eq!(here.stats().conflicts, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_values_are_merged_a_value_wins_over_a_removal() {
+    let store = store();
+    let here = open_on(&store, sum()).await;
+    here.extend([("removed here", 1), ("removed there", 1), ("removed", 1)]);
+    here.flush().await.unwrap();
+    let there = open_on(&store, OnConflict::LastWrite).await;
+    let mut conflicts = here.conflicts();
+    there.insert("removed here", 2);
+    there.remove("removed there");
+    there.remove("removed");
+    there.flush().await.unwrap();
+    let removed = here.remove_and_save("removed here").await.unwrap_err();
+    assert_eq!(removed.kind(), ErrorKind::Conflict);
+    assert_eq!(
+        told(&mut conflicts),
+        ended("removed here", Resolution::StoreWon)
+    );
+    here.insert_and_save("removed there", 3).await.unwrap();
+    assert_eq!(
+        told(&mut conflicts),
+        ended("removed there", Resolution::MapWon)
+    );
+    // Where both have removed it they agree.
+    here.remove_and_save("removed").await.unwrap();
+    assert!(told(&mut conflicts).is_empty());
+    let expected = pairs([("removed here", 2), ("removed there", 3)]);
+    assert_eq!(stored(&store).await, expected);
+    assert_eq!(crate::store::in_memory(&here), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closure_may_hold_values_of_its_own() {
+    let store = store();
+    let calls = Arc::new(AtomicU32::new(0));
+    let counting = calls.clone();
+    let here = open_on(
+        &store,
+        OnConflict::merge(move |mine: u32, theirs| {
+            counting.fetch_add(1, SeqCst);
+            mine.max(theirs)
+        }),
+    )
+    .await;
+    let there = open_on(&store, OnConflict::LastWrite).await;
+    there.insert_and_save("a", 5).await.unwrap();
+    here.insert_and_save("a", 3).await.unwrap();
+    assert_eq!((here.get("a"), calls.load(SeqCst)), (Some(5), 1));
+}
+
+/// Another process is faster each time.
+#[tokio::test(start_paused = true)]
+async fn a_merge_goes_on_until_it_meets_nobody() {
+    let store = store();
+    let here = open_on(&store, sum()).await;
+    let behind = store.inner().clone();
+    store.set_rule(move |call| {
+        if let 1..=5 = call.number {
+            let write = vec![put("a", &call.number.to_string())];
+            write_as_another(&behind, write).now_or_never().unwrap();
+        }
+        Fault::None
+    });
+    here.insert_and_save("a", 1_000).await.unwrap();
+    let total = 1_000 + (1..=5).sum::<u32>();
+    assert_eq!(stored(&store).await, pairs([("a", total)]));
+    assert_eq!((here.get("a"), here.stats().conflicts), (Some(total), 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_leaves_what_is_pending_to_be_judged() {
+    for (policy, expected) in [(OnConflict::StoreWins, 1), (sum(), 21)] {
+        let store = store();
+        let here = open_on(&store, policy).await;
+        let there = open_on(&store, OnConflict::LastWrite).await;
+        store.refuse(["a"]);
+        here.insert("a", 20);
+        here.flush().await.unwrap_err();
+        store.behave();
+        there.insert_and_save("a", 1).await.unwrap();
+        // The refused change stays, and so does what it was made on.
+        here.reload().await.unwrap();
+        assert_eq!(here.get("a"), Some(20));
+        here.retry_refused();
+        here.flush().await.unwrap();
+        assert_eq!(here.get("a"), Some(expected));
+        assert_eq!(stored(&store).await, pairs([("a", expected)]));
+        assert_eq!(here.stats().conflicts, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clear_empties_the_store_whatever_others_wrote() {
+    for policy in [OnConflict::StoreWins, sum()] {
+        let store = store();
+        let here = open_on(&store, policy).await;
+        here.insert_and_save("a", 1).await.unwrap();
+        let there = open_on(&store, OnConflict::LastWrite).await;
+        there.extend([("a", 2), ("b", 2)]);
+        there.flush().await.unwrap();
+        here.clear();
+        here.insert_and_save("b", 3).await.unwrap();
+        assert_eq!(stored(&store).await, pairs([("b", 3)]));
+        assert_eq!(here.stats().conflicts, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_provider_without_conditions_cannot_notice_conflicts() {
+    #[derive(Debug, Clone)]
+    struct Plain(Memory);
+
+    #[persistify::async_trait]
+    impl Provider for Plain {
+        async fn load<'a>(
+            &'a self,
+            map: &'a persistify::MapName,
+            wanted: persistify::Wanted,
+        ) -> persistify::Result<persistify::Load<'a>> {
+            self.0.load(map, wanted).await
+        }
+
+        async fn commit(
+            &self,
+            batch: &persistify::Batch,
+        ) -> persistify::Result<persistify::Committed> {
+            self.0.commit(batch).await
+        }
+    }
+
+    for policy in [OnConflict::StoreWins, sum()] {
+        let named = format!("{policy:?}");
+        let map = PersistentMap::<u32>::builder(Plain(Memory::new()), "map");
+        let error = map.conflicts(policy).open().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        let said = error.to_string();
+        assert!(
+            said.contains("conflicts") && said.contains(&named),
+            "{said}"
+        );
+        assert_eq!(error.map(), Some("map"));
+    }
+    let map = PersistentMap::<u32>::builder(Plain(Memory::new()), "map");
+    map.conflicts(OnConflict::LastWrite).open().await.unwrap();
+}
+
+/// Expiry is no change: neither a claim to the key nor a conflict.
+#[tokio::test]
+async fn what_time_does_is_no_conflict() {
+    let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
+    let open = async |policy| {
+        let map = CachingMap::<u64>::builder(store.clone(), "map").clock(clock.clone());
+        let map = map.time_to_idle(100 * SECOND).conflicts(policy);
+        map.open().await.unwrap()
+    };
+    let here = open(OnConflict::StoreWins).await;
+    here.insert_with_ttl("swept there", 1, 10 * SECOND);
+    here.insert_with_ttl("fresh there", 1, 10 * SECOND);
+    here.insert("read here", 1);
+    here.insert_and_save("own", 1).await.unwrap();
+    let there = open(OnConflict::LastWrite).await;
+    clock.advance(10 * SECOND);
+    // Before anybody has swept.
+    here.insert("swept there", 2);
+    there.insert("fresh there", 3);
+    settle_down().await;
+    there.flush().await.unwrap();
+    assert!(
+        !crate::stored::records(store.inner())
+            .await
+            .contains_key("swept there")
+    );
+    here.flush().await.unwrap();
+    assert_eq!(here.stats().conflicts, 0);
+    assert_eq!(here.get("swept there"), Some(2));
+    assert_eq!(here.get("fresh there"), Some(3));
+    // A read that the store hears of claims nothing either.
+    there.insert_and_save("read here", 4).await.unwrap();
+    clock.advance(20 * SECOND);
+    here.get("read here");
+    here.get("own");
+    here.flush().await.unwrap();
+    assert_eq!(here.get("read here"), Some(4));
+    here.insert_and_save("own", 5).await.unwrap();
+    assert_eq!(here.stats().conflicts, 0);
+    let stored = crate::stored::stored::<u64>(store.inner()).await;
+    assert_eq!(stored["swept there"], 2);
+}
+
+/// The commit of a removal that time made is under way: another process has swept
+/// the entry, and a fresh one takes its place here. That is nobody's conflict.
+#[tokio::test]
+async fn a_fresh_entry_during_the_commit_of_an_expiry_is_no_conflict() {
+    let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
+    let map = CachingMap::<u32>::builder(store.clone(), "map").clock(clock.clone());
+    let map = map.conflicts(OnConflict::StoreWins).open().await.unwrap();
+    map.insert_with_ttl("a", 1, SECOND);
+    map.flush().await.unwrap();
+    clock.advance(SECOND);
+    settle_down().await;
+    let hang = store.hang_next();
+    let flush = tokio::spawn({
+        let map = map.clone();
+        async move { map.flush().await }
+    });
+    hang.hangs().await;
+    write_as_another(store.inner(), vec![persistify::Change::delete("a")]).await;
+    map.insert("a", 2);
+    hang.release();
+    flush.await.unwrap().unwrap();
+    map.flush().await.unwrap();
+    assert_eq!((map.get("a"), map.stats().conflicts), (Some(2), 0));
+    let stored = crate::stored::stored::<u32>(store.inner()).await;
+    assert_eq!(stored.get("a"), Some(&2));
+}

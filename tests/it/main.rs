@@ -3,6 +3,7 @@
 mod caching;
 mod close;
 mod closures;
+mod copying;
 #[cfg(all(feature = "json", feature = "sqlite"))]
 mod crash;
 mod errors;

@@ -64,6 +64,15 @@
 //! To write one, implement [`Provider`], whose documentation is the contract, and
 //! put it through [`testing::conformance`](testing::conformance()).
 //!
+//! # Data that outlives its program
+//!
+//! - [`schema`](Builder::schema) and [`migrate`](Builder::migrate) upgrade what
+//!   was stored in an older shape as it loads.
+//! - [`copy()`] moves maps from one provider to another.
+//! - [`export`](Map::export) and [`import`](Map::import) write and read a map as
+//!   JSON Lines.
+//! - [`Sqlite::backup`] copies a file while it is used.
+//!
 //! # Errors
 //!
 //! Sorted by remedy: see [`ErrorKind`]. A store that is down is tried again (see
@@ -101,6 +110,8 @@ mod provider;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+mod copy;
+
 mod codec;
 mod event;
 mod map;
@@ -114,6 +125,7 @@ pub use batch::{
 };
 pub use caching::{CachingMap, CachingMapBuilder};
 pub use clock::{Clock, SystemClock};
+pub use copy::{Copied, copy};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{
     Conflict, Health, KeySample, Operation, RefusedChange, Resolution, SaveFailure, Stats,

@@ -138,15 +138,16 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             let problem = format!("has a value that does not decode (key {:?})", line.key);
             Problem::Line(problem, Some(cause))
         })?;
+        let record = Record::new(&*line.key, None, Revision::ZERO)
+            .with_expires_at(expires_at)
+            .with_updated_at(Some(now));
         // What it replaces is dropped here, with no lock held.
         let _replaced = self
-            .alter(&line.key, |spot| match expires_at {
-                None => spot.put(decoded.value, None),
-                Some(_) => {
-                    let record = Record::new(&*line.key, None, Revision::ZERO)
-                        .with_expires_at(expires_at)
-                        .with_updated_at(Some(now));
+            .alter(&line.key, |spot| {
+                if expires_at.is_some() {
                     spot.put_stored(decoded.value, &record)
+                } else {
+                    spot.put(decoded.value, None)
                 }
             })
             .map_err(Problem::Map)?;

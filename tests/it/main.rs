@@ -4,6 +4,7 @@ mod caching;
 mod close;
 mod closures;
 mod conflicts;
+mod copying;
 #[cfg(all(feature = "json", feature = "sqlite"))]
 mod crash;
 mod errors;

@@ -1,0 +1,157 @@
+//! One way through a map, from its source to its target.
+
+use std::time::SystemTime;
+
+use futures_util::{TryStreamExt, future::BoxFuture};
+use tokio_retry::strategy::{ExponentialBackoff, jitter};
+
+use super::sum::Sums;
+use crate::{
+    batch::{Batch, BatchId, Change, Committed, MapBatch, WriterId},
+    error::{Error, ErrorKind, Result},
+    load::{Load, Wanted},
+    name::MapName,
+    provider::Provider,
+    record::{Record, Revision},
+};
+
+/// A batch is committed once it holds so many records, or so many bytes.
+const MAX_BATCH: usize = 10_000;
+const MAX_BATCH_BYTES: u64 = 8 << 20;
+
+/// How often a provider is asked that is not available, the first time included.
+const ATTEMPTS: usize = 5;
+
+/// A map on its way.
+pub(super) struct Pass<'a> {
+    from: &'a dyn Provider,
+    to: &'a dyn Provider,
+    map: &'a MapName,
+    /// What the target holds already.
+    there: Sums,
+    writer: WriterId,
+    sequence: u64,
+    after: Revision,
+    written: u64,
+    bytes: u64,
+}
+
+impl<'a> Pass<'a> {
+    /// Looks at what the target holds already.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if there are keys that the source does not hold: then it is
+    /// not what an earlier copy left.
+    pub(super) async fn begin(
+        from: &'a dyn Provider,
+        to: &'a dyn Provider,
+        map: &'a MapName,
+    ) -> Result<Self> {
+        let found = load(to, map, Wanted::All).await?;
+        let after = found.horizon;
+        let there = Sums::of(found).await?;
+        if !there.is_empty() {
+            let others = there.keys_without(load(from, map, Wanted::All).await?);
+            let others = others.await?;
+            if !others.is_empty() {
+                return Err(not_a_copy(map).on_keys(others));
+            }
+        }
+        Ok(Self {
+            from,
+            to,
+            map,
+            there,
+            writer: WriterId::random(),
+            sequence: 0,
+            after,
+            written: 0,
+            bytes: 0,
+        })
+    }
+
+    /// Writes what is missing there; how many records that was, and how many
+    /// bytes.
+    pub(super) async fn run(mut self, report: impl Fn(u64)) -> Result<(u64, u64)> {
+        let mut load = load(self.from, self.map, Wanted::All).await?;
+        let (mut seen, mut changes, mut bytes) = (0, Vec::new(), 0);
+        while let Some(page) = load.pages.try_next().await? {
+            for record in page {
+                seen += 1;
+                if self.there.has(&record) {
+                    continue;
+                }
+                bytes += weight(&record);
+                changes.extend(change(record));
+                if changes.len() >= MAX_BATCH || bytes >= MAX_BATCH_BYTES {
+                    self.commit(std::mem::take(&mut changes)).await?;
+                    self.bytes += std::mem::take(&mut bytes);
+                }
+            }
+            report(seen);
+            // Providers that never wait must not keep the thread to themselves.
+            tokio::task::yield_now().await;
+        }
+        if !changes.is_empty() {
+            self.commit(changes).await?;
+        }
+        Ok((self.written, self.bytes + bytes))
+    }
+
+    async fn commit(&mut self, changes: Vec<Change>) -> Result<()> {
+        self.written += changes.len() as u64;
+        self.sequence += 1;
+        let id = BatchId::new(self.writer, self.sequence);
+        let part = MapBatch::new(self.map.clone(), changes);
+        let batch = Batch::new(id, self.after, SystemTime::now(), [part]);
+        // The identical batch each time: if an attempt has taken effect, or does
+        // so yet, it is applied once, and its fate becomes known.
+        let committed: Committed = patiently(|| self.to.commit(&batch)).await?;
+        self.after = self.after.max(committed.revision.unwrap_or_default());
+        Ok(())
+    }
+}
+
+fn change(record: Record) -> Option<Change> {
+    let payload = record.value?;
+    Some(Change::put(record.key, payload, record.expires_at))
+}
+
+fn weight(record: &Record) -> u64 {
+    let payload = record.value.as_ref().map_or(0, |value| value.bytes.len());
+    (record.key.len() + payload) as u64
+}
+
+fn not_a_copy(map: &MapName) -> Error {
+    let message = "the target's map holds keys that the source does not, so it is no copy of it; \
+                   nothing was written: clear it, or copy to another provider";
+    Error::new(ErrorKind::Invalid, message).on_map(map)
+}
+
+/// Loads, if it takes several attempts.
+pub(super) async fn load<'a>(
+    provider: &'a dyn Provider,
+    map: &'a MapName,
+    wanted: Wanted,
+) -> Result<Load<'a>> {
+    patiently(|| provider.load(map, wanted.clone())).await
+}
+
+/// Asks again while the answer is that it may be tried again, or that nobody
+/// knows whether it took effect.
+pub(super) async fn patiently<'a, R>(ask: impl Fn() -> BoxFuture<'a, Result<R>>) -> Result<R> {
+    // The strategy's delays are factor × 2^n from n = 1: from 100 ms on.
+    let delays = ExponentialBackoff::from_millis(2).factor(50).map(jitter);
+    for delay in delays.take(ATTEMPTS - 1) {
+        match ask().await {
+            Err(error) if may_try_again(&error) => tokio::time::sleep(delay).await,
+            answer => return answer,
+        }
+    }
+    ask().await
+}
+
+fn may_try_again(error: &Error) -> bool {
+    error.kind() == ErrorKind::Unavailable || error.may_have_applied()
+}

@@ -460,3 +460,30 @@ async fn a_rewrite_on_load_is_no_conflict() {
         assert_eq!(stored(&store).await, pairs([("a", 3), ("b", 3)]));
     }
 }
+
+/// A change lost while the map was cleared: whoever waits for it waits for the
+/// clear, which is the later write and not in the store yet.
+#[tokio::test(start_paused = true)]
+async fn a_save_that_met_another_and_was_cleared_waits_for_the_clear() {
+    for policy in [OnConflict::StoreWins, sum()] {
+        let store = store();
+        let map = open_on(&store, policy).await;
+        write_as_another(store.inner(), vec![put("a", "1")]).await;
+        let first = store.hang_next();
+        let save = tokio::spawn({
+            let map = map.clone();
+            async move { map.insert_and_save("a", 2).await }
+        });
+        first.hangs().await;
+        map.clear();
+        let second = store.hang_next();
+        first.release();
+        second.hangs().await;
+        settle_down().await;
+        assert!(!save.is_finished());
+        second.release();
+        save.await.unwrap().unwrap();
+        assert!(stored(&store).await.is_empty());
+        assert_eq!((map.len(), map.pending()), (0, 0));
+    }
+}

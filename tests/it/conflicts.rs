@@ -1,6 +1,8 @@
 //! Two processes that change the same keys: what becomes of the one who comes
 //! late.
 
+#[cfg(all(feature = "json", feature = "sqlite"))]
+mod adopted;
 mod history;
 mod own;
 #[cfg(feature = "sqlite")]
@@ -433,4 +435,55 @@ async fn a_fresh_entry_during_the_commit_of_an_expiry_is_no_conflict() {
     assert_eq!((map.get("a"), map.stats().conflicts), (Some(2), 0));
     let stored = crate::stored::stored::<u32>(store.inner()).await;
     assert_eq!(stored.get("a"), Some(&2));
+}
+
+/// A rewrite in the current shape is asked for by nobody: what another process
+/// wrote meanwhile stays, and that is no conflict.
+#[tokio::test(start_paused = true)]
+async fn a_rewrite_on_load_is_no_conflict() {
+    for policy in [OnConflict::StoreWins, sum()] {
+        let store = store();
+        let old = open_on(&store, OnConflict::LastWrite).await;
+        old.extend([("a", 1), ("b", 1)]);
+        old.flush().await.unwrap();
+        let map = crate::store::builder(&store).conflicts(policy);
+        let map = map.schema(1).migrate(0, |n| n).rewrite_on_load();
+        let map: PersistentMap<u32> = map.open().await.unwrap();
+        old.insert_and_save("a", 2).await.unwrap();
+        map.flush().await.unwrap();
+        assert_eq!((map.get("a"), map.stats().conflicts), (Some(2), 0));
+        assert_eq!(stored(&store).await, pairs([("a", 2), ("b", 1)]));
+        map.insert("a", 3);
+        map.insert("b", 3);
+        map.flush().await.unwrap();
+        assert_eq!(map.stats().conflicts, 0);
+        assert_eq!(stored(&store).await, pairs([("a", 3), ("b", 3)]));
+    }
+}
+
+/// A change lost while the map was cleared: whoever waits for it waits for the
+/// clear, which is the later write and not in the store yet.
+#[tokio::test(start_paused = true)]
+async fn a_save_that_met_another_and_was_cleared_waits_for_the_clear() {
+    for policy in [OnConflict::StoreWins, sum()] {
+        let store = store();
+        let map = open_on(&store, policy).await;
+        write_as_another(store.inner(), vec![put("a", "1")]).await;
+        let first = store.hang_next();
+        let save = tokio::spawn({
+            let map = map.clone();
+            async move { map.insert_and_save("a", 2).await }
+        });
+        first.hangs().await;
+        map.clear();
+        let second = store.hang_next();
+        first.release();
+        second.hangs().await;
+        settle_down().await;
+        assert!(!save.is_finished());
+        second.release();
+        save.await.unwrap().unwrap();
+        assert!(stored(&store).await.is_empty());
+        assert_eq!((map.len(), map.pending()), (0, 0));
+    }
 }

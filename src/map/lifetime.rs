@@ -25,6 +25,18 @@ pub trait Lifetime<V>: fmt::Debug + Send + Sync + Sized + 'static {
         old: Option<&Self::Lease>,
     ) -> Self::Lease;
 
+    /// The same, of an entry that was written at that time.
+    fn begin_at(
+        &self,
+        key: &Arc<str>,
+        ttl: Option<Duration>,
+        old: Option<&Self::Lease>,
+        at: SystemTime,
+    ) -> Self::Lease;
+
+    /// When an entry that is written at that time expires.
+    fn ends_at(&self, ttl: Option<Duration>, at: SystemTime) -> Option<SystemTime>;
+
     /// The lease of an entry that comes from the store.
     fn adopt(&self, record: &Record) -> Self::Lease;
 
@@ -104,6 +116,12 @@ impl<V: 'static> Lifetime<V> for Forever {
     const EXPIRES: bool = false;
 
     fn begin(&self, _: &Arc<str>, _: Option<Duration>, _: Option<&()>) {}
+
+    fn begin_at(&self, _: &Arc<str>, _: Option<Duration>, _: Option<&()>, _: SystemTime) {}
+
+    fn ends_at(&self, _: Option<Duration>, _: SystemTime) -> Option<SystemTime> {
+        None
+    }
 
     fn adopt(&self, _: &Record) {}
 

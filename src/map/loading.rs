@@ -144,7 +144,12 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     }
 
     /// What is stored takes the place of what the slot holds.
-    fn put_stored(&self, slot: &mut Slot<V, L::Lease>, record: &Record, value: V) -> Option<V> {
+    pub(super) fn put_stored(
+        &self,
+        slot: &mut Slot<V, L::Lease>,
+        record: &Record,
+        value: V,
+    ) -> Option<V> {
         if let Some(lease) = slot.lease() {
             self.lifetime.ended(&record.key, lease);
         }
@@ -153,7 +158,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     }
 
     /// Takes an entry out of memory that the store does not have.
-    fn dismiss(&self, occupied: OccupiedEntry<'_, Entry<V, L::Lease>>) -> Option<V> {
+    pub(super) fn dismiss(&self, occupied: OccupiedEntry<'_, Entry<V, L::Lease>>) -> Option<V> {
         let (Entry { key, slot }, _) = occupied.remove();
         let (value, lease) = slot.into_value()?;
         self.lifetime.ended(&key, &lease);
@@ -236,7 +241,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         };
     }
 
-    fn decode_found(&self, record: Record) -> Option<(Record, V)> {
+    pub(super) fn decode_found(&self, record: Record) -> Option<(Record, V)> {
         match codec::decode(record.value.as_ref()?) {
             Ok(value) => Some((record, value)),
             Err(error) => {

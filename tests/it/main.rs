@@ -3,6 +3,7 @@
 mod caching;
 mod close;
 mod closures;
+mod conditional;
 #[cfg(all(feature = "json", feature = "sqlite"))]
 mod crash;
 mod errors;

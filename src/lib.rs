@@ -116,8 +116,8 @@ pub use event::{
 };
 pub use load::{Load, PAGE_RECORDS, Wanted};
 pub use map::{
-    Map, PersistentMap, PersistentMapBuilder, builder::Builder, occupied::Occupied,
-    retry::RetryPolicy,
+    Map, PersistentMap, PersistentMapBuilder, atomic_batch::AtomicBatch, builder::Builder,
+    occupied::Occupied, retry::RetryPolicy, transaction::Transaction,
 };
 pub use name::MapName;
 #[cfg(all(feature = "json", feature = "testing"))]

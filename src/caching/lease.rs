@@ -183,6 +183,10 @@ impl<V: Send + Sync + 'static> Lifetime<V> for Expiring<V> {
         time(live_until.min(idle_until))
     }
 
+    fn own(&self, lease: &Lease) -> Option<Duration> {
+        lease.own
+    }
+
     fn adopt(&self, record: &Record) -> Lease {
         let stored = record.expires_at.map_or(NEVER, millis);
         let is_idle =

@@ -23,7 +23,7 @@ pub(super) struct Line {
     pub(super) provider: Arc<dyn Provider>,
     pub(super) clock: Arc<MapClock>,
     pub(super) retry: RetryPolicy,
-    limit: Duration,
+    pub(super) limit: Duration,
 }
 
 impl Line {

@@ -37,6 +37,9 @@ pub trait Lifetime<V>: fmt::Debug + Send + Sync + Sized + 'static {
     /// When an entry that is written at that time expires.
     fn ends_at(&self, ttl: Option<Duration>, at: SystemTime) -> Option<SystemTime>;
 
+    /// The entry's own time to live.
+    fn own(&self, lease: &Self::Lease) -> Option<Duration>;
+
     /// The lease of an entry that comes from the store.
     fn adopt(&self, record: &Record) -> Self::Lease;
 
@@ -120,6 +123,10 @@ impl<V: 'static> Lifetime<V> for Forever {
     fn begin_at(&self, _: &Arc<str>, _: Option<Duration>, _: Option<&()>, _: SystemTime) {}
 
     fn ends_at(&self, _: Option<Duration>, _: SystemTime) -> Option<SystemTime> {
+        None
+    }
+
+    fn own(&self, (): &()) -> Option<Duration> {
         None
     }
 

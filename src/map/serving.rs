@@ -209,6 +209,9 @@ where
 
     /// Commits nothing until whoever asked for it is done.
     async fn stand_still(&mut self, hold: Hold) {
+        if hold.granted.is_closed() {
+            return;
+        }
         let ready = self.get_ready(&hold).await;
         let (words, heard) = mpsc::unbounded_channel();
         let id = self.fenced_id();

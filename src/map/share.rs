@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// A share of a map, whatever its values are.
-pub(super) trait Share: Any + Send {
+pub(super) trait Share: Any + Send + Sync {
     fn name(&self) -> &MapName;
 
     /// Which open map it is: handles of the same one have the same.
@@ -117,10 +117,6 @@ where
             problem: None,
             replaced: Vec::new(),
         }
-    }
-
-    pub(super) fn core(&self) -> &Core<V, L> {
-        &self.core
     }
 
     pub(super) fn is_of(&self, core: &Arc<Core<V, L>>) -> bool {

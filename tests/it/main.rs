@@ -1,9 +1,14 @@
 //! Every test of the crate, a file per subject.
 
+mod atomic;
 mod caching;
+#[cfg(feature = "sqlite")]
+mod children;
 mod close;
 mod closures;
 mod conditional;
+#[cfg(feature = "sqlite")]
+mod counting;
 #[cfg(all(feature = "json", feature = "sqlite"))]
 mod crash;
 mod errors;
@@ -24,3 +29,5 @@ mod sqlite;
 mod store;
 mod stored;
 mod testing;
+#[cfg(feature = "sqlite")]
+mod transfers;

@@ -137,9 +137,8 @@ impl Joint {
         let batch = Batch::new(grant.proof, Revision::ZERO, now, vec![nothing]);
         let mut delays = self.line.retry.delays();
         for attempt in 1.. {
-            let error = match self.line.commit(&batch).await {
-                Ok(_) => break,
-                Err(error) => error,
+            let Err(error) = self.line.commit(&batch).await else {
+                break;
             };
             if error.kind() == ErrorKind::Superseded {
                 return Ok(());

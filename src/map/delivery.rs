@@ -143,6 +143,7 @@ impl Delivery {
             // A flusher that is gone needs no word.
             let _ = words.send(Word::Failed(Failure {
                 attempt,
+                batch: self.batch.clone(),
                 is_final,
                 error: error.clone(),
             }));

@@ -12,7 +12,7 @@ use super::{
     share::Share,
 };
 use crate::{
-    batch::{BatchId, Otherwise},
+    batch::{Batch, BatchId, Otherwise},
     error::{Error, ErrorKind, Result},
     record::Revision,
 };
@@ -71,6 +71,7 @@ pub(super) enum Word {
 #[derive(Clone)]
 pub(super) struct Failure {
     pub(super) attempt: u32,
+    pub(super) batch: Batch,
     /// There is no other attempt for now; everybody who waits is to be told.
     pub(super) is_final: bool,
     pub(super) error: Error,
@@ -137,7 +138,9 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             requests.errands = left;
             refused
         };
-        refused.into_iter().for_each(|errand| errand.refuse(error));
+        for errand in refused {
+            errand.refuse(error);
+        }
     }
 }
 

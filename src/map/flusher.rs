@@ -79,9 +79,10 @@ where
         loop {
             self.idle().await;
             // While the store is down, the round finds out when it is up again.
-            let mut done = match self.down {
-                true => Ok(()),
-                false => self.serve().await,
+            let mut done = if self.down {
+                Ok(())
+            } else {
+                self.serve().await
             };
             if done.is_ok() && !self.is_round_due() {
                 continue;
@@ -285,6 +286,9 @@ impl<V, L: Lifetime<V>> Drop for Flusher<V, L> {
         requests.unserved = true;
         requests.saves.clear();
         requests.asked = Asked::default();
-        requests.errands.clear();
+        let errands = std::mem::take(&mut requests.errands);
+        drop(requests);
+        // They hold values, and foreign code runs when those are dropped.
+        drop(errands);
     }
 }

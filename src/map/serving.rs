@@ -143,7 +143,7 @@ where
         match fate {
             Ok(committed) => self.land(group, committed),
             Err(error) if is_one || self.down => {
-                self.learn(&group, &error);
+                learn(&group, &error);
                 answer_all(group, &error);
             }
             Err(_) => return group,
@@ -161,7 +161,9 @@ where
         let name = self.core.name.clone();
         let unknown = |error: &Error| {
             let error = error.clone().on_map(&name);
-            group.iter_mut().for_each(|p| p.answer(Err(error.clone())));
+            for proposal in group.iter_mut() {
+                proposal.answer(Err(error.clone()));
+            }
         };
         let (fate, ()) = tokio::join!(delivery.run(unknown), self.hear(heard));
         match &fate {
@@ -195,15 +197,6 @@ where
                 Ok(committed.revision)
             };
             proposal.answer(answer);
-        }
-    }
-
-    fn learn(&self, group: &[Proposal], error: &Error) {
-        if error.kind() != ErrorKind::Conflict {
-            return;
-        }
-        for (proposal, key) in group.iter().zip(error.keys()) {
-            proposal.share.learn(key, error.found().cloned());
         }
     }
 
@@ -299,16 +292,21 @@ where
     async fn hear_failure(&mut self, failure: Failure) {
         let Failure {
             attempt,
+            batch,
             is_final,
             error,
         } = failure;
+        let mut parts = batch.maps.iter();
+        let part = parts.find(|part| part.map == self.core.name);
+        let keys = part.iter().flat_map(|part| &part.changes).map(|c| &c.key);
+        let keys = KeySample::of(keys);
         let operation = if self.down {
             Operation::Probe
         } else {
             Operation::Commit
         };
         self.attempt = attempt;
-        self.report(operation, KeySample::default(), &error, is_final);
+        self.report(operation, keys, &error, is_final);
         if is_final {
             self.give_up(&error);
             // Nobody shall wait for as long as the store is down.
@@ -324,6 +322,16 @@ where
             .tally
             .count(applied.changes, self.core.clock.now());
         self.is_well();
+    }
+}
+
+/// Of the one that was in conflict, memory holds what was found.
+fn learn(group: &[Proposal], error: &Error) {
+    if error.kind() != ErrorKind::Conflict {
+        return;
+    }
+    for (proposal, key) in group.iter().zip(error.keys()) {
+        proposal.share.learn(key, error.found().cloned());
     }
 }
 

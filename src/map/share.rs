@@ -267,9 +267,13 @@ pub(super) fn land_all<'a>(
     {
         let _inside = Inside::enter();
         let mut locked: Vec<_> = shares.iter_mut().map(|share| share.lock()).collect();
-        locked.iter_mut().for_each(|share| share.land(revision));
+        for share in &mut locked {
+            share.land(revision);
+        }
     }
-    shares.iter_mut().for_each(|share| share.landed());
+    for share in &mut shares {
+        share.landed();
+    }
 }
 
 impl<V> Step<V> {

@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod linear;
+mod update;
 
 async fn quiet(store: &Store) -> PersistentMap<u32> {
     builder(store).batch(1_000, HOUR).open().await.unwrap()

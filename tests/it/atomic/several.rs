@@ -10,11 +10,12 @@ use std::{
 
 use persistify::{
     ErrorKind, Expect, MapName, Memory, PersistentMap, Provider, RetryPolicy, Transaction,
-    testing::{Fault, Faulty, Method},
+    testing::{Fault, Faulty, ManualClock, Method},
 };
 use tokio::time::{Instant, sleep};
 
 use crate::store::{HOUR, SECOND, Store, impatient, pairs, settle_down, store, stored_in};
+use crate::stored::start;
 
 async fn map(store: &Store, name: &str) -> PersistentMap<u32> {
     let map = PersistentMap::builder(store.clone(), name).batch(1_000, HOUR);
@@ -166,6 +167,30 @@ async fn maps_of_two_openings_of_a_file_go_together_and_those_of_two_files_do_no
     }
     a.close().await.unwrap();
     b.close().await.unwrap();
+}
+
+/// A store remembers a writer for a day. A map that has saved nothing for long
+/// has to bring itself to mind, or it would be taken for another store's.
+#[tokio::test(start_paused = true)]
+async fn a_map_that_was_idle_for_days_is_still_known() {
+    let store = store();
+    let clock = ManualClock::new(start());
+    let open = |name: &'static str| {
+        let map = PersistentMap::builder(store.clone(), name);
+        map.clock(clock.clone()).batch(1_000, HOUR).open()
+    };
+    let a: PersistentMap<u32> = open("a").await.unwrap();
+    let b: PersistentMap<u32> = open("b").await.unwrap();
+    let mut commits = 0;
+    // Each is asked about once, and brings itself to mind before if need be.
+    for (wait, expected) in [(0, 5), (0, 3), (59, 3), (48 * 60, 5)] {
+        clock.advance(Duration::from_mins(wait));
+        let mut tx = Transaction::new(&store);
+        tx.insert(&a, "x", 1).insert(&b, "x", 1);
+        tx.commit().await.unwrap();
+        let before = std::mem::replace(&mut commits, store.calls(Method::Commit));
+        assert_eq!(commits - before, expected, "after {wait} minutes");
+    }
 }
 
 #[tokio::test(start_paused = true)]

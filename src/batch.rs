@@ -205,7 +205,7 @@ impl Change {
         Self::new(key.into(), Op::Delete)
     }
 
-    fn new(key: Arc<str>, op: Op) -> Self {
+    pub(crate) fn new(key: Arc<str>, op: Op) -> Self {
         Self {
             key,
             op,

@@ -14,10 +14,12 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub(crate) use self::lease::{Expiring, Expiry};
 use crate::{
+    batch::Expect,
     error::{Error, Result},
-    map::{Map, builder::Builder},
+    map::{Map, atomic_batch::AtomicBatch, builder::Builder, transaction::Transaction},
     name::MapName,
     provider::Provider,
+    record::Revision,
 };
 
 /// A [`PersistentMap`](crate::PersistentMap) whose entries expire.
@@ -109,6 +111,48 @@ where
         ttl: Duration,
     ) -> Result<Option<V>> {
         self.put_and_save(key.as_ref(), value, Some(ttl)).await
+    }
+
+    /// Puts a value at this key that lives exactly so long, if the store holds
+    /// what is expected; the new revision.
+    ///
+    /// # Errors
+    ///
+    /// Those of all [conditional saves](Map#conditional-saves).
+    pub async fn save_if_with_ttl(
+        &self,
+        key: impl AsRef<str>,
+        value: V,
+        expect: Expect,
+        ttl: Duration,
+    ) -> Result<Revision> {
+        self.propose(key.as_ref(), value, Some(ttl), expect).await
+    }
+}
+
+impl<V> AtomicBatch<V, Expiring<V>>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    /// The key holds this value from then on, for exactly so long.
+    pub fn insert_with_ttl(self, key: impl AsRef<str>, value: V, ttl: Duration) -> Self {
+        self.put(key.as_ref(), value, Some(ttl))
+    }
+}
+
+impl Transaction {
+    /// The key of that map holds this value from then on, for exactly so long.
+    pub fn insert_with_ttl<V>(
+        &mut self,
+        map: &CachingMap<V>,
+        key: impl AsRef<str>,
+        value: V,
+        ttl: Duration,
+    ) -> &mut Self
+    where
+        V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        self.put(map, key.as_ref(), value, Some(ttl))
     }
 }
 

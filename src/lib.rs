@@ -133,8 +133,9 @@ pub use event::{
 };
 pub use load::{Load, PAGE_RECORDS, Wanted};
 pub use map::{
-    Map, PersistentMap, PersistentMapBuilder, builder::Builder, conflicts::OnConflict,
-    occupied::Occupied, retry::RetryPolicy, shape::Migrated,
+    Map, PersistentMap, PersistentMapBuilder, atomic_batch::AtomicBatch, builder::Builder,
+    conflicts::OnConflict, occupied::Occupied, retry::RetryPolicy, shape::Migrated,
+    transaction::Transaction,
 };
 pub use name::MapName;
 #[cfg(all(feature = "json", feature = "testing"))]

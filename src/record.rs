@@ -1,14 +1,28 @@
 //! What comes up from a provider: records, their payloads and revisions.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{fmt, num::ParseIntError, str::FromStr, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The number a provider gives each commit; it only grows.
 ///
 /// An entry carries the revision of the commit that last wrote it. Revisions
 /// of one map are comparable with each other and with nothing else; how far
 /// apart two of them are means nothing.
+///
+/// As text it is its number, so it can travel as an `ETag` and come back:
+///
+/// ```
+/// # fn main() -> Result<(), std::num::ParseIntError> {
+/// use persistify::Revision;
+///
+/// let revision = Revision::new(7);
+/// let tag = format!("\"{revision}\"");
+/// assert_eq!(tag.trim_matches('"').parse::<Revision>()?, revision);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(u64);
 
@@ -30,6 +44,26 @@ impl Revision {
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl FromStr for Revision {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+impl Serialize for Revision {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Revision {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u64::deserialize(deserializer).map(Self)
     }
 }
 

@@ -69,17 +69,16 @@ impl<V> Expiring<V> {
         millis(self.clock.now())
     }
 
-    /// Both deadlines of an entry that is written now.
+    /// Both deadlines of an entry that is written at that time.
     ///
     /// With a time to idle, a deadline that reads move is even, and one that
     /// they do not move is odd. The store keeps one number an entry, and after a
     /// restart reads must not prolong what they did not prolong before. It makes
     /// entries end up to two milliseconds early, never late.
-    fn deadlines(&self, own: Option<Duration>) -> (Millis, Millis) {
-        let now = self.now();
+    fn deadlines(&self, own: Option<Duration>, at: Millis) -> (Millis, Millis) {
         let after = |wait: Option<Duration>| {
             wait.map_or(NEVER, |wait| {
-                now.saturating_add(Millis::try_from(wait.as_millis()).unwrap_or(NEVER))
+                at.saturating_add(Millis::try_from(wait.as_millis()).unwrap_or(NEVER))
             })
         };
         match (own, self.chosen.time_to_idle) {
@@ -90,8 +89,8 @@ impl<V> Expiring<V> {
         }
     }
 
-    fn lease(&self, key: &Arc<str>, own: Option<Duration>, was: Millis) -> Lease {
-        let (live_until, idle_until) = self.deadlines(own);
+    fn lease(&self, key: &Arc<str>, own: Option<Duration>, was: Millis, at: Millis) -> Lease {
+        let (live_until, idle_until) = self.deadlines(own, at);
         let mut lease = Lease {
             live_until,
             idle_until: idle_until.into(),
@@ -165,7 +164,27 @@ impl<V: Send + Sync + 'static> Lifetime<V> for Expiring<V> {
     const EXPIRES: bool = true;
 
     fn begin(&self, key: &Arc<str>, ttl: Option<Duration>, old: Option<&Lease>) -> Lease {
-        self.lease(key, ttl, old.map_or(NEVER, |old| old.scheduled))
+        self.lease(key, ttl, old.map_or(NEVER, |old| old.scheduled), self.now())
+    }
+
+    fn begin_at(
+        &self,
+        key: &Arc<str>,
+        ttl: Option<Duration>,
+        old: Option<&Lease>,
+        at: SystemTime,
+    ) -> Lease {
+        let was = old.map_or(NEVER, |old| old.scheduled);
+        self.lease(key, ttl, was, millis(at))
+    }
+
+    fn ends_at(&self, ttl: Option<Duration>, at: SystemTime) -> Option<SystemTime> {
+        let (live_until, idle_until) = self.deadlines(ttl, millis(at));
+        time(live_until.min(idle_until))
+    }
+
+    fn own(&self, lease: &Lease) -> Option<Duration> {
+        lease.own
     }
 
     fn adopt(&self, record: &Record) -> Lease {
@@ -192,7 +211,7 @@ impl<V: Send + Sync + 'static> Lifetime<V> for Expiring<V> {
     }
 
     fn renew(&self, key: &Arc<str>, lease: &mut Lease) {
-        *lease = self.lease(key, lease.own, lease.scheduled);
+        *lease = self.lease(key, lease.own, lease.scheduled, self.now());
     }
 
     fn reschedule(&self, key: &Arc<str>, lease: &mut Lease) {
@@ -310,7 +329,7 @@ mod tests {
         let clock = Arc::new(MapClock::new(Arc::new(SystemClock::new())));
         let lifetime: Expiring<u64> = Plan::<u64>::begin(plan, clock);
         let key: Arc<str> = "key".into();
-        let mut lease = lifetime.lease(&key, None, NEVER);
+        let mut lease = lifetime.lease(&key, None, NEVER, lifetime.now());
         for n in 0..1_000_000 {
             // A shorter time moves the deadline, a longer one leaves it.
             let own = Duration::from_secs(n % 50 + 1);

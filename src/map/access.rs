@@ -23,7 +23,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     }
 
     /// Tells the store of an expiry that a read has moved.
-    fn touch(&self, key: &str) {
+    pub(super) fn touch(&self, key: &str) {
         // On a closed map nothing moves any more in the store.
         let _ = self.alter(key, |spot| spot.touch());
     }

@@ -244,7 +244,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
 }
 
 /// About how many bytes a change takes.
-fn weight(change: &Change) -> usize {
+pub(super) fn weight(change: &Change) -> usize {
     let payload = match &change.op {
         Op::Put { payload, .. } => payload.bytes.len(),
         Op::Touch { .. } | Op::Delete => 0,

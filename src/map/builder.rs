@@ -87,6 +87,16 @@ impl<V, P> Builder<V, P> {
         self
     }
 
+    /// How often and how fast an [update in the
+    /// store](crate::PersistentMap::update_in_store) is tried again when others have
+    /// written the key meanwhile: 5 attempts by default, with random delays from
+    /// 10 milliseconds to a second. The more processes write the same keys, the
+    /// more attempts it takes.
+    pub fn retry_conflicts(mut self, policy: RetryPolicy) -> Self {
+        self.options.retry_conflicts = policy;
+        self
+    }
+
     /// How many keys one commit carries at the most; at least 1, 100,000 by
     /// default. A flush of more takes several commits. Large ones are cheaper by
     /// the key, and hold up those who wait for theirs.

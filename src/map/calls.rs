@@ -1,32 +1,47 @@
 //! Calls of the provider, whatever it does.
 
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
 
 use super::{core::Core, lifetime::Lifetime};
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    clock::MapClock,
+    error::{Error, ErrorKind, Result},
+};
+
+/// Calls a provider. One that hangs or panics is one that failed, with an
+/// outcome that is not known: whoever called goes on.
+pub(super) async fn answer_within<T, F>(
+    limit: Duration,
+    clock: &MapClock,
+    call: impl FnOnce() -> F,
+) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    // Called in here: what is no `async fn` may panic before it returns a
+    // future.
+    let answer = async { call().await };
+    tokio::select! {
+        answer = AssertUnwindSafe(answer).catch_unwind() => answer.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Unavailable, "the provider panicked"))
+        }),
+        () = clock.sleep(limit) => Err(Error::new(
+            ErrorKind::Unavailable,
+            format!("the provider did not answer within {limit:?} (commit_timeout)"),
+        )),
+    }
+}
 
 impl<V, L: Lifetime<V>> Core<V, L> {
-    /// Calls the provider. One that hangs or panics is one that failed, with an
-    /// outcome that is not known: the background task goes on.
+    /// Calls the provider, on behalf of this map.
     pub(super) async fn call<T, F>(&self, call: impl FnOnce() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
         let limit = self.options.commit_timeout;
-        // Called in here: what is no `async fn` may panic before it returns a
-        // future.
-        let answer = async { call().await };
-        tokio::select! {
-            answer = AssertUnwindSafe(answer).catch_unwind() => answer.unwrap_or_else(|_| {
-                Err(Error::new(ErrorKind::Unavailable, "the provider panicked"))
-            }),
-            () = self.clock.sleep(limit) => Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("the provider did not answer within {limit:?} (commit_timeout)"),
-            )),
-        }
-        .map_err(|error| error.on_map(&self.name))
+        let answer = answer_within(limit, &self.clock, call).await;
+        answer.map_err(|error| error.on_map(&self.name))
     }
 }

@@ -64,6 +64,7 @@ where
             (saves, std::mem::take(&mut requests.asked))
         };
         answer_all(saves, &Ok(()));
+        self.core.refuse_errands(&self.core.closed(), |_| true);
         send(asked.flushes, &Ok(()));
         send(asked.reloads, &Err(self.core.closed()));
         asked.closes

@@ -78,6 +78,15 @@ pub(super) struct Tally {
     pub(super) last_commit: Mutex<Option<SystemTime>>,
 }
 
+impl Tally {
+    /// One more commit, of so many changes.
+    pub(super) fn count(&self, changes: usize, at: SystemTime) {
+        self.commits.fetch_add(1, Relaxed);
+        self.changes.fetch_add(changes as u64, Relaxed);
+        *self.last_commit.lock() = Some(at);
+    }
+}
+
 /// Whether the map takes writes.
 pub(super) mod phase {
     pub(crate) const OPEN: u8 = 0;

@@ -142,6 +142,16 @@ impl Mark {
 }
 
 impl<V, X> Slot<V, X> {
+    /// A value that the store has as it is.
+    pub(super) fn fresh(value: V, lease: X, known: Known) -> Self {
+        let trail = Trail::new(known);
+        Self::Live {
+            value,
+            lease,
+            trail,
+        }
+    }
+
     pub(super) fn trail(&self) -> &Trail {
         match self {
             Self::Live { trail, .. } | Self::Gone { trail, .. } => trail,

@@ -115,6 +115,7 @@ where
             waiting.append(&mut unresolved.saves);
         }
         answer_all(waiting, &Err(error.clone()));
+        self.core.refuse_errands(&error, |_| true);
         self.core.health.send_replace(Health::Down { since, error });
     }
 

@@ -1,6 +1,10 @@
 //! The one background task of a map: it writes what changed, in batches.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -9,6 +13,7 @@ use super::{
     core::{Core, phase},
     doubts::Doubts,
     lifetime::Lifetime,
+    pending::Until,
     requests::{Answer, Asked, send},
 };
 use crate::{
@@ -16,7 +21,7 @@ use crate::{
     error::{Error, Result},
     event::{Health, KeySample, Operation},
     name::MapName,
-    record::Revision,
+    record::{Record, Revision},
 };
 
 /// The task's own state. There is one commit in flight at a time, so nothing
@@ -37,6 +42,8 @@ pub(super) struct Flusher<V, L: Lifetime<V>> {
     pub(super) attempt: u32,
     pub(super) delays: Box<dyn Iterator<Item = Duration> + Send + Sync>,
     pub(super) down: bool,
+    /// When the store last applied something of this writer.
+    pub(super) introduced: Option<SystemTime>,
 }
 
 impl<V, L> Flusher<V, L>
@@ -56,6 +63,7 @@ where
             attempt: 0,
             delays: Box::new(core.options.retry.delays()),
             down: false,
+            introduced: None,
             core,
         }
     }
@@ -76,8 +84,19 @@ where
     async fn work(&mut self) -> Vec<Answer> {
         loop {
             self.idle().await;
+            // While the store is down, the round finds out when it is up again.
+            let mut done = if self.down {
+                Ok(())
+            } else {
+                self.serve().await
+            };
+            if done.is_ok() && !self.is_round_due() {
+                continue;
+            }
             let asked = std::mem::take(&mut self.core.requests.lock().asked);
-            let done = self.round().await;
+            if done.is_ok() {
+                done = self.round().await;
+            }
             if let ControlFlow::Break(closing) = self.answer(asked, done).await {
                 return closing;
             }
@@ -90,7 +109,10 @@ where
         if self.down {
             // A store that is down is asked once in a while, whatever happens.
             let pause = self.core.options.retry.probe_delay();
-            return self.core.clock.sleep(pause).await;
+            return tokio::select! {
+                () = self.core.clock.sleep(pause) => {}
+                () = self.refuse_to_stand_still() => {}
+            };
         }
         while !self.is_due() {
             let woken = self.core.wake.notified();
@@ -109,8 +131,22 @@ where
             || !self.core.requests.lock().is_empty()
     }
 
+    /// Whether what is pending is to be saved now. Errands alone are no reason.
+    fn is_round_due(&self) -> bool {
+        let is_wanted = {
+            let requests = self.core.requests.lock();
+            !requests.saves.is_empty() || !requests.asked.is_empty()
+        };
+        let is_late = || {
+            self.deadline()
+                .is_some_and(|at| at <= self.core.clock.now())
+        };
+        let is_much = || self.core.pending.len() >= self.core.triggers.load().size;
+        self.down || is_wanted || is_much() || is_late()
+    }
+
     /// When the oldest change has waited long enough.
-    fn deadline(&self) -> Option<std::time::SystemTime> {
+    fn deadline(&self) -> Option<SystemTime> {
         let waits = self.core.pending.len() > 0 || self.core.must_clear();
         let interval = self.core.triggers.load().interval;
         // A deadline beyond the end of time never comes.
@@ -132,10 +168,21 @@ where
         if self.down && self.unresolved.is_none() && self.core.pending() == 0 {
             self.ping().await?;
         }
-        let mut first = true;
+        self.commit_until(&mut until, true).await?;
+        self.core.age.round_ends(began);
+        Ok(())
+    }
+
+    /// Commits what was queued before then; the `first` batch may hold nothing
+    /// but what somebody waits for.
+    ///
+    /// # Errors
+    ///
+    /// As [`round`](Self::round).
+    pub(super) async fn commit_until(&mut self, until: &mut Until, mut first: bool) -> Result<()> {
         loop {
             let unresolved = self.unresolved.take();
-            let next = unresolved.or_else(|| self.assemble(&mut until, first));
+            let next = unresolved.or_else(|| self.assemble(until, first));
             let Some(assembled) = next else {
                 break;
             };
@@ -160,7 +207,6 @@ where
             // What failed was taken back before it was tried again.
             self.start_attempts();
         }
-        self.core.age.round_ends(began);
         Ok(())
     }
 
@@ -184,10 +230,17 @@ where
         Batch::new(id, self.horizon, self.core.clock.now(), vec![part])
     }
 
+    /// An id for a batch of its own kind; the sequence after it stays free, to
+    /// fence that batch with.
+    pub(super) fn fenced_id(&mut self) -> BatchId {
+        self.sequence += 2;
+        BatchId::new(self.writer, self.sequence - 1)
+    }
+
     async fn commit(&mut self, assembled: &Assembled) -> Result<Committed, (Operation, Error)> {
         // What cannot be decoded is copied away before its key is overwritten:
         // committed first, so that a crash between the two leaves both.
-        self.set_aside(assembled)
+        self.set_aside(self.core.unreadable_under(assembled))
             .await
             .map_err(|error| (Operation::SetAside, error))?;
         let provider = self.core.provider.clone();
@@ -200,8 +253,7 @@ where
         committed.map_err(|error| (operation, error))
     }
 
-    async fn set_aside(&mut self, assembled: &Assembled) -> Result<()> {
-        let records = self.core.unreadable_under(assembled);
+    pub(super) async fn set_aside(&mut self, records: Vec<Record>) -> Result<()> {
         if records.is_empty() {
             return Ok(());
         }
@@ -219,6 +271,7 @@ where
     /// Says whether some of it waits again.
     fn settle(&mut self, mut assembled: Assembled, committed: Committed) -> bool {
         self.horizon = self.horizon.max(committed.revision.unwrap_or_default());
+        self.introduced = Some(self.core.clock.now());
         self.settle_doubts(&assembled, &committed);
         let skipped = self.core.settle_all(&assembled, committed);
         let again = self.resolve(&mut assembled, skipped);
@@ -227,7 +280,7 @@ where
         again
     }
 
-    fn is_well(&mut self) {
+    pub(super) fn is_well(&mut self) {
         self.start_attempts();
         if std::mem::take(&mut self.down) {
             self.core.health.send_replace(Health::Healthy);
@@ -250,5 +303,9 @@ impl<V, L: Lifetime<V>> Drop for Flusher<V, L> {
         requests.unserved = true;
         requests.saves.clear();
         requests.asked = Asked::default();
+        let errands = std::mem::take(&mut requests.errands);
+        drop(requests);
+        // They hold values, and foreign code runs when those are dropped.
+        drop(errands);
     }
 }

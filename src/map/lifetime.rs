@@ -25,6 +25,21 @@ pub trait Lifetime<V>: fmt::Debug + Send + Sync + Sized + 'static {
         old: Option<&Self::Lease>,
     ) -> Self::Lease;
 
+    /// The same, of an entry that was written at that time.
+    fn begin_at(
+        &self,
+        key: &Arc<str>,
+        ttl: Option<Duration>,
+        old: Option<&Self::Lease>,
+        at: SystemTime,
+    ) -> Self::Lease;
+
+    /// When an entry that is written at that time expires.
+    fn ends_at(&self, ttl: Option<Duration>, at: SystemTime) -> Option<SystemTime>;
+
+    /// The entry's own time to live.
+    fn own(&self, lease: &Self::Lease) -> Option<Duration>;
+
     /// The lease of an entry that comes from the store.
     fn adopt(&self, record: &Record) -> Self::Lease;
 
@@ -107,6 +122,16 @@ impl<V: 'static> Lifetime<V> for Forever {
     const EXPIRES: bool = false;
 
     fn begin(&self, _: &Arc<str>, _: Option<Duration>, _: Option<&()>) {}
+
+    fn begin_at(&self, _: &Arc<str>, _: Option<Duration>, _: Option<&()>, _: SystemTime) {}
+
+    fn ends_at(&self, _: Option<Duration>, _: SystemTime) -> Option<SystemTime> {
+        None
+    }
+
+    fn own(&self, (): &()) -> Option<Duration> {
+        None
+    }
 
     fn adopt(&self, _: &Record) {}
 

@@ -346,7 +346,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         true
     }
 
-    fn refusal_of(&self, key: &Arc<str>) -> Error {
+    pub(super) fn refusal_of(&self, key: &Arc<str>) -> Error {
         // Mark and list change under the same shard's lock, which is held here.
         let refused = self.refused.lock().get(key).cloned();
         refused.unwrap_or_else(|| {

@@ -17,6 +17,7 @@ pub(super) struct Options {
     pub(super) max_batch_bytes: usize,
     pub(super) max_pending: Option<usize>,
     pub(super) retry: RetryPolicy,
+    pub(super) retry_conflicts: RetryPolicy,
     pub(super) commit_timeout: Duration,
     pub(super) allow_unreadable: bool,
     pub(super) shapes: Shapes,
@@ -33,6 +34,9 @@ impl Default for Options {
             max_batch_bytes: 16 << 20,
             max_pending: None,
             retry: RetryPolicy::default(),
+            retry_conflicts: RetryPolicy::default()
+                .base_delay(Duration::from_millis(10))
+                .max_delay(Duration::from_secs(1)),
             commit_timeout: Duration::from_secs(30),
             allow_unreadable: false,
             shapes: Shapes::default(),
@@ -63,7 +67,8 @@ impl Options {
         } else if self.commit_timeout < Duration::from_millis(1) {
             "commit_timeout must be at least 1 ms"
         } else {
-            return self.retry.check();
+            self.retry_conflicts.check("retry_conflicts")?;
+            return self.retry.check("retry");
         };
         Err(Error::new(ErrorKind::Invalid, problem))
     }

@@ -58,6 +58,16 @@ pub(super) struct Until {
 }
 
 impl Until {
+    /// Before everything that waits its turn. What was put back in front has had
+    /// its turn.
+    pub(super) fn beginning() -> Self {
+        Self {
+            ends: [0; LANES],
+            lane: 0,
+            emptied: None,
+        }
+    }
+
     /// Looks at all lanes again, after keys were put back in front.
     pub(super) fn rewind(&mut self) {
         self.lane = 0;

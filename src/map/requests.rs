@@ -1,9 +1,10 @@
 //! What is asked of the flusher, and by whom.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use tokio::sync::oneshot;
 
+use super::errands::Errand;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where an answer goes. Whoever waits may have stopped waiting.
@@ -30,6 +31,7 @@ pub(super) struct Requests {
     pub(super) unserved: bool,
     pub(super) saves: Vec<Save>,
     pub(super) asked: Asked,
+    pub(super) errands: VecDeque<Errand>,
 }
 
 /// What is asked about the map as a whole.
@@ -41,14 +43,14 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.flushes.is_empty() && self.reloads.is_empty() && self.closes.is_empty()
     }
 }
 
 impl Requests {
     pub(super) fn is_empty(&self) -> bool {
-        self.saves.is_empty() && self.asked.is_empty()
+        self.saves.is_empty() && self.asked.is_empty() && self.errands.is_empty()
     }
 }
 

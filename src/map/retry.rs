@@ -78,16 +78,17 @@ impl RetryPolicy {
     /// # Errors
     ///
     /// `Invalid`, naming the option and its bounds.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn check(&self, option: &str) -> Result<()> {
         let problem = if self.max_attempts == 0 {
-            "retry: max_attempts is 0; it must be at least 1"
+            "max_attempts is 0; it must be at least 1"
         } else if self.base_delay < Duration::from_millis(1) {
-            "retry: base_delay must be at least 1 ms"
+            "base_delay must be at least 1 ms"
         } else if self.max_delay < self.base_delay {
-            "retry: max_delay must not be less than base_delay"
+            "max_delay must not be less than base_delay"
         } else {
             return Ok(());
         };
+        let problem = format!("{option}: {problem}");
         Err(Error::new(ErrorKind::Invalid, problem))
     }
 

@@ -219,7 +219,7 @@ where
     }
 
     /// Sleeps on the map's own runtime: the caller may be on none.
-    fn sleep(&self, limit: Duration) -> BoxFuture<'static, ()> {
+    pub(super) fn sleep(&self, limit: Duration) -> BoxFuture<'static, ()> {
         let _on = self.runtime.enter();
         self.core.clock.sleep(limit)
     }

@@ -1,6 +1,9 @@
 //! The table of entries, in shards that are locked one by one.
 
-use std::thread::available_parallelism;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread::available_parallelism,
+};
 
 use ahash::RandomState;
 use crossbeam_utils::CachePadded;
@@ -33,6 +36,9 @@ pub(super) type Tables<V, X> = Vec<HashTable<Entry<V, X>>>;
 
 type Padded<V, X> = CachePadded<RwLock<Shard<V, X>>>;
 
+/// Shards that are locked for writing, by their numbers.
+pub(super) type Several<'a, V, X> = BTreeMap<usize, RwLockWriteGuard<'a, Shard<V, X>>>;
+
 /// Items of one shard, each with the hash of its key.
 type Group<'a, V, X, T> = (&'a RwLock<Shard<V, X>>, Vec<(u64, T)>);
 
@@ -61,7 +67,7 @@ impl<V, X> Shards<V, X> {
     /// The table itself looks at the lowest and the seven highest bits of a
     /// hash; the shard is chosen by those below the seven.
     #[inline]
-    fn number(&self, hash: u64) -> usize {
+    pub(super) fn number(&self, hash: u64) -> usize {
         let n = (hash << 7) >> self.shift;
         // Not a cast: on 32 bits too, the number of a shard fits.
         usize::try_from(n).unwrap_or(0)
@@ -107,12 +113,19 @@ impl<V, X> Shards<V, X> {
     /// out what it held: whoever comes before sees all of it, whoever comes
     /// after sees none. If `also` errs, nothing happens.
     ///
-    /// Everybody who locks all shards does so in the same order, and nobody
-    /// else holds two of them.
+    /// Whoever locks several shards does so in the order of their numbers.
     pub(super) fn take_all(&self, also: impl FnOnce() -> Result<()>) -> Result<Tables<V, X>> {
         let mut all: Vec<_> = self.each().map(RwLock::write).collect();
         also()?;
         Ok(all.iter_mut().map(|shard| shard.take()).collect())
+    }
+
+    /// Locks the shards of all these hashes: what happens in them happens at
+    /// one point in time.
+    pub(super) fn write_several(&self, hashes: impl Iterator<Item = u64>) -> Several<'_, V, X> {
+        let numbers: BTreeSet<_> = hashes.map(|hash| self.number(hash)).collect();
+        let lock = |number: usize| (number, self.all[number].write());
+        numbers.into_iter().map(lock).collect()
     }
 
     /// Returns when every call that was inside a shard has left it.

@@ -59,6 +59,14 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         waiting.map(|listed| listed.record.clone()).collect()
     }
 
+    /// The unreadable records at these keys.
+    pub(super) fn unreadable_at(&self, keys: &[Arc<str>]) -> Vec<Record> {
+        let unreadable = self.unreadable.lock();
+        let listed = keys.iter().filter_map(|key| unreadable.get(key));
+        let waiting = listed.filter(|listed| !listed.set_aside);
+        waiting.map(|listed| listed.record.clone()).collect()
+    }
+
     pub(super) fn was_set_aside(&self, records: &[Record]) {
         let mut unreadable = self.unreadable.lock();
         for record in records {

@@ -1,10 +1,16 @@
 //! Every test of the crate, a file per subject.
 
+mod atomic;
 mod caching;
+#[cfg(feature = "sqlite")]
+mod children;
 mod close;
 mod closures;
+mod conditional;
 mod conflicts;
 mod copying;
+#[cfg(feature = "sqlite")]
+mod counting;
 #[cfg(all(feature = "json", feature = "sqlite"))]
 mod crash;
 mod errors;
@@ -29,3 +35,5 @@ mod sqlite;
 mod store;
 mod stored;
 mod testing;
+#[cfg(feature = "sqlite")]
+mod transfers;

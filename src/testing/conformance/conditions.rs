@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     batch::{Change, Expect, MapBatch, Otherwise, Skipped},
-    error::ErrorKind,
+    error::{Error, ErrorKind},
     name::MapName,
     record::{Record, Revision},
 };
@@ -19,6 +19,11 @@ pub(super) async fn run(trial: &mut Trial<'_>) {
     other_operations(trial).await;
     after_a_clear(trial).await;
     skip_some(trial).await;
+    several_keys(trial).await;
+    if !trial.claims().several_maps {
+        return trial.leave_out("conditions in several maps", "several maps are not claimed");
+    }
+    several_maps(trial).await;
 }
 
 /// What the store holds when the condition is looked at.
@@ -215,4 +220,81 @@ async fn skip_some(trial: &mut Trial<'_>) {
     let answer = trial.commit(&writer.batch(&map, changes)).await;
     verify_skipped(trial, &answer.skipped, &expected, &map);
     trial.verify(&map).await;
+}
+
+/// Changes of three keys, each on a condition of another kind; that of number
+/// `bad` does not hold.
+fn conditional(revision: Revision, bad: Option<usize>) -> Vec<Change> {
+    let before = Revision::new(revision.get() - 1);
+    let conditions = [
+        ("absent", Expect::Absent, Expect::Present),
+        ("present", Expect::Present, Expect::Absent),
+        ("written", Expect::At(revision), Expect::At(before)),
+    ];
+    let change = |(n, (key, holds, fails))| {
+        let expect = if bad == Some(n) { fails } else { holds };
+        put(key, 2).expect(expect, Otherwise::Fail)
+    };
+    conditions.into_iter().enumerate().map(change).collect()
+}
+
+async fn fill_conditional(trial: &mut Trial<'_>, map: &MapName, writer: &mut Writer) -> Revision {
+    let changes = vec![put("present", 1), put("written", 1)];
+    let answer = trial.commit(&writer.clearing(map, changes)).await;
+    trial.revision(&answer)
+}
+
+async fn several_keys(trial: &mut Trial<'_>) {
+    trial.check("several conditions hold together, or the one that does not is named");
+    let map = trial.map("several keys");
+    let mut writer = Writer::new();
+    for bad in [Some(0), Some(1), Some(2), None] {
+        let revision = fill_conditional(trial, &map, &mut writer).await;
+        trial.doing(format!(
+            "three keys, each on a condition; the one that does not hold: {bad:?}"
+        ));
+        let changes = conditional(revision, bad);
+        let batch = writer.batch(&map, changes.clone());
+        let Some(bad) = bad else {
+            trial.commit(&batch).await;
+            return trial.verify(&map).await;
+        };
+        let error = trial.commit_fails(&batch, ErrorKind::Conflict).await;
+        verify_conflict(trial, &error, &map, &changes[bad]);
+    }
+}
+
+async fn several_maps(trial: &mut Trial<'_>) {
+    trial.check("conditions in several maps hold together, or the one that does not is named");
+    let maps = ["one", "two"].map(|name| trial.map(name));
+    let mut writer = Writer::new();
+    for bad in [Some((0, 1)), Some((1, 0)), Some((1, 2)), None] {
+        trial.doing(format!(
+            "conditions in two maps; map and key of the one that does not hold: {bad:?}"
+        ));
+        let mut parts = Vec::new();
+        for (n, map) in maps.iter().enumerate() {
+            let revision = fill_conditional(trial, map, &mut writer).await;
+            let bad = bad.and_then(|(map, key)| (map == n).then_some(key));
+            parts.push(MapBatch::new(map.clone(), conditional(revision, bad)));
+        }
+        let batch = writer.batch_of(parts);
+        let Some((map, key)) = bad else {
+            let answer = trial.commit(&batch).await;
+            trial.repeat(&batch, &answer).await;
+            return;
+        };
+        let error = trial.commit_fails(&batch, ErrorKind::Conflict).await;
+        let change = &batch.maps[map].changes[key];
+        verify_conflict(trial, &error, &maps[map], change);
+    }
+}
+
+fn verify_conflict(trial: &Trial<'_>, error: &Error, map: &MapName, change: &Change) {
+    let named = error.map() == Some(map.as_str()) && error.keys() == [change.key.clone()];
+    let expected = format!("an error that names {map:?} and {:?}", change.key);
+    trial.ensure(named, &expected, error);
+    let found = trial.model(map).records.get(&change.key).cloned();
+    let same = same_found(found.as_ref(), error.found());
+    trial.ensure(same, &described(found.as_ref()), (error, error.found()));
 }

@@ -20,6 +20,7 @@ pub(super) async fn run(trial: &mut Trial<'_>) {
     nothing_changed(trial).await;
     dropped_then_repeated(trial).await;
     skipped(trial).await;
+    conditional(trial).await;
     failed(trial).await;
     several_maps(trial).await;
     across_restarts(trial).await;
@@ -173,6 +174,30 @@ async fn commit_skipping(
     let answer = trial.commit(&batch).await;
     trial.ensure(answer.skipped.len() == 2, "two skipped changes", &answer);
     (batch, answer)
+}
+
+async fn conditional(trial: &mut Trial<'_>) {
+    if !trial.claims().conditions {
+        return trial.leave_out("repeats with conditions", "conditions are not claimed");
+    }
+    trial.check("a repeat is answered as before, although its conditions hold no more");
+    let map = trial.map("conditional");
+    let (mut one, mut other) = (Writer::new(), Writer::new());
+    let put_if = |key, number, expect| put(key, number).expect(expect, Otherwise::Fail);
+    let first = one.batch(&map, vec![put_if("a", 1, Expect::Absent)]);
+    let answer = trial.commit(&first).await;
+    trial.repeat(&first, &answer).await;
+    let revision = trial.revision(&answer);
+    let changes = vec![
+        put_if("a", 2, Expect::At(revision)),
+        put_if("b", 2, Expect::Absent),
+    ];
+    let second = one.batch(&map, changes);
+    let answer = trial.commit(&second).await;
+    trial.repeat(&second, &answer).await;
+    trial.commit(&mixed(&mut other, &map, 3)).await;
+    trial.repeat(&second, &answer).await;
+    trial.commit_fails(&first, ErrorKind::Superseded).await;
 }
 
 async fn failed(trial: &mut Trial<'_>) {

@@ -1,0 +1,159 @@
+//! A batch that lands whole or not at all, on its way to the store: sent until
+//! its fate is known, and never taken apart.
+
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
+
+use super::{
+    calls::answer_within,
+    core::Core,
+    errands::{Failure, Word, Words},
+    lifetime::Lifetime,
+    retry::RetryPolicy,
+};
+use crate::{
+    batch::{Batch, BatchId, Committed, MapBatch},
+    clock::MapClock,
+    error::{Error, ErrorKind, Result},
+    provider::Provider,
+};
+
+/// How to reach a store.
+#[derive(Clone)]
+pub(super) struct Line {
+    pub(super) provider: Arc<dyn Provider>,
+    pub(super) clock: Arc<MapClock>,
+    pub(super) retry: RetryPolicy,
+    pub(super) limit: Duration,
+}
+
+impl Line {
+    pub(super) async fn commit(&self, batch: &Batch) -> Result<Committed> {
+        answer_within(self.limit, &self.clock, || self.provider.commit(batch)).await
+    }
+}
+
+impl<V, L: Lifetime<V>> Core<V, L> {
+    pub(super) fn line(&self) -> Line {
+        Line {
+            provider: self.provider.clone(),
+            clock: self.clock.clone(),
+            retry: self.options.retry.clone(),
+            limit: self.options.commit_timeout,
+        }
+    }
+}
+
+/// A batch on its way.
+pub(super) struct Delivery {
+    line: Line,
+    batch: Batch,
+    /// The flushers that stand still meanwhile.
+    words: Vec<Words>,
+    /// An attempt may have reached the store, or may yet.
+    uncertain: bool,
+    /// The store has refused it, and an attempt may yet reach the store.
+    refused: Option<Error>,
+}
+
+impl Delivery {
+    pub(super) fn new(line: Line, batch: Batch, words: Vec<Words>) -> Self {
+        Self {
+            line,
+            batch,
+            words,
+            uncertain: false,
+            refused: None,
+        }
+    }
+
+    /// Sends it until its fate is known. `unknown` is called if the attempts
+    /// are spent before that; from then on it is sent once in a while.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not applied, nor will be.
+    pub(super) async fn run(mut self, mut unknown: impl FnMut(&Error)) -> Result<Committed> {
+        let mut delays = self.line.retry.delays();
+        let mut is_late = false;
+        for attempt in 1.. {
+            let error = match self.attempt().await {
+                ControlFlow::Break(fate) => return fate,
+                ControlFlow::Continue(error) => error,
+            };
+            let is_spent = attempt >= self.line.retry.attempts();
+            is_late |= is_spent || error.kind() != ErrorKind::Unavailable;
+            self.tell(attempt, is_late, &error);
+            if is_late && !self.uncertain {
+                return Err(error);
+            }
+            if is_late {
+                unknown(&error.outcome_unknown());
+            }
+            let pause = delays.next().filter(|_| !is_late);
+            let pause = pause.unwrap_or(self.line.retry.probe_delay());
+            self.line.clock.sleep(pause).await;
+        }
+        Err(Error::new(ErrorKind::Unavailable, "no attempts are left"))
+    }
+
+    /// Breaks with the fate, once it is known.
+    async fn attempt(&mut self) -> ControlFlow<Result<Committed>, Error> {
+        if self.refused.is_none() {
+            match self.line.commit(&self.batch).await {
+                Ok(committed) => return ControlFlow::Break(Ok(committed)),
+                Err(error) if !is_an_answer(&error) => return self.failed(error),
+                Err(error) if !self.uncertain => return ControlFlow::Break(Err(error)),
+                Err(error) => self.refused = Some(error),
+            }
+        }
+        // It was refused now, so it was not applied before: a repeat would have
+        // been answered as such. But an attempt that was given up may still be
+        // on its way, and find tomorrow what it expects. Once a later batch of
+        // the writer was applied it is superseded, for good.
+        match self.line.commit(&self.fence()).await {
+            Err(error) if !is_an_answer(&error) => self.failed(error),
+            Ok(_) | Err(_) => ControlFlow::Break(Err(self.refusal())),
+        }
+    }
+
+    fn failed(&mut self, error: Error) -> ControlFlow<Result<Committed>, Error> {
+        self.uncertain |= error.may_have_applied();
+        ControlFlow::Continue(error)
+    }
+
+    fn refusal(&mut self) -> Error {
+        let unknown = || Error::new(ErrorKind::Refused, "the commit was refused");
+        self.refused.take().unwrap_or_else(unknown)
+    }
+
+    fn fence(&self) -> Batch {
+        let BatchId {
+            writer, sequence, ..
+        } = self.batch.id;
+        let maps = self.batch.maps.iter();
+        let maps: Vec<_> = maps
+            .map(|part| MapBatch::new(part.map.clone(), Vec::new()))
+            .collect();
+        let id = BatchId::new(writer, sequence + 1);
+        Batch::new(id, self.batch.after, self.line.clock.now(), maps)
+    }
+
+    fn tell(&self, attempt: u32, is_final: bool, error: &Error) {
+        for words in &self.words {
+            // A flusher that is gone needs no word.
+            let _ = words.send(Word::Failed(Failure {
+                attempt,
+                batch: self.batch.clone(),
+                is_final,
+                error: error.clone(),
+            }));
+        }
+    }
+}
+
+/// Whether the store has looked at the batch and will not take it, rather than
+/// not being well.
+pub(super) fn is_an_answer(error: &Error) -> bool {
+    use ErrorKind::{Closed, Unavailable, Unusable};
+    !error.may_have_applied() && !matches!(error.kind(), Unavailable | Unusable | Closed)
+}

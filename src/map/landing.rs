@@ -1,0 +1,235 @@
+//! What memory takes over from the store, while the flusher stands still.
+//!
+//! # Why memory and store agree
+//!
+//! No commit of the map is in flight, so nothing is marked as being saved. What
+//! was pending of these keys was committed before. So an entry is either clean,
+//! and takes over what was committed, or was written since. Then what was
+//! written since stays, as the later write: it is queued, and the next commit
+//! brings it to the store. If the map was cleared since, that clear is the later
+//! write, of all keys.
+//!
+//! What time has changed is no write: that an entry expired, or was read, gives
+//! way to what was committed.
+
+use std::{collections::BTreeMap, mem, sync::Arc};
+
+use hashbrown::hash_table::Entry as TableEntry;
+use serde::de::DeserializeOwned;
+
+use super::{
+    core::Core,
+    entry::{Entry, Known, Mark, Slot},
+    inside::Inside,
+    lifetime::Lifetime,
+    old::Old,
+    shards::{Several, Shard},
+    share::{Replaced, Step},
+};
+use crate::{
+    batch::Op,
+    error::Error,
+    record::{Record, Revision},
+};
+
+/// Entries that are locked, and are about to take over what was committed.
+pub(super) trait Landing {
+    fn land(&mut self, revision: Option<Revision>);
+}
+
+/// A share whose entries are locked.
+pub(super) struct LockedShare<'a, V, L: Lifetime<V>> {
+    core: &'a Core<V, L>,
+    shards: Several<'a, V, L::Lease>,
+    steps: &'a mut BTreeMap<Arc<str>, Step<V>>,
+    /// Foreign code runs when a value is dropped, so not here.
+    replaced: &'a mut Vec<Replaced<V>>,
+}
+
+impl<'a, V, L: Lifetime<V>> LockedShare<'a, V, L> {
+    pub(super) fn new(
+        core: &'a Core<V, L>,
+        steps: &'a mut BTreeMap<Arc<str>, Step<V>>,
+        replaced: &'a mut Vec<Replaced<V>>,
+    ) -> Self {
+        let hashes = steps.keys().map(|key| core.shards.hash(key));
+        Self {
+            shards: core.shards.write_several(hashes),
+            core,
+            steps,
+            replaced,
+        }
+    }
+}
+
+impl<V: DeserializeOwned, L: Lifetime<V>> Landing for LockedShare<'_, V, L> {
+    fn land(&mut self, revision: Option<Revision>) {
+        if self.core.must_clear() {
+            return;
+        }
+        for (key, step) in mem::take(self.steps) {
+            let hash = self.core.shards.hash(&key);
+            let Some(shard) = self.shards.get_mut(&self.core.shards.number(hash)) else {
+                continue;
+            };
+            self.replaced
+                .extend(self.core.land(shard, hash, key, step, revision));
+        }
+    }
+}
+
+impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
+    /// The store has what this step says; what is of no use in memory any more.
+    fn land(
+        &self,
+        shard: &mut Shard<V, L::Lease>,
+        hash: u64,
+        key: Arc<str>,
+        step: Step<V>,
+        revision: Option<Revision>,
+    ) -> Option<Replaced<V>> {
+        let known = match step.op {
+            Some(Op::Delete) => Known::NOT,
+            _ => Known::at(revision),
+        };
+        let mut occupied = match self.shards.entry(shard, hash, &key) {
+            TableEntry::Occupied(occupied) => occupied,
+            TableEntry::Vacant(vacant) => {
+                let value = step.value?;
+                let lease = self.lifetime.begin_at(&key, step.ttl, None, step.at);
+                let slot = Slot::fresh(value, lease, known);
+                vacant.insert(Entry { key, slot });
+                return None;
+            }
+        };
+        let Entry { key: own, slot } = occupied.get_mut();
+        slot.learn(known);
+        if matches!(step.op, Some(Op::Touch { .. })) || self.is_claimed(slot) {
+            return Replaced::of(key, step.value, false);
+        }
+        self.unmark(own, slot.trail_mut());
+        let was_gone = slot.is_gone();
+        let expired = slot.lease().is_some_and(|l| !self.lifetime.is_live(l));
+        let old = match step.value {
+            Some(value) => {
+                let old = slot.lease();
+                let lease = self.lifetime.begin_at(own, step.ttl, old, step.at);
+                slot.put(value, lease).map(|(value, _)| value)
+            }
+            None => self.dismiss(occupied).map(Old::into_value),
+        };
+        shard.count_gone(-isize::from(was_gone));
+        Replaced::of(key, old, expired)
+    }
+}
+
+impl<V, L: Lifetime<V>> Core<V, L> {
+    /// Whether somebody has changed the entry, and the store does not have that.
+    pub(super) fn is_claimed(&self, slot: &Slot<V, L::Lease>) -> bool {
+        let touched = slot.lease().is_some_and(|l| self.lifetime.only_touched(l));
+        let unasked = slot.trail().unasked || touched;
+        match slot.trail().mark {
+            Mark::Clean => false,
+            Mark::Queued => !unasked,
+            Mark::Saving | Mark::SavingQueued | Mark::Refused => true,
+        }
+    }
+
+    /// Of these keys, those that are claimed.
+    pub(super) fn claimed(&self, keys: &[Arc<str>]) -> Vec<Arc<str>> {
+        let is_claimed = |key: &&Arc<str>| {
+            let claimed = self.peek(key, |slot| self.is_claimed(slot));
+            claimed.unwrap_or(false)
+        };
+        keys.iter().filter(is_claimed).cloned().collect()
+    }
+
+    /// Why the store does not take what memory holds of this key.
+    pub(super) fn refusal(&self, key: &Arc<str>) -> Option<Error> {
+        let refused = |slot: &Slot<V, L::Lease>| slot.trail().mark == Mark::Refused;
+        let is_refused = self.peek(key, refused).unwrap_or(false);
+        is_refused.then(|| self.refusal_of(key))
+    }
+
+    /// Looks at a slot, whatever is in it; not a read.
+    pub(super) fn peek<R>(
+        &self,
+        key: &str,
+        look: impl FnOnce(&Slot<V, L::Lease>) -> R,
+    ) -> Option<R> {
+        let _inside = Inside::enter();
+        let hash = self.shards.hash(key);
+        let shard = self.shards.read(hash);
+        Some(look(&shard.find(hash, key)?.slot))
+    }
+}
+
+impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
+    /// The store turned out to hold this: so does memory from now on, unless
+    /// the key was written meanwhile.
+    pub(super) fn learn(&self, key: &Arc<str>, found: Option<Record>) {
+        // What of it is not taken over is dropped at the end, under no lock.
+        let mut stored = found.and_then(|record| self.decode_found(record));
+        let replaced = {
+            let _inside = Inside::enter();
+            let hash = self.shards.hash(key);
+            let mut shard = self.shards.write(hash);
+            if self.must_clear() {
+                return;
+            }
+            self.put_found(&mut shard, hash, key, &mut stored)
+        };
+        self.let_go(replaced);
+    }
+
+    fn decode_found(&self, record: Record) -> Option<(Record, V)> {
+        match self.decode(record.value.as_ref()?) {
+            Ok(decoded) => Some((record, decoded.value)),
+            Err(error) => {
+                self.list_unreadable(record, error.on_map(&self.name));
+                None
+            }
+        }
+    }
+
+    fn put_found(
+        &self,
+        shard: &mut Shard<V, L::Lease>,
+        hash: u64,
+        key: &Arc<str>,
+        stored: &mut Option<(Record, V)>,
+    ) -> Option<Old<V, L>> {
+        let known = stored
+            .as_ref()
+            .map_or(Known::NOT, |(record, _)| Known::at(Some(record.revision)));
+        match self.shards.entry(shard, hash, key) {
+            TableEntry::Vacant(vacant) => {
+                let (record, value) = stored.take()?;
+                let slot = Slot::fresh(value, self.lifetime.adopt(&record), known);
+                let key = key.clone();
+                vacant.insert(Entry { key, slot });
+                None
+            }
+            TableEntry::Occupied(mut occupied) => {
+                let Entry { key: own, slot } = occupied.get_mut();
+                if self.is_claimed(slot) {
+                    // Where conflicts are looked for, a change must be judged by
+                    // what it was made on.
+                    if !self.conflicts.are_looked_for() {
+                        slot.learn(known);
+                    }
+                    return None;
+                }
+                slot.learn(known);
+                self.unmark(own, slot.trail_mut());
+                let was_gone = slot.is_gone();
+                let replaced = match stored.take() {
+                    Some((record, value)) => self.put_stored(slot, &record, value),
+                    None => self.dismiss(occupied),
+                };
+                shard.count_gone(-isize::from(was_gone));
+                replaced
+            }
+        }
+    }
+}

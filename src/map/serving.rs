@@ -1,0 +1,350 @@
+//! The flusher's errands: conditional commits of its own, and standing still
+//! while somebody else commits.
+//!
+//! They go through the one task that saves what is pending, so they are in
+//! order with it: what was written to a key before goes before.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::mpsc;
+
+use super::{
+    delivery::{Delivery, is_an_answer},
+    errands::{Applied, Errand, Failure, Grant, Hold, Proposal, Word},
+    flusher::Flusher,
+    lifetime::Lifetime,
+    pending::Until,
+    share::land_all,
+};
+use crate::{
+    batch::{Batch, BatchId, Change, Committed, MapBatch, Otherwise},
+    error::{Error, ErrorKind, Result},
+    event::{Health, KeySample, Operation},
+    name::MapName,
+};
+
+/// How long a store surely remembers a writer; they do so for a day.
+const REMEMBERED: Duration = Duration::from_hours(1);
+
+impl<V, L> Flusher<V, L>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    L: Lifetime<V>,
+{
+    /// Does the errands that wait now.
+    ///
+    /// # Errors
+    ///
+    /// Why the store is down since. Everybody who waits was told.
+    pub(super) async fn serve(&mut self) -> Result<()> {
+        let waiting = self.core.requests.lock().errands.len();
+        for _ in 0..waiting {
+            if self.down {
+                break;
+            }
+            let next = self.core.requests.lock().errands.pop_front();
+            match next {
+                None => break,
+                Some(Errand::Propose(first)) => {
+                    let group = self.group_with(first);
+                    self.propose(group).await;
+                }
+                Some(Errand::Hold(hold)) => self.stand_still(hold).await,
+            }
+        }
+        self.is_up()
+    }
+
+    fn is_up(&self) -> Result<()> {
+        match &*self.core.health.borrow() {
+            Health::Down { error, .. } if self.down => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// While the store is down, nobody shall hold other maps to wait for it.
+    pub(super) async fn refuse_to_stand_still(&self) {
+        loop {
+            let woken = self.core.wake.notified();
+            if let Err(error) = self.is_up() {
+                self.core.refuse_errands(&error, Errand::holds_others);
+            }
+            woken.await;
+        }
+    }
+
+    /// Those who wait right behind, for other keys: they can share a commit.
+    fn group_with(&self, first: Proposal) -> Vec<Proposal> {
+        let options = &self.core.options;
+        let mut bytes = first.weight();
+        let mut keys = first.share.keys();
+        let mut group = vec![first];
+        let mut requests = self.core.requests.lock();
+        while let Some(Errand::Propose(next)) = requests.errands.front() {
+            bytes += next.weight();
+            let theirs = next.share.keys();
+            let is_full = keys.len() >= options.max_batch || bytes > options.max_batch_bytes;
+            if is_full || theirs.iter().any(|key| keys.contains(key)) {
+                break;
+            }
+            keys.extend(theirs);
+            if let Some(Errand::Propose(next)) = requests.errands.pop_front() {
+                group.push(next);
+            }
+        }
+        group
+    }
+
+    /// Commits a group. If it is refused without a word on whom, one by one.
+    async fn propose(&mut self, mut group: Vec<Proposal>) {
+        let keys: Vec<_> = group.iter().flat_map(|p| p.share.keys()).collect();
+        if let Err(error) = self.make_way(&keys).await {
+            return answer_all(group, &error.nothing_applied());
+        }
+        group.retain_mut(|proposal| self.may_go(proposal));
+        let refused = self.propose_together(group).await;
+        for mut one in refused {
+            // The one that was refused may have taken the store down with it.
+            match self.is_up() {
+                Ok(()) => drop(self.propose_together(vec![one]).await),
+                Err(error) => one.answer(Err(error.nothing_applied())),
+            }
+        }
+    }
+
+    /// What the store will not take of this key stands in the way of what comes
+    /// after it.
+    fn may_go(&self, proposal: &mut Proposal) -> bool {
+        let keys = proposal.share.keys();
+        let refusal = keys.iter().find_map(|key| self.core.refusal(key));
+        let may_go = refusal.is_none();
+        if let Some(error) = refusal {
+            proposal.answer(Err(error));
+        }
+        may_go
+    }
+
+    /// Commits a group in one batch; hands back those who may have another try.
+    async fn propose_together(&mut self, mut group: Vec<Proposal>) -> Vec<Proposal> {
+        let is_one = group.len() == 1;
+        // One that fails writes nothing; one of several must not fail the others.
+        let otherwise = if is_one {
+            Otherwise::Fail
+        } else {
+            Otherwise::Skip
+        };
+        let parts = group.iter().map(|p| p.share.part(otherwise));
+        let changes: Vec<_> = parts.flat_map(|part| part.changes).collect();
+        if changes.is_empty() {
+            return Vec::new();
+        }
+        let fate = self.deliver(self.changes(changes), &mut group).await;
+        match fate {
+            Ok(committed) => self.land(group, committed),
+            Err(error) if is_one || self.down => {
+                learn(&group, &error);
+                answer_all(group, &error);
+            }
+            Err(_) => return group,
+        }
+        Vec::new()
+    }
+
+    /// Sends a batch until its fate is known. Those of the group are told if
+    /// that takes longer than the attempts.
+    async fn deliver(&mut self, part: MapBatch, group: &mut [Proposal]) -> Result<Committed> {
+        let id = self.fenced_id();
+        let batch = Batch::new(id, self.horizon, self.core.clock.now(), vec![part]);
+        let (words, heard) = mpsc::unbounded_channel();
+        let delivery = Delivery::new(self.core.line(), batch, vec![words]);
+        let name = self.core.name.clone();
+        let unknown = |error: &Error| {
+            let error = error.clone().on_map(&name);
+            for proposal in group.iter_mut() {
+                proposal.answer(Err(error.clone()));
+            }
+        };
+        let (fate, ()) = tokio::join!(delivery.run(unknown), self.hear(heard));
+        match &fate {
+            Ok(_) => self.introduced = Some(self.core.clock.now()),
+            // Whatever it was, the store has answered.
+            Err(error) if is_an_answer(error) => self.is_well(),
+            Err(_) => {}
+        }
+        fate.map_err(|error| error.on_map(&name))
+    }
+
+    fn changes(&self, changes: Vec<Change>) -> MapBatch {
+        MapBatch::new(self.core.name.clone(), changes)
+    }
+
+    fn land(&mut self, mut group: Vec<Proposal>, mut committed: Committed) {
+        self.applied(Applied {
+            revision: committed.revision,
+            changes: group.len() - committed.skipped.len(),
+        });
+        for proposal in &mut group {
+            let keys = proposal.share.keys();
+            let mut skipped = committed.skipped.iter_mut();
+            let skipped = skipped.find(|skipped| keys.contains(&skipped.key));
+            let answer = if let Some(skipped) = skipped {
+                let found = skipped.found.take();
+                proposal.share.learn(&skipped.key, found.clone());
+                Err(conflict(&self.core.name, &skipped.key).with_found(found))
+            } else {
+                land_all([&mut proposal.share], committed.revision);
+                Ok(committed.revision)
+            };
+            proposal.answer(answer);
+        }
+    }
+
+    /// Commits nothing until whoever asked for it is done.
+    async fn stand_still(&mut self, hold: Hold) {
+        if hold.granted.is_closed() {
+            return;
+        }
+        let ready = self.get_ready(&hold).await;
+        let (words, heard) = mpsc::unbounded_channel();
+        let id = self.fenced_id();
+        let granted = ready.map(|()| Grant {
+            id,
+            proof: BatchId::new(id.writer, 0),
+            horizon: self.horizon,
+            words,
+        });
+        // If nobody waits any more, the grant is dropped, and this is over.
+        drop(hold.granted.send(granted));
+        self.hear(heard).await;
+    }
+
+    async fn get_ready(&mut self, hold: &Hold) -> Result<()> {
+        self.make_way(&hold.keys).await?;
+        let refusal = hold.keys.iter().find_map(|key| self.core.refusal(key));
+        refusal.map_or(Ok(()), Err)?;
+        if hold.prove {
+            self.introduce().await?;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the store knows this writer.
+    async fn introduce(&mut self) -> Result<()> {
+        let now = self.core.clock.now();
+        let is_recent = |at| now.duration_since(at).is_ok_and(|past| past < REMEMBERED);
+        if self.introduced.is_some_and(is_recent) {
+            return Ok(());
+        }
+        let nothing = self.changes(Vec::new());
+        let committed = self.deliver(nothing, &mut []).await?;
+        let revision = committed.revision;
+        self.applied(Applied {
+            revision,
+            changes: 0,
+        });
+        Ok(())
+    }
+
+    /// Commits what is pending of these keys, and a clear that waits; nothing
+    /// else. And sets aside what cannot be decoded, before it is overwritten.
+    ///
+    /// # Errors
+    ///
+    /// What the last attempt failed with; all of it is pending as before.
+    async fn make_way(&mut self, keys: &[Arc<str>]) -> Result<()> {
+        let claimed = self.core.claimed(keys);
+        if !claimed.is_empty() || self.core.must_clear() {
+            let parts = claimed.chunks(self.core.options.max_batch);
+            self.parts.extend(parts.map(<[_]>::to_vec));
+            self.core.age.round_begins();
+            let done = self.commit_until(&mut Until::beginning(), false).await;
+            // Of what else is queued the oldest has waited as long as before.
+            self.core.age.round_fails();
+            done?;
+        }
+        let unreadable = self.core.unreadable_at(keys);
+        let set_aside = self.set_aside(unreadable).await;
+        if let Err(error) = &set_aside {
+            self.report(Operation::SetAside, KeySample::of(keys), error, true);
+            if !is_an_answer(error) {
+                self.give_up(error);
+            }
+        }
+        set_aside
+    }
+
+    /// Listens to how the commit goes that this stands still for.
+    async fn hear(&mut self, mut words: mpsc::UnboundedReceiver<Word>) {
+        while let Some(word) = words.recv().await {
+            match word {
+                Word::Failed(failure) => self.hear_failure(failure).await,
+                Word::Well(applied) => {
+                    if let Some(applied) = applied {
+                        self.applied(applied);
+                    }
+                    self.is_well();
+                }
+            }
+        }
+    }
+
+    async fn hear_failure(&mut self, failure: Failure) {
+        let Failure {
+            attempt,
+            batch,
+            is_final,
+            error,
+        } = failure;
+        let mut parts = batch.maps.iter();
+        let part = parts.find(|part| part.map == self.core.name);
+        let keys = part.iter().flat_map(|part| &part.changes).map(|c| &c.key);
+        let keys = KeySample::of(keys);
+        let operation = if self.down {
+            Operation::Probe
+        } else {
+            Operation::Commit
+        };
+        self.attempt = attempt;
+        self.report(operation, keys, &error, is_final);
+        if is_final {
+            self.give_up(&error);
+            // Nobody shall wait for as long as the store is down.
+            let asked = std::mem::take(&mut self.core.requests.lock().asked);
+            // Never a break: on an error the map stays open.
+            let _ = self.answer(asked, Err(error)).await;
+        }
+    }
+
+    fn applied(&mut self, applied: Applied) {
+        self.horizon = self.horizon.max(applied.revision.unwrap_or_default());
+        self.core
+            .tally
+            .count(applied.changes, self.core.clock.now());
+        self.is_well();
+    }
+}
+
+/// Of the one that was in conflict, memory holds what was found.
+fn learn(group: &[Proposal], error: &Error) {
+    if error.kind() != ErrorKind::Conflict {
+        return;
+    }
+    for (proposal, key) in group.iter().zip(error.keys()) {
+        proposal.share.learn(key, error.found().cloned());
+    }
+}
+
+/// Tells all of them the same.
+fn answer_all(group: Vec<Proposal>, error: &Error) {
+    for mut proposal in group {
+        proposal.answer(Err(error.clone()));
+    }
+}
+
+fn conflict(map: &MapName, key: &Arc<str>) -> Error {
+    let message = "the stored entry is not as expected; nothing was written";
+    Error::new(ErrorKind::Conflict, message)
+        .on_map(map)
+        .on_keys([key.clone()])
+}

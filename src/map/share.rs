@@ -1,0 +1,304 @@
+//! A map's share of a commit that lands whole or not at all: what the store is
+//! to be told, and what memory takes over once the store has it.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    core::Core,
+    delivery::Line,
+    entry::Slot,
+    errands::Errand,
+    inside::Inside,
+    landing::{Landing, LockedShare},
+    lifetime::Lifetime,
+};
+use crate::{
+    batch::{Change, Expect, MapBatch, Op, Otherwise},
+    error::{Error, ErrorKind, Result},
+    name::MapName,
+    record::{Record, Revision},
+};
+
+/// A share of a map, whatever its values are.
+pub(super) trait Share: Any + Send + Sync {
+    fn name(&self) -> &MapName;
+
+    /// Which open map it is: handles of the same one have the same.
+    fn id(&self) -> usize;
+
+    fn line(&self) -> Line;
+
+    /// Nothing is added any more.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be committed.
+    fn seal(&mut self) -> Result<()>;
+
+    fn is_empty(&self) -> bool;
+
+    /// Whether it asks for more than the last commit's winning.
+    fn is_conditional(&self) -> bool;
+
+    fn keys(&self) -> Vec<Arc<str>>;
+
+    fn part(&self, otherwise: Otherwise) -> MapBatch;
+
+    /// Leaves an errand with the map's flusher.
+    fn leave(&self, errand: Errand);
+
+    /// Locks the entries concerned.
+    fn lock(&mut self) -> Box<dyn Landing + '_>;
+
+    /// Nothing is locked any more: what was replaced may go.
+    fn landed(&mut self);
+
+    /// The store holds this instead.
+    fn learn(&self, key: &Arc<str>, found: Option<Record>);
+}
+
+/// What happens to one key.
+pub(super) struct Step<V> {
+    /// `None` for a key of which something is expected, and nothing more.
+    pub(super) op: Option<Op>,
+    expect: Option<Expect>,
+    /// The value that the change puts.
+    pub(super) value: Option<V>,
+    pub(super) ttl: Option<Duration>,
+    /// When it was written.
+    pub(super) at: SystemTime,
+}
+
+/// The share of a map of such values.
+pub(super) struct MapShare<V, L: Lifetime<V>> {
+    core: Arc<Core<V, L>>,
+    /// By key, so that batches of several writers go through the store in the
+    /// same order.
+    steps: BTreeMap<Arc<str>, Step<V>>,
+    problem: Option<Error>,
+    replaced: Vec<Replaced<V>>,
+}
+
+/// A value that is in memory no more.
+pub(super) struct Replaced<V> {
+    pub(super) key: Arc<str>,
+    pub(super) value: V,
+    pub(super) expired: bool,
+}
+
+impl<V> Replaced<V> {
+    pub(super) fn of(key: Arc<str>, value: Option<V>, expired: bool) -> Option<Self> {
+        let value = value?;
+        Some(Self {
+            key,
+            value,
+            expired,
+        })
+    }
+}
+
+impl<V, L> MapShare<V, L>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    L: Lifetime<V>,
+{
+    pub(super) fn new(core: Arc<Core<V, L>>) -> Self {
+        Self {
+            core,
+            steps: BTreeMap::new(),
+            problem: None,
+            replaced: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_of(&self, core: &Arc<Core<V, L>>) -> bool {
+        Arc::ptr_eq(&self.core, core)
+    }
+
+    /// The value is encoded here: what cannot be written as JSON is refused
+    /// before anything is done.
+    pub(super) fn insert(&mut self, key: &str, value: V, ttl: Option<Duration>) {
+        let at = self.core.clock.now();
+        let expires_at = self.core.lifetime.ends_at(ttl, at);
+        match self.core.encode(&value) {
+            Err(error) => self.note(error.on_keys([key.into()])),
+            Ok(payload) => {
+                let step = self.step(key);
+                step.op = Some(Op::Put {
+                    payload,
+                    expires_at,
+                });
+                (step.value, step.ttl, step.at) = (Some(value), ttl, at);
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: &str) {
+        let step = self.step(key);
+        (step.op, step.value) = (Some(Op::Delete), None);
+    }
+
+    pub(super) fn expect(&mut self, key: &str, expect: Expect) {
+        let step = self.step(key);
+        if step.expect.replace(expect).is_some_and(|was| was != expect) {
+            let message = "a commit expects two different things of one key; expect one";
+            self.note(Error::new(ErrorKind::Invalid, message).on_keys([key.into()]));
+        }
+    }
+
+    fn step(&mut self, key: &str) -> &mut Step<V> {
+        let at = self.core.clock.now();
+        self.steps.entry(key.into()).or_insert_with(|| Step {
+            op: None,
+            expect: None,
+            value: None,
+            ttl: None,
+            at,
+        })
+    }
+
+    fn note(&mut self, error: Error) {
+        let name = &self.core.name;
+        self.problem.get_or_insert_with(|| error.on_map(name));
+    }
+}
+
+impl<V, L> Share for MapShare<V, L>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    L: Lifetime<V>,
+{
+    fn name(&self) -> &MapName {
+        &self.core.name
+    }
+
+    fn id(&self) -> usize {
+        Arc::as_ptr(&self.core).addr()
+    }
+
+    fn line(&self) -> Line {
+        self.core.line()
+    }
+
+    fn seal(&mut self) -> Result<()> {
+        if let Some(problem) = self.problem.take() {
+            return Err(problem);
+        }
+        self.core.check_open()?;
+        self.steps
+            .retain(|_, step| step.op.is_some() || step.expect() != Expect::Any);
+        for (key, step) in &mut self.steps {
+            if step.op.is_none() {
+                step.op = Some(self.core.unchanged(key, step.expect())?);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    fn is_conditional(&self) -> bool {
+        let mut steps = self.steps.values();
+        steps.any(|step| step.expect() != Expect::Any)
+    }
+
+    fn keys(&self) -> Vec<Arc<str>> {
+        self.steps.keys().cloned().collect()
+    }
+
+    fn part(&self, otherwise: Otherwise) -> MapBatch {
+        let change = |(key, step): (&Arc<str>, &Step<V>)| {
+            let op = step.op.clone()?;
+            let change = Change::new(key.clone(), op).expect(step.expect(), otherwise);
+            // A time to live is counted from the write, also after a restart.
+            Some(change.written_at(L::EXPIRES.then_some(step.at)))
+        };
+        let changes = self.steps.iter().filter_map(change).collect();
+        MapBatch::new(self.core.name.clone(), changes)
+    }
+
+    fn leave(&self, errand: Errand) {
+        self.core.leave(errand);
+    }
+
+    fn lock(&mut self) -> Box<dyn Landing + '_> {
+        Box::new(LockedShare::new(
+            &self.core,
+            &mut self.steps,
+            &mut self.replaced,
+        ))
+    }
+
+    fn landed(&mut self) {
+        for Replaced {
+            key,
+            value,
+            expired,
+        } in self.replaced.drain(..)
+        {
+            if expired {
+                self.core.lifetime.expired(&key, value);
+            }
+        }
+    }
+
+    fn learn(&self, key: &Arc<str>, found: Option<Record>) {
+        self.core.learn(key, found);
+    }
+}
+
+/// Memory takes over what was committed, all of it at one point in time: whoever
+/// looks sees all of it or none.
+///
+/// Whoever locks entries of several maps does so in the order of the shares.
+pub(super) fn land_all<'a>(
+    shares: impl IntoIterator<Item = &'a mut Box<dyn Share>>,
+    revision: Option<Revision>,
+) {
+    let mut shares: Vec<_> = shares.into_iter().collect();
+    {
+        let _inside = Inside::enter();
+        let mut locked: Vec<_> = shares.iter_mut().map(|share| share.lock()).collect();
+        for share in &mut locked {
+            share.land(revision);
+        }
+    }
+    for share in &mut shares {
+        share.landed();
+    }
+}
+
+impl<V> Step<V> {
+    fn expect(&self) -> Expect {
+        self.expect.unwrap_or_default()
+    }
+}
+
+impl<V, L: Lifetime<V>> Core<V, L> {
+    /// What is done to a key of which something is expected and that nothing
+    /// is to happen to: a change that leaves it as it is, where that holds.
+    fn unchanged(&self, key: &Arc<str>, expect: Expect) -> Result<Op> {
+        if expect == Expect::Absent {
+            return Ok(Op::Delete);
+        }
+        let is_live = |slot: &Slot<V, L::Lease>| slot.live(&self.lifetime).is_some();
+        if L::EXPIRES && self.peek(key, is_live) != Some(true) {
+            let message =
+                "there is no such entry in memory; it was expected, and nothing was written";
+            return Err(Error::new(ErrorKind::Conflict, message)
+                .on_map(&self.name)
+                .on_keys([key.clone()]));
+        }
+        let expires_at = self.expires_at(key);
+        Ok(Op::Touch { expires_at })
+    }
+}

@@ -1,0 +1,184 @@
+//! Changes of several maps of one provider, as one.
+
+use std::{any::Any, fmt, sync::Arc, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::runtime::Handle;
+
+use super::{
+    Map,
+    conductor::Joint,
+    lifetime::Lifetime,
+    share::{MapShare, Share},
+};
+use crate::{batch::Expect, error::Result, provider::Provider, record::Revision};
+
+/// Changes of several maps of one provider that are committed together: all of
+/// them or none, in the store and in memory.
+///
+/// They are in nobody's sight until [`commit`](Self::commit), and dropped without
+/// it they change nothing. Of several changes of one key the last one counts.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> persistify::Result<()> {
+/// use persistify::{Memory, PersistentMap, Transaction};
+///
+/// let store = Memory::new();
+/// let users: PersistentMap<String> = PersistentMap::builder(store.clone(), "users").open().await?;
+/// let sessions: PersistentMap<u32> = PersistentMap::builder(store.clone(), "sessions").open().await?;
+/// sessions.insert_and_save("token", 1).await?;
+///
+/// let mut tx = Transaction::new(&store);
+/// tx.insert(&users, "alice", "gone home".to_owned());
+/// tx.remove(&sessions, "token");
+/// tx.commit().await?;
+/// assert!(sessions.is_empty() && users.contains_key("alice"));
+/// # users.close().await?;
+/// # sessions.close().await
+/// # }
+/// ```
+///
+/// # Which provider
+///
+/// The maps are of the store behind the provider given to [`new`](Self::new),
+/// whichever handles of it they were opened with: clones, or another opening of
+/// the same file. Nothing but the store can tell that, so it is asked, by the
+/// map's last commit: that costs a refused commit a map each time, which writes
+/// nothing.
+///
+/// # Meanwhile
+///
+/// The background tasks of the maps stand still while the transaction is on its
+/// way, so saves and flushes of these maps wait for it. If the store goes down in
+/// the middle, they are told so, as by any failing commit. Transactions of the
+/// same maps come one after the other, and never block each other.
+#[must_use = "a transaction does nothing until `commit` is awaited"]
+pub struct Transaction {
+    provider: Arc<dyn Provider>,
+    shares: Vec<Box<dyn Share>>,
+    runtime: Option<Handle>,
+}
+
+impl Transaction {
+    /// A transaction of maps that this provider keeps. (One that cannot be
+    /// cloned goes into an `Arc`, which can.)
+    pub fn new<P: Provider + Clone>(provider: &P) -> Self {
+        Self {
+            provider: Arc::new(provider.clone()),
+            shares: Vec::new(),
+            runtime: None,
+        }
+    }
+
+    /// The key of that map holds this value from then on.
+    pub fn insert<V, L>(&mut self, map: &Map<V, L>, key: impl AsRef<str>, value: V) -> &mut Self
+    where
+        V: Serialize + DeserializeOwned + Send + Sync + 'static,
+        L: Lifetime<V>,
+    {
+        self.put(map, key.as_ref(), value, None)
+    }
+
+    pub(crate) fn put<V, L>(
+        &mut self,
+        map: &Map<V, L>,
+        key: &str,
+        value: V,
+        ttl: Option<Duration>,
+    ) -> &mut Self
+    where
+        V: Serialize + DeserializeOwned + Send + Sync + 'static,
+        L: Lifetime<V>,
+    {
+        self.with(map, |share| share.insert(key, value, ttl))
+    }
+
+    /// The key of that map holds nothing from then on.
+    pub fn remove<V, L>(&mut self, map: &Map<V, L>, key: impl AsRef<str>) -> &mut Self
+    where
+        V: Serialize + DeserializeOwned + Send + Sync + 'static,
+        L: Lifetime<V>,
+    {
+        self.with(map, |share| share.remove(key.as_ref()))
+    }
+
+    /// All of it takes place only if the store holds this at that key of that
+    /// map; as [`AtomicBatch::expect`](super::atomic_batch::AtomicBatch::expect).
+    pub fn expect<V, L>(
+        &mut self,
+        map: &Map<V, L>,
+        key: impl AsRef<str>,
+        expect: Expect,
+    ) -> &mut Self
+    where
+        V: Serialize + DeserializeOwned + Send + Sync + 'static,
+        L: Lifetime<V>,
+    {
+        self.with(map, |share| share.expect(key.as_ref(), expect))
+    }
+
+    /// Commits it; the revision of everything in it. `None` if there was nothing
+    /// to commit, or from a layer that accepts commits ahead of its store.
+    ///
+    /// What is pending of these keys is committed first. Nothing happens before
+    /// the first poll; after it, dropping the future loses the answer only.
+    ///
+    /// # Errors
+    ///
+    /// Those of all [conditional saves](Map#conditional-saves), for all of it:
+    /// `Conflict` names the map and the key that were in the way. `Unsupported`
+    /// if there are several maps and the provider commits to
+    /// [one at a time](crate::Capabilities::several_maps). `Invalid` if a map is
+    /// not of this provider, if one was opened twice and both are in it, or if
+    /// two different things are expected of one key. `Unavailable` also if one of
+    /// the maps cannot save what is pending of these keys, or is busy for longer
+    /// than [`commit_timeout`](super::builder::Builder::commit_timeout). Nothing was
+    /// written, unless the error [leaves that
+    /// open](crate::Error::may_have_applied).
+    pub async fn commit(self) -> Result<Option<Revision>> {
+        let Some((first, runtime)) = self.shares.first().zip(self.runtime) else {
+            return Ok(None);
+        };
+        let mut line = first.line();
+        line.provider = self.provider;
+        let joint = Joint {
+            shares: self.shares,
+            line,
+            prove: true,
+        };
+        joint.commit(&runtime).await
+    }
+
+    fn with<V, L>(&mut self, map: &Map<V, L>, change: impl FnOnce(&mut MapShare<V, L>)) -> &mut Self
+    where
+        V: Serialize + DeserializeOwned + Send + Sync + 'static,
+        L: Lifetime<V>,
+    {
+        let mut shares = self.shares.iter_mut();
+        let there = shares.find_map(|share| {
+            let share: &mut dyn Any = &mut **share;
+            let share = share.downcast_mut::<MapShare<V, L>>()?;
+            share.is_of(&map.core).then_some(share)
+        });
+        if let Some(share) = there {
+            change(share);
+            return self;
+        }
+        let mut share = MapShare::new(map.core.clone());
+        change(&mut share);
+        self.shares.push(Box::new(share));
+        self.runtime.get_or_insert_with(|| map.runtime.clone());
+        self
+    }
+}
+
+impl fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let maps = self.shares.iter().map(|share| share.name().as_str());
+        f.debug_struct("Transaction")
+            .field("provider", &self.provider)
+            .field("maps", &maps.collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}

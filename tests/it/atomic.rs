@@ -1,0 +1,318 @@
+//! Several changes as one: of one map, and of several.
+
+use std::sync::Arc;
+
+use persistify::{
+    CachingMap, Change, ErrorKind, Expect, Memory, PersistentMap, Provider, Revision,
+    testing::{Fault, ManualClock, Method},
+};
+use tokio::time::sleep;
+
+use crate::{
+    store::{HOUR, SECOND, Store, builder, impatient, keys, pairs, settle_down, store, stored},
+    stored::{records, start, write_as_another},
+};
+
+mod several;
+
+async fn quiet(store: &Store) -> PersistentMap<u32> {
+    builder(store).batch(1_000, HOUR).open().await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_of_it_or_none() {
+    let store = store();
+    let map = quiet(&store).await;
+    map.insert_and_save("old", 1).await.unwrap();
+    map.insert("other", 1);
+    let batch = map.batch().insert("a", 1).insert("b", 2).remove("old");
+    let revision = batch.commit().await.unwrap().unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 1), ("b", 2)]));
+    for (key, value) in [("a", 1), ("b", 2)] {
+        assert_eq!(map.get_with_revision(key), Some((value, revision)));
+    }
+    assert_eq!((map.get("old"), map.pending()), (None, 1));
+    let error = map
+        .batch()
+        .insert("a", 9)
+        .remove("b")
+        .insert("c", 9)
+        .expect("c", Expect::Present)
+        .commit()
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(
+        (error.map(), error.keys()),
+        (Some("map"), &["c".into()][..])
+    );
+    assert_eq!(stored(&store).await, pairs([("a", 1), ("b", 2)]));
+    assert_eq!(
+        (map.get("a"), map.get("b"), map.get("c")),
+        (Some(1), Some(2), None)
+    );
+    assert_eq!(store.calls(Method::Commit), 3);
+    map.close().await.unwrap();
+    let error = map.batch().insert("a", 1).commit().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_word_on_a_key_counts_and_two_expectations_do_not_go_together() {
+    let store = store();
+    let map = quiet(&store).await;
+    let batch = map.batch().insert("a", 1).remove("a").insert("a", 2);
+    batch.commit().await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 2)]));
+    let batch = map.batch().expect("a", Expect::Present);
+    let error = batch
+        .expect("a", Expect::Absent)
+        .commit()
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_eq!(map.batch().commit().await.unwrap(), None);
+    let nothing = map.batch().expect("a", Expect::Any);
+    assert_eq!(nothing.commit().await.unwrap(), None);
+    drop(map.batch().insert("b", 1));
+    drop(map.batch().insert("b", 1).commit());
+    settle_down().await;
+    assert_eq!(
+        (map.get("b"), map.pending(), store.calls(Method::Commit)),
+        (None, 0, 1)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_expected_of_a_key_that_is_not_changed_is_checked() {
+    let store = store();
+    let map = quiet(&store).await;
+    let first = map.save_if("a", 1, Expect::Absent).await.unwrap();
+    for (expect, holds) in [
+        (Expect::At(first), true),
+        (Expect::At(first), false),
+        (Expect::Present, true),
+        (Expect::Absent, false),
+    ] {
+        let batch = map.batch().insert("b", 1).expect("a", expect);
+        let done = batch.commit().await;
+        assert_eq!(done.is_ok(), holds, "{expect:?}: {done:?}");
+        assert_eq!(map.remove_and_save("b").await.unwrap().is_some(), holds);
+        let known = map.get_with_revision("a");
+        let stored = records(store.inner()).await["a"].revision;
+        assert_eq!(known, Some((1, stored)));
+    }
+    let batch = map.batch().insert("b", 1).expect("none", Expect::Absent);
+    batch.commit().await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 1), ("b", 1)]));
+    // Memory believed in an entry that is gone.
+    write_as_another(store.inner(), vec![Change::delete("a")]).await;
+    let batch = map.batch().insert("b", 2).expect("a", Expect::Absent);
+    batch.commit().await.unwrap();
+    assert_eq!((map.get("a"), map.get("b"), map.len()), (None, Some(2), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_pending_of_these_keys_goes_first() {
+    let store = store();
+    let map = quiet(&store).await;
+    map.extend([("a", 1), ("b", 1), ("c", 1)]);
+    let error = map.batch().insert("a", 2).insert("b", 2);
+    let error = error
+        .expect("b", Expect::Absent)
+        .commit()
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(keys(&store.batches()[0]), ["a", "b"]);
+    assert_eq!(stored(&store).await, pairs([("a", 1), ("b", 1)]));
+    assert_eq!(map.pending(), 1);
+    store.refuse(["a"]);
+    assert!(map.insert_and_save("a", 3).await.is_err());
+    let error = map
+        .batch()
+        .remove("a")
+        .insert("b", 3)
+        .commit()
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert_eq!((map.get("a"), map.get("b")), (Some(3), Some(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_encoded_or_is_refused_takes_all_of_it_along() {
+    let store = store();
+    let floats: PersistentMap<f64> = builder(&store).open().await.unwrap();
+    let batch = floats.batch().insert("a", 1.0).insert("b", f64::NAN);
+    let error = batch.commit().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.keys()),
+        (ErrorKind::Refused, &["b".into()][..])
+    );
+    store.refuse(["b"]);
+    let batch = floats.batch().insert("a", 1.0).insert("b", 1.0);
+    assert_eq!(batch.commit().await.unwrap_err().kind(), ErrorKind::Refused);
+    assert_eq!(
+        (floats.len(), floats.pending(), floats.refused().len()),
+        (0, 0, 0)
+    );
+    assert!(floats.health().borrow().is_healthy());
+    assert_eq!(store.calls(Method::Commit), 1, "never taken apart");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_outcome_is_resolved_by_the_identical_batch() {
+    for fault in [
+        Fault::Lost(ErrorKind::Unavailable),
+        Fault::After(ErrorKind::Unavailable),
+    ] {
+        let store = store();
+        let map = quiet(&store).await;
+        store.fail_next(2, fault);
+        let batch = map.batch().insert("a", 1).insert("b", 1);
+        let batch = batch.expect("a", Expect::Absent).commit();
+        batch.await.unwrap();
+        let batches = store.batches();
+        assert_eq!(batches.len(), 3);
+        assert!(batches.iter().all(|batch| *batch == batches[0]));
+        assert_eq!(stored(&store).await, pairs([("a", 1), ("b", 1)]));
+        assert_eq!((map.get("a"), map.get("b")), (Some(1), Some(1)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_hangs_while_the_fate_is_unknown_and_memory_follows_it() {
+    let store = store();
+    let map = builder(&store).retry(impatient()).batch(1_000, HOUR);
+    let map: PersistentMap<u32> = map.open().await.unwrap();
+    map.insert_and_save("a", 1).await.unwrap();
+    store.fail_next(1, Fault::After(ErrorKind::Unavailable));
+    let error = map.batch().remove("a").insert("b", 1).commit().await;
+    store.down(ErrorKind::Unavailable);
+    assert!(error.unwrap_err().may_have_applied());
+    assert_eq!((map.get("a"), map.get("b")), (Some(1), None));
+    for error in [
+        map.flush().await.unwrap_err(),
+        map.insert_and_save("c", 1).await.map(drop).unwrap_err(),
+        map.batch()
+            .remove("c")
+            .commit()
+            .await
+            .map(drop)
+            .unwrap_err(),
+        map.close().await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
+    store.up();
+    sleep(2 * SECOND).await;
+    assert_eq!((map.get("a"), map.get("b")), (None, Some(1)));
+    map.close().await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("b", 1), ("c", 1)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_expectations_every_provider_does_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = persistify::JsonFile::open(folder.path()).await.unwrap();
+    let map = PersistentMap::<u32>::builder(files.clone(), "map");
+    let map = map.open().await.unwrap();
+    map.batch()
+        .insert("a", 1)
+        .insert("b", 1)
+        .commit()
+        .await
+        .unwrap();
+    let mut tx = persistify::Transaction::new(&files);
+    tx.insert(&map, "c", 1).remove(&map, "a");
+    tx.expect(&map, "b", Expect::Present);
+    tx.commit().await.unwrap();
+    assert_eq!((map.len(), map.get("c")), (2, Some(1)));
+    map.close().await.unwrap();
+}
+
+/// What a plain store is: `load`, `commit`, and nothing beyond.
+#[derive(Debug)]
+struct Least(Memory);
+
+#[persistify::async_trait]
+impl Provider for Least {
+    async fn load<'a>(
+        &'a self,
+        map: &'a persistify::MapName,
+        wanted: persistify::Wanted,
+    ) -> persistify::Result<persistify::Load<'a>> {
+        self.0.load(map, wanted).await
+    }
+
+    async fn commit(&self, batch: &persistify::Batch) -> persistify::Result<persistify::Committed> {
+        self.0.commit(batch).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_provider_cannot_do_is_unsupported_before_anything_is_written() {
+    let least: Arc<dyn Provider> = Arc::new(Least(Memory::new()));
+    let map = PersistentMap::<u32>::builder(least.clone(), "map");
+    let map = map.open().await.unwrap();
+    let other = PersistentMap::<u32>::builder(least.clone(), "other");
+    let other = other.open().await.unwrap();
+    map.insert("pending", 1);
+    let mut tx = persistify::Transaction::new(&least);
+    tx.insert(&map, "pending", 2).insert(&other, "b", 1);
+    for error in [
+        map.save_if("pending", 1, Expect::Absent).await.unwrap_err(),
+        map.batch()
+            .remove("pending")
+            .expect("b", Expect::Absent)
+            .commit()
+            .await
+            .unwrap_err(),
+        tx.commit().await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+    }
+    assert_eq!((map.pending(), map.stats().commits), (1, 0));
+    map.save_if("a", 1, Expect::Any).await.unwrap();
+    map.batch().insert("b", 1).commit().await.unwrap();
+    assert_eq!((map.len(), map.pending()), (3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn expiries_go_along() {
+    let store = store();
+    let map = CachingMap::<u32>::builder(store.clone(), "map");
+    let map = map.time_to_live(HOUR).time_to_idle(HOUR / 2);
+    let clock = ManualClock::new(start());
+    let map = map.clock(clock.clone()).open().await.unwrap();
+    map.save_if("a", 1, Expect::Absent).await.unwrap();
+    map.save_if_with_ttl("b", 1, Expect::Absent, SECOND)
+        .await
+        .unwrap();
+    let batch = map.batch().insert("c", 1).insert_with_ttl("d", 1, SECOND);
+    batch.commit().await.unwrap();
+    let stored = records(store.inner()).await;
+    for key in ["a", "b", "c", "d"] {
+        assert_eq!(map.expires_at(key), stored[key].expires_at, "{key}");
+    }
+    clock.advance(2 * SECOND);
+    settle_down().await;
+    assert_eq!((map.len(), map.get("b"), map.get("d")), (2, None, None));
+    map.flush().await.unwrap();
+    // An expired entry is absent, swept or not.
+    map.save_if("b", 2, Expect::Absent).await.unwrap();
+    // A read that moved the deadline, and that the store has not heard of, is no
+    // change of the value: it does not stand in the way.
+    let (_, revision) = map.get_with_revision("c").unwrap();
+    clock.advance(HOUR / 4);
+    assert_eq!(map.get_with_revision("c"), Some((1, revision)));
+    assert_eq!(map.pending(), 1);
+    map.save_if("c", 2, Expect::At(revision)).await.unwrap();
+    assert_eq!((map.get("c"), map.pending()), (Some(2), 0));
+    map.close().await.unwrap();
+    let stored = records(store.inner()).await;
+    assert_eq!(stored.len(), 3);
+    assert_eq!(map.expires_at("c"), stored["c"].expires_at);
+    assert!(Revision::ZERO < stored["c"].revision);
+}

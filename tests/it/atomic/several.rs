@@ -1,0 +1,454 @@
+//! Transactions over several maps.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use persistify::{
+    ErrorKind, Expect, MapName, Memory, PersistentMap, Provider, RetryPolicy, Transaction,
+    testing::{Fault, Faulty, ManualClock, Method},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::store::{HOUR, SECOND, Store, impatient, pairs, settle_down, store, stored_in};
+use crate::stored::start;
+
+async fn map(store: &Store, name: &str) -> PersistentMap<u32> {
+    let map = PersistentMap::builder(store.clone(), name).batch(1_000, HOUR);
+    let map = map.commit_timeout(30 * SECOND).retry(impatient());
+    map.open().await.unwrap()
+}
+
+async fn stored(store: &Store, name: &str) -> std::collections::BTreeMap<String, String> {
+    stored_in(store, &MapName::new(name).unwrap()).await
+}
+
+/// Whether the batch is of several maps.
+fn is_joint(call: &persistify::testing::Call) -> bool {
+    call.batch
+        .as_ref()
+        .is_some_and(|batch| batch.maps.len() > 1)
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_maps_have_it_or_none() {
+    let store = store();
+    // Not in the order of the names.
+    let (b, a) = (map(&store, "b").await, map(&store, "a").await);
+    a.extend([("x", 1), ("y", 1), ("z", 1)]);
+    let mut tx = Transaction::new(&store);
+    tx.insert(&b, "x", 2).remove(&a, "x").insert(&a, "n", 2);
+    let revision = tx.commit().await.unwrap().unwrap();
+    assert_eq!(stored(&store, "a").await, pairs([("n", 2)]));
+    assert_eq!(stored(&store, "b").await, pairs([("x", 2)]));
+    assert_eq!(a.get_with_revision("n"), Some((2, revision)));
+    assert_eq!(b.get_with_revision("x"), Some((2, revision)));
+    assert_eq!(
+        (a.get("x"), a.len(), a.pending(), b.pending()),
+        (None, 3, 2, 0)
+    );
+
+    let another = map(&store, "b").await;
+    let last = another.save_if("x", 3, Expect::Present).await.unwrap();
+    let mut tx = Transaction::new(&store);
+    tx.insert(&a, "n", 9).remove(&a, "y").insert(&b, "w", 9);
+    tx.insert(&b, "x", 9).expect(&b, "x", Expect::At(revision));
+    let error = tx.commit().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!((error.map(), error.keys()), (Some("b"), &["x".into()][..]));
+    assert_eq!(error.found().unwrap().revision, last);
+    assert_eq!(b.get_with_revision("x"), Some((3, last)));
+    assert_eq!(
+        (a.get("n"), a.get("y"), b.get("w")),
+        (Some(2), Some(1), None)
+    );
+    assert_eq!(stored(&store, "a").await, pairs([("n", 2), ("y", 1)]));
+    a.close().await.unwrap();
+    b.close().await.unwrap();
+    let mut tx = Transaction::new(&store);
+    tx.insert(&a, "n", 9);
+    assert_eq!(tx.commit().await.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_happens_without_commit_and_all_of_it_after_its_first_poll() {
+    let store = store();
+    let (a, b) = (map(&store, "a").await, map(&store, "b").await);
+    let both = || {
+        let mut tx = Transaction::new(&store);
+        tx.insert(&a, "x", 1).insert(&b, "x", 1);
+        tx
+    };
+    assert_eq!(Transaction::new(&store).commit().await.unwrap(), None);
+    drop(both());
+    drop(both().commit());
+    settle_down().await;
+    assert_eq!(store.calls(Method::Commit), 0);
+    let mut left = 1;
+    let hang = persistify::testing::Hang::new();
+    let held = hang.clone();
+    store.set_rule(move |call| {
+        if is_joint(call) && left > 0 {
+            left -= 1;
+            return Fault::Hang(held.clone());
+        }
+        Fault::None
+    });
+    tokio::select! {
+        biased;
+        _ = both().commit() => panic!("it hangs"),
+        () = hang.hangs() => {}
+    }
+    assert_eq!((a.get("x"), b.get("x")), (None, None));
+    hang.release();
+    a.insert("y", 1);
+    a.flush().await.unwrap();
+    assert_eq!((a.get("x"), b.get("x")), (Some(1), Some(1)));
+    assert_eq!(stored(&store, "b").await, pairs([("x", 1)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn maps_that_do_not_go_together_are_turned_away() {
+    let (store, elsewhere) = (store(), store());
+    let (a, b) = (map(&store, "a").await, map(&store, "b").await);
+    let (twice, other) = (map(&store, "a").await, map(&elsewhere, "b").await);
+    a.insert_and_save("x", 1).await.unwrap();
+    let joined = |one: &PersistentMap<u32>, two: &PersistentMap<u32>| {
+        let mut tx = Transaction::new(&store);
+        tx.insert(one, "x", 2).insert(two, "y", 2);
+        tx.commit()
+    };
+    for error in [
+        joined(&a, &twice).await.unwrap_err(),
+        joined(&a, &other).await.unwrap_err(),
+        joined(&other, &a).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(!error.may_have_applied() && error.map().is_some());
+    }
+    assert_eq!(
+        (a.get("x"), twice.get("x"), other.len()),
+        (Some(1), None, 0)
+    );
+    assert_eq!(stored(&store, "b").await, pairs([]));
+    // Two handles of the same map are one, and clones of the provider as well.
+    joined(&a, &a.clone()).await.unwrap();
+    let mut tx = Transaction::new(&store.clone());
+    tx.insert(&a, "x", 3).insert(&b, "x", 3);
+    tx.commit().await.unwrap();
+    assert_eq!(stored(&store, "a").await, pairs([("x", 3), ("y", 2)]));
+}
+
+/// The file knows that it is the same, although nothing in the program does.
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn maps_of_two_openings_of_a_file_go_together_and_those_of_two_files_do_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |name: &str| persistify::Sqlite::open(folder.path().join(name));
+    let files = [open("1").await, open("1").await, open("2").await].map(Result::unwrap);
+    let [one, same, other] = &files;
+    let a = PersistentMap::builder(one.clone(), "a").open().await;
+    let a: PersistentMap<u32> = a.unwrap();
+    let shared: Arc<dyn Provider> = Arc::new(same.clone());
+    let b = PersistentMap::builder(shared, "b").open().await;
+    let b: PersistentMap<u32> = b.unwrap();
+    for (provider, fits) in [(one, true), (same, true), (other, false)] {
+        let mut tx = Transaction::new(provider);
+        tx.insert(&a, "x", 1).insert(&b, "x", 1);
+        let done = tx.commit().await.map_err(|error| error.kind());
+        assert_eq!(
+            done.map_err(|kind| kind == ErrorKind::Invalid).err(),
+            (!fits).then_some(true)
+        );
+    }
+    a.close().await.unwrap();
+    b.close().await.unwrap();
+}
+
+/// A store remembers a writer for a day. A map that has saved nothing for long
+/// has to bring itself to mind, or it would be taken for another store's.
+#[tokio::test(start_paused = true)]
+async fn a_map_that_was_idle_for_days_is_still_known() {
+    let store = store();
+    let clock = ManualClock::new(start());
+    let open = |name: &'static str| {
+        let map = PersistentMap::builder(store.clone(), name);
+        map.clock(clock.clone()).batch(1_000, HOUR).open()
+    };
+    let a: PersistentMap<u32> = open("a").await.unwrap();
+    let b: PersistentMap<u32> = open("b").await.unwrap();
+    let mut commits = 0;
+    // Each is asked about once, and brings itself to mind before if need be.
+    for (wait, expected) in [(0, 5), (0, 3), (59, 3), (48 * 60, 5)] {
+        clock.advance(Duration::from_mins(wait));
+        let mut tx = Transaction::new(&store);
+        tx.insert(&a, "x", 1).insert(&b, "x", 1);
+        tx.commit().await.unwrap();
+        let before = std::mem::replace(&mut commits, store.calls(Method::Commit));
+        assert_eq!(commits - before, expected, "after {wait} minutes");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_map_that_cannot_save_keeps_the_others_for_no_time() {
+    let (store, begun) = (store(), Instant::now());
+    let (a, b) = (map(&store, "a").await, map(&store, "b").await);
+    a.insert_and_save("x", 1).await.unwrap();
+    b.insert("x", 1);
+    // Only what is of `b` alone fails.
+    store.set_rule(|call| match &call.batch {
+        Some(batch) if batch.maps.iter().any(|part| part.map.as_str() == "b") => {
+            Fault::Before(ErrorKind::Unusable)
+        }
+        _ => Fault::None,
+    });
+    for _ in 0..3 {
+        let mut tx = Transaction::new(&store);
+        tx.insert(&a, "x", 2).insert(&b, "x", 2);
+        let error = tx.commit().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unusable);
+        assert!(!error.may_have_applied());
+        assert_eq!(error.map(), Some("b"));
+    }
+    assert!(begun.elapsed() < SECOND / 2, "{:?}", begun.elapsed());
+    a.insert_and_save("y", 1).await.unwrap();
+    assert!(a.health().borrow().is_healthy());
+    assert!(!b.health().borrow().is_healthy());
+    assert_eq!((a.get("x"), b.get("x"), b.pending()), (Some(1), Some(1), 1));
+    store.behave();
+    sleep(2 * SECOND).await;
+    assert_eq!(stored(&store, "b").await, pairs([("x", 1)]));
+}
+
+/// Each fate, with the commit failing in each way; `None` for nothing applied.
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_to_the_commit_memory_has_what_the_store_has() {
+    let (unavailable, unusable) = (ErrorKind::Unavailable, ErrorKind::Unusable);
+    for fault in [
+        Fault::Before(unavailable),
+        Fault::Before(unusable),
+        Fault::Lost(unavailable),
+        Fault::Lost(unusable),
+        Fault::After(unavailable),
+        Fault::After(unusable),
+        Fault::After(ErrorKind::Refused),
+        Fault::Before(ErrorKind::Refused),
+    ] {
+        for attempts in [1, 3] {
+            let store = store();
+            let open = |name: &'static str| {
+                let map = PersistentMap::builder(store.clone(), name).batch(1_000, HOUR);
+                map.retry(impatient().max_attempts(attempts)).open()
+            };
+            let a: PersistentMap<u32> = open("a").await.unwrap();
+            let b: PersistentMap<u32> = open("b").await.unwrap();
+            a.insert_and_save("x", 1).await.unwrap();
+            b.insert_and_save("x", 1).await.unwrap();
+            let mut tx = Transaction::new(&store);
+            tx.insert(&a, "x", 2).insert(&b, "x", 2);
+            let (mut left, rule) = (1, fault.clone());
+            store.set_rule(move |call| {
+                if is_joint(call) && left > 0 {
+                    left -= 1;
+                    return rule.clone();
+                }
+                Fault::None
+            });
+            let done = tx.commit().await;
+            let doubt = matches!(&done, Err(error) if error.may_have_applied());
+            if doubt {
+                // Not known yet, and nobody hangs, and nobody sees it.
+                assert_eq!((a.get("x"), b.get("x")), (Some(1), Some(1)), "{fault:?}");
+                assert!(!a.health().borrow().is_healthy());
+                assert!(!b.health().borrow().is_healthy());
+                sleep(2 * SECOND).await;
+            }
+            let stands = stored(&store, "a").await;
+            assert_eq!(stands, stored(&store, "b").await, "{fault:?}");
+            let value = a.get("x").unwrap();
+            assert_eq!((stands, b.get("x")), (pairs([("x", value)]), Some(value)));
+            assert_eq!(value == 2, done.is_ok() || doubt, "{fault:?} {attempts}");
+            sleep(2 * SECOND).await;
+            for map in [&a, &b] {
+                assert!(map.health().borrow().is_healthy(), "{fault:?}");
+                map.insert("y", 1);
+                map.flush().await.unwrap();
+                map.close().await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_fate_is_unknown_each_map_says_so_and_none_hangs() {
+    let store = store();
+    let (a, b) = (map(&store, "a").await, map(&store, "b").await);
+    let mut tx = Transaction::new(&store);
+    tx.insert(&a, "x", 1).insert(&b, "x", 1);
+    store.set_rule(|call| match is_joint(call) {
+        true => Fault::After(ErrorKind::Unavailable),
+        false => Fault::None,
+    });
+    assert!(tx.commit().await.unwrap_err().may_have_applied());
+    for map in [&a, &b] {
+        map.insert("y", 1);
+        for error in [
+            map.flush().await.unwrap_err(),
+            map.insert_and_save("z", 1).await.map(drop).unwrap_err(),
+            map.save_if("x", 5, Expect::Any)
+                .await
+                .map(drop)
+                .unwrap_err(),
+            map.close().await.unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+        }
+    }
+    let begun = Instant::now();
+    let mut tx = Transaction::new(&store);
+    tx.insert(&a, "x", 2).insert(&b, "x", 2);
+    let error = tx.commit().await.unwrap_err();
+    assert!(!error.may_have_applied());
+    assert!(begun.elapsed() <= 2 * SECOND);
+    store.behave();
+    a.flush().await.unwrap();
+    assert_eq!((a.get("x"), b.get("x")), (Some(1), Some(1)));
+    a.close().await.unwrap();
+    b.close().await.unwrap();
+    let expected = pairs([("x", 1), ("y", 1), ("z", 1)]);
+    assert_eq!(stored(&store, "a").await, expected);
+    assert_eq!(stored(&store, "b").await, expected);
+}
+
+/// Money goes round among accounts in four maps, from many tasks, in every order
+/// of the maps, over a store that fails one commit in three. At the end memory
+/// and store agree, and nothing is lost or made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn transfers_among_four_maps_neither_block_each_other_nor_lose_anything() {
+    const MAPS: usize = 4;
+    let store = Faulty::new(Memory::new());
+    let soon = Duration::from_millis(1);
+    let retry = RetryPolicy::default().base_delay(soon).max_delay(soon);
+    let mut maps = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        let map = PersistentMap::builder(store.clone(), name).batch(3, soon);
+        let map: PersistentMap<i64> = map
+            .retry(retry.clone().max_attempts(50))
+            .open()
+            .await
+            .unwrap();
+        map.batch()
+            .insert("0", 100)
+            .insert("1", 100)
+            .commit()
+            .await
+            .unwrap();
+        maps.push(map);
+    }
+    store.fail_one_in(3);
+    let done = Arc::new(AtomicBool::new(false));
+    let noise = tokio::spawn({
+        let (maps, done) = (maps.clone(), done.clone());
+        async move {
+            for n in 0.. {
+                if done.load(SeqCst) {
+                    break;
+                }
+                // Fails while the store seems down; what is pending stays so.
+                let _ = maps[n % MAPS].insert_and_save("noise", 0).await;
+                maps[n % MAPS].insert("noise", 0);
+            }
+        }
+    });
+    let transfer = |task: usize| {
+        let (maps, store) = (maps.clone(), store.clone());
+        async move {
+            let mut done = 0;
+            for round in 0..500 {
+                let (from, to) = (task + round, task * 3 + round * 7 + 1);
+                let (one, two) = (&maps[from % MAPS], &maps[to % MAPS]);
+                let (x, y) = ((from / 5 % 2).to_string(), (to / 5 % 2).to_string());
+                if (from % MAPS, &x) == (to % MAPS, &y) {
+                    continue;
+                }
+                let (had, revision) = one.get_with_revision(&x).unwrap();
+                let (has, other) = two.get_with_revision(&y).unwrap();
+                let mut tx = Transaction::new(&store);
+                tx.insert(one, &x, had - 1)
+                    .expect(one, &x, Expect::At(revision));
+                tx.insert(two, &y, has + 1)
+                    .expect(two, &y, Expect::At(other));
+                match tx.commit().await {
+                    Ok(_) => done += 1,
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}"),
+                }
+                if done == 10 {
+                    break;
+                }
+            }
+            done
+        }
+    };
+    let tasks: Vec<_> = (0..16).map(|task| tokio::spawn(transfer(task))).collect();
+    let mut moved = 0;
+    for task in tasks {
+        moved += task.await.unwrap();
+    }
+    done.store(true, SeqCst);
+    noise.await.unwrap();
+    let mut sum = 0;
+    for (map, name) in maps.iter().zip(["a", "b", "c", "d"]) {
+        while map.flush().await.is_err() {}
+        let name = MapName::new(name).unwrap();
+        let stored = stored_in(&store, &name).await;
+        for (key, value) in map.iter() {
+            assert_eq!(stored[&*key], value.to_string());
+            sum += value;
+        }
+    }
+    assert_eq!(sum, 800);
+    assert!(moved > 16, "{moved}");
+}
+
+/// A transaction writes the same number to two maps, over and over. Whoever reads
+/// one map and then the other never finds the second one behind the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn readers_of_memory_see_all_of_it_or_none() {
+    let store = store();
+    let (a, b) = (map(&store, "a").await, map(&store, "b").await);
+    let done = Arc::new(AtomicBool::new(false));
+    let look = |first: PersistentMap<u32>, second: PersistentMap<u32>| {
+        let done = done.clone();
+        std::thread::spawn(move || {
+            let mut looks = 0u32;
+            while !done.load(SeqCst) {
+                for (one, other) in [("x", "x"), ("x", "y"), ("y", "x")] {
+                    let before = first.get(one);
+                    let after = second.get(other);
+                    assert!(before <= after, "{before:?} and then {after:?}");
+                    looks += 1;
+                }
+            }
+            looks
+        })
+    };
+    let readers = [
+        look(a.clone(), b.clone()),
+        look(b.clone(), a.clone()),
+        look(a.clone(), a.clone()),
+    ];
+    for n in 0..2_000 {
+        let mut tx = Transaction::new(&store);
+        tx.insert(&a, "x", n).insert(&a, "y", n);
+        tx.insert(&b, "x", n).insert(&b, "y", n);
+        tx.commit().await.unwrap();
+    }
+    done.store(true, SeqCst);
+    for reader in readers {
+        assert!(reader.join().unwrap() > 1_000);
+    }
+}

@@ -1,0 +1,68 @@
+//! Tests that run themselves again, as other processes.
+//!
+//! The child is the very same test: told by the environment where to work, it
+//! does its part and never comes back to what the parent does.
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+const PLACE: &str = "PERSISTIFY_CHILD_PLACE";
+const ORDERS: &str = "PERSISTIFY_CHILD_ORDERS";
+
+/// What a child was told: where the store is, and what to do.
+pub(crate) struct Orders {
+    pub(crate) place: String,
+    pub(crate) words: String,
+}
+
+/// `None` in the parent.
+pub(crate) fn orders() -> Option<Orders> {
+    let place = env::var(PLACE).ok()?;
+    let words = env::var(ORDERS).unwrap();
+    Some(Orders { place, words })
+}
+
+/// Runs that test once more, with these orders.
+pub(crate) fn spawn(test: &str, place: &str, words: &str) -> Child {
+    Command::new(env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(PLACE, place)
+        .env(ORDERS, words)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Says a line to the parent, in one write and with the line's end first:
+/// whatever the test harness wrote before ends there.
+pub(crate) fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    out.write_all(format!("\n{line}\n").as_bytes()).unwrap();
+    out.flush().unwrap();
+}
+
+/// What a child says, without the last line if it broke off.
+pub(crate) fn lines(child: &mut Child) -> impl Iterator<Item = String> + use<> {
+    let mut from = BufReader::new(child.stdout.take().unwrap());
+    std::iter::from_fn(move || {
+        let mut line = String::new();
+        from.read_line(&mut line).unwrap();
+        line.ends_with('\n').then(|| line.trim_end().to_owned())
+    })
+}
+
+/// Kills this very process, as `kill -9` does.
+pub(crate) fn die() -> ! {
+    let pid = std::process::id().to_string();
+    Command::new("kill").args(["-9", &pid]).status().unwrap();
+    unreachable!("this process is dead")
+}
+
+pub(crate) fn file(place: &str) -> PathBuf {
+    Path::new(place).join("maps.db")
+}

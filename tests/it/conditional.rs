@@ -1,0 +1,402 @@
+//! Saves that take place only if the store holds what is expected.
+
+use persistify::{
+    Change, ErrorKind, Expect, Memory, Payload, PersistentMap, Revision,
+    testing::{Fault, Hang, Method},
+};
+use tokio::time::sleep;
+
+use crate::{
+    store::{
+        HOUR, SECOND, Store, builder, impatient, keys, open, pairs, settle_down, store, stored,
+    },
+    stored::{records, write_as_another},
+};
+
+mod linear;
+mod update;
+
+async fn quiet(store: &Store) -> PersistentMap<u32> {
+    builder(store).batch(1_000, HOUR).open().await.unwrap()
+}
+
+fn put(key: &str, value: u32) -> Change {
+    Change::put(key, Payload::json(value.to_string()), None)
+}
+
+async fn revision_of(store: &Store, key: &str) -> Revision {
+    records(store.inner()).await[key].revision
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_expected_decides() {
+    let store = store();
+    let map = open(&store).await;
+    let first = map.save_if("a", 1, Expect::Absent).await.unwrap();
+    assert_eq!(first, revision_of(&store, "a").await);
+    assert_eq!(map.get_with_revision("a"), Some((1, first)));
+    let second = map.save_if("a", 2, Expect::At(first)).await.unwrap();
+    let third = map.save_if("a", 3, Expect::Present).await.unwrap();
+    let fourth = map.save_if("a", 4, Expect::Any).await.unwrap();
+    assert!(first < second && second < third && third < fourth);
+    for expect in [
+        Expect::Absent,
+        Expect::At(third),
+        Expect::At(Revision::ZERO),
+    ] {
+        let error = map.save_if("a", 9, expect).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        assert_eq!(
+            (error.map(), error.keys()),
+            (Some("map"), &["a".into()][..])
+        );
+        assert_eq!(error.found().unwrap().revision, fourth);
+        assert!(!error.may_have_applied());
+    }
+    for expect in [Expect::Present, Expect::At(fourth)] {
+        let error = map.save_if("none", 9, expect).await.unwrap_err();
+        assert_eq!((error.kind(), error.found()), (ErrorKind::Conflict, None));
+    }
+    assert_eq!(map.get_with_revision("a"), Some((4, fourth)));
+    assert_eq!((map.get("none"), map.len(), map.pending()), (None, 1, 0));
+    assert_eq!(stored(&store).await, pairs([("a", 4)]));
+    let stats = map.stats();
+    assert_eq!(
+        (stats.commits, stats.changes, stats.failed_attempts),
+        (4, 4, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_conflict_memory_holds_what_the_store_does() {
+    let store = store();
+    let map = open(&store).await;
+    map.insert_and_save("changed", 1).await.unwrap();
+    map.insert_and_save("removed", 1).await.unwrap();
+    let theirs = vec![put("changed", 2), put("new", 2), Change::delete("removed")];
+    write_as_another(store.inner(), theirs).await;
+    let (_, known) = map.get_with_revision("changed").unwrap();
+    for (key, expect) in [
+        ("changed", Expect::At(known)),
+        ("removed", Expect::Present),
+        ("new", Expect::Absent),
+    ] {
+        let error = map.save_if(key, 9, expect).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        let found = error.found().map(|record| record.revision);
+        let stored = records(store.inner()).await;
+        assert_eq!(found, stored.get(key).map(|record| record.revision));
+        let known = map.get_with_revision(key).map(|(_, revision)| revision);
+        assert_eq!(known, found, "{key}");
+    }
+    assert_eq!((map.get("changed"), map.get("new")), (Some(2), Some(2)));
+    assert_eq!((map.get("removed"), map.len()), (None, 2));
+    // From what was found one can go on.
+    let (value, found) = map.get_with_revision("changed").unwrap();
+    map.save_if("changed", value + 1, Expect::At(found))
+        .await
+        .unwrap();
+    assert_eq!(stored(&store).await, pairs([("changed", 3), ("new", 2)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_pending_of_the_key_goes_first_and_nothing_else() {
+    let store = store();
+    let map = quiet(&store).await;
+    map.extend([("a", 1), ("b", 1)]);
+    assert_eq!(map.get_with_revision("a"), Some((1, Revision::ZERO)));
+    let error = map.save_if("a", 2, Expect::Absent).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(stored(&store).await, pairs([("a", 1)]));
+    assert_eq!((map.get("a"), map.pending()), (Some(1), 1));
+    map.insert("a", 3);
+    map.save_if("a", 4, Expect::Present).await.unwrap();
+    let told: Vec<_> = store.batches().iter().map(keys).collect();
+    assert_eq!(told, [["a"], ["a"], ["a"], ["a"]]);
+    assert_eq!((map.get("a"), map.pending()), (Some(4), 1));
+    map.remove("a");
+    map.save_if("a", 5, Expect::Absent).await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 5)]));
+    map.flush().await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 5), ("b", 1)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clear_that_waits_goes_first() {
+    let store = store();
+    let map = quiet(&store).await;
+    map.insert_and_save("a", 1).await.unwrap();
+    map.clear();
+    map.save_if("a", 2, Expect::Absent).await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 2)]));
+    assert_eq!((map.len(), map.pending()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_pending_and_fails_keeps_the_save_from_happening() {
+    let store = store();
+    let map = quiet(&store).await;
+    map.insert("a", 1);
+    store.down(ErrorKind::Unusable);
+    let error = map.save_if("a", 2, Expect::Any).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unusable);
+    assert!(!error.may_have_applied());
+    assert_eq!((map.get("a"), map.pending()), (Some(1), 1));
+    store.up();
+    map.flush().await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 1)]));
+    store.refuse(["b"]);
+    assert!(map.insert_and_save("b", 1).await.is_err());
+    let error = map.save_if("b", 2, Expect::Any).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert_eq!((map.get("b"), map.refused().len()), (Some(1), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_written_meanwhile_is_the_later_write() {
+    let store = store();
+    let map = quiet(&store).await;
+    let first = map.save_if("a", 1, Expect::Absent).await.unwrap();
+    let hot = map.clone();
+    let mut left = 2;
+    store.set_rule(move |call| {
+        if call.method == Method::Commit && left > 0 {
+            left -= 1;
+            hot.insert("a", 10 + left);
+        }
+        Fault::None
+    });
+    let second = map.save_if("a", 2, Expect::At(first)).await.unwrap();
+    assert_eq!(map.get_with_revision("a"), Some((11, second)));
+    assert_eq!(stored(&store).await, pairs([("a", 2)]));
+    // A conflict takes nothing away either: this one finds what was pending.
+    let error = map.save_if("a", 3, Expect::At(second)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!((map.get("a"), map.pending()), (Some(10), 1));
+    map.flush().await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 10)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_and_a_clear_meanwhile_are_later_writes() {
+    for clear in [true, false] {
+        let store = store();
+        let map = quiet(&store).await;
+        let first = map.save_if("a", 1, Expect::Absent).await.unwrap();
+        let hot = map.clone();
+        store.set_rule(move |call| {
+            match (call.method, clear) {
+                (Method::Commit, true) => hot.clear(),
+                (Method::Commit, false) => drop(hot.remove("a")),
+                _ => {}
+            }
+            Fault::None
+        });
+        map.save_if("a", 2, Expect::At(first)).await.unwrap();
+        store.behave();
+        assert_eq!((map.get("a"), map.pending()), (None, 1));
+        assert_eq!(stored(&store).await, pairs([("a", 2)]));
+        map.flush().await.unwrap();
+        assert_eq!(stored(&store).await, pairs([]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_outcome_is_resolved_not_guessed() {
+    let lost = Fault::Lost(ErrorKind::Unavailable);
+    let after = Fault::After(ErrorKind::Unavailable);
+    for (fault, applied) in [(lost.clone(), true), (after.clone(), true)] {
+        let store = store();
+        let map = quiet(&store).await;
+        map.insert_and_save("a", 1).await.unwrap();
+        let (_, first) = map.get_with_revision("a").unwrap();
+        store.fail_next(2, fault);
+        let saved = map.save_if("a", 2, Expect::At(first)).await;
+        assert_eq!(saved.is_ok(), applied);
+        let batches = store.batches();
+        assert_eq!(batches.len(), 4);
+        assert!(batches[1] == batches[2] && batches[2] == batches[3]);
+        let stored = revision_of(&store, "a").await;
+        assert_eq!(map.get_with_revision("a"), Some((2, stored)));
+        assert_eq!(saved.unwrap(), stored);
+        assert_eq!(map.stats().failed_attempts, 2);
+    }
+}
+
+/// The first attempt hung and was given up; the second found a conflict, and the
+/// caller was told so. Then the entry became what the first had expected, and
+/// the first landed after all.
+#[tokio::test(start_paused = true)]
+async fn what_was_answered_as_a_conflict_does_not_land_late() {
+    let store = store();
+    let map = builder(&store).commit_timeout(SECOND).open();
+    let map: PersistentMap<u32> = map.await.unwrap();
+    let hang: Hang = store.hang_next();
+    let save = tokio::spawn({
+        let map = map.clone();
+        async move { map.save_if("a", 1, Expect::Absent).await }
+    });
+    hang.hangs().await;
+    write_as_another(store.inner(), vec![put("a", 9)]).await;
+    let error = save.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(!error.may_have_applied());
+    assert_eq!(map.get("a"), Some(9));
+    write_as_another(store.inner(), vec![Change::delete("a")]).await;
+    let late = hang.land().await;
+    assert_eq!(late.len(), 1);
+    let late = late[0].as_ref().unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Superseded);
+    assert_eq!(stored(&store).await, pairs([]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_is_told_when_the_attempts_are_spent_and_memory_follows_the_fate() {
+    for landed in [true, false] {
+        let store = store();
+        let map = builder(&store).retry(impatient()).batch(1_000, HOUR).open();
+        let map: PersistentMap<u32> = map.await.unwrap();
+        map.insert_and_save("a", 1).await.unwrap();
+        let fault = match landed {
+            true => Fault::After(ErrorKind::Unavailable),
+            false => Fault::Lost(ErrorKind::Unavailable),
+        };
+        store.fail_next(1, fault);
+        let saved = map.save_if("a", 2, Expect::Present).await;
+        store.down(ErrorKind::Unavailable);
+        let error = saved.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.may_have_applied());
+        // Until it is known nobody sees the value, and nobody hangs.
+        assert_eq!(map.get("a"), Some(1));
+        assert!(!map.health().borrow().is_healthy());
+        map.insert("b", 1);
+        for error in [
+            map.flush().await.unwrap_err(),
+            map.insert_and_save("c", 1).await.map(drop).unwrap_err(),
+            map.save_if("c", 1, Expect::Any)
+                .await
+                .map(drop)
+                .unwrap_err(),
+            map.close().await.unwrap_err(),
+            map.reload().await.unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        }
+        assert_eq!(map.get("a"), Some(1));
+        store.up();
+        sleep(2 * SECOND).await;
+        settle_down().await;
+        assert_eq!(map.get("a"), Some(2));
+        assert!(map.health().borrow().is_healthy());
+        map.flush().await.unwrap();
+        let expected = pairs([("a", 2), ("b", 1), ("c", 1)]);
+        assert_eq!(stored(&store).await, expected);
+        map.close().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_that_wait_together_share_a_commit_and_each_has_its_own_answer() {
+    let store = store();
+    let map = quiet(&store).await;
+    let theirs = (0..50).map(|n| put(&format!("k{}", n * 2), 9)).collect();
+    write_as_another(store.inner(), theirs).await;
+    store.refuse_unnamed(["k1"]);
+    let saves = (0..100).map(|n| {
+        let map = map.clone();
+        async move { map.save_if(format!("k{n}"), n, Expect::Absent).await }
+    });
+    let answers = futures_util::future::join_all(saves).await;
+    for (n, answer) in answers.into_iter().enumerate() {
+        let key = format!("k{n}");
+        let known = map.get_with_revision(&key);
+        match answer {
+            _ if n == 1 => {
+                assert_eq!(answer.unwrap_err().kind(), ErrorKind::Refused);
+                assert_eq!(known, None);
+            }
+            Ok(revision) => assert_eq!(known, Some((u32::try_from(n).unwrap(), revision))),
+            Err(error) => {
+                assert_eq!((error.kind(), n % 2), (ErrorKind::Conflict, 0));
+                let found = error.found().unwrap().revision;
+                assert_eq!(error.keys(), [key.into()]);
+                assert_eq!(known, Some((9, found)));
+            }
+        }
+    }
+    // One that was refused for one of them, and then each on its own.
+    assert_eq!(store.calls(Method::Commit), 101);
+    store.behave();
+    let saves = (0..100).map(|n| map.save_if(format!("k{n}"), 0, Expect::Any));
+    for saved in futures_util::future::join_all(saves).await {
+        saved.unwrap();
+    }
+    assert_eq!(store.calls(Method::Commit), 102);
+    assert!(map.snapshot().values().all(|n| *n == 0));
+    // Of one key they go one after the other.
+    let saves = (0..5).map(|n| map.save_if("once", n, Expect::Absent));
+    let saved = futures_util::future::join_all(saves).await;
+    assert_eq!(saved.iter().filter(|saved| saved.is_ok()).count(), 1);
+    assert_eq!(map.get("once"), Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_is_said_at_once() {
+    let map = PersistentMap::<f64>::builder(Memory::new(), "map");
+    let map = map.open().await.unwrap();
+    let error = map.save_if("a", f64::NAN, Expect::Any).await.unwrap_err();
+    assert_eq!((error.kind(), error.keys().len()), (ErrorKind::Refused, 1));
+    assert_eq!(
+        (map.get("a"), map.pending(), map.refused().len()),
+        (None, 0, 0)
+    );
+    // Nothing happens before the first poll.
+    drop(map.save_if("a", 1.0, Expect::Any));
+    settle_down().await;
+    assert_eq!(map.get("a"), None);
+    map.close().await.unwrap();
+    let error = map.save_if("a", 1.0, Expect::Any).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_whose_future_is_dropped_takes_place() {
+    let store = store();
+    let map = quiet(&store).await;
+    let hang = store.hang_next();
+    let save = map.save_if("a", 1, Expect::Absent);
+    tokio::select! {
+        biased;
+        _ = save => panic!("it hangs"),
+        () = hang.hangs() => {}
+    }
+    hang.release();
+    map.save_if("b", 1, Expect::Absent).await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 1), ("b", 1)]));
+    assert_eq!(map.get("a"), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn saves_on_condition_do_not_keep_others_waiting_nor_close_losing_them() {
+    let store = store();
+    let map = builder(&store).batch(1, HOUR).open();
+    let map: PersistentMap<u32> = map.await.unwrap();
+    let busy = map.clone();
+    let busy = tokio::spawn(async move {
+        for n in 0..100_000 {
+            if let Err(error) = busy.save_if("busy", n, Expect::Any).await {
+                return (n, error.kind());
+            }
+        }
+        unreachable!()
+    });
+    settle_down().await;
+    map.insert("plain", 1);
+    settle_down().await;
+    assert_eq!(stored(&store).await.get("plain").unwrap(), "1");
+    map.close().await.unwrap();
+    let (saved, ended) = busy.await.unwrap();
+    assert_eq!(ended, ErrorKind::Closed);
+    assert_eq!(stored(&store).await["busy"], (saved - 1).to_string());
+}

@@ -1,0 +1,80 @@
+//! Several processes that count in one store: not one increment is lost.
+
+use std::{sync::Arc, time::Duration};
+
+use persistify::{ErrorKind, Expect, PersistentMap, Provider, RetryPolicy};
+
+use crate::children::{self, Orders};
+
+const PROCESSES: u64 = 4;
+const TASKS: u64 = 2;
+const INCREMENTS: u64 = 20;
+
+/// Whatever opens the store at a place: a folder, an address.
+trait Open: AsyncFn(&str) -> Arc<dyn Provider> {}
+impl<F: AsyncFn(&str) -> Arc<dyn Provider>> Open for F {}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn four_processes_lose_no_increment_on_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let test = "counting::four_processes_lose_no_increment_on_sqlite";
+    count(
+        test,
+        folder.path().to_str().unwrap(),
+        async |place: &str| {
+            let file = persistify::Sqlite::open(children::file(place)).await;
+            Arc::new(file.unwrap()) as Arc<dyn Provider>
+        },
+    );
+}
+
+fn count(test: &str, place: &str, open: impl Open) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    match children::orders() {
+        Some(Orders { place, .. }) => runtime.block_on(increment(&place, open)),
+        None => runtime.block_on(watch(test, place, open)),
+    }
+}
+
+async fn counters(place: &str, open: &impl Open) -> PersistentMap<u64> {
+    let (soon, later) = (Duration::from_millis(1), Duration::from_millis(20));
+    let policy = RetryPolicy::default().max_attempts(20);
+    let policy = policy.base_delay(soon).max_delay(later);
+    let map = PersistentMap::builder(open(place).await, "counters");
+    map.retry_conflicts(policy).open().await.unwrap()
+}
+
+/// The child: each task increments, and so do the others, here and elsewhere.
+async fn increment(place: &str, open: impl Open) {
+    let map = counters(place, &open).await;
+    let one = |map: PersistentMap<u64>| async move {
+        for _ in 0..INCREMENTS {
+            // Others were faster twenty times: nothing was written.
+            while let Err(error) = map.update_in_store("n", |n| n + 1).await {
+                assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+            }
+        }
+    };
+    let tasks: Vec<_> = (0..TASKS).map(|_| tokio::spawn(one(map.clone()))).collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    map.close().await.unwrap();
+}
+
+async fn watch(test: &str, place: &str, open: impl Open) {
+    let map = counters(place, &open).await;
+    map.save_if("n", 0, Expect::Absent).await.unwrap();
+    let children: Vec<_> = (0..PROCESSES)
+        .map(|_| children::spawn(test, place, "increment"))
+        .collect();
+    for child in children {
+        let ended = child.wait_with_output().unwrap();
+        let errors = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success(), "{errors}");
+    }
+    map.reload().await.unwrap();
+    assert_eq!(map.get("n"), Some(PROCESSES * TASKS * INCREMENTS));
+    map.close().await.unwrap();
+}

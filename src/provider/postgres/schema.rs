@@ -63,9 +63,13 @@ async fn make_ready(lease: &Lease, options: &Options) -> Result<(), Fault> {
 /// Whether the tables are there, in a format that is known.
 async fn check(lease: &Lease, options: &Options) -> Result<bool, Fault> {
     let client = lease.client()?;
+    // A look at the catalogue itself: `to_regclass` would go on answering what
+    // it answered before the wait for the lock.
     let sql = format!(
-        "SELECT current_setting('server_encoding'), to_regclass({}) IS NOT NULL",
-        literal(&options.qualified("persistify_meta"))
+        "SELECT current_setting('server_encoding'), EXISTS (SELECT 1 FROM pg_class AS c
+            JOIN pg_namespace AS n ON n.oid = c.relnamespace
+            WHERE n.nspname = {} AND c.relname = 'persistify_meta')",
+        literal(&options.schema)
     );
     let row = lease.answer(client.query_typed_one(&sql, &[])).await?;
     let encoding: &str = row.try_get(0)?;
@@ -122,13 +126,15 @@ async fn create(lease: &Lease, options: &Options) -> Result<(), Fault> {
 /// Made only where it is missing: who may use a schema need not be one who may
 /// make some.
 async fn create_schema(lease: &Lease, client: &Client, options: &Options) -> Result<(), Fault> {
-    let schema = quoted(&options.schema);
-    let sql = format!("SELECT to_regnamespace({}) IS NOT NULL", literal(&schema));
+    let sql = format!(
+        "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = {})",
+        literal(&options.schema)
+    );
     let found = lease.answer(client.query_typed_one(&sql, &[])).await?;
     if found.try_get(0)? {
         return Ok(());
     }
-    let sql = format!("CREATE SCHEMA {schema}");
+    let sql = format!("CREATE SCHEMA {}", quoted(&options.schema));
     lease.answer(client.batch_execute(&sql)).await
 }
 

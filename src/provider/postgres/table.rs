@@ -98,6 +98,15 @@ impl Table {
         stored
     }
 
+    /// The text of a value, as it is [selected](Self::select).
+    pub(super) fn text<'v>(&self, selected: &'v [u8]) -> &'v [u8] {
+        match self.adopted {
+            None => self.values.text(selected),
+            // Another program's is selected as text.
+            Some(_) => selected,
+        }
+    }
+
     /// The key's column, comparing by bytes whatever the table says.
     pub(super) fn key_by_bytes(&self) -> String {
         match self.adopted {

@@ -2,8 +2,8 @@
 //! disk or in a database.
 //!
 //! Reads and writes touch memory only. One background task a map writes what
-//! changed, in batches, to a [provider](Provider): JSON files, SQLite, memory,
-//! or one of your own.
+//! changed, in batches, to a [provider](Provider): JSON files, SQLite,
+//! PostgreSQL, memory, or one of your own.
 //!
 //! # Usage
 //!
@@ -60,6 +60,7 @@
 //! | [`Memory`] | in memory, shared by its clones | no | nothing |
 //! | [`JsonFile`] | in a JSON file that people can read and edit | no: a lock file keeps them out | process, system, power |
 //! | [`Sqlite`] | in a table of a SQLite file, its own or another program's | yes | process, system, power (with [`Synchronous::Full`], the default) |
+//! | [`Postgres`] | in a table of a PostgreSQL database, its own or another program's | yes | process, system, power of the server |
 //!
 //! To write one, implement [`Provider`], whose documentation is the contract, and
 //! put it through [`testing::conformance`](testing::conformance()).
@@ -87,6 +88,7 @@
 //!
 //! - `json` (default): [`JsonFile`].
 //! - `sqlite` (default): [`Sqlite`]; SQLite is compiled in.
+//! - `postgres`: [`Postgres`]; TLS is rustls.
 //! - `testing`: the conformance suite, a provider that fails on purpose, and a
 //!   clock set by hand; see [`testing`].
 //!

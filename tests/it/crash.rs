@@ -37,6 +37,10 @@ trait OnDisk {
     const MAX_MILLIS: u64 = 110;
 
     fn prepare(folder: &Path) -> Self::Place;
+
+    /// Until what the dead child had on its way is over.
+    fn settle(_place: &Self::Place) {}
+
     async fn open(folder: &Path) -> Arc<dyn Provider>;
 }
 
@@ -98,6 +102,12 @@ impl OnDisk for InPostgres {
         let database = crate::postgres::Database::fresh();
         std::fs::write(folder.join("url"), database.url()).unwrap();
         database
+    }
+
+    /// A server carries out what it was sent, also when no one is there to be
+    /// answered; who opens in that very moment may see the state before it.
+    fn settle(place: &Self::Place) {
+        place.wait_until_unused();
     }
 
     async fn open(folder: &Path) -> Arc<dyn Provider> {
@@ -316,7 +326,7 @@ impl Shadow {
 
 fn kill_again_and_again<D: OnDisk>(test: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let _place = D::prepare(folder.path());
+    let place = D::prepare(folder.path());
     let mut shadow = Shadow::new();
     let mut phases = HashMap::<String, u64>::new();
     let mut dice = SmallRng::seed_from_u64(7);
@@ -343,6 +353,7 @@ fn kill_again_and_again<D: OnDisk>(test: &str) {
             Some(9),
             "it fell by itself: {errors}"
         );
+        D::settle(&place);
         *phases.entry(shadow.phase.clone()).or_default() += 1;
     }
     println!(

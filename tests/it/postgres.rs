@@ -12,16 +12,21 @@ use persistify::{
 };
 
 mod adopted;
+mod commits;
 mod conforms;
+mod connecting;
 mod cuts;
 mod database;
 mod keeper;
 mod kit;
+mod loads;
 mod outages;
 mod pgbouncer;
 mod proxy;
+mod refused;
 mod server;
 mod sessions;
+mod shapes;
 mod texts;
 mod tls;
 mod together;
@@ -39,6 +44,14 @@ impl Database {
     }
 }
 
+/// A fresh database, and another program that is connected to it: it is there
+/// for as long as that one is.
+fn database() -> (String, Witness) {
+    let database = Database::fresh();
+    let url = database.url().to_owned();
+    (url, Witness::of(database))
+}
+
 /// The table of a map with a plain name.
 fn table_of(map: &str) -> String {
     format!("map_{map}")
@@ -48,6 +61,7 @@ fn table_of(map: &str) -> String {
 struct Pen {
     id: WriterId,
     sequence: u64,
+    at: SystemTime,
 }
 
 impl Pen {
@@ -55,13 +69,14 @@ impl Pen {
         Self {
             id: WriterId::random(),
             sequence: 0,
+            at: whole_millis(SystemTime::now()),
         }
     }
 
     fn batch(&mut self, maps: Vec<MapBatch>) -> Batch {
         self.sequence += 1;
         let id = BatchId::new(self.id, self.sequence);
-        Batch::new(id, Revision::ZERO, SystemTime::now(), maps)
+        Batch::new(id, Revision::ZERO, self.at, maps)
     }
 
     fn changes(&mut self, map: &MapName, changes: Vec<Change>) -> Batch {
@@ -82,6 +97,11 @@ impl Pen {
         let committed = self.write(to, map, vec![put(key, json)]).await;
         committed.unwrap().revision.unwrap()
     }
+}
+
+fn whole_millis(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(since.as_millis()).unwrap())
 }
 
 fn name(name: &str) -> MapName {

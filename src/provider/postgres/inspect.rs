@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 use super::{
     adopted::Time,
     builder::{AdoptedName, Options},
-    connections::{Connections, Lease, unusable},
+    connections::{Connections, Lease},
     errors::Fault,
     pipeline::Statement,
     place::{PLACE, Place},
@@ -124,6 +124,7 @@ impl Adopting<'_> {
             .with(companion.clone(), Type::TEXT)
             .with(nature.values.name(), Type::TEXT)
             .with(nature.time.name(), Type::TEXT);
+        self.check_not_ours().await?;
         let client = self.lease.client()?;
         if self.lease.answer(insert.execute(client)).await? > 0 {
             let create = self.companion(&companion);
@@ -139,6 +140,20 @@ impl Adopting<'_> {
             .with(nature.values.name(), Type::TEXT)
             .with(nature.time.name(), Type::TEXT);
         self.lease.answer(update.execute(client)).await.map(drop)
+    }
+
+    /// A table that was made here for another map stands under its plain name.
+    async fn check_not_ours(&self) -> Result<(), Fault> {
+        if self.name.schema != self.options.schema {
+            return Ok(());
+        }
+        let maps = self.options.qualified("persistify_maps");
+        let sql = format!("SELECT 1 FROM {maps} WHERE table_name = $1 AND companion IS NULL");
+        let asked = Statement::new(sql).with(self.name.table.as_str(), Type::TEXT);
+        match self.lease.answer(asked.row(self.lease.client()?)).await? {
+            Some(_) => Err(self.held_by_another().into()),
+            None => Ok(()),
+        }
     }
 
     fn companion(&self, name: &str) -> String {
@@ -230,9 +245,12 @@ impl Adopting<'_> {
             return Err(self.unfit("it is a view, or otherwise no ordinary table"));
         }
         if !row.try_get::<_, bool>(2)? {
-            return Err(unusable(format!(
+            let message = format!(
                 "this user may not read and change the adopted table {table}; GRANT SELECT, INSERT, UPDATE, DELETE ON it"
-            )));
+            );
+            return Err(Error::new(ErrorKind::Unusable, message)
+                .on_map(self.map)
+                .into());
         }
         Ok(row.try_get(0)?)
     }

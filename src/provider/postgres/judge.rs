@@ -42,7 +42,7 @@ impl<'a> Judge<'a> {
         lease: &Lease,
         options: &Options,
         batch: &'a Batch,
-        locked: &Locked,
+        locked: &Locked<'_>,
     ) -> Result<Self, Fault> {
         let mut judge = Self {
             batch,
@@ -75,7 +75,7 @@ impl<'a> Judge<'a> {
         &mut self,
         lease: &Lease,
         options: &Options,
-        locked: &Locked,
+        locked: &Locked<'_>,
     ) -> Result<Option<Error>, Fault> {
         let batch = self.batch;
         for part in batch.maps.iter() {

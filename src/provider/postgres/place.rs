@@ -113,7 +113,7 @@ async fn make_table(lease: &Lease, options: &Options, map: &MapName) -> Result<(
     let note = format!(
         "INSERT INTO {} (name, table_name, value_type, time_type)
          VALUES ($1, $2, $3, 'timestamptz')
-         ON CONFLICT (name) DO NOTHING",
+         ON CONFLICT DO NOTHING",
         options.qualified("persistify_maps")
     );
     let values = options.value_type;

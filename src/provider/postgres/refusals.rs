@@ -5,33 +5,27 @@ use std::sync::Arc;
 use serde::de::IgnoredAny;
 
 use super::{sorted::Sorted, table::Table, values::ValueType};
-use crate::{
-    error::{Error, ErrorKind, Result},
-    name::MapName,
-};
+use crate::error::{Error, ErrorKind, Result};
 
 /// # Errors
 ///
 /// `Refused` for keys with a NUL in a table of another program: there they
 /// stand as they are, and no text column of Postgres takes one.
-pub(super) fn check_keys(parts: &[(&MapName, &Table, &Sorted<'_>)]) -> Result<()> {
-    for (map, table, sorted) in parts {
-        if table.adopted.is_none() {
-            continue;
-        }
-        let keys = sorted.puts.iter().map(|put| put.of);
-        let keys: Vec<_> = keys.filter(|key| key.contains('\0')).cloned().collect();
-        if !keys.is_empty() {
-            let message = format!(
-                "the table {} does not take a key with a NUL; use a table of the map's own",
-                table.name
-            );
-            return Err(Error::new(ErrorKind::Refused, message)
-                .on_map(map)
-                .on_keys(keys));
-        }
+pub(super) fn check_keys(table: &Table, sorted: &Sorted<'_>) -> Result<()> {
+    if table.adopted.is_none() {
+        return Ok(());
     }
-    Ok(())
+    let keys = sorted.puts.iter().map(|put| put.of);
+    let keys: Vec<_> = keys.filter(|key| key.contains('\0')).cloned().collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "the table {} does not take a key with a NUL; use a table of the map's own",
+        table.name
+    );
+    let error = Error::new(ErrorKind::Refused, message);
+    Err(error.on_map(&table.map).on_keys(keys))
 }
 
 /// The keys of the values that a column of that type does not take, as far as

@@ -57,7 +57,7 @@ impl Reading<'_> {
         let key = long.or(key).ok_or_else(|| self.corrupt(&self.table.key))?;
         let key = self.text(key)?;
         let value = value.map_or(Bytes::from_static(b"null"), |value| {
-            bytes(self.table.text_of(value))
+            bytes(self.table.text(value))
         });
         let schema = self.number(schema)?.unwrap_or_default();
         let schema = u32::try_from(schema).map_err(|_| self.corrupt("schema"))?;

@@ -98,12 +98,12 @@ impl Table {
         stored
     }
 
-    /// The text of a value, as [`select`](Self::select) brings it: that of a
-    /// table of another program is text already.
-    pub(super) fn text_of<'a>(&self, stored: &'a [u8]) -> &'a [u8] {
+    /// The text of a value, as it is [selected](Self::select).
+    pub(super) fn text<'v>(&self, selected: &'v [u8]) -> &'v [u8] {
         match self.adopted {
-            None => self.values.text(stored),
-            Some(_) => stored,
+            None => self.values.text(selected),
+            // Another program's is selected as text.
+            Some(_) => selected,
         }
     }
 

@@ -16,7 +16,10 @@
 
 use std::collections::BTreeSet;
 
-use futures_util::{FutureExt, future::join3};
+use futures_util::{
+    FutureExt,
+    future::{join, join3},
+};
 use tokio_postgres::types::Type;
 
 use super::{
@@ -35,7 +38,7 @@ use super::{
     writers::{self, Last},
 };
 use crate::{
-    batch::{Batch, Committed, MapBatch, Turn},
+    batch::{Batch, Committed, Turn},
     error::{Error, ErrorKind, Result},
     name::MapName,
     record::Revision,
@@ -76,14 +79,16 @@ fn meddled() -> Error {
     Error::new(ErrorKind::Unavailable, message).nothing_applied()
 }
 
-/// What was locked.
-pub(super) struct Locked {
+/// What was locked, and what was prepared meanwhile.
+pub(super) struct Locked<'b> {
     /// In the order of the maps' names.
     pub(super) places: Vec<Place>,
     last: Option<Last>,
+    /// All changes, a map an item.
+    sorted: Vec<Sorted<'b>>,
 }
 
-impl Locked {
+impl Locked<'_> {
     fn missing<'b>(&self, batch: &'b Batch) -> BTreeSet<&'b MapName> {
         let maps = batch.maps.iter().map(|part| &part.map);
         maps.filter(|map| self.place(map).is_none()).collect()
@@ -102,11 +107,11 @@ impl Locked {
 
 /// Begins the transaction and locks what it needs, on a connection that is
 /// there: nothing is changed yet, so a stale one is no one's trouble.
-async fn begin(
+async fn begin<'b>(
     connections: &Connections,
     options: &Options,
-    batch: &Batch,
-) -> Result<(Lease, Locked), Fault> {
+    batch: &'b Batch,
+) -> Result<(Lease, Locked<'b>), Fault> {
     loop {
         let lease = connections.lease().await?;
         match lock(&lease, options, batch).await {
@@ -117,7 +122,7 @@ async fn begin(
     }
 }
 
-async fn lock(lease: &Lease, options: &Options, batch: &Batch) -> Result<Locked, Fault> {
+async fn lock<'b>(lease: &Lease, options: &Options, batch: &'b Batch) -> Result<Locked<'b>, Fault> {
     let client = lease.client()?;
     let begin = schema::begin(options);
     let counters = format!(
@@ -132,21 +137,32 @@ async fn lock(lease: &Lease, options: &Options, batch: &Batch) -> Result<Locked,
         counters.rows(client),
         client.query_typed_opt(&writer, &[]),
     );
-    let (started, counters, writer) = lease.in_time(3, answers).await?;
+    // What is joined first is sent first; the sorting is done by the time the
+    // server answers.
+    let sorted = batch
+        .maps
+        .iter()
+        .map(|part| Sorted::new(part.changes.iter()));
+    let sorted = async { sorted.collect() };
+    let ((started, counters, writer), sorted) = lease.in_time(3, join(answers, sorted)).await?;
     started?;
     let places = counters?
         .iter()
         .map(Place::read)
         .collect::<Result<_, _>>()?;
     let last = writer?.as_ref().map(Last::read).transpose()?;
-    Ok(Locked { places, last })
+    Ok(Locked {
+        places,
+        last,
+        sorted,
+    })
 }
 
 async fn commit_locked(
     lease: &Lease,
     options: &Options,
     batch: &Batch,
-    locked: Locked,
+    mut locked: Locked<'_>,
 ) -> Result<Committed, Fault> {
     let last = locked.last;
     match (batch.id.turn(last.map(|last| last.sequence)), last) {
@@ -161,6 +177,9 @@ async fn commit_locked(
     }
     let judge = Judge::all(lease, options, batch, &locked).await?;
     let answer = Committed::at(judge.next_revision()).with_skipped(judge.skipped);
+    if !answer.skipped.is_empty() {
+        locked.sorted = without_skipped(batch, &answer);
+    }
     apply(lease, options, batch, &locked, &answer).await?;
     Ok(answer)
 }
@@ -172,39 +191,37 @@ fn superseded() -> Error {
     )
 }
 
-/// The changes to one map.
-struct Part<'a> {
-    map: &'a MapName,
-    clear: bool,
-    table: Table,
-    sorted: Sorted<'a>,
-}
-
-impl<'a> Part<'a> {
-    fn new(options: &Options, place: &Place, part: &'a MapBatch, answer: &Committed) -> Self {
+/// All changes but those that were left out.
+fn without_skipped<'b>(batch: &'b Batch, answer: &Committed) -> Vec<Sorted<'b>> {
+    let parts = batch.maps.iter().map(|part| {
         // Skipped changes come in the order of the changes, so one walk along
         // both finds them.
         let skipped = answer.skipped.iter().filter(|s| s.map == part.map);
         let mut skipped = skipped.peekable();
         let changes = part.changes.iter();
-        let changes = changes.filter(|change| skipped.next_if(|s| s.key == change.key).is_none());
-        Self {
-            map: &part.map,
-            clear: part.clear,
-            table: place.table(options),
-            sorted: Sorted::new(changes),
-        }
-    }
+        Sorted::new(changes.filter(|change| skipped.next_if(|s| s.key == change.key).is_none()))
+    });
+    parts.collect()
+}
 
-    fn statements(&'a self, batch: &Batch, revision: i64) -> Vec<Statement<'a>> {
+/// The changes to one map.
+struct Part<'a> {
+    map: &'a MapName,
+    clear: bool,
+    table: Table,
+    sorted: &'a Sorted<'a>,
+}
+
+impl<'a> Part<'a> {
+    fn statements(&self, batch: &Batch, revision: i64) -> Vec<Statement<'a>> {
         let mut statements = if self.clear {
             adopted::clear(&self.table)
         } else {
             Vec::new()
         };
         statements.extend(match &self.table.adopted {
-            None => own::statements(&self.table, &self.sorted, batch.at, revision),
-            Some(adopted) => adopted.statements(&self.table, &self.sorted, batch.at, revision),
+            None => own::statements(&self.table, self.sorted, batch.at, revision),
+            Some(adopted) => adopted.statements(&self.table, self.sorted, batch.at, revision),
         });
         statements
     }
@@ -217,20 +234,23 @@ async fn apply(
     lease: &Lease,
     options: &Options,
     batch: &Batch,
-    locked: &Locked,
+    locked: &Locked<'_>,
     answer: &Committed,
 ) -> Result<(), Fault> {
-    let parts = batch.maps.iter().filter_map(|part| {
-        let place = locked.place(&part.map)?;
-        Some(Part::new(options, place, part, answer))
+    let parts = batch.maps.iter().zip(&locked.sorted);
+    let parts = parts.filter_map(|(part, sorted)| {
+        let table = locked.place(&part.map)?.table(options);
+        Some(Part {
+            map: &part.map,
+            clear: part.clear,
+            table,
+            sorted,
+        })
     });
     let parts: Vec<_> = parts.collect();
-    refusals::check_keys(
-        &parts
-            .iter()
-            .map(|p| (p.map, &p.table, &p.sorted))
-            .collect::<Vec<_>>(),
-    )?;
+    for part in &parts {
+        refusals::check_keys(&part.table, part.sorted)?;
+    }
     let revision = revision_to(answer.revision.unwrap_or_default())?;
     let mut statements = Vec::new();
     let mut parts_of = Vec::new();
@@ -255,7 +275,7 @@ async fn apply(
 
 fn blame(part: &Part<'_>) -> Blame {
     Blame {
-        keys: refusals::keys_to_blame(part.table.values, &part.sorted),
+        keys: refusals::keys_to_blame(part.table.values, part.sorted),
         values: part.table.values,
     }
 }
@@ -280,14 +300,19 @@ async fn send(
 }
 
 /// What ends the transaction: the counters, the writer, and the commit.
-fn end(options: &Options, batch: &Batch, locked: &Locked, answer: &Committed) -> Result<String> {
+fn end(
+    options: &Options,
+    batch: &Batch,
+    locked: &Locked<'_>,
+    answer: &Committed,
+) -> Result<String> {
     let note = writers::note(options, batch, locked.last, answer)?;
     let counters = set_revision(options, locked, answer.revision.unwrap_or_default())?;
     Ok(format!("{counters}{note}; COMMIT"))
 }
 
 /// What raises the counters of the maps to that revision.
-pub(super) fn set_revision(options: &Options, locked: &Locked, to: Revision) -> Result<String> {
+pub(super) fn set_revision(options: &Options, locked: &Locked<'_>, to: Revision) -> Result<String> {
     let ids: Vec<_> = locked
         .places
         .iter()

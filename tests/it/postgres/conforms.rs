@@ -154,7 +154,6 @@ async fn adopted_conforms(value_type: &'static str) {
     conformance::atomic(&open).await;
     conformance::idempotent_and_fenced(&open).await;
     conformance::isolated(&open).await;
-    conformance::durable(&open).await;
     conformance::ordered(&open).await;
     conformance::honest(&open).await;
 }

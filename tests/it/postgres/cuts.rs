@@ -128,10 +128,11 @@ async fn a_commit_that_did_not_arrive_is_carried_out_once() {
 /// does next, or never; it does not land after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_given_up_does_not_land_late() {
-    for repeat in [false, true] {
+    for next in [Next::Other, Next::Repeat, Next::Elsewhere] {
         let far = Far::new().await;
-        let (map, mut pen) = (name("map"), Pen::new());
+        let (map, other, mut pen) = (name("map"), name("other"), Pen::new());
         pen.put(&far.store, &map, "k", "0").await;
+        pen.put(&far.store, &other, "k", "0").await;
         let near = far.database.connect().await;
         let batch = pen.changes(&map, vec![put("k", "1"), put("l", "1")]);
         far.proxy.hold_commits(true);
@@ -141,24 +142,43 @@ async fn what_was_given_up_does_not_land_late() {
         };
         eventually("a COMMIT on its way", || far.proxy.held() == 1).await;
         given_up.abort();
-        let next = if repeat {
-            batch
-        } else {
-            pen.changes(&map, vec![put("k", "2"), Change::delete("l")])
+        let batch = match next {
+            Next::Repeat => batch,
+            Next::Other => pen.changes(&map, vec![put("k", "2"), Change::delete("l")]),
+            Next::Elsewhere => pen.changes(&other, vec![put("k", "2")]),
         };
-        let next = tokio::spawn(async move { insist(&near, &next).await });
+        let committing = tokio::spawn(async move { insist(&near, &batch).await });
         // It comes to wait for the other, or finds it gone.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let committed_first = committing.is_finished();
         far.proxy.hold_commits(false);
-        let revision = next.await.unwrap().unwrap().revision.unwrap();
+        let committed = committing.await.unwrap().unwrap();
+        // By then it has landed, or never will.
+        let at_once = numbers(&far.database.witness());
+        eventually("it is over", || far.proxy.connections() == 0).await;
+        let found = numbers(&far.database.witness());
+        assert_eq!(found, at_once, "{next:?}");
         let rows = revisions(&far.database);
-        let (last, keys) = if repeat { (1, 2) } else { (2, 1) };
-        assert_eq!(numbers(&far.database.witness())["k"], last);
-        assert_eq!(rows.len(), keys);
-        for (_, found) in rows {
-            assert_eq!(found, i64::try_from(revision.get()).unwrap());
+        let revision = i64::try_from(committed.revision.unwrap().get()).unwrap();
+        match next {
+            Next::Repeat => assert_eq!((found["k"], rows.len()), (1, 2)),
+            Next::Other => assert_eq!((found["k"], rows.len()), (2, 1)),
+            Next::Elsewhere => {
+                assert!(!committed_first || found["k"] == 0, "it landed late");
+                continue;
+            }
         }
+        assert!(rows.iter().all(|(_, found)| *found == revision), "{rows:?}");
     }
+}
+
+/// What the same writer does next.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    Repeat,
+    Other,
+    /// To another map.
+    Elsewhere,
 }
 
 /// A program that stands still in the middle of a commit, its connections open,

@@ -1,6 +1,9 @@
 //! A fresh database for each test.
 
-use std::env;
+use std::{
+    env, thread,
+    time::{Duration, Instant},
+};
 
 use super::{proxy::Proxy, server::Server, witness::Witness};
 
@@ -60,6 +63,20 @@ impl Database {
 
     pub(crate) fn witness(&self) -> Witness {
         Witness::connect(&self.url)
+    }
+
+    /// Until no one is connected to it.
+    pub(crate) fn wait_until_unused(&self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let admin = self.admin();
+        let count = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}'",
+            self.name
+        );
+        while admin.number(&count) > 0 {
+            assert!(Instant::now() < deadline, "someone is still connected");
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Someone who may do everything, connected elsewhere.

@@ -3,7 +3,9 @@
 
 use std::{sync::mpsc, thread};
 
-use postgres::{Client, NoTls, Row, types::ToSql};
+use postgres::{Client, NoTls, Row, SimpleQueryMessage, types::ToSql};
+
+use super::database::Database;
 
 type Order = Box<dyn FnOnce(&mut Client) + Send>;
 
@@ -11,7 +13,12 @@ type Order = Box<dyn FnOnce(&mut Client) + Send>;
 pub(crate) struct Witness {
     orders: Option<mpsc::Sender<Order>>,
     thread: Option<thread::JoinHandle<()>>,
+    /// There for as long as this is.
+    database: Option<Database>,
 }
+
+/// Rows, as text.
+type Texts = Vec<Vec<Option<String>>>;
 
 impl Witness {
     pub(crate) fn connect(url: &str) -> Self {
@@ -34,7 +41,47 @@ impl Witness {
         Ok(Self {
             orders: Some(orders),
             thread: Some(thread),
+            database: None,
         })
+    }
+
+    /// In this database, which is there for as long as this is.
+    pub(crate) fn of(database: Database) -> Self {
+        let mut witness = database.witness();
+        witness.database = Some(database);
+        witness
+    }
+
+    /// What the server says to that, as text.
+    pub(crate) fn try_run(&self, sql: &str) -> Result<Texts, postgres::Error> {
+        let sql = sql.to_owned();
+        let said = self.with(move |client| client.simple_query(&sql))?;
+        let rows = said.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let texts = rows.map(|row| {
+            (0..row.len())
+                .map(|n| row.get(n).map(str::to_owned))
+                .collect()
+        });
+        Ok(texts.collect())
+    }
+
+    pub(crate) fn run(&self, sql: &str) -> Texts {
+        let said = self.try_run(sql);
+        said.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+    }
+
+    /// The one cell that a query answers with.
+    pub(crate) fn cell(&self, sql: &str) -> Option<String> {
+        let mut rows = self.run(sql);
+        assert_eq!(rows.len(), 1, "{sql}");
+        rows.remove(0).remove(0)
+    }
+
+    pub(crate) fn text(&self, sql: &str) -> String {
+        self.cell(sql).unwrap()
     }
 
     /// Does that with the connection.
@@ -86,6 +133,7 @@ impl Witness {
 
 impl Drop for Witness {
     fn drop(&mut self) {
+        // The database, if there is one, comes after this.
         // In this order: the thread ends when there are no more orders.
         self.orders.take();
         let ended = self.thread.take().map(thread::JoinHandle::join);

@@ -1,0 +1,188 @@
+//! Ways to a server, and what becomes of connections.
+
+use persistify::{ErrorKind, Tls};
+
+use super::*;
+
+#[tokio::test]
+async fn options_out_of_bounds_are_told_by_name() {
+    let url = "postgres://user:secret@127.0.0.1:1/nowhere";
+    let builder = || Postgres::builder(url);
+    let cases = [
+        ("max_connections", builder().max_connections(0)),
+        (
+            "statement_timeout",
+            builder().statement_timeout(Duration::MAX),
+        ),
+        (
+            "lock_timeout",
+            builder().lock_timeout(Duration::from_nanos(1)),
+        ),
+        ("schema", builder().schema("")),
+        ("schema", builder().schema("x".repeat(64))),
+        ("columns", builder().columns("a", "a", "b")),
+        ("columns", builder().columns("a", "revision", "b")),
+        ("table", builder().table("m", "")),
+        ("table", builder().table("m", "t").table("n", "public.t")),
+        ("table", builder().table("m", "persistify_maps")),
+        ("url", Postgres::builder("mysql://user:secret@host")),
+        (
+            "url",
+            Postgres::builder("postgres://user:secret@host/?what=secret"),
+        ),
+        ("url", Postgres::builder("")),
+        (
+            "root_certificate",
+            builder().root_certificate("/nowhere.pem"),
+        ),
+    ];
+    for (option, builder) in cases {
+        assert!(!format!("{builder:?}").contains("secret"));
+        let failed = error(builder.connect().await);
+        assert_eq!(failed.kind(), ErrorKind::Invalid, "{option}: {failed:?}");
+        assert!(
+            failed.to_string().contains(&format!("`{option}`")),
+            "{failed}"
+        );
+        assert!(!format!("{failed:?}").contains("secret"), "{failed:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_cannot_connect_is_told_why_and_never_the_password() {
+    let (url, other) = database();
+    let (_, server) = url.split_once('@').unwrap();
+    let (host, _) = server.split_once('/').unwrap();
+    let cases = [
+        (
+            "postgres://user:secret@127.0.0.1:1/db".to_owned(),
+            ErrorKind::Unavailable,
+        ),
+        (
+            format!("postgres://nobody:secret@{server}"),
+            ErrorKind::Unusable,
+        ),
+        (
+            format!("postgres://postgres:secret@{host}/missing"),
+            ErrorKind::Unusable,
+        ),
+    ];
+    for (url, kind) in cases {
+        let failed = error(Postgres::connect(&url).await);
+        assert_eq!(failed.kind(), kind, "{failed:?}");
+        assert!(!failed.may_have_applied());
+        assert!(
+            !format!("{failed:?}{failed}").contains("secret"),
+            "{failed:?}"
+        );
+    }
+    let latin = format!("latin_{}", std::process::id());
+    other.run(&format!(
+        "CREATE DATABASE {latin} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'"
+    ));
+    let failed =
+        error(Postgres::connect(url.rsplit_once('/').unwrap().0.to_owned() + "/" + &latin).await);
+    assert_eq!(failed.kind(), ErrorKind::Unusable);
+    assert!(failed.to_string().contains("LATIN1"), "{failed}");
+    other.run(&format!("DROP DATABASE {latin} WITH (FORCE)"));
+}
+
+#[tokio::test]
+async fn a_name_is_shown_and_tls_is_asked_for() {
+    let (url, other) = database();
+    let postgres = Postgres::builder(&url)
+        .application_name("shop")
+        .connect()
+        .await
+        .unwrap();
+    let shown = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'shop' AND datname = current_database()";
+    assert_eq!(other.text(shown), "1");
+    postgres.close().await.unwrap();
+    if other.text("SHOW ssl") == "off" {
+        let failed = error(Postgres::builder(&url).tls(Tls::Require).connect().await);
+        assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
+        let url = format!("{url}?sslmode=verify-full");
+        assert_eq!(
+            error(Postgres::connect(url).await).kind(),
+            ErrorKind::Unavailable
+        );
+    }
+    Postgres::connect(format!("{url}?sslmode=disable"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_pool_of_the_program_is_used_and_stays_open() {
+    let (url, _other) = database();
+    let config: tokio_postgres::Config = url.parse().unwrap();
+    let manager = deadpool_postgres::Manager::new(config, tokio_postgres::NoTls);
+    let pool = deadpool_postgres::Pool::builder(manager)
+        .max_size(2)
+        .build()
+        .unwrap();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let postgres = Postgres::on_pool(pool.clone()).connect().await.unwrap();
+    pen.put(&postgres, &map, "k", "1").await;
+    postgres.close().await.unwrap();
+    let failed = error(load(&postgres, &map, Wanted::All).await);
+    assert_eq!(failed.kind(), ErrorKind::Closed);
+    let client = pool.get().await.unwrap();
+    let row = client
+        .query_one("SELECT value::text FROM map_m", &[])
+        .await
+        .unwrap();
+    assert_eq!(row.get::<_, String>(0), "1");
+    drop(client);
+    let failed = error(Postgres::on_pool(pool).max_connections(1).connect().await);
+    assert_eq!(failed.kind(), ErrorKind::Invalid);
+}
+
+/// Dead connections in the pool are nobody's trouble.
+#[tokio::test]
+async fn connections_that_were_ended_are_replaced() {
+    let (url, other) = database();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let postgres = Postgres::builder(&url)
+        .max_connections(3)
+        .connect()
+        .await
+        .unwrap();
+    for n in 0..10 {
+        // Several, so that there are some that nobody has used since.
+        let loads: Vec<_> = (0..3).map(|_| all(&postgres, &map)).collect();
+        futures_util::future::join_all(loads).await;
+        other.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE application_name = 'persistify' AND datname = current_database()",
+        );
+        pen.put(&postgres, &map, "k", &n.to_string()).await;
+        assert_eq!(
+            text(&one(&postgres, &map, "k").await.unwrap()),
+            n.to_string()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_pool_that_is_used_up_is_unavailable() {
+    let (url, _other) = database();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let postgres = Postgres::builder(&url)
+        .max_connections(1)
+        .wait_timeout(Duration::from_millis(50))
+        .connect()
+        .await
+        .unwrap();
+    let many = (0..3_000).map(|n| put(&n.to_string(), "1")).collect();
+    pen.write(&postgres, &map, many).await.unwrap();
+    let streaming = postgres.load(&map, Wanted::All).await.unwrap();
+    let batch = pen.changes(&map, vec![put("k", "1")]);
+    let failed = error(postgres.commit(&batch).await);
+    assert_eq!(failed.kind(), ErrorKind::Unavailable);
+    assert!(!failed.may_have_applied());
+    assert!(failed.to_string().contains("max_connections"), "{failed}");
+    // A load that is dropped midway gives its place back.
+    drop(streaming);
+    postgres.commit(&batch).await.unwrap();
+}

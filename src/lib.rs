@@ -35,7 +35,18 @@
 //! atomic; iteration is weakly consistent and holds no lock between two items.
 //! The store follows memory: it never goes back to an older value of a key, and
 //! a batch lands whole or not at all. The same map opened twice is two writers,
-//! and the last commit of a key wins.
+//! and the last commit of a key wins, unless it is saved on a condition.
+//!
+//! # Several writers, several keys
+//!
+//! [`save_if`](Map::save_if) writes only if the store holds what is expected, as
+//! [`get_with_revision`](Map::get_with_revision) saw it;
+//! [`update_in_store`](Map::update_in_store) reads, changes and writes, until nobody
+//! was faster. [`map.batch()`](Map::batch) commits several changes of a map as one,
+//! and a [`Transaction`] those of several maps: all of it or none, in the store and
+//! in memory.
+//!
+//! # Closures
 //!
 //! Closures run under a lock. Calling a map from inside one panics instead of
 //! deadlocking. Nothing that a map returns holds a lock.
@@ -79,9 +90,9 @@
 //!
 //! # It is not
 //!
-//! - a database: there are no queries, ranges, or transactions over several keys;
+//! - a database: there are no queries or ranges, and transactions do not read;
 //! - for more data than fits into memory;
-//! - for keys that several processes write at the same time;
+//! - for keys that several processes write all the time;
 //! - a cache bounded by size: entries leave by time only.
 
 // In reading order: what is stored, what comes up, what goes down, where it is kept.
@@ -117,7 +128,7 @@ pub use event::{
 pub use load::{Load, PAGE_RECORDS, Wanted};
 pub use map::{
     Map, PersistentMap, PersistentMapBuilder, atomic_batch::AtomicBatch, builder::Builder,
-    occupied::Occupied, retry::RetryPolicy, transaction::Transaction,
+    occupied::Occupied, retry::RetryPolicy, shape::Migrated, transaction::Transaction,
 };
 pub use name::MapName;
 #[cfg(all(feature = "json", feature = "testing"))]
@@ -131,6 +142,8 @@ pub use provider::sqlite::{
 };
 pub use provider::{Capabilities, Provider, memory::Memory};
 pub use record::{Encoding, Payload, Record, Revision};
+/// The JSON library whose values [migrations](Builder::migrate) work on.
+pub use serde_json;
 
 /// The examples of the README compile.
 #[cfg(doctest)]

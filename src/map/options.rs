@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::retry::RetryPolicy;
+use super::{retry::RetryPolicy, shape::Shapes};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Called while a map loads: how many records came, and about how many there
@@ -20,6 +20,7 @@ pub(super) struct Options {
     pub(super) retry_conflicts: RetryPolicy,
     pub(super) commit_timeout: Duration,
     pub(super) allow_unreadable: bool,
+    pub(super) shapes: Shapes,
 }
 
 impl Default for Options {
@@ -38,6 +39,7 @@ impl Default for Options {
                 .max_delay(Duration::from_secs(1)),
             commit_timeout: Duration::from_secs(30),
             allow_unreadable: false,
+            shapes: Shapes::default(),
         }
     }
 }
@@ -55,6 +57,7 @@ impl Options {
     /// `Invalid`, naming the option and its bounds.
     pub(super) fn check(&self) -> Result<()> {
         check_triggers(self.triggers)?;
+        self.shapes.check()?;
         let problem = if self.max_batch == 0 {
             "max_batch is 0; it must be at least 1 key"
         } else if self.max_batch_bytes == 0 {

@@ -21,7 +21,6 @@ use super::{
 };
 use crate::{
     batch::{Change, Expect, MapBatch, Op, Otherwise},
-    codec,
     error::{Error, ErrorKind, Result},
     name::MapName,
     record::{Record, Revision},
@@ -128,7 +127,7 @@ where
     pub(super) fn insert(&mut self, key: &str, value: V, ttl: Option<Duration>) {
         let at = self.core.clock.now();
         let expires_at = self.core.lifetime.ends_at(ttl, at);
-        match codec::encode(&value) {
+        match self.core.encode(&value) {
             Err(error) => self.note(error.on_keys([key.into()])),
             Ok(payload) => {
                 let step = self.step(key);

@@ -7,7 +7,6 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{Map, core::Core, inside::Inside, lifetime::Lifetime};
 use crate::{
     batch::Expect,
-    codec,
     error::{Error, ErrorKind, Result},
     load::Wanted,
     record::{Record, Revision},
@@ -122,7 +121,7 @@ where
             return Ok(None);
         };
         let on_key = |error: Error| error.on_map(&self.name).on_keys([record.key]);
-        let value = codec::decode(&payload).map_err(on_key)?;
+        let value = self.decode(&payload).map_err(on_key)?.value;
         let revision = record.revision;
         let ttl = None;
         Ok(Some(Known {

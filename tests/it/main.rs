@@ -24,6 +24,7 @@ mod providers;
 mod races;
 mod readme;
 mod reload;
+mod shapes;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;

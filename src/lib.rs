@@ -41,6 +41,17 @@
 //! key wins, unless the map [looks for conflicts](Builder::conflicts): then the
 //! stored value wins, or the two are merged; see [`OnConflict`].
 //!
+//! # Several writers, several keys
+//!
+//! [`save_if`](Map::save_if) writes only if the store holds what is expected, as
+//! [`get_with_revision`](Map::get_with_revision) saw it;
+//! [`update_in_store`](Map::update_in_store) reads, changes and writes, until nobody
+//! was faster. [`map.batch()`](Map::batch) commits several changes of a map as one,
+//! and a [`Transaction`] those of several maps: all of it or none, in the store and
+//! in memory.
+//!
+//! # Closures
+//!
 //! Closures run under a lock. Calling a map from inside one panics instead of
 //! deadlocking. Nothing that a map returns holds a lock.
 //!
@@ -94,7 +105,7 @@
 //!
 //! # It is not
 //!
-//! - a database: there are no queries, ranges, or transactions over several keys;
+//! - a database: there are no queries or ranges, and transactions do not read;
 //! - for more data than fits into memory;
 //! - for keys that several processes write all the time: they meet at each commit;
 //! - a cache bounded by size: entries leave by time only.

@@ -9,8 +9,8 @@
 //! brings it to the store. If the map was cleared since, that clear is the later
 //! write, of all keys.
 //!
-//! What time has changed is no write: that an entry expired, or was read, gives
-//! way to what was committed.
+//! What nobody asked for is no write: that an entry expired, or was read, or was
+//! brought into another shape, gives way to what was committed.
 
 use std::{collections::BTreeMap, mem, sync::Arc};
 
@@ -127,10 +127,10 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// Whether somebody has changed the entry, and the store does not have that.
     pub(super) fn is_claimed(&self, slot: &Slot<V, L::Lease>) -> bool {
         let touched = slot.lease().is_some_and(|l| self.lifetime.only_touched(l));
-        let unasked = slot.trail().unasked || touched;
+        let is_unasked = touched || slot.trail().unasked;
         match slot.trail().mark {
             Mark::Clean => false,
-            Mark::Queued => !unasked,
+            Mark::Queued => !is_unasked,
             Mark::Saving | Mark::SavingQueued | Mark::Refused => true,
         }
     }

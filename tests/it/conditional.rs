@@ -257,9 +257,10 @@ async fn whoever_waits_is_told_when_the_attempts_are_spent_and_memory_follows_th
         let map = builder(&store).retry(impatient()).batch(1_000, HOUR).open();
         let map: PersistentMap<u32> = map.await.unwrap();
         map.insert_and_save("a", 1).await.unwrap();
-        let fault = match landed {
-            true => Fault::After(ErrorKind::Unavailable),
-            false => Fault::Lost(ErrorKind::Unavailable),
+        let fault = if landed {
+            Fault::After(ErrorKind::Unavailable)
+        } else {
+            Fault::Lost(ErrorKind::Unavailable)
         };
         store.fail_next(1, fault);
         let saved = map.save_if("a", 2, Expect::Present).await;
@@ -336,8 +337,8 @@ async fn many_that_wait_together_share_a_commit_and_each_has_its_own_answer() {
     assert!(map.snapshot().values().all(|n| *n == 0));
     // Of one key they go one after the other.
     let saves = (0..5).map(|n| map.save_if("once", n, Expect::Absent));
-    let saved = futures_util::future::join_all(saves).await;
-    assert_eq!(saved.iter().filter(|saved| saved.is_ok()).count(), 1);
+    let answers = futures_util::future::join_all(saves).await;
+    assert_eq!(answers.iter().filter(|a| a.is_ok()).count(), 1);
     assert_eq!(map.get("once"), Some(0));
 }
 

@@ -189,19 +189,17 @@ async fn work(folder: &Path, seed: u64) {
     let tasks = (0..TASKS).map(|task| {
         let bank = bank.clone();
         let mut dice = SmallRng::seed_from_u64(seed * 100 + task);
-        tokio::spawn(async move {
+        async move {
             let mut n = bank.done.get(task.to_string()).unwrap_or(0) + 1;
-            loop {
+            while n < u64::MAX {
                 if bank.transfer(task, n, &mut dice).await {
                     say(&format!("moved {task} {n}"));
                     n += 1;
                 }
             }
-        })
+        }
     });
-    for task in tasks.collect::<Vec<_>>() {
-        task.await.unwrap();
-    }
+    tasks.collect::<tokio::task::JoinSet<_>>().join_all().await;
 }
 
 /// SQLite, until a step is reached at which the process dies: before and after

@@ -289,9 +289,11 @@ async fn while_the_fate_is_unknown_each_map_says_so_and_none_hangs() {
     let (a, b) = (map(&store, "a").await, map(&store, "b").await);
     let mut tx = Transaction::new(&store);
     tx.insert(&a, "x", 1).insert(&b, "x", 1);
-    store.set_rule(|call| match is_joint(call) {
-        true => Fault::After(ErrorKind::Unavailable),
-        false => Fault::None,
+    store.set_rule(|call| {
+        if is_joint(call) {
+            return Fault::After(ErrorKind::Unavailable);
+        }
+        Fault::None
     });
     assert!(tx.commit().await.unwrap_err().may_have_applied());
     for map in [&a, &b] {

@@ -9,7 +9,7 @@ use super::{
     connections::Lease,
     errors::Fault,
     pipeline::{Columns, Statement},
-    sorted::{Put, Sorted, Touch},
+    sorted::{Put, Sorted, Touch, times},
     table::Table,
     values::{Moment, ValueText},
 };
@@ -173,7 +173,7 @@ impl Adopted {
                 )
             });
         }
-        let at = columns.one(Moment::new(at), Type::TIMESTAMPTZ);
+        let at = times(&mut columns, puts, Moment::new(at));
         let at = self.time.written(&at);
         columns.into_statement(|unnested| {
             format!(

@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 use super::{
     keys::StoredKey,
     pipeline::{Columns, Statement},
-    sorted::{Put, Sorted, Touch},
+    sorted::{Put, Sorted, Touch, times},
     table::Table,
     values::{Moment, ValueText},
 };
@@ -47,7 +47,7 @@ fn put<'a>(table: &Table, puts: &'a [Put<'a>], at: SystemTime, revision: i64) ->
         .map(|put| ValueText(&put.payload.bytes))
         .collect();
     let values = columns.array(values, table.values.array());
-    let at = columns.one(Moment::new(at), Type::TIMESTAMPTZ);
+    let at = times(&mut columns, puts, Moment::new(at));
     let expires_at = expiries(&mut columns, puts);
     let schema = schemas(&mut columns, puts);
     let long_key = long_keys(&mut columns, puts);

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{keys::StoredKey, values::Moment};
+use tokio_postgres::types::Type;
+
+use super::{keys::StoredKey, pipeline::Columns, values::Moment};
 use crate::{
     batch::{Change, Op},
     record::Payload,
@@ -31,6 +33,8 @@ pub(super) struct Put<'a> {
     pub(super) of: &'a Arc<str>,
     pub(super) payload: &'a Payload,
     pub(super) expires_at: Option<Moment>,
+    /// If it is not that of the batch.
+    pub(super) written_at: Option<Moment>,
 }
 
 #[derive(Debug)]
@@ -69,6 +73,7 @@ impl<'a> Sorted<'a> {
                 of: &change.key,
                 payload,
                 expires_at: expires_at.map(Moment::new),
+                written_at: change.written_at.map(Moment::new),
             }),
             Op::Touch { expires_at } => self.touches.push(Touch {
                 key,
@@ -93,4 +98,13 @@ impl<'a> Sorted<'a> {
             (!chunk.is_empty()).then_some(chunk)
         })
     }
+}
+
+/// When each was written; as a rule it is the time of the batch for all.
+pub(super) fn times<'a>(columns: &mut Columns<'a>, puts: &[Put<'a>], at: Moment) -> String {
+    if puts.iter().all(|put| put.written_at.is_none()) {
+        return columns.one(at, Type::TIMESTAMPTZ);
+    }
+    let times = puts.iter().map(|put| put.written_at.unwrap_or(at));
+    columns.array(times.collect::<Vec<_>>(), Type::TIMESTAMPTZ_ARRAY)
 }

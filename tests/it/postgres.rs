@@ -95,7 +95,8 @@ impl Pen {
         Self {
             id: WriterId::random(),
             sequence: 0,
-            at: SystemTime::UNIX_EPOCH + Duration::from_millis(since.as_millis() as u64),
+            at: SystemTime::UNIX_EPOCH
+                + Duration::from_millis(u64::try_from(since.as_millis()).unwrap()),
         }
     }
 

@@ -272,6 +272,21 @@ async fn a_server_that_says_nothing_is_unavailable_in_time() {
     far.store.ping().await.unwrap();
 }
 
+/// The same, for a connection that was well before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_falls_silent_is_not_waited_for_for_ever() {
+    let far = Far::new().await;
+    let builder = Postgres::builder(far.database.url_through(&far.proxy));
+    let builder = builder.statement_timeout(Duration::from_millis(500));
+    let store = builder.connect().await.unwrap();
+    store.ping().await.unwrap();
+    far.proxy.half_open(true, true);
+    let asked = tokio::time::timeout(Duration::from_secs(20), store.ping()).await;
+    if let Err(failed) = asked.expect("an answer in time") {
+        assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_way_is_a_way() {
     let far = Far::new().await;
@@ -293,12 +308,18 @@ async fn a_commit_that_is_dropped_leaves_nothing_open() {
     let (map, mut pen) = (name("map"), Pen::new());
     pen.put(&store, &map, "k", "0").await;
     let witness = database.witness();
+    let open = format!(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = '{}' AND state LIKE 'idle in transaction%'",
+        database.name()
+    );
     let mut last = 0;
     for number in 1..60_u64 {
         let changes = vec![put("k", &number.to_string()), put("l", &number.to_string())];
         let batch = pen.changes(&map, changes);
         let polls = usize::try_from(number).unwrap() % 20;
         let finished = poll_times(store.commit(&batch), polls).await;
+        eventually("nothing is open", || witness.number(&open) == 0).await;
         // Another one, on the only connection.
         pen.put(&store, &map, "other", &number.to_string()).await;
         let found = numbers(&witness);
@@ -312,12 +333,6 @@ async fn a_commit_that_is_dropped_leaves_nothing_open() {
         let late = store.commit(&batch).await;
         assert_eq!(error(late).kind(), ErrorKind::Superseded);
     }
-    let open = format!(
-        "SELECT count(*) FROM pg_stat_activity
-         WHERE datname = '{}' AND state LIKE 'idle in transaction%'",
-        database.name()
-    );
-    assert_eq!(witness.number(open), 0);
 }
 
 /// Polls it so often, each time when it can go on; then drops it. Whether it

@@ -20,15 +20,11 @@ async fn a_load_is_one_state_while_others_write() {
     let part = MapBatch::new(map.clone(), rows("2")).clearing(true);
     postgres.commit(&pen.batch(vec![part])).await.unwrap();
     while let Some(page) = pages.try_next().await.unwrap() {
-        assert!(page.len() <= persistify_page());
+        assert!(page.len() <= 1_000);
         records.extend(page);
     }
     assert_eq!(records.len(), 5_000);
     assert!(records.iter().all(|record| text(record) == "1"));
-}
-
-fn persistify_page() -> usize {
-    1_000
 }
 
 #[tokio::test]

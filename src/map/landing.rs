@@ -199,10 +199,12 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             }
             TableEntry::Occupied(mut occupied) => {
                 let Entry { key: own, slot } = occupied.get_mut();
-                slot.trail_mut().known = known;
+                // Neither is it known any better: whoever wrote meanwhile has not
+                // seen what was found.
                 if self.is_claimed(slot) {
                     return stored.map(|(_, value)| value);
                 }
+                slot.trail_mut().known = known;
                 self.unmark(own, slot.trail_mut());
                 let was_gone = slot.is_gone();
                 let replaced = match stored {

@@ -212,12 +212,9 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             }
             TableEntry::Occupied(mut occupied) => {
                 let Entry { key: own, slot } = occupied.get_mut();
+                // Neither is it known any better: whoever wrote meanwhile has not
+                // seen what was found.
                 if self.is_claimed(slot) {
-                    // Where conflicts are looked for, a change must be judged by
-                    // what it was made on.
-                    if !self.conflicts.are_looked_for() {
-                        slot.learn(known);
-                    }
                     return None;
                 }
                 slot.learn(known);

@@ -100,11 +100,11 @@ async fn a_name_is_shown_and_tls_is_asked_for() {
     postgres.close().await.unwrap();
     if other.text("SHOW ssl") == "off" {
         let failed = error(Postgres::builder(&url).tls(Tls::Require).connect().await);
-        assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
+        assert_eq!(failed.kind(), ErrorKind::Unusable, "{failed:?}");
         let url = format!("{url}?sslmode=verify-full");
         assert_eq!(
             error(Postgres::connect(url).await).kind(),
-            ErrorKind::Unavailable
+            ErrorKind::Unusable
         );
     }
     Postgres::connect(format!("{url}?sslmode=disable"))

@@ -149,7 +149,13 @@ async fn what_was_given_up_does_not_land_late() {
         };
         let committing = tokio::spawn(async move { insist(&near, &batch).await });
         // It comes to wait for the other, or finds it gone.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let witness = far.database.witness();
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        eventually("it waits", || {
+            committing.is_finished() || witness.number(waiting) > 0
+        })
+        .await;
         let committed_first = committing.is_finished();
         far.proxy.hold_commits(false);
         let committed = committing.await.unwrap().unwrap();

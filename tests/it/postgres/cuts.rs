@@ -325,7 +325,10 @@ async fn a_commit_that_is_dropped_leaves_nothing_open() {
         let batch = pen.changes(&map, changes);
         let polls = usize::try_from(number).unwrap() % 20;
         let finished = poll_times(store.commit(&batch), polls).await;
+        let dropped = Instant::now();
         eventually("nothing is open", || witness.number(&open) == 0).await;
+        // At once, and not when the server loses its patience.
+        assert!(dropped.elapsed() < Duration::from_secs(10));
         // Another one, on the only connection.
         pen.put(&store, &map, "other", &number.to_string()).await;
         let found = numbers(&witness);

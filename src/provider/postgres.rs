@@ -61,6 +61,8 @@ mod writers;
 /// means should raise their `revision`, too; a table that other programs write
 /// to is better [adopted](PostgresBuilder::table).
 ///
+/// It needs PostgreSQL 12 or later, and a database with the encoding UTF8.
+///
 /// Cloned handles share the connections. Dropping the last one closes them.
 ///
 /// # Poolers

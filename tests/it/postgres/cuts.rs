@@ -149,7 +149,13 @@ async fn what_was_given_up_does_not_land_late() {
         };
         let committing = tokio::spawn(async move { insist(&near, &batch).await });
         // It comes to wait for the other, or finds it gone.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let witness = far.database.witness();
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        eventually("it waits", || {
+            committing.is_finished() || witness.number(waiting) > 0
+        })
+        .await;
         let committed_first = committing.is_finished();
         far.proxy.hold_commits(false);
         let committed = committing.await.unwrap().unwrap();
@@ -319,7 +325,10 @@ async fn a_commit_that_is_dropped_leaves_nothing_open() {
         let batch = pen.changes(&map, changes);
         let polls = usize::try_from(number).unwrap() % 20;
         let finished = poll_times(store.commit(&batch), polls).await;
+        let dropped = Instant::now();
         eventually("nothing is open", || witness.number(&open) == 0).await;
+        // At once, and not when the server loses its patience.
+        assert!(dropped.elapsed() < Duration::from_secs(10));
         // Another one, on the only connection.
         pen.put(&store, &map, "other", &number.to_string()).await;
         let found = numbers(&witness);

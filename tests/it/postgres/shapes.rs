@@ -2,7 +2,7 @@
 
 use super::*;
 
-async fn foreign(sql: &str) -> (Database, Witness) {
+fn foreign(sql: &str) -> (Database, Witness) {
     let database = Database::fresh();
     let other = database.witness();
     other.execute(sql);
@@ -19,7 +19,7 @@ async fn tables_of_many_shapes_are_accepted() {
         "key text COLLATE \"C\" PRIMARY KEY, value varchar, updated_at timestamptz NOT NULL",
         "key text PRIMARY KEY, value jsonb NOT NULL, other text NOT NULL DEFAULT 'x', twice text GENERATED ALWAYS AS (key || key) STORED",
     ] {
-        let (database, other) = foreign(&format!("CREATE TABLE t ({columns})")).await;
+        let (database, other) = foreign(&format!("CREATE TABLE t ({columns})"));
         let connect = || {
             Postgres::builder(database.url())
                 .table("map", "t")
@@ -76,7 +76,7 @@ async fn tables_that_cannot_hold_a_map_are_refused_with_the_reason() {
         ("CREATE VIEW t AS SELECT 'a'::text AS key, '1'::jsonb AS value", ErrorKind::Invalid, "\"t\""),
     ];
     for (sql, kind, reason) in cases {
-        let (database, _other) = foreign(sql).await;
+        let (database, _other) = foreign(sql);
         let builder = Postgres::builder(database.url()).table("map", "t");
         let failed = match builder.connect().await {
             Err(failed) => failed,

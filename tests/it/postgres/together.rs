@@ -77,10 +77,11 @@ fn check(test: &str, database: &Database, url: &str, time: Duration) {
     }
     let mut commits: Vec<Noted> = Vec::new();
     for n in 0..PROCESSES {
-        let text = fs::read_to_string(notes(n)).unwrap();
+        let lines = fs::read_to_string(notes(n)).unwrap();
         let before = commits.len();
         commits.extend(
-            text.lines()
+            lines
+                .lines()
                 .map(|line| serde_json::from_str::<Noted>(line).unwrap()),
         );
         assert!(

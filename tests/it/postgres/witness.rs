@@ -33,7 +33,9 @@ impl Witness {
         let thread = thread::spawn(move || match Client::connect(&url, NoTls) {
             Ok(mut client) => {
                 opened.send(Ok(())).unwrap();
-                given.iter().for_each(|order| order(&mut client));
+                for order in given {
+                    order(&mut client);
+                }
             }
             Err(error) => opened.send(Err(error)).unwrap(),
         });

@@ -32,7 +32,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
     let open = async || -> persistify::Result<PersistentMap<Order>> {
         PersistentMap::builder(postgres.clone(), "orders")
-            .on_progress(|loaded, total| println!("loaded {loaded} of about {total:?}"))
+            // `total` is an estimate, where the server has one.
+            .on_progress(|loaded, total| match total {
+                Some(total) => println!("loaded {loaded} of about {total}"),
+                None => println!("loaded {loaded}"),
+            })
             .open()
             .await
     };

@@ -71,7 +71,8 @@ fn refused(message: &str) -> Error {
     Error::new(ErrorKind::Refused, message)
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> String {
+/// What a panic said.
+pub(crate) fn panicked(panic: &(dyn Any + Send)) -> String {
     let words = panic
         .downcast_ref::<&str>()
         .copied()

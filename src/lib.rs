@@ -117,13 +117,19 @@ pub use event::{
 pub use load::{Load, PAGE_RECORDS, Wanted};
 pub use map::{
     Map, PersistentMap, PersistentMapBuilder, builder::Builder, occupied::Occupied,
-    retry::RetryPolicy,
+    retry::RetryPolicy, shape::Migrated,
 };
 pub use name::MapName;
 #[cfg(all(feature = "json", feature = "testing"))]
 pub use provider::json_file::disk::{Disk, DiskFile, FolderLock, NewFile, RealDisk};
 #[cfg(feature = "json")]
 pub use provider::json_file::{JsonFile, JsonFileBuilder};
+#[cfg(feature = "postgres")]
+pub use provider::postgres::{
+    Postgres,
+    builder::{PostgresBuilder, Tls},
+    values::ValueType,
+};
 #[cfg(feature = "sqlite")]
 pub use provider::sqlite::{
     Sqlite,
@@ -131,6 +137,8 @@ pub use provider::sqlite::{
 };
 pub use provider::{Capabilities, Provider, memory::Memory};
 pub use record::{Encoding, Payload, Record, Revision};
+/// The JSON library whose values [migrations](Builder::migrate) work on.
+pub use serde_json;
 
 /// The examples of the README compile.
 #[cfg(doctest)]

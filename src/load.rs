@@ -61,8 +61,8 @@ pub struct Load<'a> {
     /// Every commit up to this revision is in the pages; what came later may
     /// or may not be.
     pub horizon: Revision,
-    /// The shape the values were written in, where the store keeps one number
-    /// for the whole map.
+    /// The shape that all values were written in, where the store knows that
+    /// there is only one. Each record carries its own number all the same.
     pub schema: Option<u32>,
     /// About how many records are to come, where that is cheap to know.
     pub total_hint: Option<u64>,

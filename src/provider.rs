@@ -14,6 +14,8 @@ use crate::{
 #[cfg(feature = "json")]
 pub(crate) mod json_file;
 pub(crate) mod memory;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 

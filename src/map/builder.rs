@@ -3,6 +3,7 @@
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use super::{
     Map,
@@ -10,6 +11,7 @@ use super::{
     lifetime::Plan,
     options::{Options, Progress, Triggers},
     retry::RetryPolicy,
+    shape::Migrated,
 };
 use crate::{
     clock::{Clock, MapClock, SystemClock},
@@ -128,6 +130,87 @@ impl<V, P> Builder<V, P> {
         self
     }
 
+    /// The number of the shape that the program writes its values in; 0 by
+    /// default. Each stored record carries the number of its own.
+    ///
+    /// Raise it when a value's type changes so that stored values do not decode
+    /// any more, or mean something else, and add the [step](Self::migrate) that
+    /// leads there. `open` refuses a map that holds values of a higher number,
+    /// also where [unreadable](Self::allow_unreadable) records are allowed: an
+    /// older program must not write beside a newer one.
+    pub fn schema(mut self, number: u32) -> Self {
+        self.options.shapes.current = number;
+        self
+    }
+
+    /// How a value of the shape `from` becomes one of the next, `from + 1`.
+    ///
+    /// Values of an older shape go through all steps from theirs to the
+    /// [current](Self::schema) one when they are loaded, by `open` or
+    /// [`reload`](Map::reload). In the store they stay as they are until they
+    /// are written the next time (but see
+    /// [`rewrite_on_load`](Self::rewrite_on_load)). What was stored before
+    /// shapes were numbered is of shape 0, and so is what other programs write.
+    ///
+    /// The step returns the value, or a `Result` of it. A record whose step
+    /// fails or panics is unreadable, as one that does not decode; it is never
+    /// overwritten unasked. Steps work on [`serde_json::Value`], which has
+    /// integers of up to 64 bits only: larger ones become floats.
+    ///
+    /// Each step from the oldest to the current shape is there once, or `open`
+    /// says which is not. Old steps may go when nothing of that shape is left.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> persistify::Result<()> {
+    /// use persistify::{Memory, PersistentMap, serde_json::json};
+    ///
+    /// let store = Memory::new();
+    /// let names: PersistentMap<String> =
+    ///     PersistentMap::builder(store.clone(), "users").open().await?;
+    /// names.insert("1", "Ada Lovelace".to_owned());
+    /// names.close().await?;
+    ///
+    /// #[derive(Clone, serde::Serialize, serde::Deserialize)]
+    /// struct User {
+    ///     name: String,
+    ///     admin: bool,
+    /// }
+    /// let users: PersistentMap<User> = PersistentMap::builder(store, "users")
+    ///     .schema(2)
+    ///     .migrate(0, |name| json!({ "name": name }))
+    ///     .migrate(1, |mut user| {
+    ///         user["admin"] = false.into();
+    ///         user
+    ///     })
+    ///     .open()
+    ///     .await?;
+    /// assert_eq!(users.get("1").map(|user| user.name), Some("Ada Lovelace".to_owned()));
+    /// # users.close().await
+    /// # }
+    /// ```
+    pub fn migrate<R: Migrated>(
+        mut self,
+        from: u32,
+        step: impl Fn(Value) -> R + Send + Sync + 'static,
+    ) -> Self {
+        self.options.shapes.add(from, step);
+        self
+    }
+
+    /// Stores anew, in the current shape, what was upgraded when it was loaded.
+    ///
+    /// It becomes pending and goes out with the flushes, as if it had been
+    /// written; if another process has written such a key meanwhile, its value
+    /// stays. Without this, what is never written is upgraded at each load.
+    ///
+    /// Records that expire are left as they are: a time to live must not begin
+    /// anew. So are those that the store refuses.
+    pub fn rewrite_on_load(mut self) -> Self {
+        self.options.shapes.rewrite = true;
+        self
+    }
+
     /// The clock of the map, for tests; the machine's by default.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
@@ -152,8 +235,9 @@ where
     ///
     /// # Errors
     ///
-    /// `Invalid` if the name or an option is out of its bounds, or there is no
-    /// tokio runtime; `Corrupt` if a record does not decode (unless
+    /// `Invalid` if the name or an option is out of its bounds, there is no
+    /// tokio runtime, or the store holds values of a [shape](Self::schema) that
+    /// the program does not know; `Corrupt` if a record does not decode (unless
     /// [allowed](Self::allow_unreadable)); otherwise what the provider errs with.
     /// The store is as it was.
     pub async fn open(self) -> Result<Map<V, P::Life>> {

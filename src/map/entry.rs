@@ -38,9 +38,10 @@ pub(super) struct Trail {
     /// Where the key stands in the queue, while it is queued.
     pub(super) place: u32,
     pub(super) mark: Mark,
-    /// Of a tombstone: the entry expired, rather than being removed. Only the
-    /// very entry that expired is to be deleted from the store.
-    pub(super) expired: bool,
+    /// Of what is pending: nobody asked for it. Time ended the entry, or its
+    /// value was brought into another shape. Only the very entry that is known
+    /// is to be deleted from the store, or rewritten.
+    pub(super) unasked: bool,
 }
 
 impl Trail {
@@ -49,7 +50,7 @@ impl Trail {
             known,
             place: 0,
             mark: Mark::Clean,
-            expired: false,
+            unasked: false,
         }
     }
 }
@@ -150,7 +151,10 @@ impl<V, X> Slot<V, X> {
 
     /// Puts a value into the slot and hands out the one it held.
     pub(super) fn put(&mut self, value: V, lease: X) -> Option<(V, X)> {
-        let trail = *self.trail();
+        let trail = Trail {
+            unasked: false,
+            ..*self.trail()
+        };
         let new = Self::Live {
             value,
             lease,
@@ -160,9 +164,9 @@ impl<V, X> Slot<V, X> {
     }
 
     /// Takes the value out of the slot and leaves a tombstone.
-    pub(super) fn bury(&mut self, expired: bool) -> Option<(V, X)> {
+    pub(super) fn bury(&mut self, unasked: bool) -> Option<(V, X)> {
         let trail = Trail {
-            expired,
+            unasked,
             ..*self.trail()
         };
         std::mem::replace(self, Self::Gone { trail }).into_value()

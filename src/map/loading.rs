@@ -8,6 +8,7 @@ use hashbrown::hash_table::{Entry as TableEntry, OccupiedEntry};
 use serde::de::DeserializeOwned;
 
 use super::{
+    coding::Decoded,
     core::Core,
     entry::{Entry, Known, Mark, Slot, Trail},
     inside::Inside,
@@ -15,7 +16,6 @@ use super::{
     options::Progress,
 };
 use crate::{
-    codec,
     error::{Error, ErrorKind, Result},
     load::Wanted,
     record::{Record, Revision},
@@ -31,6 +31,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let mut load = self
             .call(|| self.provider.load(&self.name, Wanted::All))
             .await?;
+        self.check_shape(load.schema)?;
         let mut loaded = 0;
         while let Some(page) = self.call(|| load.pages.try_next()).await? {
             loaded += page.len() as u64;
@@ -65,6 +66,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let mut load = self
             .call(|| self.provider.load(&self.name, Wanted::All))
             .await?;
+        self.check_shape(load.schema)?;
         while let Some(page) = self.call(|| load.pages.try_next()).await? {
             for record in page {
                 seen.insert(record.key.clone());
@@ -85,10 +87,10 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         if let Some(written) = record.updated_at.filter(|_| record.expires_at.is_some()) {
             self.clock.observe(written);
         }
-        match codec::decode(payload) {
-            Ok(value) => {
+        match self.decode(payload) {
+            Ok(decoded) => {
                 // What it replaces is dropped here, with no lock held.
-                drop(self.place(&record, value, epoch));
+                drop(self.place(&record, decoded, epoch));
                 Ok(())
             }
             Err(error) => {
@@ -98,8 +100,19 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
     }
 
+    /// What the store says of all its values at once is looked at before the
+    /// first of them.
+    fn check_shape(&self, schema: Option<u32>) -> Result<()> {
+        let known = schema.map(|schema| self.options.shapes.check_known(schema));
+        known
+            .unwrap_or(Ok(()))
+            .map_err(|error| error.on_map(&self.name))
+    }
+
     fn not_decoded(&self, record: Record, error: Error, epoch: u64) -> Result<()> {
-        if !self.options.allow_unreadable {
+        // A shape that the program does not know is no broken record: it would
+        // take all of them for unreadable, and write its own beside them.
+        if !self.options.allow_unreadable || error.kind() == ErrorKind::Invalid {
             return Err(error);
         }
         drop(self.displace(&record.key, epoch));
@@ -107,7 +120,9 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         Ok(())
     }
 
-    fn place(&self, record: &Record, value: V, epoch: u64) -> Option<V> {
+    fn place(&self, record: &Record, decoded: Decoded<V>, epoch: u64) -> Option<V> {
+        let value = decoded.value;
+        let rewrite = decoded.is_upgraded && self.may_rewrite(record);
         let known = Known::at(Some(record.revision));
         let _inside = Inside::enter();
         let hash = self.shards.hash(&record.key);
@@ -119,13 +134,16 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         match self.shards.entry(&mut shard, hash, &record.key) {
             TableEntry::Vacant(vacant) => {
                 let lease = self.lifetime.adopt(record);
-                let trail = Trail::new(known);
+                let mut trail = Trail::new(known);
+                let key = record.key.clone();
+                if rewrite {
+                    self.mark_upgraded(&key, &mut trail);
+                }
                 let slot = Slot::Live {
                     value,
                     lease,
                     trail,
                 };
-                let key = record.key.clone();
                 vacant.insert(Entry { key, slot });
                 None
             }
@@ -138,9 +156,24 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                 if !changed || !slot.is_clean() {
                     return Some(value);
                 }
-                self.put_stored(slot, record, value)
+                let old = self.put_stored(slot, record, value);
+                if rewrite {
+                    self.mark_upgraded(&record.key, slot.trail_mut());
+                }
+                old
             }
         }
+    }
+
+    /// Not what expires: a time that is counted from the last write would be
+    /// counted anew at the next open.
+    fn may_rewrite(&self, record: &Record) -> bool {
+        self.options.shapes.rewrite && record.expires_at.is_none()
+    }
+
+    fn mark_upgraded(&self, key: &Arc<str>, trail: &mut Trail) {
+        self.mark(key, trail);
+        trail.unasked = true;
     }
 
     /// What is stored takes the place of what the slot holds.
@@ -237,8 +270,8 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     }
 
     fn decode_found(&self, record: Record) -> Option<(Record, V)> {
-        match codec::decode(record.value.as_ref()?) {
-            Ok(value) => Some((record, value)),
+        match self.decode(record.value.as_ref()?) {
+            Ok(decoded) => Some((record, decoded.value)),
             Err(error) => {
                 self.list_unreadable(record, error.on_map(&self.name));
                 None

@@ -14,7 +14,6 @@ use super::{
 };
 use crate::{
     batch::{Change, Expect, Otherwise},
-    codec,
     error::Error,
 };
 
@@ -210,22 +209,26 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         match slot {
             Slot::Gone { trail } => {
                 let delete = Change::delete(key.clone());
-                Ok(self.only_if(trail.expired, known, delete))
+                Ok(self.only_if(trail.unasked, known, delete))
             }
-            Slot::Live { value, lease, .. } => {
+            Slot::Live {
+                value,
+                lease,
+                trail,
+            } => {
                 let expires_at = self.lifetime.expires_at(lease);
                 if self.lifetime.only_touched(lease) {
                     let touch = Change::touch(key.clone(), expires_at);
                     return Ok(self.only_if(true, known, touch));
                 }
-                let payload = codec::encode(value)?;
-                Ok(Change::put(key.clone(), payload, expires_at))
+                let put = Change::put(key.clone(), self.encode(value)?, expires_at);
+                Ok(self.only_if(trail.unasked, known, put))
             }
         }
     }
 
-    /// A change that time made, and nobody asked for, must not hit what another
-    /// process has written meanwhile.
+    /// A change that nobody asked for must not hit what another process has
+    /// written meanwhile.
     fn only_if(&self, conditional: bool, known: Known, change: Change) -> Change {
         let expect = match known.revision() {
             _ if !conditional || !self.provider.capabilities().conditions => return change,
@@ -298,11 +301,17 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let Some(Entry { key, slot }) = shard.find_mut(hash, key) else {
             return;
         };
+        let is_gone = slot.is_gone();
         let trail = slot.trail_mut();
         if uncertain && trail.known == Known::NOT && trail.mark.is_saving() {
             trail.known = Known::MAYBE;
         }
         match trail.mark {
+            // The store keeps the value as it was, in its older shape.
+            Mark::Saving if trail.unasked && !is_gone => {
+                self.saving.fetch_sub(1, Relaxed);
+                trail.mark = Mark::Clean;
+            }
             Mark::Saving => {
                 self.saving.fetch_sub(1, Relaxed);
                 self.refused.lock().insert(key.clone(), error.clone());

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::retry::RetryPolicy;
+use super::{retry::RetryPolicy, shape::Shapes};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Called while a map loads: how many records came, and about how many there
@@ -19,6 +19,7 @@ pub(super) struct Options {
     pub(super) retry: RetryPolicy,
     pub(super) commit_timeout: Duration,
     pub(super) allow_unreadable: bool,
+    pub(super) shapes: Shapes,
 }
 
 impl Default for Options {
@@ -34,6 +35,7 @@ impl Default for Options {
             retry: RetryPolicy::default(),
             commit_timeout: Duration::from_secs(30),
             allow_unreadable: false,
+            shapes: Shapes::default(),
         }
     }
 }
@@ -51,6 +53,7 @@ impl Options {
     /// `Invalid`, naming the option and its bounds.
     pub(super) fn check(&self) -> Result<()> {
         check_triggers(self.triggers)?;
+        self.shapes.check()?;
         let problem = if self.max_batch == 0 {
             "max_batch is 0; it must be at least 1 key"
         } else if self.max_batch_bytes == 0 {

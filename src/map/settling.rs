@@ -86,6 +86,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             return false;
         }
         let trail = slot.trail_mut();
+        trail.unasked &= trail.mark == Mark::SavingQueued;
         trail.known = match change.op {
             Op::Delete => Known::NOT,
             Op::Put { .. } | Op::Touch { .. } => Known::at(revision),

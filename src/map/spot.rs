@@ -108,9 +108,15 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
         // Before the closure runs: if it panics half way, the entry is saved as
         // the closure left it, and memory and store still agree.
         core.mark(key, slot.trail_mut());
-        let Slot::Live { value, lease, .. } = slot else {
+        let Slot::Live {
+            value,
+            lease,
+            trail,
+        } = slot
+        else {
             return None;
         };
+        trail.unasked = false;
         core.lifetime.renew(key, lease);
         Some(change(value))
     }

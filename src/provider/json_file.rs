@@ -62,7 +62,10 @@ const REMEMBERED: Duration = Duration::from_hours(72);
 /// # Edits by hand
 ///
 /// While the map is closed, the file may be edited: keys that changed have new
-/// revisions and no expiry, the others are as they were. While the map is
+/// revisions and no expiry, the others are as they were. The
+/// [number of its shape](crate::PersistentMapBuilder::schema) is not in the
+/// file: a value that was edited keeps its number, one that was added has the
+/// highest of that file, and all those of a file without a `.meta` have 0. While the map is
 /// open, or after a crash left its journal unfolded, it may not: the map says
 /// so, and overwrites nothing.
 ///

@@ -33,6 +33,13 @@ async fn sqlite_conforms() {
     conformance(async || persistify::Sqlite::open(&path).await).await;
 }
 
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn postgres_conforms() {
+    let server = crate::postgres::server::server();
+    conformance(async || persistify::Postgres::connect(server.url()).await).await;
+}
+
 #[tokio::test]
 async fn faulty_without_faults_conforms() {
     let memory = Memory::new();

@@ -107,6 +107,12 @@ impl Meta {
         Ok(Some(meta))
     }
 
+    /// The highest number of a shape that any of its entries has.
+    pub(super) fn newest_shape(&self) -> u32 {
+        let shapes = self.rows.iter().map(|(_, row)| row.schema);
+        shapes.max().unwrap_or_default()
+    }
+
     /// What it says of that entry. Whoever asks in the order of the keys hands
     /// in where the one before was, and it is found at once.
     pub(super) fn row(&self, key: &str, before: &mut usize) -> Option<&Row> {

@@ -206,7 +206,8 @@ impl AtRest {
     }
 
     /// The entries of the snapshot. What the meta file says of an entry holds
-    /// as long as the value is the one it was said of.
+    /// as long as the value is the one it was said of; but whoever edits a value
+    /// by hand keeps to its shape.
     fn index(&self, map: &MapName, loaded: Revision) -> Result<Index> {
         let Some(snapshot) = &self.snapshot else {
             return Ok(Index::new());
@@ -215,14 +216,16 @@ impl AtRest {
         let found = snapshot.entries(path).map_err(|error| error.on_map(map))?;
         let mut entries = Vec::with_capacity(found.len());
         let mut before = 0;
+        // Whoever adds an entry by hand imitates those that are there.
+        let newest = self.meta.as_ref().map_or(0, Meta::newest_shape);
         for (key, offset, text) in found {
             let bytes = u32::try_from(text.len()).map_err(|_| too_long(path, map, &key))?;
             let row = self
                 .meta
                 .as_ref()
                 .and_then(|meta| meta.row(&key, &mut before));
+            let schema = row.map_or(newest, |row| row.schema);
             let row = row.filter(|row| row.fingerprint == fingerprint(text));
-            let schema = row.map_or(0, |row| row.schema);
             let entry = Entry {
                 revision: row.map_or(loaded, |row| row.revision),
                 expires: row.map_or(Stamp::NONE, |row| row.expires),

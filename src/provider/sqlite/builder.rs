@@ -106,7 +106,8 @@ impl SqliteBuilder {
     /// column for the key that is text and unique in itself, and one for the
     /// value that is text, named as [`columns`](Self::columns) says. What the
     /// other program changes is found by reading the whole table at each load,
-    /// which takes about twice as long as for a table of its own.
+    /// which takes about twice as long as for a table of its own. It counts as
+    /// of [shape](crate::PersistentMapBuilder::schema) 0.
     pub fn table(mut self, map: impl Into<String>, table: impl Into<String>) -> Self {
         self.adopt.push((map.into(), table.into()));
         self

@@ -15,6 +15,7 @@ use crate::{
     batch::{Change, MapBatch},
     error::ErrorKind,
     load::Wanted,
+    name::MapName,
     record::Payload,
 };
 
@@ -196,15 +197,30 @@ async fn shapes(trial: &mut Trial<'_>) {
         let same = load.schema.is_none_or(|found| found == schema);
         trial.ensure(same, "that shape, or none, for the load", load.schema);
     }
-    // One number for the whole map is enough for a store.
-    if trial.load(&map, Wanted::All).await.schema.is_some() {
-        return trial.leave_out("values of several shapes in a map", "it keeps one for all");
-    }
+    several_shapes(trial, &map, &mut writer).await;
+}
+
+/// A program that was updated writes its new shape beside the old one, and
+/// upgrades by the number that each value carries.
+async fn several_shapes(trial: &mut Trial<'_>, map: &MapName, writer: &mut Writer) {
+    trial.check("values of several shapes in a map");
     trial.doing("put a value of another shape beside them");
     let payload = number_payload(1).with_schema(1);
     let change = Change::put("other", payload, None);
-    trial.commit(&writer.batch(&map, vec![change])).await;
-    trial.verify(&map).await;
+    trial.commit(&writer.batch(map, vec![change])).await;
+    trial.verify(map).await;
+    let schema = trial.load(map, Wanted::All).await.schema;
+    trial.ensure(schema.is_none(), "no shape for the load", schema);
+    trial.doing("overwrite a value with one of another shape, touch one, delete one");
+    let later = writer.at + Duration::from_hours(1);
+    let overwrite = Change::put("key 0", number_payload(2).with_schema(8), None);
+    let changes = vec![
+        overwrite,
+        Change::touch("key 1", Some(later)),
+        Change::delete("key 2"),
+    ];
+    trial.commit(&writer.batch(map, changes)).await;
+    trial.verify(map).await;
 }
 
 async fn keys(trial: &mut Trial<'_>) {

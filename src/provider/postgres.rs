@@ -1,0 +1,204 @@
+//! Keeps maps in a PostgreSQL database.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use deadpool_postgres::Pool;
+
+use self::{
+    builder::{Options, PostgresBuilder},
+    connections::Connections,
+};
+use super::{Capabilities, Provider};
+use crate::{
+    batch::{Batch, Committed},
+    error::Result,
+    load::{Load, Wanted},
+    name::MapName,
+};
+
+mod address;
+mod adopted;
+pub(crate) mod builder;
+mod connections;
+mod copy;
+mod errors;
+mod inspect;
+mod judge;
+mod keys;
+mod own;
+mod page;
+mod pipeline;
+mod place;
+mod read;
+mod refusals;
+mod rows;
+mod schema;
+mod sorted;
+mod table;
+mod tls;
+pub(crate) mod values;
+mod write;
+mod writers;
+
+/// Keeps maps in a PostgreSQL database: a table a map.
+///
+/// A commit is one transaction, also over several maps, and is on the server's
+/// disk when it returns (`synchronous_commit` is switched on for it where it is
+/// off). Other connections and processes may use the database at the same
+/// time; commits to the same map wait for each other, in the order in which
+/// their revisions are given out. Reads wait for no one.
+///
+/// The map `stock` is in the table `map_stock`, for people and other programs
+/// to read: `key`, `value` (`jsonb`, unless [otherwise](PostgresBuilder::value_type)
+/// chosen), `updated_at`, `expires_at`, `revision` (of the commit that last
+/// wrote the row) and `schema`. Keys of more than 2,000 bytes have a stand-in in
+/// `key` and are whole in `long_key`; U+0000 and U+0001 are written there as
+/// U+0001 with U+0001 or U+0002. Bytes of a name other than lower-case letters,
+/// digits, `-` and `_` are `%` and two hex digits in the table's; a long one
+/// ends with a digest, and `persistify_maps` has it whole. Tables that begin
+/// with `persistify_` keep the rest. Who changes values in `map_stock` by other
+/// means should raise their `revision`, too; a table that other programs write
+/// to is better [adopted](PostgresBuilder::table).
+///
+/// Cloned handles share the connections. Dropping the last one closes them.
+///
+/// # Poolers
+///
+/// Nothing is left behind in a session, so PgBouncer works in transaction mode:
+/// no prepared statements that outlive a transaction, no settings but those of
+/// a transaction, no session locks.
+///
+/// # What it costs
+///
+/// A commit costs two round trips and one wait for the server's disk, and then
+/// follows the number of changes. A load of all records streams them, and
+/// blocks no commit. One of keys, or of a page, costs by what it brings; one of
+/// changes reads the whole table.
+///
+/// # When the server goes
+///
+/// Every call is answered `Unavailable` until it is back; connections that were
+/// lost are replaced without anyone's help.
+#[derive(Clone)]
+pub struct Postgres {
+    shared: Arc<Shared>,
+}
+
+/// What the handles share.
+pub(super) struct Shared {
+    connections: Connections,
+    options: Options,
+}
+
+impl Postgres {
+    /// Connects to that database with the default options:
+    /// `postgres://user:password@host:5432/database`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`PostgresBuilder::connect`].
+    pub async fn connect(url: impl AsRef<str>) -> Result<Self> {
+        Self::builder(url).connect().await
+    }
+
+    /// Options for that database.
+    pub fn builder(url: impl AsRef<str>) -> PostgresBuilder {
+        PostgresBuilder::new(url.as_ref())
+    }
+
+    /// Options for the database of a pool that the program has already.
+    ///
+    /// Its connections, their number and timeouts are its own; it is not closed
+    /// with this provider.
+    pub fn on_pool(pool: Pool) -> PostgresBuilder {
+        PostgresBuilder::on_pool(pool)
+    }
+
+    /// [Ends it](Provider::close), for all clones: lets go of the connections.
+    /// Dropping the last clone does so as well.
+    ///
+    /// # Errors
+    ///
+    /// None; nothing that was committed is lost.
+    pub async fn close(&self) -> Result<()> {
+        Provider::close(self).await
+    }
+
+    async fn start(connections: Connections, options: Options) -> Result<Self> {
+        let prepared = schema::prepare(&connections, &options).await;
+        prepared.map_err(|fault| fault.explained(&options.place))?;
+        let shared = Arc::new(Shared {
+            connections,
+            options,
+        });
+        Ok(Self { shared })
+    }
+}
+
+#[async_trait]
+impl Provider for Postgres {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::least()
+            .with_several_maps()
+            .with_conditions()
+            .with_partial_loads()
+            .with_durable()
+    }
+
+    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+        self.shared.connections.check_open()?;
+        read::load(&self.shared, map, wanted).await
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<Committed> {
+        let Shared {
+            connections,
+            options,
+        } = &*self.shared;
+        let committed = write::commit(connections, options, batch).await;
+        committed.map_err(|fault| fault.explained(&options.place))
+    }
+
+    /// Forgets writers that have not written for long.
+    async fn release(&self, _map: &MapName) -> Result<()> {
+        let Shared {
+            connections,
+            options,
+        } = &*self.shared;
+        let tidied = schema::tidy(connections, options).await;
+        tidied.map_err(|fault| fault.explained(&options.place))
+    }
+
+    async fn maps(&self) -> Result<Vec<MapName>> {
+        let Shared {
+            connections,
+            options,
+        } = &*self.shared;
+        let listed = schema::maps(connections, options).await;
+        listed.map_err(|fault| fault.explained(&options.place))
+    }
+
+    async fn ping(&self) -> Result<()> {
+        let Shared {
+            connections,
+            options,
+        } = &*self.shared;
+        let asked = schema::ping(connections, options).await;
+        asked.map_err(|fault| fault.explained(&options.place))
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.shared.connections.close();
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postgres")
+            .field("place", &self.shared.options.place)
+            .field("schema", &self.shared.options.schema)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,223 @@
+//! Where the server is, and how it is connected to.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use deadpool_postgres::{Manager, Pool, PoolBuilder, Runtime};
+use tokio_postgres::{
+    Config, NoTls,
+    config::{Host, SslMode},
+};
+
+use super::{
+    builder::{Pooling, Tls, invalid},
+    connections::{MAX_PING, before_reuse},
+    tls,
+};
+use crate::error::Result;
+
+const MAX_CONNECTIONS: usize = 8;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection on which nothing is heard is asked after that time, and then
+/// every few seconds; the system's own defaults are hours.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// How long what was sent may stay without a sign that it arrived.
+const TCP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the system takes for a keepalive where nothing is said.
+const NO_KEEPALIVE: Duration = Duration::from_hours(2);
+
+/// A url that was read.
+pub(super) struct Address {
+    config: Config,
+    tls: Tls,
+    root_certificate: Option<PathBuf>,
+}
+
+impl Address {
+    /// # Errors
+    ///
+    /// `Invalid`; the message repeats nothing of the url, for it may hold a
+    /// password.
+    pub(super) fn parse(url: &str, pooling: &Pooling) -> Result<Self> {
+        let url = Url::split(url);
+        let mut config: Config = url.rest.parse().map_err(|_| unreadable())?;
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err(unreadable());
+        }
+        let said = match config.get_ssl_mode() {
+            SslMode::Disable => Tls::Off,
+            SslMode::Require => Tls::Require,
+            _ => Tls::Prefer,
+        };
+        let said = if url.verified { Tls::Require } else { said };
+        let tls = pooling.tls.unwrap_or(said);
+        config.ssl_mode(match tls {
+            Tls::Off => SslMode::Disable,
+            Tls::Prefer => SslMode::Prefer,
+            Tls::Require => SslMode::Require,
+        });
+        set_up(&mut config, pooling);
+        let given = pooling.root_certificate.clone();
+        Ok(Self {
+            config,
+            tls,
+            root_certificate: given.or(url.root_certificate),
+        })
+    }
+
+    /// Which database it is, in the words of a message.
+    pub(super) fn place(&self) -> String {
+        let config = &self.config;
+        let user = config.get_user().unwrap_or_default();
+        let database = config.get_dbname().unwrap_or(user);
+        let ports = config.get_ports();
+        let hosts = config.get_hosts().iter().enumerate().map(|(n, host)| {
+            let port = ports.get(n).or(ports.first()).unwrap_or(&5432);
+            match host {
+                Host::Tcp(host) => format!("{host}:{port}"),
+                #[cfg(unix)]
+                Host::Unix(path) => path.display().to_string(),
+            }
+        });
+        let hosts: Vec<_> = hosts.collect();
+        format!("database {database:?} at {}", hosts.join(", "))
+    }
+
+    /// A pool of connections, none of which is open yet.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`: an option is out of bounds, or the root certificate cannot be
+    /// read.
+    pub(super) fn pool(self, pooling: &Pooling) -> Result<Pool> {
+        let size = pooling.max_connections.unwrap_or(MAX_CONNECTIONS);
+        if size == 0 {
+            return Err(invalid("max_connections", "it is at least one"));
+        }
+        let manager = match self.tls {
+            Tls::Off => Manager::new(self.config, NoTls),
+            mode => {
+                let tls = tls::connector(mode, self.root_certificate.as_deref())?;
+                Manager::new(self.config, tls)
+            }
+        };
+        let pool: PoolBuilder = Pool::builder(manager)
+            .max_size(size)
+            .wait_timeout(Some(pooling.wait_timeout.unwrap_or(WAIT_TIMEOUT)))
+            .create_timeout(Some(pooling.connect_timeout.unwrap_or(CONNECT_TIMEOUT)))
+            .recycle_timeout(Some(MAX_PING * 2))
+            .pre_recycle(before_reuse())
+            .runtime(Runtime::Tokio1);
+        pool.build()
+            .map_err(|cause| invalid("pool", "it cannot be made").with_source(cause))
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.place())
+    }
+}
+
+/// What the url leaves open.
+fn set_up(config: &mut Config, pooling: &Pooling) {
+    match (&pooling.application_name, config.get_application_name()) {
+        (Some(name), _) => {
+            config.application_name(name);
+        }
+        (None, None) => {
+            config.application_name("persistify");
+        }
+        _ => {}
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(pooling.connect_timeout.unwrap_or(CONNECT_TIMEOUT));
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(TCP_TIMEOUT);
+    }
+    if config.get_keepalives_idle() == NO_KEEPALIVE {
+        config.keepalives_idle(KEEPALIVE);
+    }
+    if config.get_keepalives_interval().is_none() {
+        config.keepalives_interval(KEEPALIVE_INTERVAL);
+    }
+    if config.get_keepalives_retries().is_none() {
+        config.keepalives_retries(KEEPALIVE_RETRIES);
+    }
+}
+
+/// A url without what the driver does not know.
+struct Url {
+    rest: String,
+    root_certificate: Option<PathBuf>,
+    /// Whether `sslmode` asks for more than the driver has a word for.
+    verified: bool,
+}
+
+impl Url {
+    fn split(url: &str) -> Self {
+        let mut split = Self {
+            rest: String::new(),
+            root_certificate: None,
+            verified: false,
+        };
+        split.rest = match url.split_once('?') {
+            _ if !url.contains("://") => split.kept(url, ' ', str::to_owned),
+            Some((before, query)) => format!("{before}?{}", split.kept(query, '&', decoded)),
+            None => url.to_owned(),
+        };
+        split
+    }
+
+    fn kept(&mut self, pairs: &str, between: char, value_of: fn(&str) -> String) -> String {
+        let pairs = pairs.split(between);
+        let kept: Vec<_> = pairs.filter(|pair| self.keep(pair, value_of)).collect();
+        kept.join(&between.to_string())
+    }
+
+    /// Whether the driver knows that option; takes it in otherwise.
+    fn keep(&mut self, pair: &str, value_of: fn(&str) -> String) -> bool {
+        match pair.split_once('=') {
+            Some(("sslrootcert", path)) => {
+                self.root_certificate = Some(value_of(path).into());
+                false
+            }
+            Some(("sslmode", "verify-ca" | "verify-full")) => {
+                self.verified = true;
+                false
+            }
+            _ => true,
+        }
+    }
+}
+
+/// The text that stands percent-encoded in a url.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        let byte = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        if let Some(byte) = byte.filter(|_| first == b'%') {
+            bytes.push(byte);
+            rest = &after[2..];
+        } else {
+            bytes.push(first);
+            rest = after;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn unreadable() -> crate::error::Error {
+    invalid(
+        "url",
+        "it cannot be read; write it as postgres://user:password@host:5432/database, with other characters than letters and digits percent-encoded",
+    )
+}

@@ -1,0 +1,331 @@
+//! Tables of other programs: how entries are written to them, and how what
+//! those programs wrote is noticed.
+
+use std::time::SystemTime;
+
+use tokio_postgres::types::Type;
+
+use super::{
+    connections::Lease,
+    errors::Fault,
+    pipeline::{Columns, Statement},
+    sorted::{Put, Sorted, Touch},
+    table::Table,
+    values::{Moment, ValueText},
+};
+
+/// What is known of a table of another program.
+#[derive(Clone, Debug)]
+pub(super) struct Adopted {
+    /// The table beside it, with what else is known of its rows.
+    pub(super) companion: String,
+    pub(super) time: Time,
+}
+
+/// How a table keeps the time of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Time {
+    /// As `timestamptz`.
+    Zoned,
+    /// As `timestamp`, in UTC.
+    Plain,
+    /// Milliseconds since 1970.
+    Millis,
+    /// Not at all.
+    Missing,
+}
+
+impl Time {
+    /// Of a column of that type.
+    pub(super) fn of_name(name: &str) -> Option<Self> {
+        let all = [Self::Zoned, Self::Plain, Self::Millis, Self::Missing];
+        all.into_iter().find(|time| time.name() == name)
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Zoned => "timestamptz",
+            Self::Plain => "timestamp",
+            Self::Millis => "int8",
+            Self::Missing => "",
+        }
+    }
+
+    /// The SQL that reads it as a `timestamptz`.
+    fn read(self, column: &str) -> String {
+        match self {
+            Self::Zoned => format!("t.{column}"),
+            Self::Plain => format!("t.{column} AT TIME ZONE 'UTC'"),
+            Self::Millis => format!("to_timestamp(t.{column} / 1000.0)"),
+            Self::Missing => "NULL::timestamptz".to_owned(),
+        }
+    }
+
+    /// The SQL that writes a `timestamptz`.
+    fn written(self, moment: &str) -> String {
+        match self {
+            Self::Zoned | Self::Missing => moment.to_owned(),
+            Self::Plain => format!("{moment}::timestamptz AT TIME ZONE 'UTC'"),
+            Self::Millis => format!("(extract(epoch FROM {moment}::timestamptz) * 1000)::bigint"),
+        }
+    }
+}
+
+/// Tells a value from every other one, as it stands in the table now.
+fn digest(table: &Table) -> String {
+    format!(
+        "sha256(convert_to(coalesce(t.{}::text, ''), 'UTF8'))",
+        table.value
+    )
+}
+
+impl Adopted {
+    /// The rows with what is known of them, if their value is still the one
+    /// that it is known of.
+    pub(super) fn select(&self, table: &Table, rest: &str) -> String {
+        let Table { key, value, .. } = table;
+        let time = self.time.read(&table.updated_at);
+        let digest = digest(table);
+        format!(
+            "SELECT t.{key}::text, NULL::text, t.{value}::text, {time},
+                CASE WHEN c.digest = {digest} THEN c.revision END,
+                CASE WHEN c.digest = {digest} THEN c.expires_at END,
+                CASE WHEN c.digest = {digest} THEN c.schema END
+             FROM {} {rest}",
+            self.joined(table)
+        )
+    }
+
+    fn joined(&self, table: &Table) -> String {
+        format!(
+            "{} AS t LEFT JOIN {} AS c ON c.key = {}",
+            table.name,
+            self.companion,
+            table.key_by_bytes()
+        )
+    }
+
+    /// What a condition selects: rows that another program wrote since they
+    /// were last seen.
+    fn is_new(table: &Table) -> String {
+        format!("c.digest IS DISTINCT FROM {}", digest(table))
+    }
+
+    /// What selects the rows that were written after that revision, and those
+    /// that another program writes in this very moment.
+    pub(super) fn changed(table: &Table, after: i64) -> String {
+        format!("WHERE c.revision > {after} OR {}", Self::is_new(table))
+    }
+
+    /// The statements for one batch.
+    pub(super) fn statements<'a>(
+        &self,
+        table: &Table,
+        changes: &'a Sorted<'a>,
+        at: SystemTime,
+        revision: i64,
+    ) -> Vec<Statement<'a>> {
+        let mut statements = Vec::new();
+        for puts in changes.chunks() {
+            statements.push(self.put(table, puts, at));
+            statements.push(self.know(table, puts, revision));
+        }
+        if !changes.touches.is_empty() {
+            statements.push(self.touch(table, &changes.touches, revision));
+        }
+        if !changes.deletes.is_empty() {
+            let keys =
+                || -> Vec<&'a str> { changes.deletes.iter().map(|stored| stored.plain).collect() };
+            let delete = format!(
+                "DELETE FROM {} AS t WHERE t.{} = ANY($1)",
+                table.name, table.key
+            );
+            let forget = format!("DELETE FROM {} WHERE key = ANY($1)", self.companion);
+            let both =
+                [delete, forget].map(|sql| Statement::new(sql).with(keys(), Type::TEXT_ARRAY));
+            statements.extend(both);
+        }
+        statements
+    }
+
+    /// An upsert, and not a replacement: the other columns keep their values.
+    fn put<'a>(&self, table: &Table, puts: &'a [Put<'a>], at: SystemTime) -> Statement<'a> {
+        let Table {
+            name,
+            key,
+            value,
+            updated_at,
+            ..
+        } = table;
+        let mut columns = Columns::default();
+        let keys: Vec<&str> = puts.iter().map(|put| put.key.plain).collect();
+        let keys = columns.array(keys, Type::TEXT_ARRAY);
+        let values: Vec<_> = puts
+            .iter()
+            .map(|put| ValueText(&put.payload.bytes))
+            .collect();
+        let values = columns.array(values, table.values.array());
+        if self.time == Time::Missing {
+            return columns.into_statement(|unnested| {
+                format!(
+                    "INSERT INTO {name} AS t ({key}, {value}) SELECT {keys}, {values} FROM {unnested}
+                     ON CONFLICT ({key}) DO UPDATE SET {value} = excluded.{value}"
+                )
+            });
+        }
+        let at = columns.one(Moment::new(at), Type::TIMESTAMPTZ);
+        let at = self.time.written(&at);
+        columns.into_statement(|unnested| {
+            format!(
+                "INSERT INTO {name} AS t ({key}, {value}, {updated_at})
+                 SELECT {keys}, {values}, {at} FROM {unnested}
+                 ON CONFLICT ({key}) DO UPDATE SET
+                    {value} = excluded.{value}, {updated_at} = excluded.{updated_at}"
+            )
+        })
+    }
+
+    /// Notes what was put, as it stands in the table by then: the column, or a
+    /// trigger, may have changed it.
+    fn know<'a>(&self, table: &Table, puts: &'a [Put<'a>], revision: i64) -> Statement<'a> {
+        let keys: Vec<&str> = puts.iter().map(|put| put.key.plain).collect();
+        let expiries: Vec<_> = puts.iter().map(|put| put.expires_at).collect();
+        let schemas: Vec<_> = puts
+            .iter()
+            .map(|put| i64::from(put.payload.schema))
+            .collect();
+        let sql = format!(
+            "INSERT INTO {} AS c (key, revision, expires_at, schema, digest)
+             SELECT t.{key}::text, {revision}, u.e, u.s, {}
+             FROM unnest($1::text[], $2::timestamptz[], $3::int8[]) AS u (k, e, s)
+             JOIN {} AS t ON t.{key} = u.k {UPSERT}",
+            self.companion,
+            digest(table),
+            table.name,
+            key = table.key,
+        );
+        Statement::new(sql)
+            .with(keys, Type::TEXT_ARRAY)
+            .with(expiries, Type::TIMESTAMPTZ_ARRAY)
+            .with(schemas, Type::INT8_ARRAY)
+    }
+
+    fn touch<'a>(&self, table: &Table, touches: &'a [Touch<'a>], revision: i64) -> Statement<'a> {
+        let keys: Vec<&str> = touches.iter().map(|touch| touch.key.plain).collect();
+        let expiries: Vec<_> = touches.iter().map(|touch| touch.expires_at).collect();
+        let digest = digest(table);
+        let sql = format!(
+            "INSERT INTO {} (key, revision, expires_at, schema, digest)
+             SELECT t.{key}::text, {revision}, u.e,
+                CASE WHEN c.digest = {digest} THEN c.schema ELSE 0 END, {digest}
+             FROM unnest($1::text[], $2::timestamptz[]) AS u (k, e)
+             JOIN {} ON t.{key} = u.k {UPSERT}",
+            self.companion,
+            format_args!("({})", self.joined(table)),
+            key = table.key,
+        );
+        Statement::new(sql)
+            .with(keys, Type::TEXT_ARRAY)
+            .with(expiries, Type::TIMESTAMPTZ_ARRAY)
+    }
+}
+
+const UPSERT: &str = "ON CONFLICT (key) DO UPDATE SET
+    revision = excluded.revision, expires_at = excluded.expires_at,
+    schema = excluded.schema, digest = excluded.digest";
+
+/// Empties a table, whoever's it is. Row by row, and so that those who read it
+/// just now go on seeing what they began with.
+pub(super) fn clear<'a>(table: &Table) -> Vec<Statement<'a>> {
+    let companion = table.adopted.as_ref().map(|adopted| &adopted.companion);
+    let names = [Some(&table.name), companion];
+    let names = names.into_iter().flatten();
+    names
+        .map(|name| Statement::new(format!("DELETE FROM {name}")))
+        .collect()
+}
+
+/// Whether another program wrote or deleted anything among those rows since
+/// they were last seen; `None` are all rows.
+pub(super) async fn is_stale(
+    lease: &Lease,
+    table: &Table,
+    among: Option<&[String]>,
+) -> Result<bool, Fault> {
+    let Some(adopted) = &table.adopted else {
+        return Ok(false);
+    };
+    let joined = adopted.joined(table);
+    let is_new = Adopted::is_new(table);
+    let sql = match among {
+        Some(_) => format!(
+            "SELECT EXISTS (SELECT 1 FROM {joined} WHERE t.{} = ANY($1) AND {is_new})",
+            table.key
+        ),
+        None => format!(
+            "SELECT EXISTS (SELECT 1 FROM {joined} WHERE {is_new})
+                OR EXISTS (SELECT 1 FROM {} AS c WHERE {})",
+            adopted.companion,
+            is_deleted(table)
+        ),
+    };
+    let asked = given(sql, among);
+    let answer = lease.answer(asked.one(lease.client()?)).await?;
+    Ok(answer.try_get(0)?)
+}
+
+/// Gives the revision to those of the rows that another program wrote since
+/// they were last seen, as fresh entries without expiry; and forgets those it
+/// deleted. Says whether there were any.
+pub(super) async fn note(
+    lease: &Lease,
+    table: &Table,
+    among: Option<&[String]>,
+    revision: i64,
+) -> Result<bool, Fault> {
+    let Some(adopted) = &table.adopted else {
+        return Ok(false);
+    };
+    let within = match among {
+        Some(_) => format!("t.{} = ANY($1) AND ", table.key),
+        None => String::new(),
+    };
+    let sql = format!(
+        "INSERT INTO {} (key, revision, digest)
+         SELECT t.{}::text, {revision}, {} FROM {} WHERE {within}{}
+         ON CONFLICT (key) DO UPDATE SET
+            revision = excluded.revision, expires_at = NULL, schema = 0, digest = excluded.digest",
+        adopted.companion,
+        table.key,
+        digest(table),
+        adopted.joined(table),
+        Adopted::is_new(table),
+    );
+    let client = lease.client()?;
+    let mut noted = lease.answer(given(sql, among).execute(client)).await?;
+    if among.is_none() {
+        let sql = format!(
+            "DELETE FROM {} AS c WHERE {}",
+            adopted.companion,
+            is_deleted(table)
+        );
+        noted += lease.answer(Statement::new(sql).execute(client)).await?;
+    }
+    Ok(noted > 0)
+}
+
+fn is_deleted(table: &Table) -> String {
+    format!(
+        "NOT EXISTS (SELECT 1 FROM {} AS t WHERE {} = c.key)",
+        table.name,
+        table.key_by_bytes()
+    )
+}
+
+fn given(sql: String, among: Option<&[String]>) -> Statement<'_> {
+    let statement = Statement::new(sql);
+    match among {
+        Some(keys) => statement.with(keys, Type::TEXT_ARRAY),
+        None => statement,
+    }
+}

@@ -1,0 +1,383 @@
+//! The options of a Postgres database.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+
+use deadpool_postgres::Pool;
+
+use super::{
+    Postgres,
+    address::Address,
+    connections::Connections,
+    table::{MAX_NAME, quoted},
+    values::ValueType,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    name::MapName,
+};
+
+/// Options of a Postgres database, before it is connected to.
+///
+/// Made by [`Postgres::builder`] or [`Postgres::on_pool`].
+#[must_use = "nothing is connected before `connect`"]
+pub struct PostgresBuilder {
+    source: Source,
+    pooling: Pooling,
+    options: Options,
+    adopt: Vec<(String, String)>,
+}
+
+/// Where connections come from.
+enum Source {
+    Url(String),
+    Pool(Pool),
+}
+
+/// Options of the connections; those of a pool that is handed in are its own.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Pooling {
+    pub(super) max_connections: Option<usize>,
+    pub(super) connect_timeout: Option<Duration>,
+    pub(super) wait_timeout: Option<Duration>,
+    pub(super) application_name: Option<String>,
+    pub(super) tls: Option<Tls>,
+    pub(super) root_certificate: Option<PathBuf>,
+}
+
+/// Whether connections are encrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Tls {
+    /// Never.
+    Off,
+    /// If the server offers it. Whoever sits in between can keep it from
+    /// offering it, so its certificate is looked at only if a
+    /// [root certificate](PostgresBuilder::root_certificate) is given.
+    #[default]
+    Prefer,
+    /// Always, with a certificate for the host's name that one of the system's
+    /// roots has signed, or the
+    /// [root certificate](PostgresBuilder::root_certificate) if one is given.
+    Require,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    /// Which database it is, in the words of a message: without any secret.
+    pub(super) place: String,
+    pub(super) schema: String,
+    pub(super) columns: Columns,
+    pub(super) value_type: ValueType,
+    pub(super) statement_timeout: Duration,
+    pub(super) lock_timeout: Duration,
+    /// Which table of another program a map is, by its quoted name.
+    pub(super) adopted: BTreeMap<MapName, AdoptedName>,
+}
+
+/// A table of another program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct AdoptedName {
+    pub(super) schema: String,
+    pub(super) table: String,
+}
+
+impl AdoptedName {
+    /// As it stands in SQL.
+    pub(super) fn quoted(&self) -> String {
+        format!("{}.{}", quoted(&self.schema), quoted(&self.table))
+    }
+}
+
+/// What the columns are called in the tables of a schema.
+#[derive(Clone, Debug)]
+pub(super) struct Columns {
+    pub(super) key: String,
+    pub(super) value: String,
+    pub(super) updated_at: String,
+}
+
+/// Postgres counts timeouts in milliseconds, as a C `int`.
+const MAX_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
+
+/// The columns beside key, value and time in the tables that are made here.
+const TAKEN: [&str; 4] = ["revision", "expires_at", "schema", "long_key"];
+
+impl PostgresBuilder {
+    pub(super) fn new(url: &str) -> Self {
+        Self::from_source(Source::Url(url.to_owned()))
+    }
+
+    pub(super) fn on_pool(pool: Pool) -> Self {
+        Self::from_source(Source::Pool(pool))
+    }
+
+    fn from_source(source: Source) -> Self {
+        Self {
+            source,
+            pooling: Pooling::default(),
+            options: Options {
+                place: "database of the pool that was handed in".into(),
+                schema: "public".into(),
+                columns: Columns {
+                    key: "key".into(),
+                    value: "value".into(),
+                    updated_at: "updated_at".into(),
+                },
+                value_type: ValueType::Jsonb,
+                statement_timeout: Duration::from_secs(30),
+                lock_timeout: Duration::from_secs(5),
+                adopted: BTreeMap::new(),
+            },
+            adopt: Vec::new(),
+        }
+    }
+
+    /// The schema that the tables are in: `public` by default; it is made if
+    /// there is none.
+    ///
+    /// Programs with different schemas share nothing, on one database.
+    pub fn schema(mut self, schema: impl Into<String>) -> Self {
+        self.options.schema = schema.into();
+        self
+    }
+
+    /// How many connections are open at the same time: 8 by default, at least
+    /// one.
+    ///
+    /// A commit needs one for as long as it takes, a load for as long as it
+    /// streams. More let more maps commit at once; each is a process of the
+    /// server, which has a limit as well.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.pooling.max_connections = Some(connections);
+        self
+    }
+
+    /// How long it may take to connect; then a call is `Unavailable`, with
+    /// nothing applied. 10 seconds by default.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.pooling.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a call waits for one of the connections to be free; then it is
+    /// `Unavailable`, with nothing applied. 10 seconds by default.
+    pub fn wait_timeout(mut self, timeout: Duration) -> Self {
+        self.pooling.wait_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a single statement may take, on the server; then it is
+    /// `Unavailable`, with nothing applied.
+    ///
+    /// 30 seconds by default; zero is no limit; at most about 24 days. It is
+    /// also, a little longer, how long an answer is waited for when the server
+    /// is not heard of any more; without a limit that is up to the system. A
+    /// load that streams may take as long as it likes.
+    pub fn statement_timeout(mut self, timeout: Duration) -> Self {
+        self.options.statement_timeout = timeout;
+        self
+    }
+
+    /// How long a commit waits for another connection, or another program,
+    /// that holds a lock; then it is `Unavailable`, with nothing applied.
+    ///
+    /// 5 seconds by default; zero is no limit; at most about 24 days.
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.options.lock_timeout = timeout;
+        self
+    }
+
+    /// What the server shows these connections as: what the url says, or
+    /// `persistify`.
+    pub fn application_name(mut self, name: impl Into<String>) -> Self {
+        self.pooling.application_name = Some(name.into());
+        self
+    }
+
+    /// Whether connections are encrypted: what the url says in `sslmode`
+    /// (`disable`, `prefer`, `require`), or [`Tls::Prefer`].
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.pooling.tls = Some(tls);
+        self
+    }
+
+    /// A file (PEM) of the certificates that may have signed the server's, in
+    /// place of the system's: what the url says in `sslrootcert`, or none.
+    pub fn root_certificate(mut self, path: impl Into<PathBuf>) -> Self {
+        self.pooling.root_certificate = Some(path.into());
+        self
+    }
+
+    /// The type of the column of the values, in tables that are made from now
+    /// on: [`ValueType::Jsonb`] by default. A table keeps the one that it was
+    /// made with.
+    pub fn value_type(mut self, value_type: ValueType) -> Self {
+        self.options.value_type = value_type;
+        self
+    }
+
+    /// Keeps a map in an existing table of another program, which goes on
+    /// reading and writing it. It is the name of a table in the
+    /// [schema](Self::schema), or of one elsewhere: `sales.limits`.
+    ///
+    /// None by default; a table of its own is made for every other map. The
+    /// table is not altered: what else is known of its rows is kept in a
+    /// table beside it, and its other columns keep their values. It needs a
+    /// column for the key that is text and unique in itself, and one for the
+    /// value that is text, `json` or `jsonb`, named as
+    /// [`columns`](Self::columns) says. What the other program changes is found
+    /// by reading the whole table at each load, which takes several times as
+    /// long as for a table of its own.
+    pub fn table(mut self, map: impl Into<String>, table: impl Into<String>) -> Self {
+        self.adopt.push((map.into(), table.into()));
+        self
+    }
+
+    /// The names of the columns, in all tables of this schema: `key`, `value`
+    /// and `updated_at` by default.
+    ///
+    /// The names are any three different ones but `revision`, `expires_at`,
+    /// `schema` and `long_key`. An adopted table may be without the last of the
+    /// three: then it is not written; otherwise it is a `timestamptz`, a
+    /// `timestamp` (in UTC) or a `bigint` (milliseconds since 1970). Tables that
+    /// were made under other names do not open under these.
+    pub fn columns(
+        mut self,
+        key: impl Into<String>,
+        value: impl Into<String>,
+        updated_at: impl Into<String>,
+    ) -> Self {
+        self.options.columns = Columns {
+            key: key.into(),
+            value: value.into(),
+            updated_at: updated_at.into(),
+        };
+        self
+    }
+
+    /// Connects, and makes what is needed beside the maps, once.
+    ///
+    /// # Errors
+    ///
+    /// - `Invalid`: an option is out of bounds, the url cannot be read, or an
+    ///   adopted table cannot hold a map.
+    /// - `Unusable`: the server does not let this user in or do what it needs,
+    ///   its database was written to by a later version of this library, or an
+    ///   adopted table is missing.
+    /// - `Unavailable`: the server cannot be reached just now.
+    ///
+    /// In all of them, what was stored is as it was.
+    pub async fn connect(mut self) -> Result<Postgres> {
+        for (map, table) in std::mem::take(&mut self.adopt) {
+            self.adopt_table(&map, &table)?;
+        }
+        self.options.check()?;
+        let (pool, own) = match self.source {
+            Source::Url(url) => {
+                let address = Address::parse(&url, &self.pooling)?;
+                self.options.place = address.place();
+                (address.pool(&self.pooling)?, true)
+            }
+            Source::Pool(_) if self.pooling != Pooling::default() => {
+                let problem = "options of the connections belong to the pool that was handed in";
+                return Err(invalid("pool", problem));
+            }
+            Source::Pool(pool) => (pool, false),
+        };
+        let connections = Connections::new(pool, own, self.options.statement_timeout);
+        Postgres::start(connections, self.options).await
+    }
+
+    fn adopt_table(&mut self, map: &str, table: &str) -> Result<()> {
+        let map = MapName::parse(map)?;
+        let (schema, table) = match table.split_once('.') {
+            Some(both) => both,
+            None => (self.options.schema.as_str(), table),
+        };
+        check_name("table", schema)?;
+        check_name("table", table)?;
+        if table.starts_with("persistify_") || schema.starts_with("pg_") {
+            let problem = format!("{table:?} is not a table of another program");
+            return Err(invalid("table", &problem));
+        }
+        let name = AdoptedName {
+            schema: schema.to_owned(),
+            table: table.to_owned(),
+        };
+        let adopted = &mut self.options.adopted;
+        if adopted.values().any(|other| *other == name) {
+            let problem = format!("{table:?} was given to two maps; a table holds one");
+            return Err(invalid("table", &problem));
+        }
+        if adopted.insert(map.clone(), name).is_some() {
+            return Err(invalid("table", "the map was given two tables").on_map(&map));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for PostgresBuilder {
+    // A url holds a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresBuilder")
+            .field("pooling", &self.pooling)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Options {
+    fn check(&self) -> Result<()> {
+        for (option, timeout) in [
+            ("statement_timeout", self.statement_timeout),
+            ("lock_timeout", self.lock_timeout),
+        ] {
+            if timeout > MAX_TIMEOUT {
+                return Err(invalid(option, "it is at most 2147483647 milliseconds"));
+            }
+            if !timeout.is_zero() && timeout.as_millis() == 0 {
+                return Err(invalid(option, "it is zero, or at least a millisecond"));
+            }
+        }
+        check_name("schema", &self.schema)?;
+        self.columns.check()
+    }
+
+    /// A table of ours, as it stands in SQL.
+    pub(super) fn qualified(&self, table: &str) -> String {
+        format!("{}.{}", quoted(&self.schema), quoted(table))
+    }
+}
+
+impl Columns {
+    fn check(&self) -> Result<()> {
+        let names = [&self.key, &self.value, &self.updated_at];
+        for name in names {
+            check_name("columns", name)?;
+        }
+        if let Some(name) = names.iter().find(|name| TAKEN.contains(&name.as_str())) {
+            let problem = format!("{name:?} is the name of a column that every table has");
+            return Err(invalid("columns", &problem));
+        }
+        let [key, value, updated_at] = names;
+        if key == value || key == updated_at || value == updated_at {
+            return Err(invalid("columns", "the three names differ from each other"));
+        }
+        Ok(())
+    }
+}
+
+fn check_name(option: &str, name: &str) -> Result<()> {
+    if name.is_empty() || name.contains('\0') || name.len() > MAX_NAME {
+        let problem = format!("a name has 1 to {MAX_NAME} bytes and no NUL");
+        return Err(invalid(option, &problem));
+    }
+    Ok(())
+}
+
+pub(super) fn invalid(option: &str, problem: &str) -> Error {
+    Error::new(
+        ErrorKind::Invalid,
+        format!("option `{option}` of the Postgres database: {problem}"),
+    )
+}

@@ -1,0 +1,144 @@
+//! The conditions of a batch, all of them looked at before the first change,
+//! so that they see the state before the batch.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    adopted,
+    builder::Options,
+    connections::Lease,
+    errors::Fault,
+    read,
+    table::Table,
+    values::revision_to,
+    write::{Locked, set_revision},
+};
+use crate::{
+    batch::{Batch, Change, Expect, MapBatch, Otherwise, Skipped},
+    error::{Error, ErrorKind, Result},
+    record::{Record, Revision},
+};
+
+/// What came of the conditions.
+pub(super) struct Judge<'a> {
+    batch: &'a Batch,
+    /// For rows that another program turns out to have written.
+    revision: Revision,
+    /// Whether there were any.
+    noted: bool,
+    pub(super) skipped: Vec<Skipped>,
+}
+
+type Found = HashMap<Arc<str>, Record>;
+
+impl<'a> Judge<'a> {
+    /// Looks at all conditions.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict`; what another program wrote keeps the revision that was just
+    /// reported.
+    pub(super) async fn all(
+        lease: &Lease,
+        options: &Options,
+        batch: &'a Batch,
+        locked: &Locked,
+    ) -> Result<Self, Fault> {
+        let mut judge = Self {
+            batch,
+            revision: batch.revision_after(locked.revision()),
+            noted: false,
+            skipped: Vec::new(),
+        };
+        let conflict = judge.parts(lease, options, locked).await?;
+        let Some(conflict) = conflict else {
+            return Ok(judge);
+        };
+        if judge.noted {
+            let raised = set_revision(options, locked, judge.revision)?;
+            let end = format!("{raised}COMMIT");
+            lease.answer(lease.client()?.batch_execute(&end)).await?;
+        }
+        Err(conflict.into())
+    }
+
+    /// The revision of the batch itself.
+    pub(super) fn next_revision(&self) -> Revision {
+        if self.noted {
+            self.batch.revision_after(self.revision)
+        } else {
+            self.revision
+        }
+    }
+
+    async fn parts(
+        &mut self,
+        lease: &Lease,
+        options: &Options,
+        locked: &Locked,
+    ) -> Result<Option<Error>, Fault> {
+        let batch = self.batch;
+        for part in batch.maps.iter() {
+            let conditional = part.changes.iter().any(|c| c.expect != Expect::Any);
+            let Some(place) = locked.place(&part.map).filter(|_| conditional) else {
+                continue;
+            };
+            let found = if part.clear {
+                Found::new()
+            } else {
+                self.find(lease, &place.table(options), part).await?
+            };
+            if let Some(conflict) = self.part(part, &found) {
+                return Ok(Some(conflict));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is stored of the keys that a condition is about.
+    async fn find(
+        &mut self,
+        lease: &Lease,
+        table: &Table,
+        part: &MapBatch,
+    ) -> Result<Found, Fault> {
+        let conditional = part.changes.iter().filter(|c| c.expect != Expect::Any);
+        let keys = table.keys(conditional.map(|change| &*change.key));
+        let revision = revision_to(self.revision)?;
+        self.noted |= adopted::note(lease, table, Some(&keys), revision).await?;
+        let found = read::some_keys(lease, table, keys, self.revision).await;
+        let found = found.map_err(|fault| fault.on_map(&part.map))?;
+        let by_key = found.into_iter().map(|record| (record.key.clone(), record));
+        Ok(by_key.collect())
+    }
+
+    fn part(&mut self, part: &MapBatch, found: &Found) -> Option<Error> {
+        let conditional = part.changes.iter().filter(|c| c.expect != Expect::Any);
+        for change in conditional {
+            let found = found.get(&change.key);
+            let stored = found.map(|found| (found.revision, found.expires_at));
+            if change.expect.holds(stored, self.batch.at) {
+                continue;
+            }
+            match change.otherwise {
+                Otherwise::Skip => {
+                    let skipped =
+                        Skipped::new(part.map.clone(), change.key.clone(), found.cloned());
+                    self.skipped.push(skipped);
+                }
+                Otherwise::Fail => return Some(conflict(part, change, found.cloned())),
+            }
+        }
+        None
+    }
+}
+
+fn conflict(part: &MapBatch, change: &Change, found: Option<Record>) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "the stored entry is not as expected; nothing was written",
+    )
+    .on_map(&part.map)
+    .on_keys([change.key.clone()])
+    .with_found(found)
+}

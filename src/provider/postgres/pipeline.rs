@@ -1,0 +1,135 @@
+//! Statements that are sent one after the other, without waiting for answers
+//! in between.
+
+use std::{fmt, future::poll_fn, task::Poll};
+
+use futures_util::future::BoxFuture;
+use tokio_postgres::{
+    Client, Error as SqlError, Row,
+    types::{ToSql, Type},
+};
+
+/// A statement and what it is given. It is never prepared under a name: behind
+/// a pooler the next one may run elsewhere.
+pub(super) struct Statement<'a> {
+    sql: String,
+    parameters: Vec<(Box<dyn ToSql + Sync + Send + 'a>, Type)>,
+}
+
+impl<'a> Statement<'a> {
+    pub(super) fn new(sql: String) -> Self {
+        Self {
+            sql,
+            parameters: Vec::new(),
+        }
+    }
+
+    /// The same, with one more parameter of that type.
+    pub(super) fn with(mut self, value: impl ToSql + Sync + Send + 'a, kind: Type) -> Self {
+        self.parameters.push((Box::new(value), kind));
+        self
+    }
+
+    fn parameters(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
+        let all = self.parameters.iter();
+        all.map(|(value, kind)| (&**value as &(dyn ToSql + Sync), kind.clone()))
+            .collect()
+    }
+
+    /// The rows it answers with.
+    pub(super) async fn rows(&self, client: &Client) -> Result<Vec<Row>, SqlError> {
+        client.query_typed(&self.sql, &self.parameters()).await
+    }
+
+    /// The one row it answers with, if there is one.
+    pub(super) async fn row(&self, client: &Client) -> Result<Option<Row>, SqlError> {
+        client.query_typed_opt(&self.sql, &self.parameters()).await
+    }
+
+    /// The one row it always answers with.
+    pub(super) async fn one(&self, client: &Client) -> Result<Row, SqlError> {
+        client.query_typed_one(&self.sql, &self.parameters()).await
+    }
+
+    /// How many rows it changed.
+    pub(super) async fn execute(&self, client: &Client) -> Result<u64, SqlError> {
+        client.execute_typed(&self.sql, &self.parameters()).await
+    }
+}
+
+impl fmt::Debug for Statement<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Statement")
+            .field("sql", &self.sql)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Sends all of these, in this order, before it waits; the answers, each in
+/// the place of its request. All answers are waited for, also after an error:
+/// what comes after it fails as well, and then the connection is in order.
+pub(super) async fn all<T>(
+    mut requests: Vec<BoxFuture<'_, Result<T, SqlError>>>,
+) -> Vec<Result<T, SqlError>> {
+    let mut answers: Vec<_> = requests.iter().map(|_| None).collect();
+    poll_fn(|cx| {
+        let mut left = 0;
+        // A request is sent when it is polled first, so this is the order.
+        for (request, answer) in requests.iter_mut().zip(&mut answers) {
+            if answer.is_none() {
+                match request.as_mut().poll(cx) {
+                    Poll::Ready(result) => *answer = Some(result),
+                    Poll::Pending => left += 1,
+                }
+            }
+        }
+        if left == 0 {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    answers.into_iter().flatten().collect()
+}
+
+/// Builds a statement over rows that are sent as columns.
+#[derive(Default)]
+pub(super) struct Columns<'a> {
+    parameters: Vec<(Box<dyn ToSql + Sync + Send + 'a>, Type)>,
+    /// Which of the parameters are columns.
+    arrays: Vec<usize>,
+}
+
+impl<'a> Columns<'a> {
+    /// One more column; its name.
+    pub(super) fn array(
+        &mut self,
+        values: Vec<impl ToSql + Sync + Send + 'a>,
+        kind: Type,
+    ) -> String {
+        self.parameters.push((Box::new(values), kind));
+        let number = self.parameters.len();
+        self.arrays.push(number);
+        format!("u.c{number}")
+    }
+
+    /// A value that is the same for all rows; what stands for it.
+    pub(super) fn one(&mut self, value: impl ToSql + Sync + Send + 'a, kind: Type) -> String {
+        self.parameters.push((Box::new(value), kind));
+        format!("${}", self.parameters.len())
+    }
+
+    /// The statement whose text is made with what the rows are selected from.
+    pub(super) fn into_statement(self, sql: impl FnOnce(&str) -> String) -> Statement<'a> {
+        let list = |prefix: &str| {
+            let all: Vec<_> = self.arrays.iter().map(|n| format!("{prefix}{n}")).collect();
+            all.join(", ")
+        };
+        let unnested = format!("unnest({}) AS u ({})", list("$"), list("c"));
+        Statement {
+            sql: sql(&unnested),
+            parameters: self.parameters,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Which entries a table does not take.
+
+use std::sync::Arc;
+
+use serde::de::IgnoredAny;
+
+use super::{sorted::Sorted, table::Table, values::ValueType};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    name::MapName,
+};
+
+/// # Errors
+///
+/// `Refused` for keys with a NUL in a table of another program: there they
+/// stand as they are, and no text column of Postgres takes one.
+pub(super) fn check_keys(parts: &[(&MapName, &Table, &Sorted<'_>)]) -> Result<()> {
+    for (map, table, sorted) in parts {
+        if table.adopted.is_none() {
+            continue;
+        }
+        let keys = sorted.puts.iter().map(|put| put.of);
+        let keys: Vec<_> = keys.filter(|key| key.contains('\0')).cloned().collect();
+        if !keys.is_empty() {
+            let message = format!(
+                "the table {} does not take a key with a NUL; use a table of the map's own",
+                table.name
+            );
+            return Err(Error::new(ErrorKind::Refused, message)
+                .on_map(map)
+                .on_keys(keys));
+        }
+    }
+    Ok(())
+}
+
+/// The keys of the values that a column of that type does not take, as far as
+/// the values tell. Looked for only once something was refused.
+pub(super) fn keys_to_blame(values: ValueType, sorted: &Sorted<'_>) -> Vec<Arc<str>> {
+    let puts = sorted.puts.iter();
+    let bad = puts.filter(|put| !is_taken(values, &put.payload.bytes));
+    bad.map(|put| put.of.clone()).collect()
+}
+
+fn is_taken(values: ValueType, text: &[u8]) -> bool {
+    let is_text = std::str::from_utf8(text).is_ok() && !text.contains(&0);
+    is_text
+        && match values {
+            ValueType::Text => true,
+            ValueType::Json => is_json(text),
+            ValueType::Jsonb => is_json(text) && !holds_nul(text),
+        }
+}
+
+fn is_json(text: &[u8]) -> bool {
+    serde_json::from_slice::<IgnoredAny>(text).is_ok()
+}
+
+/// Whether a string in that JSON has a `\u0000`: after an even number of
+/// backslashes, for each two of them are one of the string.
+fn holds_nul(text: &[u8]) -> bool {
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
+        let escape = &rest[at..];
+        if escape.starts_with(b"\\u0000") {
+            return true;
+        }
+        rest = escape.get(2..).unwrap_or_default();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nul_is_found_where_it_is_one() {
+        for (text, holds) in [
+            (r#""a\u0000b""#, true),
+            (r#""\\\u0000""#, true),
+            (r#""\\u0000""#, false),
+            (r#""\u0001\u00001""#, true),
+            (r#""\"\\\\u0000\\""#, false),
+            ("7", false),
+        ] {
+            assert_eq!(holds_nul(text.as_bytes()), holds, "{text}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What is kept beside the maps, and how it is made.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    builder::Options,
+    connections::{Connections, Lease, unusable},
+    errors::Fault,
+    inspect,
+    table::{literal, quoted},
+    writers,
+};
+use crate::{error::Result, name::MapName};
+
+/// The format of the tables that this version writes and reads.
+pub(super) const FORMAT: i64 = 1;
+
+/// A program that stands still in the middle of a transaction, or is gone
+/// without a sign, keeps the others from writing for that long.
+pub(super) const MAX_STANDSTILL: Duration = Duration::from_secs(20);
+
+/// Begins a transaction that writes.
+///
+/// All settings end with it: on a pooled connection a session is nobody's. A
+/// commit that is acknowledged waits for the disk, whatever the default is.
+pub(super) fn begin(options: &Options) -> String {
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED;
+         SET LOCAL lock_timeout = {};
+         SET LOCAL statement_timeout = {};
+         SET LOCAL idle_in_transaction_session_timeout = {};
+         SELECT set_config('synchronous_commit', 'on', true)
+            WHERE current_setting('synchronous_commit') = 'off'",
+        options.lock_timeout.as_millis(),
+        options.statement_timeout.as_millis(),
+        MAX_STANDSTILL.as_millis(),
+    )
+}
+
+/// Makes a database ready, once, whichever process comes first.
+pub(super) async fn prepare(connections: &Connections, options: &Options) -> Result<(), Fault> {
+    let lease = connections.lease().await?;
+    if let Err(fault) = make_ready(&lease, options).await {
+        return Err(lease.abandon(fault).await);
+    }
+    lease.give_back();
+    for (map, name) in &options.adopted {
+        inspect::adopt(connections, options, map, name).await?;
+    }
+    Ok(())
+}
+
+async fn make_ready(lease: &Lease, options: &Options) -> Result<(), Fault> {
+    if check(lease, options).await? {
+        return Ok(());
+    }
+    create(lease, options).await
+}
+
+/// Whether the tables are there, in a format that is known.
+async fn check(lease: &Lease, options: &Options) -> Result<bool, Fault> {
+    let client = lease.client()?;
+    let sql = format!(
+        "SELECT current_setting('server_encoding'), to_regclass({}) IS NOT NULL",
+        literal(&options.qualified("persistify_meta"))
+    );
+    let row = lease.answer(client.query_typed_one(&sql, &[])).await?;
+    let encoding: &str = row.try_get(0)?;
+    if encoding != "UTF8" {
+        let message = format!(
+            "the Postgres {} has the encoding {encoding}, which does not take every key and value; use a database with the encoding UTF8",
+            options.place
+        );
+        return Err(unusable(message));
+    }
+    if !row.try_get(1)? {
+        return Ok(false);
+    }
+    check_format(lease, client, options).await
+}
+
+async fn check_format(lease: &Lease, client: &Client, options: &Options) -> Result<bool, Fault> {
+    let sql = format!(
+        "SELECT value FROM {} WHERE name = 'format'",
+        options.qualified("persistify_meta")
+    );
+    let found = lease.answer(client.query_typed_opt(&sql, &[])).await?;
+    let Some(row) = found else { return Ok(false) };
+    let format: i64 = row.try_get(0)?;
+    if format > FORMAT {
+        let message = format!(
+            "the Postgres {} was written in format {format}, by a later version of this library; this one knows formats up to {FORMAT}: update the program",
+            options.place
+        );
+        return Err(unusable(message));
+    }
+    Ok(true)
+}
+
+/// Makes the tables. Processes that come at the same time wait for each other,
+/// by a lock that ends with the transaction, and then look again.
+async fn create(lease: &Lease, options: &Options) -> Result<(), Fault> {
+    let client = lease.client()?;
+    let lock = format!(
+        "{}; SELECT pg_advisory_xact_lock({})",
+        begin(options),
+        xxh3_64(format!("persistify {}", options.schema).as_bytes()).cast_signed()
+    );
+    lease.answer(client.batch_execute(&lock)).await?;
+    let ready = check(lease, options).await?;
+    if !ready {
+        create_schema(lease, client, options).await?;
+        let tables = tables(options);
+        lease.answer(client.batch_execute(&tables)).await?;
+    }
+    lease.answer(client.batch_execute("COMMIT")).await
+}
+
+/// Made only where it is missing: who may use a schema need not be one who may
+/// make some.
+async fn create_schema(lease: &Lease, client: &Client, options: &Options) -> Result<(), Fault> {
+    let schema = quoted(&options.schema);
+    let sql = format!("SELECT to_regnamespace({}) IS NOT NULL", literal(&schema));
+    let found = lease.answer(client.query_typed_one(&sql, &[])).await?;
+    if found.try_get(0)? {
+        return Ok(());
+    }
+    let sql = format!("CREATE SCHEMA {schema}");
+    lease.answer(client.batch_execute(&sql)).await
+}
+
+fn tables(options: &Options) -> String {
+    let [meta, maps, writers, skipped] = ["meta", "maps", "writers", "skipped"]
+        .map(|name| options.qualified(&format!("persistify_{name}")));
+    format!(
+        "CREATE TABLE {meta} (
+            name text PRIMARY KEY,
+            value bigint NOT NULL
+        );
+        CREATE TABLE {maps} (
+            id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            name text COLLATE \"C\" NOT NULL UNIQUE,
+            table_name text COLLATE \"C\" NOT NULL UNIQUE,
+            companion text COLLATE \"C\" UNIQUE,
+            value_type text NOT NULL,
+            time_type text NOT NULL,
+            revision bigint NOT NULL DEFAULT 0
+        );
+        CREATE TABLE {writers} (
+            writer uuid PRIMARY KEY,
+            sequence bigint NOT NULL,
+            revision bigint NOT NULL,
+            skipped integer NOT NULL,
+            at timestamptz NOT NULL
+        );
+        CREATE TABLE {skipped} (
+            writer uuid NOT NULL,
+            position bigint NOT NULL,
+            map text NOT NULL,
+            key bytea NOT NULL,
+            value bytea,
+            updated_at timestamptz,
+            revision bigint,
+            expires_at timestamptz,
+            schema bigint,
+            PRIMARY KEY (writer, position)
+        );
+        INSERT INTO {meta} (name, value) VALUES ('format', {FORMAT})"
+    )
+}
+
+/// All maps that were ever written to.
+pub(super) async fn maps(
+    connections: &Connections,
+    options: &Options,
+) -> Result<Vec<MapName>, Fault> {
+    let sql = format!(
+        "SELECT name FROM {} WHERE revision > 0 OR companion IS NOT NULL",
+        options.qualified("persistify_maps")
+    );
+    let rows = connections.query(&sql).await?;
+    let names = rows.iter().map(|row| {
+        let name: &str = row.try_get(0)?;
+        Ok(MapName::parse(name)?)
+    });
+    names.collect()
+}
+
+/// Writes, and takes it back.
+pub(super) async fn ping(connections: &Connections, options: &Options) -> Result<(), Fault> {
+    let sql = format!(
+        "{}; UPDATE {} SET value = value WHERE name = 'format'; ROLLBACK",
+        begin(options),
+        options.qualified("persistify_meta")
+    );
+    connections.run(&sql).await
+}
+
+/// Forgets writers that have not written for long, if there are any.
+pub(super) async fn tidy(connections: &Connections, options: &Options) -> Result<(), Fault> {
+    let old = connections.query(&writers::any_to_prune(options)).await?;
+    if old.is_empty() {
+        return Ok(());
+    }
+    connections.run(&writers::prune(options)).await
+}

@@ -1,0 +1,96 @@
+//! The changes of a batch to one map, in the order of their keys.
+
+use std::sync::Arc;
+
+use super::{keys::StoredKey, values::Moment};
+use crate::{
+    batch::{Change, Op},
+    record::Payload,
+};
+
+/// How many rows one statement puts at the most.
+const MAX_ROWS: usize = 10_000;
+
+/// How many bytes of keys and values one statement puts, about, unless a
+/// single row has more.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// Changes by what they do; each list in the order of the keys' bytes, each
+/// key once. All writers go through a table in the same order, so that none
+/// waits for another one who waits for it.
+#[derive(Debug, Default)]
+pub(super) struct Sorted<'a> {
+    pub(super) puts: Vec<Put<'a>>,
+    pub(super) touches: Vec<Touch<'a>>,
+    pub(super) deletes: Vec<StoredKey<'a>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Put<'a> {
+    pub(super) key: StoredKey<'a>,
+    pub(super) of: &'a Arc<str>,
+    pub(super) payload: &'a Payload,
+    pub(super) expires_at: Option<Moment>,
+}
+
+#[derive(Debug)]
+pub(super) struct Touch<'a> {
+    pub(super) key: StoredKey<'a>,
+    pub(super) expires_at: Option<Moment>,
+}
+
+impl<'a> Sorted<'a> {
+    pub(super) fn new(changes: impl Iterator<Item = &'a Change>) -> Self {
+        let mut changes: Vec<_> = changes.collect();
+        changes.sort_by(|a, b| a.key.cmp(&b.key));
+        // No key comes twice; if one does all the same, the last one counts.
+        changes.dedup_by(|later, earlier| {
+            let twice = later.key == earlier.key;
+            if twice {
+                *earlier = *later;
+            }
+            twice
+        });
+        let mut sorted = Self::default();
+        for change in changes {
+            sorted.add(change);
+        }
+        sorted
+    }
+
+    fn add(&mut self, change: &'a Change) {
+        let key = StoredKey::new(&change.key);
+        match &change.op {
+            Op::Put {
+                payload,
+                expires_at,
+            } => self.puts.push(Put {
+                key,
+                of: &change.key,
+                payload,
+                expires_at: expires_at.map(Moment::new),
+            }),
+            Op::Touch { expires_at } => self.touches.push(Touch {
+                key,
+                expires_at: expires_at.map(Moment::new),
+            }),
+            Op::Delete => self.deletes.push(key),
+        }
+    }
+
+    /// The puts in pieces that fit into a statement each.
+    pub(super) fn chunks(&self) -> impl Iterator<Item = &[Put<'a>]> {
+        let mut rest = self.puts.as_slice();
+        std::iter::from_fn(move || {
+            let mut bytes = 0;
+            let fits = rest.iter().take(MAX_ROWS).take_while(|put| {
+                let before = bytes;
+                bytes += put.key.key.len() + put.payload.bytes.len();
+                before == 0 || bytes <= MAX_BYTES
+            });
+            let (chunk, after) = rest.split_at(fits.count());
+            rest = after;
+            (!chunk.is_empty()).then_some(chunk)
+        })
+    }
+}

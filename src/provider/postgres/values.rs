@@ -1,0 +1,190 @@
+//! What stands in the columns, in Postgres's binary form.
+
+use std::{
+    error::Error as StdError,
+    time::{Duration, SystemTime},
+};
+
+use bytes::{BufMut, BytesMut};
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    record::Revision,
+};
+
+type Failure = Box<dyn StdError + Sync + Send>;
+
+/// What the columns of the values are, in the tables that are made here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ValueType {
+    /// `jsonb`: the database can look into the values, and index them.
+    ///
+    /// It does not keep white space, nor the order of the fields, and takes no
+    /// `\u0000` in a string: a value with one is refused.
+    #[default]
+    Jsonb,
+    /// `json`: the database can look into the values; they are kept letter by
+    /// letter, and take any character.
+    Json,
+    /// `text`: the JSON text, unchecked.
+    Text,
+}
+
+impl ValueType {
+    /// The SQL type, which is also what it is called in the list of the maps.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Jsonb => "jsonb",
+            Self::Json => "json",
+            Self::Text => "text",
+        }
+    }
+
+    pub(super) fn of_name(name: &str) -> Option<Self> {
+        let all = [Self::Jsonb, Self::Json, Self::Text];
+        all.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// A list of such values.
+    pub(super) fn array(self) -> Type {
+        match self {
+            Self::Jsonb => Type::JSONB_ARRAY,
+            Self::Json => Type::JSON_ARRAY,
+            Self::Text => Type::TEXT_ARRAY,
+        }
+    }
+
+    /// The text of a value of such a column.
+    pub(super) fn text(self, stored: &[u8]) -> &[u8] {
+        match self {
+            // Its binary form begins with the number of a version, 1 so far.
+            Self::Jsonb => stored.get(1..).unwrap_or_default(),
+            Self::Json | Self::Text => stored,
+        }
+    }
+}
+
+/// The text of a value, on its way into a column of any [`ValueType`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ValueText<'a>(pub(super) &'a [u8]);
+
+impl ToSql for ValueText<'_> {
+    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Failure> {
+        if *kind == Type::JSONB {
+            out.put_u8(1);
+        }
+        out.put_slice(self.0);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        [Type::JSONB, Type::JSON, Type::TEXT].contains(kind)
+    }
+
+    to_sql_checked!();
+}
+
+/// A time as Postgres counts it: microseconds since the year 2000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moment(pub(super) i64);
+
+/// The year 2000, counted from 1970.
+const YEAR_2000: Duration = Duration::from_hours(24 * 10_957);
+
+/// The first and the last time that a `timestamptz` takes; further ones are cut.
+const FIRST: i64 = -211_813_488_000_000_000;
+const LAST: i64 = 9_223_371_331_199_999_999;
+
+impl Moment {
+    /// Rounded down: an entry expires that much early, never late.
+    pub(super) fn new(time: SystemTime) -> Self {
+        let zero = SystemTime::UNIX_EPOCH + YEAR_2000;
+        let micros = match time.duration_since(zero) {
+            Ok(since) => i64::try_from(since.as_micros()).unwrap_or(LAST),
+            Err(before) => {
+                let micros = before.duration().as_nanos().div_ceil(1_000);
+                i64::try_from(micros).map_or(FIRST, |micros| -micros)
+            }
+        };
+        Self(micros.clamp(FIRST, LAST))
+    }
+
+    pub(super) fn time(self) -> SystemTime {
+        let zero = SystemTime::UNIX_EPOCH + YEAR_2000;
+        let away = Duration::from_micros(self.0.unsigned_abs());
+        let time = if self.0 < 0 {
+            zero.checked_sub(away)
+        } else {
+            zero.checked_add(away)
+        };
+        time.unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+}
+
+impl ToSql for Moment {
+    fn to_sql(&self, _kind: &Type, out: &mut BytesMut) -> Result<IsNull, Failure> {
+        out.put_i64(self.0);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        *kind == Type::TIMESTAMPTZ
+    }
+
+    to_sql_checked!();
+}
+
+/// A column as it comes, whatever its type.
+pub(super) struct Raw<'a>(pub(super) &'a [u8]);
+
+impl<'a> FromSql<'a> for Raw<'a> {
+    fn from_sql(_kind: &Type, raw: &'a [u8]) -> Result<Self, Failure> {
+        Ok(Self(raw))
+    }
+
+    fn accepts(_kind: &Type) -> bool {
+        true
+    }
+}
+
+/// # Errors
+///
+/// `Invalid` beyond what Postgres's integers hold.
+pub(super) fn revision_to(revision: Revision) -> Result<i64> {
+    i64::try_from(revision.get()).map_err(|cause| {
+        let message =
+            "Postgres keeps revisions up to 2^63 only; check the writer's clock and `after`";
+        Error::new(ErrorKind::Invalid, message).with_source(cause)
+    })
+}
+
+pub(super) fn revision_from(stored: i64) -> Revision {
+    Revision::new(u64::try_from(stored).unwrap_or_default())
+}
+
+/// The revision for what another program wrote, found when no batch comes in.
+pub(super) fn revision_now(last: Revision) -> Revision {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let floor = since_1970.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0));
+    Revision::new(floor.max(last.get().saturating_add(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rounded_down_to_the_microsecond_and_cut_at_the_ends() {
+        let epoch = SystemTime::UNIX_EPOCH;
+        for (nanos, back) in [(0, 0), (1_999, 1_000), (1_000_000_123, 1_000_000_000)] {
+            let moment = Moment::new(epoch + Duration::from_nanos(nanos));
+            assert_eq!(moment.time(), epoch + Duration::from_nanos(back));
+        }
+        let before = Moment::new(epoch - Duration::from_nanos(1));
+        assert_eq!(before.time(), epoch - Duration::from_micros(1));
+        let far = epoch + Duration::from_secs(u64::from(u32::MAX) * 1_000_000);
+        assert_eq!(Moment::new(far).0, LAST);
+    }
+}

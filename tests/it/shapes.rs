@@ -1,0 +1,441 @@
+//! Data that outlives the shape of its type: what is stored in an older shape is
+//! upgraded as it loads, and nothing is destroyed on the way.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use persistify::{
+    CachingMap, Change, Clock, Error, ErrorKind, Expect, Op, Payload, PersistentMap,
+    PersistentMapBuilder, Provider, Record,
+    serde_json::{Value, json},
+    testing::{Fault, ManualClock, Method},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    store::{HOUR, Store, builder, impatient, name, settle_down, store, stored_in},
+    stored::write_as_another,
+};
+
+#[cfg(any(feature = "json", feature = "sqlite"))]
+mod at_rest;
+
+/// Shape 0 was a number, 1 is `{"n": 1}`, 2 is `{"count": 1}`, 3 is this.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Three {
+    pub(crate) count: u64,
+    pub(crate) unit: String,
+}
+
+pub(crate) fn three(count: u64) -> Three {
+    let unit = "piece".to_owned();
+    Three { count, unit }
+}
+
+/// The text of a number in that shape.
+pub(crate) fn text(shape: u32, n: u64) -> String {
+    match shape {
+        0 => n.to_string(),
+        1 => json!({ "n": n }).to_string(),
+        2 => json!({ "count": n }).to_string(),
+        _ => json!({ "count": n, "unit": "piece" }).to_string(),
+    }
+}
+
+fn step_2(mut value: Value) -> Value {
+    value["unit"] = "piece".into();
+    value
+}
+
+pub(crate) fn steps<P>(map: persistify::Builder<Three, P>) -> persistify::Builder<Three, P> {
+    map.schema(3)
+        .migrate(0, |n| json!({ "n": n }))
+        .migrate(1, |old| {
+            let n = old.get("n").cloned().ok_or("there is no n")?;
+            assert_ne!(n, 13, "bad luck");
+            Ok::<_, &str>(json!({ "count": n }))
+        })
+        .migrate(2, step_2)
+}
+
+fn shaped(key: &str, shape: u32, n: u64) -> Change {
+    raw(key, shape, &text(shape, n))
+}
+
+fn raw(key: &str, shape: u32, text: &str) -> Change {
+    let payload = Payload::json(text.to_owned()).with_schema(shape);
+    Change::put(key, payload, None)
+}
+
+/// A store with an entry of each shape.
+async fn mixed() -> Store {
+    let store = store();
+    let changes = (0..4).map(|shape| shaped(&format!("k{shape}"), shape, u64::from(shape)));
+    write_as_another(store.inner(), changes.collect()).await;
+    store
+}
+
+fn current(store: &Store) -> PersistentMapBuilder<Three> {
+    steps(builder(store).batch(1_000, HOUR).retry(impatient()))
+}
+
+async fn records(store: &dyn Provider) -> BTreeMap<String, Record> {
+    crate::stored::records(store).await.into_iter().collect()
+}
+
+/// Shape and text of what is stored, by key.
+async fn shapes(store: &dyn Provider) -> BTreeMap<String, (u32, String)> {
+    let shape = |record: Record| {
+        let payload = record.value.unwrap();
+        let text = String::from_utf8(payload.bytes.to_vec()).unwrap();
+        (payload.schema, text)
+    };
+    let records = records(store).await.into_iter();
+    records.map(|(key, record)| (key, shape(record))).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_shape_is_upgraded_as_it_loads_and_stays_in_the_store_until_it_is_written() {
+    let store = mixed().await;
+    let before = shapes(store.inner()).await;
+    let map = current(&store).open().await.unwrap();
+    for n in 0..4 {
+        assert_eq!(map.get(format!("k{n}")), Some(three(n)));
+    }
+    assert_eq!(map.pending(), 0);
+    map.flush().await.unwrap();
+    assert_eq!(shapes(store.inner()).await, before);
+
+    map.update("k1", |value| value.count = 10);
+    map.insert("new", three(7));
+    map.close().await.unwrap();
+    let mut expected = before;
+    expected.insert("k1".to_owned(), (3, text(3, 10)));
+    expected.insert("new".to_owned(), (3, text(3, 7)));
+    assert_eq!(shapes(store.inner()).await, expected);
+    let map = current(&store).open().await.unwrap();
+    assert_eq!((map.len(), map.get("k1")), (5, Some(three(10))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_stored_before_shapes_were_numbered_is_of_shape_0() {
+    let store = store();
+    let map: PersistentMap<u64> = builder(&store).open().await.unwrap();
+    map.insert_and_save("a", 1).await.unwrap();
+    map.close().await.unwrap();
+    assert_eq!(shapes(store.inner()).await["a"], (0, "1".to_owned()));
+    let map = current(&store).open().await.unwrap();
+    assert_eq!(map.get("a"), Some(three(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn steps_that_do_not_lead_there_are_errors_that_name_the_step() {
+    let store = store();
+    let new = || builder::<Value>(&store);
+    let id = |json: Value| json;
+    let wrong = [
+        (new().schema(2).migrate(1, id).migrate(1, id), "shape 1"),
+        (new().schema(3).migrate(1, id), "shape 2 is missing"),
+        (
+            new().schema(4).migrate(1, id).migrate(3, id),
+            "shape 2 is missing",
+        ),
+        (new().schema(4).migrate(2, id), "shape 3 is missing"),
+        (
+            new().schema(2).migrate(1, id).migrate(2, id),
+            "shape 2 leads beyond 2",
+        ),
+        (new().schema(1).migrate(u32::MAX, id), "leads beyond 1"),
+        (new().migrate(0, id), "shape 0 leads beyond 0"),
+        (new().schema(u32::MAX).migrate(0, id), "shape 1 is missing"),
+    ];
+    for (builder, named) in wrong {
+        let error = builder.open().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
+        assert_eq!(error.map(), Some("map"));
+        assert!(error.to_string().contains(named), "{error} lacks {named}");
+    }
+    assert_eq!(store.calls(Method::Load), 0);
+    for fine in [new().schema(9), new().schema(2).migrate(1, id)] {
+        fine.open().await.unwrap();
+    }
+}
+
+/// Says why a map did not open, and that nothing was touched.
+async fn refusal<V>(store: &Store, map: PersistentMapBuilder<V>) -> Error
+where
+    V: Serialize + serde::de::DeserializeOwned + Send + Sync + 'static,
+{
+    let before = records(store.inner()).await;
+    let begun = store.calls(Method::Commit);
+    let error = map.open().await.unwrap_err();
+    settle_down().await;
+    assert_eq!(store.calls(Method::Commit), begun);
+    assert_eq!(records(store.inner()).await, before);
+    error
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_shape_is_refused_with_both_numbers_and_nothing_is_touched() {
+    for allow in [false, true] {
+        let store = mixed().await;
+        write_as_another(store.inner(), vec![raw("k9", 9, "9")]).await;
+        let map = current(&store).rewrite_on_load();
+        let map = if allow { map.allow_unreadable() } else { map };
+        let error = refusal(&store, map).await;
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        let said = error.to_string();
+        assert!(
+            said.contains("shape 9") && said.contains("up to 3"),
+            "{said}"
+        );
+        assert!(
+            said.contains("\"map\"") && said.contains("\"k9\""),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_shape_without_a_step_is_refused_too() {
+    let store = mixed().await;
+    let map = builder::<Three>(&store).schema(3).allow_unreadable();
+    let error = refusal(&store, map.migrate(1, |v| v).migrate(2, step_2)).await;
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let said = error.to_string();
+    assert!(
+        said.contains("shape 0") && said.contains("migrate(0"),
+        "{said}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_whose_step_fails_or_panics_is_unreadable_and_survives() {
+    for (bad, why) in [
+        (text(2, 1), "there is no n"),
+        (text(1, 13), "bad luck"),
+        ("{".to_owned(), "EOF"),
+    ] {
+        let store = mixed().await;
+        write_as_another(store.inner(), vec![raw("bad", 1, &bad)]).await;
+        let error = refusal(&store, current(&store)).await;
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert_eq!(error.keys(), ["bad".into()]);
+        assert_eq!(error.map(), Some("map"));
+        assert!(format!("{error:?}").contains(why), "{error:?}");
+
+        let map = current(&store).allow_unreadable().rewrite_on_load();
+        let map = map.open().await.unwrap();
+        let listed = map.unreadable();
+        assert_eq!(&*listed[0].record.key, "bad");
+        assert_eq!((listed.len(), map.len(), map.get("bad")), (1, 4, None));
+        map.flush().await.unwrap();
+        let kept = (1, bad.clone());
+        assert_eq!(shapes(store.inner()).await["bad"], kept);
+        map.insert("bad", three(5));
+        map.close().await.unwrap();
+        assert_eq!(shapes(store.inner()).await["bad"], (3, text(3, 5)));
+        let aside = name().nested("unreadable").unwrap();
+        let aside = stored_in(&store, &aside).await;
+        assert_eq!(aside.into_values().collect::<Vec<_>>(), [bad]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rewrite_on_load_brings_the_store_to_the_current_shape() {
+    let store = mixed().await;
+    let map = current(&store).rewrite_on_load().open().await.unwrap();
+    assert_eq!(map.pending(), 3, "k3 is of the current shape");
+    tokio::time::sleep(2 * HOUR).await;
+    assert_eq!((map.pending(), map.stats().changes), (0, 3));
+    let shape = |n| (format!("k{n}"), (3, text(3, n)));
+    assert_eq!(shapes(store.inner()).await, (0..4).map(shape).collect());
+    map.close().await.unwrap();
+    let map = current(&store).rewrite_on_load().open().await.unwrap();
+    assert_eq!((map.pending(), map.len()), (0, 4));
+}
+
+/// What a rewrite, and nobody else, wanted to write must not hit what another
+/// process has written since.
+#[tokio::test(start_paused = true)]
+async fn a_rewrite_never_overwrites_what_another_process_has_written() {
+    let store = mixed().await;
+    let map = current(&store).rewrite_on_load().open().await.unwrap();
+    let theirs = vec![
+        shaped("k0", 3, 100),
+        shaped("k1", 1, 101),
+        Change::delete("k2"),
+    ];
+    write_as_another(store.inner(), theirs).await;
+    map.flush().await.unwrap();
+    let now = shapes(store.inner()).await;
+    assert_eq!(now["k0"], (3, text(3, 100)));
+    assert_eq!(
+        now["k1"],
+        (1, text(1, 101)),
+        "theirs stays as they wrote it"
+    );
+    assert_eq!(now.len(), 3);
+    assert_eq!(map.get("k0"), Some(three(100)));
+    assert_eq!(
+        map.get("k1"),
+        Some(three(101)),
+        "it is upgraded all the same"
+    );
+    assert_eq!((map.get("k2"), map.len()), (None, 3));
+    // A write of one's own is asked for: it goes where it is told to.
+    map.insert_and_save("k0", three(1)).await.unwrap();
+    assert_eq!(shapes(store.inner()).await["k0"], (3, text(3, 1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_before_the_rewrite_is_a_write() {
+    for write in [
+        |map: &PersistentMap<Three>| map.insert("k1", three(50)).is_some(),
+        |map: &PersistentMap<Three>| map.update("k1", |v| v.count = 50).is_some(),
+    ] {
+        let store = mixed().await;
+        let map = current(&store).rewrite_on_load().open().await.unwrap();
+        assert!(write(&map));
+        write_as_another(store.inner(), vec![shaped("k1", 3, 100)]).await;
+        map.flush().await.unwrap();
+        assert_eq!(shapes(store.inner()).await["k1"], (3, text(3, 50)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_while_the_rewrite_is_on_its_way_is_a_write() {
+    let store = mixed().await;
+    let map = current(&store).rewrite_on_load().open().await.unwrap();
+    let hang = store.hang_next();
+    let flush = tokio::spawn({
+        let map = map.clone();
+        async move { map.flush().await }
+    });
+    hang.hangs().await;
+    map.update("k1", |v| v.count = 50);
+    write_as_another(store.inner(), vec![shaped("k1", 3, 100)]).await;
+    hang.release();
+    flush.await.unwrap().unwrap();
+    map.flush().await.unwrap();
+    assert_eq!(map.get("k1"), Some(three(50)));
+    assert_eq!(shapes(store.inner()).await["k1"], (3, text(3, 50)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rewrite_goes_through_a_failing_store() {
+    let kind = ErrorKind::Unavailable;
+    for fault in [Fault::Before(kind), Fault::Lost(kind), Fault::After(kind)] {
+        let store = mixed().await;
+        let map = current(&store).rewrite_on_load().open().await.unwrap();
+        store.fail_next(3, fault.clone());
+        while map.flush().await.is_err() {}
+        let shape = |n| (format!("k{n}"), (3, text(3, n)));
+        assert_eq!(shapes(store.inner()).await, (0..4).map(shape).collect());
+        let batches = store.batches();
+        let changes = &batches.last().unwrap().maps[0].changes;
+        assert!(changes.iter().all(|c| matches!(c.expect, Expect::At(_))));
+        // An unknown outcome is resolved by the identical batch.
+        let same = batches.iter().all(|batch| batch.id == batches[0].id);
+        assert_eq!(same, !matches!(fault, Fault::Before(_)), "{fault:?}");
+    }
+}
+
+/// Nothing is lost with a rewrite that the store refuses, so it is nothing that
+/// keeps a map from closing.
+#[tokio::test(start_paused = true)]
+async fn a_rewrite_that_is_refused_leaves_the_record_as_it_is() {
+    let store = mixed().await;
+    store.refuse_unnamed(["k1"]);
+    let map = current(&store).rewrite_on_load().open().await.unwrap();
+    map.flush().await.unwrap();
+    assert_eq!(map.get("k1"), Some(three(1)));
+    assert!(map.refused().is_empty());
+    let now = shapes(store.inner()).await;
+    assert_eq!(now["k1"], (1, text(1, 1)));
+    assert_eq!(now["k0"], (3, text(3, 0)));
+    // One's own change of it is refused as ever.
+    map.insert("k1", three(2));
+    assert_eq!(map.flush().await.unwrap_err().kind(), ErrorKind::Refused);
+    store.behave();
+    map.retry_refused();
+    map.close().await.unwrap();
+    assert_eq!(shapes(store.inner()).await["k1"], (3, text(3, 2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_upgrades_and_refuses_as_open_does() {
+    let store = mixed().await;
+    let map = current(&store).rewrite_on_load().open().await.unwrap();
+    map.flush().await.unwrap();
+    write_as_another(
+        store.inner(),
+        vec![shaped("k1", 1, 40), shaped("late", 0, 41)],
+    )
+    .await;
+    map.reload().await.unwrap();
+    assert_eq!(
+        (map.get("k1"), map.get("late")),
+        (Some(three(40)), Some(three(41)))
+    );
+    assert_eq!(map.pending(), 2);
+    map.flush().await.unwrap();
+    assert_eq!(shapes(store.inner()).await["late"], (3, text(3, 41)));
+
+    write_as_another(store.inner(), vec![raw("k1", 4, "4")]).await;
+    let error = map.reload().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let said = error.to_string();
+    assert!(
+        said.contains("shape 4") && said.contains("up to 3"),
+        "{said}"
+    );
+    assert_eq!(map.get("k1"), Some(three(40)));
+    map.insert_and_save("k2", three(8)).await.unwrap();
+    assert_eq!(shapes(store.inner()).await["k1"], (4, "4".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caching_map_upgrades_keeps_expiries_and_rewrites_only_what_does_not_expire() {
+    let store = store();
+    // Later than the wall time at which the other process writes.
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(10_000_000_000);
+    let (clock, end) = (ManualClock::new(now), now + HOUR);
+    let payload = Payload::json(text(1, 1)).with_schema(1);
+    let expiring = Change::put("expiring", payload, Some(end));
+    write_as_another(store.inner(), vec![expiring, shaped("lasting", 1, 2)]).await;
+    let open = || {
+        let map = CachingMap::builder(store.clone(), "map").clock(clock.clone());
+        steps(map.batch(1_000, HOUR)).rewrite_on_load().open()
+    };
+    let map = open().await.unwrap();
+    assert_eq!(map.get("expiring"), Some(three(1)));
+    assert_eq!(map.expires_at("expiring"), Some(end));
+    map.close().await.unwrap();
+    let now = shapes(store.inner()).await;
+    assert_eq!(now["expiring"], (1, text(1, 1)));
+    assert_eq!(now["lasting"], (3, text(3, 2)));
+    clock.advance(HOUR);
+    let map = open().await.unwrap();
+    assert_eq!(map.get("expiring"), None);
+    assert!(clock.now() >= end);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_puts_carry_the_new_shape() {
+    let store = mixed().await;
+    let map = current(&store).open().await.unwrap();
+    map.insert("k1", three(1));
+    map.remove("k2");
+    map.flush().await.unwrap();
+    let batches = store.batches();
+    let changes = batches.iter().flat_map(|batch| &batch.maps[0].changes);
+    for change in changes {
+        match &change.op {
+            Op::Put { payload, .. } => assert_eq!(payload.schema, 3),
+            op => assert_eq!(*op, Op::Delete),
+        }
+    }
+}

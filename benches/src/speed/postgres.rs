@@ -17,8 +17,7 @@ mod keeper;
 #[path = "../../../tests/it/postgres/server.rs"]
 #[expect(dead_code, reason = "tests ask more of it")]
 mod server;
-#[path = "../../../tests/it/postgres/witness.rs"]
-#[expect(dead_code, reason = "tests ask more of it")]
+#[path = "postgres/witness.rs"]
 mod witness;
 
 use std::cell::Cell;
@@ -57,7 +56,7 @@ impl Bench {
     fn database(&self) -> String {
         self.names.set(self.names.get() + 1);
         let name = format!("bench_{}", self.names.get());
-        Witness::connect(&self.server.url("postgres")).execute(format!("CREATE DATABASE {name}"));
+        Witness::connect(&self.server.url("postgres")).execute(&format!("CREATE DATABASE {name}"));
         self.server.url(&name)
     }
 

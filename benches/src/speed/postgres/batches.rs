@@ -11,18 +11,20 @@ use super::{
     by_hand::{ByHand, Way},
 };
 
-const ROWS: usize = 1_000;
-
 pub fn run(bench: &Bench) {
+    let row_by_row = "inserts, each its own transaction";
+    let (unnest, copy) = ("UNNEST upsert by hand", "COPY and merge by hand");
     let ways = [
-        ("inserts, each its own transaction", Way::RowByRow, 10.0, 5),
-        ("UNNEST upsert by hand", Way::Unnest, 1.0, 101),
-        ("COPY and merge by hand", Way::CopyAndMerge, 0.9, 101),
+        (1_000, row_by_row, Way::RowByRow, 10.0, 5),
+        (1_000, unnest, Way::Unnest, 1.0, 101),
+        (1_000, copy, Way::CopyAndMerge, 0.9, 101),
+        (10_000, unnest, Way::Unnest, 1.0, 15),
+        (10_000, copy, Way::CopyAndMerge, 0.9, 15),
     ];
-    for (peer, way, target, rounds) in ways {
+    for (rows, peer, way, target, rounds) in ways {
         let comparison = Comparison {
-            name: format!("postgres, {ROWS} new rows / {peer}"),
-            operations: ROWS,
+            name: format!("postgres, {rows} new rows / {peer}"),
+            operations: rows,
             rounds,
             target,
         };
@@ -34,9 +36,10 @@ fn compare(bench: &Bench, comparison: &Comparison, way: Way) {
     let ours: PersistentMap<Customer> = open_idle(&bench.runtime, bench.connect(&bench.database()));
     let mut peer = ByHand::connect(&bench.runtime, &bench.database());
     // A round adds rows to those of the rounds before it.
-    let keys = keys(ROWS * (comparison.rounds + 1));
-    let (mut our_keys, mut peer_keys) = (keys.chunks(ROWS), keys.chunks(ROWS));
-    let customers: Vec<_> = (0..ROWS).map(|n| Customer::new(n, 0)).collect();
+    let rows = comparison.operations;
+    let keys = keys(rows * (comparison.rounds + 1));
+    let (mut our_keys, mut peer_keys) = (keys.chunks(rows), keys.chunks(rows));
+    let customers: Vec<_> = (0..rows).map(|n| Customer::new(n, 0)).collect();
     comparison.run(
         || {
             flush_ours(

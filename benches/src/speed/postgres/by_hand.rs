@@ -11,7 +11,7 @@ use futures_util::{SinkExt, StreamExt, TryStreamExt};
 use persistify_benches::{Customer, timed};
 use tokio::runtime::Runtime;
 use tokio_postgres::{
-    Client, NoTls,
+    Client, NoTls, Statement,
     binary_copy::BinaryCopyOutStream,
     types::{Json, Type},
 };
@@ -42,9 +42,10 @@ pub enum Way {
     CopyAndMerge,
 }
 
-/// One connection to a table.
+/// One connection to a table, with the upsert of arrays prepared.
 pub struct ByHand {
     client: Client,
+    upsert: Statement,
     revision: i64,
 }
 
@@ -55,8 +56,15 @@ impl ByHand {
         runtime.spawn(connection);
         let made = runtime.block_on(client.batch_execute(TABLE));
         made.expect("a table");
+        let upsert = format!(
+            "INSERT INTO entries (key, value, revision, updated_at)
+             SELECT key, value, $3, $4 FROM unnest($1::text[], $2::jsonb[]) AS t (key, value)
+             {ON_CONFLICT}"
+        );
+        let upsert = runtime.block_on(client.prepare(&upsert));
         Self {
             client,
+            upsert: upsert.expect("a statement"),
             revision: 0,
         }
     }
@@ -102,10 +110,9 @@ impl ByHand {
         let upsert = self.client.prepare(&upsert).await?;
         let now = SystemTime::now();
         for (key, customer) in keys.iter().zip(customers) {
-            let row = self
-                .client
-                .execute(&upsert, &[key, &Json(customer), &self.revision, &now]);
-            row.await?;
+            self.client
+                .execute(&upsert, &[key, &Json(customer), &self.revision, &now])
+                .await?;
         }
         Ok(())
     }
@@ -117,14 +124,9 @@ impl ByHand {
     ) -> Result<(), tokio_postgres::Error> {
         let values: Vec<_> = customers.iter().map(Json).collect();
         let now = SystemTime::now();
-        let upsert = format!(
-            "INSERT INTO entries (key, value, revision, updated_at)
-             SELECT key, value, $3, $4 FROM unnest($1::text[], $2::jsonb[]) AS t (key, value)
-             {ON_CONFLICT}"
-        );
         let transaction = self.client.transaction().await?;
         transaction
-            .execute(&upsert, &[&keys, &values, &self.revision, &now])
+            .execute(&self.upsert, &[&keys, &values, &self.revision, &now])
             .await?;
         transaction.commit().await
     }

@@ -1,9 +1,11 @@
 //! What the benches share.
 
+mod customer;
 mod discard;
 mod keys;
 mod pair;
 
+pub use customer::Customer;
 pub use discard::Discard;
 pub use keys::{keys, shuffled};
 pub use pair::{Comparison, print_heading, timed};

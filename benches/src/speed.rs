@@ -11,15 +11,18 @@ mod inserts;
 mod one_change;
 #[path = "speed/overwrites.rs"]
 mod overwrites;
+#[path = "speed/postgres.rs"]
+mod postgres;
 #[path = "speed/reads.rs"]
 mod reads;
 
-const SUBJECTS: [(&str, fn()); 5] = [
+const SUBJECTS: [(&str, fn()); 6] = [
     ("get", reads::run),
     ("insert", inserts::run),
     ("overwrite", overwrites::run),
     ("flush", flushes::run),
     ("save", one_change::run),
+    ("postgres", postgres::run),
 ];
 
 fn main() {

@@ -6,20 +6,10 @@ use std::{
 };
 
 use persistify::{PersistentMap, Sqlite};
-use persistify_benches::{Comparison, keys, open_idle, runtime, shuffled, timed};
+use persistify_benches::{Comparison, Customer, keys, open_idle, runtime, shuffled, timed};
 use rusqlite::{Connection, params};
-use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-
-/// Something of the size that programs keep.
-#[derive(Clone, Serialize, Deserialize)]
-struct Customer {
-    name: String,
-    city: String,
-    orders: u64,
-    is_active: bool,
-}
 
 pub fn run() {
     let runtime = runtime();
@@ -68,15 +58,6 @@ fn folder() -> TempDir {
     TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder")
 }
 
-fn customer(number: usize, orders: u64) -> Customer {
-    Customer {
-        name: format!("Customer Number {number}"),
-        city: "Reykjavik".into(),
-        orders,
-        is_active: true,
-    }
-}
-
 struct Ours {
     map: PersistentMap<Customer>,
     _folder: TempDir,
@@ -96,7 +77,7 @@ impl Ours {
 /// Times the flush alone: by then the changes are in memory.
 fn flush_ours(runtime: &Runtime, ours: &Ours, keys: &[String], orders: u64) -> Duration {
     for (number, key) in keys.iter().enumerate() {
-        ours.map.insert(key, customer(number, orders));
+        ours.map.insert(key, Customer::new(number, orders));
     }
     timed(|| runtime.block_on(ours.map.flush()).expect("all saved"))
 }
@@ -128,7 +109,7 @@ impl Peer {
     /// Times all that a program would do by hand, whose values are in memory
     /// too.
     fn write(&mut self, keys: &[String], orders: u64) -> Duration {
-        let customers: Vec<_> = (0..keys.len()).map(|n| customer(n, orders)).collect();
+        let customers: Vec<_> = (0..keys.len()).map(|n| Customer::new(n, orders)).collect();
         timed(|| self.upsert(keys, &customers).expect("all saved"))
     }
 
@@ -142,8 +123,7 @@ impl Peer {
              SET value = excluded.value, updated_at = excluded.updated_at",
         )?;
         for (key, customer) in keys.iter().zip(customers) {
-            let value = serde_json::to_string(customer).expect("JSON");
-            upsert.execute(params![key, value, now])?;
+            upsert.execute(params![key, customer.json(), now])?;
         }
         drop(upsert);
         transaction.commit()

@@ -164,7 +164,8 @@ impl Adopted {
             .iter()
             .map(|put| ValueText(&put.payload.bytes))
             .collect();
-        let values = columns.array(values, table.values.array());
+        let values = columns.array(values, Type::TEXT_ARRAY);
+        let values = table.values.of_text(&values);
         if self.time == Time::Missing {
             return columns.into_statement(|unnested| {
                 format!(

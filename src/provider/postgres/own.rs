@@ -46,7 +46,8 @@ fn put<'a>(table: &Table, puts: &'a [Put<'a>], at: SystemTime, revision: i64) ->
         .iter()
         .map(|put| ValueText(&put.payload.bytes))
         .collect();
-    let values = columns.array(values, table.values.array());
+    let values = columns.array(values, Type::TEXT_ARRAY);
+    let values = table.values.of_text(&values);
     let at = times(&mut columns, puts, Moment::new(at));
     let expires_at = expiries(&mut columns, puts);
     let schema = schemas(&mut columns, puts);

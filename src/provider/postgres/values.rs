@@ -47,13 +47,13 @@ impl ValueType {
         all.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// A list of such values.
-    pub(super) fn array(self) -> Type {
-        match self {
-            Self::Jsonb => Type::JSONB_ARRAY,
-            Self::Json => Type::JSON_ARRAY,
-            Self::Text => Type::TEXT_ARRAY,
-        }
+    /// The SQL that makes such a value of its text.
+    ///
+    /// The text is sent, and not the value: the server then reads one value
+    /// after the other as it writes the rows, instead of all of them before it
+    /// begins.
+    pub(super) fn of_text(self, text: &str) -> String {
+        format!("{text}::{}", self.name())
     }
 
     /// The text of a value of such a column.
@@ -66,21 +66,18 @@ impl ValueType {
     }
 }
 
-/// The text of a value, on its way into a column of any [`ValueType`].
+/// The text of a value, on its way to the server as it is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ValueText<'a>(pub(super) &'a [u8]);
 
 impl ToSql for ValueText<'_> {
-    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Failure> {
-        if *kind == Type::JSONB {
-            out.put_u8(1);
-        }
+    fn to_sql(&self, _kind: &Type, out: &mut BytesMut) -> Result<IsNull, Failure> {
         out.put_slice(self.0);
         Ok(IsNull::No)
     }
 
     fn accepts(kind: &Type) -> bool {
-        [Type::JSONB, Type::JSON, Type::TEXT].contains(kind)
+        *kind == Type::TEXT
     }
 
     to_sql_checked!();

@@ -244,7 +244,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         if agreed || !claimed && !own {
             return Verdict::Take { lost: false };
         }
-        if own || found.listed || !self.conflicts.are_looked_for() {
+        if own || found.listed {
             return Verdict::Again(known);
         }
         if trail.mark == Mark::SavingQueued && self.still_holds(slot, found) {
@@ -252,7 +252,9 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
         let live = lease.is_some_and(|lease| self.lifetime.is_live(lease));
         match self.conflicts.policy {
-            OnConflict::LastWrite => Verdict::Again(known),
+            // What is found was not seen here: if the newer change expires before
+            // it is committed, that is no reason to remove what is found.
+            OnConflict::LastWrite => Verdict::Newer,
             OnConflict::Merge(_) | OnConflict::MergeWith(_) if live && self.is_over(found) => {
                 Verdict::Keep
             }

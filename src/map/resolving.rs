@@ -20,10 +20,10 @@ use super::{
     shards::Shard,
 };
 use crate::{
-    batch::{Committed, Skipped},
+    batch::{Change, Skipped},
     error::{Error, ErrorKind, Result},
     event::{Conflict, KeySample, Operation, Resolution},
-    record::Record,
+    record::{Record, Revision},
 };
 
 /// What is stored instead, as far as the map can read it.
@@ -104,12 +104,17 @@ where
         waits
     }
 
-    /// What the commit says of what was in doubt before it.
-    pub(super) fn settle_doubts(&mut self, assembled: &Assembled, committed: &Committed) {
-        self.doubts.settle(assembled.changes(), &committed.skipped);
+    /// What a commit of these changes says of what was in doubt before it.
+    pub(super) fn settle_doubts(
+        &mut self,
+        changes: &[Change],
+        skipped: &[Skipped],
+        revision: Option<Revision>,
+    ) {
+        self.doubts.settle(changes, skipped);
         // Accepted, and of no known revision.
-        if committed.revision.is_none() && self.core.conflicts.are_looked_for() {
-            self.doubts.add(assembled.changes());
+        if revision.is_none() && self.core.conflicts.are_looked_for() {
+            self.doubts.add(changes);
         }
     }
 }

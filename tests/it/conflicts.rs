@@ -3,7 +3,7 @@
 
 #[cfg(all(feature = "json", feature = "sqlite"))]
 mod adopted;
-mod history;
+pub(crate) mod history;
 mod own;
 #[cfg(feature = "sqlite")]
 mod processes;

@@ -4,6 +4,7 @@
 #[cfg(all(feature = "json", feature = "sqlite"))]
 mod adopted;
 pub(crate) mod history;
+mod mixed;
 mod own;
 #[cfg(feature = "sqlite")]
 mod processes;

@@ -43,14 +43,14 @@ pub(super) struct LockedShare<'a, V, L: Lifetime<V>> {
     shards: Several<'a, V, L::Lease>,
     steps: &'a mut BTreeMap<Arc<str>, Step<V>>,
     /// Foreign code runs when a value is dropped, so not here.
-    replaced: &'a mut Vec<Replaced<V>>,
+    replaced: &'a mut Vec<Replaced<V, L>>,
 }
 
 impl<'a, V, L: Lifetime<V>> LockedShare<'a, V, L> {
     pub(super) fn new(
         core: &'a Core<V, L>,
         steps: &'a mut BTreeMap<Arc<str>, Step<V>>,
-        replaced: &'a mut Vec<Replaced<V>>,
+        replaced: &'a mut Vec<Replaced<V, L>>,
     ) -> Self {
         let hashes = steps.keys().map(|key| core.shards.hash(key));
         Self {
@@ -87,7 +87,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         key: Arc<str>,
         step: Step<V>,
         revision: Option<Revision>,
-    ) -> Option<Replaced<V>> {
+    ) -> Option<Replaced<V, L>> {
         let known = match step.op {
             Some(Op::Delete) => Known::NOT,
             _ => Known::at(revision),
@@ -103,23 +103,24 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             }
         };
         let Entry { key: own, slot } = occupied.get_mut();
-        slot.learn(known);
         if matches!(step.op, Some(Op::Touch { .. })) || self.is_claimed(slot) {
-            return Replaced::of(key, step.value, false);
+            slot.learn(known);
+            return step.value.map(Replaced::Unused);
         }
         self.unmark(own, slot.trail_mut());
         let was_gone = slot.is_gone();
-        let expired = slot.lease().is_some_and(|l| !self.lifetime.is_live(l));
         let old = match step.value {
             Some(value) => {
                 let old = slot.lease();
                 let lease = self.lifetime.begin_at(own, step.ttl, old, step.at);
-                slot.put(value, lease).map(|(value, _)| value)
+                let old = slot.put(value, lease);
+                slot.learn(known);
+                old.map(|(value, lease)| Old::new(&key, value, lease))
             }
-            None => self.dismiss(occupied).map(Old::into_value),
+            None => self.dismiss(occupied),
         };
         shard.count_gone(-isize::from(was_gone));
-        Replaced::of(key, old, expired)
+        old.map(Replaced::Old)
     }
 }
 
@@ -168,8 +169,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// The store turned out to hold this: so does memory from now on, unless
     /// the key was written meanwhile.
     pub(super) fn learn(&self, key: &Arc<str>, found: Option<Record>) {
-        // What of it is not taken over is dropped at the end, under no lock.
-        let mut stored = found.and_then(|record| self.decode_found(record));
+        let stored = found.and_then(|record| self.decode_found(record));
         let replaced = {
             let _inside = Inside::enter();
             let hash = self.shards.hash(key);
@@ -177,14 +177,17 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             if self.must_clear() {
                 return;
             }
-            self.put_found(&mut shard, hash, key, &mut stored)
+            self.put_found(&mut shard, hash, key, stored)
         };
-        self.let_go(replaced);
+        if let Some(Replaced::Old(old)) = replaced {
+            self.let_go(Some(old));
+        }
     }
 
     fn decode_found(&self, record: Record) -> Option<(Record, V)> {
         match self.decode(record.value.as_ref()?) {
             Ok(decoded) => Some((record, decoded.value)),
+            Err(_) if self.is_listed(&record) => None,
             Err(error) => {
                 self.list_unreadable(record, error.on_map(&self.name));
                 None
@@ -197,36 +200,38 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         shard: &mut Shard<V, L::Lease>,
         hash: u64,
         key: &Arc<str>,
-        stored: &mut Option<(Record, V)>,
-    ) -> Option<Old<V, L>> {
+        stored: Option<(Record, V)>,
+    ) -> Option<Replaced<V, L>> {
         let known = stored
             .as_ref()
             .map_or(Known::NOT, |(record, _)| Known::at(Some(record.revision)));
-        match self.shards.entry(shard, hash, key) {
+        let mut occupied = match self.shards.entry(shard, hash, key) {
+            TableEntry::Occupied(occupied) => occupied,
             TableEntry::Vacant(vacant) => {
-                let (record, value) = stored.take()?;
+                let (record, value) = stored?;
                 let slot = Slot::fresh(value, self.lifetime.adopt(&record), known);
                 let key = key.clone();
                 vacant.insert(Entry { key, slot });
-                None
+                return None;
             }
-            TableEntry::Occupied(mut occupied) => {
-                let Entry { key: own, slot } = occupied.get_mut();
-                // Neither is it known any better: whoever wrote meanwhile has not
-                // seen what was found.
-                if self.is_claimed(slot) {
-                    return None;
-                }
-                slot.learn(known);
-                self.unmark(own, slot.trail_mut());
-                let was_gone = slot.is_gone();
-                let replaced = match stored.take() {
-                    Some((record, value)) => self.put_stored(slot, &record, value),
-                    None => self.dismiss(occupied),
-                };
-                shard.count_gone(-isize::from(was_gone));
-                replaced
-            }
+        };
+        let Entry { key: own, slot } = occupied.get_mut();
+        // Neither is it known any better: whoever wrote meanwhile has not seen
+        // what was found.
+        if self.is_claimed(slot) {
+            return stored.map(|(_, value)| Replaced::Unused(value));
         }
+        self.unmark(own, slot.trail_mut());
+        let was_gone = slot.is_gone();
+        let old = match stored {
+            Some((record, value)) => {
+                let old = self.put_stored(slot, &record, value);
+                slot.learn(known);
+                old
+            }
+            None => self.dismiss(occupied),
+        };
+        shard.count_gone(-isize::from(was_gone));
+        old.map(Replaced::Old)
     }
 }

@@ -16,10 +16,6 @@ impl<V, L: Lifetime<V>> Old<V, L> {
         let key = key.clone();
         Self { key, value, lease }
     }
-
-    pub(super) fn into_value(self) -> V {
-        self.value
-    }
 }
 
 impl<V, L: Lifetime<V>> Core<V, L> {

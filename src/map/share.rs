@@ -18,6 +18,7 @@ use super::{
     inside::Inside,
     landing::{Landing, LockedShare},
     lifetime::Lifetime,
+    old::Old,
 };
 use crate::{
     batch::{Change, Expect, MapBatch, Op, Otherwise},
@@ -83,25 +84,16 @@ pub(super) struct MapShare<V, L: Lifetime<V>> {
     /// same order.
     steps: BTreeMap<Arc<str>, Step<V>>,
     problem: Option<Error>,
-    replaced: Vec<Replaced<V>>,
+    replaced: Vec<Replaced<V, L>>,
 }
 
-/// A value that is in memory no more.
-pub(super) struct Replaced<V> {
-    pub(super) key: Arc<str>,
-    pub(super) value: V,
-    pub(super) expired: bool,
-}
-
-impl<V> Replaced<V> {
-    pub(super) fn of(key: Arc<str>, value: Option<V>, expired: bool) -> Option<Self> {
-        let value = value?;
-        Some(Self {
-            key,
-            value,
-            expired,
-        })
-    }
+/// A value that may go once nothing is locked: foreign code runs when it is
+/// dropped.
+pub(super) enum Replaced<V, L: Lifetime<V>> {
+    /// It was in memory.
+    Old(Old<V, L>),
+    /// It never was: a later write stands in its place.
+    Unused(V),
 }
 
 impl<V, L> MapShare<V, L>
@@ -219,7 +211,7 @@ where
         let change = |(key, step): (&Arc<str>, &Step<V>)| {
             let op = step.op.clone()?;
             let change = Change::new(key.clone(), op).expect(step.expect(), otherwise);
-            // A time to live is counted from the write, also after a restart.
+            // What expires is counted from its write, not from its commit.
             Some(change.written_at(L::EXPIRES.then_some(step.at)))
         };
         let changes = self.steps.iter().filter_map(change).collect();
@@ -239,14 +231,9 @@ where
     }
 
     fn landed(&mut self) {
-        for Replaced {
-            key,
-            value,
-            expired,
-        } in self.replaced.drain(..)
-        {
-            if expired {
-                self.core.lifetime.expired(&key, value);
+        for replaced in self.replaced.drain(..) {
+            if let Replaced::Old(old) = replaced {
+                self.core.let_go(Some(old));
             }
         }
     }

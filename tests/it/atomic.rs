@@ -212,8 +212,9 @@ async fn nobody_hangs_while_the_fate_is_unknown_and_memory_follows_it() {
     assert_eq!(stored(&store).await, pairs([("b", 1), ("c", 1)]));
 }
 
+#[cfg(feature = "json")]
 #[tokio::test(start_paused = true)]
-async fn without_expectations_every_provider_does_it() {
+async fn json_files_commit_to_one_map_at_a_time_and_do_that_whole() {
     let folder = tempfile::tempdir().unwrap();
     let files = persistify::JsonFile::open(folder.path()).await.unwrap();
     let map = PersistentMap::<u32>::builder(files.clone(), "map");
@@ -229,7 +230,15 @@ async fn without_expectations_every_provider_does_it() {
     tx.expect(&map, "b", Expect::Present);
     tx.commit().await.unwrap();
     assert_eq!((map.len(), map.get("c")), (2, Some(1)));
+    let other = PersistentMap::<u32>::builder(files.clone(), "other");
+    let other = other.open().await.unwrap();
+    let mut tx = persistify::Transaction::new(&files);
+    tx.insert(&map, "c", 2).insert(&other, "c", 2);
+    let error = tx.commit().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!((map.get("c"), other.len()), (Some(1), 0));
     map.close().await.unwrap();
+    other.close().await.unwrap();
 }
 
 /// What a plain store is: `load`, `commit`, and nothing beyond.

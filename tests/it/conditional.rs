@@ -177,6 +177,39 @@ async fn what_is_written_meanwhile_is_the_later_write() {
     assert_eq!(stored(&store).await, pairs([("a", 10)]));
 }
 
+/// A map where the store wins: what was written while a conditional save met
+/// another process has not seen that process's value, and does not overwrite it.
+#[tokio::test(start_paused = true)]
+async fn a_conflict_is_no_licence_for_what_was_written_meanwhile() {
+    let store = store();
+    let map = builder(&store).conflicts(persistify::OnConflict::StoreWins);
+    let map: PersistentMap<u32> = map.batch(1_000, HOUR).open().await.unwrap();
+    let first = map.save_if("a", 1, Expect::Absent).await.unwrap();
+    write_as_another(store.inner(), vec![put("a", 9)]).await;
+    let hot = map.clone();
+    store.set_rule(move |call| {
+        if call.method == Method::Commit && call.number == 2 {
+            hot.insert("a", 2);
+        }
+        Fault::None
+    });
+    let error = map.save_if("a", 3, Expect::At(first)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(map.get("a"), Some(2));
+    map.flush().await.unwrap();
+    assert_eq!(map.get("a"), Some(9));
+    assert_eq!(stored(&store).await, pairs([("a", 9)]));
+    // What follows one's own save is no conflict.
+    let second = map.save_if("a", 4, Expect::Present).await.unwrap();
+    map.insert("a", 5);
+    map.batch().insert("b", 1).commit().await.unwrap();
+    map.insert("b", 2);
+    map.flush().await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 5), ("b", 2)]));
+    assert!(map.get_with_revision("a").unwrap().1 > second);
+    assert_eq!(map.stats().conflicts, 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_removal_and_a_clear_meanwhile_are_later_writes() {
     for clear in [true, false] {

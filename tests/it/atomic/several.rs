@@ -9,7 +9,7 @@ use std::{
 };
 
 use persistify::{
-    ErrorKind, Expect, MapName, Memory, PersistentMap, Provider, RetryPolicy, Transaction,
+    ErrorKind, Expect, MapName, Memory, PersistentMap, RetryPolicy, Transaction,
     testing::{Fault, Faulty, ManualClock, Method},
 };
 use tokio::time::{Instant, sleep};
@@ -153,7 +153,7 @@ async fn maps_of_two_openings_of_a_file_go_together_and_those_of_two_files_do_no
     let [one, same, other] = &files;
     let a = PersistentMap::builder(one.clone(), "a").open().await;
     let a: PersistentMap<u32> = a.unwrap();
-    let shared: Arc<dyn Provider> = Arc::new(same.clone());
+    let shared: Arc<dyn persistify::Provider> = Arc::new(same.clone());
     let b = PersistentMap::builder(shared, "b").open().await;
     let b: PersistentMap<u32> = b.unwrap();
     for (provider, fits) in [(one, true), (same, true), (other, false)] {

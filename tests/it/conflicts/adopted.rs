@@ -18,9 +18,7 @@ async fn a_file_that_a_person_wrote_is_nobodys_conflict() {
     let write = |text: &str| std::fs::write(&file, text).unwrap();
     write(r#"{"a": 1, "b": 1}"#);
     for edited in [None, Some(r#"{"a": 7, "b": 8, "c": 9}"#)] {
-        if let Some(edited) = edited {
-            write(edited);
-        }
+        edited.into_iter().for_each(write);
         let files = JsonFile::open(folder.path()).await.unwrap();
         let map = open_in(files.clone()).await;
         map.insert("a", 2);

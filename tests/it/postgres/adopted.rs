@@ -354,6 +354,8 @@ async fn loads_while_the_other_program_writes() {
                    ON CONFLICT ("Key") DO UPDATE SET "Value" = excluded."Value""#
             ));
         }
+        // The database is dropped with it.
+        other
     });
     let mut last = Revision::ZERO;
     while !writing.is_finished() {
@@ -365,6 +367,6 @@ async fn loads_while_the_other_program_writes() {
         assert!(records.windows(2).all(same));
         assert!(records.iter().all(|r| r.revision > Revision::ZERO));
     }
-    writing.join().unwrap();
+    let _other = writing.join().unwrap();
     assert_eq!(text(&one(&postgres, &map, "a").await.unwrap()), "99");
 }

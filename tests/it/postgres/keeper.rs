@@ -14,7 +14,7 @@ use std::{
 /// closes also when its owner is killed. It makes the folder, and is the parent
 /// of what it starts, so there is nothing that it does not know of.
 const SCRIPT: &str = r#"
-trap '' HUP INT TERM
+trap '' HUP INT PIPE TERM
 umask 077
 folder=${1:-$(mktemp -d "${TMPDIR:-/tmp}/persistify-XXXXXX")}
 cd "$folder" || exit 1
@@ -32,7 +32,7 @@ cd / && rm -rf "$folder"
 
 /// The same, with a small file system that only these processes see.
 const SCRIPT_WITH_SMALL_DISK: &str = r#"
-trap '' HUP INT TERM
+trap '' HUP INT PIPE TERM
 folder=$(mktemp -d "${TMPDIR:-/tmp}/persistify-XXXXXX") && mkdir "$folder/small" &&
     chown "$1:$2" "$folder" &&
     mount -t tmpfs -o "size=$3,uid=$1,gid=$2,mode=700" tmpfs "$folder/small" &&

@@ -169,10 +169,11 @@ impl Joint {
     /// The store has all of it: so has memory, before anybody goes on.
     fn land(&mut self, committed: &Committed, grants: &[Grant]) -> Option<Revision> {
         let revision = committed.revision;
-        let changes = self.shares.iter().map(|share| share.keys().len());
-        let changes: Vec<_> = changes.collect();
+        let parts = self.shares.iter().map(|share| share.part(Otherwise::Fail));
+        let parts: Vec<_> = parts.collect();
         land_all(&mut self.shares, revision);
-        for (grant, changes) in grants.iter().zip(changes) {
+        for (grant, part) in grants.iter().zip(parts) {
+            let changes = part.changes;
             let applied = Applied { revision, changes };
             // A flusher that is gone needs no word.
             let _ = grant.words.send(Word::Well(Some(applied)));

@@ -12,7 +12,7 @@ use super::{
     share::Share,
 };
 use crate::{
-    batch::{Batch, BatchId, Otherwise},
+    batch::{Batch, BatchId, Change, Otherwise},
     error::{Error, ErrorKind, Result},
     record::Revision,
 };
@@ -77,10 +77,10 @@ pub(super) struct Failure {
     pub(super) error: Error,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Applied {
     pub(super) revision: Option<Revision>,
-    pub(super) changes: usize,
+    pub(super) changes: Vec<Change>,
 }
 
 impl Proposal {

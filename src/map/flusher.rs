@@ -272,7 +272,8 @@ where
     fn settle(&mut self, mut assembled: Assembled, committed: Committed) -> bool {
         self.horizon = self.horizon.max(committed.revision.unwrap_or_default());
         self.introduced = Some(self.core.clock.now());
-        self.settle_doubts(&assembled, &committed);
+        let changes = assembled.changes();
+        self.settle_doubts(changes, &committed.skipped, committed.revision);
         let skipped = self.core.settle_all(&assembled, committed);
         let again = self.resolve(&mut assembled, skipped);
         self.spent = Some(assembled.answer(&Ok(())));

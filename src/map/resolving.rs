@@ -20,10 +20,10 @@ use super::{
     shards::Shard,
 };
 use crate::{
-    batch::{Committed, Skipped},
+    batch::{Change, Skipped},
     error::{Error, ErrorKind, Result},
     event::{Conflict, KeySample, Operation, Resolution},
-    record::Record,
+    record::{Record, Revision},
 };
 
 /// What is stored instead, as far as the map can read it.
@@ -104,12 +104,17 @@ where
         waits
     }
 
-    /// What the commit says of what was in doubt before it.
-    pub(super) fn settle_doubts(&mut self, assembled: &Assembled, committed: &Committed) {
-        self.doubts.settle(assembled.changes(), &committed.skipped);
+    /// What a commit of these changes says of what was in doubt before it.
+    pub(super) fn settle_doubts(
+        &mut self,
+        changes: &[Change],
+        skipped: &[Skipped],
+        revision: Option<Revision>,
+    ) {
+        self.doubts.settle(changes, skipped);
         // Accepted, and of no known revision.
-        if committed.revision.is_none() && self.core.conflicts.are_looked_for() {
-            self.doubts.add(assembled.changes());
+        if revision.is_none() && self.core.conflicts.are_looked_for() {
+            self.doubts.add(changes);
         }
     }
 }
@@ -244,7 +249,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         if agreed || !claimed && !own {
             return Verdict::Take { lost: false };
         }
-        if own || found.listed || !self.conflicts.are_looked_for() {
+        if own || found.listed {
             return Verdict::Again(known);
         }
         if trail.mark == Mark::SavingQueued && self.still_holds(slot, found) {
@@ -252,7 +257,9 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
         let live = lease.is_some_and(|lease| self.lifetime.is_live(lease));
         match self.conflicts.policy {
-            OnConflict::LastWrite => Verdict::Again(known),
+            // What is found was not seen here: if the newer change expires before
+            // it is committed, that is no reason to remove what is found.
+            OnConflict::LastWrite => Verdict::Newer,
             OnConflict::Merge(_) | OnConflict::MergeWith(_) if live && self.is_over(found) => {
                 Verdict::Keep
             }

@@ -180,9 +180,15 @@ where
     }
 
     fn land(&mut self, mut group: Vec<Proposal>, mut committed: Committed) {
+        let is_applied = |change: &Change| {
+            let mut skipped = committed.skipped.iter();
+            skipped.all(|skipped| skipped.key != change.key)
+        };
+        let parts = group.iter().map(|p| p.share.part(Otherwise::Skip));
+        let changes = parts.flat_map(|part| part.changes).filter(is_applied);
         self.applied(Applied {
             revision: committed.revision,
-            changes: group.len() - committed.skipped.len(),
+            changes: changes.collect(),
         });
         for proposal in &mut group {
             let keys = proposal.share.keys();
@@ -241,7 +247,7 @@ where
         let revision = committed.revision;
         self.applied(Applied {
             revision,
-            changes: 0,
+            changes: Vec::new(),
         });
         Ok(())
     }
@@ -316,11 +322,11 @@ where
         }
     }
 
-    fn applied(&mut self, applied: Applied) {
-        self.horizon = self.horizon.max(applied.revision.unwrap_or_default());
-        self.core
-            .tally
-            .count(applied.changes, self.core.clock.now());
+    fn applied(&mut self, Applied { revision, changes }: Applied) {
+        self.horizon = self.horizon.max(revision.unwrap_or_default());
+        self.settle_doubts(&changes, &[], revision);
+        let now = self.core.clock.now();
+        self.core.tally.count(changes.len(), now);
         self.is_well();
     }
 }

@@ -967,3 +967,57 @@ async fn what_may_have_been_saved_expires_without_hitting_anothers_value() {
         assert_eq!(map.get("a"), expected, "landed: {landed}");
     }
 }
+
+/// Another process wrote while the removal of what had expired was under way, and
+/// so did this one, for a short time. The removal at the end of that time was sent
+/// on the condition that the store holds what the other process had written, and
+/// took it away.
+#[tokio::test]
+async fn what_expires_twice_never_takes_anothers_value_along() {
+    for fails in [false, true] {
+        for expires_in_flight in [false, true] {
+            let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
+            let retry = RetryPolicy::default().max_attempts(1);
+            let retry = retry.max_delay(seconds(10)).jitter(false);
+            let map = open(builder(&store, &clock).retry(retry)).await;
+            map.insert_with_ttl("a", 1, SECOND);
+            map.flush().await.unwrap();
+            clock.advance(SECOND);
+            settle().await;
+            let hang = store.hang_next();
+            if fails {
+                store.fail_nth(2, Fault::Before(ErrorKind::Unavailable));
+            }
+            let flush = tokio::spawn({
+                let map = map.clone();
+                async move { map.flush().await }
+            });
+            hang.hangs().await;
+            write_as_another(store.inner(), vec![put("a", "3")]).await;
+            map.insert_with_ttl("a", 2, SECOND);
+            if expires_in_flight {
+                clock.advance(SECOND);
+                settle().await;
+            }
+            hang.release();
+            let flushed = flush.await.unwrap();
+            let written_later = !fails && !expires_in_flight;
+            assert_eq!(flushed.is_err(), fails && !expires_in_flight);
+            clock.advance(SECOND);
+            settle().await;
+            // The store is well again, and asked again.
+            clock.advance(seconds(10));
+            settle().await;
+            map.flush().await.unwrap();
+            // The one that did reach the store was the later write.
+            let expected = (!written_later).then_some(3);
+            let stored = stored::<u64>(store.inner()).await;
+            assert_eq!(
+                stored.get("a").copied(),
+                expected,
+                "{fails} {expires_in_flight}"
+            );
+            assert_eq!(map.get("a"), expected, "{fails} {expires_in_flight}");
+        }
+    }
+}

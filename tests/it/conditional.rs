@@ -13,7 +13,7 @@ use crate::{
     stored::{records, write_as_another},
 };
 
-mod linear;
+pub(crate) mod linear;
 mod update;
 
 async fn quiet(store: &Store) -> PersistentMap<u32> {

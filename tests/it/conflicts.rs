@@ -3,7 +3,8 @@
 
 #[cfg(all(feature = "json", feature = "sqlite"))]
 mod adopted;
-mod history;
+pub(crate) mod history;
+mod mixed;
 mod own;
 #[cfg(feature = "sqlite")]
 mod processes;

@@ -29,6 +29,20 @@ fn four_processes_lose_no_increment_on_sqlite() {
     );
 }
 
+#[cfg(feature = "postgres")]
+#[test]
+fn four_processes_lose_no_increment_on_postgres() {
+    // The children use the one of their parent.
+    let database = children::orders().is_none();
+    let database = database.then(crate::postgres::Database::fresh);
+    let url = database.as_ref().map_or("", |database| database.url());
+    let test = "counting::four_processes_lose_no_increment_on_postgres";
+    count(test, url, async |url: &str| {
+        let store = persistify::Postgres::connect(url).await;
+        Arc::new(store.unwrap()) as Arc<dyn Provider>
+    });
+}
+
 fn count(test: &str, place: &str, open: impl Open) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     match children::orders() {

@@ -2,14 +2,14 @@
 
 mod atomic;
 mod caching;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod children;
 mod close;
 mod closures;
 mod conditional;
 mod conflicts;
 mod copying;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod counting;
 #[cfg(all(feature = "json", feature = "sqlite"))]
 mod crash;

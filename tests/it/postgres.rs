@@ -13,6 +13,7 @@ use persistify::{
 
 mod adopted;
 mod commits;
+mod conditions;
 mod conforms;
 mod connecting;
 mod cuts;
@@ -36,6 +37,7 @@ mod witness;
 mod writers;
 
 pub(crate) use database::Database;
+pub(crate) use server::{Server, Stop};
 use witness::Witness;
 
 impl Database {

@@ -4,7 +4,6 @@
 use std::{
     collections::HashMap,
     os::unix::process::ExitStatusExt,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -14,7 +13,7 @@ use std::{
 
 use persistify::{
     Batch, Capabilities, Committed, ErrorKind, Expect, Load, MapName, PersistentMap, Provider,
-    Result, Sqlite, Transaction, Wanted, async_trait,
+    Result, RetryPolicy, Sqlite, Transaction, Wanted, async_trait,
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
@@ -24,6 +23,13 @@ const TASKS: u64 = 16;
 const ACCOUNTS: u64 = 6;
 const EACH: i64 = 100;
 const SUM: i64 = 2 * EACH * 6;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn retry() -> RetryPolicy {
+    let soon = Duration::from_millis(10);
+    RetryPolicy::default().base_delay(soon).max_delay(20 * soon)
+}
 
 /// The accounts in two maps, and how many transfers each task has done.
 struct Bank<P> {
@@ -36,11 +42,13 @@ impl<P: Provider + Clone> Bank<P> {
     async fn open(store: P) -> Self {
         let open = |name: &'static str| {
             let map = PersistentMap::builder(store.clone(), name);
-            map.batch(5, Duration::from_millis(2)).open()
+            let map = map.batch(5, Duration::from_millis(2));
+            map.retry(retry()).commit_timeout(SECOND).open()
         };
         let accounts = [open("checking").await, open("savings").await];
         let accounts = accounts.map(Result::unwrap);
-        let done = PersistentMap::builder(store.clone(), "done").open().await;
+        let done = PersistentMap::builder(store.clone(), "done");
+        let done = done.retry(retry()).commit_timeout(SECOND).open().await;
         let done = done.unwrap();
         let bank = Self {
             store,
@@ -70,13 +78,12 @@ impl<P: Provider + Clone> Bank<P> {
 
     /// Moves some money, and notes that this was the task's `n`th transfer; or
     /// finds that somebody else has touched one of the accounts.
-    async fn transfer(&self, task: u64, n: u64, dice: &mut SmallRng) -> bool {
+    async fn transfer(&self, task: u64, n: u64, dice: &mut SmallRng) -> Result<()> {
         let [from, to] = [dice.random_range(0..2), dice.random_range(0..2)];
-        let [x, y] = [0, 0].map(|_| dice.random_range(0..ACCOUNTS).to_string());
+        let x = dice.random_range(0..ACCOUNTS);
+        let y = (x + dice.random_range(1..ACCOUNTS)) % ACCOUNTS;
+        let (x, y) = (x.to_string(), y.to_string());
         let (from, to) = (&self.accounts[from], &self.accounts[to]);
-        if x == y {
-            return false;
-        }
         let amount = dice.random_range(1..50);
         let (had, rich) = from.get_with_revision(&x).unwrap();
         let (has, poor) = to.get_with_revision(&y).unwrap();
@@ -86,13 +93,7 @@ impl<P: Provider + Clone> Bank<P> {
         tx.insert(to, &y, has + amount)
             .expect(to, &y, Expect::At(poor));
         tx.insert(&self.done, task.to_string(), n);
-        match tx.commit().await {
-            Ok(_) => true,
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
-                false
-            }
-        }
+        tx.commit().await.map(drop)
     }
 
     async fn close(self) {
@@ -103,13 +104,29 @@ impl<P: Provider + Clone> Bank<P> {
     }
 }
 
-async fn open(folder: &Path) -> Bank<Sqlite> {
-    Bank::open(Sqlite::open(folder.join("maps.db")).await.unwrap()).await
+/// The accounts at a place: an address of a server, or a folder.
+async fn store(place: &str) -> Arc<dyn Provider> {
+    #[cfg(feature = "postgres")]
+    if place.starts_with("postgres") {
+        return Arc::new(persistify::Postgres::connect(place).await.unwrap());
+    }
+    Arc::new(Sqlite::open(children::file(place)).await.unwrap())
+}
+
+async fn open(place: &str) -> Bank<Arc<dyn Provider>> {
+    Bank::open(store(place).await).await
+}
+
+/// Or somebody else has touched one of the accounts.
+fn transferred(result: &Result<()>) -> bool {
+    let Err(error) = result else { return true };
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+    false
 }
 
 /// Checks what a killed process left behind.
-async fn check(folder: &Path, acknowledged: &HashMap<u64, u64>) -> u64 {
-    let bank = open(folder).await;
+async fn check(place: &str, acknowledged: &HashMap<u64, u64>) -> u64 {
+    let bank = open(place).await;
     assert_eq!(bank.sum(), SUM);
     let mut done = 0;
     for task in 0..TASKS {
@@ -129,16 +146,32 @@ fn sixteen_tasks_are_killed_at_any_moment_and_the_sum_never_changes() {
         "transfers::sixteen_tasks_are_killed_at_any_moment_and_the_sum_never_changes";
     let runtime = tokio::runtime::Runtime::new().unwrap();
     if let Some(Orders { place, words }) = children::orders() {
-        return runtime.block_on(work(Path::new(&place), words.parse().unwrap()));
+        return runtime.block_on(work(&place, words.parse().unwrap()));
     }
     let folder = tempfile::tempdir().unwrap();
+    kill_again_and_again(TEST, folder.path().to_str().unwrap(), 15);
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn sixteen_tasks_on_postgres_are_killed_and_the_sum_never_changes() {
+    const TEST: &str = "transfers::sixteen_tasks_on_postgres_are_killed_and_the_sum_never_changes";
+    if let Some(Orders { place, words }) = children::orders() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        return runtime.block_on(work(&place, words.parse().unwrap()));
+    }
+    let database = crate::postgres::Database::fresh();
+    kill_again_and_again(TEST, database.url(), 5);
+}
+
+fn kill_again_and_again(test: &str, place: &str, times: u64) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut acknowledged = HashMap::new();
     let mut dice = SmallRng::seed_from_u64(11);
     let mut done = 0;
-    for seed in 0..15u64 {
+    for seed in 0..times {
         let mercy = Duration::from_millis(dice.random_range(0..200));
-        let place = folder.path().to_str().unwrap();
-        let mut child = children::spawn(TEST, place, &seed.to_string());
+        let mut child = children::spawn(test, place, &seed.to_string());
         let said = children::lines(&mut child);
         std::thread::scope(|scope| {
             let mut alive = Some(&mut child);
@@ -162,28 +195,27 @@ fn sixteen_tasks_are_killed_at_any_moment_and_the_sum_never_changes() {
             Some(9),
             "it fell by itself: {errors}"
         );
-        done = runtime.block_on(check(folder.path(), &acknowledged));
-        for task in 0..TASKS {
-            // One that was not acknowledged may have taken place.
-            let found = runtime.block_on(found(folder.path(), task));
-            acknowledged.insert(task, found);
-        }
+        done = runtime.block_on(check(place, &acknowledged));
+        // One that was not acknowledged may have taken place.
+        acknowledged = runtime.block_on(found(place));
     }
     println!("{done} transfers");
     assert!(done > 8, "{done}");
 }
 
-async fn found(folder: &Path, task: u64) -> u64 {
-    let file = Sqlite::open(folder.join("maps.db")).await.unwrap();
-    let map: PersistentMap<u64> = PersistentMap::builder(file, "done").open().await.unwrap();
-    let found = map.get(task.to_string()).unwrap_or(0);
+/// How many transfers each task has done.
+async fn found(place: &str) -> HashMap<u64, u64> {
+    let map = PersistentMap::builder(store(place).await, "done");
+    let map: PersistentMap<u64> = map.open().await.unwrap();
+    let found = map.iter().map(|(task, n)| (task.parse().unwrap(), n));
+    let found = found.collect();
     map.close().await.unwrap();
     found
 }
 
 /// The child: transfers until it is killed.
-async fn work(folder: &Path, seed: u64) {
-    let bank = Arc::new(open(folder).await);
+async fn work(place: &str, seed: u64) {
+    let bank = Arc::new(open(place).await);
     assert_eq!(bank.sum(), SUM);
     say("open");
     let tasks = (0..TASKS).map(|task| {
@@ -192,7 +224,7 @@ async fn work(folder: &Path, seed: u64) {
         async move {
             let mut n = bank.done.get(task.to_string()).unwrap_or(0) + 1;
             while n < u64::MAX {
-                if bank.transfer(task, n, &mut dice).await {
+                if transferred(&bank.transfer(task, n, &mut dice).await) {
                     say(&format!("moved {task} {n}"));
                     n += 1;
                 }
@@ -200,6 +232,66 @@ async fn work(folder: &Path, seed: u64) {
         }
     });
     tasks.collect::<tokio::task::JoinSet<_>>().join_all().await;
+}
+
+/// The server dies and comes back, and the transfers go on.
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_is_killed_again_and_again_and_the_sum_never_changes() {
+    use crate::postgres::{Database, Server, Stop};
+    use std::sync::atomic::AtomicBool;
+
+    let server = Server::private();
+    let database = Database::on(&server);
+    let bank = Arc::new(open(database.url()).await);
+    let (enough, moved) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+    );
+    let task = |task: u64| {
+        let (bank, enough, moved) = (bank.clone(), enough.clone(), moved.clone());
+        let mut dice = SmallRng::seed_from_u64(task);
+        async move {
+            let mut n = 1;
+            while !enough.load(SeqCst) {
+                match bank.transfer(task, n, &mut dice).await {
+                    Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                    result if !transferred(&result) => {}
+                    _ => {
+                        n += 1;
+                        moved.fetch_add(1, SeqCst);
+                    }
+                }
+            }
+            (task, n - 1)
+        }
+    };
+    let tasks: tokio::task::JoinSet<_> = (0..TASKS).map(task).collect();
+    for stop in [Stop::Killed, Stop::Immediate, Stop::Killed] {
+        let wanted = moved.load(SeqCst) + 40;
+        while moved.load(SeqCst) < wanted {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        server.restart(stop);
+    }
+    enough.store(true, SeqCst);
+    let acknowledged = tasks.join_all().await.into_iter().collect();
+    // Memory has followed the fate of each.
+    for map in &bank.accounts {
+        while map.flush().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+    assert_eq!(bank.sum(), SUM);
+    let in_memory = bank.accounts.each_ref().map(PersistentMap::snapshot);
+    Arc::into_inner(bank).unwrap().close().await;
+    check(database.url(), &acknowledged).await;
+    let again = open(database.url()).await;
+    assert_eq!(
+        again.accounts.each_ref().map(PersistentMap::snapshot),
+        in_memory
+    );
+    again.close().await;
 }
 
 /// SQLite, until a step is reached at which the process dies: before and after
@@ -250,12 +342,12 @@ fn a_transfer_is_killed_at_every_step_and_takes_place_or_not() {
     const TEST: &str = "transfers::a_transfer_is_killed_at_every_step_and_takes_place_or_not";
     let runtime = tokio::runtime::Runtime::new().unwrap();
     if let Some(Orders { place, words }) = children::orders() {
-        return runtime.block_on(transfer_and_die(Path::new(&place), &words));
+        return runtime.block_on(transfer_and_die(&place, &words));
     }
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().to_str().unwrap();
     // It is there, with all its accounts, before anybody dies.
-    runtime.block_on(async { open(folder.path()).await.close().await });
+    runtime.block_on(async { open(place).await.close().await });
     let (mut fates, mut kills) = ([0, 0], 0);
     let mut last = 0;
     let steps = (0..100).map(|step| (step, 0));
@@ -266,7 +358,8 @@ fn a_transfer_is_killed_at_every_step_and_takes_place_or_not() {
         }
         // The last commit of all is the transfer itself.
         let at = if step == u64::MAX { last - 2 } else { step };
-        let before = runtime.block_on(found(folder.path(), 0));
+        let before = runtime.block_on(found(place));
+        let before = before.get(&0).copied().unwrap_or(0);
         let orders = format!("{at} {micros} {}", before + 1);
         let child = children::spawn(TEST, place, &orders);
         let ended = child.wait_with_output().unwrap();
@@ -280,7 +373,7 @@ fn a_transfer_is_killed_at_every_step_and_takes_place_or_not() {
             last = if last == 0 { step } else { last };
         }
         let known = HashMap::from([(0, before + u64::from(acknowledged))]);
-        let after = runtime.block_on(check(folder.path(), &known));
+        let after = runtime.block_on(check(place, &known));
         fates[usize::try_from(after - before).unwrap()] += 1;
     }
     println!("killed {kills} times; not taken place, taken place: {fates:?}");
@@ -291,13 +384,13 @@ fn a_transfer_is_killed_at_every_step_and_takes_place_or_not() {
 }
 
 /// The child: with a change pending in each map, one transfer.
-async fn transfer_and_die(folder: &Path, orders: &str) {
+async fn transfer_and_die(place: &str, orders: &str) {
     let orders: Vec<u64> = orders.split(' ').map(|n| n.parse().unwrap()).collect();
     let [last, micros, n] = orders[..] else {
         panic!("{orders:?}")
     };
     let store = Mortal {
-        inner: Sqlite::open(folder.join("maps.db")).await.unwrap(),
+        inner: Sqlite::open(children::file(place)).await.unwrap(),
         steps: Arc::default(),
         last,
         delay: (micros > 0).then(|| Duration::from_micros(micros)),

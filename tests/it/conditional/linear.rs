@@ -73,8 +73,9 @@ async fn open(store: impl Provider) -> PersistentMap<u64> {
 
 /// Saves, on the condition that the entry is as it was last seen. `reads`: what
 /// memory holds is part of the history.
-async fn work(map: PersistentMap<u64>, history: Arc<History>, task: u64, reads: bool) {
-    for round in 0..ROUNDS {
+async fn work(map: PersistentMap<u64>, history: Arc<History>, task: u64, how: (u64, bool)) {
+    let (rounds, reads) = how;
+    for round in 0..rounds {
         let key = format!("k{}", (task + round) % KEYS);
         let began = history.now();
         let (_, mut known) = map.get_with_revision(&key).unwrap();
@@ -137,7 +138,7 @@ fn check(events: &[Event], first: Revision) -> Vec<u64> {
     values
 }
 
-async fn run(maps: Vec<PersistentMap<u64>>, reads: bool) {
+async fn run(maps: Vec<PersistentMap<u64>>, rounds: u64, reads: bool) {
     let mut first = HashMap::new();
     for n in 0..KEYS {
         let key = format!("k{n}");
@@ -150,7 +151,7 @@ async fn run(maps: Vec<PersistentMap<u64>>, reads: bool) {
     let history = Arc::new(History::default());
     let tasks = (0..TASKS).map(|task| {
         let map = maps[usize::try_from(task).unwrap() % maps.len()].clone();
-        tokio::spawn(work(map, history.clone(), task, reads))
+        tokio::spawn(work(map, history.clone(), task, (rounds, reads)))
     });
     for task in tasks.collect::<Vec<_>>() {
         task.await.unwrap();
@@ -167,7 +168,16 @@ async fn run(maps: Vec<PersistentMap<u64>>, reads: bool) {
         maps[0].reload().await.unwrap();
         assert_eq!(maps[0].get(&key), values.last().copied());
     }
-    assert_eq!(saved, TASKS * ROUNDS);
+    assert_eq!(saved, TASKS * rounds);
+}
+
+#[cfg(feature = "postgres")]
+pub(crate) async fn on_two_stores(stores: [impl Provider; 2], rounds: u64) {
+    let mut maps = Vec::new();
+    for store in stores {
+        maps.push(open(store).await);
+    }
+    run(maps, rounds, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -175,7 +185,7 @@ async fn sixteen_tasks_on_one_map_over_a_failing_store() {
     let store = Faulty::new(Memory::new());
     store.fail_one_in(3);
     let map = open(store.clone()).await;
-    run(vec![map], true).await;
+    run(vec![map], ROUNDS, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -183,7 +193,7 @@ async fn sixteen_tasks_on_two_maps_of_one_store() {
     let store = Faulty::new(Memory::new());
     store.fail_one_in(4);
     let open = || open(store.clone());
-    run(vec![open().await, open().await], false).await;
+    run(vec![open().await, open().await], ROUNDS, false).await;
 }
 
 #[cfg(feature = "sqlite")]
@@ -194,5 +204,5 @@ async fn sixteen_tasks_on_sqlite() {
     let file = file.synchronous(persistify::Synchronous::Normal);
     let file = file.open().await.unwrap();
     let open = || open(file.clone());
-    run(vec![open().await, open().await], false).await;
+    run(vec![open().await, open().await], ROUNDS, false).await;
 }

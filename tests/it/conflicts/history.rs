@@ -7,11 +7,13 @@
 //! - where the store wins, a token whose save was `Ok` is in the store for good
 //!   (until somebody who has seen it removes it): nobody overwrites what they
 //!   have not seen;
-//! - where values are merged, every token is, saved or not.
+//! - where values are merged, every token is, saved or not;
+//! - a token whose conditional commit failed without effect is never there, and
+//!   nor is that of a half of a commit whose other half is not.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use persistify::{Result, RetryPolicy, testing::Method};
+use persistify::{Expect, Result, RetryPolicy, Revision, Transaction, testing::Method};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::*;
@@ -21,7 +23,13 @@ type Process = PersistentMap<Tokens>;
 type Way = Faulty<Arc<dyn Provider>>;
 
 const KEYS: u32 = 3;
-const STEPS: u64 = 60;
+const STEPS: u64 = 80;
+
+#[derive(Clone, Copy)]
+struct Kind {
+    removals: bool,
+    honest: bool,
+}
 
 fn union() -> OnConflict<Tokens> {
     OnConflict::merge(|mut mine: Tokens, theirs| {
@@ -35,21 +43,96 @@ fn union() -> OnConflict<Tokens> {
 #[derive(Default)]
 struct Written {
     all: Vec<(String, u64)>,
-    saving: Vec<tokio::task::JoinHandle<Option<(String, u64)>>>,
+    saving: Vec<tokio::task::JoinHandle<Outcome>>,
+    /// Conditional commits, of either process.
+    on_condition: [Vec<tokio::task::JoinHandle<Outcome>>; 2],
+}
+
+impl Written {
+    /// What a process writes to memory while its own conditional commit is under
+    /// way is the later write, and takes the place of what that wrote.
+    fn is_busy(&self, who: usize) -> bool {
+        let mut commits = self.on_condition[who].iter();
+        commits.any(|commit| !commit.is_finished())
+    }
+}
+
+/// The tokens of a save, by key, as far as it is known what became of them.
+#[derive(Default)]
+struct Outcome {
+    saved: Vec<(String, u64)>,
+    never: Vec<(String, u64)>,
+}
+
+impl Outcome {
+    fn of(tokens: Vec<(String, u64)>, result: Result<()>) -> Self {
+        let (mut saved, mut never) = (Vec::new(), Vec::new());
+        match result {
+            Ok(()) => saved = tokens,
+            Err(error) if error.may_have_applied() => {}
+            Err(_) => never = tokens,
+        }
+        Self { saved, never }
+    }
+}
+
+/// What is to be saved at a key, and on what condition.
+fn appended(map: &Process, key: &str, token: u64) -> (Tokens, Expect) {
+    let (mut tokens, seen) = map.get_with_revision(key).unwrap_or_default();
+    tokens.push(token);
+    let expect = match seen {
+        Revision::ZERO => Expect::Absent,
+        seen => Expect::At(seen),
+    };
+    (tokens, expect)
+}
+
+/// Appends, if the entry is as it was seen.
+async fn append_if(map: Process, key: String, token: u64) -> Outcome {
+    let (tokens, expect) = appended(&map, &key, token);
+    let saved = map.save_if(&key, tokens, expect).await;
+    Outcome::of(vec![(key, token)], saved.map(drop))
+}
+
+/// Appends to all keys or to none, if they are as they were seen.
+async fn append_to_all(map: Process, way: Option<Way>, token: u64) -> Outcome {
+    let keys: Vec<_> = (0..KEYS).map(|n| format!("k{n}")).collect();
+    let steps = keys.iter().map(|key| (key, appended(&map, key, token)));
+    let done = match way {
+        None => {
+            let batch = steps.fold(map.batch(), |batch, (key, (tokens, expect))| {
+                batch.insert(key, tokens).expect(key, expect)
+            });
+            batch.commit().await
+        }
+        Some(way) => {
+            let mut tx = Transaction::new(&way);
+            for (key, (tokens, expect)) in steps {
+                tx.insert(&map, key, tokens).expect(&map, key, expect);
+            }
+            tx.commit().await
+        }
+    };
+    let tokens = keys.into_iter().map(|key| (key, token));
+    Outcome::of(tokens.collect(), done.map(drop))
 }
 
 /// Appends, and says whether that was saved.
-async fn append_and_save(map: Process, key: String, token: u64) -> Option<(String, u64)> {
+async fn append_and_save(map: Process, key: String, token: u64) -> Outcome {
     let appended = map.update_and_save(&key, |tokens| tokens.push(token)).await;
     let saved = match appended {
         Ok(Some(())) => true,
         Ok(None) => matches!(map.try_insert_and_save(&key, vec![token]).await, Ok(Ok(()))),
         Err(_) => false,
     };
-    saved.then_some((key, token))
+    Outcome {
+        saved: saved.then_some((key, token)).into_iter().collect(),
+        never: Vec::new(),
+    }
 }
 
-fn fail(dice: &mut SmallRng, way: &Way) {
+/// `honest`: a commit that may have landed is not said to be refused.
+fn fail(dice: &mut SmallRng, way: &Way, honest: bool) {
     let unavailable = ErrorKind::Unavailable;
     let fault = match dice.random_range(0..4) {
         0 => Fault::Before(unavailable),
@@ -59,6 +142,7 @@ fn fail(dice: &mut SmallRng, way: &Way) {
     let times = dice.random_range(1..3);
     way.fail_next(times, fault);
     match dice.random_range(0..4) {
+        0 | 1 if honest => {}
         0 => way.fail_nth(times + 1, Fault::Before(ErrorKind::Superseded)),
         1 => way.fail_nth(times + 1, Fault::Before(ErrorKind::Refused)),
         2 => way.fail_next_of(Method::Load, 1, Fault::Before(unavailable)),
@@ -68,12 +152,15 @@ fn fail(dice: &mut SmallRng, way: &Way) {
 
 async fn step(
     dice: &mut SmallRng,
-    (map, way): (&Process, &Way),
-    (token, removals): (u64, bool),
+    (who, map, way): (usize, &Process, &Way),
+    token: u64,
+    kind: Kind,
     written: &mut Written,
 ) {
+    let Kind { removals, honest } = kind;
     let key = format!("k{}", dice.random_range(0..KEYS));
-    match dice.random_range(0..20) {
+    match dice.random_range(0..27) {
+        0..11 if written.is_busy(who) => {}
         0..7 => {
             map.upsert(&key, vec![token], |tokens| tokens.push(token));
             written.all.push((key, token));
@@ -87,21 +174,28 @@ async fn step(
         15 if removals => drop(map.remove(&key)),
         16 if removals => map.clear(),
         17 => drop(map.retry_refused()),
-        _ => fail(dice, way),
+        18..22 => {
+            let save = append_if(map.clone(), key.clone(), token);
+            written.on_condition[who].push(tokio::spawn(save));
+        }
+        22..24 => {
+            let way = dice.random_bool(0.5).then(|| way.clone());
+            let save = append_to_all(map.clone(), way, token);
+            written.on_condition[who].push(tokio::spawn(save));
+        }
+        _ => fail(dice, way, honest),
     }
     for _ in 0..dice.random_range(0..40) {
         tokio::task::yield_now().await;
     }
 }
 
-async fn open_tokens(way: &Way, policy: OnConflict<Tokens>) -> Process {
-    let retry = RetryPolicy::default().max_attempts(2).max_delay(SECOND);
+async fn open_tokens(way: &Way, policy: OnConflict<Tokens>, delay: Duration) -> Process {
+    let retry = RetryPolicy::default().max_attempts(2);
+    let retry = retry.base_delay(delay / 10).max_delay(delay);
     let map = PersistentMap::builder(way.clone(), "map").retry(retry);
-    let map = map.batch(4, SECOND).conflicts(policy);
-    map.commit_timeout(std::time::Duration::MAX)
-        .open()
-        .await
-        .unwrap()
+    let map = map.batch(4, delay).conflicts(policy);
+    map.commit_timeout(Duration::MAX).open().await.unwrap()
 }
 
 async fn flush_at_last(map: &Process, way: &Way) {
@@ -120,27 +214,30 @@ fn sorted(map: &Process) -> BTreeMap<String, Tokens> {
 async fn history(
     store: Arc<dyn Provider>,
     policy: fn() -> OnConflict<Tokens>,
-    seed: u64,
-    removals: bool,
+    (seed, kind): (u64, Kind),
+    delay: Duration,
 ) -> Result<u64> {
     let mut dice = SmallRng::seed_from_u64(seed);
     let ways = [Faulty::new(store.clone()), Faulty::new(store.clone())];
     let maps = [
-        open_tokens(&ways[0], policy()).await,
-        open_tokens(&ways[1], policy()).await,
+        open_tokens(&ways[0], policy(), delay).await,
+        open_tokens(&ways[1], policy(), delay).await,
     ];
     let mut written = Written::default();
     for token in 0..STEPS {
         let who = dice.random_range(0..2);
-        let process = (&maps[who], &ways[who]);
-        step(&mut dice, process, (token, removals), &mut written).await;
+        let process = (who, &maps[who], &ways[who]);
+        step(&mut dice, process, token, kind, &mut written).await;
     }
     for (map, way) in maps.iter().zip(&ways) {
         flush_at_last(map, way).await;
     }
-    let mut saved = Vec::new();
-    for save in written.saving {
-        saved.extend(save.await.unwrap());
+    let (mut saved, mut never) = (Vec::new(), Vec::new());
+    let conditional = written.on_condition.into_iter().flatten();
+    for save in written.saving.into_iter().chain(conditional) {
+        let outcome = save.await.unwrap();
+        saved.extend(outcome.saved);
+        never.extend(outcome.never);
     }
     // A save may have inserted what it could not append to.
     for (map, way) in maps.iter().zip(&ways) {
@@ -158,10 +255,22 @@ async fn history(
     assert_eq!(stored, sorted(&maps[1]), "{seed}");
     let merges = matches!(policy(), OnConflict::MergeWith(_));
     let noticed = !matches!(policy(), OnConflict::LastWrite);
-    if noticed && !removals {
+    if kind.honest {
+        for (key, token) in never {
+            let tokens = stored.get(&key);
+            let is_there = tokens.is_some_and(|tokens| tokens.contains(&token));
+            assert!(!is_there, "{seed}: {token} of {key}");
+        }
+    }
+    if noticed && !kind.removals {
         let must = if merges { written.all } else { Vec::new() };
         for (key, token) in must.into_iter().chain(saved) {
-            assert!(stored[&key].contains(&token), "{seed}: {token} of {key}");
+            assert!(
+                stored[&key].contains(&token),
+                "{seed}, honest: {}, {:?}: {token} of {key}",
+                kind.honest,
+                policy()
+            );
         }
     }
     let conflicts = maps.iter().map(|map| map.stats().conflicts).sum();
@@ -174,13 +283,14 @@ async fn history(
 const ALL: [fn() -> OnConflict<Tokens>; 3] =
     [|| OnConflict::LastWrite, || OnConflict::StoreWins, union];
 
-async fn histories<P: Provider>(times: u64, open: impl AsyncFn() -> P) {
+pub(crate) async fn histories<P: Provider>(times: u64, delay: Duration, open: impl AsyncFn() -> P) {
     let mut conflicts = 0;
     for seed in 0..times {
         for policy in ALL {
-            for removals in [false, true] {
+            for (removals, honest) in [(false, true), (true, true), (false, false), (true, false)] {
                 let store = Arc::new(open().await);
-                conflicts += history(store, policy, seed, removals).await.unwrap();
+                let kind = Kind { removals, honest };
+                conflicts += history(store, policy, (seed, kind), delay).await.unwrap();
             }
         }
     }
@@ -189,7 +299,7 @@ async fn histories<P: Provider>(times: u64, open: impl AsyncFn() -> P) {
 
 #[tokio::test(start_paused = true)]
 async fn two_maps_agree_in_memory() {
-    histories(60, async || Memory::new()).await;
+    histories(60, SECOND, async || Memory::new()).await;
 }
 
 #[cfg(feature = "sqlite")]
@@ -197,7 +307,7 @@ async fn two_maps_agree_in_memory() {
 async fn two_maps_agree_in_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     let count = AtomicU32::new(0);
-    histories(3, async || {
+    histories(3, SECOND, async || {
         let file = folder.path().join(count.fetch_add(1, SeqCst).to_string());
         persistify::Sqlite::open(file).await.unwrap()
     })
@@ -210,7 +320,7 @@ async fn two_maps_agree_in_sqlite() {
 async fn two_maps_agree_in_json_files() {
     let folder = tempfile::tempdir().unwrap();
     let count = AtomicU32::new(0);
-    histories(3, async || {
+    histories(3, SECOND, async || {
         let inner = folder.path().join(count.fetch_add(1, SeqCst).to_string());
         persistify::JsonFile::open(inner).await.unwrap()
     })

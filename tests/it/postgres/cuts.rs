@@ -8,15 +8,15 @@ use super::{
     *,
 };
 
-struct Far {
-    proxy: Proxy,
-    database: Database,
+pub(super) struct Far {
+    pub(super) proxy: Proxy,
+    pub(super) database: Database,
     /// By way of the proxy.
-    store: Postgres,
+    pub(super) store: Postgres,
 }
 
 impl Far {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let proxy = Proxy::to(Server::shared().address());
         let database = Database::on(Server::shared());
         let builder = Postgres::builder(database.url_through(&proxy));

@@ -1,0 +1,167 @@
+//! Commits on conditions, and of several maps: the fate of each is found out,
+//! whatever happens to the connection.
+
+use persistify::Transaction;
+
+use super::{cuts::Far, proxy::End, writers::impatient, *};
+
+async fn open(store: &Postgres, name: &str) -> PersistentMap<u64> {
+    PersistentMap::builder(store.clone(), name)
+        .commit_timeout(Duration::from_secs(1))
+        .retry(impatient())
+        .open()
+        .await
+        .unwrap()
+}
+
+async fn stored(store: &Postgres, map: &str) -> (String, Revision) {
+    let record = one(store, &name(map), "a").await.unwrap();
+    (text(&record), record.revision)
+}
+
+#[tokio::test]
+async fn a_save_whose_commit_got_lost_takes_place_once() {
+    for end in [End::Cut, End::Reset] {
+        let far = Far::new().await;
+        let map = open(&far.store, "map").await;
+        let mut seen = map.save_if("a", 0, Expect::Absent).await.unwrap();
+        for n in 1..5 {
+            if n % 2 == 0 {
+                far.proxy.stop_commits(1, end);
+            } else {
+                far.proxy.lose_answers(1, end);
+            }
+            let next = map.save_if("a", n, Expect::At(seen)).await.unwrap();
+            assert_eq!((next > seen, map.get("a")), (true, Some(n)));
+            assert_eq!(stored(&far.store, "map").await, (n.to_string(), next));
+            seen = next;
+        }
+        assert_eq!((far.proxy.lost(), far.proxy.stopped()), (2, 2));
+        map.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_whose_commit_got_lost_takes_place_once() {
+    let far = Far::new().await;
+    let maps = [
+        open(&far.store, "map").await,
+        open(&far.store, "other").await,
+    ];
+    let mut seen = [Expect::Absent; 2];
+    for n in 0..4 {
+        if n % 2 == 0 {
+            far.proxy.lose_answers(1, End::Cut);
+        } else {
+            far.proxy.stop_commits(1, End::Reset);
+        }
+        let mut tx = Transaction::new(&far.store);
+        for (map, expect) in maps.iter().zip(seen) {
+            tx.insert(map, "a", n).expect(map, "a", expect);
+        }
+        let revision = tx.commit().await.unwrap().unwrap();
+        for name in ["map", "other"] {
+            let expected = (n.to_string(), revision);
+            assert_eq!(stored(&far.store, name).await, expected);
+        }
+        assert!(maps.iter().all(|map| map.get("a") == Some(n)));
+        seen = [Expect::At(revision); 2];
+    }
+    assert_eq!((far.proxy.lost(), far.proxy.stopped()), (2, 2));
+}
+
+/// Its answer gets lost, and so does every connection, until it is told.
+async fn lose_sight(far: &Far, landed: bool, commit: impl Future<Output = Result<()>>) -> Error {
+    if !landed {
+        far.proxy.stop_commits(1_000, End::Cut);
+        return commit.await.unwrap_err();
+    }
+    far.proxy.hold_commits(true);
+    let lose = async {
+        eventually("a commit", || far.proxy.held() == 1).await;
+        far.proxy.refuse(true);
+        far.proxy.lose_answers(1, End::Cut);
+        far.proxy.hold_commits(false);
+    };
+    let (result, ()) = tokio::join!(commit, lose);
+    assert_eq!(far.proxy.lost(), 1);
+    result.unwrap_err()
+}
+
+/// No answer comes until another process has written: what took place before
+/// that has, and what had not never does.
+#[tokio::test]
+async fn while_the_fate_is_unknown_another_writes() {
+    for landed in [true, false] {
+        for several in [false, true] {
+            let far = Far::new().await;
+            let direct = far.database.connect().await;
+            let narrow = Postgres::builder(far.database.url_through(&far.proxy));
+            let narrow = narrow
+                .connect_timeout(Duration::from_secs(1))
+                .max_connections(1);
+            let narrow = narrow.connect().await.unwrap();
+            let maps = [open(&narrow, "map").await, open(&narrow, "other").await];
+            let first = maps[0].save_if("a", 1, Expect::Absent).await.unwrap();
+            maps[1].save_if("a", 1, Expect::Absent).await.unwrap();
+            let commit = async {
+                if !several {
+                    let saved = maps[0].save_if("a", 2, Expect::At(first)).await;
+                    return saved.map(drop);
+                }
+                let mut tx = Transaction::new(&narrow);
+                tx.insert(&maps[0], "a", 2)
+                    .expect(&maps[0], "a", Expect::At(first));
+                tx.insert(&maps[1], "b", 2);
+                tx.commit().await.map(drop)
+            };
+            let error = lose_sight(&far, landed, commit).await;
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+            assert!(error.may_have_applied(), "{error:?}");
+            let before = stored(&direct, "map").await;
+            assert_eq!(before.0, if landed { "2" } else { "1" });
+            let mut pen = Pen::new();
+            let ninth = pen.put(&direct, &name("map"), "a", "9").await;
+            far.proxy.refuse(false);
+            far.proxy.stop_commits(0, End::Cut);
+            let conflict = loop {
+                let save = maps[0].save_if("a", 3, Expect::At(before.1)).await;
+                let error = save.unwrap_err();
+                if error.kind() != ErrorKind::Unavailable {
+                    break error;
+                }
+            };
+            assert_eq!(conflict.kind(), ErrorKind::Conflict, "{conflict:?}");
+            assert_eq!(conflict.found().unwrap().revision, ninth);
+            assert_eq!(stored(&direct, "map").await, ("9".to_owned(), ninth));
+            let other = text_of(&direct, &name("other"), "b").await;
+            assert_eq!(other.is_some(), landed && several);
+            assert_eq!(
+                (maps[0].get("a"), maps[1].get("b")),
+                (Some(9), other.map(|_| 2))
+            );
+            for map in &maps {
+                map.close().await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixteen_tasks_on_two_maps_save_as_one_after_the_other() {
+    let database = Database::fresh();
+    let stores = [database.connect().await, database.connect().await];
+    crate::conditional::linear::on_two_stores(stores, 6).await;
+}
+
+#[tokio::test]
+async fn two_maps_agree_through_failures_and_conflicts() {
+    let database = Database::fresh();
+    let delay = Duration::from_millis(10);
+    let left = database.witness();
+    crate::conflicts::history::histories(2, delay, async || {
+        left.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public");
+        database.connect().await
+    })
+    .await;
+}

@@ -77,7 +77,13 @@ where
     fn schema_of(&self, (number, line): (u64, &[u8])) -> Result<u32> {
         let header = Header::parse(line).map_err(|problem| invalid(number, &problem))?;
         let known = self.core.options.shapes.check_known(header.schema);
-        known.map_err(|cause| invalid(number, "says of which shape it is").with_source(cause))?;
+        known.map_err(|cause| {
+            invalid(
+                number,
+                "says that the values are of a shape that the program cannot read",
+            )
+            .with_source(cause)
+        })?;
         Ok(header.schema)
     }
 

@@ -68,7 +68,7 @@ where
             match self.propose(key, new.clone(), known.ttl, expect).await {
                 Ok(_) => return Ok(Some(new)),
                 Err(error) if error.kind() != ErrorKind::Conflict => return Err(error),
-                Err(error) if attempt >= policy.attempts() => return Err(error),
+                Err(error) if attempt >= policy.attempts() => return Err(too_slow(attempt, error)),
                 // Memory holds what was found, so the next try begins with it.
                 Err(_) => self.sleep(delays.next().unwrap_or_default()).await,
             }
@@ -130,4 +130,14 @@ where
             ttl,
         }))
     }
+}
+
+fn too_slow(attempts: u32, last: Error) -> Error {
+    let message = format!(
+        "others were faster {attempts} times, and nothing was written; call it again, or raise \
+         `retry_conflicts`"
+    );
+    let error = Error::new(ErrorKind::Conflict, message).on_keys(last.keys().to_vec());
+    let error = last.map().map_or(error.clone(), |map| error.on_map(map));
+    error.with_found(last.found().cloned()).with_source(last)
 }

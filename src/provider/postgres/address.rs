@@ -44,6 +44,9 @@ impl Address {
     /// `Invalid`; the message repeats nothing of the url, for it may hold a
     /// password.
     pub(super) fn parse(url: &str, pooling: &Pooling) -> Result<Self> {
+        if has_ambiguous_user(url) {
+            return Err(unreadable());
+        }
         let url = Url::split(url);
         let mut config: Config = url.rest.parse().map_err(|_| unreadable())?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
@@ -213,6 +216,18 @@ fn decoded(text: &str) -> String {
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Whether the part before the host holds characters that end it: the rest of a
+/// password would be taken for a host, and told to the world.
+fn has_ambiguous_user(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else {
+        return false;
+    };
+    // Before the options, the last `@` is the one that the host comes after.
+    let before = rest.split_once('?').map_or(rest, |(before, _)| before);
+    let user = before.rsplit_once('@').map(|(user, _)| user);
+    user.is_some_and(|user| user.contains(['@', '/', '#']))
 }
 
 fn unreadable() -> crate::error::Error {

@@ -163,12 +163,22 @@ fn explain(place: &str, cause: SqlError) -> Error {
             ErrorKind::Unusable,
             "is not trusted, or offers no TLS; check `.tls(..)`, `.root_certificate(..)`, and the certificate of the server",
         ),
+        None if is_about_options(&cause) => (
+            ErrorKind::Unusable,
+            "cannot be logged in to as the url says; the cause says what it lacks",
+        ),
         None => (
             ErrorKind::Unavailable,
-            "cannot be reached, or broke off the connection; it may be tried again",
+            "cannot be reached, or broke off the connection; check host and port, or try again",
         ),
     };
     Error::new(kind, format!("the Postgres {place} {what}")).with_source(cause)
+}
+
+/// Whether the driver itself would not log in: a password is asked for, and the
+/// url has none. It has no other name for that.
+fn is_about_options(cause: &SqlError) -> bool {
+    cause.to_string().starts_with("invalid configuration")
 }
 
 /// Whether encryption failed for a reason that no waiting changes: what the

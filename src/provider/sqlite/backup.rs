@@ -19,8 +19,8 @@ use crate::{
 
 /// # Backups
 impl Sqlite {
-    /// Writes a copy of the file, with all its maps, to that path; a backup that
-    /// is there is replaced.
+    /// Writes a copy of the file, with all its maps, to that path; a file with
+    /// maps that is there, such as an older backup, is replaced.
     ///
     /// It has everything that was committed before the call. Maps may be read
     /// and written meanwhile: commits do not wait for it, and what they write is
@@ -53,7 +53,7 @@ impl Sqlite {
     /// # Errors
     ///
     /// - `Invalid`: what is at the path is open, this very file for one, or is
-    ///   no database.
+    ///   no database, or one of another program.
     /// - `Unusable`: the path cannot be written to, or there is no room.
     /// - `Corrupt`: this file is damaged.
     /// - `Closed`: it was closed.
@@ -127,10 +127,28 @@ fn back_up(shared: Arc<Shared>, path: &Path, is_given_up: &dyn Fn() -> bool) -> 
     // A copy that takes long keeps nothing else open.
     drop(shared);
     let mut reader = reader.map_err(|fault| fault.explained(&from))?;
-    check_free(path).map_err(|fault| not_ours(fault, path))?;
+    check_free(path)
+        .and_then(|()| check_maps(path))
+        .map_err(|fault| not_ours(fault, path))?;
     Replica::of(&mut reader, path, is_given_up)
         .and_then(|replica| replica.settle(true))
         .map_err(|fault| explained(fault, &from, path))
+}
+
+/// What another program keeps there is not to be replaced.
+fn check_maps(path: &Path) -> Result<(), Fault> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let there = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    if schema::format(&there)?.is_some() {
+        return Ok(());
+    }
+    let message = format!(
+        "{} is the database of another program, and no backup to be replaced; use another path",
+        path.display()
+    );
+    Err(Error::new(ErrorKind::Invalid, message).into())
 }
 
 /// A file that is no database is none that a backup was meant to replace.

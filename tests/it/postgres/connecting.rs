@@ -66,6 +66,15 @@ async fn who_cannot_connect_is_told_why_and_never_the_password() {
             format!("postgres://postgres:secret@{host}/missing"),
             ErrorKind::Unusable,
         ),
+        // What follows the first `@` of a password was taken for the host, and told.
+        (
+            "postgres://user:pass@secret@127.0.0.1:1/db".to_owned(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "postgres://user:pass@secret/word@127.0.0.1:1/db".to_owned(),
+            ErrorKind::Invalid,
+        ),
     ];
     for (url, kind) in cases {
         let failed = error(Postgres::connect(&url).await);

@@ -119,11 +119,20 @@ async fn a_backup_replaces_an_older_one_and_nothing_else() {
     let letter = place.beside("letter.txt");
     fs::write(&letter, "dear diary ".repeat(1_000)).unwrap();
     let before = fs::read(&letter).unwrap();
-    for path in [&letter, &place.path(), place.folder.path()] {
+    // Another program's database was replaced as if it had been a backup.
+    let foreign = place.beside("foreign.db");
+    let other = Connection::open(&foreign).unwrap();
+    other.execute_batch("CREATE TABLE t (x)").unwrap();
+    drop(other);
+    for path in [&letter, &foreign, &place.path(), place.folder.path()] {
         let error = file.backup(path).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
     }
     assert_eq!(fs::read(&letter).unwrap(), before);
+    let other = Connection::open(&foreign).unwrap();
+    assert!(other.table_exists(None, "t").unwrap());
+    drop(other);
+    fs::remove_file(&foreign).unwrap();
     let error = file.backup(letter.join("below")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unusable, "{error:?}");
     map.insert_and_save("n", 3).await.unwrap();

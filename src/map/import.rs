@@ -30,7 +30,10 @@ where
     /// them; returns how many.
     ///
     /// `Ok` means that each is in the map, and that the store took it or a later
-    /// change of its key. An entry that is there is written over; others stay.
+    /// change of its key. (If the map [looks for
+    /// conflicts](super::builder::Builder::conflicts), what another process stored may
+    /// have won, as for any write, and is told there.) An entry that is there is
+    /// written over; others stay.
     /// Values of an older shape are [upgraded](super::builder::Builder::migrate).
     /// Expiries are kept where entries expire at all; a line without one is
     /// inserted as by [`insert`](Self::insert), and one that has expired is

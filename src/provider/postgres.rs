@@ -26,6 +26,7 @@ mod errors;
 mod inspect;
 mod judge;
 mod keys;
+mod numbers;
 mod own;
 mod page;
 mod pipeline;

@@ -15,6 +15,8 @@ use persistify::{
 
 use crate::stored::{put, write_as_another};
 
+#[cfg(all(feature = "json", feature = "sqlite", feature = "postgres"))]
+mod databases;
 #[cfg(all(feature = "json", feature = "sqlite"))]
 mod kills;
 

@@ -128,6 +128,9 @@ fn rows_error(place: &str, cause: SqlError, map: &MapName, blame: Blame) -> Erro
         (Some("22P05" | "22P02"), ValueType::Jsonb) => {
             "a value is no `jsonb`, which holds no `\\u0000`; a map made with `ValueType::Json` or `ValueType::Text` takes any JSON"
         }
+        (Some("22003"), ValueType::Jsonb) => {
+            "a value holds a number beyond those of `jsonb`; a map made with `ValueType::Json` or `ValueType::Text` takes any JSON"
+        }
         (Some("22P02"), ValueType::Json) => {
             "a value is no JSON; a map made with `ValueType::Text` takes any text"
         }

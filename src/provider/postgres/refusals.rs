@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::de::IgnoredAny;
 
-use super::{sorted::Sorted, table::Table, values::ValueType};
+use super::{numbers, sorted::Sorted, table::Table, values::ValueType};
 use crate::error::{Error, ErrorKind, Result};
 
 /// # Errors
@@ -42,7 +42,7 @@ fn is_taken(values: ValueType, text: &[u8]) -> bool {
         && match values {
             ValueType::Text => true,
             ValueType::Json => is_json(text),
-            ValueType::Jsonb => is_json(text) && !holds_nul(text),
+            ValueType::Jsonb => is_json(text) && !holds_nul(text) && !numbers::overflow(text),
         }
 }
 

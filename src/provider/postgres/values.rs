@@ -22,7 +22,9 @@ pub enum ValueType {
     /// `jsonb`: the database can look into the values, and index them.
     ///
     /// It does not keep white space, nor the order of the fields, and takes no
-    /// `\u0000` in a string: a value with one is refused.
+    /// `\u0000` in a string: a value with one is refused. So is one with a number of
+    /// more than 131,072 digits before the point, or 16,383 after it, zeros included.
+    /// -0.0 comes back as 0.0.
     #[default]
     Jsonb,
     /// `json`: the database can look into the values; they are kept letter by

@@ -14,7 +14,9 @@ async fn commit(store: &Store, map: &PersistentMap<u32>, way: usize, value: u32)
         seen => Expect::At(seen),
     };
     match way {
-        0 => drop(map.save_if("a", value, expect).await.unwrap()),
+        0 => {
+            map.save_if("a", value, expect).await.unwrap();
+        }
         1 => {
             let batch = map.batch().insert("a", value).expect("a", expect);
             batch.commit().await.unwrap();
@@ -27,9 +29,11 @@ async fn commit(store: &Store, map: &PersistentMap<u32>, way: usize, value: u32)
         3 => {
             let batch = map.batch().remove("a").insert("b", value);
             batch.commit().await.unwrap();
-            drop(map.save_if("a", value, Expect::Absent).await.unwrap());
+            map.save_if("a", value, Expect::Absent).await.unwrap();
         }
-        _ => drop(map.update_in_store("a", |_| value).await),
+        _ => {
+            map.update_in_store("a", |_| value).await.unwrap();
+        }
     }
 }
 

@@ -65,7 +65,7 @@ impl Document {
                 schema: payload.schema,
                 revision,
                 expires_at: *expires_at,
-                updated_at: at,
+                updated_at: change.written_at.unwrap_or(at),
             };
             self.entries.insert(key, entry);
         } else if let Op::Touch { expires_at } = change.op {

@@ -82,7 +82,7 @@ impl ByHand {
         timed(|| {
             runtime
                 .block_on(self.write_in(way, keys, customers))
-                .expect("all saved")
+                .expect("all saved");
         })
     }
 
@@ -146,9 +146,10 @@ impl ByHand {
         );
         let rows = keys.iter().zip(customers);
         // Nothing in them needs to be escaped.
-        let lines: String = rows
-            .map(|(key, c)| format!("{key}\t{}\n", c.json()))
-            .collect();
+        let mut lines = String::new();
+        for (key, customer) in rows {
+            lines.extend([key, "\t", &customer.json(), "\n"]);
+        }
         sink.send(lines.into()).await?;
         sink.close().await?;
         let merge = format!(

@@ -23,6 +23,7 @@ pub(crate) mod builder;
 mod errors;
 mod file;
 mod inspect;
+mod log;
 mod noted;
 mod own;
 mod puts;
@@ -150,8 +151,7 @@ impl Provider for Sqlite {
             if writers::any_to_prune(&writer.connection)? {
                 writers::prune(&writer.connection)?;
             }
-            let checkpoint = "PRAGMA wal_checkpoint(PASSIVE)";
-            writer.connection.query_row(checkpoint, [], |_| Ok(()))?;
+            log::move_pages(&writer.connection)?;
             Ok(())
         });
         tidied.await

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{builder::Options, errors::Fault, file::DbFile, inspect::inspect, schema};
+use super::{builder::Options, errors::Fault, file::DbFile, inspect::inspect, log::Log, schema};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The thread, seen from outside. It ends when it is closed or dropped, after
@@ -25,6 +25,7 @@ pub(super) struct Worker {
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) file: DbFile,
+    log: Log,
 }
 
 enum Request {
@@ -138,11 +139,16 @@ fn open(path: &Path, options: &Options) -> Result<Writer, Fault> {
         inspect(&connection, map, table, &options.columns).map_err(|fault| fault.on_map(map))?;
     }
     schema::prepare(&mut connection, options)?;
-    Ok(Writer { connection, file })
+    let log = Log::of(&mut connection, path)?;
+    Ok(Writer {
+        connection,
+        file,
+        log,
+    })
 }
 
 fn serve(mut writer: Writer, requests: &mpsc::Receiver<Request>) {
-    while let Ok(request) = requests.recv() {
+    while let Some(request) = next(&writer, requests) {
         match request {
             Request::Work(work) => work(&mut writer),
             Request::Close(answer) => {
@@ -153,9 +159,19 @@ fn serve(mut writer: Writer, requests: &mpsc::Receiver<Request>) {
     }
 }
 
+/// What is asked next; `None` if no one is left to ask.
+fn next(writer: &Writer, requests: &mpsc::Receiver<Request>) -> Option<Request> {
+    requests.try_recv().ok().or_else(|| {
+        writer.log.idle(&writer.connection);
+        requests.recv().ok()
+    })
+}
+
 /// The last connection that closes folds the log into the file.
 fn close(writer: Writer) -> Result<()> {
-    let Writer { connection, file } = writer;
+    let Writer {
+        connection, file, ..
+    } = writer;
     let closed = connection.close().map_err(|(_, cause)| Fault::Sql(cause));
     closed.map_err(|fault| fault.explained(&file.path))
 }

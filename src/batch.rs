@@ -7,6 +7,9 @@ use crate::{
     record::{Payload, Record, Revision},
 };
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) mod key_order;
+
 /// Who writes: each open map draws one at random.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriterId(u128);

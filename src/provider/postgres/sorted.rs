@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 
 use super::{keys::StoredKey, pipeline::Columns, values::Moment};
 use crate::{
-    batch::{Change, Op},
+    batch::{Change, Op, key_order::sort_by_key},
     record::Payload,
 };
 
@@ -46,7 +46,7 @@ pub(super) struct Touch<'a> {
 impl<'a> Sorted<'a> {
     pub(super) fn new(changes: impl Iterator<Item = &'a Change>) -> Self {
         let mut changes: Vec<_> = changes.collect();
-        changes.sort_by(|a, b| a.key.cmp(&b.key));
+        sort_by_key(&mut changes);
         // No key comes twice; if one does all the same, the last one counts.
         changes.dedup_by(|later, earlier| {
             let twice = later.key == earlier.key;

@@ -92,12 +92,9 @@ fn put(table: &Table, with_time: bool) -> String {
 
 impl AdoptedTable<'_> {
     /// Writes these changes, one by one.
-    pub(super) fn write<'b>(
-        &mut self,
-        mut changes: impl Iterator<Item = &'b Change>,
-    ) -> Result<(), Fault> {
+    pub(super) fn write(&mut self, changes: &[&Change]) -> Result<(), Fault> {
         let map = &self.table.map;
-        changes.try_for_each(|change| {
+        changes.iter().try_for_each(|change| {
             let done = self.change(change);
             done.map_err(|fault| fault.on_key(map, &change.key))
         })

@@ -56,10 +56,7 @@ impl<'c> OwnTable<'c> {
     }
 
     /// Writes these changes, in whatever order.
-    pub(super) fn write<'b>(
-        &mut self,
-        changes: impl Iterator<Item = &'b Change>,
-    ) -> Result<(), Fault> {
+    pub(super) fn write(&mut self, changes: &[&Change]) -> Result<(), Fault> {
         let mut puts = Vec::with_capacity(TOGETHER);
         for change in changes {
             let key = &change.key;

@@ -26,6 +26,9 @@ pub(super) struct Put<'b> {
 pub(super) struct Puts<'c> {
     statement: CachedStatement<'c>,
     at: i64,
+    /// Expiry and schema as they are bound for each entry. Mostly all are
+    /// alike, and need not be bound again.
+    bound: Vec<(Option<i64>, u32)>,
 }
 
 impl<'c> Puts<'c> {
@@ -36,7 +39,7 @@ impl<'c> Puts<'c> {
         at: i64,
         revision: i64,
     ) -> rusqlite::Result<Self> {
-        Self::new(connection, &sql("INSERT", table, 1), at, revision)
+        Self::new(connection, "INSERT", table, 1, at, revision)
     }
 
     /// Puts so many. If it fails, some of them may have been put: else SQLite
@@ -48,21 +51,31 @@ impl<'c> Puts<'c> {
         at: i64,
         revision: i64,
     ) -> rusqlite::Result<Self> {
-        let sql = sql("INSERT OR FAIL", table, count);
-        Self::new(connection, &sql, at, revision)
+        Self::new(connection, "INSERT OR FAIL", table, count, at, revision)
     }
 
     fn new(
         connection: &'c Connection,
-        sql: &str,
+        insert: &str,
+        table: &Table,
+        count: usize,
         at: i64,
         revision: i64,
     ) -> rusqlite::Result<Self> {
-        let mut statement = connection.prepare_cached(sql)?;
+        let mut statement = connection.prepare_cached(&sql(insert, table, count))?;
         // Bound once, it stays for all that is put.
         statement.raw_bind_parameter(1, at)?;
         statement.raw_bind_parameter(2, revision)?;
-        Ok(Self { statement, at })
+        let usual = (None, 0);
+        for n in 0..count {
+            bind_expiry_and_schema(&mut statement, n, usual)?;
+        }
+        let bound = vec![usual; count];
+        Ok(Self {
+            statement,
+            at,
+            bound,
+        })
     }
 
     /// Puts one that was written at another time than the batch.
@@ -75,16 +88,29 @@ impl<'c> Puts<'c> {
 
     /// Puts these, which are as many as it was made for.
     pub(super) fn put(&mut self, puts: &[Put<'_>]) -> rusqlite::Result<()> {
-        let bound = &mut self.statement;
-        for (n, put) in puts.iter().enumerate() {
-            let [key, value, expires_at, schema] = numbers(n);
-            bound.raw_bind_parameter(key, &**put.key)?;
-            bound.raw_bind_parameter(value, value_to(&put.payload.bytes))?;
-            bound.raw_bind_parameter(expires_at, put.expires_at)?;
-            bound.raw_bind_parameter(schema, put.payload.schema)?;
+        let statement = &mut self.statement;
+        for ((n, put), bound) in puts.iter().enumerate().zip(&mut self.bound) {
+            let [key, value, ..] = numbers(n);
+            statement.raw_bind_parameter(key, &**put.key)?;
+            statement.raw_bind_parameter(value, value_to(&put.payload.bytes))?;
+            let wanted = (put.expires_at, put.payload.schema);
+            if *bound != wanted {
+                bind_expiry_and_schema(statement, n, wanted)?;
+                *bound = wanted;
+            }
         }
-        bound.raw_execute().map(drop)
+        statement.raw_execute().map(drop)
     }
+}
+
+fn bind_expiry_and_schema(
+    statement: &mut CachedStatement<'_>,
+    entry: usize,
+    (expires_at, schema): (Option<i64>, u32),
+) -> rusqlite::Result<()> {
+    let [.., expiry_number, schema_number] = numbers(entry);
+    statement.raw_bind_parameter(expiry_number, expires_at)?;
+    statement.raw_bind_parameter(schema_number, schema)
 }
 
 /// The numbers of the parameters of an entry.

@@ -38,8 +38,6 @@ fn head(key: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -47,7 +45,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_order_is_that_of_the_bytes(keys in prop::collection::vec("[\0ab]{0,11}", 0..40)) {
-            let changes: Vec<_> = keys.iter().map(|key| Change::delete(Arc::from(key.as_str()))).collect();
+            let changes: Vec<_> = keys.iter().map(|key| Change::delete(key.as_str())).collect();
             let mut sorted: Vec<_> = changes.iter().collect();
             sort_by_key(&mut sorted);
             let mut expected = keys;

@@ -8,6 +8,7 @@ use deadpool_postgres::Pool;
 use self::{
     builder::{Options, PostgresBuilder},
     connections::Connections,
+    known::Known,
 };
 use super::{Capabilities, Provider};
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
 
 mod address;
 mod adopted;
+mod at_once;
 pub(crate) mod builder;
 mod connections;
 mod copy;
@@ -26,6 +28,8 @@ mod errors;
 mod inspect;
 mod judge;
 mod keys;
+mod known;
+mod locks;
 mod numbers;
 mod own;
 mod page;
@@ -35,6 +39,7 @@ mod read;
 mod refusals;
 mod rows;
 mod schema;
+mod sending;
 mod sorted;
 mod table;
 mod tls;
@@ -74,8 +79,10 @@ mod writers;
 ///
 /// # What it costs
 ///
-/// A commit costs two round trips and one wait for the server's disk, and then
-/// follows the number of changes. A load of all records streams them, and
+/// A commit costs one round trip and one wait for the server's disk, and then
+/// follows the number of changes. It costs one round trip more if it is the
+/// first of an open map, or repeats one that failed, or touches several maps or
+/// an adopted one; and two more if it has conditions. A load of all records streams them, and
 /// blocks no commit. One of keys, or of a page, costs by what it brings; one of
 /// changes reads the whole table.
 ///
@@ -92,6 +99,7 @@ pub struct Postgres {
 pub(super) struct Shared {
     connections: Connections,
     options: Options,
+    known: Known,
 }
 
 impl Postgres {
@@ -134,6 +142,7 @@ impl Postgres {
         let shared = Arc::new(Shared {
             connections,
             options,
+            known: Known::default(),
         });
         Ok(Self { shared })
     }
@@ -158,8 +167,9 @@ impl Provider for Postgres {
         let Shared {
             connections,
             options,
+            known,
         } = &*self.shared;
-        let committed = write::commit(connections, options, batch).await;
+        let committed = write::commit(connections, options, known, batch).await;
         committed.map_err(|fault| fault.explained(&options.place))
     }
 
@@ -168,6 +178,7 @@ impl Provider for Postgres {
         let Shared {
             connections,
             options,
+            ..
         } = &*self.shared;
         let tidied = schema::tidy(connections, options).await;
         tidied.map_err(|fault| fault.explained(&options.place))
@@ -177,6 +188,7 @@ impl Provider for Postgres {
         let Shared {
             connections,
             options,
+            ..
         } = &*self.shared;
         let listed = schema::maps(connections, options).await;
         listed.map_err(|fault| fault.explained(&options.place))
@@ -186,6 +198,7 @@ impl Provider for Postgres {
         let Shared {
             connections,
             options,
+            ..
         } = &*self.shared;
         let asked = schema::ping(connections, options).await;
         asked.map_err(|fault| fault.explained(&options.place))

@@ -123,7 +123,7 @@ impl Adopted {
         table: &Table,
         changes: &'a Sorted<'a>,
         at: SystemTime,
-        revision: i64,
+        revision: &str,
     ) -> Vec<Statement<'a>> {
         let mut statements = Vec::new();
         for puts in changes.chunks() {
@@ -188,7 +188,7 @@ impl Adopted {
 
     /// Notes what was put, as it stands in the table by then: the column, or a
     /// trigger, may have changed it.
-    fn know<'a>(&self, table: &Table, puts: &'a [Put<'a>], revision: i64) -> Statement<'a> {
+    fn know<'a>(&self, table: &Table, puts: &'a [Put<'a>], revision: &str) -> Statement<'a> {
         let keys: Vec<&str> = puts.iter().map(|put| put.key.plain).collect();
         let expiries: Vec<_> = puts.iter().map(|put| put.expires_at).collect();
         let schemas: Vec<_> = puts
@@ -211,7 +211,7 @@ impl Adopted {
             .with(schemas, Type::INT8_ARRAY)
     }
 
-    fn touch<'a>(&self, table: &Table, touches: &'a [Touch<'a>], revision: i64) -> Statement<'a> {
+    fn touch<'a>(&self, table: &Table, touches: &'a [Touch<'a>], revision: &str) -> Statement<'a> {
         let keys: Vec<&str> = touches.iter().map(|touch| touch.key.plain).collect();
         let expiries: Vec<_> = touches.iter().map(|touch| touch.expires_at).collect();
         let digest = digest(table);

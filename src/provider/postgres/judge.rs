@@ -8,10 +8,10 @@ use super::{
     builder::Options,
     connections::Lease,
     errors::Fault,
+    locks::{Locked, set_revision},
     read,
     table::Table,
     values::revision_to,
-    write::{Locked, set_revision},
 };
 use crate::{
     batch::{Batch, Change, Expect, MapBatch, Otherwise, Skipped},

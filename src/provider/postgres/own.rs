@@ -17,7 +17,7 @@ pub(super) fn statements<'a>(
     table: &Table,
     changes: &'a Sorted<'a>,
     at: SystemTime,
-    revision: i64,
+    revision: &str,
 ) -> Vec<Statement<'a>> {
     let puts = changes.chunks().map(|puts| put(table, puts, at, revision));
     let mut statements: Vec<_> = puts.collect();
@@ -31,7 +31,7 @@ pub(super) fn statements<'a>(
 }
 
 /// An upsert of many rows. What is the same for all of them is sent once.
-fn put<'a>(table: &Table, puts: &'a [Put<'a>], at: SystemTime, revision: i64) -> Statement<'a> {
+fn put<'a>(table: &Table, puts: &'a [Put<'a>], at: SystemTime, revision: &str) -> Statement<'a> {
     let Table {
         name,
         key,
@@ -94,7 +94,7 @@ fn long_keys<'a>(columns: &mut Columns<'a>, puts: &'a [Put<'a>]) -> String {
     columns.array(long, Type::TEXT_ARRAY)
 }
 
-fn touch<'a>(table: &Table, touches: &'a [Touch<'a>], revision: i64) -> Statement<'a> {
+fn touch<'a>(table: &Table, touches: &'a [Touch<'a>], revision: &str) -> Statement<'a> {
     let Table { name, key, .. } = table;
     let keys: Vec<&str> = touches.iter().map(|touch| &*touch.key.key).collect();
     let expiries: Vec<_> = touches.iter().map(|touch| touch.expires_at).collect();

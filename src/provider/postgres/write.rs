@@ -1,47 +1,32 @@
 //! A batch, in one transaction.
 //!
-//! It takes two round trips, and one more if there are conditions. The first
-//! begins the transaction, locks the counters of the maps in the order of their
-//! names, and then the row of the writer. Each of these is a statement of its
-//! own, which sees what was committed while the one before it waited. So from
-//! there on no one else commits to these maps, or for this writer, until this
-//! transaction ends: revisions are given out in the order of the commits,
-//! whichever processes they come from. The second round trip carries all
-//! changes and the commit.
+//! As a rule it takes [one round trip](super::at_once). Where more has to be
+//! known first it takes two, and one more if there are conditions: the first
+//! begins the transaction and [locks](super::locks) what it needs, the second
+//! carries all changes and the commit.
 //!
 //! Nothing is sent that changes anything before the locks are held and the
 //! turn of the batch is known. So a batch that is given up before that never
 //! lands; one that is given up later holds the locks for as long as it may
 //! still land, and what comes after it waits, and then sees what became of it.
 
-use std::collections::BTreeSet;
-
-use futures_util::{
-    FutureExt,
-    future::{join, join3},
-};
-use tokio_postgres::types::Type;
-
 use super::{
-    adopted,
+    at_once::{self, Tried},
     builder::Options,
     connections::{Connections, Lease},
-    errors::{Blame, Fault},
+    errors::Fault,
     judge::Judge,
-    own,
-    pipeline::{self, Statement},
-    place::{self, PLACE, Place},
-    refusals, schema,
+    known::Known,
+    locks::{Locked, begin, set_revision},
+    place,
+    sending::{Part, send},
     sorted::Sorted,
-    table::Table,
     values::revision_to,
-    writers::{self, Last},
+    writers,
 };
 use crate::{
     batch::{Batch, Committed, Turn},
     error::{Error, ErrorKind, Result},
-    name::MapName,
-    record::Revision,
 };
 
 /// How often tables are made and then found to be missing again.
@@ -51,19 +36,37 @@ const MAX_ROUNDS: usize = 4;
 pub(super) async fn commit(
     connections: &Connections,
     options: &Options,
+    known: &Known,
+    batch: &Batch,
+) -> Result<Committed, Fault> {
+    let look = || commit_with_look(connections, options, known, batch);
+    match at_once::commit(connections, options, known, batch).await? {
+        Tried::Done(answer) => Ok(answer),
+        Tried::No => look().await,
+        // A look tells whether it was applied, and what was given up changes
+        // nothing after the batch that follows it. If even that fails it is
+        // still open: whoever tries again hears why.
+        Tried::Lost(fault) => look().await.map_err(|_| fault),
+    }
+}
+
+async fn commit_with_look(
+    connections: &Connections,
+    options: &Options,
+    known: &Known,
     batch: &Batch,
 ) -> Result<Committed, Fault> {
     for _ in 0..MAX_ROUNDS {
-        let (lease, locked) = begin(connections, options, batch).await?;
+        let (lease, mut locked) = begin(connections, options, batch).await?;
         let missing = locked.missing(batch);
         if missing.is_empty() {
-            return match commit_locked(&lease, options, batch, locked).await {
-                Ok(answer) => {
-                    lease.give_back();
-                    Ok(answer)
-                }
-                Err(fault) => Err(lease.abandon(fault).await),
+            let answer = match commit_locked(&lease, options, batch, &mut locked).await {
+                Ok(answer) => answer,
+                Err(fault) => return Err(lease.abandon(fault).await),
             };
+            lease.give_back();
+            known.note(batch, &answer, locked.places);
+            return Ok(answer);
         }
         lease.end().await?;
         for map in missing {
@@ -79,90 +82,11 @@ fn meddled() -> Error {
     Error::new(ErrorKind::Unavailable, message).nothing_applied()
 }
 
-/// What was locked, and what was prepared meanwhile.
-pub(super) struct Locked<'b> {
-    /// In the order of the maps' names.
-    pub(super) places: Vec<Place>,
-    last: Option<Last>,
-    /// All changes, a map an item.
-    sorted: Vec<Sorted<'b>>,
-}
-
-impl Locked<'_> {
-    fn missing<'b>(&self, batch: &'b Batch) -> BTreeSet<&'b MapName> {
-        let maps = batch.maps.iter().map(|part| &part.map);
-        maps.filter(|map| self.place(map).is_none()).collect()
-    }
-
-    pub(super) fn place(&self, map: &MapName) -> Option<&Place> {
-        self.places.iter().find(|place| place.map == *map)
-    }
-
-    /// The highest revision that any of the maps was given.
-    pub(super) fn revision(&self) -> Revision {
-        let revisions = self.places.iter().map(|place| place.revision);
-        revisions.max().unwrap_or_default()
-    }
-}
-
-/// Begins the transaction and locks what it needs, on a connection that is
-/// there: nothing is changed yet, so a stale one is no one's trouble.
-async fn begin<'b>(
-    connections: &Connections,
-    options: &Options,
-    batch: &'b Batch,
-) -> Result<(Lease, Locked<'b>), Fault> {
-    loop {
-        let lease = connections.lease().await?;
-        match lock(&lease, options, batch).await {
-            Ok(locked) => return Ok((lease, locked)),
-            Err(fault) if lease.was_stale(&fault) => {}
-            Err(fault) => return Err(lease.abandon(fault).await),
-        }
-    }
-}
-
-async fn lock<'b>(lease: &Lease, options: &Options, batch: &'b Batch) -> Result<Locked<'b>, Fault> {
-    let client = lease.client()?;
-    let begin = schema::begin(options);
-    let counters = format!(
-        "SELECT {PLACE} FROM {} WHERE name = ANY($1) ORDER BY name FOR NO KEY UPDATE",
-        options.qualified("persistify_maps")
-    );
-    let names: Vec<&str> = batch.maps.iter().map(|part| part.map.as_str()).collect();
-    let counters = Statement::new(counters).with(names, Type::TEXT_ARRAY);
-    let writer = writers::lock(options, batch.id.writer);
-    let answers = join3(
-        client.batch_execute(&begin),
-        counters.rows(client),
-        client.query_typed_opt(&writer, &[]),
-    );
-    // What is joined first is sent first; the sorting is done by the time the
-    // server answers.
-    let sorted = batch
-        .maps
-        .iter()
-        .map(|part| Sorted::new(part.changes.iter()));
-    let sorted = async { sorted.collect() };
-    let ((started, counters, writer), sorted) = lease.in_time(3, join(answers, sorted)).await?;
-    started?;
-    let places = counters?
-        .iter()
-        .map(Place::read)
-        .collect::<Result<_, _>>()?;
-    let last = writer?.as_ref().map(Last::read).transpose()?;
-    Ok(Locked {
-        places,
-        last,
-        sorted,
-    })
-}
-
-async fn commit_locked(
+async fn commit_locked<'b>(
     lease: &Lease,
     options: &Options,
-    batch: &Batch,
-    mut locked: Locked<'_>,
+    batch: &'b Batch,
+    locked: &mut Locked<'b>,
 ) -> Result<Committed, Fault> {
     let last = locked.last;
     match (batch.id.turn(last.map(|last| last.sequence)), last) {
@@ -175,12 +99,12 @@ async fn commit_locked(
         (Turn::Superseded, _) => return Err(superseded().into()),
         _ => {}
     }
-    let judge = Judge::all(lease, options, batch, &locked).await?;
+    let judge = Judge::all(lease, options, batch, locked).await?;
     let answer = Committed::at(judge.next_revision()).with_skipped(judge.skipped);
     if !answer.skipped.is_empty() {
         locked.sorted = without_skipped(batch, &answer);
     }
-    apply(lease, options, batch, &locked, &answer).await?;
+    apply(lease, options, batch, locked, &answer).await?;
     Ok(answer)
 }
 
@@ -204,32 +128,7 @@ fn without_skipped<'b>(batch: &'b Batch, answer: &Committed) -> Vec<Sorted<'b>> 
     parts.collect()
 }
 
-/// The changes to one map.
-struct Part<'a> {
-    map: &'a MapName,
-    clear: bool,
-    table: Table,
-    sorted: &'a Sorted<'a>,
-}
-
-impl<'a> Part<'a> {
-    fn statements(&self, batch: &Batch, revision: i64) -> Vec<Statement<'a>> {
-        let mut statements = if self.clear {
-            adopted::clear(&self.table)
-        } else {
-            Vec::new()
-        };
-        statements.extend(match &self.table.adopted {
-            None => own::statements(&self.table, self.sorted, batch.at, revision),
-            Some(adopted) => adopted.statements(&self.table, self.sorted, batch.at, revision),
-        });
-        statements
-    }
-}
-
-/// Writes all changes and commits. The end is one message of its own, which
-/// the server gives up at the first statement if anything before it failed:
-/// the commit is not even tried then.
+/// Writes all changes and commits.
 async fn apply(
     lease: &Lease,
     options: &Options,
@@ -248,55 +147,10 @@ async fn apply(
         })
     });
     let parts: Vec<_> = parts.collect();
-    for part in &parts {
-        refusals::check_keys(&part.table, part.sorted)?;
-    }
-    let revision = revision_to(answer.revision.unwrap_or_default())?;
-    let mut statements = Vec::new();
-    let mut parts_of = Vec::new();
-    for part in &parts {
-        statements.extend(part.statements(batch, revision));
-        parts_of.resize(statements.len(), part);
-    }
-    statements.extend(writers::note_skipped(options, batch, locked.last, answer)?);
+    let revision = revision_to(answer.revision.unwrap_or_default())?.to_string();
+    let skipped = writers::note_skipped(options, batch, locked.last, answer)?;
     let end = end(options, batch, locked, answer)?;
-    let sent = send(lease, &statements, &end)
-        .await
-        .map_err(Fault::committing)?;
-    let Some((failed, cause)) = sent else {
-        return Ok(());
-    };
-    let fault = match parts_of.get(failed) {
-        Some(part) => Fault::Rows(cause, part.map.clone(), blame(part)),
-        None => Fault::Sql(cause),
-    };
-    Err(fault.committing())
-}
-
-fn blame(part: &Part<'_>) -> Blame {
-    Blame {
-        keys: refusals::keys_to_blame(part.table.values, part.sorted),
-        values: part.table.values,
-    }
-}
-
-/// The first that failed, by its place, if any did.
-async fn send(
-    lease: &Lease,
-    statements: &[Statement<'_>],
-    end: &str,
-) -> Result<Option<(usize, tokio_postgres::Error)>, Fault> {
-    let client = lease.client()?;
-    let changes = statements
-        .iter()
-        .map(|statement| statement.execute(client).boxed());
-    let ended = client.batch_execute(end).map(|ended| ended.map(|()| 0));
-    let requests = changes.chain([ended.boxed()]).collect::<Vec<_>>();
-    let answers = lease
-        .in_time(requests.len(), pipeline::all(requests))
-        .await?;
-    let mut failed = answers.into_iter().enumerate();
-    Ok(failed.find_map(|(n, answer)| Some((n, answer.err()?))))
+    send(lease, &parts, (batch.at, &revision), skipped, &end).await
 }
 
 /// What ends the transaction: the counters, the writer, and the commit.
@@ -309,22 +163,4 @@ fn end(
     let note = writers::note(options, batch, locked.last, answer)?;
     let counters = set_revision(options, locked, answer.revision.unwrap_or_default())?;
     Ok(format!("{counters}{note}; COMMIT"))
-}
-
-/// What raises the counters of the maps to that revision.
-pub(super) fn set_revision(options: &Options, locked: &Locked<'_>, to: Revision) -> Result<String> {
-    let ids: Vec<_> = locked
-        .places
-        .iter()
-        .map(|place| place.id.to_string())
-        .collect();
-    if ids.is_empty() {
-        return Ok(String::new());
-    }
-    let maps = options.qualified("persistify_maps");
-    let to = revision_to(to)?;
-    let ids = ids.join(", ");
-    Ok(format!(
-        "UPDATE {maps} SET revision = {to} WHERE id IN ({ids}); "
-    ))
 }

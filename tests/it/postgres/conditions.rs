@@ -3,7 +3,12 @@
 
 use persistify::Transaction;
 
-use super::{cuts::Far, proxy::End, writers::impatient, *};
+use super::{
+    cuts::Far,
+    proxy::{End, Hold},
+    writers::impatient,
+    *,
+};
 
 async fn open(store: &Postgres, name: &str) -> PersistentMap<u64> {
     PersistentMap::builder(store.clone(), name)
@@ -76,12 +81,12 @@ async fn lose_sight(far: &Far, landed: bool, commit: impl Future<Output = Result
         far.proxy.stop_commits(1_000, End::Cut);
         return commit.await.unwrap_err();
     }
-    far.proxy.hold_commits(true);
+    far.proxy.hold(Hold::Commits);
     let lose = async {
         eventually("a commit", || far.proxy.held() == 1).await;
         far.proxy.refuse(true);
         far.proxy.lose_answers(1, End::Cut);
-        far.proxy.hold_commits(false);
+        far.proxy.let_go();
     };
     let (result, ()) = tokio::join!(commit, lose);
     assert_eq!(far.proxy.lost(), 1);

@@ -2,7 +2,7 @@
 //! and its answer.
 
 use super::{
-    proxy::{End, Proxy},
+    proxy::{End, Hold, Proxy},
     server::Server,
     writers::{Writers, numbers, open},
     *,
@@ -124,23 +124,26 @@ async fn a_commit_that_did_not_arrive_is_carried_out_once() {
     }
 }
 
-/// A COMMIT on its way, whose client is gone, lands before what the same writer
-/// does next, or never; it does not land after it.
+/// A commit on its way, whose client is gone, lands before what the same writer
+/// does next, or never; it does not land after it. That is so if its last word
+/// has not arrived, and if none has.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_given_up_does_not_land_late() {
-    for next in [Next::Other, Next::Repeat, Next::Elsewhere] {
+    let nexts = [Next::Other, Next::Repeat, Next::Elsewhere];
+    let all = nexts.map(|next| [(Hold::Commits, next), (Hold::All, next)]);
+    for (held, next) in all.into_iter().flatten() {
         let far = Far::new().await;
         let (map, other, mut pen) = (name("map"), name("other"), Pen::new());
         pen.put(&far.store, &map, "k", "0").await;
         pen.put(&far.store, &other, "k", "0").await;
         let near = far.database.connect().await;
         let batch = pen.changes(&map, vec![put("k", "1"), put("l", "1")]);
-        far.proxy.hold_commits(true);
+        far.proxy.hold(held);
         let given_up = {
             let (store, batch) = (far.store.clone(), batch.clone());
             tokio::spawn(async move { store.commit(&batch).await })
         };
-        eventually("a COMMIT on its way", || far.proxy.held() == 1).await;
+        eventually("a commit on its way", || far.proxy.held() == 1).await;
         given_up.abort();
         let batch = match next {
             Next::Repeat => batch,
@@ -157,13 +160,13 @@ async fn what_was_given_up_does_not_land_late() {
         })
         .await;
         let committed_first = committing.is_finished();
-        far.proxy.hold_commits(false);
+        far.proxy.let_go();
         let committed = committing.await.unwrap().unwrap();
         // By then it has landed, or never will.
         let at_once = numbers(&far.database.witness());
         eventually("it is over", || far.proxy.connections() == 0).await;
         let found = numbers(&far.database.witness());
-        assert_eq!(found, at_once, "{next:?}");
+        assert_eq!(found, at_once, "{held:?} {next:?}");
         let rows = revisions(&far.database);
         let revision = i64::try_from(committed.revision.unwrap().get()).unwrap();
         match next {
@@ -194,7 +197,7 @@ async fn who_stands_still_is_not_waited_for_for_ever() {
     let far = Far::new().await;
     let (map, mut pen) = (name("map"), Pen::new());
     pen.put(&far.store, &map, "k", "0").await;
-    far.proxy.hold_commits(true);
+    far.proxy.hold(Hold::Commits);
     let (store, batch) = (far.store.clone(), pen.changes(&map, vec![put("k", "1")]));
     let still = tokio::spawn(async move { store.commit(&batch).await });
     eventually("a COMMIT on its way", || far.proxy.held() == 1).await;
@@ -206,7 +209,7 @@ async fn who_stands_still_is_not_waited_for_for_ever() {
         assert!(!failed.may_have_applied(), "{failed:?}");
         assert!(begun.elapsed() < Duration::from_secs(45), "{failed:?}");
     }
-    far.proxy.hold_commits(false);
+    far.proxy.let_go();
     // It comes too late, and is told so.
     let failed = error(still.await.unwrap());
     assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");

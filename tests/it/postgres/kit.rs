@@ -11,7 +11,7 @@ use std::{
 use super::{
     database::Database,
     keeper::Keeper,
-    proxy::{End, Proxy},
+    proxy::{End, Hold, Proxy},
     server::{Server, Stop},
     witness::Witness,
 };
@@ -166,13 +166,13 @@ fn the_proxy_stops_a_commit_before_the_server() {
 fn the_proxy_holds_a_commit_until_it_is_let_go() {
     let proxy = Proxy::to(Server::shared().address());
     let (_database, direct, far) = through(&proxy);
-    proxy.hold_commits(true);
+    proxy.hold(Hold::Commits);
     far.execute("BEGIN; INSERT INTO t VALUES (1)");
     std::thread::scope(|scope| {
         let commit = scope.spawn(|| far.execute("COMMIT"));
         wait_for("a commit", || proxy.held() == 1);
         assert_eq!(direct.number("SELECT count(*) FROM t"), 0);
-        proxy.hold_commits(false);
+        proxy.let_go();
         commit.join().unwrap();
     });
     assert_eq!(direct.number("SELECT count(*) FROM t"), 1);

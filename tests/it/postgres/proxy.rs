@@ -49,11 +49,20 @@ struct Weather {
     lost_from_server: bool,
     /// New connections are half open on both sides.
     deaf: bool,
-    /// COMMITs wait here.
-    holding_commits: bool,
+    /// What waits here.
+    holding: Option<Hold>,
     /// Counts up: every connection ends, in that way.
     ended: u64,
     end: End,
+}
+
+/// What is held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// COMMITs.
+    Commits,
+    /// All that clients say.
+    All,
 }
 
 /// How a connection ends.
@@ -166,12 +175,16 @@ impl Proxy {
         self.change(|weather| weather.deaf = deaf);
     }
 
-    /// COMMITs wait here, also when their client gives up; until they are let go.
-    pub(crate) fn hold_commits(&self, holding: bool) {
-        self.change(|weather| weather.holding_commits = holding);
+    /// These wait here, also when their client gives up; until they are let go.
+    pub(crate) fn hold(&self, what: Hold) {
+        self.change(|weather| weather.holding = Some(what));
     }
 
-    /// How many COMMITs came to wait here.
+    pub(crate) fn let_go(&self) {
+        self.change(|weather| weather.holding = None);
+    }
+
+    /// How often something came to wait here.
     pub(crate) fn held(&self) -> usize {
         self.way.held.load(SeqCst)
     }
@@ -293,25 +306,29 @@ impl Way {
             messages.add(&chunk[..read]);
             while let Some(message) = messages.next() {
                 talk.lock().asked |= asks_for_encryption(&message);
-                if commits.is_commit(&message) {
-                    if let Some(end) = self.to_stop.take() {
-                        return Ok(end);
-                    }
-                    self.hold().await?;
+                let is_commit = commits.is_commit(&message);
+                if is_commit && let Some(end) = self.to_stop.take() {
+                    return Ok(end);
                 }
+                self.hold(is_commit).await?;
                 self.pass(side, &message.bytes, &mut server).await?;
             }
         }
     }
 
-    /// Waits while COMMITs are held. The client is not heard meanwhile, so its
-    /// giving up does not keep the COMMIT from landing.
-    async fn hold(&self) -> io::Result<()> {
+    /// Waits while this is held. The client is not heard meanwhile, so its
+    /// giving up does not keep what it said from landing.
+    async fn hold(&self, is_commit: bool) -> io::Result<()> {
+        let is_held = |now: &Weather| match now.holding {
+            None => false,
+            Some(Hold::Commits) => is_commit,
+            Some(Hold::All) => true,
+        };
         let mut weather = self.weather.subscribe();
-        if weather.borrow().holding_commits {
+        if is_held(&weather.borrow()) {
             self.held.fetch_add(1, SeqCst);
         }
-        let free = weather.wait_for(|now| !now.holding_commits).await;
+        let free = weather.wait_for(|now| !is_held(now)).await;
         free.map(drop).map_err(io::Error::other)
     }
 

@@ -1,0 +1,96 @@
+//! The changes of a batch on their way to the server, and what it means if it
+//! does not take them.
+
+use std::time::SystemTime;
+
+use futures_util::FutureExt;
+
+use super::{
+    adopted,
+    connections::Lease,
+    errors::{Blame, Fault},
+    own,
+    pipeline::{self, Statement},
+    refusals,
+    sorted::Sorted,
+    table::Table,
+};
+use crate::name::MapName;
+
+/// The changes to one map.
+pub(super) struct Part<'a> {
+    pub(super) map: &'a MapName,
+    pub(super) clear: bool,
+    pub(super) table: Table,
+    pub(super) sorted: &'a Sorted<'a>,
+}
+
+impl<'a> Part<'a> {
+    /// The revision is given as the SQL of it.
+    fn statements(&self, at: SystemTime, revision: &str) -> Vec<Statement<'a>> {
+        let mut statements = if self.clear {
+            adopted::clear(&self.table)
+        } else {
+            Vec::new()
+        };
+        statements.extend(match &self.table.adopted {
+            None => own::statements(&self.table, self.sorted, at, revision),
+            Some(adopted) => adopted.statements(&self.table, self.sorted, at, revision),
+        });
+        statements
+    }
+
+    fn fault(&self, cause: tokio_postgres::Error) -> Fault {
+        let values = self.table.values;
+        let keys = refusals::keys_to_blame(values, self.sorted);
+        Fault::Rows(cause, self.map.clone(), Blame { keys, values })
+    }
+}
+
+/// Sends all changes, what else there is to write, and what ends the
+/// transaction: a message of its own, which commits nothing if anything before
+/// it failed.
+pub(super) async fn send(
+    lease: &Lease,
+    parts: &[Part<'_>],
+    (at, revision): (SystemTime, &str),
+    more: Vec<Statement<'_>>,
+    end: &str,
+) -> Result<(), Fault> {
+    let mut statements = Vec::new();
+    let mut parts_of = Vec::new();
+    for part in parts {
+        refusals::check_keys(&part.table, part.sorted)?;
+        statements.extend(part.statements(at, revision));
+        parts_of.resize(statements.len(), part);
+    }
+    statements.extend(more);
+    let failed = send_all(lease, &statements, end).await;
+    let Some((failed, cause)) = failed.map_err(Fault::committing)? else {
+        return Ok(());
+    };
+    let fault = match parts_of.get(failed) {
+        Some(part) => part.fault(cause),
+        None => Fault::Sql(cause),
+    };
+    Err(fault.committing())
+}
+
+/// The first that failed, by its place, if any did.
+async fn send_all(
+    lease: &Lease,
+    statements: &[Statement<'_>],
+    end: &str,
+) -> Result<Option<(usize, tokio_postgres::Error)>, Fault> {
+    let client = lease.client()?;
+    let changes = statements
+        .iter()
+        .map(|statement| statement.execute(client).boxed());
+    let ended = client.batch_execute(end).map(|ended| ended.map(|()| 0));
+    let requests = changes.chain([ended.boxed()]).collect::<Vec<_>>();
+    let answers = lease
+        .in_time(requests.len(), pipeline::all(requests))
+        .await?;
+    let mut failed = answers.into_iter().enumerate();
+    Ok(failed.find_map(|(n, answer)| Some((n, answer.err()?))))
+}

@@ -1,8 +1,10 @@
 //! A way to a server on which anything can happen.
 
 use std::{
+    future::pending,
     io,
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -296,7 +298,9 @@ impl Way {
         loop {
             let read = client.read(&mut chunk).await?;
             if read == 0 {
-                return Ok(End::Cut);
+                // The server goes on with what it has heard, and then hangs up.
+                server.shutdown().await?;
+                return pending().await;
             }
             self.wait_out_delay().await;
             if talk.lock().encrypted {
@@ -310,15 +314,20 @@ impl Way {
                 if is_commit && let Some(end) = self.to_stop.take() {
                     return Ok(end);
                 }
-                self.hold(is_commit).await?;
+                self.hold(is_commit, &mut client, &mut messages).await?;
                 self.pass(side, &message.bytes, &mut server).await?;
             }
         }
     }
 
-    /// Waits while this is held. The client is not heard meanwhile, so its
-    /// giving up does not keep what it said from landing.
-    async fn hold(&self, is_commit: bool) -> io::Result<()> {
+    /// Waits while this is held. All that the client says meanwhile is kept,
+    /// and its giving up does not keep what it said from landing.
+    async fn hold(
+        &self,
+        is_commit: bool,
+        client: &mut ReadHalf<'_>,
+        messages: &mut Messages,
+    ) -> io::Result<()> {
         let is_held = |now: &Weather| match now.holding {
             None => false,
             Some(Hold::Commits) => is_commit,
@@ -328,8 +337,20 @@ impl Way {
         if is_held(&weather.borrow()) {
             self.held.fetch_add(1, SeqCst);
         }
-        let free = weather.wait_for(|now| !is_held(now)).await;
-        free.map(drop).map_err(io::Error::other)
+        let mut free = pin!(weather.wait_for(|now| !is_held(now)));
+        let mut chunk = vec![0; 64 * 1_024];
+        let mut is_there = true;
+        loop {
+            tokio::select! {
+                biased;
+                free = &mut free => return free.map(drop).map_err(io::Error::other),
+                read = client.read(&mut chunk), if is_there => {
+                    let read = read.unwrap_or_default();
+                    is_there = read > 0;
+                    messages.add(&chunk[..read]);
+                }
+            }
+        }
     }
 
     async fn down(
@@ -364,7 +385,8 @@ impl Way {
                 {
                     return Ok(end);
                 }
-                self.pass(side, &message.bytes, &mut client).await?;
+                // A client that is gone is no reason for a server to stop.
+                let _ = self.pass(side, &message.bytes, &mut client).await;
             }
         }
     }

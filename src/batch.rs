@@ -183,6 +183,10 @@ pub struct Change {
     /// When the value was written, if that matters and was before the batch was
     /// made: the `updated_at` of what is put, instead of [`Batch::at`].
     pub written_at: Option<SystemTime>,
+    /// Whether the writer knows of nothing that is stored under the key. That
+    /// is a hint, by which a provider may choose the faster way to write it;
+    /// another process may have stored something since.
+    pub likely_new: bool,
 }
 
 impl Change {
@@ -215,6 +219,7 @@ impl Change {
             expect: Expect::Any,
             otherwise: Otherwise::Fail,
             written_at: None,
+            likely_new: false,
         }
     }
 
@@ -222,6 +227,13 @@ impl Change {
     #[must_use]
     pub fn written_at(mut self, at: Option<SystemTime>) -> Self {
         self.written_at = at;
+        self
+    }
+
+    /// The same change, with the hint that nothing is known to be stored there.
+    #[must_use]
+    pub fn likely_new(mut self, likely: bool) -> Self {
+        self.likely_new = likely;
         self
     }
 

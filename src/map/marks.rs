@@ -221,7 +221,8 @@ impl<V, L: Lifetime<V>> Core<V, L> {
                     return Ok(self.guarded(true, slot, touch));
                 }
                 let put = Change::put(key.clone(), self.encode(value)?, expires_at)
-                    .written_at(self.lifetime.written_at(lease));
+                    .written_at(self.lifetime.written_at(lease))
+                    .likely_new(trail.known == Known::NOT);
                 Ok(self.guarded(trail.unasked, slot, put))
             }
         }

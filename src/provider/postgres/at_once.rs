@@ -10,6 +10,10 @@
 //!
 //! So a batch that was given up and is still on its way changes nothing once a
 //! later one of its writer was applied.
+//!
+//! What the writer takes for new is inserted, and not looked for; if something
+//! was there all the same, the transaction fails, and from then on the map
+//! counts as shared.
 
 use futures_util::future::join;
 use tokio_postgres::{SimpleQueryMessage, error::SqlState};
@@ -53,8 +57,14 @@ pub(super) async fn commit(
         return Ok(Tried::No);
     };
     let lease = connections.lease().await?;
-    let tried = match send_at_once(&lease, options, &place, batch).await {
+    let hints = !known.is_shared(&place.map);
+    let tried = match send_at_once(&lease, options, (&place, hints), batch).await {
         Ok(tried) => tried,
+        // The transaction has ended, and changed nothing.
+        Err(fault) if hints && fault.is_duplicate() => {
+            known.note_shared(&place.map);
+            Tried::No
+        }
         Err(fault) => return Err(lease.abandon(fault).await),
     };
     match &tried {
@@ -71,12 +81,12 @@ pub(super) async fn commit(
 async fn send_at_once(
     lease: &Lease,
     options: &Options,
-    place: &Place,
+    (place, hints): (&Place, bool),
     batch: &Batch,
 ) -> Result<Tried, Fault> {
     let client = lease.client()?;
     let turn = take_turn(options, place, batch)?;
-    let body = send_changes(lease, options, place, batch);
+    let body = send_changes(lease, options, (place, hints), batch);
     // What is joined first is sent first: the server is at it while the changes
     // are put together.
     let (turn, body) = join(lease.in_time(2, client.simple_query(&turn)), body).await;
@@ -164,7 +174,7 @@ fn forgotten() -> Error {
 async fn send_changes(
     lease: &Lease,
     options: &Options,
-    place: &Place,
+    (place, hints): (&Place, bool),
     batch: &Batch,
 ) -> Result<(), Fault> {
     let parts = batch
@@ -177,6 +187,7 @@ async fn send_changes(
         clear: part.clear,
         table: place.table(options),
         sorted,
+        hints,
     });
     let parts: Vec<_> = parts.collect();
     let revision = format!(

@@ -88,6 +88,11 @@ impl Fault {
         }
     }
 
+    /// Whether there was a row already where one was to be inserted.
+    pub(super) fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Rows(cause, ..) if code(cause) == Some("23505"))
+    }
+
     /// Whether the server still talks: the transaction can be ended in order.
     pub(super) fn is_answer(&self) -> bool {
         match self {

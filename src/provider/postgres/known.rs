@@ -1,7 +1,7 @@
 //! Maps that were written to before, and by whom: a batch that comes next can
 //! do without a look at them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use parking_lot::Mutex;
 
@@ -15,6 +15,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Known {
     maps: Mutex<HashMap<MapName, Last>>,
+    shared: Mutex<HashSet<MapName>>,
 }
 
 struct Last {
@@ -51,6 +52,16 @@ impl Known {
             let map = place.map.clone();
             self.maps.lock().insert(map, Last { place, batch });
         }
+    }
+
+    /// Somebody else adds entries to the map as well: what a writer takes for
+    /// new may not be, and to find that out again each time would be slow.
+    pub(super) fn note_shared(&self, map: &MapName) {
+        self.shared.lock().insert(map.clone());
+    }
+
+    pub(super) fn is_shared(&self, map: &MapName) -> bool {
+        self.shared.lock().contains(map)
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Part<'a> {
     pub(super) clear: bool,
     pub(super) table: Table,
     pub(super) sorted: &'a Sorted<'a>,
+    /// Whether the hints as to what is new are taken at their word.
+    pub(super) hints: bool,
 }
 
 impl<'a> Part<'a> {
@@ -34,7 +36,7 @@ impl<'a> Part<'a> {
             Vec::new()
         };
         statements.extend(match &self.table.adopted {
-            None => own::statements(&self.table, self.sorted, at, revision),
+            None => own::statements(&self.table, self.sorted, at, revision, self.hints),
             Some(adopted) => adopted.statements(&self.table, self.sorted, at, revision),
         });
         statements

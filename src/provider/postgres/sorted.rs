@@ -35,6 +35,7 @@ pub(super) struct Put<'a> {
     pub(super) expires_at: Option<Moment>,
     /// If it is not that of the batch.
     pub(super) written_at: Option<Moment>,
+    pub(super) likely_new: bool,
 }
 
 #[derive(Debug)]
@@ -74,6 +75,7 @@ impl<'a> Sorted<'a> {
                 payload,
                 expires_at: expires_at.map(Moment::new),
                 written_at: change.written_at.map(Moment::new),
+                likely_new: change.likely_new,
             }),
             Op::Touch { expires_at } => self.touches.push(Touch {
                 key,

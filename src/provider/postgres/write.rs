@@ -144,6 +144,7 @@ async fn apply(
             clear: part.clear,
             table,
             sorted,
+            hints: false,
         })
     });
     let parts: Vec<_> = parts.collect();

@@ -62,8 +62,12 @@ async fn put_overwrite_delete(trial: &mut Trial<'_>) {
         ),
         ("put what is there again", vec![put("b", 3)]),
         (
+            "put what is likely to be new, and is not",
+            vec![put("b", 4).likely_new(true), put("d", 4).likely_new(true)],
+        ),
+        (
             "delete all, one by one",
-            ["b", "c"].map(Change::delete).into(),
+            ["b", "c", "d"].map(Change::delete).into(),
         ),
         ("put into the emptied map", vec![put("a", 4)]),
     ];

@@ -25,6 +25,7 @@ enum Flaw {
     TrimsNuls,
     LosesExpiry,
     LosesShape,
+    TrustsHints,
     IgnoresClear,
     TouchSetsTheTime,
     TouchPuts,
@@ -159,6 +160,9 @@ impl Broken {
             (Flaw::TrimsNuls, _) => change.key = change.key.trim_end_matches('\0').into(),
             (Flaw::LosesExpiry, Op::Put { expires_at, .. }) => *expires_at = None,
             (Flaw::LosesShape, Op::Put { payload, .. }) => payload.schema = 0,
+            (Flaw::TrustsHints, Op::Put { payload, .. }) if change.likely_new => {
+                *payload = stored.unwrap_or(payload.clone());
+            }
             (Flaw::TouchSetsTheTime, Op::Touch { expires_at }) => {
                 if let Some(payload) = stored {
                     let expires_at = *expires_at;
@@ -449,6 +453,7 @@ async fn the_unfaithful_are_caught() {
         Flaw::TrimsNuls,
         Flaw::LosesExpiry,
         Flaw::LosesShape,
+        Flaw::TrustsHints,
         Flaw::IgnoresClear,
         Flaw::TouchSetsTheTime,
         Flaw::TouchPuts,

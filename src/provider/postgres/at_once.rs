@@ -113,35 +113,35 @@ async fn send_at_once(
 /// Begins the transaction, raises the counter and then the writer, and answers
 /// with the revision.
 ///
-/// If it is not this batch's turn, if the writer was forgotten, or if the map
-/// was moved, one of the two columns would hold what it must not, and that ends
-/// the transaction. (Where the condition is in what finds the row, nothing
-/// would.)
+/// If the map was moved, if the writer was forgotten, or if it is not this
+/// batch's turn, a column would hold what it must not, and that ends the
+/// transaction. (As a condition on the row it would change nothing, and the
+/// transaction would go on.)
 fn take_turn(options: &Options, place: &Place, batch: &Batch) -> Result<String> {
     let [maps, writers] =
         ["maps", "writers"].map(|name| options.qualified(&format!("persistify_{name}")));
     let lowest = revision_to(batch.revision_after(Revision::ZERO))?;
     let (writer, sequence) = (batch.id.writer, batch.id.sequence.cast_signed());
-    let is_as_known = is_as_known(place);
+    let (id, is_as_known) = (place.id, is_as_known(place));
     Ok(format!(
         "{};
-         UPDATE {maps} SET revision = greatest(revision + 1, {lowest})
-            + (SELECT 0 FROM {writers} WHERE writer = '{writer}')
-            WHERE {is_as_known};
+         UPDATE {maps} SET
+            revision = CASE WHEN {is_as_known} THEN greatest(revision + 1, {lowest}) END
+                + (SELECT 0 FROM {writers} WHERE writer = '{writer}')
+            WHERE id = {id};
          UPDATE {writers} SET
             sequence = CASE WHEN sequence < {sequence} AND skipped = 0 THEN {sequence} END,
-            revision = (SELECT revision FROM {maps} WHERE {is_as_known}),
+            revision = (SELECT revision FROM {maps} WHERE id = {id}),
             at = now()
             WHERE writer = '{writer}' RETURNING revision",
         schema::begin(options),
     ))
 }
 
-/// What finds the counter, unless the map was moved.
+/// Whether the map is where it was.
 fn is_as_known(place: &Place) -> String {
     format!(
-        "id = {} AND (name, table_name, value_type, time_type) = ({}, {}, {}, {}) AND companion IS NULL",
-        place.id,
+        "(name, table_name, value_type, time_type) = ({}, {}, {}, {}) AND companion IS NULL",
         literal(place.map.as_str()),
         literal(&place.table),
         literal(place.values.name()),

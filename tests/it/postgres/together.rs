@@ -47,7 +47,7 @@ fn two_processes_write_the_same_and_different_keys() {
     }
     let database = Database::fresh();
     let test = "postgres::together::two_processes_write_the_same_and_different_keys";
-    check(test, &database, database.url(), Duration::from_secs(4));
+    check(test, &database, database.url(), Duration::from_secs(10));
 }
 
 #[test]

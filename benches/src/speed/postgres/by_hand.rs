@@ -34,18 +34,21 @@ const ON_CONFLICT: &str = "ON CONFLICT (key) DO UPDATE SET
 /// How a batch is written.
 #[derive(Clone, Copy)]
 pub enum Way {
-    /// Each row in a transaction of its own.
+    /// Each row by a statement of its own, which is a transaction.
     RowByRow,
+    /// Each row between a `BEGIN` and a `COMMIT` of its own.
+    RowByTransaction,
     /// One upsert of arrays.
     Unnest,
     /// `COPY` into a temporary table, and one upsert from there.
     CopyAndMerge,
 }
 
-/// One connection to a table, with the upsert of arrays prepared.
+/// One connection to a table, with the upserts prepared.
 pub struct ByHand {
     client: Client,
     upsert: Statement,
+    upsert_one: Statement,
     revision: i64,
 }
 
@@ -61,10 +64,14 @@ impl ByHand {
              SELECT key, value, $3, $4 FROM unnest($1::text[], $2::jsonb[]) AS t (key, value)
              {ON_CONFLICT}"
         );
-        let upsert = runtime.block_on(client.prepare(&upsert));
+        let upsert_one = format!(
+            "INSERT INTO entries (key, value, revision, updated_at) VALUES ($1, $2, $3, $4) {ON_CONFLICT}"
+        );
+        let prepare = |sql: &str| runtime.block_on(client.prepare(sql)).expect("a statement");
         Self {
+            upsert: prepare(&upsert),
+            upsert_one: prepare(&upsert_one),
             client,
-            upsert: upsert.expect("a statement"),
             revision: 0,
         }
     }
@@ -94,6 +101,7 @@ impl ByHand {
     ) -> Result<(), tokio_postgres::Error> {
         match way {
             Way::RowByRow => self.row_by_row(keys, customers).await,
+            Way::RowByTransaction => self.row_by_transaction(keys, customers).await,
             Way::Unnest => self.unnest(keys, customers).await,
             Way::CopyAndMerge => self.copy_and_merge(keys, customers).await,
         }
@@ -104,15 +112,33 @@ impl ByHand {
         keys: &[String],
         customers: &[Customer],
     ) -> Result<(), tokio_postgres::Error> {
-        let upsert = format!(
-            "INSERT INTO entries (key, value, revision, updated_at) VALUES ($1, $2, $3, $4) {ON_CONFLICT}"
-        );
-        let upsert = self.client.prepare(&upsert).await?;
         let now = SystemTime::now();
         for (key, customer) in keys.iter().zip(customers) {
             self.client
-                .execute(&upsert, &[key, &Json(customer), &self.revision, &now])
+                .execute(
+                    &self.upsert_one,
+                    &[key, &Json(customer), &self.revision, &now],
+                )
                 .await?;
+        }
+        Ok(())
+    }
+
+    async fn row_by_transaction(
+        &mut self,
+        keys: &[String],
+        customers: &[Customer],
+    ) -> Result<(), tokio_postgres::Error> {
+        let now = SystemTime::now();
+        for (key, customer) in keys.iter().zip(customers) {
+            let transaction = self.client.transaction().await?;
+            transaction
+                .execute(
+                    &self.upsert_one,
+                    &[key, &Json(customer), &self.revision, &now],
+                )
+                .await?;
+            transaction.commit().await?;
         }
         Ok(())
     }

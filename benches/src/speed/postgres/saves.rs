@@ -12,35 +12,60 @@ use super::{
 };
 
 const TASKS: usize = 64;
-const SAVES_EACH: usize = 20;
-const SAVES: usize = TASKS * SAVES_EACH;
+const SAVES: usize = TASKS * 20;
 
 pub fn run(bench: &Bench) {
+    compare(bench, "upserts by hand", by_hand(bench, Way::RowByRow));
+    let by_transaction = by_hand(bench, Way::RowByTransaction);
+    compare(bench, "transactions by hand", by_transaction);
+    let map = open(&bench.runtime, bench.connect(&bench.database()));
+    let alone =
+        |keys: &[String], customers: &[Customer]| save(&bench.runtime, &map, (keys, customers), 1);
+    compare(bench, "the same by one task", alone);
+}
+
+/// One connection, and one row at a time.
+fn by_hand(bench: &Bench, way: Way) -> impl FnMut(&[String], &[Customer]) -> Duration + use<'_> {
+    let mut by_hand = ByHand::connect(&bench.runtime, &bench.database());
+    move |keys, customers| by_hand.write(&bench.runtime, way, keys, customers)
+}
+
+fn compare(
+    bench: &Bench,
+    peer: &str,
+    mut save_as_peer: impl FnMut(&[String], &[Customer]) -> Duration,
+) {
     let comparison = Comparison {
-        name: format!("postgres, saves by {TASKS} tasks / one after the other"),
+        name: format!("postgres, saves by {TASKS} tasks / {peer}"),
         operations: SAVES,
         rounds: 7,
         target: 20.0,
     };
-    let keys = keys(SAVES);
-    let customers: Vec<_> = (0..SAVES).map(|n| Customer::new(n, 0)).collect();
     let ours = open(&bench.runtime, bench.connect(&bench.database()));
-    let mut peer = ByHand::connect(&bench.runtime, &bench.database());
+    // A round adds rows to those of the rounds before it.
+    let keys = keys(SAVES * (comparison.rounds + 1));
+    let (mut our_keys, mut peer_keys) = (keys.chunks(SAVES), keys.chunks(SAVES));
+    let customers: Vec<_> = (0..SAVES).map(|n| Customer::new(n, 0)).collect();
     comparison.run(
-        || save_ours(&bench.runtime, &ours, &keys, &customers),
-        || peer.write(&bench.runtime, Way::RowByRow, &keys, &customers),
+        || {
+            let keys = our_keys.next().expect("a chunk");
+            save(&bench.runtime, &ours, (keys, &customers), TASKS)
+        },
+        || save_as_peer(peer_keys.next().expect("a chunk"), &customers),
     );
 }
 
-fn save_ours(
+/// Times the saves of so many tasks, each of which waits for each of its own.
+fn save(
     runtime: &Runtime,
     map: &PersistentMap<Customer>,
-    keys: &[String],
-    customers: &[Customer],
+    (keys, customers): (&[String], &[Customer]),
+    tasks: usize,
 ) -> Duration {
+    let each = keys.len() / tasks;
     let shares: Vec<_> = keys
-        .chunks(SAVES_EACH)
-        .zip(customers.chunks(SAVES_EACH))
+        .chunks(each)
+        .zip(customers.chunks(each))
         .map(|(keys, customers)| (map.clone(), keys.to_vec(), customers.to_vec()))
         .collect();
     timed(|| {

@@ -137,7 +137,9 @@ fn too_slow(attempts: u32, last: Error) -> Error {
         "others were faster {attempts} times, and nothing was written; call it again, or raise \
          `retry_conflicts`"
     );
-    let error = Error::new(ErrorKind::Conflict, message).on_keys(last.keys().to_vec());
-    let error = last.map().map_or(error.clone(), |map| error.on_map(map));
+    let mut error = Error::new(ErrorKind::Conflict, message).on_keys(last.keys().to_vec());
+    if let Some(map) = last.map() {
+        error = error.on_map(map);
+    }
     error.with_found(last.found().cloned()).with_source(last)
 }

@@ -12,6 +12,7 @@ use persistify::{
 };
 
 mod adopted;
+mod cancels;
 mod commits;
 mod conditions;
 mod conforms;

@@ -237,12 +237,12 @@ const UPSERT: &str = "ON CONFLICT (key) DO UPDATE SET
 
 /// Empties a table, whoever's it is. Row by row, and so that those who read it
 /// just now go on seeing what they began with.
-pub(super) fn clear<'a>(table: &Table) -> Vec<Statement<'a>> {
+pub(super) fn clear<'a>(table: &Table, revision: &str) -> Vec<Statement<'a>> {
     let companion = table.adopted.as_ref().map(|adopted| &adopted.companion);
     let names = [Some(&table.name), companion];
     let names = names.into_iter().flatten();
     names
-        .map(|name| Statement::new(format!("DELETE FROM {name}")))
+        .map(|name| Statement::new(format!("DELETE FROM {name} WHERE {revision} IS NOT NULL")))
         .collect()
 }
 

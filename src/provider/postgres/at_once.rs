@@ -11,6 +11,11 @@
 //! So a batch that was given up and is still on its way changes nothing once a
 //! later one of its writer was applied.
 //!
+//! If not even a transaction was begun, because the first message was cancelled
+//! too soon or a pooler had no connection for it, each statement after it is a
+//! transaction of its own. So each of them holds only where the counter was
+//! raised by the very transaction that it is in.
+//!
 //! What the writer takes for new is inserted, and not looked for; if something
 //! was there all the same, the transaction fails, and from then on the map
 //! counts as shared.
@@ -190,8 +195,10 @@ async fn send_changes(
         hints,
     });
     let parts: Vec<_> = parts.collect();
+    // The age counts transactions from the one that raised the counter: in that
+    // one it is 0, and in any other there is no such row.
     let revision = format!(
-        "(SELECT revision FROM {} WHERE id = {})",
+        "(SELECT revision FROM {} WHERE id = {} AND age(xmin) = 0)",
         options.qualified("persistify_maps"),
         place.id
     );

@@ -32,7 +32,7 @@ pub(super) fn statements<'a>(
         statements.push(touch(table, &changes.touches, revision));
     }
     if !changes.deletes.is_empty() {
-        statements.push(delete(table, &changes.deletes));
+        statements.push(delete(table, &changes.deletes, revision));
     }
     statements
 }
@@ -127,9 +127,10 @@ fn touch<'a>(table: &Table, touches: &'a [Touch<'a>], revision: &str) -> Stateme
         .with(expiries, Type::TIMESTAMPTZ_ARRAY)
 }
 
-fn delete<'a>(table: &Table, deletes: &'a [StoredKey<'a>]) -> Statement<'a> {
+/// Nothing is deleted where there is no revision to do it under.
+fn delete<'a>(table: &Table, deletes: &'a [StoredKey<'a>], revision: &str) -> Statement<'a> {
     let Table { name, key, .. } = table;
     let keys: Vec<&str> = deletes.iter().map(|stored| &*stored.key).collect();
-    let sql = format!("DELETE FROM {name} AS t WHERE t.{key} = ANY($1)");
+    let sql = format!("DELETE FROM {name} AS t WHERE t.{key} = ANY($1) AND {revision} IS NOT NULL");
     Statement::new(sql).with(keys, Type::TEXT_ARRAY)
 }

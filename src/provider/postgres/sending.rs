@@ -28,10 +28,11 @@ pub(super) struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// The revision is given as the SQL of it.
+    /// The revision is given as the SQL of it. Where that is `NULL`, they change
+    /// nothing.
     fn statements(&self, at: SystemTime, revision: &str) -> Vec<Statement<'a>> {
         let mut statements = if self.clear {
-            adopted::clear(&self.table)
+            adopted::clear(&self.table, revision)
         } else {
             Vec::new()
         };

@@ -96,7 +96,11 @@ async fn send_at_once(
     // are put together.
     let (turn, body) = join(lease.in_time(2, client.simple_query(&turn)), body).await;
     match turn.map_err(Fault::committing)? {
-        Err(cause) if is_no_turn(&cause) => Ok(Tried::No),
+        Err(cause) if is_no_turn(&cause) => match body {
+            // The rest was not answered, so the connection is of no use.
+            Err(fault) if !fault.is_answer() => Err(fault),
+            _ => Ok(Tried::No),
+        },
         Err(cause) => {
             let fault = Fault::Sql(cause).on_map(&place.map);
             let was_stale = lease.was_stale(&fault);

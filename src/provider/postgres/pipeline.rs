@@ -68,6 +68,9 @@ impl fmt::Debug for Statement<'_> {
 /// Sends all of these, in this order, before it waits; the answers, each in
 /// the place of its request. All answers are waited for, also after an error:
 /// what comes after it fails as well, and then the connection is in order.
+///
+/// What cannot be sent, because no message is that long, keeps what comes after
+/// it from being sent: a commit must not come through without it.
 pub(super) async fn all<T>(
     mut requests: Vec<BoxFuture<'_, Result<T, SqlError>>>,
 ) -> Vec<Result<T, SqlError>> {
@@ -75,11 +78,19 @@ pub(super) async fn all<T>(
     poll_fn(|cx| {
         let mut left = 0;
         // A request is sent when it is polled first, so this is the order.
-        for (request, answer) in requests.iter_mut().zip(&mut answers) {
-            if answer.is_none() {
-                match request.as_mut().poll(cx) {
-                    Poll::Ready(result) => *answer = Some(result),
-                    Poll::Pending => left += 1,
+        for n in 0..requests.len() {
+            if answers[n].is_some() {
+                continue;
+            }
+            match requests[n].as_mut().poll(cx) {
+                Poll::Pending => left += 1,
+                Poll::Ready(answer) => {
+                    let unsent = is_unsent(&answer);
+                    answers[n] = Some(answer);
+                    if unsent {
+                        requests.truncate(n + 1);
+                        break;
+                    }
                 }
             }
         }
@@ -91,6 +102,12 @@ pub(super) async fn all<T>(
     })
     .await;
     answers.into_iter().flatten().collect()
+}
+
+/// Whether no server said so. After that nothing more comes of a connection, or
+/// must not.
+fn is_unsent<T>(answer: &Result<T, SqlError>) -> bool {
+    matches!(answer, Err(cause) if cause.as_db_error().is_none())
 }
 
 /// Builds a statement over rows that are sent as columns.
@@ -131,5 +148,45 @@ impl<'a> Columns<'a> {
             sql: sql(&unnested),
             parameters: self.parameters,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use futures_util::{FutureExt, future::poll_immediate};
+    use tokio_postgres::Config;
+
+    use super::*;
+
+    fn unsent() -> SqlError {
+        "no url".parse::<Config>().unwrap_err()
+    }
+
+    /// A value of more than two gigabytes cannot be sent. What came after it
+    /// was, the commit included: the batch counted as applied, and was without
+    /// that value.
+    #[tokio::test]
+    async fn nothing_is_sent_after_what_cannot_be() {
+        let sent = |_| panic!("it was sent");
+        let after = ready(()).map(sent);
+        let requests = vec![
+            ready(Ok(1)).boxed(),
+            ready(Err(unsent())).boxed(),
+            after.boxed(),
+        ];
+        let answers = all(requests).await;
+        assert_eq!(answers.len(), 2);
+        assert!(answers[0].is_ok() && answers[1].is_err());
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_before_it_is_waited_for() {
+        let requests = vec![
+            pending::<Result<(), _>>().boxed(),
+            ready(Err(unsent())).boxed(),
+        ];
+        assert!(poll_immediate(all(requests)).await.is_none());
     }
 }

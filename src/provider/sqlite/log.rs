@@ -20,6 +20,11 @@ const MOVED_WHEN_IDLE: i32 = 1_000;
 /// something else to do.
 const MOVED_AT_ONCE: i32 = 10_000;
 
+/// How long the file of the log stays, in bytes, once all of it was moved: more
+/// than it comes to, unless someone has read for long and kept it from being
+/// moved.
+const MAX_KEPT: i64 = 64 * 1024 * 1024;
+
 /// How far only what no one reads is moved.
 const MODE: CheckpointMode = CheckpointMode::PASSIVE;
 
@@ -40,6 +45,7 @@ impl Log {
             pages: Arc::default(),
             path: path.to_owned(),
         };
+        connection.pragma_update(None, "journal_size_limit", MAX_KEPT)?;
         let (pages, path) = (Arc::clone(&log.pages), log.path.clone());
         connection.wal_hook(Some(move |wal: &mut Wal, now: c_int| {
             pages.store(now, Ordering::Relaxed);
@@ -85,12 +91,15 @@ mod tests {
         time::{Duration, Instant, SystemTime},
     };
 
+    use rusqlite::Connection;
     use tempfile::TempDir;
     use tokio::task::yield_now;
 
     use crate::{
         Batch, BatchId, Change, MapBatch, MapName, Payload, Provider, Revision, Sqlite, WriterId,
     };
+
+    use super::MAX_KEPT;
 
     const PAGE: u64 = 4_096;
 
@@ -107,6 +116,10 @@ mod tests {
         fs::metadata(folder.path().join(name)).unwrap().len()
     }
 
+    fn is_long(folder: &TempDir) -> bool {
+        size(folder, "a.db-wal") > MAX_KEPT.cast_unsigned()
+    }
+
     #[tokio::test]
     async fn a_long_log_is_moved_into_the_file_without_anyone_asking() {
         let folder = tempfile::tempdir().unwrap();
@@ -121,6 +134,32 @@ mod tests {
         let log = size(&folder, "a.db-wal");
         sqlite.commit(&batch_over(500, 2)).await.unwrap();
         assert_eq!(size(&folder, "a.db-wal"), log);
+    }
+
+    /// Someone who reads for long keeps the log from being moved. It was as long
+    /// afterwards as it had come to meanwhile, until the file was closed.
+    #[tokio::test]
+    async fn a_log_that_got_long_because_of_a_reader_gets_short_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let sqlite = Sqlite::open(&path).await.unwrap();
+        sqlite.commit(&batch_over(1, 1)).await.unwrap();
+        let reader = Connection::open(&path).unwrap();
+        reader
+            .execute_batch("BEGIN; SELECT count(*) FROM map_m")
+            .unwrap();
+        let mut sequence = 1;
+        while !is_long(&folder) {
+            sequence += 1;
+            sqlite.commit(&batch_over(2_000, sequence)).await.unwrap();
+        }
+        reader.execute_batch("ROLLBACK").unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while is_long(&folder) {
+            assert!(Instant::now() < deadline, "it is as long still");
+            sequence += 1;
+            sqlite.commit(&batch_over(1, sequence)).await.unwrap();
+        }
     }
 
     #[tokio::test]

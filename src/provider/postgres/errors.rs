@@ -23,6 +23,8 @@ pub(super) enum Fault {
     Table(SqlError, MapName),
     /// The server does not take rows of a map.
     Rows(SqlError, MapName, Blame),
+    /// The server does not take what ends the transaction.
+    End(SqlError),
     /// The way to the server, once a commit was sent.
     Commit(SqlError),
     /// The server did not answer in time, before a commit was sent.
@@ -69,7 +71,7 @@ impl Fault {
     /// it shuts down or that no one answers, leaves open how far it got.
     pub(super) fn committing(self) -> Self {
         match self {
-            Self::Sql(cause) | Self::Table(cause, _) | Self::Rows(cause, ..)
+            Self::Sql(cause) | Self::Table(cause, _) | Self::Rows(cause, ..) | Self::End(cause)
                 if !is_refusal(&cause) =>
             {
                 Self::Commit(cause)
@@ -96,7 +98,9 @@ impl Fault {
     /// Whether the server still talks: the transaction can be ended in order.
     pub(super) fn is_answer(&self) -> bool {
         match self {
-            Self::Sql(cause) | Self::Table(cause, _) | Self::Rows(cause, ..) => is_refusal(cause),
+            Self::Sql(cause) | Self::Table(cause, _) | Self::Rows(cause, ..) | Self::End(cause) => {
+                is_refusal(cause)
+            }
             Self::Ours(_) => true,
             _ => false,
         }
@@ -108,6 +112,7 @@ impl Fault {
             Self::Sql(cause) => explain(place, cause).nothing_applied(),
             Self::Table(cause, map) => explain(place, cause).on_map(&map).nothing_applied(),
             Self::Rows(cause, map, blame) => rows_error(place, cause, &map, blame),
+            Self::End(cause) => end_error(place, cause).nothing_applied(),
             Self::Commit(cause) => explain(place, cause).outcome_unknown(),
             Self::Silent => silent(place).nothing_applied(),
             Self::SilentCommit => silent(place).outcome_unknown(),
@@ -160,12 +165,18 @@ fn is_about_rows(cause: &SqlError) -> bool {
     classes.iter().any(|class| code.starts_with(class))
 }
 
+fn end_error(place: &str, cause: SqlError) -> Error {
+    if !cause.as_db_error().is_some_and(is_broken_rule) {
+        return explain(place, cause);
+    }
+    let message = format!(
+        "the Postgres {place} does not take these changes: together they break a rule of its tables"
+    );
+    Error::new(ErrorKind::Refused, message).with_source(cause)
+}
+
 fn explain(place: &str, cause: SqlError) -> Error {
     let (kind, what) = match cause.as_db_error() {
-        Some(said) if is_broken_rule(said) => (
-            ErrorKind::Refused,
-            "does not take these changes: together they break a rule of its tables",
-        ),
         Some(said) => remedy(said),
         None if is_about_trust(&cause) => (
             ErrorKind::Unusable,
@@ -203,12 +214,12 @@ fn is_about_trust(cause: &SqlError) -> bool {
     }
 }
 
-/// A rule that is checked at the end of a transaction only. In tables of ours
-/// it means that another process was quicker.
+/// A rule that is checked at the end of a transaction only, or what a trigger
+/// raises there. In tables of ours it means that another process was quicker.
 fn is_broken_rule(said: &DbError) -> bool {
     let ours = said.table().is_some_and(|t| t.starts_with("persistify_"));
-    let system = said.schema() == Some("pg_catalog");
-    said.code().code().starts_with("23") && said.table().is_some() && !ours && !system
+    let code = said.code().code();
+    !ours && ["23", "P0"].iter().any(|class| code.starts_with(class))
 }
 
 /// The kind, and the rest of a sentence that begins with the database.

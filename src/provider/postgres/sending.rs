@@ -74,7 +74,7 @@ pub(super) async fn send(
     };
     let fault = match parts_of.get(failed) {
         Some(part) => part.fault(cause),
-        None => Fault::Sql(cause),
+        None => Fault::End(cause),
     };
     Err(fault.committing())
 }

@@ -84,6 +84,33 @@ async fn a_value_that_breaks_a_rule_of_the_table_is_refused() {
     pen.put(&postgres, &map, "k", "2").await;
 }
 
+/// A trigger that looks at the rows in the commit itself, and raises an error of
+/// its own, was taken for a fault of the whole store: one entry kept all others
+/// of the map from being saved.
+#[tokio::test]
+async fn what_a_deferred_trigger_raises_is_refused() {
+    let (url, other) = database();
+    let map = PersistentMap::<u64>::builder(Postgres::connect(&url).await.unwrap(), "m");
+    let map = map.open().await.unwrap();
+    map.insert_and_save("k", 1).await.unwrap();
+    for (key, raised) in [("13", "EXCEPTION 'no'"), ("14", "unique_violation")] {
+        other.run(&format!(
+            "CREATE FUNCTION f{key}() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN RAISE {raised}; END $$;
+             CREATE CONSTRAINT TRIGGER t{key} AFTER INSERT ON map_m
+                DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+                WHEN (NEW.key = '{key}') EXECUTE FUNCTION f{key}()"
+        ));
+        map.insert(key, 1);
+        map.insert("k", 2);
+        let failed = error(map.flush().await);
+        assert_eq!(failed.kind(), ErrorKind::Refused, "{failed:?}");
+        assert_eq!(failed.keys(), [Arc::from(key)]);
+        assert_eq!(map.pending(), 0);
+        map.remove(key);
+    }
+}
+
 #[tokio::test]
 async fn what_needs_a_person_is_unusable_until_it_is_mended() {
     let (url, other) = database();

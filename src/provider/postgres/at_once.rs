@@ -97,9 +97,9 @@ async fn send_at_once(
     let (turn, body) = join(lease.in_time(2, client.simple_query(&turn)), body).await;
     match turn.map_err(Fault::committing)? {
         Err(cause) if is_no_turn(&cause) => match body {
-            // The rest was not answered, so the connection is of no use.
-            Err(fault) if !fault.is_answer() => Err(fault),
-            _ => Ok(Tried::No),
+            // The server has answered all of it, so the transaction has ended.
+            Ok(()) | Err(Fault::Rows(..) | Fault::End(_)) => Ok(Tried::No),
+            Err(fault) => Err(fault),
         },
         Err(cause) => {
             let fault = Fault::Sql(cause).on_map(&place.map);

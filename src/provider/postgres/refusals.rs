@@ -7,6 +7,25 @@ use serde::de::IgnoredAny;
 use super::{numbers, sorted::Sorted, table::Table, values::ValueType};
 use crate::error::{Error, ErrorKind, Result};
 
+/// The longest key and value of an entry, together, in bytes: a message to the
+/// server ends at a gigabyte, and the rest of it needs some room as well.
+const MAX_ENTRY: usize = (1 << 30) - (1 << 20);
+
+/// # Errors
+///
+/// `Refused` for entries that no message can hold: the server would hang up.
+pub(super) fn check_sizes(table: &Table, sorted: &Sorted<'_>) -> Result<()> {
+    let puts = sorted.puts.iter();
+    let long = puts.filter(|put| put.of.len() + put.payload.bytes.len() > MAX_ENTRY);
+    let keys: Vec<_> = long.map(|put| put.of.clone()).collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let message = "Postgres takes no entry of a gigabyte; split it into smaller ones";
+    let error = Error::new(ErrorKind::Refused, message);
+    Err(error.on_map(&table.map).on_keys(keys))
+}
+
 /// # Errors
 ///
 /// `Refused` for keys with a NUL in a table of another program: there they

@@ -63,6 +63,7 @@ pub(super) async fn send(
     let mut statements = Vec::new();
     let mut parts_of = Vec::new();
     for part in parts {
+        refusals::check_sizes(&part.table, part.sorted)?;
         refusals::check_keys(&part.table, part.sorted)?;
         statements.extend(part.statements(at, revision));
         parts_of.resize(statements.len(), part);

@@ -111,6 +111,26 @@ async fn what_a_deferred_trigger_raises_is_refused() {
     }
 }
 
+/// The server takes no message of more than a gigabyte, and hangs up. A value as
+/// long as that was tried again for ever, and kept all others from being saved.
+#[tokio::test]
+async fn a_value_beyond_all_messages_is_refused_by_its_key() {
+    let (url, _other) = database();
+    let postgres = Postgres::connect(&url).await.unwrap();
+    let (map, mut pen) = (name("m"), Pen::new());
+    // The first commit takes a look, and the second needs none.
+    for round in 0..2 {
+        let endless = Change::put("endless", Payload::json(vec![0; 1 << 30]), None);
+        let changes = vec![put("k", "1"), endless];
+        let refused = error(pen.write(&postgres, &map, changes).await);
+        assert_eq!(refused.kind(), ErrorKind::Refused, "{refused:?}");
+        assert!(!refused.may_have_applied());
+        assert_eq!(refused.keys(), [Arc::from("endless")]);
+        assert!(all(&postgres, &map).await.len() == round);
+        pen.put(&postgres, &map, "k", "2").await;
+    }
+}
+
 #[tokio::test]
 async fn what_needs_a_person_is_unusable_until_it_is_mended() {
     let (url, other) = database();

@@ -23,6 +23,8 @@ mod json_file;
 mod map;
 mod model;
 mod names;
+#[cfg(any(feature = "json", feature = "sqlite", feature = "postgres"))]
+mod pen;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod providers;

@@ -232,7 +232,7 @@ async fn touch_clear_and_parts_of_an_adopted_table() {
     let a = one(&sqlite, &map, "a").await.unwrap();
     assert_eq!(
         (a.revision, a.expires_at, text(&a)),
-        (moved, Some(end), "1".into())
+        (moved, Some(end), "1")
     );
     assert_eq!(one(&sqlite, &map, "nobody").await, None);
 

@@ -127,7 +127,7 @@ impl Store {
             }
             let found = self.records(folder, found.as_slice())?.pop();
             if change.otherwise == Otherwise::Fail {
-                return Err(conflict(&self.map, change.key.clone(), found));
+                return Err(Error::conflict(&self.map, &change.key, found));
             }
             skipped.push(Skipped::new(self.map.clone(), change.key.clone(), found));
         }
@@ -324,14 +324,4 @@ pub(super) fn remove_journal(folder: &Folder, files: &Files) -> Result<()> {
     let removed = folder.disk.remove(&files.journal);
     removed.map_err(|error| fault("remove", &files.journal, error))?;
     folder.sync()
-}
-
-fn conflict(map: &MapName, key: Arc<str>, found: Option<Record>) -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        "the stored entry is not as expected; nothing was written",
-    )
-    .on_map(map)
-    .on_keys([key])
-    .with_found(found)
 }

@@ -72,7 +72,12 @@ pub(crate) fn name(name: &str) -> MapName {
 
 /// All records, in the order of their keys.
 pub(crate) async fn all(from: &dyn Provider, map: &MapName) -> Vec<Record> {
-    let mut records = load(from, map, Wanted::All).await.unwrap();
+    sorted(from, map, Wanted::All).await
+}
+
+/// What is wanted, in the order of the keys.
+pub(crate) async fn sorted(from: &dyn Provider, map: &MapName, wanted: Wanted) -> Vec<Record> {
+    let mut records = load(from, map, wanted).await.unwrap();
     records.sort_by(|a, b| a.key.cmp(&b.key));
     records
 }

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use crate::{
-    pen::{Pen, all, error, load, name, one, pairs, text, text_of},
+    pen::{Pen, all, error, load, name, one, pairs, sorted, text, text_of},
     stored::put,
 };
 

@@ -132,13 +132,8 @@ async fn what_the_other_program_writes_gets_a_new_revision() {
 
     postgres.close().await.unwrap();
     let postgres = sample(&url).await;
-    let mut reopened = load_changed(&postgres, &map, first).await;
-    reopened.sort_by(|a, b| a.key.cmp(&b.key));
+    let reopened = sorted(&postgres, &map, Wanted::changed(first)).await;
     assert_eq!(reopened, records);
-}
-
-async fn load_changed(from: &Postgres, map: &MapName, after: Revision) -> Vec<Record> {
-    load(from, map, Wanted::changed(after)).await.unwrap()
 }
 
 #[tokio::test]

@@ -155,14 +155,8 @@ async fn what_the_other_program_writes_gets_a_new_revision() {
     // The same revisions after a reopen.
     sqlite.close().await.unwrap();
     let sqlite = sample(&place).await;
-    let reopened = load_sorted(&sqlite, &map, Wanted::changed(first)).await;
+    let reopened = sorted(&sqlite, &map, Wanted::changed(first)).await;
     assert_eq!(reopened, records);
-}
-
-async fn load_sorted(from: &Sqlite, map: &MapName, wanted: Wanted) -> Vec<Record> {
-    let mut records = load(from, map, wanted).await.unwrap();
-    records.sort_by(|a, b| a.key.cmp(&b.key));
-    records
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ mod outages;
 mod pgbouncer;
 mod proxy;
 mod refused;
+mod sample;
 mod server;
 mod sessions;
 mod shapes;

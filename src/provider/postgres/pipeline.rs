@@ -169,7 +169,7 @@ mod tests {
     /// that value.
     #[tokio::test]
     async fn nothing_is_sent_after_what_cannot_be() {
-        let sent = |_| panic!("it was sent");
+        let sent = |()| panic!("it was sent");
         let after = ready(()).map(sent);
         let requests = vec![
             ready(Ok(1)).boxed(),

@@ -10,10 +10,11 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     assembled::Assembled,
-    core::{Core, phase},
+    core::Core,
     doubts::Doubts,
     lifetime::Lifetime,
     pending::Until,
+    phase,
     requests::{Answer, Asked, send},
 };
 use crate::{
@@ -308,7 +309,7 @@ impl<V, L: Lifetime<V>> Drop for Flusher<V, L> {
     /// left waiting for it.
     fn drop(&mut self) {
         // Whoever was closing the map cannot any more.
-        self.core.turn(phase::CLOSING, phase::OPEN);
+        self.core.phase.turn(phase::CLOSING, phase::OPEN);
         let mut requests = self.core.requests.lock();
         requests.unserved = true;
         requests.saves.clear();

@@ -222,12 +222,15 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     }
 
     pub(super) fn stats(&self) -> Stats {
+        let pending = self.pending();
         let is_queued = self.pending.len() > 0 || self.must_clear();
+        // A round that has committed all it had may not have ended yet.
+        let oldest = self.age.oldest(is_queued, self.clock.now());
         Stats {
-            pending: self.pending(),
+            pending,
             refused: self.refused.lock().len(),
             unreadable: self.unreadable.lock().len(),
-            oldest_pending: self.age.oldest(is_queued, self.clock.now()),
+            oldest_pending: oldest.filter(|_| pending > 0),
             commits: self.tally.commits.load(Relaxed),
             changes: self.tally.changes.load(Relaxed),
             failed_attempts: self.tally.failed_attempts.load(Relaxed),

@@ -83,6 +83,9 @@ impl Joint {
                 self.prove_kept_here(&**share, grant).await?;
             }
         }
+        for share in &mut self.shares {
+            share.catch_up();
+        }
         let words = grants.iter().map(|grant| grant.words.clone()).collect();
         let delivery = Delivery::new(self.line.clone(), self.batch(&grants), words);
         let alone = self.alone();

@@ -237,6 +237,7 @@ async fn json_files_commit_to_one_map_at_a_time_and_do_that_whole() {
     tx.insert(&map, "c", 2).insert(&other, "c", 2);
     let error = tx.commit().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains(r#"["map", "other"]"#), "{error}");
     assert_eq!((map.get("c"), other.len()), (Some(1), 0));
     map.close().await.unwrap();
     other.close().await.unwrap();

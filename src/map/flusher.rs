@@ -192,6 +192,10 @@ where
             self.spent = None;
             match self.commit(&assembled).await {
                 Ok(committed) => {
+                    // What met another's change goes again at once: what was
+                    // found is known afresh, and a pause would only make it
+                    // older. Whoever loses to others time and again does not
+                    // stop them: each time one of them has got on.
                     if self.settle(assembled, committed) {
                         until.rewind();
                     }

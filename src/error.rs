@@ -77,6 +77,16 @@ impl Error {
         }))
     }
 
+    /// What every provider says of a change whose condition does not hold; with
+    /// what it found in place of what was expected.
+    pub(crate) fn conflict(map: impl AsRef<str>, key: &Arc<str>, found: Option<Record>) -> Self {
+        let message = "the stored entry is not as expected; nothing was written";
+        Self::new(ErrorKind::Conflict, message)
+            .on_map(map)
+            .on_keys([key.clone()])
+            .with_found(found)
+    }
+
     /// The same error, about this map.
     #[must_use]
     pub fn on_map(self, map: impl AsRef<str>) -> Self {

@@ -21,7 +21,6 @@ use crate::{
     batch::{Batch, BatchId, Change, Committed, MapBatch, Otherwise},
     error::{Error, ErrorKind, Result},
     event::{Health, KeySample, Operation},
-    name::MapName,
 };
 
 /// How long a store surely remembers a writer; they do so for a day.
@@ -197,7 +196,7 @@ where
             let answer = if let Some(skipped) = skipped {
                 let found = skipped.found.take();
                 proposal.share.learn(&skipped.key, found.clone());
-                Err(conflict(&self.core.name, &skipped.key).with_found(found))
+                Err(Error::conflict(&self.core.name, &skipped.key, found))
             } else {
                 land_all([&mut proposal.share], committed.revision);
                 Ok(committed.revision)
@@ -346,11 +345,4 @@ fn answer_all(group: Vec<Proposal>, error: &Error) {
     for mut proposal in group {
         proposal.answer(Err(error.clone()));
     }
-}
-
-fn conflict(map: &MapName, key: &Arc<str>) -> Error {
-    let message = "the stored entry is not as expected; nothing was written";
-    Error::new(ErrorKind::Conflict, message)
-        .on_map(map)
-        .on_keys([key.clone()])
 }

@@ -1,6 +1,6 @@
 //! Keeps maps as a folder of JSON files.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 
 use super::{Capabilities, Provider};
 use crate::{
-    batch::{Batch, Committed, MapBatch, Op},
+    batch::{Batch, Committed},
     error::{Error, ErrorKind, Result},
     load::{Load, Wanted},
     name::MapName,
@@ -35,15 +35,13 @@ mod snapshot;
 mod store;
 mod text;
 mod values;
+mod whole;
 
 pub use builder::JsonFileBuilder;
 use cursor::Cursor;
 use disk::FolderLock;
 use files::Folder;
 use shared::Shared;
-
-/// How long a writer is remembered after its last batch.
-const REMEMBERED: Duration = Duration::from_hours(72);
 
 /// Keeps maps as a folder of JSON files that people can read, diff and edit.
 ///
@@ -215,32 +213,5 @@ async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|error| {
         let message = "the work on the files was cut short; try again";
         Err(Error::new(ErrorKind::Unavailable, message).with_source(error))
-    })
-}
-
-/// That all values of a batch can be kept; this names those that cannot.
-fn check_payloads(part: &MapBatch) -> Result<()> {
-    let mut refused = Vec::new();
-    let mut cause = None;
-    for change in &part.changes {
-        let Op::Put { payload, .. } = &change.op else {
-            continue;
-        };
-        let checked = text::checked(&payload.bytes);
-        if checked.is_err() || u32::try_from(payload.bytes.len()).is_err() {
-            refused.push(change.key.clone());
-            cause = cause.or(checked.err());
-        }
-    }
-    if refused.is_empty() {
-        return Ok(());
-    }
-    let message = "a value is not JSON text of at most 4 GiB; nothing was written";
-    let error = Error::new(ErrorKind::Refused, message)
-        .on_map(&part.map)
-        .on_keys(refused);
-    Err(match cause {
-        Some(cause) => error.with_source(cause),
-        None => error,
     })
 }

@@ -158,13 +158,7 @@ impl Kept {
                     skipped.push(Skipped::new(part.map.clone(), change.key.clone(), found));
                 }
                 Otherwise::Fail => {
-                    return Err(Error::new(
-                        ErrorKind::Conflict,
-                        "the stored entry is not as expected; nothing was written",
-                    )
-                    .on_map(&part.map)
-                    .on_keys([change.key.clone()])
-                    .with_found(found));
+                    return Err(Error::conflict(&part.map, &change.key, found));
                 }
             }
         }

@@ -10,7 +10,9 @@ use persistify::{
 use tokio::time::sleep;
 
 use crate::{
-    store::{HOUR, SECOND, Store, builder, impatient, keys, pairs, settle_down, store, stored},
+    store::{
+        HOUR, Plain, SECOND, Store, builder, impatient, keys, pairs, settle_down, store, stored,
+    },
     stored::{records, start, write_as_another},
 };
 
@@ -243,28 +245,9 @@ async fn json_files_commit_to_one_map_at_a_time_and_do_that_whole() {
     other.close().await.unwrap();
 }
 
-/// What a plain store is: `load`, `commit`, and nothing beyond.
-#[derive(Debug)]
-struct Least(Memory);
-
-#[persistify::async_trait]
-impl Provider for Least {
-    async fn load<'a>(
-        &'a self,
-        map: &'a persistify::MapName,
-        wanted: persistify::Wanted,
-    ) -> persistify::Result<persistify::Load<'a>> {
-        self.0.load(map, wanted).await
-    }
-
-    async fn commit(&self, batch: &persistify::Batch) -> persistify::Result<persistify::Committed> {
-        self.0.commit(batch).await
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn what_a_provider_cannot_do_is_unsupported_before_anything_is_written() {
-    let least: Arc<dyn Provider> = Arc::new(Least(Memory::new()));
+    let least: Arc<dyn Provider> = Arc::new(Plain(Memory::new()));
     let map = PersistentMap::<u32>::builder(least.clone(), "map");
     let map = map.open().await.unwrap();
     let other = PersistentMap::<u32>::builder(least.clone(), "other");

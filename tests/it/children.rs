@@ -6,8 +6,10 @@
 use std::{
     env,
     io::{BufRead, BufReader, Write},
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 const PLACE: &str = "PERSISTIFY_CHILD_PLACE";
@@ -54,6 +56,33 @@ pub(crate) fn lines(child: &mut Child) -> impl Iterator<Item = String> + use<> {
         from.read_line(&mut line).unwrap();
         line.ends_with('\n').then(|| line.trim_end().to_owned())
     })
+}
+
+/// Hears what a child says, line by line, and kills it when it has lived so long
+/// after it said that word for the first time.
+pub(crate) fn hear_and_kill(
+    mut child: Child,
+    word: &str,
+    mercy: Duration,
+    mut hear: impl FnMut(&str),
+) {
+    let said = lines(&mut child);
+    std::thread::scope(|scope| {
+        let mut alive = Some(&mut child);
+        for line in said {
+            hear(&line);
+            if let Some(child) = alive.take_if(|_| line == word) {
+                scope.spawn(move || {
+                    std::thread::sleep(mercy);
+                    child.kill().unwrap();
+                });
+            }
+        }
+    });
+    let ended = child.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    let signal = ended.status.signal();
+    assert_eq!(signal, Some(9), "it fell by itself: {errors}");
 }
 
 /// Kills this very process, as `kill -9` does.

@@ -20,7 +20,7 @@ use persistify::{
 use tokio::sync::broadcast;
 
 use crate::{
-    store::{SECOND, Store, pairs, settle_down, store, stored},
+    store::{Plain, SECOND, Store, pairs, settle_down, store, stored},
     stored::{put, start, write_as_another},
 };
 
@@ -331,27 +331,6 @@ async fn a_clear_empties_the_store_whatever_others_wrote() {
 
 #[tokio::test]
 async fn a_provider_without_conditions_cannot_notice_conflicts() {
-    #[derive(Debug, Clone)]
-    struct Plain(Memory);
-
-    #[persistify::async_trait]
-    impl Provider for Plain {
-        async fn load<'a>(
-            &'a self,
-            map: &'a persistify::MapName,
-            wanted: persistify::Wanted,
-        ) -> persistify::Result<persistify::Load<'a>> {
-            self.0.load(map, wanted).await
-        }
-
-        async fn commit(
-            &self,
-            batch: &persistify::Batch,
-        ) -> persistify::Result<persistify::Committed> {
-            self.0.commit(batch).await
-        }
-    }
-
     for policy in [OnConflict::StoreWins, sum()] {
         let named = format!("{policy:?}");
         let map = PersistentMap::<u32>::builder(Plain(Memory::new()), "map");

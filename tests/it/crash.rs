@@ -8,11 +8,7 @@
 
 use std::{
     collections::HashMap,
-    env,
-    io::{BufRead, BufReader, Write},
-    os::unix::process::ExitStatusExt,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,8 +18,8 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use serde::{Deserialize, Serialize};
 use tokio::sync::RwLock;
 
-const FOLDER: &str = "PERSISTIFY_CRASH_FOLDER";
-const SEED: &str = "PERSISTIFY_CRASH_SEED";
+use crate::children::{self, Orders, say};
+
 const TASKS: u64 = 4;
 const KEYS_EACH: u64 = 6;
 
@@ -123,8 +119,8 @@ fn what_postgres_acknowledged_survives_kills() {
 }
 
 fn survive<D: OnDisk>(test: &str) {
-    match env::var_os(FOLDER) {
-        Some(folder) => work::<D>(&PathBuf::from(folder)),
+    match children::orders() {
+        Some(Orders { place, words }) => work::<D>(Path::new(&place), words.parse().unwrap()),
         None => kill_again_and_again::<D>(test),
     }
 }
@@ -153,16 +149,7 @@ impl Whole {
 
 // The child.
 
-fn say(line: &str) {
-    // In one write, with the line's end first: whatever the test harness wrote
-    // before ends there.
-    let mut out = std::io::stdout().lock();
-    out.write_all(format!("\n{line}\n").as_bytes()).unwrap();
-    out.flush().unwrap();
-}
-
-fn work<D: OnDisk>(folder: &Path) {
-    let seed: u64 = env::var(SEED).unwrap().parse().unwrap();
+fn work<D: OnDisk>(folder: &Path, seed: u64) {
     let mut dice = SmallRng::seed_from_u64(seed);
     let runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
@@ -332,27 +319,8 @@ fn kill_again_and_again<D: OnDisk>(test: &str) {
     let mut dice = SmallRng::seed_from_u64(7);
     for seed in 0..D::KILLS {
         let mercy = Duration::from_millis(dice.random_range(0..D::MAX_MILLIS));
-        let mut child = spawn(test, folder.path(), seed);
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        let mut alive = Some(&mut child);
-        std::thread::scope(|scope| {
-            for line in whole_lines(lines) {
-                shadow.hear(&line);
-                if let Some(child) = alive.take_if(|_| line == "opening") {
-                    scope.spawn(move || {
-                        std::thread::sleep(mercy);
-                        child.kill().unwrap();
-                    });
-                }
-            }
-        });
-        let ended = child.wait_with_output().unwrap();
-        let errors = String::from_utf8_lossy(&ended.stderr);
-        assert_eq!(
-            ended.status.signal(),
-            Some(9),
-            "it fell by itself: {errors}"
-        );
+        let child = children::spawn(test, folder.path().to_str().unwrap(), &seed.to_string());
+        children::hear_and_kill(child, "opening", mercy, |line| shadow.hear(line));
         D::settle(&place);
         *phases.entry(shadow.phase.clone()).or_default() += 1;
     }
@@ -363,26 +331,6 @@ fn kill_again_and_again<D: OnDisk>(test: &str) {
     assert!(shadow.acknowledged > D::KILLS, "{}", shadow.acknowledged);
     assert!(phases.len() > 1, "{phases:?}");
     open_at_last::<D>(folder.path(), &mut shadow);
-}
-
-fn spawn(test: &str, folder: &Path, seed: u64) -> Child {
-    Command::new(env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(FOLDER, folder)
-        .env(SEED, seed.to_string())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-/// Without the last one if it broke off: what it would have said had not begun.
-fn whole_lines(mut from: impl BufRead) -> impl Iterator<Item = String> {
-    std::iter::from_fn(move || {
-        let mut line = String::new();
-        from.read_line(&mut line).unwrap();
-        line.ends_with('\n').then(|| line.trim_end().to_owned())
-    })
 }
 
 #[tokio::main(flavor = "current_thread")]

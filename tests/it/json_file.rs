@@ -8,10 +8,15 @@ use std::{
 };
 
 use persistify::{
-    Batch, BatchId, Change, Committed, JsonFile, MapBatch, MapName, Payload, Provider, Record,
-    Result, Revision, Wanted, WriterId,
+    Batch, Change, Committed, JsonFile, MapBatch, MapName, Payload, Provider, Record, Result,
+    Revision, Wanted,
 };
 use tempfile::TempDir;
+
+use crate::{
+    pen::{Pen, name, text},
+    stored::put,
+};
 
 mod at_rest;
 mod commits;
@@ -24,24 +29,19 @@ mod shaky_disk;
 
 /// A writer of the map `stock`.
 struct Writer {
-    id: WriterId,
-    sequence: u64,
+    pen: Pen,
 }
 
 impl Writer {
     fn new() -> Self {
-        Self {
-            id: WriterId::random(),
-            sequence: 0,
-        }
+        let mut pen = Pen::new();
+        pen.at = time(1_000);
+        Self { pen }
     }
 
     /// The next batch: these changes.
     fn batch(&mut self, changes: Vec<Change>) -> Batch {
-        self.sequence += 1;
-        let part = MapBatch::new(stock(), changes);
-        let id = BatchId::new(self.id, self.sequence);
-        Batch::new(id, Revision::ZERO, time(1_000), [part])
+        self.pen.changes(&stock(), changes)
     }
 
     async fn put(&mut self, files: &JsonFile, key: &str, text: &str) -> Result<Committed> {
@@ -54,11 +54,7 @@ impl Writer {
 }
 
 fn stock() -> MapName {
-    MapName::new("stock").unwrap()
-}
-
-fn put(key: &str, text: &str) -> Change {
-    Change::put(key, Payload::json(text.to_owned()), None)
+    name("stock")
 }
 
 fn time(millis: u64) -> SystemTime {
@@ -66,19 +62,11 @@ fn time(millis: u64) -> SystemTime {
 }
 
 async fn load(files: &JsonFile) -> Result<BTreeMap<String, Record>> {
-    let records = files
-        .load(&stock(), Wanted::All)
-        .await?
-        .into_records()
-        .await?;
+    let records = crate::pen::load(files, &stock(), Wanted::All).await?;
     Ok(records
         .into_iter()
         .map(|r| (r.key.to_string(), r))
         .collect())
-}
-
-fn text(record: &Record) -> &str {
-    std::str::from_utf8(&record.value.as_ref().unwrap().bytes).unwrap()
 }
 
 /// Keys and texts of what is stored.

@@ -23,6 +23,12 @@ mod json_file;
 mod map;
 mod model;
 mod names;
+#[cfg(any(feature = "json", feature = "sqlite", feature = "postgres"))]
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres")),
+    expect(dead_code, reason = "the databases read in more ways")
+)]
+mod pen;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod providers;

@@ -6,12 +6,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use persistify::{
-    Batch, BatchId, Change, Committed, Error, MapBatch, MapName, Payload, Provider, Record, Result,
-    Revision, Sqlite, Wanted, WriterId,
-};
+use persistify::{Change, MapBatch, MapName, Payload, Record, Result, Revision, Sqlite, Wanted};
 use rusqlite::Connection;
 use tempfile::TempDir;
+
+use crate::{
+    pen::{Pen, all, error, load, name, one, pairs, sorted, text, text_of},
+    stored::put,
+};
 
 mod adopted;
 mod backups;
@@ -64,97 +66,4 @@ impl Place {
     fn other(&self) -> Connection {
         Connection::open(self.path()).unwrap()
     }
-}
-
-/// Someone who writes, one batch after the other.
-struct Pen {
-    id: WriterId,
-    sequence: u64,
-    at: SystemTime,
-}
-
-impl Pen {
-    fn new() -> Self {
-        Self {
-            id: WriterId::random(),
-            sequence: 0,
-            at: whole_millis(SystemTime::now()),
-        }
-    }
-
-    fn batch(&mut self, maps: Vec<MapBatch>) -> Batch {
-        self.sequence += 1;
-        let id = BatchId::new(self.id, self.sequence);
-        Batch::new(id, Revision::ZERO, self.at, maps)
-    }
-
-    fn changes(&mut self, map: &MapName, changes: Vec<Change>) -> Batch {
-        self.batch(vec![MapBatch::new(map.clone(), changes)])
-    }
-
-    async fn write(
-        &mut self,
-        to: &Sqlite,
-        map: &MapName,
-        changes: Vec<Change>,
-    ) -> Result<Committed> {
-        let batch = self.changes(map, changes);
-        to.commit(&batch).await
-    }
-
-    async fn put(&mut self, to: &Sqlite, map: &MapName, key: &str, json: &str) -> Revision {
-        let committed = self.write(to, map, vec![put(key, json)]).await;
-        committed.unwrap().revision.unwrap()
-    }
-}
-
-fn name(name: &str) -> MapName {
-    MapName::new(name).unwrap()
-}
-
-fn put(key: &str, json: &str) -> Change {
-    Change::put(key, Payload::json(json.to_owned()), None)
-}
-
-/// What SQLite keeps of a time.
-fn whole_millis(time: SystemTime) -> SystemTime {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(since.as_millis()).unwrap())
-}
-
-/// All records, in the order of their keys.
-async fn all(from: &Sqlite, map: &MapName) -> Vec<Record> {
-    let mut records = load(from, map, Wanted::All).await.unwrap();
-    records.sort_by(|a, b| a.key.cmp(&b.key));
-    records
-}
-
-async fn load(from: &Sqlite, map: &MapName, wanted: Wanted) -> Result<Vec<Record>> {
-    from.load(map, wanted).await?.into_records().await
-}
-
-async fn one(from: &Sqlite, map: &MapName, key: &str) -> Option<Record> {
-    let keys: Arc<[Arc<str>]> = Arc::from([Arc::from(key)]);
-    let records = load(from, map, Wanted::Keys(keys)).await.unwrap();
-    assert!(records.len() <= 1);
-    records.into_iter().next()
-}
-
-async fn text_of(from: &Sqlite, map: &MapName, key: &str) -> Option<String> {
-    one(from, map, key).await.map(|record| text(&record))
-}
-
-fn text(record: &Record) -> String {
-    let bytes = &record.value.as_ref().unwrap().bytes;
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// Keys and values.
-fn pairs(records: &[Record]) -> Vec<(String, String)> {
-    let pair = |record: &Record| (record.key.to_string(), text(record));
-    records.iter().map(pair).collect()
-}
-
-fn error<T: std::fmt::Debug>(result: Result<T>) -> Error {
-    result.expect_err("this must fail")
 }

@@ -3,14 +3,29 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use persistify::{
-    Batch, MapName, Memory, Op, PersistentMap, PersistentMapBuilder, Provider, Record, RetryPolicy,
-    Wanted, testing::Faulty,
+    Batch, Committed, Load, MapName, Memory, Op, PersistentMap, PersistentMapBuilder, Provider,
+    Record, Result, RetryPolicy, Wanted, async_trait, testing::Faulty,
 };
 
 pub(crate) type Store = Faulty<Memory>;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const HOUR: Duration = Duration::from_hours(1);
+
+/// What a plain store is: `load`, `commit`, and nothing beyond.
+#[derive(Clone, Debug)]
+pub(crate) struct Plain(pub(crate) Memory);
+
+#[async_trait]
+impl Provider for Plain {
+    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+        self.0.load(map, wanted).await
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<Committed> {
+        self.0.commit(batch).await
+    }
+}
 
 pub(crate) fn store() -> Store {
     Faulty::new(Memory::new())

@@ -171,30 +171,13 @@ fn kill_again_and_again(test: &str, place: &str, times: u64) {
     let mut done = 0;
     for seed in 0..times {
         let mercy = Duration::from_millis(dice.random_range(0..200));
-        let mut child = children::spawn(test, place, &seed.to_string());
-        let said = children::lines(&mut child);
-        std::thread::scope(|scope| {
-            let mut alive = Some(&mut child);
-            for line in said {
-                let words: Vec<_> = line.split(' ').collect();
-                if let ["moved", task, n] = words[..] {
-                    acknowledged.insert(task.parse().unwrap(), n.parse().unwrap());
-                }
-                if let Some(child) = alive.take_if(|_| line == "open") {
-                    scope.spawn(move || {
-                        std::thread::sleep(mercy);
-                        child.kill().unwrap();
-                    });
-                }
+        let child = children::spawn(test, place, &seed.to_string());
+        children::hear_and_kill(child, "open", mercy, |line| {
+            let words: Vec<_> = line.split(' ').collect();
+            if let ["moved", task, n] = words[..] {
+                acknowledged.insert(task.parse().unwrap(), n.parse().unwrap());
             }
         });
-        let ended = child.wait_with_output().unwrap();
-        let errors = String::from_utf8_lossy(&ended.stderr);
-        assert_eq!(
-            ended.status.signal(),
-            Some(9),
-            "it fell by itself: {errors}"
-        );
         done = runtime.block_on(check(place, &acknowledged));
         // One that was not acknowledged may have taken place.
         acknowledged = runtime.block_on(found(place));

@@ -10,7 +10,7 @@ use super::{
     JsonFile, blocking,
     disk::{Disk, FolderLock, RealDisk, TEMP_PREFIX},
     fault::fault,
-    files::{Folder, LOCK_FILE, create, sync, write},
+    files::{Folder, LOCK_FILE},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -144,7 +144,7 @@ fn take(folder: &Folder) -> Result<Box<dyn FolderLock>> {
     made.map_err(|error| fault("make the folder", &folder.path, error))?;
     let lock = lock(folder)?;
     remove_left_over(folder)?;
-    try_write(folder)?;
+    folder.try_write()?;
     Ok(lock)
 }
 
@@ -173,12 +173,4 @@ fn remove_left_over(folder: &Folder) -> Result<()> {
         removed.map_err(|error| fault("remove", &path, error))?;
     }
     Ok(())
-}
-
-/// Whether a new file can be written in the folder just now.
-pub(super) fn try_write(folder: &Folder) -> Result<()> {
-    let path = folder.path.join("trial");
-    let mut file = create(&*folder.disk, &path)?;
-    write(&mut *file, &path, b"?")?;
-    sync(&mut *file, &path)
 }

@@ -7,11 +7,11 @@ use std::{
 };
 
 use super::{
-    disk::{Disk, NewFile},
+    disk::Disk,
     fault::fault,
     index::Source,
     journal, meta,
-    snapshot::Looks,
+    whole::{create, read_whole, sync, write},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -131,6 +131,14 @@ impl Folder {
         }
     }
 
+    /// Whether a new file can be written in it just now.
+    pub(super) fn try_write(&self) -> Result<()> {
+        let path = self.path.join("trial");
+        let mut file = create(&*self.disk, &path)?;
+        write(&mut *file, &path, b"?")?;
+        sync(&mut *file, &path)
+    }
+
     pub(super) fn sync(&self) -> Result<()> {
         let synced = self.disk.sync_folder(&self.path);
         synced.map_err(|error| fault("sync the folder", &self.path, error))
@@ -168,45 +176,4 @@ impl Files {
         };
         self.folder.join(format!("{}.torn{ending}", self.stem))
     }
-}
-
-/// Reads a file, and how it looks; none if there is none.
-pub(super) fn read_whole(disk: &dyn Disk, path: &Path) -> Result<Option<(Vec<u8>, Looks)>> {
-    let mut file = match disk.open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(fault("open", path, error)),
-    };
-    let looks = Looks::of(&mut *file, path)?;
-    let read = || {
-        let size = usize::try_from(file.size()?).map_err(std::io::Error::other)?;
-        let mut bytes = vec![0; size];
-        file.read_at(0, &mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = { read }().map_err(|error| fault("read", path, error))?;
-    Ok(Some((bytes, looks)))
-}
-
-/// A file that will take the place of this one when it is [finished](finish).
-pub(super) fn create(disk: &dyn Disk, target: &Path) -> Result<Box<dyn NewFile>> {
-    let made = disk.create(target);
-    made.map_err(|error| fault("make a new file for", target, error))
-}
-
-pub(super) fn write(file: &mut dyn NewFile, target: &Path, bytes: &[u8]) -> Result<()> {
-    let written = file.write(bytes);
-    written.map_err(|error| fault("write a new file for", target, error))
-}
-
-/// What is in the file is safe on the disk after this; it is not in its place.
-pub(super) fn sync(file: &mut dyn NewFile, target: &Path) -> Result<()> {
-    let synced = file.sync();
-    synced.map_err(|error| fault("sync a new file for", target, error))
-}
-
-/// The file takes its place. It is safe there only when the folder was synced.
-pub(super) fn replace(file: Box<dyn NewFile>, target: &Path) -> Result<()> {
-    let replaced = file.replace();
-    replaced.map_err(|error| fault("replace", target, error))
 }

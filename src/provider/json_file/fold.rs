@@ -1,17 +1,18 @@
 //! Folding: the journal of a map becomes part of its snapshot.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     disk::NewFile,
-    files::{Folder, create, replace, sync, write},
+    fault::fault,
+    files::Folder,
     frame,
-    index::{Entry, Index, Place, Source},
+    index::{Entry, Place, Source},
     meta::{self, Head, Row},
-    recover::remove_journal,
-    snapshot::{Layout, Looks, Snapshot},
-    store::{Journal, Store},
+    snapshot::Layout,
+    store::{Store, remove_journal},
     text::fingerprint,
+    whole::{Looks, create, replace, sync, write},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -68,7 +69,8 @@ impl Store {
         self.is_stale = true;
         replace(new.file, &self.files.snapshot)?;
         folder.sync()?;
-        let checksum = self.replace_meta(folder, journal, new.digest, &new.values)?;
+        let fingerprints: Vec<_> = new.values.iter().map(|(_, print)| *print).collect();
+        let checksum = self.put_meta(folder, Some(new.digest), journal.id, &fingerprints)?;
         self.snapshot = Some((new.digest, self.look(folder)?));
         self.meta = Some(checksum);
         self.loaded = self.last;
@@ -136,23 +138,25 @@ impl Store {
         .with_source(error)
     }
 
-    fn replace_meta(
+    /// Puts a meta file in its place, and returns its checksum. It goes with this
+    /// snapshot, whose values have these fingerprints, and names this journal as
+    /// folded; 0 for none.
+    pub(super) fn put_meta(
         &self,
         folder: &Folder,
-        journal: Journal,
-        digest: u128,
-        values: &[(Place, u64)],
+        snapshot: Option<u128>,
+        journal: u64,
+        fingerprints: &[u64],
     ) -> Result<u128> {
         let head = Head {
             map: self.map.clone(),
             counter: self.last,
-            snapshot: Some(digest),
-            folded: journal.id,
+            snapshot,
+            folded: journal,
             writers: self.recent_writers(),
         };
         let path = &self.files.meta;
-        let fingerprints: Vec<_> = values.iter().map(|(_, fingerprint)| *fingerprint).collect();
-        let rows = self.rows(&fingerprints);
+        let rows = self.rows(fingerprints);
         let (file, checksum) = meta::written(&*folder.disk, path, &head, rows)?;
         replace(file, path)?;
         folder.sync()?;
@@ -161,10 +165,7 @@ impl Store {
 
     /// The rows of the meta file, with these fingerprints in the order of the
     /// index.
-    pub(super) fn rows<'a>(
-        &'a self,
-        fingerprints: &'a [u64],
-    ) -> impl Iterator<Item = (&'a str, Row)> {
+    fn rows<'a>(&'a self, fingerprints: &'a [u64]) -> impl Iterator<Item = (&'a str, Row)> {
         let entries = self.index.iter().zip(fingerprints);
         entries.map(|((key, entry), fingerprint)| {
             let row = Row {
@@ -181,22 +182,7 @@ impl Store {
     fn look(&self, folder: &Folder) -> Result<Looks> {
         let path = &self.files.snapshot;
         let opened = folder.disk.open(path);
-        let mut file = opened.map_err(|error| super::fault::fault("open", path, error))?;
+        let mut file = opened.map_err(|error| fault("open", path, error))?;
         Looks::of(&mut *file, path)
     }
-}
-
-/// The fingerprints of the values of a snapshot, in the order of its index.
-pub(super) fn fingerprints_of(
-    index: &Index,
-    snapshot: Option<&Snapshot>,
-    path: &Path,
-) -> Result<Vec<u64>> {
-    let entries = snapshot.map_or(Ok(Vec::new()), |snapshot| snapshot.entries(path))?;
-    let entries = entries.into_iter();
-    let prints: HashMap<_, _> = entries
-        .map(|(key, _, text)| (key, fingerprint(text)))
-        .collect();
-    let print_of = |key: &Arc<str>| prints.get(key).copied().unwrap_or_default();
-    Ok(index.keys().map(print_of).collect())
 }

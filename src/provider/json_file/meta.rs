@@ -14,11 +14,11 @@ use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 use super::{
     disk::{Disk, NewFile},
     fault::corrupt,
-    files::{create, read_whole, sync, write},
     index::Stamp,
     pairs::Pairs,
     snapshot::json_string,
     text,
+    whole::{create, read_whole, sync, write},
 };
 use crate::{
     batch::{Committed, Skipped, WriterId},

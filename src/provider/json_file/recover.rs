@@ -1,19 +1,19 @@
 //! Opening a map: from its files at rest, or from what a crash left of them.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use super::{
     disk::Disk,
     fault::{corrupt, fault},
-    files::{Files, Folder, create, read_whole, replace, sync, write},
-    fold::fingerprints_of,
+    files::{Files, Folder},
     frame::Frame,
     index::{Entry, Index, Place, Source, Stamp},
     journal::{Found, Header},
-    meta::{self, Head, Meta, check_map, newer},
+    meta::{Meta, check_map, newer},
     snapshot::Snapshot,
-    store::{Journal, Store, put_journal},
+    store::{Journal, Store, put_journal, remove_journal},
     text::fingerprint,
+    whole::{create, read_whole, sync, write},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -248,22 +248,23 @@ impl Store {
     /// If there is a crash before the new file is in its place, the same ones
     /// are given again.
     fn write_meta(&mut self, folder: &Folder, snapshot: Option<&Snapshot>) -> Result<()> {
-        let head = Head {
-            map: self.map.clone(),
-            counter: self.last,
-            snapshot: self.snapshot.map(|(digest, _)| digest),
-            folded: 0,
-            writers: self.recent_writers(),
-        };
-        let path = &self.files.meta;
+        let digest = self.snapshot.map(|(digest, _)| digest);
         let fingerprints = fingerprints_of(&self.index, snapshot, &self.files.snapshot)?;
-        let rows = self.rows(&fingerprints);
-        let (file, checksum) = meta::written(&*folder.disk, path, &head, rows)?;
-        replace(file, path)?;
-        folder.sync()?;
+        let checksum = self.put_meta(folder, digest, 0, &fingerprints)?;
         self.meta = Some(checksum);
         Ok(())
     }
+}
+
+/// The fingerprints of the values of a snapshot, in the order of its index.
+fn fingerprints_of(index: &Index, snapshot: Option<&Snapshot>, path: &Path) -> Result<Vec<u64>> {
+    let entries = snapshot.map_or(Ok(Vec::new()), |snapshot| snapshot.entries(path))?;
+    let entries = entries.into_iter();
+    let prints: HashMap<_, _> = entries
+        .map(|(key, _, text)| (key, fingerprint(text)))
+        .collect();
+    let print_of = |key: &Arc<str>| prints.get(key).copied().unwrap_or_default();
+    Ok(index.keys().map(print_of).collect())
 }
 
 fn tell_edited(store: &Store) {
@@ -306,13 +307,6 @@ fn settle_torn(disk: &dyn Disk, files: &Files, torn: &[u8]) -> Result<std::path:
     }
 }
 
-/// Removes a journal of which nothing is needed.
-pub(super) fn remove_journal(folder: &Folder, files: &Files) -> Result<()> {
-    let removed = folder.disk.remove(&files.journal);
-    removed.map_err(|error| fault("remove", &files.journal, error))?;
-    folder.sync()
-}
-
 /// That a new map does not stand in for the file of another program that its
 /// user means.
 fn check_not_literal(folder: &Folder, map: &MapName, files: &Files) -> Result<()> {
@@ -352,14 +346,14 @@ fn changed(file: &Path, journal: &Path) -> Error {
     )
 }
 
-fn twice(path: &Path, map: &MapName, key: &std::sync::Arc<str>) -> Error {
+fn twice(path: &Path, map: &MapName, key: &Arc<str>) -> Error {
     let remedy = "leave the one that holds";
     corrupt(path, "a key occurs twice", remedy)
         .on_map(map)
         .on_keys([key.clone()])
 }
 
-fn too_long(path: &Path, map: &MapName, key: &std::sync::Arc<str>) -> Error {
+fn too_long(path: &Path, map: &MapName, key: &Arc<str>) -> Error {
     let problem = "a value is longer than 4 GiB";
     corrupt(path, problem, "shorten it")
         .on_map(map)

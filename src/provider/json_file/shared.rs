@@ -12,9 +12,9 @@ use std::{
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use super::{builder::try_write, disk::FolderLock, files::Folder, store::Store};
+use super::{disk::FolderLock, files::Folder, store::Store, text};
 use crate::{
-    batch::{Batch, Committed},
+    batch::{Batch, Committed, MapBatch, Op},
     error::{Error, ErrorKind, Result},
     name::MapName,
 };
@@ -75,7 +75,7 @@ impl Shared {
             [] => return Ok((Committed::at(batch.revision_after(batch.after)), false)),
             _ => return Err(several_maps()),
         };
-        super::check_payloads(part)?;
+        check_payloads(part)?;
         self.with(&part.map, |folder, store| {
             let answer = store.commit(folder, batch, part)?;
             let is_due = store.is_outgrown();
@@ -194,7 +194,7 @@ impl Shared {
     pub(super) fn ping(&self) -> Result<()> {
         self.check_open()?;
         self.folder.check_in_place()?;
-        try_write(&self.folder)
+        self.folder.try_write()
     }
 
     fn slot(&self, map: &MapName) -> Result<Arc<Slot>> {
@@ -220,6 +220,33 @@ fn several_maps() -> Error {
         ErrorKind::Unsupported,
         "a folder of JSON files cannot commit to several maps at once; commit to each of them",
     )
+}
+
+/// That all values of a batch can be kept; this names those that cannot.
+fn check_payloads(part: &MapBatch) -> Result<()> {
+    let mut refused = Vec::new();
+    let mut cause = None;
+    for change in &part.changes {
+        let Op::Put { payload, .. } = &change.op else {
+            continue;
+        };
+        let checked = text::checked(&payload.bytes);
+        if checked.is_err() || u32::try_from(payload.bytes.len()).is_err() {
+            refused.push(change.key.clone());
+            cause = cause.or(checked.err());
+        }
+    }
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let message = "a value is not JSON text of at most 4 GiB; nothing was written";
+    let error = Error::new(ErrorKind::Refused, message)
+        .on_map(&part.map)
+        .on_keys(refused);
+    Err(match cause {
+        Some(cause) => error.with_source(cause),
+        None => error,
+    })
 }
 
 impl fmt::Debug for Shared {

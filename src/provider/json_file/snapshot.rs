@@ -6,37 +6,13 @@ use serde_json::value::RawValue;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
 use super::{
-    disk::{Disk, DiskFile},
-    fault::{corrupt, fault},
-    files::read_whole,
+    disk::Disk,
+    fault::corrupt,
     pairs::Pairs,
     text::on_one_line,
+    whole::{Looks, read_whole},
 };
 use crate::{error::Result, record::Revision};
-
-/// What is seen of a file without reading it. If it changes, someone else
-/// wrote to the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Looks {
-    size: u64,
-    modified: SystemTime,
-}
-
-impl Looks {
-    pub(super) fn of(file: &mut dyn DiskFile, path: &Path) -> Result<Self> {
-        let mut look = || {
-            Ok(Self {
-                size: file.size()?,
-                modified: file.modified()?,
-            })
-        };
-        look().map_err(|error: std::io::Error| fault("look at", path, error))
-    }
-
-    pub(super) fn size(self) -> u64 {
-        self.size
-    }
-}
 
 /// A snapshot, as it was read.
 pub(super) struct Snapshot {
@@ -66,7 +42,7 @@ impl Snapshot {
     /// commits take theirs. It is the same as often as the file is read, until
     /// someone writes to it again.
     pub(super) fn written(&self) -> Revision {
-        let since_1970 = self.looks.modified.duration_since(SystemTime::UNIX_EPOCH);
+        let since_1970 = self.looks.modified().duration_since(SystemTime::UNIX_EPOCH);
         let millis = since_1970.map_or(0, |at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX));
         Revision::new(millis.clamp(1, MAX_MODIFIED))
     }

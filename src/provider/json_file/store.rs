@@ -1,16 +1,19 @@
 //! A map that is open: its index, its journal, and the writers it knows.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use super::{
     fault::{corrupt, fault},
-    files::{Files, Folder, create, replace, sync, write},
+    files::{Files, Folder},
     frame::{self, Frame},
     index::{Entry, Index, Stamp},
     journal::{FRAME_HEADER, Found, Header, frame},
     meta::{Last, Writers},
-    snapshot::Looks,
     values::Values,
+    whole::{Looks, create, replace, sync, write},
 };
 use crate::{
     batch::{Batch, Committed, Expect, MapBatch, Otherwise, Skipped, Turn},
@@ -18,6 +21,9 @@ use crate::{
     name::MapName,
     record::{Record, Revision},
 };
+
+/// How long a writer is remembered after its last batch.
+const REMEMBERED: Duration = Duration::from_hours(72);
 
 /// A map that is open. All of it can be read from its files again.
 #[derive(Debug)]
@@ -121,7 +127,7 @@ impl Store {
             }
             let found = self.records(folder, found.as_slice())?.pop();
             if change.otherwise == Otherwise::Fail {
-                return Err(conflict(&self.map, change.key.clone(), found));
+                return Err(Error::conflict(&self.map, &change.key, found));
             }
             skipped.push(Skipped::new(self.map.clone(), change.key.clone(), found));
         }
@@ -293,7 +299,7 @@ impl Store {
     /// The writers less those that have not written for days: what they gave
     /// up on will not come any more.
     pub(super) fn recent_writers(&self) -> Writers {
-        let oldest = SystemTime::now().checked_sub(super::REMEMBERED);
+        let oldest = SystemTime::now().checked_sub(REMEMBERED);
         let oldest = Stamp::from(oldest);
         let writers = self.writers.iter().filter(|(_, last)| last.on >= oldest);
         writers
@@ -313,12 +319,9 @@ pub(super) fn put_journal(folder: &Folder, files: &Files, bytes: &[u8]) -> Resul
     folder.sync()
 }
 
-fn conflict(map: &MapName, key: Arc<str>, found: Option<Record>) -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        "the stored entry is not as expected; nothing was written",
-    )
-    .on_map(map)
-    .on_keys([key])
-    .with_found(found)
+/// Removes a journal of which nothing is needed.
+pub(super) fn remove_journal(folder: &Folder, files: &Files) -> Result<()> {
+    let removed = folder.disk.remove(&files.journal);
+    removed.map_err(|error| fault("remove", &files.journal, error))?;
+    folder.sync()
 }

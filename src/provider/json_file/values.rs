@@ -7,8 +7,8 @@ use super::{
     fault::{corrupt, fault},
     files::Files,
     index::{Place, Source},
-    snapshot::Looks,
     text::on_one_line,
+    whole::Looks,
 };
 use crate::error::Result;
 

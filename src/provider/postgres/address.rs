@@ -13,7 +13,7 @@ use super::{
     connections::{MAX_PING, before_reuse},
     tls,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 const MAX_CONNECTIONS: usize = 8;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,6 +30,24 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the system takes for a keepalive where nothing is said.
 const NO_KEEPALIVE: Duration = Duration::from_hours(2);
+
+/// What may stand behind the `?` of a url.
+const OPTIONS: [&str; 14] = [
+    "application_name",
+    "channel_binding",
+    "connect_timeout",
+    "hostaddr",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_retries",
+    "load_balance_hosts",
+    "options",
+    "sslmode",
+    "sslrootcert",
+    "target_session_attrs",
+    "tcp_user_timeout",
+];
 
 /// A url that was read.
 pub(super) struct Address {
@@ -48,7 +66,8 @@ impl Address {
             return Err(unreadable());
         }
         let url = Url::split(url);
-        let mut config: Config = url.rest.parse().map_err(|_| unreadable())?;
+        let config: Result<Config, _> = url.rest.parse();
+        let mut config = config.map_err(|_| url.problem())?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(unreadable());
         }
@@ -184,6 +203,22 @@ impl Url {
         kept.join(&between.to_string())
     }
 
+    /// Why the driver does not take what is left: for an option, if it takes
+    /// the url without its options.
+    fn problem(&self) -> Error {
+        let without = self.rest.split_once('?').map(|(before, _)| before);
+        if without.is_some_and(|before| before.parse::<Config>().is_ok()) {
+            let known = OPTIONS.join(", ");
+            return invalid(
+                "url",
+                &format!(
+                    "an option after the `?` is not known, or has a value that it does not take; known are {known}"
+                ),
+            );
+        }
+        unreadable()
+    }
+
     /// Whether the driver knows that option; takes it in otherwise.
     fn keep(&mut self, pair: &str, value_of: fn(&str) -> String) -> bool {
         match pair.split_once('=') {
@@ -230,7 +265,7 @@ fn has_ambiguous_user(url: &str) -> bool {
     user.is_some_and(|user| user.contains(['@', '/', '#']))
 }
 
-fn unreadable() -> crate::error::Error {
+fn unreadable() -> Error {
     invalid(
         "url",
         "it cannot be read; write it as postgres://user:password@host:5432/database, with other characters than letters and digits percent-encoded",

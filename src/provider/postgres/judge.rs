@@ -14,8 +14,8 @@ use super::{
     values::revision_to,
 };
 use crate::{
-    batch::{Batch, Change, Expect, MapBatch, Otherwise, Skipped},
-    error::{Error, ErrorKind, Result},
+    batch::{Batch, Expect, MapBatch, Otherwise, Skipped},
+    error::{Error, Result},
     record::{Record, Revision},
 };
 
@@ -126,19 +126,11 @@ impl<'a> Judge<'a> {
                         Skipped::new(part.map.clone(), change.key.clone(), found.cloned());
                     self.skipped.push(skipped);
                 }
-                Otherwise::Fail => return Some(conflict(part, change, found.cloned())),
+                Otherwise::Fail => {
+                    return Some(Error::conflict(&part.map, &change.key, found.cloned()));
+                }
             }
         }
         None
     }
-}
-
-fn conflict(part: &MapBatch, change: &Change, found: Option<Record>) -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        "the stored entry is not as expected; nothing was written",
-    )
-    .on_map(&part.map)
-    .on_keys([change.key.clone()])
-    .with_found(found)
 }

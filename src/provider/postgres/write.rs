@@ -5,9 +5,9 @@
 //! begins the transaction and [locks](super::locks) what it needs, the second
 //! carries all changes and the commit.
 //!
-//! Nothing is sent that changes anything before the locks are held and the
-//! turn of the batch is known. So a batch that is given up before that never
-//! lands; one that is given up later holds the locks for as long as it may
+//! Of those two, nothing that changes anything is sent before the locks are held
+//! and the turn of the batch is known. So a batch that is given up before that
+//! never lands; one that is given up later holds the locks for as long as it may
 //! still land, and what comes after it waits, and then sees what became of it.
 
 use super::{

@@ -19,7 +19,7 @@ use crate::{
         key_order::sort_by_key,
     },
     error::{Error, ErrorKind, Result},
-    record::{Record, Revision},
+    record::Revision,
 };
 
 /// Applies the batch, whole or not at all.
@@ -145,7 +145,7 @@ impl<'a> Judge<'a> {
                 self.skipped.push(skipped);
                 Ok(())
             }
-            Otherwise::Fail => Err(conflict(part, change, found).into()),
+            Otherwise::Fail => Err(Error::conflict(&part.map, &change.key, found).into()),
         }
     }
 
@@ -157,16 +157,6 @@ impl<'a> Judge<'a> {
         self.noted |= noted::note_if_new(self.connection, table, &mut stored, revision)?;
         Ok(Some(stored))
     }
-}
-
-fn conflict(part: &MapBatch, change: &Change, found: Option<Record>) -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        "the stored entry is not as expected; nothing was written",
-    )
-    .on_map(&part.map)
-    .on_keys([change.key.clone()])
-    .with_found(found)
 }
 
 fn apply(

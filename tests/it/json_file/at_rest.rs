@@ -184,7 +184,7 @@ async fn a_meta_file_that_was_changed_is_reported_at_every_byte() {
 async fn a_map_with_capitals_is_told_of_the_file_that_its_user_means() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("Config.json"), "{\"a\":1}").unwrap();
-    let config = MapName::new("Config").unwrap();
+    let config = name("Config");
     let files = open(&folder).await;
     let error = files.load(&config, Wanted::All).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
@@ -198,10 +198,7 @@ async fn a_map_with_capitals_is_told_of_the_file_that_its_user_means() {
 
     let builder = JsonFile::builder(folder.path());
     let files = builder.file("Config", "Config.json").open().await.unwrap();
-    let part = MapBatch::new(config.clone(), vec![put("b", "2")]);
-    let id = BatchId::new(WriterId::random(), 1);
-    let batch = Batch::new(id, Revision::ZERO, time(0), [part]);
-    files.commit(&batch).await.unwrap();
+    Pen::new().put(&files, &config, "b", "2").await;
     assert_eq!(names(folder.path()), ["Config.journal", "Config.json"]);
     assert_eq!(files.maps().await.unwrap(), [config]);
     files.close().await.unwrap();
@@ -236,14 +233,11 @@ async fn maps_are_listed_whatever_their_names() {
     let files = open(&folder).await;
     let long = "Ä".repeat(120);
     let names = ["stock", "Stock", "a.b", "con", "käse 🧀", &long];
-    let mut maps: Vec<_> = names.map(|name| MapName::new(name).unwrap()).into();
+    let mut maps: Vec<_> = names.map(name).into();
     maps.push(maps[0].nested("unreadable").unwrap());
     maps.sort();
     for (n, map) in maps.iter().enumerate() {
-        let part = MapBatch::new(map.clone(), vec![put("n", &n.to_string())]);
-        let id = BatchId::new(WriterId::random(), 1);
-        let batch = Batch::new(id, Revision::ZERO, time(0), [part]);
-        files.commit(&batch).await.unwrap();
+        Pen::new().put(&files, map, "n", &n.to_string()).await;
         if n % 2 == 0 {
             files.release(map).await.unwrap();
         }
@@ -255,8 +249,7 @@ async fn maps_are_listed_whatever_their_names() {
     let files = open(&folder).await;
     assert_eq!(files.maps().await.unwrap(), maps);
     for (n, map) in maps.iter().enumerate() {
-        let load = files.load(map, Wanted::All).await.unwrap();
-        let records = load.into_records().await.unwrap();
+        let records = crate::pen::load(&files, map, Wanted::All).await.unwrap();
         assert_eq!(text(&records[0]), n.to_string());
     }
 }
@@ -270,7 +263,7 @@ async fn files_that_say_they_are_of_another_map_are_not_used() {
     Writer::new().put(&files, "apple", "1").await.unwrap();
     let path = |name: &str| folder.path().join(name);
     fs::copy(path("stock.journal"), path("other.journal")).unwrap();
-    let other = MapName::new("other").unwrap();
+    let other = name("other");
     let error = files.load(&other, Wanted::All).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     fs::remove_file(path("other.journal")).unwrap();

@@ -51,7 +51,9 @@ async fn writers_are_forgotten_after_days() {
     files.release(&stock()).await.unwrap();
     let meta = folder.path().join("stock.meta");
     let text = fs::read_to_string(&meta).unwrap();
-    let (before, rest) = text.split_once(&format!("\"{}\": [1,", old.id)).unwrap();
+    let (before, rest) = text
+        .split_once(&format!("\"{}\": [1,", old.pen.id))
+        .unwrap();
     let (_, after) = rest.split_once(',').unwrap();
     let after = after.split_once("\"checksum\"").unwrap().0;
     for (age, is_known) in [(1, true), (7, false)] {
@@ -60,7 +62,7 @@ async fn writers_are_forgotten_after_days() {
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap()
             .as_millis();
-        let aged = format!("{before}\"{}\": [1,{millis},{after}", old.id);
+        let aged = format!("{before}\"{}\": [1,{millis},{after}", old.pen.id);
         let checksum = xxhash_rust::xxh3::xxh3_128(aged.as_bytes());
         let aged = format!("{aged}\"checksum\": \"{checksum:032x}\"\n}}\n");
         let json = fs::read(folder.path().join("stock.json")).unwrap();
@@ -68,8 +70,12 @@ async fn writers_are_forgotten_after_days() {
         new.put(&files, "apple", "1").await.unwrap();
         files.release(&stock()).await.unwrap();
         let text = fs::read_to_string(&meta).unwrap();
-        assert!(text.contains(&new.id.to_string()));
-        assert_eq!(text.contains(&old.id.to_string()), is_known, "{age} days");
+        assert!(text.contains(&new.pen.id.to_string()));
+        assert_eq!(
+            text.contains(&old.pen.id.to_string()),
+            is_known,
+            "{age} days"
+        );
         // The value is the one that it was, and so is the file.
         assert_eq!(fs::read(folder.path().join("stock.json")).unwrap(), json);
     }
@@ -132,10 +138,8 @@ async fn several_maps_are_refused_without_a_trace() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     assert!(!files.capabilities().several_maps);
-    let parts =
-        ["a", "b"].map(|map| MapBatch::new(MapName::new(map).unwrap(), vec![put("apple", "1")]));
-    let id = BatchId::new(WriterId::random(), 1);
-    let batch = Batch::new(id, Revision::ZERO, time(0), parts);
+    let parts = ["a", "b"].map(|map| MapBatch::new(name(map), vec![put("apple", "1")]));
+    let batch = Pen::new().batch(parts.into());
     let error = files.commit(&batch).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(!error.may_have_applied());
@@ -194,14 +198,7 @@ async fn parts_of_a_map_load_from_journal_and_snapshot() {
     files.commit(&writer.batch(few.collect())).await.unwrap();
 
     let select = async |wanted: Wanted| {
-        let map = stock();
-        let records = files
-            .load(&map, wanted)
-            .await
-            .unwrap()
-            .into_records()
-            .await
-            .unwrap();
+        let records = crate::pen::load(&files, &stock(), wanted).await.unwrap();
         let pairs = records.iter().map(|r| format!("{}={}", r.key, text(r)));
         pairs.collect::<Vec<_>>()
     };

@@ -36,7 +36,7 @@ fn script() -> Vec<Step> {
         Step::Release,
         Step::Commit(writer.next(vec![Change::touch("nut", Some(time(9_999)))])),
         Step::Release,
-        Step::Commit(writer.again(clear)),
+        Step::Commit(writer.again(&clear)),
         Step::Commit(writer.next(vec![put("end", "null")])),
     ]
 }
@@ -47,10 +47,8 @@ impl Writer {
     }
 
     /// That batch, as the next one.
-    fn again(&mut self, mut batch: Batch) -> Batch {
-        self.sequence += 1;
-        batch.id = BatchId::new(self.id, self.sequence);
-        batch
+    fn again(&mut self, batch: &Batch) -> Batch {
+        self.pen.batch(batch.maps.to_vec())
     }
 }
 

@@ -198,7 +198,7 @@ async fn a_folder_that_goes_away_is_noticed_and_can_come_back() {
         let error = files.commit(&batch).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unusable, "{error:?}");
         assert!(!error.may_have_applied());
-        let other = MapName::new("other").unwrap();
+        let other = name("other");
         let error = files.load(&other, Wanted::All).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unusable, "{error:?}");
         files.ping().await.unwrap_err();

@@ -21,7 +21,7 @@ async fn open(store: &Postgres, name: &str) -> PersistentMap<u64> {
 
 async fn stored(store: &Postgres, map: &str) -> (String, Revision) {
     let record = one(store, &name(map), "a").await.unwrap();
-    (text(&record), record.revision)
+    (text(&record).to_owned(), record.revision)
 }
 
 #[tokio::test]

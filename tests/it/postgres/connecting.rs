@@ -49,6 +49,20 @@ async fn options_out_of_bounds_are_told_by_name() {
 }
 
 #[tokio::test]
+async fn a_wrong_option_of_the_url_is_told_apart_from_a_wrong_url() {
+    let url = "postgres://user:secret@host/database";
+    for option in ["schema=secret", "sslmode=secret", "connect_timeout=secret"] {
+        let failed = error(Postgres::connect(format!("{url}?{option}")).await);
+        let said = failed.to_string();
+        assert!(said.contains("after the `?`"), "{said}");
+        assert!(said.contains("sslrootcert"), "{said}");
+        assert!(!format!("{failed:?}").contains("secret"), "{failed:?}");
+    }
+    let failed = error(Postgres::connect("postgres://user:p?ss@host:port/database").await);
+    assert!(failed.to_string().contains("percent-encoded"), "{failed}");
+}
+
+#[tokio::test]
 async fn who_cannot_connect_is_told_why_and_never_the_password() {
     let (url, other) = database();
     let (_, server) = url.split_once('@').unwrap();

@@ -155,14 +155,8 @@ async fn what_the_other_program_writes_gets_a_new_revision() {
     // The same revisions after a reopen.
     sqlite.close().await.unwrap();
     let sqlite = sample(&place).await;
-    let reopened = load_sorted(&sqlite, &map, Wanted::changed(first)).await;
+    let reopened = sorted(&sqlite, &map, Wanted::changed(first)).await;
     assert_eq!(reopened, records);
-}
-
-async fn load_sorted(from: &Sqlite, map: &MapName, wanted: Wanted) -> Vec<Record> {
-    let mut records = load(from, map, wanted).await.unwrap();
-    records.sort_by(|a, b| a.key.cmp(&b.key));
-    records
 }
 
 #[tokio::test]
@@ -232,7 +226,7 @@ async fn touch_clear_and_parts_of_an_adopted_table() {
     let a = one(&sqlite, &map, "a").await.unwrap();
     assert_eq!(
         (a.revision, a.expires_at, text(&a)),
-        (moved, Some(end), "1".into())
+        (moved, Some(end), "1")
     );
     assert_eq!(one(&sqlite, &map, "nobody").await, None);
 

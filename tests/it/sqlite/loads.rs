@@ -101,17 +101,11 @@ async fn a_large_map_streams_in_pages_while_another_connection_writes() {
     }
     assert_eq!(seen, ROWS);
 
-    let fresh = load_sorted(&sqlite, &map, Wanted::changed(horizon)).await;
+    let fresh = sorted(&sqlite, &map, Wanted::changed(horizon)).await;
     assert_eq!(
         pairs(&fresh),
         [("099999".into(), "1".into()), ("new".into(), "1".into())]
     );
-}
-
-async fn load_sorted(from: &Sqlite, map: &MapName, wanted: Wanted) -> Vec<Record> {
-    let mut records = load(from, map, wanted).await.unwrap();
-    records.sort_by(|a, b| a.key.cmp(&b.key));
-    records
 }
 
 #[tokio::test]

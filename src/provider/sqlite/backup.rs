@@ -28,7 +28,8 @@ impl Sqlite {
     /// takes its place at once, when it is whole and on the disk; it is a
     /// database like any other, in one file.
     ///
-    /// If the future is dropped, the copy is given up, and the path is as it was.
+    /// If the future is dropped while pages are copied, that is given up, and
+    /// the path is as it was; a whole copy takes its place all the same.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -35,6 +35,7 @@ pub(crate) mod occupied;
 mod old;
 mod options;
 mod pending;
+mod phase;
 mod read;
 mod requests;
 mod resolving;
@@ -58,7 +59,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use self::{
     builder::Builder,
-    core::{Core, phase},
+    core::Core,
     flusher::Flusher,
     lifetime::{Forever, Lifetime},
 };
@@ -182,7 +183,7 @@ impl<V, L: Lifetime<V>> Drop for Life<V, L> {
     fn drop(&mut self) {
         let core = &self.0;
         let lost = core.pending() + core.refused.lock().len();
-        if lost > 0 && !core.is(phase::CLOSED) {
+        if lost > 0 && !core.phase.is(phase::CLOSED) {
             tracing::warn!(
                 map = %core.name,
                 lost,

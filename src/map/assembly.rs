@@ -87,9 +87,9 @@ where
 
     fn fill(&mut self, draft: &mut Draft, until: &mut Until, first: bool) -> Result<(), Cleared> {
         if let Some(part) = self.parts.pop() {
-            return self.fill_with_part(draft, &part);
+            return self.fill_with_part(draft, &part, until);
         }
-        self.fill_with_awaited(draft, if first { 1 } else { 2 })?;
+        self.fill_with_awaited(draft, if first { 1 } else { 2 }, until)?;
         while !self.is_full(draft, 1) {
             let room = self.core.options.max_batch - draft.changes.len();
             let keys = self.core.pending.pop(until, room.min(AT_ONCE));
@@ -114,10 +114,7 @@ where
         let mut rest = keys.iter().zip(begun);
         for (key, begun) in rest.by_ref() {
             let taken = self.core.finish_taking(key, begun, draft.epoch);
-            if let Taken::Unwritable(_) = self.add_taken(draft, key, taken)? {
-                // What replaced it may stand in front of the queue.
-                until.rewind();
-            }
+            self.add_taken(draft, key, taken, until)?;
             if self.is_full(draft, 1) {
                 break;
             }
@@ -133,12 +130,17 @@ where
 
     /// Part of a refused batch, and nothing else: who is to blame must be found
     /// out.
-    fn fill_with_part(&mut self, draft: &mut Draft, part: &[Arc<str>]) -> Result<(), Cleared> {
+    fn fill_with_part(
+        &mut self,
+        draft: &mut Draft,
+        part: &[Arc<str>],
+        until: &mut Until,
+    ) -> Result<(), Cleared> {
         let mut here = self.take_awaited_of(part).into_iter();
         let added = part
             .iter()
-            .try_for_each(|key| self.add(draft, key).map(|_| ()))
-            .and_then(|()| here.try_for_each(|save| self.add_awaited(draft, save)));
+            .try_for_each(|key| self.add(draft, key, until).map(|_| ()))
+            .and_then(|()| here.try_for_each(|save| self.add_awaited(draft, save, until)));
         self.core.give_back(here.collect());
         added
     }
@@ -151,26 +153,36 @@ where
     }
 
     /// Fills one share of so many with the keys that somebody waits for.
-    fn fill_with_awaited(&mut self, draft: &mut Draft, shares: usize) -> Result<(), Cleared> {
+    fn fill_with_awaited(
+        &mut self,
+        draft: &mut Draft,
+        shares: usize,
+        until: &mut Until,
+    ) -> Result<(), Cleared> {
         let saves = std::mem::take(&mut self.core.requests.lock().saves);
         let mut saves = saves.into_iter();
         let mut filled = Ok(());
         while filled.is_ok() && !self.is_full(draft, shares) {
             let Some(save) = saves.next() else { break };
-            filled = self.add_awaited(draft, save);
+            filled = self.add_awaited(draft, save, until);
         }
         self.core.give_back(saves.collect());
         filled
     }
 
-    fn add_awaited(&mut self, draft: &mut Draft, save: Save) -> Result<(), Cleared> {
+    fn add_awaited(
+        &mut self,
+        draft: &mut Draft,
+        save: Save,
+        until: &mut Until,
+    ) -> Result<(), Cleared> {
         let Awaited::Key(key) = &save.what else {
             draft.saves.push(save);
             // That clear may have come after this batch was begun.
             let is_early = self.core.epoch.load(SeqCst) != draft.epoch;
             return if is_early { Err(Cleared) } else { Ok(()) };
         };
-        let taken = self.add(draft, &key.clone());
+        let taken = self.add(draft, &key.clone(), until);
         let answer = match taken {
             Ok(Taken::Nothing) if !draft.clear => Ok(()),
             Ok(Taken::Refused(error) | Taken::Unwritable(error)) => Err(error),
@@ -187,9 +199,14 @@ where
     }
 
     /// Looks at an entry; its change, if there is one, goes into the draft.
-    fn add(&mut self, draft: &mut Draft, key: &Arc<str>) -> Result<Taken, Cleared> {
+    fn add(
+        &mut self,
+        draft: &mut Draft,
+        key: &Arc<str>,
+        until: &mut Until,
+    ) -> Result<Taken, Cleared> {
         let taken = self.core.take(key, draft.epoch);
-        self.add_taken(draft, key, taken)
+        self.add_taken(draft, key, taken, until)
     }
 
     fn add_taken(
@@ -197,6 +214,7 @@ where
         draft: &mut Draft,
         key: &Arc<str>,
         taken: Taken,
+        until: &mut Until,
     ) -> Result<Taken, Cleared> {
         match taken {
             Taken::Change(change) => {
@@ -205,6 +223,8 @@ where
                 Ok(Taken::Already)
             }
             Taken::Unwritable(error) => {
+                // What replaced it may stand in front of the queue.
+                until.rewind();
                 self.report(Operation::Encode, KeySample::of([key]), &error, true);
                 Ok(Taken::Unwritable(error))
             }

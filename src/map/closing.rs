@@ -6,9 +6,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     assembled::answer_all,
-    core::phase,
     flusher::Flusher,
     lifetime::Lifetime,
+    phase,
     requests::{Answer, Asked, send},
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -45,7 +45,7 @@ where
             return ControlFlow::Continue(());
         }
         let closed = self.close(done, &asked.closes).await;
-        if self.core.is(phase::CLOSED) {
+        if self.core.phase.is(phase::CLOSED) {
             asked.closes.append(&mut self.farewell());
             return ControlFlow::Break(asked.closes);
         }
@@ -79,21 +79,40 @@ where
     /// Saves the rest, lets go of the store, and turns the map to closed; or
     /// leaves it open and says what could not be saved.
     async fn close(&mut self, done: Result<()>, waiting: &[Answer]) -> Result<()> {
-        if !self.core.is(phase::CLOSING) {
+        if !self.core.phase.is(phase::CLOSING) {
             // Opened again by one who failed or gave up. Others still wait?
             if waiting.iter().all(|answer| answer.is_closed()) {
                 return Err(self.given_up());
             }
-            self.core.turn(phase::OPEN, phase::CLOSING);
+            self.core.phase.turn(phase::OPEN, phase::CLOSING);
         }
         let closed = self.try_close(done).await;
         if closed.is_err() {
-            self.core.turn(phase::CLOSING, phase::OPEN);
+            self.core.phase.turn(phase::CLOSING, phase::OPEN);
         }
         closed
     }
 
     async fn try_close(&mut self, mut done: Result<()>) -> Result<()> {
+        // If it was opened again meanwhile, and closed anew, all of it is done
+        // anew.
+        while let Some(closing) = self.core.phase.closing() {
+            self.save_the_rest(done).await?;
+            done = Ok(());
+            if !self.core.phase.is(phase::CLOSING) {
+                break;
+            }
+            self.core
+                .call(|| self.core.provider.release(&self.core.name))
+                .await?;
+            if self.core.phase.end(closing) {
+                return Ok(());
+            }
+        }
+        Err(self.given_up())
+    }
+
+    async fn save_the_rest(&mut self, mut done: Result<()>) -> Result<()> {
         // Whoever wrote before the phase turned has left by now; whoever comes
         // later is turned away. What is pending from here on is all there is.
         self.core.shards.wait_for_writers();
@@ -101,17 +120,7 @@ where
             done = self.round().await;
         }
         done.and_then(|()| self.core.nothing_refused())
-            .map_err(|error| self.core.not_closed(&error))?;
-        if !self.core.is(phase::CLOSING) {
-            return Err(self.given_up());
-        }
-        self.core
-            .call(|| self.core.provider.release(&self.core.name))
-            .await?;
-        if self.core.turn(phase::CLOSING, phase::CLOSED) {
-            return Ok(());
-        }
-        Err(self.given_up())
+            .map_err(|error| self.core.not_closed(&error))
     }
 
     fn given_up(&self) -> Error {

@@ -63,11 +63,20 @@ impl Joint {
         }
         let capabilities = self.line.provider.capabilities();
         if self.shares.len() > 1 && !capabilities.several_maps {
-            let message = "this provider commits to one map at a time; nothing was written";
-            return Err(Error::new(ErrorKind::Unsupported, message));
+            return Err(self.not_together());
         }
         let mut shares = self.shares.iter();
         shares.try_for_each(|share| check_conditions(&**share, capabilities.conditions))
+    }
+
+    fn not_together(&self) -> Error {
+        let names: Vec<_> = self.shares.iter().map(|s| s.name().as_str()).collect();
+        let message = format!(
+            "the maps {names:?} are kept by a provider that commits to one map at a time (as JSON \
+             files are); nothing was written: commit to one after the other, or keep them in a \
+             database"
+        );
+        Error::new(ErrorKind::Unsupported, message)
     }
 
     async fn conduct(mut self, reply: Reply) {
@@ -82,6 +91,9 @@ impl Joint {
             for (share, grant) in self.shares.iter().zip(&grants) {
                 self.prove_kept_here(&**share, grant).await?;
             }
+        }
+        for share in &mut self.shares {
+            share.catch_up();
         }
         let words = grants.iter().map(|grant| grant.words.clone()).collect();
         let delivery = Delivery::new(self.line.clone(), self.batch(&grants), words);

@@ -5,7 +5,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicU8, AtomicU64, AtomicUsize,
+            AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -24,6 +24,7 @@ use super::{
     lifetime::Lifetime,
     options::{Options, Triggers},
     pending::Pending,
+    phase::{self, Phase},
     requests::{Answer, Requests, Save, Ticket},
     shards::{Shard, Shards},
 };
@@ -60,7 +61,7 @@ pub(crate) struct Core<V, L: Lifetime<V>> {
     pub(super) requests: Mutex<Requests>,
     pub(super) wake: Notify,
     pub(super) stop: Notify,
-    pub(super) phase: AtomicU8,
+    pub(super) phase: Phase,
     pub(super) failures: broadcast::Sender<SaveFailure>,
     pub(super) health: watch::Sender<Health>,
     pub(super) conflicts: Conflicts<V>,
@@ -85,13 +86,6 @@ impl Tally {
         self.changes.fetch_add(changes as u64, Relaxed);
         *self.last_commit.lock() = Some(at);
     }
-}
-
-/// Whether the map takes writes.
-pub(super) mod phase {
-    pub(crate) const OPEN: u8 = 0;
-    pub(crate) const CLOSING: u8 = 1;
-    pub(crate) const CLOSED: u8 = 2;
 }
 
 impl<V, L: Lifetime<V>> Core<V, L> {
@@ -120,7 +114,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             requests: Mutex::default(),
             wake: Notify::new(),
             stop: Notify::new(),
-            phase: AtomicU8::new(phase::OPEN),
+            phase: Phase::open(),
             failures: broadcast::Sender::new(FAILURES_KEPT),
             health: watch::Sender::new(Health::Healthy),
             conflicts: Conflicts::default(),
@@ -144,7 +138,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         // refused here, or seen by the flusher, or dropped by its farewell.
         if !requests.unserved {
             leave(&mut requests, answer);
-        } else if self.is(phase::CLOSED) {
+        } else if self.phase.is(phase::CLOSED) {
             // It cannot fail: the ticket is here.
             let _ = answer.send(Err(self.closed()));
         }
@@ -154,14 +148,14 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     }
 
     pub(super) fn check_open(&self) -> Result<()> {
-        if self.is(phase::OPEN) {
+        if self.phase.is(phase::OPEN) {
             return Ok(());
         }
         Err(self.closed())
     }
 
     pub(super) fn check_not_closed(&self) -> Result<()> {
-        if self.is(phase::CLOSED) {
+        if self.phase.is(phase::CLOSED) {
             return Err(self.closed());
         }
         Ok(())
@@ -228,12 +222,15 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     }
 
     pub(super) fn stats(&self) -> Stats {
+        let pending = self.pending();
         let is_queued = self.pending.len() > 0 || self.must_clear();
+        // A round that has committed all it had may not have ended yet.
+        let oldest = self.age.oldest(is_queued, self.clock.now());
         Stats {
-            pending: self.pending(),
+            pending,
             refused: self.refused.lock().len(),
             unreadable: self.unreadable.lock().len(),
-            oldest_pending: self.age.oldest(is_queued, self.clock.now()),
+            oldest_pending: oldest.filter(|_| pending > 0),
             commits: self.tally.commits.load(Relaxed),
             changes: self.tally.changes.load(Relaxed),
             failed_attempts: self.tally.failed_attempts.load(Relaxed),

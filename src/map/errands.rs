@@ -5,12 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    assembly::weight,
-    core::{Core, phase},
-    lifetime::Lifetime,
-    share::Share,
-};
+use super::{assembly::weight, core::Core, lifetime::Lifetime, phase, share::Share};
 use crate::{
     batch::{Batch, BatchId, Change, Otherwise},
     error::{Error, ErrorKind, Result},
@@ -122,7 +117,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let mut requests = self.requests.lock();
         if !requests.unserved {
             requests.errands.push_back(errand);
-        } else if self.is(phase::CLOSED) {
+        } else if self.phase.is(phase::CLOSED) {
             errand.refuse(&self.closed());
         }
         drop(requests);

@@ -10,10 +10,11 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     assembled::Assembled,
-    core::{Core, phase},
+    core::Core,
     doubts::Doubts,
     lifetime::Lifetime,
     pending::Until,
+    phase,
     requests::{Answer, Asked, send},
 };
 use crate::{
@@ -191,6 +192,10 @@ where
             self.spent = None;
             match self.commit(&assembled).await {
                 Ok(committed) => {
+                    // What met another's change goes again at once: what was
+                    // found is known afresh, and a pause would only make it
+                    // older. Whoever loses to others time and again does not
+                    // stop them: each time one of them has got on.
                     if self.settle(assembled, committed) {
                         until.rewind();
                     }
@@ -308,7 +313,7 @@ impl<V, L: Lifetime<V>> Drop for Flusher<V, L> {
     /// left waiting for it.
     fn drop(&mut self) {
         // Whoever was closing the map cannot any more.
-        self.core.turn(phase::CLOSING, phase::OPEN);
+        self.core.phase.turn(phase::CLOSING, phase::OPEN);
         let mut requests = self.core.requests.lock();
         requests.unserved = true;
         requests.saves.clear();

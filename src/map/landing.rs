@@ -148,8 +148,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// Why the store does not take what memory holds of this key.
     pub(super) fn refusal(&self, key: &Arc<str>) -> Option<Error> {
         let refused = |slot: &Slot<V, L::Lease>| slot.trail().mark == Mark::Refused;
-        let is_refused = self.peek(key, refused).unwrap_or(false);
-        is_refused.then(|| self.refusal_of(key))
+        self.peek(key, |slot| refused(slot).then(|| self.refusal_of(key)))?
     }
 
     /// Looks at a slot, whatever is in it; not a read.

@@ -27,7 +27,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         &self,
         key: &Arc<str>,
         slot: &mut Slot<V, L::Lease>,
-        found: Found<V>,
+        found: &mut Found<V>,
     ) -> Resolved<V, L> {
         let known = found.known();
         let Slot::Live { value, lease, .. } = slot else {
@@ -52,9 +52,10 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
 
     /// What the closure makes of the two values. It gets a copy of the one in
     /// memory: if it panics, that is still there.
-    fn merged(&self, mine: &V, found: Found<V>) -> Result<V> {
+    fn merged(&self, mine: &V, found: &mut Found<V>) -> Result<V> {
         let theirs = found
             .value
+            .take()
             .unwrap_or_else(|| Err(Error::new(ErrorKind::Corrupt, "no value")));
         let theirs = theirs.map_err(|e| not_merged("the stored value is unreadable", e))?;
         let mine = codec::decode(&codec::encode(mine)?)

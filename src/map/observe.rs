@@ -2,13 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
-
 use tokio::sync::{broadcast, watch};
 
 use super::{
     Map,
-    core::Core,
     lifetime::Lifetime,
     options::{Triggers, check_triggers},
 };
@@ -82,18 +79,5 @@ impl<V, L: Lifetime<V>> Map<V, L> {
         self.core.triggers.store(Arc::new(triggers));
         self.core.wake.notify_one();
         Ok(())
-    }
-}
-
-impl<V, L: Lifetime<V>> Core<V, L> {
-    pub(super) fn is(&self, phase: u8) -> bool {
-        self.phase.load(Acquire) == phase
-    }
-
-    /// Turns the phase, if it is the first one; says whether it did.
-    pub(super) fn turn(&self, from: u8, to: u8) -> bool {
-        self.phase
-            .compare_exchange(from, to, AcqRel, Acquire)
-            .is_ok()
     }
 }

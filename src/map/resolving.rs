@@ -127,7 +127,9 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     }
 
     fn resolve(&self, key: &Arc<str>, found: Option<Record>, own: bool) -> Fate {
-        let found = self.read_found(found, own);
+        // What is left of it is dropped once nothing is locked: foreign code runs
+        // then.
+        let mut found = self.read_found(found, own);
         let theirs = found.record.as_ref().map(|record| record.revision);
         let (mine, resolved) = {
             let _inside = Inside::enter();
@@ -135,7 +137,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             let mut shard = self.shards.write(hash);
             let entry = shard.find(hash, key);
             let known = entry.map_or(Known::NOT, |entry| entry.slot.trail().known);
-            let resolved = self.resolve_in(&mut shard, hash, key, found);
+            let resolved = self.resolve_in(&mut shard, hash, key, &mut found);
             (known.revision(), resolved)
         };
         self.let_go(resolved.old);
@@ -179,7 +181,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         shard: &mut Shard<V, L::Lease>,
         hash: u64,
         key: &Arc<str>,
-        found: Found<V>,
+        found: &mut Found<V>,
     ) -> Resolved<V, L> {
         // What is not being saved came after a clear, and whoever waits for what
         // that took away waits for the clear.
@@ -188,7 +190,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             return Resolved::new(Fate::Again);
         };
         let Entry { key, slot } = occupied.get_mut();
-        match self.verdict(slot, &found) {
+        match self.verdict(slot, found) {
             Verdict::Again(known) => {
                 slot.learn(known);
                 self.wait_again(key, slot.trail_mut());
@@ -216,7 +218,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     fn take_stored(
         &self,
         mut occupied: OccupiedEntry<'_, Entry<V, L::Lease>>,
-        found: Found<V>,
+        found: &mut Found<V>,
         lost: bool,
     ) -> Resolved<V, L> {
         let Entry { key, slot } = occupied.get_mut();
@@ -226,8 +228,8 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         self.forget_saving(key, slot.trail());
         slot.trail_mut().mark = Mark::Clean;
         slot.learn(found.known());
-        let old = match (found.record, found.value) {
-            (Some(record), Some(Ok(value))) => self.put_stored(slot, &record, value),
+        let old = match (&found.record, found.value.take()) {
+            (Some(record), Some(Ok(value))) => self.put_stored(slot, record, value),
             _ => self.dismiss(occupied),
         };
         let resolved = match late {

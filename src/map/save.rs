@@ -4,10 +4,10 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use super::{
     Map,
-    core::phase,
     inside::Inside,
     lifetime::Lifetime,
     occupied::Occupied,
+    phase,
     requests::{Awaited, Save, Ticket},
     spot::Spot,
 };
@@ -228,8 +228,8 @@ where
         // Whoever turns the phase first decides: the flusher, who is done, or
         // this one, who is done waiting. If it is open again already, closing
         // has failed, or somebody else gave up.
-        self.core.turn(phase::CLOSING, phase::OPEN);
-        if self.core.is(phase::CLOSED) {
+        self.core.phase.turn(phase::CLOSING, phase::OPEN);
+        if self.core.phase.is(phase::CLOSED) {
             return Ok(());
         }
         let late = format!("closing took longer than {limit:?}");
@@ -252,8 +252,8 @@ where
 
     fn begin_close(&self) -> Ticket {
         Inside::check_not();
-        self.core.turn(phase::OPEN, phase::CLOSING);
-        if self.core.is(phase::CLOSED) {
+        self.core.phase.turn(phase::OPEN, phase::CLOSING);
+        if self.core.phase.is(phase::CLOSED) {
             return Ticket::done();
         }
         self.core
@@ -262,14 +262,14 @@ where
 
     fn end_close(&self, closed: Result<()>) -> Result<()> {
         // Somebody else's call may have closed it meanwhile.
-        if closed.is_err() && self.core.is(phase::CLOSED) {
+        if closed.is_err() && self.core.phase.is(phase::CLOSED) {
             return Ok(());
         }
         if !self.core.requests.lock().unserved {
             return closed;
         }
         // The task that should have opened it again is gone.
-        self.core.turn(phase::CLOSING, phase::OPEN);
+        self.core.phase.turn(phase::CLOSING, phase::OPEN);
         closed.map_err(|error| self.core.not_closed(&error))
     }
 

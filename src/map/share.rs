@@ -52,6 +52,10 @@ pub(super) trait Share: Any + Send + Sync {
 
     fn part(&self, otherwise: Otherwise) -> MapBatch;
 
+    /// What is to be left as it is, is left as it is by now: the map's flusher
+    /// stands still, and has committed what was written before.
+    fn catch_up(&mut self);
+
     /// Leaves an errand with the map's flusher.
     fn leave(&self, errand: Errand);
 
@@ -218,6 +222,16 @@ where
         MapBatch::new(self.core.name.clone(), changes)
     }
 
+    fn catch_up(&mut self) {
+        for (key, step) in &mut self.steps {
+            if let Some(Op::Touch { .. }) = step.op {
+                let touch = self.core.touch_of(key);
+                // What has expired meanwhile is the store's to judge.
+                step.op = touch.or(step.op.take());
+            }
+        }
+    }
+
     fn leave(&self, errand: Errand) {
         self.core.leave(errand);
     }
@@ -277,15 +291,26 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         if expect == Expect::Absent {
             return Ok(Op::Delete);
         }
-        let is_live = |slot: &Slot<V, L::Lease>| slot.live(&self.lifetime).is_some();
-        if L::EXPIRES && self.peek(key, is_live) != Some(true) {
+        self.touch_of(key).ok_or_else(|| {
             let message =
                 "there is no such entry in memory; it was expected, and nothing was written";
-            return Err(Error::new(ErrorKind::Conflict, message)
+            Error::new(ErrorKind::Conflict, message)
                 .on_map(&self.name)
-                .on_keys([key.clone()]));
+                .on_keys([key.clone()])
+        })
+    }
+
+    /// The change that leaves an entry as it is; `None` if it is not known when
+    /// that expires.
+    fn touch_of(&self, key: &str) -> Option<Op> {
+        if !L::EXPIRES {
+            return Some(Op::Touch { expires_at: None });
         }
-        let expires_at = self.expires_at(key);
-        Ok(Op::Touch { expires_at })
+        let touch = |slot: &Slot<V, L::Lease>| {
+            let (_, lease) = slot.live(&self.lifetime)?;
+            let expires_at = self.lifetime.expires_at(lease);
+            Some(Op::Touch { expires_at })
+        };
+        self.peek(key, touch)?
     }
 }

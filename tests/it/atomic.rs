@@ -1,7 +1,8 @@
 //! Several changes as one: of one map, and of several.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
+use futures_util::poll;
 use persistify::{
     CachingMap, Change, ErrorKind, Expect, Memory, PersistentMap, Provider, Revision,
     testing::{Fault, ManualClock, Method},
@@ -238,6 +239,7 @@ async fn json_files_commit_to_one_map_at_a_time_and_do_that_whole() {
     tx.insert(&map, "c", 2).insert(&other, "c", 2);
     let error = tx.commit().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains(r#"["map", "other"]"#), "{error}");
     assert_eq!((map.get("c"), other.len()), (Some(1), 0));
     map.close().await.unwrap();
     other.close().await.unwrap();
@@ -269,6 +271,33 @@ async fn what_a_provider_cannot_do_is_unsupported_before_anything_is_written() {
     map.save_if("a", 1, Expect::Any).await.unwrap();
     map.batch().insert("b", 1).commit().await.unwrap();
     assert_eq!((map.len(), map.pending()), (3, 1));
+}
+
+/// An entry that was expected to be there was given the expiry that it had when
+/// the commit was asked for: what had been written to it before the commit's
+/// turn came was in the store with an older expiry than in memory, for good.
+#[tokio::test(start_paused = true)]
+async fn what_is_only_expected_keeps_its_latest_expiry() {
+    let store = store();
+    let map = CachingMap::<u32>::builder(store.clone(), "map");
+    let map = map.time_to_live(HOUR).clock(ManualClock::new(start()));
+    let map = map.open().await.unwrap();
+    map.insert_and_save("a", 1).await.unwrap();
+    let hang = store.hang_next();
+    map.insert("other", 1);
+    let mut flush = pin!(map.flush());
+    assert!(poll!(&mut flush).is_pending());
+    hang.hangs().await;
+    let batch = map.batch().insert("b", 1).expect("a", Expect::Present);
+    let mut commit = pin!(batch.commit());
+    assert!(poll!(&mut commit).is_pending());
+    map.insert_with_ttl("a", 2, SECOND);
+    hang.release();
+    commit.await.unwrap();
+    flush.await.unwrap();
+    let stored = records(store.inner()).await;
+    assert_eq!(stored["a"].expires_at, Some(start() + SECOND));
+    assert_eq!(map.expires_at("a"), stored["a"].expires_at);
 }
 
 #[tokio::test(start_paused = true)]

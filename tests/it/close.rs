@@ -223,6 +223,29 @@ async fn one_who_gives_up_does_not_keep_another_from_closing() {
     );
 }
 
+/// One gave up while the store was letting go of the map, which was open then
+/// and written to; another closed it, before the store was done with the first.
+/// That it was closing again was taken for that it still was: the map closed,
+/// the save was told that it was in the store, and it never was.
+#[tokio::test(start_paused = true)]
+async fn what_is_written_between_two_closings_is_saved() {
+    let store = store();
+    let map = open(&store).await;
+    map.insert("a", 1);
+    let hang = Hang::new();
+    store.fail_next_of(Method::Release, 1, Fault::Hang(hang.clone()));
+    map.close_within(SECOND).await.unwrap_err();
+    hang.hangs().await;
+    let mut save = pin!(map.insert_and_save("b", 2));
+    assert!(poll!(&mut save).is_pending());
+    let mut closing = pin!(map.close());
+    assert!(poll!(&mut closing).is_pending());
+    hang.release();
+    closing.await.unwrap();
+    save.await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 1), ("b", 2)]));
+}
+
 /// Whoever came while the store was letting go of the map was told that the
 /// runtime had ended and the change was in memory only; it was in the store.
 #[tokio::test(start_paused = true)]

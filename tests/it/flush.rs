@@ -135,6 +135,19 @@ async fn with_nothing_pending_nobody_is_called() {
     assert_eq!(map.stats().oldest_pending, None);
 }
 
+/// Whoever was told that all is saved, and asked at once how old the oldest
+/// pending change was, heard of one that was not pending any more.
+#[tokio::test(start_paused = true)]
+async fn with_nothing_pending_nothing_is_the_oldest() {
+    let store = store();
+    let map = open(&store).await;
+    for n in 0..3 {
+        sleep(SECOND).await;
+        map.insert_and_save("a", n).await.unwrap();
+        assert_eq!((map.pending(), map.stats().oldest_pending), (0, None));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn batches_are_split_by_keys() {
     let store = store();

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     batch::Committed,
     clock::{MapClock, SystemClock},
+    error::{Error, ErrorKind},
     map::{lifetime::Forever, options::Options, requests::Ticket},
     provider::memory::Memory,
     record::Revision,
@@ -69,9 +70,10 @@ async fn a_key_is_in_a_batch_once_whoever_waits_for_it() {
     let _first = insert_and_wait(&flusher.core, "a", 1);
     let _second = insert_and_wait(&flusher.core, "a", 2);
     let saves = std::mem::take(&mut flusher.core.requests.lock().saves);
+    let mut until = flusher.core.pending.until_now();
     let mut draft = flusher.core.draft();
     for save in saves {
-        assert!(flusher.add_awaited(&mut draft, save).is_ok());
+        assert!(flusher.add_awaited(&mut draft, save, &mut until).is_ok());
         flusher.core.alter("a", |spot| spot.put(3, None)).unwrap();
     }
     assert_eq!((draft.changes.len(), draft.saves.len()), (1, 2));
@@ -94,7 +96,8 @@ async fn a_clear_while_a_batch_is_halved_forgets_nobody_who_waits() {
     let second = insert_and_wait(&flusher.core, "a", 2);
     let mut draft = flusher.core.draft();
     flusher.core.clear(|| {}).unwrap();
-    let filled = flusher.fill_with_part(&mut draft, &["a".into()]);
+    let mut until = flusher.core.pending.until_now();
+    let filled = flusher.fill_with_part(&mut draft, &["a".into()], &mut until);
     assert!(filled.is_err());
     flusher.core.give_back(draft.saves);
     let mut until = flusher.core.pending.until_now();
@@ -143,4 +146,27 @@ fn an_entry_removed_and_inserted_in_the_flushers_hands_leaves_nothing_in_the_que
     assert_eq!(draft.changes.len(), 1);
     assert_eq!(flusher.core.pending.len(), 0);
     assert_eq!(flusher.core.pending(), 1);
+}
+
+/// A value that somebody waited for could not be written as JSON, and was
+/// replaced in that moment: the new one was put in front, where a flush that
+/// was past that part of the queue did not look again.
+#[test]
+fn what_replaces_an_unwritable_value_is_not_left_for_later() {
+    let mut flusher = flusher();
+    let key: Arc<str> = "a".into();
+    put(&flusher.core, "a", 1);
+    let mut until = flusher.core.pending.until_now();
+    let mut draft = flusher.core.draft();
+    let keys = std::slice::from_ref(&key);
+    flusher.core.begin_all(keys, draft.epoch);
+    assert!(flusher.core.pending.pop(&mut until, 10).is_empty());
+    put(&flusher.core, "a", 2);
+    let error = Error::new(ErrorKind::Refused, "no JSON");
+    flusher.core.refuse(&key, &error, false);
+    let taken = Taken::Unwritable(error);
+    let added = flusher.add_taken(&mut draft, &key, taken, &mut until);
+    assert!(added.is_ok());
+    let next = flusher.assemble(&mut until, false).unwrap();
+    assert_eq!(next.changes().len(), 1);
 }

@@ -215,6 +215,7 @@ impl Adopting<'_> {
             return Err(self.unfit(&problem));
         }
         let time = found.iter().find(|c| c.name == columns.updated_at);
+        time.map_or(Ok(()), |column| self.check_written(column))?;
         let time = time.map_or("", |column| &column.kind);
         let Some(time) = Time::of_name(time) else {
             let problem = format!("the column {:?} is no time but {time}", columns.updated_at);
@@ -289,10 +290,15 @@ impl Adopting<'_> {
                 .on_map(self.map)
                 .into());
         };
-        if column.generated {
-            return Err(self.unfit(&format!("the column {name:?} is generated")));
-        }
+        self.check_written(column)?;
         Ok(column)
+    }
+
+    fn check_written(&self, column: &Column) -> Result<(), Fault> {
+        if column.generated {
+            return Err(self.unfit(&format!("the column {:?} is generated", column.name)));
+        }
+        Ok(())
     }
 
     /// A new entry brings a key, a value and a time; the table has to come up

@@ -1,6 +1,6 @@
 //! Backups of a file, and going back to one.
 
-use std::{path::Path, sync::Arc, thread};
+use std::{iter, path::Path, sync::Arc, thread};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::oneshot;
@@ -9,7 +9,7 @@ use super::{
     Shared, Sqlite,
     builder::checked_path,
     errors::Fault,
-    replica::{Replica, check_free, exists},
+    replica::{Replica, check_free, exists, logs},
     schema,
 };
 use crate::{
@@ -28,7 +28,8 @@ impl Sqlite {
     /// takes its place at once, when it is whole and on the disk; it is a
     /// database like any other, in one file.
     ///
-    /// If the future is dropped, the copy is given up, and the path is as it was.
+    /// If the future is dropped while pages are copied, that is given up, and
+    /// the path is as it was; a whole copy takes its place all the same.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -75,8 +76,8 @@ impl Sqlite {
     ///
     /// # Errors
     ///
-    /// - `Invalid`: there is a file at the path, there is no backup, or it was
-    ///   not made of a file with maps.
+    /// - `Invalid`: there is a file at the path, or the log of one that was
+    ///   deleted; there is no backup, or it was not made of a file with maps.
     /// - `Corrupt`: the backup is no SQLite database, or a damaged one.
     /// - `Unusable`: the path cannot be written to, there is no room, or the
     ///   backup is of a later version of this library.
@@ -190,8 +191,8 @@ fn go_back(backup: &Path, path: &Path, over: bool, is_given_up: &dyn Fn() -> boo
     if !backup.exists() {
         return Err(no_backup(backup, "there is no such file"));
     }
-    if !over && path.exists() {
-        return Err(exists(path));
+    if !over {
+        check_nothing_there(path)?;
     }
     if backup.canonicalize().ok() == path.canonicalize().ok() {
         return Err(no_backup(backup, "it is the file itself"));
@@ -205,6 +206,13 @@ fn go_back(backup: &Path, path: &Path, over: bool, is_given_up: &dyn Fn() -> boo
     raise(replica.connection(), last)
         .and_then(|()| replica.settle(over))
         .map_err(|fault| fault.explained(path))
+}
+
+/// A log without its file, too: SQLite would take it for that of the new one.
+fn check_nothing_there(path: &Path) -> Result<()> {
+    let mut all = iter::once(path.to_owned()).chain(logs(path));
+    all.find(|path| path.exists())
+        .map_or(Ok(()), |there| Err(exists(&there)))
 }
 
 fn no_backup(path: &Path, problem: &str) -> Error {

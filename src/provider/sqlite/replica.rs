@@ -152,15 +152,22 @@ fn in_use(path: &Path) -> Error {
 /// The logs of a file that is about to be replaced: SQLite would take them for
 /// those of the new one.
 fn remove_logs(path: &Path) -> io::Result<()> {
-    for end in ["-wal", "-shm", "-journal"] {
-        let mut log = path.as_os_str().to_owned();
-        log.push(end);
+    for log in logs(path) {
         match fs::remove_file(&log) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Where SQLite keeps the logs of a file.
+pub(super) fn logs(path: &Path) -> impl Iterator<Item = PathBuf> {
+    ["-wal", "-shm", "-journal"].into_iter().map(|end| {
+        let mut log = path.as_os_str().to_owned();
+        log.push(end);
+        log.into()
+    })
 }
 
 fn not_placed(path: &Path, cause: io::Error) -> Error {

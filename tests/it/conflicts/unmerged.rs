@@ -1,7 +1,11 @@
 //! Values that cannot be merged: nothing is lost, and the map works on.
 
+use std::sync::OnceLock;
+
 use super::*;
+use futures_util::poll;
 use persistify::{Operation, UnreadableRecord};
+use serde::{Deserialize, Serialize};
 
 use crate::store::{builder, name, stored_in};
 
@@ -135,4 +139,41 @@ async fn what_was_unreadable_from_the_beginning_is_no_conflict() {
         assert_eq!(stored(&store).await["a"], "1");
         assert_eq!(map.stats().conflicts, 0);
     }
+}
+
+/// A value that asks a map when it is dropped.
+#[derive(Deserialize, Serialize)]
+struct Asking(u32);
+
+static ASKED: OnceLock<PersistentMap<u32>> = OnceLock::new();
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if let Some(map) = ASKED.get() {
+            map.get("a");
+        }
+    }
+}
+
+/// What was found in the store, and was of no use after a clear, was dropped
+/// while its entry was locked: a value that calls a map in its `Drop` ended the
+/// background task.
+#[tokio::test(start_paused = true)]
+async fn what_was_found_in_vain_is_dropped_without_a_lock() {
+    let asked = open_on(&store(), OnConflict::LastWrite).await;
+    assert!(ASKED.set(asked).is_ok());
+    let store = store();
+    let here = builder::<Asking>(&store).conflicts(OnConflict::StoreWins);
+    let here = here.open().await.unwrap();
+    write_as_another(store.inner(), vec![put("a", "1")]).await;
+    let hang = store.hang_next();
+    here.insert("a", Asking(2));
+    let mut flush = Box::pin(here.flush());
+    assert!(poll!(&mut flush).is_pending());
+    hang.hangs().await;
+    here.clear();
+    hang.release();
+    flush.await.unwrap();
+    here.insert_and_save("a", Asking(3)).await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 3)]));
 }

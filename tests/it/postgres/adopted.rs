@@ -282,6 +282,11 @@ async fn tables_that_cannot_hold_a_map_are_refused_with_the_reason() {
         ("CREATE TABLE t (key text PRIMARY KEY, value text, updated_at date)", Invalid, "date"),
         ("CREATE TABLE t (key text PRIMARY KEY, value text, owner text NOT NULL)", Invalid, "\"owner\""),
         ("CREATE TABLE t (key text PRIMARY KEY, value text GENERATED ALWAYS AS (key) STORED)", Invalid, "generated"),
+        (
+            "CREATE TABLE t (key text PRIMARY KEY, value text, updated_at bigint GENERATED ALWAYS AS (1) STORED)",
+            Invalid,
+            "generated",
+        ),
         ("CREATE VIEW t AS SELECT 'a' AS key, 'b' AS value", Invalid, "view"),
     ];
     for (sql, kind, reason) in cases {

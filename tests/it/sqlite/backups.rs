@@ -292,3 +292,35 @@ async fn a_file_is_replaced_together_with_its_log() {
         assert_eq!(self::map(&file).await.get("a"), Some(1));
     }
 }
+
+/// Of a file that was deleted by hand its log was left, and was taken for that
+/// of the file that was restored in its place: what had been committed to the
+/// old one came up in the new one, or a mixture of the two.
+#[tokio::test]
+async fn a_log_without_its_file_is_not_taken_for_that_of_a_restored_one() {
+    let place = Place::new();
+    let file = place.open().await;
+    let map = map(&file).await;
+    map.insert_and_save("a", 1).await.unwrap();
+    let backup = place.beside("backup.db");
+    file.backup(&backup).await.unwrap();
+    map.insert_and_save("a", 2).await.unwrap();
+    let log = place.beside("maps.db-wal");
+    let left = fs::read(&log).unwrap();
+    map.close().await.unwrap();
+    file.close().await.unwrap();
+    place.wait_until_free();
+    fs::remove_file(place.path()).unwrap();
+    fs::write(&log, &left).unwrap();
+
+    let error = Sqlite::restore(&backup, place.path()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("maps.db-wal"), "{error}");
+    assert_eq!(fs::read(&log).unwrap(), left);
+    assert_eq!(names(place.folder.path()), ["backup.db", "maps.db-wal"]);
+
+    Sqlite::restore_over(&backup, place.path()).await.unwrap();
+    assert_eq!(names(place.folder.path()), ["backup.db", "maps.db"]);
+    let file = place.open().await;
+    assert_eq!(self::map(&file).await.get("a"), Some(1));
+}

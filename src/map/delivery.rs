@@ -6,7 +6,7 @@ use std::{ops::ControlFlow, sync::Arc, time::Duration};
 use super::{
     calls::answer_within,
     core::Core,
-    errands::{Failure, Word, Words},
+    errands::{Failure, Word, Words, unserved},
     lifetime::Lifetime,
     retry::RetryPolicy,
 };
@@ -72,7 +72,24 @@ impl Delivery {
     /// # Errors
     ///
     /// Why it was not applied, nor will be.
-    pub(super) async fn run(mut self, mut unknown: impl FnMut(&Error)) -> Result<Committed> {
+    pub(super) async fn run(self, unknown: impl FnMut(&Error)) -> Result<Committed> {
+        let words = self.words.clone();
+        let nobody_listens = async {
+            for flusher in &words {
+                flusher.closed().await;
+            }
+        };
+        // As the maps' own batches it ends with the last of their handles: sent
+        // again, it could land after what was saved since by whoever has opened
+        // them anew.
+        tokio::select! {
+            biased;
+            fate = self.send(unknown) => fate,
+            () = nobody_listens => Err(unserved()),
+        }
+    }
+
+    async fn send(mut self, mut unknown: impl FnMut(&Error)) -> Result<Committed> {
         let mut delays = self.line.retry.delays();
         let mut is_late = false;
         for attempt in 1.. {

@@ -144,7 +144,7 @@ pub(super) async fn answered<T>(answer: oneshot::Receiver<Result<T>>) -> Result<
     answer.await.unwrap_or_else(|_| Err(unserved()))
 }
 
-fn unserved() -> Error {
+pub(super) fn unserved() -> Error {
     let message = "the runtime on which the map was opened has ended, or its last handle was \
                    dropped, and its background task with it; whether this was committed is not \
                    known: open the map again and look";

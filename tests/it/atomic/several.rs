@@ -454,3 +454,26 @@ async fn readers_of_memory_see_all_of_it_or_none() {
         assert!(reader.join().unwrap() > 1_000);
     }
 }
+
+/// A commit whose fate was not known was sent again and again, also when no
+/// handle of the maps was left; and then it landed after what was saved since by
+/// those who had opened them anew.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_any_more_once_the_maps_are_gone() {
+    let store = store();
+    let (a, b) = (map(&store, "a").await, map(&store, "b").await);
+    store.set_rule(|call| match is_joint(call) {
+        true => Fault::Lost(ErrorKind::Unavailable),
+        false => Fault::None,
+    });
+    let mut tx = Transaction::new(&store);
+    tx.insert(&a, "k", 1).insert(&b, "k", 1);
+    assert!(tx.commit().await.unwrap_err().may_have_applied());
+    drop((a, b));
+    settle_down().await;
+    let a = map(&store, "a").await;
+    a.insert_and_save("k", 2).await.unwrap();
+    store.behave();
+    sleep(100 * SECOND).await;
+    assert_eq!(stored(&store, "a").await, pairs([("k", 2)]));
+}

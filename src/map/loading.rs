@@ -155,24 +155,28 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                 None
             }
             TableEntry::Occupied(mut occupied) => {
-                let slot = &mut occupied.get_mut().slot;
-                let changed = slot.trail().known != known || known.revision().is_none();
-                if !slot.is_clean() {
+                let Entry { key, slot } = occupied.get_mut();
+                if self.is_claimed(slot) {
                     // Where conflicts are looked for, a change must be judged by
-                    // what it was made on.
-                    if !self.conflicts.are_looked_for() {
+                    // what it was made on; so must one that nobody asked for.
+                    if !self.conflicts.are_looked_for() && !slot.trail().unasked {
                         slot.trail_mut().known = known;
                     }
                     return None;
                 }
-                if !changed {
+                let unnumbered = slot.is_clean() && known.revision().is_none();
+                if slot.trail().known == known && !unnumbered {
                     return None;
                 }
+                // What nobody asked for was meant for what was there before.
+                self.unmark(key, slot.trail_mut());
+                let was_gone = slot.is_gone();
                 slot.trail_mut().known = known;
                 let old = self.put_stored(slot, record, value);
                 if rewrite {
-                    self.mark_upgraded(&record.key, slot.trail_mut());
+                    self.mark_upgraded(key, slot.trail_mut());
                 }
+                shard.count_gone(-isize::from(was_gone));
                 old
             }
         }

@@ -13,9 +13,9 @@ use std::{
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use persistify::{
-    Batch, Change, Committed, ErrorKind, Load, MapName, Memory, PersistentMap, Provider, Result,
-    Wanted,
-    testing::{Fault, Faulty, Method},
+    Batch, CachingMap, Change, Committed, ErrorKind, Load, MapName, Memory, PersistentMap,
+    Provider, Result, Wanted,
+    testing::{Fault, Faulty, Hang, Method},
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -310,4 +310,34 @@ async fn a_value_that_panics_when_it_is_read_does_not_end_the_saving() {
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert_eq!(map.get("a"), Some(Superstitious(12)));
     map.insert_and_save("b", Superstitious(14)).await.unwrap();
+}
+
+/// An entry that was read while the store was, and so had a new idle deadline to
+/// tell, was taken for one that was written: it kept its old value under the
+/// revision of another process's, for good, and the next conditional save wrote
+/// over that.
+#[tokio::test(start_paused = true)]
+async fn what_was_only_read_during_a_reload_follows_the_store() {
+    let (store, hang) = (Faulty::new(Memory::new()), Hang::new());
+    let hour = Duration::from_hours(1);
+    let map: CachingMap<u64> = CachingMap::builder(store.clone(), "map")
+        .batch(1_000, hour)
+        .commit_timeout(hour)
+        .time_to_idle(Duration::from_secs(100))
+        .open()
+        .await
+        .unwrap();
+    map.insert_and_save("a", 1).await.unwrap();
+    write_as_another(&store, vec![put("a", "2")]).await;
+    store.fail_next_of(Method::Load, 1, Fault::Hang(hang.clone()));
+    let reads = async {
+        hang.hangs().await;
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        assert_eq!(map.get("a"), Some(1));
+        hang.release();
+    };
+    let (reloaded, ()) = tokio::join!(map.reload(), reads);
+    reloaded.unwrap();
+    assert_eq!(map.get("a"), Some(2));
+    assert_eq!(map.update_in_store("a", |n| n + 1).await.unwrap(), Some(3));
 }

@@ -8,7 +8,7 @@ use super::{
     assembled::answer_all,
     flusher::Flusher,
     lifetime::Lifetime,
-    phase,
+    phase::{self, Closing},
     requests::{Answer, Asked, send},
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -79,28 +79,21 @@ where
     /// Saves the rest, lets go of the store, and turns the map to closed; or
     /// leaves it open and says what could not be saved.
     async fn close(&mut self, done: Result<()>, waiting: &[Answer]) -> Result<()> {
-        if !self.core.phase.is(phase::CLOSING) {
-            // Opened again by one who failed or gave up. Others still wait?
-            if waiting.iter().all(|answer| answer.is_closed()) {
-                return Err(self.given_up());
-            }
-            self.core.phase.turn(phase::OPEN, phase::CLOSING);
-        }
-        let closed = self.try_close(done).await;
+        let closed = self.try_close(done, waiting).await;
         if closed.is_err() {
             self.core.phase.turn(phase::CLOSING, phase::OPEN);
         }
         closed
     }
 
-    async fn try_close(&mut self, mut done: Result<()>) -> Result<()> {
+    async fn try_close(&mut self, mut done: Result<()>, waiting: &[Answer]) -> Result<()> {
         // If it was opened again meanwhile, and closed anew, all of it is done
         // anew.
-        while let Some(closing) = self.core.phase.closing() {
+        while let Some(closing) = self.closing_for(waiting) {
             self.save_the_rest(done).await?;
             done = Ok(());
             if !self.core.phase.is(phase::CLOSING) {
-                break;
+                continue;
             }
             self.core
                 .call(|| self.core.provider.release(&self.core.name))
@@ -110,6 +103,15 @@ where
             }
         }
         Err(self.given_up())
+    }
+
+    /// The closing that is under way. One who failed or gave up has opened the
+    /// map again: for those who still wait it closes anew.
+    fn closing_for(&self, waiting: &[Answer]) -> Option<Closing> {
+        if waiting.iter().any(|answer| !answer.is_closed()) {
+            self.core.phase.turn(phase::OPEN, phase::CLOSING);
+        }
+        self.core.phase.closing()
     }
 
     async fn save_the_rest(&mut self, mut done: Result<()>) -> Result<()> {

@@ -529,7 +529,7 @@ fn close_within_works_from_a_plain_thread() {
 }
 
 /// Runs a future on this thread, with no runtime.
-fn run_here(future: impl Future<Output = ()>) {
+pub(crate) fn run_here(future: impl Future<Output = ()>) {
     struct Unpark(std::thread::Thread);
     impl std::task::Wake for Unpark {
         fn wake(self: Arc<Self>) {
@@ -738,4 +738,22 @@ async fn a_map_that_was_not_released_goes_on_in_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     let file = persistify::Sqlite::open(folder.path().join("maps.db")).await;
     a_map_that_was_not_released_goes_on(file.unwrap()).await;
+}
+
+/// One who gave up while the store let go of the map took the one with him who
+/// went on waiting.
+#[tokio::test(start_paused = true)]
+async fn one_who_gives_up_at_the_very_end_does_not_keep_another_from_closing() {
+    let (store, hang) = (store(), Hang::new());
+    let map = open(&store).await;
+    store.fail_next_of(Method::Release, 1, Fault::Hang(hang.clone()));
+    let gives_up = async {
+        hang.hangs().await;
+        map.close_within(SECOND).await.unwrap_err();
+        map.insert("a", 1);
+        hang.release();
+    };
+    let (closed, ()) = tokio::join!(map.close(), gives_up);
+    closed.unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 1)]));
 }

@@ -96,7 +96,8 @@ where
             self.parts.extend([second.to_vec(), first.to_vec()]);
         }
         self.put_back(assembled);
-        self.start_attempts();
+        // The store has looked at it, so it is up.
+        self.is_well();
     }
 
     /// The attempts are spent. Everything stays pending; everybody who waits

@@ -220,3 +220,24 @@ async fn a_dead_store_sees_one_probe_per_capped_delay_and_no_more() {
         "{probes} of {delays}"
     );
 }
+
+/// A store that refuses something has looked at it, so it is up. With nothing
+/// else to save, it was called down until the next probe.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_refuses_is_up() {
+    let store = store();
+    let map: PersistentMap<u32> = builder(&store)
+        .batch(1_000, HOUR)
+        .retry(impatient())
+        .open()
+        .await
+        .unwrap();
+    store.down(ErrorKind::Unavailable);
+    map.insert_and_save("bad", 1).await.unwrap_err();
+    assert!(!map.health().borrow().is_healthy());
+    store.up();
+    store.refuse(["bad"]);
+    let error = map.flush().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(map.health().borrow().is_healthy());
+}

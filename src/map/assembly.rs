@@ -136,11 +136,17 @@ where
         part: &[Arc<str>],
         until: &mut Until,
     ) -> Result<(), Cleared> {
+        let mut added = 0;
+        while added < part.len() && !self.is_full(draft, 1) {
+            self.add(draft, &part[added], until)?;
+            added += 1;
+        }
+        let (part, rest) = part.split_at(added);
+        if !rest.is_empty() {
+            self.parts.push(rest.to_vec());
+        }
         let mut here = self.take_awaited_of(part).into_iter();
-        let added = part
-            .iter()
-            .try_for_each(|key| self.add(draft, key, until).map(|_| ()))
-            .and_then(|()| here.try_for_each(|save| self.add_awaited(draft, save, until)));
+        let added = here.try_for_each(|save| self.add_awaited(draft, save, until));
         self.core.give_back(here.collect());
         added
     }

@@ -337,3 +337,25 @@ async fn expiries_go_along() {
     assert_eq!(map.expires_at("c"), stored["c"].expires_at);
     assert!(Revision::ZERO < stored["c"].revision);
 }
+
+/// What was pending of the keys went by their number only, whatever it weighed.
+#[tokio::test(start_paused = true)]
+async fn what_goes_first_keeps_to_the_bytes_of_a_batch() {
+    let store = store();
+    let map: PersistentMap<String> = builder(&store)
+        .batch(1_000, HOUR)
+        .max_batch_bytes(1_000)
+        .open()
+        .await
+        .unwrap();
+    let mut batch = map.batch();
+    for n in 0..10 {
+        map.insert(n.to_string(), "x".repeat(400));
+        batch = batch.insert(n.to_string(), String::new());
+    }
+    batch.commit().await.unwrap();
+    let mut batches = store.batches();
+    assert_eq!(keys(&batches.pop().unwrap()).len(), 10);
+    let lengths: Vec<_> = batches.iter().map(|batch| keys(batch).len()).collect();
+    assert_eq!(lengths, [3, 3, 3, 1]);
+}

@@ -12,8 +12,8 @@ use super::{
     spot::Spot,
 };
 use crate::error::{Error, ErrorKind, Result};
-use futures_util::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::task::JoinSet;
 
 /// # Saves
 ///
@@ -214,14 +214,27 @@ where
         tokio::select! {
             biased;
             closed = ticket.wait() => self.end_close(closed),
-            () = self.sleep(limit) => self.give_up_closing(limit),
+            Some(()) = self.sleep(limit) => self.give_up_closing(limit),
         }
     }
 
-    /// Sleeps on the map's own runtime: the caller may be on none.
-    pub(super) fn sleep(&self, limit: Duration) -> BoxFuture<'static, ()> {
-        let _on = self.runtime.enter();
-        self.core.clock.sleep(limit)
+    /// Sleeps; `None` at once if the runtime has ended, or when it does.
+    pub(super) async fn sleep(&self, limit: Duration) -> Option<()> {
+        let clock = self.core.clock.clone();
+        self.on_own_runtime(async move { clock.sleep(limit).await })
+            .await
+    }
+
+    /// Works on the map's own runtime: the caller may be on none. `None` if that
+    /// has ended.
+    pub(super) async fn on_own_runtime<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        // Dropped, it drops what it works on.
+        let mut works = JoinSet::new();
+        works.spawn_on(work, &self.runtime);
+        works.join_next().await?.ok()
     }
 
     fn give_up_closing(&self, limit: Duration) -> Result<()> {

@@ -60,7 +60,7 @@ where
         let policy = &self.core.options.retry_conflicts;
         let mut delays = policy.delays();
         for attempt in 1.. {
-            let Some(known) = self.core.known(key).await? else {
+            let Some(known) = self.known(key).await? else {
                 break;
             };
             let new = change(known.value);
@@ -70,10 +70,27 @@ where
                 Err(error) if error.kind() != ErrorKind::Conflict => return Err(error),
                 Err(error) if attempt >= policy.attempts() => return Err(too_slow(attempt, error)),
                 // Memory holds what was found, so the next try begins with it.
-                Err(_) => self.sleep(delays.next().unwrap_or_default()).await,
+                // If there is nobody to wait with, it says so.
+                Err(_) => drop(self.sleep(delays.next().unwrap_or_default()).await),
             }
         }
         Ok(None)
+    }
+
+    /// What the store has at this key, as far as is known: what memory has, once
+    /// that is saved; or else what a load brings.
+    async fn known(&self, key: &str) -> Result<Option<Known<V>>> {
+        Inside::check_not();
+        let core = &self.core;
+        if core.must_clear() || core.peek(key, |slot| core.is_claimed(slot)) == Some(true) {
+            core.alter(key, |spot| spot.wait())?.wait().await?;
+        }
+        if let Some(known) = core.clean(key) {
+            return Ok(Some(known));
+        }
+        let (core, key) = (core.clone(), Arc::from(key));
+        let loaded = self.on_own_runtime(async move { core.loaded(key).await });
+        loaded.await.unwrap_or_else(|| Err(self.core.outlived()))
     }
 }
 
@@ -82,19 +99,6 @@ where
     V: Serialize + DeserializeOwned + Clone + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// What the store has at this key, as far as is known: what memory has, once
-    /// that is saved; or else what a load brings.
-    async fn known(&self, key: &str) -> Result<Option<Known<V>>> {
-        Inside::check_not();
-        if self.must_clear() || self.peek(key, |slot| self.is_claimed(slot)) == Some(true) {
-            self.alter(key, |spot| spot.wait())?.wait().await?;
-        }
-        match self.clean(key) {
-            Some(known) => Ok(Some(known)),
-            None => self.loaded(key).await,
-        }
-    }
-
     /// What memory has at this key, if the store has it as it is.
     fn clean(&self, key: &str) -> Option<Known<V>> {
         self.peek(key, |slot| {
@@ -108,15 +112,15 @@ where
         })?
     }
 
-    async fn loaded(&self, key: &str) -> Result<Option<Known<V>>> {
-        let keys: Arc<[Arc<str>]> = [key.into()].into();
+    async fn loaded(&self, key: Arc<str>) -> Result<Option<Known<V>>> {
+        let keys: Arc<[Arc<str>]> = [key.clone()].into();
         let load = || async {
             let load = self.provider.load(&self.name, Wanted::Keys(keys)).await?;
             load.into_records().await
         };
         let records = self.call(load).await?;
         let live = |record: &Record| record.expires_at.is_none_or(|end| self.clock.now() < end);
-        let record = records.into_iter().find(|r| &*r.key == key && live(r));
+        let record = records.into_iter().find(|r| r.key == key && live(r));
         let Some((record, payload)) = record.and_then(|r| r.value.clone().map(|p| (r, p))) else {
             return Ok(None);
         };
@@ -129,6 +133,12 @@ where
             revision,
             ttl,
         }))
+    }
+
+    fn outlived(&self) -> Error {
+        let message = "the runtime on which the map was opened has ended: open it again on a \
+                       running runtime; nothing was written";
+        Error::new(ErrorKind::Closed, message).on_map(&self.name)
     }
 }
 

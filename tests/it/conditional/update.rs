@@ -5,12 +5,13 @@ use std::{
     time::Duration,
 };
 
-use persistify::{Change, ErrorKind, Expect, PersistentMap, testing::Method};
-use tokio::time::Instant;
+use persistify::{Change, ErrorKind, Expect, PersistentMap, RetryPolicy, testing::Method};
+use tokio::{runtime::Runtime, time::Instant};
 
 use super::{put, quiet};
 use crate::{
-    store::{HOUR, builder, pairs, store, stored},
+    close::run_here,
+    store::{HOUR, SECOND, builder, pairs, store, stored},
     stored::write_as_another,
 };
 
@@ -103,4 +104,48 @@ async fn what_does_not_decode_or_cannot_be_reached_is_an_error() {
     store.down(ErrorKind::Unusable);
     let error = map.update_in_store("b", |n| n + 1).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unusable);
+}
+
+fn threads() -> Runtime {
+    let runtime = tokio::runtime::Builder::new_multi_thread();
+    { runtime }.worker_threads(1).enable_all().build().unwrap()
+}
+
+/// It looked into the store by a timer of the caller's runtime, and panicked
+/// where there is none.
+#[test]
+fn whoever_calls_it_need_not_be_on_a_runtime() {
+    let runtime = threads();
+    let store = store();
+    let map = builder(&store).commit_timeout(HOUR).open();
+    let map: PersistentMap<u32> = runtime.block_on(map).unwrap();
+    runtime.block_on(write_as_another(&store, vec![put("a", 1)]));
+    let (send, updated) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let update = async move { send.send(map.update_in_store("a", |n| n + 1).await) };
+        run_here(async move { drop(update.await) });
+    });
+    assert_eq!(updated.recv().unwrap().unwrap(), Some(2));
+}
+
+/// The pause after a conflict is one of the map's runtime: when that ended, it
+/// panicked in the caller's.
+#[test]
+fn the_runtime_of_the_map_may_end_while_it_waits() {
+    let (own, other) = (threads(), threads());
+    let store = store();
+    let patient = RetryPolicy::default().base_delay(HOUR).max_delay(HOUR);
+    let map = builder(&store)
+        .retry_conflicts(patient.jitter(false))
+        .open();
+    let map: PersistentMap<u32> = own.block_on(map).unwrap();
+    own.block_on(map.insert_and_save("a", 1)).unwrap();
+    own.block_on(write_as_another(&store, vec![put("a", 7)]));
+    let commits = store.calls(Method::Commit) + 1;
+    let update = other.spawn(async move { map.update_in_store("a", |n| n + 1).await });
+    own.block_on(store.ended(Method::Commit, commits));
+    std::thread::sleep(SECOND / 5);
+    own.shutdown_background();
+    let error = other.block_on(update).unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
 }

@@ -87,7 +87,9 @@ pub struct Copied {
 ///   few times; a commit of which the outcome is not known, as the identical
 ///   batch.
 ///
-/// In all of them, what was written so far stays.
+/// In all of them, what was written so far stays. Whatever becomes of it, the
+/// providers are told to [let go](Provider::release) of the maps; one that is
+/// open meanwhile goes on.
 pub async fn copy<F, T, N>(
     from: &F,
     to: &T,
@@ -105,9 +107,22 @@ where
         .collect();
     let (from, to, maps): (&dyn Provider, &dyn Provider, _) = (from, to, maps?);
     check_listed(from, &maps).await?;
-    let total = total(from, &maps).await?;
+    let copied = copy_all(from, to, &maps, on_progress).await;
+    if copied.is_err() {
+        let_go(from, to, &maps).await;
+    }
+    copied
+}
+
+async fn copy_all(
+    from: &dyn Provider,
+    to: &dyn Provider,
+    maps: &[MapName],
+    on_progress: impl Fn(u64, Option<u64>) + Send + Sync,
+) -> Result<Copied> {
+    let total = total(from, maps).await?;
     let mut copied = Copied::default();
-    for map in &maps {
+    for map in maps {
         let so_far = copied.records;
         let report = |records| on_progress(so_far + records, total);
         let pass = Pass::begin(from, to, map).await?;
@@ -121,6 +136,18 @@ where
         released.map_err(|error| error.on_map(map))?;
     }
     Ok(copied)
+}
+
+/// The source was asked about all of them at the beginning.
+async fn let_go(from: &dyn Provider, to: &dyn Provider, maps: &[MapName]) {
+    for map in maps {
+        for provider in [to, from] {
+            // Why the copy has ended is what its caller has to hear.
+            if let Err(error) = provider.release(map).await {
+                tracing::warn!(%map, %error, "a map was not released after a copy that failed");
+            }
+        }
+    }
 }
 
 /// A name that was misspelt must not look like an empty map that was copied.

@@ -316,3 +316,14 @@ async fn the_two_are_compared_by_what_the_json_means() {
 }
 
 const ROUNDED: &str = "123456789012345678901234567890";
+
+/// After an error neither provider had been told to let go of the maps: files
+/// stayed locked until the handle was dropped.
+#[tokio::test(start_paused = true)]
+async fn after_an_error_both_let_go_of_all_maps() {
+    let (from, to) = (Faulty::new(filled().await), Faulty::new(Memory::new()));
+    to.down(ErrorKind::Unusable);
+    copy(&from, &to, MAP, silent).await.unwrap_err();
+    assert_eq!(from.calls(Method::Release), 1);
+    assert_eq!(to.calls(Method::Release), 1);
+}

@@ -83,9 +83,10 @@ impl Delivery {
         // again, it could land after what was saved since by whoever has opened
         // them anew.
         tokio::select! {
+            // It may be so from the beginning.
             biased;
-            fate = self.send(unknown) => fate,
             () = nobody_listens => Err(unserved()),
+            fate = self.send(unknown) => fate,
         }
     }
 

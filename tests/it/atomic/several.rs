@@ -477,3 +477,27 @@ async fn nothing_is_sent_any_more_once_the_maps_are_gone() {
     sleep(100 * SECOND).await;
     assert_eq!(stored(&store, "a").await, pairs([("k", 2)]));
 }
+
+/// The same, while the store is still being asked whether it is theirs.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_at_all_if_the_maps_are_gone_by_then() {
+    let store = store();
+    let open = |name: &'static str| {
+        let map = PersistentMap::<u32>::builder(store.clone(), name).batch(1_000, HOUR);
+        map.retry(RetryPolicy::default().base_delay(SECOND).jitter(false))
+            .open()
+    };
+    let (a, b) = (open("a").await.unwrap(), open("b").await.unwrap());
+    let mut tx = Transaction::new(&store);
+    tx.insert(&a, "k", 1).insert(&b, "k", 1);
+    // Each map makes itself known first, and then the proofs are asked for.
+    store.fail_nth(3, Fault::Before(ErrorKind::Unavailable));
+    let commit = tokio::spawn(tx.commit());
+    store.ended(Method::Commit, 3).await;
+    drop((a, b));
+    settle_down().await;
+    let a = open("a").await.unwrap();
+    a.insert_and_save("k", 2).await.unwrap();
+    assert_eq!(commit.await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(stored(&store, "a").await, pairs([("k", 2)]));
+}

@@ -1,6 +1,6 @@
 //! Answers to those who asked about the map as a whole, and its end.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::atomic::Ordering::SeqCst};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -33,7 +33,18 @@ where
             asked.closes.extend(late.closes);
         }
         let flushed = done.clone().and_then(|()| self.core.nothing_refused());
-        send(asked.flushes, &flushed);
+        if done.is_ok() && self.core.retried.load(SeqCst) != self.retried {
+            // Something older than the flush was refused, and waits again, or a
+            // later change in its place: behind where the round has ended.
+            self.core
+                .requests
+                .lock()
+                .asked
+                .flushes
+                .extend(asked.flushes);
+        } else {
+            send(asked.flushes, &flushed);
+        }
         if !asked.reloads.is_empty() {
             let reloaded = match &done {
                 Ok(()) => self.reload().await,

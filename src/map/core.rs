@@ -57,6 +57,9 @@ pub(crate) struct Core<V, L: Lifetime<V>> {
     pub(super) epoch: AtomicU64,
     pub(super) cleared: AtomicU64,
     pub(super) refused: Mutex<BTreeMap<Arc<str>, Error>>,
+    /// How often something refused came to wait again. Counted before it leaves
+    /// the list: whoever does not find it there finds it here.
+    pub(super) retried: AtomicU64,
     pub(super) unreadable: Mutex<BTreeMap<Arc<str>, UnreadableRecord>>,
     pub(super) requests: Mutex<Requests>,
     pub(super) wake: Notify,
@@ -110,6 +113,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             epoch: AtomicU64::new(0),
             cleared: AtomicU64::new(0),
             refused: Mutex::default(),
+            retried: AtomicU64::new(0),
             unreadable: Mutex::default(),
             requests: Mutex::default(),
             wake: Notify::new(),
@@ -193,6 +197,9 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         self.epoch.fetch_add(1, SeqCst);
         self.pending.clear();
         self.saving.store(0, Relaxed);
+        if !self.refused.lock().is_empty() {
+            self.retried.fetch_add(1, SeqCst);
+        }
         self.refused.lock().clear();
         self.lifetime.cleared();
         self.age.queued_now(self.clock.now());

@@ -2,7 +2,7 @@
 
 use std::{
     ops::ControlFlow,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::{Duration, SystemTime},
 };
 
@@ -43,6 +43,8 @@ pub(super) struct Flusher<V, L: Lifetime<V>> {
     pub(super) attempt: u32,
     pub(super) delays: Box<dyn Iterator<Item = Duration> + Send + Sync>,
     pub(super) down: bool,
+    /// What had been [retried](Core::retried) when the last round began.
+    pub(super) retried: u64,
     /// When the store last applied something of this writer.
     pub(super) introduced: Option<SystemTime>,
 }
@@ -64,6 +66,7 @@ where
             attempt: 0,
             delays: Box::new(core.options.retry.delays()),
             down: false,
+            retried: 0,
             introduced: None,
             core,
         }
@@ -162,6 +165,7 @@ where
     /// (or kept as unresolved), and everybody who waits was told.
     pub(super) async fn round(&mut self) -> Result<()> {
         let began = self.core.clock.now();
+        self.retried = self.core.retried.load(SeqCst);
         let mut until = self.core.pending.until_now();
         if self.core.pending() > 0 {
             self.core.age.round_begins();

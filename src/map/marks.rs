@@ -1,6 +1,9 @@
 //! The steps of an entry's way into the store. Each is one critical section.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::Ordering::{Relaxed, SeqCst},
+};
 
 use parking_lot::RwLock;
 use serde::Serialize;
@@ -60,6 +63,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
                 Mark::SavingQueued
             }
             Mark::Refused => {
+                self.retried.fetch_add(1, SeqCst);
                 self.refused.lock().remove(key);
                 Mark::Queued
             }

@@ -10,7 +10,7 @@ use std::{
 
 use persistify::{
     ErrorKind, PersistentMap,
-    testing::{Fault, Method},
+    testing::{Fault, Hang, Method},
 };
 use tokio::time::{Instant, sleep};
 
@@ -600,4 +600,31 @@ fn a_batch_never_holds_a_key_twice() {
         writer.join().unwrap();
         assert!(store.batches().iter().all(|batch| keys(batch).len() == 1));
     });
+}
+
+/// What was refused while a flush was on its way, and told to try again before
+/// that ended, was neither in the store nor on the list: the flush was `Ok`.
+#[tokio::test(start_paused = true)]
+async fn a_flush_covers_what_was_refused_and_is_retried_meanwhile() {
+    let (store, hang) = (store(), Hang::new());
+    let map: PersistentMap<u32> = builder(&store)
+        .batch(1_000, HOUR)
+        .max_batch(1)
+        .open()
+        .await
+        .unwrap();
+    map.insert("bad", 1);
+    map.insert("good", 1);
+    store.refuse(["bad"]);
+    store.fail_nth(2, Fault::Hang(hang.clone()));
+    let retry = async {
+        hang.hangs().await;
+        assert_eq!(map.refused().len(), 1);
+        store.behave();
+        map.retry_refused();
+        hang.release();
+    };
+    let (flushed, ()) = tokio::join!(map.flush(), retry);
+    flushed.unwrap();
+    assert_eq!(stored(&store).await, pairs([("bad", 1), ("good", 1)]));
 }

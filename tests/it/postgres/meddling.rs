@@ -223,3 +223,78 @@ async fn a_row_without_a_key_is_named() {
     other.run("DELETE FROM t WHERE key IS NULL");
     assert_eq!(all(&postgres, &name("m")).await.len(), 1);
 }
+
+/// The entries that were put after it were refused one by one, as if they had
+/// broken the rule.
+#[tokio::test]
+async fn what_keeps_a_table_from_being_emptied_is_no_fault_of_an_entry() {
+    let (other, postgres, _) = adopted(
+        "CREATE TABLE t (key text PRIMARY KEY, value text);
+         CREATE TABLE child (of text REFERENCES t (key))",
+    )
+    .await;
+    let (map, mut pen) = (name("m"), Pen::new());
+    pen.put(&postgres, &map, "k", "1").await;
+    other.run("INSERT INTO child VALUES ('k')");
+    let part = MapBatch::new(map.clone(), vec![put("new", "1")]).clearing(true);
+    let batch = pen.batch(vec![part]);
+    let failed = error(postgres.commit(&batch).await);
+    assert_eq!(failed.kind(), ErrorKind::Unusable, "{failed}");
+    assert_eq!(failed.map(), Some("m"));
+    other.run("DELETE FROM child");
+    postgres.commit(&batch).await.unwrap();
+    assert_eq!(other.text("SELECT string_agg(key, ',') FROM t"), "new");
+}
+
+async fn increment(map: &PersistentMap<u32>, key: &str) -> Result<()> {
+    match map.update_in_store(key, |n| n + 1).await? {
+        Some(_) => Ok(()),
+        None => map.save_if(key, 1, Expect::Absent).await.map(drop),
+    }
+}
+
+/// Many increments by both programs add up, from the first one on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn increments_by_both_programs_add_up() {
+    for (kind, table) in [
+        (
+            "text",
+            "CREATE TABLE t (key text PRIMARY KEY, value text, updated_at bigint)",
+        ),
+        (
+            "jsonb",
+            r#"CREATE TABLE t ("key" varchar(9) COLLATE "en-x-icu" NOT NULL UNIQUE, value jsonb, updated_at timestamptz)
+            PARTITION BY HASH (key);
+         CREATE TABLE t0 PARTITION OF t FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+         CREATE TABLE t1 PARTITION OF t FOR VALUES WITH (MODULUS 2, REMAINDER 1)"#,
+        ),
+    ] {
+        let (other, postgres, _) = adopted(table).await;
+        let map: PersistentMap<u32> = PersistentMap::builder(postgres, "m").open().await.unwrap();
+        let theirs = std::thread::spawn(move || {
+            for n in 0..200 {
+                let key = n % 5;
+                other.run(&format!(
+                    "INSERT INTO t AS t (key, value) VALUES ('{key}', '1') ON CONFLICT (key)
+                     DO UPDATE SET value = (t.value::text::int + 1)::text::{kind}"
+                ));
+            }
+            other
+        });
+        let mut ours = 0;
+        while !theirs.is_finished() || ours < 200 {
+            match increment(&map, &(ours % 5).to_string()).await {
+                // The other program was faster each time.
+                Err(slower) if slower.kind() == ErrorKind::Conflict => {}
+                done => {
+                    done.unwrap();
+                    ours += 1;
+                }
+            }
+        }
+        let other = theirs.join().unwrap();
+        let sum = other.text("SELECT sum(value::text::int) FROM t");
+        assert_eq!(sum, (200 + ours).to_string());
+        map.close().await.unwrap();
+    }
+}

@@ -1,7 +1,7 @@
 //! Tables of other programs that change what is written to them, or take it for
 //! something else.
 
-use persistify::{ErrorKind, Expect, Otherwise, Provider};
+use persistify::{ErrorKind, Expect, Otherwise, PersistentMap, Provider};
 
 use super::*;
 
@@ -197,4 +197,48 @@ async fn a_table_that_is_not_to_be_emptied() {
         failed.to_string().contains("a rule of another program"),
         "{failed}"
     );
+}
+
+async fn increment(map: &PersistentMap<u32>, key: &str) -> Result<()> {
+    match map.update_in_store(key, |n| n + 1).await? {
+        Some(_) => Ok(()),
+        None => map.save_if(key, 1, Expect::Absent).await.map(drop),
+    }
+}
+
+/// Many increments by both programs add up, from the first one on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn increments_by_both_programs_add_up() {
+    let (_place, other, sqlite) = adopted(TABLE).await;
+    other.busy_timeout(Duration::from_mins(1)).unwrap();
+    let map: PersistentMap<u32> = PersistentMap::builder(sqlite, "m").open().await.unwrap();
+    let theirs = std::thread::spawn(move || {
+        for n in 0..200 {
+            let sql = format!(
+                "INSERT INTO t VALUES ('{}', '1') ON CONFLICT (key) DO UPDATE SET value = value + 1",
+                n % 5
+            );
+            other.execute(&sql, []).unwrap();
+        }
+        other
+    });
+    let mut ours = 0;
+    while !theirs.is_finished() || ours < 200 {
+        match increment(&map, &(ours % 5).to_string()).await {
+            // The other program was faster each time.
+            Err(slower) if slower.kind() == ErrorKind::Conflict => {}
+            done => {
+                done.unwrap();
+                ours += 1;
+            }
+        }
+    }
+    let other = theirs.join().unwrap();
+    let sum: u32 = other
+        .query_row("SELECT sum(CAST(value AS INT)) FROM t", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    assert_eq!(sum, 200 + ours);
+    map.close().await.unwrap();
 }

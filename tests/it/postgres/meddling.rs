@@ -298,3 +298,19 @@ async fn increments_by_both_programs_add_up() {
         map.close().await.unwrap();
     }
 }
+
+/// It failed, for a key that no row has but that another store may have.
+#[tokio::test]
+async fn a_page_after_a_key_with_a_nul() {
+    let (other, postgres, _) = adopted(TABLE).await;
+    other.run(r"INSERT INTO t VALUES ('a', '1'), (E'a\001', '1'), ('b', '1')");
+    let keys = async |after: &str| {
+        let page = Wanted::page(Some(after.into()), 9);
+        let page = load(&postgres, &name("m"), page).await.unwrap();
+        page.into_iter()
+            .map(|record| record.key.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(keys("a\0z").await, ["a\u{1}", "b"]);
+    assert_eq!(keys("\0").await, ["a", "a\u{1}", "b"]);
+}

@@ -159,8 +159,9 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                 let changed = slot.trail().known != known || known.revision().is_none();
                 if !slot.is_clean() {
                     // Where conflicts are looked for, a change must be judged by
-                    // what it was made on.
-                    if !self.conflicts.are_looked_for() {
+                    // what it was made on; what nobody asked for must be,
+                    // always: it is to hit that and nothing else.
+                    if self.is_claimed(slot) && !self.conflicts.are_looked_for() {
                         slot.trail_mut().known = known;
                     }
                     return None;

@@ -13,7 +13,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use persistify::{
     CachingMap, CachingMapBuilder, Change, Clock, ErrorKind, Memory, Op, Provider, RetryPolicy,
-    testing::{Fault, Faulty, ManualClock, Method},
+    testing::{Fault, Faulty, Hang, ManualClock, Method},
 };
 
 use crate::stored::{put, records, settle, start, stored, write_as_another};
@@ -1019,5 +1019,42 @@ async fn what_expires_twice_never_takes_anothers_value_along() {
             );
             assert_eq!(map.get("a"), expected, "{fails} {expires_in_flight}");
         }
+    }
+}
+
+/// What expired, or was read, while a reload was under way was taken for a change
+/// that somebody had made, and was then told of the value that another process had
+/// written: that was removed from the store, or given the time of the old one.
+#[tokio::test]
+async fn what_expires_or_is_read_during_a_reload_leaves_anothers_value_alone() {
+    for is_read in [false, true] {
+        let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
+        let map = open(builder(&store, &clock).time_to_idle(seconds(10))).await;
+        map.insert_and_save("a", 1).await.unwrap();
+        let hang = Hang::new();
+        store.fail_next_of(Method::Load, 1, Fault::Hang(hang.clone()));
+        write_as_another(store.inner(), vec![put("a", "2")]).await;
+        let reload = tokio::spawn({
+            let map = map.clone();
+            async move { map.reload().await }
+        });
+        hang.hangs().await;
+        if is_read {
+            clock.advance(seconds(5));
+            assert_eq!(map.get("a"), Some(1));
+        } else {
+            clock.advance(seconds(10));
+            settle().await;
+            assert_eq!(map.get("a"), None);
+        }
+        hang.release();
+        reload.await.unwrap().unwrap();
+        map.flush().await.unwrap();
+        let stored = records(store.inner()).await;
+        let theirs = stored.get("a").map(|record| record.expires_at);
+        assert_eq!(theirs, Some(None), "read: {is_read}");
+        assert_eq!(map.get("a"), Some(2), "read: {is_read}");
+        assert_eq!(map.expires_at("a"), None, "read: {is_read}");
+        assert_eq!((map.len(), map.pending()), (1, 0), "read: {is_read}");
     }
 }

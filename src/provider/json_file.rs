@@ -39,7 +39,6 @@ mod whole;
 
 pub use builder::JsonFileBuilder;
 use cursor::Cursor;
-use disk::FolderLock;
 use files::Folder;
 use shared::Shared;
 
@@ -115,9 +114,9 @@ impl JsonFile {
         Provider::close(self).await
     }
 
-    fn holding(folder: Folder, lock: Box<dyn FolderLock>) -> Self {
+    fn holding(folder: Folder) -> Self {
         Self {
-            shared: Arc::new(Shared::new(folder, lock)),
+            shared: Arc::new(Shared::new(folder)),
         }
     }
 

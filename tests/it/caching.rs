@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::{Duration, SystemTime},
 };
@@ -1057,4 +1057,87 @@ async fn what_expires_or_is_read_during_a_reload_leaves_anothers_value_alone() {
         assert_eq!(map.expires_at("a"), None, "read: {is_read}");
         assert_eq!((map.len(), map.pending()), (1, 0), "read: {is_read}");
     }
+}
+
+/// A clock that goes on by a millisecond when it is asked for the n-th time.
+#[derive(Clone, Debug)]
+struct Jumping {
+    clock: ManualClock,
+    left: Arc<AtomicUsize>,
+}
+
+impl Clock for Jumping {
+    fn now(&self) -> SystemTime {
+        let count = |left: usize| left.checked_sub(1);
+        if self.left.fetch_update(SeqCst, SeqCst, count) == Ok(1) {
+            self.clock.advance(Duration::from_millis(1));
+        }
+        self.clock.now()
+    }
+
+    fn sleep_until(&self, deadline: SystemTime) -> BoxFuture<'static, ()> {
+        self.clock.sleep_until(deadline)
+    }
+}
+
+/// An `upsert` found an entry that expired before it could be changed, and did
+/// nothing at all; a `replace` wrote, and answered that there was nothing.
+#[tokio::test]
+async fn what_expires_in_the_middle_of_a_write_does_not_lose_it() {
+    let mut jumps = 0;
+    for nth in 1..10 {
+        let clock = ManualClock::new(start());
+        let left = Arc::new(AtomicUsize::new(0));
+        let jumping = Jumping {
+            clock: clock.clone(),
+            left: left.clone(),
+        };
+        let builder = CachingMap::<u64>::builder(Memory::new(), "map").clock(jumping);
+        let map = builder.open().await.unwrap();
+        map.insert_with_ttl("a", 1, SECOND);
+        map.insert_with_ttl("b", 1, SECOND);
+        clock.advance(Duration::from_millis(999));
+        left.store(nth, SeqCst);
+        map.upsert("a", 5, |n| *n += 1);
+        jumps += usize::from(left.swap(0, SeqCst) == 0);
+        assert!(
+            matches!(map.get("a"), Some(2 | 5)),
+            "{nth}: {:?}",
+            map.get("a")
+        );
+        if map.get("b").is_none() {
+            continue;
+        }
+        left.store(nth, SeqCst);
+        let replaced = map.replace("b", 6);
+        left.store(0, SeqCst);
+        assert_eq!(map.get("b"), replaced.map(|_| 6), "{nth}");
+        map.close().await.unwrap();
+    }
+    assert!(jumps >= 2, "{jumps}");
+}
+
+/// A value whose `Drop` panics ended the sweeper, if nobody listened: what
+/// expired after it stayed in memory and in the store.
+#[tokio::test]
+async fn a_value_that_panics_when_it_is_dropped_does_not_end_the_sweeper() {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Touchy(bool);
+    impl Drop for Touchy {
+        fn drop(&mut self) {
+            assert!(!self.0, "dropped");
+        }
+    }
+    let (store, clock) = (Memory::new(), ManualClock::new(start()));
+    let map = CachingMap::builder(store.clone(), "map").clock(clock.clone());
+    let map = map.open().await.unwrap();
+    map.insert_with_ttl("bad", Touchy(true), SECOND);
+    map.insert_with_ttl("good", Touchy(false), seconds(2));
+    map.flush().await.unwrap();
+    for _ in 0..2 {
+        clock.advance(SECOND);
+        settle().await;
+    }
+    map.flush().await.unwrap();
+    assert!(records(&store).await.is_empty());
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    deadlines::{Millis, NEVER, millis, time},
+    deadlines::{Millis, NEVER, even, millis, odd, time},
     schedule::Schedule,
     sweeper::sweep,
 };
@@ -126,18 +126,6 @@ impl<V> Expiring<V> {
     }
 }
 
-fn odd(at: Millis) -> Millis {
-    if at == NEVER {
-        at
-    } else {
-        at.saturating_sub(1) | 1
-    }
-}
-
-fn even(at: Millis) -> Millis {
-    if at == NEVER { at } else { at & !1 }
-}
-
 impl<V: Send + Sync + 'static> Plan<V> for Expiry<V> {
     type Life = Expiring<V>;
 
@@ -211,6 +199,22 @@ impl<V: Send + Sync + 'static> Lifetime<V> for Expiring<V> {
         };
         self.schedule_earlier(&record.key, &mut lease);
         lease
+    }
+
+    /// The store keeps no time of the last read, from which it would be seen that
+    /// the wall clock was set back since.
+    fn loaded(&self, key: &Arc<str>, lease: &mut Lease) {
+        let Some(idle) = self.chosen.time_to_idle else {
+            return;
+        };
+        let idle = Millis::try_from(idle.as_millis()).unwrap_or(NEVER);
+        let latest = self.now().saturating_add(idle);
+        let idle_until = lease.idle_until.get_mut();
+        if *idle_until != NEVER && *idle_until > latest {
+            *idle_until = even(latest);
+            *lease.told.get_mut() = even(latest);
+            self.schedule_earlier(key, lease);
+        }
     }
 
     fn renew(&self, key: &Arc<str>, lease: &mut Lease) {

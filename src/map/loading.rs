@@ -45,7 +45,21 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             // A provider that never waits must not keep the thread to itself.
             tokio::task::yield_now().await;
         }
+        if L::EXPIRES {
+            self.all_loaded();
+        }
         Ok(load.horizon)
+    }
+
+    fn all_loaded(&self) {
+        let _inside = Inside::enter();
+        for shard in self.shards.each() {
+            for Entry { key, slot } in shard.write().iter_mut() {
+                if let Slot::Live { lease, .. } = slot {
+                    self.lifetime.loaded(key, lease);
+                }
+            }
+        }
     }
 
     /// Takes the store's state for every entry that has nothing pending.

@@ -1141,3 +1141,27 @@ async fn a_value_that_panics_when_it_is_dropped_does_not_end_the_sweeper() {
     map.flush().await.unwrap();
     assert!(records(&store).await.is_empty());
 }
+
+/// A read moves the deadline in the store, which keeps no time of it: after the
+/// wall clock was set back, the entry lived on for as long as it had been read.
+#[tokio::test]
+async fn a_wall_clock_that_was_set_back_does_not_prolong_what_was_read() {
+    let (store, clock) = (Memory::new(), ManualClock::new(start()));
+    let times = |clock| builder(&store, clock).time_to_idle(seconds(10));
+    let map = open(times(&clock)).await;
+    map.insert_and_save("a", 1).await.unwrap();
+    for _ in 0..100 {
+        clock.advance(seconds(5));
+        assert_eq!(map.get("a"), Some(1));
+    }
+    map.close().await.unwrap();
+    let back = ManualClock::new(start());
+    let map = open(times(&back)).await;
+    back.advance(seconds(9));
+    assert_eq!(map.len(), 1);
+    back.advance(SECOND);
+    assert_eq!(map.len(), 0);
+    settle().await;
+    map.flush().await.unwrap();
+    assert!(records(&store).await.is_empty());
+}

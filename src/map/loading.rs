@@ -45,7 +45,21 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             // A provider that never waits must not keep the thread to itself.
             tokio::task::yield_now().await;
         }
+        if L::EXPIRES {
+            self.all_loaded();
+        }
         Ok(load.horizon)
+    }
+
+    fn all_loaded(&self) {
+        let _inside = Inside::enter();
+        for shard in self.shards.each() {
+            for Entry { key, slot } in shard.write().iter_mut() {
+                if let Slot::Live { lease, .. } = slot {
+                    self.lifetime.loaded(key, lease);
+                }
+            }
+        }
     }
 
     /// Takes the store's state for every entry that has nothing pending.
@@ -159,8 +173,9 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                 let changed = slot.trail().known != known || known.revision().is_none();
                 if !slot.is_clean() {
                     // Where conflicts are looked for, a change must be judged by
-                    // what it was made on.
-                    if !self.conflicts.are_looked_for() {
+                    // what it was made on; what nobody asked for must be,
+                    // always: it is to hit that and nothing else.
+                    if self.is_claimed(slot) && !self.conflicts.are_looked_for() {
                         slot.trail_mut().known = known;
                     }
                     return None;

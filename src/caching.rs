@@ -171,7 +171,9 @@ impl<V> CachingMapBuilder<V> {
     ///
     /// Reads move the deadline in memory at once, and in the store when it has
     /// moved by more than a tenth of this time: after a crash an entry may
-    /// expire that much early, never late.
+    /// expire that much early, never late. (What was stored while the map had no
+    /// time to idle cannot always be told from what reads prolong, and may be
+    /// prolonged until it is written again.)
     pub fn time_to_idle(mut self, time: Duration) -> Self {
         self.plan.time_to_idle = Some(time);
         self

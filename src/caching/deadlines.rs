@@ -26,6 +26,20 @@ pub(super) fn time(at: Millis) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(at))
 }
 
+/// That time, or just before, as an odd number.
+pub(super) fn odd(at: Millis) -> Millis {
+    if at == NEVER {
+        at
+    } else {
+        at.saturating_sub(1) | 1
+    }
+}
+
+/// That time, or just before, as an even number.
+pub(super) fn even(at: Millis) -> Millis {
+    if at == NEVER { at } else { at & !1 }
+}
+
 /// The deadlines of all entries that have one, each key once: so it grows with
 /// the entries, and not with the writes to them.
 #[derive(Debug, Default)]

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    deadlines::{Millis, NEVER, millis, time},
+    deadlines::{Millis, NEVER, even, millis, odd, time},
     schedule::Schedule,
     sweeper::sweep,
 };
@@ -57,6 +57,9 @@ pub struct Lease {
     own: Option<Duration>,
     only_touched: bool,
 }
+
+/// The idle deadline of an entry that was found to have passed it.
+const ENDED: Millis = 0;
 
 impl Lease {
     fn ends(&self) -> Millis {
@@ -121,18 +124,6 @@ impl<V> Expiring<V> {
             lease.scheduled = ends;
         }
     }
-}
-
-fn odd(at: Millis) -> Millis {
-    if at == NEVER {
-        at
-    } else {
-        at.saturating_sub(1) | 1
-    }
-}
-
-fn even(at: Millis) -> Millis {
-    if at == NEVER { at } else { at & !1 }
 }
 
 impl<V: Send + Sync + 'static> Plan<V> for Expiry<V> {
@@ -210,6 +201,22 @@ impl<V: Send + Sync + 'static> Lifetime<V> for Expiring<V> {
         lease
     }
 
+    /// The store keeps no time of the last read, from which it would be seen that
+    /// the wall clock was set back since.
+    fn loaded(&self, key: &Arc<str>, lease: &mut Lease) {
+        let Some(idle) = self.chosen.time_to_idle else {
+            return;
+        };
+        let idle = Millis::try_from(idle.as_millis()).unwrap_or(NEVER);
+        let latest = self.now().saturating_add(idle);
+        let idle_until = lease.idle_until.get_mut();
+        if *idle_until != NEVER && *idle_until > latest {
+            *idle_until = even(latest);
+            *lease.told.get_mut() = even(latest);
+            self.schedule_earlier(key, lease);
+        }
+    }
+
     fn renew(&self, key: &Arc<str>, lease: &mut Lease) {
         *lease = self.lease(key, lease.own, lease.scheduled, self.now());
     }
@@ -233,7 +240,10 @@ impl<V: Send + Sync + 'static> Lifetime<V> for Expiring<V> {
         }
         let idle = Millis::try_from(idle.as_millis()).unwrap_or(NEVER);
         let until = even(self.now().saturating_add(idle));
-        lease.idle_until.fetch_max(until, Relaxed);
+        let later = |idle_until| (idle_until != ENDED && idle_until < until).then_some(until);
+        if lease.idle_until.fetch_update(Relaxed, Relaxed, later) == Err(ENDED) {
+            return false;
+        }
         // Of several readers one tells the store: the one that moves `told`.
         let ends = lease.ends();
         let told = lease.told.load(Relaxed);
@@ -256,9 +266,26 @@ impl<V: Send + Sync + 'static> Lifetime<V> for Expiring<V> {
         lease.only_touched = false;
     }
 
+    /// Whoever finds the entry idle for too long ends it for good: a reader who
+    /// found it alive before, and only then moves its deadline, would revive it.
     fn is_live(&self, lease: &Lease) -> bool {
-        let ends = lease.ends();
-        ends == NEVER || self.now() < ends
+        let mut idle_until = lease.idle_until.load(Relaxed);
+        loop {
+            let ends = lease.live_until.min(idle_until);
+            if ends == NEVER || self.now() < ends {
+                return true;
+            }
+            if idle_until > lease.live_until || idle_until == ENDED {
+                return false;
+            }
+            let end = lease
+                .idle_until
+                .compare_exchange(idle_until, ENDED, Relaxed, Relaxed);
+            match end {
+                Ok(_) => return false,
+                Err(moved) => idle_until = moved,
+            }
+        }
     }
 
     /// Only one deadline is stored, and reads may move it. The other one is
@@ -274,12 +301,14 @@ impl<V: Send + Sync + 'static> Lifetime<V> for Expiring<V> {
     }
 
     fn expired(&self, key: &str, value: V) {
-        let Some(listener) = &self.chosen.listener else {
-            return;
+        let tell = || match &self.chosen.listener {
+            Some(listener) => listener(key, value),
+            None => drop(value),
         };
-        // The listener's panic is its own: it must not end the sweeper.
-        if catch_unwind(AssertUnwindSafe(|| listener(key, value))).is_err() {
-            tracing::error!(key, "an expiry listener panicked");
+        // A panic of the listener, or of the value's `Drop`, is their own: it
+        // must not end the sweeper.
+        if catch_unwind(AssertUnwindSafe(tell)).is_err() {
+            tracing::error!(key, "an expiry listener panicked, or the value did");
         }
     }
 
@@ -338,5 +367,24 @@ mod tests {
         assert_eq!(lifetime.schedule.len(), 1);
         Lifetime::<u64>::ended(&lifetime, &key, &lease);
         assert_eq!(lifetime.schedule.len(), 0);
+    }
+
+    /// A read that had found the entry alive moved its deadline after another one
+    /// had found it expired: it came back.
+    #[tokio::test(start_paused = true)]
+    async fn a_late_reader_does_not_revive_what_another_has_found_expired() {
+        let plan = Expiry {
+            time_to_live: None,
+            time_to_idle: Some(Duration::from_secs(1)),
+            listener: None,
+        };
+        let clock = Arc::new(MapClock::new(Arc::new(SystemClock::new())));
+        let lifetime: Expiring<u64> = Plan::<u64>::begin(plan, clock);
+        let lease = lifetime.lease(&"key".into(), None, NEVER, lifetime.now());
+        assert!(Lifetime::<u64>::is_live(&lifetime, &lease));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!Lifetime::<u64>::is_live(&lifetime, &lease));
+        assert!(!Lifetime::<u64>::used(&lifetime, &lease));
+        assert!(!Lifetime::<u64>::is_live(&lifetime, &lease));
     }
 }

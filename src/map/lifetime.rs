@@ -43,6 +43,10 @@ pub trait Lifetime<V>: fmt::Debug + Send + Sync + Sized + 'static {
     /// The lease of an entry that comes from the store.
     fn adopt(&self, record: &Record) -> Self::Lease;
 
+    /// All is loaded, and what time it is is known: whatever the entry's expiry
+    /// was counted from, it was not later.
+    fn loaded(&self, key: &Arc<str>, lease: &mut Self::Lease);
+
     /// The entry was changed.
     fn renew(&self, key: &Arc<str>, lease: &mut Self::Lease);
 
@@ -134,6 +138,8 @@ impl<V: 'static> Lifetime<V> for Forever {
     }
 
     fn adopt(&self, _: &Record) {}
+
+    fn loaded(&self, _: &Arc<str>, (): &mut ()) {}
 
     fn renew(&self, _: &Arc<str>, (): &mut ()) {}
 

@@ -45,7 +45,21 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             // A provider that never waits must not keep the thread to itself.
             tokio::task::yield_now().await;
         }
+        if L::EXPIRES {
+            self.all_loaded();
+        }
         Ok(load.horizon)
+    }
+
+    fn all_loaded(&self) {
+        let _inside = Inside::enter();
+        for shard in self.shards.each() {
+            for Entry { key, slot } in shard.write().iter_mut() {
+                if let Slot::Live { lease, .. } = slot {
+                    self.lifetime.loaded(key, lease);
+                }
+            }
+        }
     }
 
     /// Takes the store's state for every entry that has nothing pending.
@@ -155,28 +169,25 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                 None
             }
             TableEntry::Occupied(mut occupied) => {
-                let Entry { key, slot } = occupied.get_mut();
-                if self.is_claimed(slot) {
+                let slot = &mut occupied.get_mut().slot;
+                let changed = slot.trail().known != known || known.revision().is_none();
+                if !slot.is_clean() {
                     // Where conflicts are looked for, a change must be judged by
-                    // what it was made on; so must one that nobody asked for.
-                    if !self.conflicts.are_looked_for() && !slot.trail().unasked {
+                    // what it was made on; what nobody asked for must be,
+                    // always: it is to hit that and nothing else.
+                    if self.is_claimed(slot) && !self.conflicts.are_looked_for() {
                         slot.trail_mut().known = known;
                     }
                     return None;
                 }
-                let unnumbered = slot.is_clean() && known.revision().is_none();
-                if slot.trail().known == known && !unnumbered {
+                if !changed {
                     return None;
                 }
-                // What nobody asked for was meant for what was there before.
-                self.unmark(key, slot.trail_mut());
-                let was_gone = slot.is_gone();
                 slot.trail_mut().known = known;
                 let old = self.put_stored(slot, record, value);
                 if rewrite {
-                    self.mark_upgraded(key, slot.trail_mut());
+                    self.mark_upgraded(&record.key, slot.trail_mut());
                 }
-                shard.count_gone(-isize::from(was_gone));
                 old
             }
         }

@@ -178,6 +178,10 @@ impl<V, X> Shard<V, X> {
         self.table.iter()
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry<V, X>> {
+        self.table.iter_mut()
+    }
+
     /// How many entries are not tombstones.
     pub(super) fn live(&self) -> usize {
         self.table.len() - self.gone

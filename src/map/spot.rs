@@ -112,6 +112,14 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
         Ok(())
     }
 
+    /// Puts a value in the place of one that lives; hands out that one, also if
+    /// it expired since it was looked at.
+    pub(super) fn replace(&mut self, value: V) -> Option<V> {
+        self.value()?;
+        let old = self.put(value, None);
+        old.or_else(|| self.expired.take())
+    }
+
     pub(super) fn get_or_put(&mut self, make: impl FnOnce() -> V) -> V
     where
         V: Clone,

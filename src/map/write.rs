@@ -39,9 +39,7 @@ impl<V, L: Lifetime<V>> Map<V, L> {
     /// Puts a value in the place of another; returns that. If there is none,
     /// nothing happens and the new value is dropped.
     pub fn replace(&self, key: impl AsRef<str>, value: V) -> Option<V> {
-        self.alter(key.as_ref(), |spot| {
-            spot.value().is_some().then(|| spot.put(value, None))?
-        })
+        self.alter(key.as_ref(), |spot| spot.replace(value))
     }
 
     /// Takes the value at this key away and returns it.
@@ -77,9 +75,8 @@ impl<V, L: Lifetime<V>> Map<V, L> {
     /// ```
     pub fn upsert(&self, key: impl AsRef<str>, value: V, change: impl FnOnce(&mut V)) {
         self.alter(key.as_ref(), |spot| {
-            if spot.value().is_some() {
-                spot.update(change);
-            } else {
+            // One look: an entry may expire between two.
+            if spot.update(change).is_none() {
                 spot.put(value, None);
             }
         });

@@ -39,7 +39,6 @@ mod whole;
 
 pub use builder::JsonFileBuilder;
 use cursor::Cursor;
-use disk::FolderLock;
 use files::Folder;
 use shared::Shared;
 
@@ -77,7 +76,10 @@ use shared::Shared;
 ///
 /// # Limits
 ///
-/// - One program at a time: the folder is locked by `.persistify.lock` in it.
+/// - One program at a time: the folder is locked by `.persistify.lock` in it. A
+///   crash leaves that file behind, unlocked, and it need not be removed; if it
+///   is removed while the folder is open, nothing is written any more until the
+///   folder is opened anew.
 /// - A batch is for one map; a value is JSON text of 4 GiB at the most.
 /// - For each entry of an open map the provider keeps the key and 40 bytes in
 ///   a sorted index, 100 to 150 bytes in all, but not the value. A load reads
@@ -115,9 +117,9 @@ impl JsonFile {
         Provider::close(self).await
     }
 
-    fn holding(folder: Folder, lock: Box<dyn FolderLock>) -> Self {
+    fn holding(folder: Folder) -> Self {
         Self {
-            shared: Arc::new(Shared::new(folder, lock)),
+            shared: Arc::new(Shared::new(folder)),
         }
     }
 

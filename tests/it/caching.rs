@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::{Duration, SystemTime},
 };
@@ -13,7 +13,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use persistify::{
     CachingMap, CachingMapBuilder, Change, Clock, ErrorKind, Memory, Op, Provider, RetryPolicy,
-    testing::{Fault, Faulty, ManualClock, Method},
+    testing::{Fault, Faulty, Hang, ManualClock, Method},
 };
 
 use crate::stored::{put, records, settle, start, stored, write_as_another};
@@ -1020,4 +1020,148 @@ async fn what_expires_twice_never_takes_anothers_value_along() {
             assert_eq!(map.get("a"), expected, "{fails} {expires_in_flight}");
         }
     }
+}
+
+/// What expired, or was read, while a reload was under way was taken for a change
+/// that somebody had made, and was then told of the value that another process had
+/// written: that was removed from the store, or given the time of the old one.
+#[tokio::test]
+async fn what_expires_or_is_read_during_a_reload_leaves_anothers_value_alone() {
+    for is_read in [false, true] {
+        let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
+        let map = open(builder(&store, &clock).time_to_idle(seconds(10))).await;
+        map.insert_and_save("a", 1).await.unwrap();
+        let hang = Hang::new();
+        store.fail_next_of(Method::Load, 1, Fault::Hang(hang.clone()));
+        write_as_another(store.inner(), vec![put("a", "2")]).await;
+        let reload = tokio::spawn({
+            let map = map.clone();
+            async move { map.reload().await }
+        });
+        hang.hangs().await;
+        if is_read {
+            clock.advance(seconds(5));
+            assert_eq!(map.get("a"), Some(1));
+        } else {
+            clock.advance(seconds(10));
+            settle().await;
+            assert_eq!(map.get("a"), None);
+        }
+        hang.release();
+        reload.await.unwrap().unwrap();
+        map.flush().await.unwrap();
+        let stored = records(store.inner()).await;
+        let theirs = stored.get("a").map(|record| record.expires_at);
+        assert_eq!(theirs, Some(None), "read: {is_read}");
+        assert_eq!(map.get("a"), Some(2), "read: {is_read}");
+        assert_eq!(map.expires_at("a"), None, "read: {is_read}");
+        assert_eq!((map.len(), map.pending()), (1, 0), "read: {is_read}");
+    }
+}
+
+/// A clock that goes on by a millisecond when it is asked for the n-th time.
+#[derive(Clone, Debug)]
+struct Jumping {
+    clock: ManualClock,
+    left: Arc<AtomicUsize>,
+}
+
+impl Clock for Jumping {
+    fn now(&self) -> SystemTime {
+        let count = |left: usize| left.checked_sub(1);
+        if self.left.fetch_update(SeqCst, SeqCst, count) == Ok(1) {
+            self.clock.advance(Duration::from_millis(1));
+        }
+        self.clock.now()
+    }
+
+    fn sleep_until(&self, deadline: SystemTime) -> BoxFuture<'static, ()> {
+        self.clock.sleep_until(deadline)
+    }
+}
+
+/// An `upsert` found an entry that expired before it could be changed, and did
+/// nothing at all; a `replace` wrote, and answered that there was nothing.
+#[tokio::test]
+async fn what_expires_in_the_middle_of_a_write_does_not_lose_it() {
+    let mut jumps = 0;
+    for nth in 1..10 {
+        let clock = ManualClock::new(start());
+        let left = Arc::new(AtomicUsize::new(0));
+        let jumping = Jumping {
+            clock: clock.clone(),
+            left: left.clone(),
+        };
+        let builder = CachingMap::<u64>::builder(Memory::new(), "map").clock(jumping);
+        let map = builder.open().await.unwrap();
+        map.insert_with_ttl("a", 1, SECOND);
+        map.insert_with_ttl("b", 1, SECOND);
+        clock.advance(Duration::from_millis(999));
+        left.store(nth, SeqCst);
+        map.upsert("a", 5, |n| *n += 1);
+        jumps += usize::from(left.swap(0, SeqCst) == 0);
+        assert!(
+            matches!(map.get("a"), Some(2 | 5)),
+            "{nth}: {:?}",
+            map.get("a")
+        );
+        if map.get("b").is_none() {
+            continue;
+        }
+        left.store(nth, SeqCst);
+        let replaced = map.replace("b", 6);
+        left.store(0, SeqCst);
+        assert_eq!(map.get("b"), replaced.map(|_| 6), "{nth}");
+        map.close().await.unwrap();
+    }
+    assert!(jumps >= 2, "{jumps}");
+}
+
+/// A value whose `Drop` panics ended the sweeper, if nobody listened: what
+/// expired after it stayed in memory and in the store.
+#[tokio::test]
+async fn a_value_that_panics_when_it_is_dropped_does_not_end_the_sweeper() {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Touchy(bool);
+    impl Drop for Touchy {
+        fn drop(&mut self) {
+            assert!(!self.0, "dropped");
+        }
+    }
+    let (store, clock) = (Memory::new(), ManualClock::new(start()));
+    let map = CachingMap::builder(store.clone(), "map").clock(clock.clone());
+    let map = map.open().await.unwrap();
+    map.insert_with_ttl("bad", Touchy(true), SECOND);
+    map.insert_with_ttl("good", Touchy(false), seconds(2));
+    map.flush().await.unwrap();
+    for _ in 0..2 {
+        clock.advance(SECOND);
+        settle().await;
+    }
+    map.flush().await.unwrap();
+    assert!(records(&store).await.is_empty());
+}
+
+/// A read moves the deadline in the store, which keeps no time of it: after the
+/// wall clock was set back, the entry lived on for as long as it had been read.
+#[tokio::test]
+async fn a_wall_clock_that_was_set_back_does_not_prolong_what_was_read() {
+    let (store, clock) = (Memory::new(), ManualClock::new(start()));
+    let times = |clock| builder(&store, clock).time_to_idle(seconds(10));
+    let map = open(times(&clock)).await;
+    map.insert_and_save("a", 1).await.unwrap();
+    for _ in 0..100 {
+        clock.advance(seconds(5));
+        assert_eq!(map.get("a"), Some(1));
+    }
+    map.close().await.unwrap();
+    let back = ManualClock::new(start());
+    let map = open(times(&back)).await;
+    back.advance(seconds(9));
+    assert_eq!(map.len(), 1);
+    back.advance(SECOND);
+    assert_eq!(map.len(), 0);
+    settle().await;
+    map.flush().await.unwrap();
+    assert!(records(&store).await.is_empty());
 }

@@ -26,6 +26,7 @@ mod database;
 mod keeper;
 mod kit;
 mod loads;
+mod meddling;
 mod outages;
 mod pgbouncer;
 mod proxy;

@@ -338,6 +338,7 @@ async fn what_was_only_read_during_a_reload_follows_the_store() {
     };
     let (reloaded, ()) = tokio::join!(map.reload(), reads);
     reloaded.unwrap();
+    map.flush().await.unwrap();
     assert_eq!(map.get("a"), Some(2));
     assert_eq!(map.update_in_store("a", |n| n + 1).await.unwrap(), Some(3));
 }

@@ -20,6 +20,7 @@ mod backups;
 mod commits;
 mod faults;
 mod loads;
+mod meddling;
 mod names;
 mod sharing;
 

@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use parking_lot::Mutex;
+
 use super::{
     JsonFile, blocking,
     disk::{Disk, FolderLock, RealDisk, TEMP_PREFIX},
@@ -88,10 +90,11 @@ impl JsonFileBuilder {
             path: self.folder,
             max_journal: self.max_journal,
             adopted,
+            lock: Mutex::default(),
         };
         blocking(move || {
-            let lock = take(&folder)?;
-            Ok(JsonFile::holding(folder, lock))
+            take(&folder)?;
+            Ok(JsonFile::holding(folder))
         })
         .await
     }
@@ -139,13 +142,14 @@ fn invalid(message: String) -> Error {
 }
 
 /// Makes the folder ready, and locks it.
-fn take(folder: &Folder) -> Result<Box<dyn FolderLock>> {
+fn take(folder: &Folder) -> Result<()> {
     let made = folder.disk.make_folder(&folder.path);
     made.map_err(|error| fault("make the folder", &folder.path, error))?;
-    let lock = lock(folder)?;
+    *folder.lock.lock() = Some(lock(folder)?);
+    // The one that was locked may have been removed before it was.
+    folder.check_in_place()?;
     remove_left_over(folder)?;
-    folder.try_write()?;
-    Ok(lock)
+    folder.try_write()
 }
 
 fn lock(folder: &Folder) -> Result<Box<dyn FolderLock>> {

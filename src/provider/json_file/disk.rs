@@ -83,7 +83,15 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
 }
 
 /// A lock that is held until this is dropped.
-pub trait FolderLock: Send + Sync {}
+pub trait FolderLock: Send + Sync {
+    /// Whether the file that is locked is the one that is found in its place.
+    /// If it was removed or moved away, someone else may hold another one there.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    fn is_in_place(&self) -> io::Result<bool>;
+}
 
 /// An open file.
 pub trait DiskFile: Send {
@@ -174,7 +182,11 @@ impl Disk for RealDisk {
         }
         let parent = parent_of(folder);
         self.make_folder(parent)?;
-        fs::create_dir(folder)?;
+        match fs::create_dir(folder) {
+            // Someone else made it at the same time.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+            made => made?,
+        }
         self.sync_folder(parent)
     }
 
@@ -186,7 +198,10 @@ impl Disk for RealDisk {
             .write(true)
             .open(file)?;
         match held.try_lock() {
-            Ok(()) => Ok(Box::new(HeldFile(held))),
+            Ok(()) => Ok(Box::new(HeldFile {
+                held,
+                path: file.to_owned(),
+            })),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -260,20 +275,44 @@ fn checked(file: File) -> io::Result<Box<dyn DiskFile>> {
 }
 
 /// A file that is locked.
-struct HeldFile(File);
+struct HeldFile {
+    held: File,
+    path: PathBuf,
+}
 
 impl Drop for HeldFile {
     fn drop(&mut self) {
         // The system lets go of the lock when the file is closed, but not
         // before everyone has closed it: a process that is being started has
         // a copy of it for a moment.
-        if let Err(error) = self.0.unlock() {
+        if let Err(error) = self.held.unlock() {
             tracing::debug!(%error, "a lock is held until its file is closed");
         }
     }
 }
 
-impl FolderLock for HeldFile {}
+impl FolderLock for HeldFile {
+    fn is_in_place(&self) -> io::Result<bool> {
+        match fs::metadata(&self.path) {
+            Ok(found) => Ok(is_same(&found, &self.held.metadata()?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// While a file is open, no other has its number.
+#[cfg(unix)]
+fn is_same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+/// Elsewhere files have no number that can be asked for.
+#[cfg(not(unix))]
+fn is_same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
+    a.created().ok() == b.created().ok()
+}
 
 impl DiskFile for File {
     fn size(&mut self) -> io::Result<u64> {

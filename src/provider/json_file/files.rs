@@ -6,8 +6,10 @@ use std::{
     sync::Arc,
 };
 
+use parking_lot::Mutex;
+
 use super::{
-    disk::Disk,
+    disk::{Disk, FolderLock},
     fault::fault,
     index::Source,
     journal, meta,
@@ -26,13 +28,14 @@ const MAX_STEM: usize = 200;
 pub(super) const LOCK_FILE: &str = ".persistify.lock";
 
 /// The folder that a provider keeps its maps in.
-#[derive(Debug)]
 pub(super) struct Folder {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) path: PathBuf,
     pub(super) max_journal: u64,
     /// The files of other programs, by the map that they are to be.
     pub(super) adopted: HashMap<MapName, String>,
+    /// Held from the opening to the close.
+    pub(super) lock: Mutex<Option<Box<dyn FolderLock>>>,
 }
 
 /// The files of one map.
@@ -111,24 +114,24 @@ impl Folder {
         listed.map_err(|error| fault("list", &self.path, error))
     }
 
-    /// That this is the folder that was opened: in the place of one that was
-    /// unmounted or moved there may be another, and every map would seem empty.
+    /// That this is the folder that was opened, and that nobody else can have
+    /// opened it since: in the place of one that was unmounted or moved there
+    /// may be another, and every map would seem empty; and whoever finds no lock
+    /// file makes one.
     pub(super) fn check_in_place(&self) -> Result<()> {
         let path = self.path.join(LOCK_FILE);
-        match self.disk.open(&path) {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(fault("open", &path, error))
-            }
-            Err(error) => {
-                let message = format!(
-                    "{} is not as it was opened: {LOCK_FILE} is not there any more; put the \
-                     folder back, with what was in it",
-                    self.path.display()
-                );
-                Err(Error::new(ErrorKind::Unusable, message).with_source(error))
-            }
+        let held = self.lock.lock();
+        let is_in_place = held.as_ref().map_or(Ok(false), |lock| lock.is_in_place());
+        if is_in_place.map_err(|error| fault("look at", &path, error))? {
+            return Ok(());
         }
+        let message = format!(
+            "{} is not as it was opened: its {LOCK_FILE} was removed, or is another one, and \
+             so another program may have opened it; put the folder back, with what was in it, \
+             or open it anew",
+            self.path.display()
+        );
+        Err(Error::new(ErrorKind::Unusable, message).nothing_applied())
     }
 
     /// Whether a new file can be written in it just now.

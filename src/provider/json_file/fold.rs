@@ -59,7 +59,6 @@ impl Store {
         if self.journal.is_none() {
             return Ok(());
         }
-        self.values(folder).check()?;
         let journal = self.writable_journal(folder)?;
         let new = self.write_snapshot(folder)?;
         self.append(folder, journal, &frame::announcement(new.digest))?;

@@ -12,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use super::{disk::FolderLock, files::Folder, store::Store, text};
+use super::{files::Folder, store::Store, text};
 use crate::{
     batch::{Batch, Committed, MapBatch, Op},
     error::{Error, ErrorKind, Result},
@@ -27,7 +27,6 @@ pub(super) struct Shared {
     slots: Mutex<HashMap<MapName, Arc<Slot>>>,
     /// The folds in the background, each until the next one of the map.
     folds: Mutex<HashMap<MapName, JoinHandle<()>>>,
-    lock: Mutex<Option<Box<dyn FolderLock>>>,
     is_closed: AtomicBool,
 }
 
@@ -36,12 +35,11 @@ pub(super) struct Shared {
 type Slot = Mutex<Option<Store>>;
 
 impl Shared {
-    pub(super) fn new(folder: Folder, lock: Box<dyn FolderLock>) -> Self {
+    pub(super) fn new(folder: Folder) -> Self {
         Self {
             folder,
             slots: Mutex::default(),
             folds: Mutex::default(),
-            lock: Mutex::new(Some(lock)),
             is_closed: AtomicBool::new(false),
         }
     }
@@ -166,7 +164,7 @@ impl Shared {
             self.drop_store(&map);
         }
         // Whoever waited for a slot sees now that it is closed.
-        self.lock.lock().take();
+        self.folder.lock.lock().take();
         closed
     }
 

@@ -12,6 +12,7 @@ use super::{
     index::{Entry, Index, Stamp},
     journal::{FRAME_HEADER, Found, Header, frame},
     meta::{Last, Writers},
+    snapshot::Snapshot,
     values::Values,
     whole::{Looks, create, replace, sync, write},
 };
@@ -161,10 +162,29 @@ impl Store {
     /// A journal that can be written to: the one there is, a new one, or a new
     /// copy of one that is broken.
     pub(super) fn writable_journal(&mut self, folder: &Folder) -> Result<Journal> {
+        self.check_snapshot(folder)?;
         match self.journal {
             Some(journal) if journal.is_broken => self.renew_journal(folder, journal),
             Some(journal) => Ok(journal),
             None => self.start_journal(folder),
+        }
+    }
+
+    /// That the snapshot is the one that the journal applies to: what is written
+    /// for another could not be read again. A file that is only dated anew is
+    /// the same.
+    fn check_snapshot(&mut self, folder: &Folder) -> Result<()> {
+        let Err(error) = self.values(folder).check() else {
+            return Ok(());
+        };
+        let found = Snapshot::read(&*folder.disk, &self.files.snapshot)?;
+        let known = self.snapshot.map(|(digest, _)| digest);
+        match found.filter(|found| Some(found.digest) == known) {
+            Some(found) => {
+                self.snapshot = Some((found.digest, found.looks));
+                Ok(())
+            }
+            None => Err(error.on_map(&self.map)),
         }
     }
 
@@ -237,13 +257,15 @@ impl Store {
     /// Writes a frame and makes it safe on the disk.
     ///
     /// The file is opened anew each time: if the folder went away, or the
-    /// permission, the file that is still open would not tell.
+    /// permission, the file that is still open would not tell; nor would the
+    /// lock, if it is held on a file that was removed.
     pub(super) fn append(
         &mut self,
         folder: &Folder,
         journal: Journal,
         payload: &[u8],
     ) -> Result<()> {
+        folder.check_in_place()?;
         let path = &self.files.journal;
         let bytes = frame(journal.id, journal.frames, payload);
         let opened = folder.disk.open_to_append(path);

@@ -35,6 +35,10 @@ pub(super) enum Time {
     Missing,
 }
 
+/// The first and the last time that a `timestamptz` takes.
+const FIRST_MILLIS: i64 = -210_866_803_200_000;
+const LAST_MILLIS: i64 = 9_224_318_015_999_000;
+
 impl Time {
     /// Of a column of that type.
     pub(super) fn of_name(name: &str) -> Option<Self> {
@@ -56,7 +60,12 @@ impl Time {
         match self {
             Self::Zoned => format!("t.{column}"),
             Self::Plain => format!("t.{column} AT TIME ZONE 'UTC'"),
-            Self::Millis => format!("to_timestamp(t.{column} / 1000.0)"),
+            // Beyond all times, as in a finer unit, it is none: an error would
+            // keep the whole table from being loaded.
+            Self::Millis => format!(
+                "to_timestamp(CASE WHEN t.{column} BETWEEN {FIRST_MILLIS} AND {LAST_MILLIS}
+                    THEN t.{column} / 1000.0 END)"
+            ),
             Self::Missing => "NULL::timestamptz".to_owned(),
         }
     }
@@ -74,7 +83,7 @@ impl Time {
 /// Tells a value from every other one, as it stands in the table now.
 fn digest(table: &Table) -> String {
     format!(
-        "sha256(convert_to(coalesce(t.{}::text, ''), 'UTF8'))",
+        "coalesce(sha256(convert_to(t.{}::text, 'UTF8')), ''::bytea)",
         table.value
     )
 }
@@ -107,8 +116,14 @@ impl Adopted {
 
     /// What a condition selects: rows that another program wrote since they
     /// were last seen.
+    ///
+    /// A row without a key is no entry that could be noted.
     fn is_new(table: &Table) -> String {
-        format!("c.digest IS DISTINCT FROM {}", digest(table))
+        format!(
+            "(t.{} IS NOT NULL AND c.digest IS DISTINCT FROM {})",
+            table.key,
+            digest(table)
+        )
     }
 
     /// What selects the rows that were written after that revision, and those
@@ -141,14 +156,29 @@ impl Adopted {
                 table.name, table.key
             );
             let forget = format!("DELETE FROM {} WHERE key = ANY($1)", self.companion);
-            let both =
-                [delete, forget].map(|sql| Statement::new(sql).with(keys(), Type::TEXT_ARRAY));
-            statements.extend(both);
+            let all = [delete, self.check_deleted(table), forget]
+                .map(|sql| Statement::new(sql).with(keys(), Type::TEXT_ARRAY));
+            statements.extend(all);
         }
         statements
     }
 
+    /// What fails if a row is still there after it was deleted, because a trigger
+    /// left that out.
+    fn check_deleted(&self, table: &Table) -> String {
+        format!(
+            "INSERT INTO {companion} (key, revision, digest)
+             SELECT c.key, c.revision, NULL FROM {} AS t JOIN {companion} AS c ON c.key = {}
+             WHERE t.{} = ANY($1)",
+            table.name,
+            table.key_by_bytes(),
+            table.key,
+            companion = self.companion,
+        )
+    }
+
     /// An upsert, and not a replacement: the other columns keep their values.
+    /// Or an insert, of what no one else is to have added meanwhile.
     fn put<'a>(&self, table: &Table, puts: &'a [Put<'a>], at: SystemTime) -> Statement<'a> {
         let Table {
             name,
@@ -166,28 +196,31 @@ impl Adopted {
             .collect();
         let values = columns.array(values, Type::TEXT_ARRAY);
         let values = table.values.of_text(&values);
-        if self.time == Time::Missing {
-            return columns.into_statement(|unnested| {
-                format!(
-                    "INSERT INTO {name} AS t ({key}, {value}) SELECT {keys}, {values} FROM {unnested}
-                     ON CONFLICT ({key}) DO UPDATE SET {value} = excluded.{value}"
-                )
-            });
+        let mut into = vec![key.as_str(), value];
+        let mut put = vec![keys, values];
+        if self.time != Time::Missing {
+            let at = times(&mut columns, puts, Moment::new(at));
+            into.push(updated_at);
+            put.push(self.time.written(&at));
         }
-        let at = times(&mut columns, puts, Moment::new(at));
-        let at = self.time.written(&at);
+        let set = into[1..].iter().map(|c| format!("{c} = excluded.{c}"));
+        let [set, put] = [set.collect::<Vec<_>>(), put].map(|parts| parts.join(", "));
+        let into = into.join(", ");
+        let or_update = match puts {
+            [Put { absent: true, .. }, ..] => String::new(),
+            _ => format!("ON CONFLICT ({key}) DO UPDATE SET {set}"),
+        };
         columns.into_statement(|unnested| {
-            format!(
-                "INSERT INTO {name} AS t ({key}, {value}, {updated_at})
-                 SELECT {keys}, {values}, {at} FROM {unnested}
-                 ON CONFLICT ({key}) DO UPDATE SET
-                    {value} = excluded.{value}, {updated_at} = excluded.{updated_at}"
-            )
+            format!("INSERT INTO {name} AS t ({into}) SELECT {put} FROM {unnested} {or_update}")
         })
     }
 
     /// Notes what was put, as it stands in the table by then: the column, or a
     /// trigger, may have changed it.
+    ///
+    /// It fails where there is nothing to note: where the row is missing, or is
+    /// not of this transaction, because a trigger left the change out or the
+    /// column cut off the blanks at the end of the key.
     fn know<'a>(&self, table: &Table, puts: &'a [Put<'a>], revision: &str) -> Statement<'a> {
         let keys: Vec<&str> = puts.iter().map(|put| put.key.plain).collect();
         let expiries: Vec<_> = puts.iter().map(|put| put.expires_at).collect();
@@ -197,9 +230,9 @@ impl Adopted {
             .collect();
         let sql = format!(
             "INSERT INTO {} AS c (key, revision, expires_at, schema, digest)
-             SELECT t.{key}::text, {revision}, u.e, u.s, {}
+             SELECT u.k, {revision}, u.e, u.s, CASE WHEN age(t.xmin) <= 0 THEN {} END
              FROM unnest($1::text[], $2::timestamptz[], $3::int8[]) AS u (k, e, s)
-             JOIN {} AS t ON t.{key} = u.k {UPSERT}",
+             LEFT JOIN {} AS t ON t.{key} = u.k {UPSERT}",
             self.companion,
             digest(table),
             table.name,
@@ -244,6 +277,23 @@ pub(super) fn clear<'a>(table: &Table, revision: &str) -> Vec<Statement<'a>> {
     names
         .map(|name| Statement::new(format!("DELETE FROM {name} WHERE {revision} IS NOT NULL")))
         .collect()
+}
+
+/// Keeps those rows as they are until the transaction ends, so that conditions
+/// hold for as long. What is not there cannot be kept so: it has to be inserted.
+pub(super) async fn hold(lease: &Lease, table: &Table, keys: &[String]) -> Result<(), Fault> {
+    if table.adopted.is_none() {
+        return Ok(());
+    }
+    let sql = format!(
+        "SELECT count(*) FROM (SELECT 1 FROM {} AS t WHERE t.{} = ANY($1)
+            ORDER BY {} FOR NO KEY UPDATE) AS held",
+        table.name,
+        table.key,
+        table.key_by_bytes()
+    );
+    let held = given(sql, Some(keys));
+    lease.answer(held.one(lease.client()?)).await.map(drop)
 }
 
 /// Whether another program wrote or deleted anything among those rows since

@@ -98,7 +98,7 @@ async fn send_at_once(
     match turn.map_err(Fault::committing)? {
         Err(cause) if is_no_turn(&cause) => match body {
             // The server has answered all of it, so the transaction has ended.
-            Ok(()) | Err(Fault::Rows(..) | Fault::End(_)) => Ok(Tried::No),
+            Ok(()) | Err(Fault::Table(..) | Fault::Rows(..) | Fault::End(_)) => Ok(Tried::No),
             Err(fault) => Err(fault),
         },
         Err(cause) => {

@@ -227,7 +227,8 @@ impl PostgresBuilder {
     /// value that is text, `json` or `jsonb`, named as
     /// [`columns`](Self::columns) says. What the other program changes is found
     /// by reading the whole table at each load, which takes several times as
-    /// long as for a table of its own.
+    /// long as for a table of its own. A change that a trigger leaves out is
+    /// refused, also by `suppress_redundant_updates_trigger`.
     pub fn table(mut self, map: impl Into<String>, table: impl Into<String>) -> Self {
         self.adopt.push((map.into(), table.into()));
         self

@@ -144,6 +144,9 @@ fn rows_error(place: &str, cause: SqlError, map: &MapName, blame: Blame) -> Erro
         (Some("22P02"), ValueType::Json) => {
             "a value is no JSON; a map made with `ValueType::Text` takes any text"
         }
+        (Some("23502"), _) if is_left_out(&cause) => {
+            "its table leaves them out, by a trigger, or cuts off the blanks at the end of a key"
+        }
         (Some("22021"), _) => "a value or a key is no UTF-8 text, or holds a NUL",
         _ => "they are too large, or break a rule of its table",
     };
@@ -153,6 +156,17 @@ fn rows_error(place: &str, cause: SqlError, map: &MapName, blame: Blame) -> Erro
         .on_keys(blame.keys)
         .with_source(cause)
         .nothing_applied()
+}
+
+/// Whether there was nothing to note of a row that was written.
+fn is_left_out(cause: &SqlError) -> bool {
+    let said = cause.as_db_error();
+    said.is_some_and(|said| {
+        said.column() == Some("digest")
+            && said
+                .table()
+                .is_some_and(|t| t.starts_with("persistify_of_"))
+    })
 }
 
 fn is_about_rows(cause: &SqlError) -> bool {

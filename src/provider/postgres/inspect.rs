@@ -317,13 +317,17 @@ impl Adopting<'_> {
         Err(self.unfit(&problem))
     }
 
+    /// By bytes in each of its indexes: with one that compares otherwise the row
+    /// of another key would be updated.
     async fn is_unique(&self, oid: u32) -> Result<bool, Fault> {
         let sql = format!(
-            "SELECT EXISTS (SELECT 1 FROM pg_index AS i
+            "SELECT coalesce(bool_and(coalesce(c.collisdeterministic, true)), false)
+                FROM pg_index AS i
                 JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                LEFT JOIN pg_collation AS c ON c.oid = i.indcollation[0]
                 WHERE i.indrelid = {oid} AND i.indisunique AND i.indimmediate AND i.indisvalid
                 AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indnkeyatts = 1
-                AND a.attname = $1)"
+                AND a.attname = $1"
         );
         let asked = Statement::new(sql).with(self.options.columns.key.as_str(), Type::TEXT);
         let found = self.lease.answer(asked.one(self.lease.client()?)).await?;

@@ -1,7 +1,10 @@
 //! The conditions of a batch, all of them looked at before the first change,
 //! so that they see the state before the batch.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{
     adopted,
@@ -16,6 +19,7 @@ use super::{
 use crate::{
     batch::{Batch, Expect, MapBatch, Otherwise, Skipped},
     error::{Error, Result},
+    name::MapName,
     record::{Record, Revision},
 };
 
@@ -27,6 +31,9 @@ pub(super) struct Judge<'a> {
     /// Whether there were any.
     noted: bool,
     pub(super) skipped: Vec<Skipped>,
+    /// What was not there, by map, where another program may add it before this
+    /// batch does.
+    pub(super) absent: HashMap<&'a MapName, HashSet<&'a str>>,
 }
 
 type Found = HashMap<Arc<str>, Record>;
@@ -49,6 +56,7 @@ impl<'a> Judge<'a> {
             revision: batch.revision_after(locked.revision()),
             noted: false,
             skipped: Vec::new(),
+            absent: HashMap::new(),
         };
         let conflict = judge.parts(lease, options, locked).await?;
         let Some(conflict) = conflict else {
@@ -100,16 +108,23 @@ impl<'a> Judge<'a> {
         &mut self,
         lease: &Lease,
         table: &Table,
-        part: &MapBatch,
+        part: &'a MapBatch,
     ) -> Result<Found, Fault> {
         let conditional = part.changes.iter().filter(|c| c.expect != Expect::Any);
-        let keys = table.keys(conditional.map(|change| &*change.key));
+        let wanted = conditional.map(|change| &*change.key);
+        let keys = table.keys(wanted.clone());
+        adopted::hold(lease, table, &keys).await?;
         let revision = revision_to(self.revision)?;
         self.noted |= adopted::note(lease, table, Some(&keys), revision).await?;
         let found = read::some_keys(lease, table, keys, self.revision).await;
         let found = found.map_err(|fault| fault.on_map(&part.map))?;
         let by_key = found.into_iter().map(|record| (record.key.clone(), record));
-        Ok(by_key.collect())
+        let found: Found = by_key.collect();
+        if table.adopted.is_some() {
+            let absent = wanted.filter(|key| !found.contains_key(*key)).collect();
+            self.absent.insert(&part.map, absent);
+        }
+        Ok(found)
     }
 
     fn part(&mut self, part: &MapBatch, found: &Found) -> Option<Error> {

@@ -43,6 +43,12 @@ impl Locked<'_> {
         self.places.iter().find(|place| place.map == *map)
     }
 
+    /// Whether anything is put that must not be there yet.
+    pub(super) fn inserts(&self) -> bool {
+        let mut puts = self.sorted.iter().flat_map(|sorted| &sorted.puts);
+        puts.any(|put| put.absent)
+    }
+
     /// The highest revision that any of the maps was given.
     pub(super) fn revision(&self) -> Revision {
         let revisions = self.places.iter().map(|place| place.revision);

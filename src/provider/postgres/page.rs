@@ -32,7 +32,11 @@ pub(super) async fn page(
     let mut found = Vec::new();
     let from = match after {
         None => From::Begin,
-        Some(after) if table.adopted.is_some() => From::After(after.to_owned()),
+        // No key there has a NUL, nor does Postgres take one; what comes after
+        // such a key comes after its beginning.
+        Some(after) if table.adopted.is_some() => {
+            From::After(after.split('\0').next().unwrap_or_default().to_owned())
+        }
         Some(after) => {
             let stored = StoredKey::new(after);
             if stored.long.is_none() {

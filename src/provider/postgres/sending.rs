@@ -28,19 +28,22 @@ pub(super) struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// The revision is given as the SQL of it. Where that is `NULL`, they change
-    /// nothing.
-    fn statements(&self, at: SystemTime, revision: &str) -> Vec<Statement<'a>> {
-        let mut statements = if self.clear {
+    /// What empties the table first, if anything does. The revision is given as
+    /// the SQL of it. Where that is `NULL`, nothing is changed.
+    fn clears(&self, revision: &str) -> Vec<Statement<'a>> {
+        if self.clear {
             adopted::clear(&self.table, revision)
         } else {
             Vec::new()
-        };
-        statements.extend(match &self.table.adopted {
+        }
+    }
+
+    /// What changes single entries, in the same way.
+    fn changes(&self, at: SystemTime, revision: &str) -> Vec<Statement<'a>> {
+        match &self.table.adopted {
             None => own::statements(&self.table, self.sorted, at, revision, self.hints),
             Some(adopted) => adopted.statements(&self.table, self.sorted, at, revision),
-        });
-        statements
+        }
     }
 
     fn fault(&self, cause: tokio_postgres::Error) -> Fault {
@@ -65,8 +68,10 @@ pub(super) async fn send(
     for part in parts {
         refusals::check_sizes(&part.table, part.sorted)?;
         refusals::check_keys(&part.table, part.sorted)?;
-        statements.extend(part.statements(at, revision));
-        parts_of.resize(statements.len(), part);
+        statements.extend(part.clears(revision));
+        parts_of.resize(statements.len(), (part, true));
+        statements.extend(part.changes(at, revision));
+        parts_of.resize(statements.len(), (part, false));
     }
     statements.extend(more);
     let failed = send_all(lease, &statements, end).await;
@@ -74,7 +79,9 @@ pub(super) async fn send(
         return Ok(());
     };
     let fault = match parts_of.get(failed) {
-        Some(part) => part.fault(cause),
+        // No entry that comes after it is to blame.
+        Some((part, true)) => Fault::Table(cause, part.map.clone()),
+        Some((part, false)) => part.fault(cause),
         None => Fault::End(cause),
     };
     Err(fault.committing())

@@ -1,6 +1,6 @@
 //! The changes of a batch to one map, in the order of their keys.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use tokio_postgres::types::Type;
 
@@ -36,6 +36,9 @@ pub(super) struct Put<'a> {
     /// If it is not that of the batch.
     pub(super) written_at: Option<Moment>,
     pub(super) likely_new: bool,
+    /// A condition found that there is no such row, in a table to which another
+    /// program may add one.
+    pub(super) absent: bool,
 }
 
 #[derive(Debug)]
@@ -76,6 +79,7 @@ impl<'a> Sorted<'a> {
                 expires_at: expires_at.map(Moment::new),
                 written_at: change.written_at.map(Moment::new),
                 likely_new: change.likely_new,
+                absent: false,
             }),
             Op::Touch { expires_at } => self.touches.push(Touch {
                 key,
@@ -85,12 +89,22 @@ impl<'a> Sorted<'a> {
         }
     }
 
+    /// These are to be inserted; they come last.
+    pub(super) fn expect_none(&mut self, absent: &HashSet<&str>) {
+        for put in &mut self.puts {
+            put.absent = absent.contains(&**put.of);
+        }
+        self.puts.sort_by_key(|put| put.absent);
+    }
+
     /// The puts in pieces that fit into a statement each.
     pub(super) fn chunks(&self) -> impl Iterator<Item = &[Put<'a>]> {
         let mut rest = self.puts.as_slice();
         std::iter::from_fn(move || {
             let mut bytes = 0;
-            let fits = rest.iter().take(MAX_ROWS).take_while(|put| {
+            let absent = rest.first().is_some_and(|put| put.absent);
+            let alike = rest.iter().take_while(|put| put.absent == absent);
+            let fits = alike.take(MAX_ROWS).take_while(|put| {
                 let before = bytes;
                 bytes += put.key.key.len() + put.payload.bytes.len();
                 before == 0 || bytes <= MAX_BYTES

@@ -29,7 +29,8 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 
-/// How often tables are made and then found to be missing again.
+/// How often tables are made and then found to be missing again, and how often
+/// entries are found to be absent and then to be there.
 const MAX_ROUNDS: usize = 4;
 
 /// Applies the batch, whole or not at all.
@@ -56,12 +57,18 @@ async fn commit_with_look(
     known: &Known,
     batch: &Batch,
 ) -> Result<Committed, Fault> {
-    for _ in 0..MAX_ROUNDS {
+    for round in 1..=MAX_ROUNDS {
         let (lease, mut locked) = begin(connections, options, batch).await?;
         let missing = locked.missing(batch);
         if missing.is_empty() {
             let answer = match commit_locked(&lease, options, batch, &mut locked).await {
                 Ok(answer) => answer,
+                // Another program may have added what was not there; then the
+                // conditions see it now.
+                Err(fault) if fault.is_duplicate() && locked.inserts() && round < MAX_ROUNDS => {
+                    lease.abandon(fault).await;
+                    continue;
+                }
                 Err(fault) => return Err(lease.abandon(fault).await),
             };
             lease.give_back();
@@ -100,9 +107,15 @@ async fn commit_locked<'b>(
         _ => {}
     }
     let judge = Judge::all(lease, options, batch, locked).await?;
-    let answer = Committed::at(judge.next_revision()).with_skipped(judge.skipped);
+    let revision = judge.next_revision();
+    let answer = Committed::at(revision).with_skipped(judge.skipped);
     if !answer.skipped.is_empty() {
         locked.sorted = without_skipped(batch, &answer);
+    }
+    for (part, sorted) in batch.maps.iter().zip(&mut locked.sorted) {
+        if let Some(absent) = judge.absent.get(&part.map) {
+            sorted.expect_none(absent);
+        }
     }
     apply(lease, options, batch, locked, &answer).await?;
     Ok(answer)

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     batch::{Change, Op},
-    error::Result,
+    error::{Error, ErrorKind, Result},
     record::Payload,
 };
 
@@ -26,6 +26,8 @@ pub(super) struct AdoptedTable<'c> {
     time: Time,
     /// `None` if the table does not keep it.
     at: Option<Value>,
+    /// What stands in the table by then may be something else.
+    has_trigger: bool,
 }
 
 impl<'c> AdoptedTable<'c> {
@@ -55,6 +57,7 @@ impl<'c> AdoptedTable<'c> {
             note: Note::new(connection, companion, revision)?,
             time,
             at,
+            has_trigger: table.has_trigger(connection)?,
         })
     }
 
@@ -67,7 +70,8 @@ impl<'c> AdoptedTable<'c> {
     }
 }
 
-/// An upsert, and not a replacement: the other columns keep their values.
+/// An upsert, and not a replacement: the other columns keep their values. It
+/// is the same key only if its bytes are, whatever another index takes it for.
 fn put(table: &Table, with_time: bool) -> String {
     let Table {
         name,
@@ -79,13 +83,13 @@ fn put(table: &Table, with_time: bool) -> String {
     if with_time {
         format!(
             "INSERT INTO {name} ({key}, {value}, {updated_at}) VALUES (?1, ?2, ?3)
-             ON CONFLICT ({key}) DO UPDATE SET
+             ON CONFLICT ({key} COLLATE BINARY) DO UPDATE SET
                 {value} = excluded.{value}, {updated_at} = excluded.{updated_at}"
         )
     } else {
         format!(
             "INSERT INTO {name} ({key}, {value}) VALUES (?1, ?2)
-             ON CONFLICT ({key}) DO UPDATE SET {value} = excluded.{value}"
+             ON CONFLICT ({key} COLLATE BINARY) DO UPDATE SET {value} = excluded.{value}"
         )
     }
 }
@@ -124,11 +128,19 @@ impl AdoptedTable<'_> {
         written_at: Option<i64>,
     ) -> Result<(), Fault> {
         let value = value_to(&payload.bytes);
-        match self.written(written_at)? {
+        let put = match self.written(written_at)? {
             Some(at) => self.put.execute(params![key, value, at])?,
             None => self.put.execute(params![key, value])?,
         };
-        let digest = digest_of(&payload.bytes);
+        if put == 0 {
+            return Err(self.left_out(key).into());
+        }
+        let digest = if self.has_trigger {
+            let stored = self.table.row(self.connection, key)?;
+            digest_of(&stored.ok_or_else(|| self.left_out(key))?.value)
+        } else {
+            digest_of(&payload.bytes)
+        };
         self.note.add(key, expires_at, payload.schema, digest)?;
         Ok(())
     }
@@ -145,8 +157,23 @@ impl AdoptedTable<'_> {
     }
 
     fn delete(&mut self, key: &str) -> Result<(), Fault> {
-        self.delete.execute([key])?;
+        let deleted = self.delete.execute([key])?;
+        if deleted == 0 && self.table.row(self.connection, key)?.is_some() {
+            return Err(self.left_out(key).into());
+        }
         self.forget.execute([key])?;
         Ok(())
+    }
+
+    /// What is not in the table must not count as saved.
+    fn left_out(&self, key: &str) -> Error {
+        let message = format!(
+            "the table {} leaves this change out, by a trigger or a rule of its own",
+            self.table.name
+        );
+        Error::new(ErrorKind::Refused, message)
+            .on_map(&self.table.map)
+            .on_keys([key.into()])
+            .nothing_applied()
     }
 }

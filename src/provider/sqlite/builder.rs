@@ -107,7 +107,8 @@ impl SqliteBuilder {
     /// value that is text, named as [`columns`](Self::columns) says. What the
     /// other program changes is found by reading the whole table at each load,
     /// which takes about twice as long as for a table of its own. It counts as
-    /// of [shape](crate::PersistentMapBuilder::schema) 0.
+    /// of [shape](crate::PersistentMapBuilder::schema) 0. A change that a trigger
+    /// or a rule of the table leaves out is refused.
     pub fn table(mut self, map: impl Into<String>, table: impl Into<String>) -> Self {
         self.adopt.push((map.into(), table.into()));
         self

@@ -147,6 +147,10 @@ fn remedy(cause: &rusqlite::Error) -> (ErrorKind, &'static str) {
             Corrupt,
             "is damaged; restore it from a backup, or see what `.recover` of the sqlite3 program saves",
         ),
+        Some(Code::ConstraintViolation) => (
+            Unusable,
+            "keeps a table from being changed by a rule of another program; the cause says which",
+        ),
         Some(_) => (
             Unusable,
             "lacks a table or a column that belongs there; put it back as it was, or restore the file from a backup",

@@ -9,6 +9,10 @@ use crate::{
 };
 
 /// A column of a table, as SQLite describes it.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a property of its own, and they go together in every way"
+)]
 struct Column {
     name: String,
     declared: String,
@@ -16,6 +20,8 @@ struct Column {
     has_default: bool,
     /// A row number, which SQLite gives out by itself.
     row_number: bool,
+    /// It takes nothing but what it is declared as.
+    strict: bool,
 }
 
 impl Column {
@@ -26,17 +32,20 @@ impl Column {
     /// Whether text stays text in it, by SQLite's rules of type affinity.
     fn keeps_text(&self) -> bool {
         let declared = self.declared.to_ascii_uppercase();
+        if self.strict {
+            return ["TEXT", "ANY"].contains(&&*declared);
+        }
         let holds = |part| declared.contains(part);
         let text = holds("CHAR") || holds("CLOB") || holds("TEXT") || holds("BLOB");
         !holds("INT") && (declared.is_empty() || text)
     }
 
-    fn time(&self) -> Time {
+    /// `None` if it takes no time.
+    fn time(&self) -> Option<Time> {
         if self.declared.to_ascii_uppercase().contains("INT") {
-            Time::Millis
-        } else {
-            Time::Text
+            return Some(Time::Millis);
         }
+        (!self.strict || self.keeps_text()).then_some(Time::Text)
     }
 }
 
@@ -74,12 +83,16 @@ pub(super) fn inspect(
         return Err(unfit(map, table, &problem).into());
     }
     let time = found.iter().find(|column| column.is(&columns.updated_at));
-    Ok(time.map_or(Time::Missing, Column::time))
+    let time = time.map_or(Some(Time::Missing), Column::time);
+    time.ok_or_else(|| {
+        let problem = format!("the column {:?} takes no time", columns.updated_at);
+        unfit(map, table, &problem).into()
+    })
 }
 
 fn columns_of(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
     let mut statement = connection.prepare_cached(
-        "SELECT c.name, c.type, c.\"notnull\", c.dflt_value IS NOT NULL, c.pk
+        "SELECT c.name, c.type, c.\"notnull\", c.dflt_value IS NOT NULL, c.pk, l.strict
          FROM pragma_table_list(?1) AS l, pragma_table_xinfo(?1) AS c
          WHERE l.type = 'table' AND l.schema = 'main' AND c.hidden = 0",
     )?;
@@ -91,6 +104,7 @@ fn columns_of(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Colu
             has_default: row.get(3)?,
             row_number: row.get::<_, i64>(4)? > 0
                 && row.get_ref(1)?.as_str()?.eq_ignore_ascii_case("INTEGER"),
+            strict: row.get(5)?,
         })
     })?;
     rows.collect()

@@ -36,7 +36,7 @@ impl Stored {
         Ok(Self {
             key: key_of(row.get_ref(0)?, map)?,
             value: value_of(row.get_ref(1)?),
-            updated_at: row.get(2)?,
+            updated_at: time_of(row.get_ref(2)?),
             revision: row.get(3)?,
             expires_at: row.get(4)?,
             schema: row.get(5)?,
@@ -66,6 +66,14 @@ fn key_of(key: ValueRef<'_>, map: &MapName) -> Result<Arc<str>> {
         return Err(Error::new(ErrorKind::Corrupt, message).on_map(map));
     };
     Ok(text.into())
+}
+
+/// Nothing rests on it, so what is no number keeps no row from being loaded.
+fn time_of(at: ValueRef<'_>) -> Option<i64> {
+    match at {
+        ValueRef::Integer(millis) => Some(millis),
+        _ => None,
+    }
 }
 
 /// What another program stored without quotes is the JSON text of the same

@@ -191,3 +191,40 @@ async fn an_edit_beside_a_journal_that_was_folded_is_fine() {
     assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "2")]));
     assert!(!journal.exists());
 }
+
+/// A batch that came after an edit was acknowledged, in a journal that fitted the
+/// file no more: the map could not be opened again, and who had edited the file
+/// had no other.
+#[tokio::test]
+async fn after_an_edit_nothing_is_acknowledged_that_could_not_be_read_again() {
+    for has_journal in [false, true] {
+        let folder = TempDir::new().unwrap();
+        two(&folder).await;
+        let files = open(&folder).await;
+        load(&files).await.unwrap();
+        let mut writer = Writer::new();
+        if has_journal {
+            writer.put(&files, "plum", "3").await.unwrap();
+        }
+        let path = folder.path().join("stock.json");
+        let before = fs::read(&path).unwrap();
+        let edit = "{\"apple\": 77}";
+        write_by_hand(&folder, edit);
+        let batch = writer.batch(vec![put("plum", "4")]);
+        let error = files.commit(&batch).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+        assert!(!error.may_have_applied());
+        assert_eq!(fs::read_to_string(&path).unwrap(), edit);
+        if !has_journal {
+            // The edit is as good as one of a map that is closed.
+            files.release(&stock()).await.unwrap();
+            assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "77")]));
+            files.release(&stock()).await.unwrap();
+        }
+        // Put back, if only in what it holds, it is fine.
+        fs::write(&path, before).unwrap();
+        files.commit(&batch).await.unwrap();
+        files.release(&stock()).await.unwrap();
+        assert_eq!(texts(&files).await.unwrap()["plum"], "4");
+    }
+}

@@ -252,3 +252,65 @@ async fn starting_a_process_does_not_prolong_the_lock() {
     starter.join().unwrap();
     assert_eq!(locked, 0);
 }
+
+/// Someone took the lock file of a folder that was open for one that a crash had
+/// left, and removed it: a second program could then open the folder, and the
+/// first one, whose map had no journal yet, put its own in the place of the one
+/// that held what the second had committed.
+#[tokio::test]
+async fn whoever_lost_the_lock_file_writes_nothing_any_more() {
+    let folder = TempDir::new().unwrap();
+    let first = open(&folder).await;
+    load(&first).await.unwrap();
+    fs::remove_file(folder.path().join(".persistify.lock")).unwrap();
+    let second = open(&folder).await;
+    Writer::new().put(&second, "apple", "2").await.unwrap();
+    let error = Writer::new().put(&first, "apple", "1").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unusable, "{error:?}");
+    assert!(!error.may_have_applied());
+    assert!(error.to_string().contains(".persistify.lock"), "{error}");
+    first.ping().await.unwrap_err();
+    Writer::new().put(&second, "pear", "2").await.unwrap();
+    drop((first, second));
+    let files = open(&folder).await;
+    let expected = pairs([("apple", "2"), ("pear", "2")]);
+    assert_eq!(texts(&files).await.unwrap(), expected);
+}
+
+/// The same with a journal of the same length, and with a fold.
+#[tokio::test]
+async fn whoever_lost_the_lock_file_neither_appends_nor_folds() {
+    let folder = TempDir::new().unwrap();
+    let first = open(&folder).await;
+    let mut writer = Writer::new();
+    writer.put(&first, "apple", "1").await.unwrap();
+    fs::remove_file(folder.path().join(".persistify.lock")).unwrap();
+    let second = open(&folder).await;
+    load(&second).await.unwrap();
+    let error = writer.put(&first, "apple", "3").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unusable, "{error:?}");
+    assert!(!error.may_have_applied());
+    first.release(&stock()).await.unwrap_err();
+    first.close().await.unwrap_err();
+    Writer::new().put(&second, "apple", "2").await.unwrap();
+    second.close().await.unwrap();
+    let files = open(&folder).await;
+    assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "2")]));
+}
+
+/// Of two that made the same missing folder at once, one was told that something
+/// else is in its place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_can_make_the_folders_above_theirs_at_once() {
+    let parent = TempDir::new().unwrap();
+    for round in 0..200 {
+        let above = parent.path().join(format!("a{round}/b/c"));
+        let opened = (0..4).map(|n| {
+            let path = above.join(n.to_string());
+            tokio::spawn(async move { JsonFile::open(path).await })
+        });
+        for opened in futures_util::future::join_all(opened).await {
+            opened.unwrap().unwrap();
+        }
+    }
+}

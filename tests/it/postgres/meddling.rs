@@ -1,0 +1,316 @@
+//! Another program that changes its own table in the very moment, or has it
+//! change what is written there.
+
+use tokio::task::JoinHandle;
+
+use super::*;
+
+async fn adopted(sql: &str) -> (Witness, Postgres, String) {
+    let (url, other) = database();
+    other.run(sql);
+    let postgres = adopt(&url).await.unwrap();
+    (other, postgres, url)
+}
+
+async fn adopt(url: &str) -> Result<Postgres> {
+    Postgres::builder(url).table("m", "t").connect().await
+}
+
+const TABLE: &str = "CREATE TABLE t (key text PRIMARY KEY, value jsonb)";
+
+/// A commit that waits for the other program, which has not committed yet.
+async fn waiting(
+    postgres: &Postgres,
+    pen: &mut Pen,
+    other: &Witness,
+    changes: Vec<Change>,
+) -> JoinHandle<Result<Committed>> {
+    let batch = pen.changes(&name("m"), changes);
+    let postgres = postgres.clone();
+    let commit = tokio::spawn(async move { postgres.commit(&batch).await });
+    let waits = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while other.text(waits) == "0" {
+        assert!(!commit.is_finished(), "it did not wait");
+        tokio::task::yield_now().await;
+    }
+    commit
+}
+
+/// The condition was looked at while the row was free to be changed by the
+/// other program, so what that committed in between was overwritten, and the
+/// condition counted as met.
+#[tokio::test]
+async fn a_condition_sees_what_the_other_program_is_just_writing() {
+    let (other, postgres, _) = adopted(TABLE).await;
+    let (map, mut pen) = (name("m"), Pen::new());
+    let first = pen.put(&postgres, &map, "k", "1").await;
+    let ops = [put("k", "7"), Change::delete("k"), Change::touch("k", None)];
+    let mut last = first;
+    for (n, op) in ops.into_iter().enumerate() {
+        other.run(&format!("BEGIN; UPDATE t SET value = '{}'", n + 2));
+        let change = op.expect(Expect::At(last), Otherwise::Fail);
+        let commit = waiting(&postgres, &mut pen, &other, vec![change]).await;
+        other.run("COMMIT");
+        let conflict = error(commit.await.unwrap());
+        assert_eq!(conflict.kind(), ErrorKind::Conflict, "{conflict}");
+        let found = conflict.found().unwrap();
+        assert_eq!(text(found), (n + 2).to_string());
+        last = found.revision;
+    }
+    assert_eq!(other.text("SELECT value FROM t"), "4");
+}
+
+/// What is expected to be absent cannot be locked: it was overwritten.
+#[tokio::test]
+async fn a_condition_sees_what_the_other_program_is_just_adding() {
+    let (other, postgres, _) = adopted(TABLE).await;
+    let (map, mut pen) = (name("m"), Pen::new());
+    other.run("BEGIN; INSERT INTO t VALUES ('k', '1')");
+    let absent = |change: Change| change.expect(Expect::Absent, Otherwise::Fail);
+    let changes = vec![absent(put("k", "2")), put("a", "2"), absent(put("z", "2"))];
+    let commit = waiting(&postgres, &mut pen, &other, changes).await;
+    other.run("COMMIT");
+    let conflict = error(commit.await.unwrap());
+    assert_eq!(conflict.kind(), ErrorKind::Conflict, "{conflict}");
+    assert_eq!(text(conflict.found().unwrap()), "1");
+    assert_eq!(other.text("SELECT value FROM t"), "1");
+
+    // What is left out if it is there is left out, and the rest is applied.
+    other.run("BEGIN; INSERT INTO t VALUES ('l', '1')");
+    let unless = |key: &str| put(key, "3").expect(Expect::Absent, Otherwise::Skip);
+    let changes = vec![unless("l"), unless("m"), put("a", "3")];
+    let commit = waiting(&postgres, &mut pen, &other, changes).await;
+    other.run("COMMIT");
+    let answer = commit.await.unwrap().unwrap();
+    assert_eq!(answer.skipped.len(), 1);
+    let records = all(&postgres, &map).await;
+    let expected = [("a", "3"), ("k", "1"), ("l", "1"), ("m", "3")];
+    assert_eq!(pairs(&records), expected.map(|(k, v)| (k.into(), v.into())));
+}
+
+/// A rule of the table beside the one of the key is no race: the change is
+/// refused, and not tried for ever.
+#[tokio::test]
+async fn a_new_entry_that_breaks_a_rule_is_refused() {
+    let (_other, postgres, _) =
+        adopted("CREATE TABLE t (key text PRIMARY KEY, value text UNIQUE)").await;
+    let (map, mut pen) = (name("m"), Pen::new());
+    pen.put(&postgres, &map, "k", "1").await;
+    let change = put("l", "1").expect(Expect::Absent, Otherwise::Fail);
+    let refused = error(pen.write(&postgres, &map, vec![change]).await);
+    assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
+}
+
+/// A time that the other program keeps in a finer unit is beyond all times of
+/// Postgres, and kept the whole table from being loaded.
+#[tokio::test]
+async fn a_time_beyond_all_times_keeps_nothing_from_being_loaded() {
+    for (kind, times) in [
+        (
+            "bigint",
+            [
+                i64::MAX.to_string(),
+                i64::MIN.to_string(),
+                "1700000000000000000".into(),
+            ],
+        ),
+        (
+            "timestamp",
+            ["'infinity'", "'-infinity'", "'294276-12-31 23:59:59'"].map(Into::into),
+        ),
+        (
+            "timestamptz",
+            ["'infinity'", "'-infinity'", "'4713-01-01 BC'"].map(Into::into),
+        ),
+    ] {
+        let (other, postgres, _) = adopted(&format!(
+            "CREATE TABLE t (key text PRIMARY KEY, value text, updated_at {kind})"
+        ))
+        .await;
+        for (n, time) in times.iter().enumerate() {
+            other.run(&format!("INSERT INTO t VALUES ('{n}', '1', {time})"));
+        }
+        let records = all(&postgres, &name("m")).await;
+        assert_eq!(records.len(), 3, "{kind}");
+    }
+}
+
+/// Two values that are not the same had the same digest.
+#[tokio::test]
+async fn no_value_and_an_empty_one_are_told_apart() {
+    let (other, postgres, _) = adopted("CREATE TABLE t (key text PRIMARY KEY, value text)").await;
+    let (map, mut pen) = (name("m"), Pen::new());
+    other.run("INSERT INTO t VALUES ('k', NULL)");
+    let seen = one(&postgres, &map, "k").await.unwrap();
+    other.run("UPDATE t SET value = ''");
+    let change = put("k", "1").expect(Expect::At(seen.revision), Otherwise::Fail);
+    let conflict = error(pen.write(&postgres, &map, vec![change]).await);
+    assert_eq!(conflict.kind(), ErrorKind::Conflict);
+    assert_eq!(text(conflict.found().unwrap()), "");
+}
+
+/// A unique index that compares otherwise than byte by byte made the change of
+/// one key overwrite the row of another one.
+#[tokio::test]
+async fn no_key_overwrites_another_one_that_an_index_takes_for_the_same() {
+    let anycase = "CREATE COLLATION anycase
+        (provider = icu, locale = 'und-u-ks-level2', deterministic = false);";
+    let (url, other) = database();
+    other.run(anycase);
+    for key in ["text", "text PRIMARY KEY"] {
+        other.run(&format!(
+            "DROP TABLE IF EXISTS t;
+             CREATE TABLE t (key {key}, value text);
+             CREATE UNIQUE INDEX ON t (key COLLATE anycase)"
+        ));
+        let failed = error(adopt(&url).await);
+        assert_eq!(failed.kind(), ErrorKind::Invalid, "{failed}");
+        assert!(failed.to_string().contains("byte by byte"), "{failed}");
+    }
+}
+
+/// Someone who may not change the rows has them left out, by a trigger; and
+/// what was left out counted as saved.
+#[tokio::test]
+async fn what_the_table_does_not_take_over_is_refused() {
+    let (other, postgres, _) = adopted(
+        "CREATE TABLE t (key varchar(4) PRIMARY KEY, value text);
+         CREATE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN IF new.key LIKE ''no%'' THEN RETURN NULL; END IF; RETURN new; END';
+         INSERT INTO t VALUES ('nope', '0');
+         CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION guard()",
+    )
+    .await;
+    let (map, mut pen) = (name("m"), Pen::new());
+    pen.put(&postgres, &map, "yes ", "1").await;
+    // The last one loses its blanks on the way, and is another one then.
+    for key in ["no", "nope", "yes  "] {
+        let refused = pen
+            .write(&postgres, &map, vec![put(key, "2"), put("a", "2")])
+            .await;
+        let refused = error(refused);
+        assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
+    }
+    other.run(
+        "CREATE FUNCTION stay() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+         CREATE TRIGGER stay BEFORE DELETE ON t FOR EACH ROW WHEN (old.key = 'nope')
+            EXECUTE FUNCTION stay()",
+    );
+    assert_eq!(all(&postgres, &map).await.len(), 2);
+    let refused = error(
+        pen.write(&postgres, &map, vec![Change::delete("nope")])
+            .await,
+    );
+    assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
+    assert!(refused.to_string().contains("leaves them out"), "{refused}");
+    let rows = other.text("SELECT string_agg(key || '=' || value, ',' ORDER BY key) FROM t");
+    assert_eq!(rows, "nope=0,yes =1");
+}
+
+/// A row without a key made every load fail, for a reason that named no row.
+#[tokio::test]
+async fn a_row_without_a_key_is_named() {
+    let (other, postgres, _) = adopted("CREATE TABLE t (key text UNIQUE, value text)").await;
+    other.run("INSERT INTO t VALUES (NULL, '1'), ('k', '1')");
+    let failed = error(load(&postgres, &name("m"), Wanted::All).await);
+    assert_eq!(failed.kind(), ErrorKind::Corrupt, "{failed}");
+    assert!(failed.to_string().contains("\"key\""), "{failed}");
+    assert_eq!(
+        one(&postgres, &name("m"), "k").await.unwrap().key,
+        "k".into()
+    );
+    other.run("DELETE FROM t WHERE key IS NULL");
+    assert_eq!(all(&postgres, &name("m")).await.len(), 1);
+}
+
+/// The entries that were put after it were refused one by one, as if they had
+/// broken the rule.
+#[tokio::test]
+async fn what_keeps_a_table_from_being_emptied_is_no_fault_of_an_entry() {
+    let (other, postgres, _) = adopted(
+        "CREATE TABLE t (key text PRIMARY KEY, value text);
+         CREATE TABLE child (of text REFERENCES t (key))",
+    )
+    .await;
+    let (map, mut pen) = (name("m"), Pen::new());
+    pen.put(&postgres, &map, "k", "1").await;
+    other.run("INSERT INTO child VALUES ('k')");
+    let part = MapBatch::new(map.clone(), vec![put("new", "1")]).clearing(true);
+    let batch = pen.batch(vec![part]);
+    let failed = error(postgres.commit(&batch).await);
+    assert_eq!(failed.kind(), ErrorKind::Unusable, "{failed}");
+    assert_eq!(failed.map(), Some("m"));
+    other.run("DELETE FROM child");
+    postgres.commit(&batch).await.unwrap();
+    assert_eq!(other.text("SELECT string_agg(key, ',') FROM t"), "new");
+}
+
+async fn increment(map: &PersistentMap<u32>, key: &str) -> Result<()> {
+    match map.update_in_store(key, |n| n + 1).await? {
+        Some(_) => Ok(()),
+        None => map.save_if(key, 1, Expect::Absent).await.map(drop),
+    }
+}
+
+/// Many increments by both programs add up, from the first one on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn increments_by_both_programs_add_up() {
+    for (kind, table) in [
+        (
+            "text",
+            "CREATE TABLE t (key text PRIMARY KEY, value text, updated_at bigint)",
+        ),
+        (
+            "jsonb",
+            r#"CREATE TABLE t ("key" varchar(9) COLLATE "en-x-icu" NOT NULL UNIQUE, value jsonb, updated_at timestamptz)
+            PARTITION BY HASH (key);
+         CREATE TABLE t0 PARTITION OF t FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+         CREATE TABLE t1 PARTITION OF t FOR VALUES WITH (MODULUS 2, REMAINDER 1)"#,
+        ),
+    ] {
+        let (other, postgres, _) = adopted(table).await;
+        let map: PersistentMap<u32> = PersistentMap::builder(postgres, "m").open().await.unwrap();
+        let theirs = std::thread::spawn(move || {
+            for n in 0..200 {
+                let key = n % 5;
+                other.run(&format!(
+                    "INSERT INTO t AS t (key, value) VALUES ('{key}', '1') ON CONFLICT (key)
+                     DO UPDATE SET value = (t.value::text::int + 1)::text::{kind}"
+                ));
+            }
+            other
+        });
+        let mut ours = 0;
+        while !theirs.is_finished() || ours < 200 {
+            match increment(&map, &(ours % 5).to_string()).await {
+                // The other program was faster each time.
+                Err(slower) if slower.kind() == ErrorKind::Conflict => {}
+                done => {
+                    done.unwrap();
+                    ours += 1;
+                }
+            }
+        }
+        let other = theirs.join().unwrap();
+        let sum = other.text("SELECT sum(value::text::int) FROM t");
+        assert_eq!(sum, (200 + ours).to_string());
+        map.close().await.unwrap();
+    }
+}
+
+/// It failed, for a key that no row has but that another store may have.
+#[tokio::test]
+async fn a_page_after_a_key_with_a_nul() {
+    let (other, postgres, _) = adopted(TABLE).await;
+    other.run(r"INSERT INTO t VALUES ('a', '1'), (E'a\001', '1'), ('b', '1')");
+    let keys = async |after: &str| {
+        let page = Wanted::page(Some(after.into()), 9);
+        let page = load(&postgres, &name("m"), page).await.unwrap();
+        page.into_iter()
+            .map(|record| record.key.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(keys("a\0z").await, ["a\u{1}", "b"]);
+    assert_eq!(keys("\0").await, ["a", "a\u{1}", "b"]);
+}

@@ -462,9 +462,12 @@ async fn readers_of_memory_see_all_of_it_or_none() {
 async fn nothing_is_sent_any_more_once_the_maps_are_gone() {
     let store = store();
     let (a, b) = (map(&store, "a").await, map(&store, "b").await);
-    store.set_rule(|call| match is_joint(call) {
-        true => Fault::Lost(ErrorKind::Unavailable),
-        false => Fault::None,
+    store.set_rule(|call| {
+        if is_joint(call) {
+            Fault::Lost(ErrorKind::Unavailable)
+        } else {
+            Fault::None
+        }
     });
     let mut tx = Transaction::new(&store);
     tx.insert(&a, "k", 1).insert(&b, "k", 1);

@@ -14,6 +14,8 @@ use persistify::{
 };
 
 use crate::stored::{put, write_as_another};
+#[cfg(feature = "json")]
+use persistify::{JsonFile, PersistentMap};
 
 #[cfg(all(feature = "json", feature = "sqlite", feature = "postgres"))]
 mod databases;
@@ -326,4 +328,21 @@ async fn after_an_error_both_let_go_of_all_maps() {
     copy(&from, &to, MAP, silent).await.unwrap_err();
     assert_eq!(from.calls(Method::Release), 1);
     assert_eq!(to.calls(Method::Release), 1);
+}
+
+/// Both are let go of at the end, also where a map is open: that goes on, and
+/// saves what comes later.
+#[cfg(feature = "json")]
+#[tokio::test]
+async fn a_map_that_is_open_while_it_is_copied_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = JsonFile::open(folder.path()).await.unwrap();
+    let open = || PersistentMap::<u64>::builder(files.clone(), "map").open();
+    let map = open().await.unwrap();
+    map.insert_and_save("before", 1).await.unwrap();
+    let copied = copy(&files, &Memory::new(), MAP, silent).await.unwrap();
+    assert_eq!(copied.records, 1);
+    map.insert_and_save("after", 2).await.unwrap();
+    map.close().await.unwrap();
+    assert_eq!(open().await.unwrap().len(), 2);
 }

@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 
 pub fn run() {
     let runtime = runtime();
-    for (count, rounds) in [(10_000, 21), (100_000, 9)] {
+    for (count, rounds) in [(10_000, 101), (100_000, 9)] {
         let keys = shuffled(&keys(count));
         let name = |what| format!("flush, {count} {what} / upserts by hand");
         let comparison = |what| Comparison {

@@ -22,9 +22,9 @@ use super::{
     entry::{Entry, Known, Mark, Slot},
     inside::Inside,
     lifetime::Lifetime,
-    old::Old,
+    old::{Old, Replaced},
     shards::{Several, Shard},
-    share::{Replaced, Step},
+    share::Step,
 };
 use crate::{
     batch::Op,
@@ -178,9 +178,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             }
             self.put_found(&mut shard, hash, key, stored)
         };
-        if let Some(Replaced::Old(old)) = replaced {
-            self.let_go(Some(old));
-        }
+        self.let_go_of(replaced);
     }
 
     fn decode_found(&self, record: Record) -> Option<(Record, V)> {

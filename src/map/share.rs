@@ -4,6 +4,7 @@
 use std::{
     any::Any,
     collections::BTreeMap,
+    mem,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -18,7 +19,7 @@ use super::{
     inside::Inside,
     landing::{Landing, LockedShare},
     lifetime::Lifetime,
-    old::Old,
+    old::Replaced,
 };
 use crate::{
     batch::{Change, Expect, MapBatch, Op, Otherwise},
@@ -89,15 +90,6 @@ pub(super) struct MapShare<V, L: Lifetime<V>> {
     steps: BTreeMap<Arc<str>, Step<V>>,
     problem: Option<Error>,
     replaced: Vec<Replaced<V, L>>,
-}
-
-/// A value that may go once nothing is locked: foreign code runs when it is
-/// dropped.
-pub(super) enum Replaced<V, L: Lifetime<V>> {
-    /// It was in memory.
-    Old(Old<V, L>),
-    /// It never was: a later write stands in its place.
-    Unused(V),
 }
 
 impl<V, L> MapShare<V, L>
@@ -246,14 +238,25 @@ where
 
     fn landed(&mut self) {
         for replaced in self.replaced.drain(..) {
-            if let Replaced::Old(old) = replaced {
-                self.core.let_go(Some(old));
-            }
+            self.core.let_go_of(Some(replaced));
         }
     }
 
     fn learn(&self, key: &Arc<str>, found: Option<Record>) {
         self.core.learn(key, found);
+    }
+}
+
+/// What was not taken over may go wherever the share does, on the task that
+/// saves too.
+impl<V, L: Lifetime<V>> Drop for MapShare<V, L> {
+    fn drop(&mut self) {
+        for step in mem::take(&mut self.steps).into_values() {
+            self.core.drop_value(step);
+        }
+        for replaced in self.replaced.drain(..) {
+            self.core.let_go_of(Some(replaced));
+        }
     }
 }
 

@@ -27,6 +27,7 @@ mod landing;
 mod lane;
 pub(crate) mod lifetime;
 mod lines;
+mod loaders;
 mod loading;
 mod marks;
 mod merging;

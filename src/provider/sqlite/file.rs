@@ -93,7 +93,13 @@ impl DbFile {
 }
 
 fn found_at(path: &Path) -> io::Result<Vec<(PathBuf, Identity)>> {
-    let all = [path.to_owned(), beside(path, "-wal"), beside(path, "-shm")];
+    // SQLite follows symbolic links first.
+    let real = fs::canonicalize(path)?;
+    let all = [
+        path.to_owned(),
+        beside(&real, "-wal"),
+        beside(&real, "-shm"),
+    ];
     let found = all.map(|path| identity_of(&path).map(|identity| (path, identity)));
     found.into_iter().collect()
 }

@@ -17,7 +17,7 @@ use super::{
     requests::{Awaited, Save},
 };
 use crate::{
-    batch::{Change, MapBatch, Op},
+    batch::{Change, MapBatch},
     error::Result,
     event::{KeySample, Operation},
 };
@@ -224,7 +224,7 @@ where
     ) -> Result<Taken, Cleared> {
         match taken {
             Taken::Change(change) => {
-                draft.bytes += weight(&change);
+                draft.bytes += change.weight();
                 draft.changes.push(change);
                 Ok(Taken::Already)
             }
@@ -267,15 +267,6 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             saves: Vec::new(),
         }
     }
-}
-
-/// About how many bytes a change takes.
-pub(super) fn weight(change: &Change) -> usize {
-    let payload = match &change.op {
-        Op::Put { payload, .. } => payload.bytes.len(),
-        Op::Touch { .. } | Op::Delete => 0,
-    };
-    change.key.len() + payload
 }
 
 #[cfg(test)]

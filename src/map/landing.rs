@@ -22,20 +22,16 @@ use super::{
     entry::{Entry, Known, Mark, Slot},
     inside::Inside,
     lifetime::Lifetime,
-    old::Old,
+    old::{Old, Replaced},
     shards::{Several, Shard},
-    share::{Replaced, Step},
+    share::Landing,
+    step::Step,
 };
 use crate::{
     batch::Op,
     error::Error,
     record::{Record, Revision},
 };
-
-/// Entries that are locked, and are about to take over what was committed.
-pub(super) trait Landing {
-    fn land(&mut self, revision: Option<Revision>);
-}
 
 /// A share whose entries are locked.
 pub(super) struct LockedShare<'a, V, L: Lifetime<V>> {

@@ -11,6 +11,15 @@ pub(super) struct Old<V, L: Lifetime<V>> {
     lease: L::Lease,
 }
 
+/// A value that may go once nothing is locked: foreign code runs when it is
+/// dropped.
+pub(super) enum Replaced<V, L: Lifetime<V>> {
+    /// It was in memory.
+    Old(Old<V, L>),
+    /// It never was: a later write stands in its place.
+    Unused(V),
+}
+
 impl<V, L: Lifetime<V>> Old<V, L> {
     pub(super) fn new(key: &Arc<str>, value: V, lease: L::Lease) -> Self {
         let key = key.clone();

@@ -11,8 +11,9 @@ use tokio::sync::mpsc;
 
 use super::{
     delivery::{Delivery, is_an_answer},
-    errands::{Applied, Errand, Failure, Grant, Hold, Proposal, Word},
+    errands::{Errand, Proposal},
     flusher::Flusher,
+    hold::{Applied, Failure, Grant, Hold, Word},
     lifetime::Lifetime,
     pending::Until,
     share::land_all,

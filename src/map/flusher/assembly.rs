@@ -8,18 +8,20 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
+    Flusher,
     assembled::{Assembled, answer_all},
-    core::Core,
-    flusher::Flusher,
-    lifetime::Lifetime,
-    marks::{Begun, Taken},
-    pending::Until,
-    requests::{Awaited, Save},
 };
 use crate::{
     batch::{Change, MapBatch},
     error::Result,
     event::{KeySample, Operation},
+    map::{
+        core::Core,
+        lifetime::Lifetime,
+        marks::{Begun, Taken},
+        pending::Until,
+        requests::{Awaited, Save},
+    },
 };
 
 /// How many entries are looked at in one go: enough that several lie in the

@@ -174,9 +174,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             }
             self.put_found(&mut shard, hash, key, stored)
         };
-        if let Some(Replaced::Old(old)) = replaced {
-            self.let_go(Some(old));
-        }
+        self.let_go_of(replaced);
     }
 
     fn decode_found(&self, record: Record) -> Option<(Record, V)> {

@@ -1,6 +1,6 @@
 //! The share of one map, of whatever type its values are.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -179,14 +179,25 @@ where
 
     fn landed(&mut self) {
         for replaced in self.replaced.drain(..) {
-            if let Replaced::Old(old) = replaced {
-                self.core.let_go(Some(old));
-            }
+            self.core.let_go_of(Some(replaced));
         }
     }
 
     fn learn(&self, key: &Arc<str>, found: Option<Record>) {
         self.core.learn(key, found);
+    }
+}
+
+/// What was not taken over may go wherever the share does, on the task that
+/// saves too.
+impl<V, L: Lifetime<V>> Drop for MapShare<V, L> {
+    fn drop(&mut self) {
+        for step in mem::take(&mut self.steps).into_values() {
+            self.core.drop_value(step);
+        }
+        for replaced in self.replaced.drain(..) {
+            self.core.let_go_of(Some(replaced));
+        }
     }
 }
 

@@ -143,7 +143,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             (known.revision(), resolved)
         };
         self.let_go(resolved.old);
-        drop(resolved.unmerged);
+        self.drop_value((resolved.unmerged, found));
         if let Fate::Refused(error) = &resolved.fate {
             self.refuse(key, error, false);
         }

@@ -24,18 +24,14 @@ use super::{
     lifetime::Lifetime,
     old::{Old, Replaced},
     shards::{Several, Shard},
-    share::Step,
+    share::Landing,
+    step::Step,
 };
 use crate::{
     batch::Op,
     error::Error,
     record::{Record, Revision},
 };
-
-/// Entries that are locked, and are about to take over what was committed.
-pub(super) trait Landing {
-    fn land(&mut self, revision: Option<Revision>);
-}
 
 /// A share whose entries are locked.
 pub(super) struct LockedShare<'a, V, L: Lifetime<V>> {

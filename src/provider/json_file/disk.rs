@@ -241,7 +241,7 @@ impl Disk for RealDisk {
             Err(error) => return Err(error),
         }
         Ok(Box::new(Temp {
-            temp,
+            file: temp,
             target: place.to_owned(),
             is_elsewhere: linked.is_some(),
         }))
@@ -354,7 +354,7 @@ impl DiskFile for File {
 }
 
 struct Temp {
-    temp: NamedTempFile,
+    file: NamedTempFile,
     target: PathBuf,
     /// In another folder, which nobody else syncs.
     is_elsewhere: bool,
@@ -363,17 +363,17 @@ struct Temp {
 impl Temp {
     /// Closes the file first: some systems do not rename an open one.
     fn close(self) -> (TempPath, PathBuf) {
-        (self.temp.into_temp_path(), self.target)
+        (self.file.into_temp_path(), self.target)
     }
 }
 
 impl NewFile for Temp {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.temp.write_all(bytes)
+        self.file.write_all(bytes)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.temp.as_file().sync_all()
+        self.file.as_file().sync_all()
     }
 
     fn replace(self: Box<Self>) -> io::Result<()> {

@@ -11,22 +11,24 @@ use hashbrown::hash_table::OccupiedEntry;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
+    Flusher,
     assembled::{Assembled, answer_all},
-    conflicts::OnConflict,
-    core::Core,
     doubts,
-    entry::{Entry, Known, Mark, Slot},
-    flusher::Flusher,
-    inside::Inside,
-    lifetime::Lifetime,
-    old::Old,
-    requests::{Awaited, Save},
-    shards::Shard,
 };
 use crate::{
     batch::{Change, Skipped},
     error::{Error, ErrorKind, Result},
     event::{Conflict, KeySample, Operation, Resolution},
+    map::{
+        conflicts::OnConflict,
+        core::Core,
+        entry::{Entry, Known, Mark, Slot},
+        inside::Inside,
+        lifetime::Lifetime,
+        old::Old,
+        requests::{Awaited, Save},
+        shards::Shard,
+    },
     record::{Record, Revision},
 };
 

@@ -144,8 +144,8 @@ fn rows_error(place: &str, cause: SqlError, map: &MapName, blame: Blame) -> Erro
         (Some("22P02"), ValueType::Json) => {
             "a value is no JSON; a map made with `ValueType::Text` takes any text"
         }
-        (Some("23502"), _) if is_left_out(&cause) => {
-            "its table leaves them out, by a trigger, or cuts off the blanks at the end of a key"
+        (Some("23502"), _) if cause.as_db_error().is_some_and(is_left_out) => {
+            "its table leaves them out, by a trigger or a rule, or cuts off the blanks at the end of a key"
         }
         (Some("22021"), _) => "a value or a key is no UTF-8 text, or holds a NUL",
         _ => "they are too large, or break a rule of its table",
@@ -158,15 +158,15 @@ fn rows_error(place: &str, cause: SqlError, map: &MapName, blame: Blame) -> Erro
         .nothing_applied()
 }
 
-/// Whether there was nothing to note of a row that was written.
-fn is_left_out(cause: &SqlError) -> bool {
-    let said = cause.as_db_error();
-    said.is_some_and(|said| {
-        said.column() == Some("digest")
-            && said
-                .table()
-                .is_some_and(|t| t.starts_with("persistify_of_"))
-    })
+/// Whether there was nothing to note of a row that was written, or a check has
+/// found that it is not there.
+fn is_left_out(said: &DbError) -> bool {
+    let table = said.table().unwrap_or_default();
+    match said.column() {
+        Some("digest") => table.starts_with("persistify_of_"),
+        Some("writer") => table == "persistify_writers",
+        _ => false,
+    }
 }
 
 fn is_about_rows(cause: &SqlError) -> bool {
@@ -257,13 +257,21 @@ fn remedy(said: &DbError) -> (ErrorKind, &'static str) {
             Unavailable,
             "was written to by someone else in the same moment; it may be tried again",
         ),
-        "53300" | "53400" => (
+        "25001" | "25P01" | "25P02" => (
+            Unavailable,
+            "was left in the middle of a transaction on this connection, which has been ended; it may be tried again; end all transactions before connections go back to the pool",
+        ),
+        "72000" => (
+            Unavailable,
+            "does not keep for so long what a load reads; it may be tried again",
+        ),
+        "53300" => (
             Unavailable,
             "takes no more connections; it may be tried again; raise its `max_connections`, or use fewer",
         ),
-        "53000" | "53200" => (
+        "53000" | "53200" | "53400" => (
             Unavailable,
-            "is out of memory just now; it may be tried again",
+            "is out of memory, or of something else that is limited there; it may be tried again",
         ),
         "53100" => (Unusable, "cannot grow; make room on its disk"),
         "25006" => (
@@ -272,13 +280,13 @@ fn remedy(said: &DbError) -> (ErrorKind, &'static str) {
         ),
         "42501" => (
             Unusable,
-            "does not permit this to this user; grant it what it needs, or connect as another",
+            "does not permit this to this user; the cause says what; grant it USAGE and CREATE on the schema, and SELECT, INSERT, UPDATE and DELETE on all tables in it, or connect as another",
         ),
         "28000" | "28P01" => (
             Unusable,
             "does not let this user in; check its name, its password and the server's `pg_hba.conf`",
         ),
-        "3D000" => (
+        "3D000" | "57P04" => (
             Unusable,
             "does not exist; create it, or name another in the url",
         ),
@@ -286,13 +294,17 @@ fn remedy(said: &DbError) -> (ErrorKind, &'static str) {
             Unusable,
             "lacks the schema; create it, or name another with `.schema(..)`",
         ),
-        "42P01" | "42703" | "42804" | "42P10" | "42704" | "42809" => (
+        "42P01" | "42703" | "42804" | "42P10" | "42704" | "42809" | "42846" | "42883" => (
             Unusable,
-            "lacks a table or a column that belongs there, or it was altered; put it back as it was, or restore it from a backup",
+            "lacks a table, a column or an index that belongs there, or it was altered; put it back as it was, or restore it from a backup; columns that were made under other names take `.columns(..)`",
+        ),
+        "23502" if is_left_out(said) => (
+            Unusable,
+            "does not empty this table, because a trigger or a rule leaves rows out; drop that",
         ),
         "55000" => (
             Unusable,
-            "does not allow changes to this table as it is set up; the cause says what it lacks",
+            "does not allow this as the table, or the database, is set up; the cause says what it lacks",
         ),
         "58030" => (
             Unusable,
@@ -313,7 +325,9 @@ fn remedy(said: &DbError) -> (ErrorKind, &'static str) {
 fn silent(place: &str) -> Error {
     Error::new(
         ErrorKind::Unavailable,
-        format!("the Postgres {place} did not answer in time; it may be tried again"),
+        format!(
+            "the Postgres {place} did not answer in time; it may be tried again; raise `.statement_timeout(..)` if that happens often"
+        ),
     )
 }
 

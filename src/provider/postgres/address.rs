@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 use deadpool_postgres::{Manager, Pool, PoolBuilder, Runtime};
 use tokio_postgres::{
     Config, NoTls,
-    config::{Host, SslMode},
+    config::{Host, SslMode, TargetSessionAttrs},
 };
 
 use super::{
@@ -68,7 +68,13 @@ impl Address {
         let url = Url::split(url);
         let config: Result<Config, _> = url.rest.parse();
         let mut config = config.map_err(|_| url.problem())?;
-        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        // TLS goes by the name of a host, and so do messages.
+        if config.get_hosts().is_empty() {
+            for address in config.get_hostaddrs().to_vec() {
+                config.host(address.to_string());
+            }
+        }
+        if config.get_hosts().is_empty() {
             return Err(unreadable());
         }
         let said = match config.get_ssl_mode() {
@@ -83,6 +89,10 @@ impl Address {
             Tls::Prefer => SslMode::Prefer,
             Tls::Require => SslMode::Require,
         });
+        if config.get_hosts().len() > 1 && !url.rest.contains("target_session_attrs") {
+            // One that only reads may be behind, and what is loaded there is old.
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         set_up(&mut config, pooling);
         let given = pooling.root_certificate.clone();
         Ok(Self {
@@ -101,6 +111,7 @@ impl Address {
         let hosts = config.get_hosts().iter().enumerate().map(|(n, host)| {
             let port = ports.get(n).or(ports.first()).unwrap_or(&5432);
             match host {
+                Host::Tcp(host) if host.contains(':') => format!("[{host}]:{port}"),
                 Host::Tcp(host) => format!("{host}:{port}"),
                 #[cfg(unix)]
                 Host::Unix(path) => path.display().to_string(),
@@ -222,6 +233,11 @@ impl Url {
     /// Whether the driver knows that option; takes it in otherwise.
     fn keep(&mut self, pair: &str, value_of: fn(&str) -> String) -> bool {
         match pair.split_once('=') {
+            // The system's roots, and nothing less than them.
+            Some(("sslrootcert", "system")) => {
+                self.verified = true;
+                false
+            }
             Some(("sslrootcert", path)) => {
                 self.root_certificate = Some(value_of(path).into());
                 false
@@ -262,7 +278,11 @@ fn has_ambiguous_user(url: &str) -> bool {
     // Before the options, the last `@` is the one that the host comes after.
     let before = rest.split_once('?').map_or(rest, |(before, _)| before);
     let user = before.rsplit_once('@').map(|(user, _)| user);
+    // The driver takes the first one for that, also if it stands in an option.
+    let first = rest.split_once('@').map(|(user, _)| user);
+    let has_options = |user: &str| user.split_once('?').is_some_and(|(_, o)| o.contains('='));
     user.is_some_and(|user| user.contains(['@', '/', '#']))
+        || first.is_some_and(|user| user.contains('/') || has_options(user))
 }
 
 fn unreadable() -> Error {

@@ -157,6 +157,16 @@ async fn a_standby_is_read_only_until_it_is_promoted() {
     let failed = error(pen.write(&store, &name("map"), vec![put("k", "1")]).await);
     assert_eq!(failed.kind(), ErrorKind::Unusable, "{failed:?}");
     assert!(!failed.may_have_applied());
+    // Of several servers the one is wanted that takes writes: from the standby,
+    // which came first, old values were loaded.
+    let either = format!(
+        "postgres://postgres@{},{}/{}",
+        standby.address(),
+        primary.address(),
+        database.name()
+    );
+    let either = Postgres::connect(either).await.unwrap();
+    pen.put(&either, &name("map"), "before", "1").await;
     let map = open(store).await;
     let failed = error(map.insert_and_save("meanwhile", 2).await);
     assert_eq!(failed.kind(), ErrorKind::Unusable, "{failed:?}");

@@ -233,17 +233,12 @@ impl Url {
     /// Whether the driver knows that option; takes it in otherwise.
     fn keep(&mut self, pair: &str, value_of: fn(&str) -> String) -> bool {
         match pair.split_once('=') {
-            // The system's roots, and nothing less than them.
-            Some(("sslrootcert", "system")) => {
+            Some(("sslmode", "verify-ca" | "verify-full") | ("sslrootcert", "system")) => {
                 self.verified = true;
                 false
             }
             Some(("sslrootcert", path)) => {
                 self.root_certificate = Some(value_of(path).into());
-                false
-            }
-            Some(("sslmode", "verify-ca" | "verify-full")) => {
-                self.verified = true;
                 false
             }
             _ => true,
@@ -290,4 +285,59 @@ fn unreadable() -> Error {
         "url",
         "it cannot be read; write it as postgres://user:password@host:5432/database, with other characters than letters and digits percent-encoded",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(url: &str) -> Address {
+        Address::parse(url, &Pooling::default()).unwrap()
+    }
+
+    /// It was taken for the name of a file.
+    #[test]
+    fn the_roots_of_the_system_can_be_named() {
+        for url in [
+            "postgres://host/db?sslrootcert=system",
+            "host=h sslrootcert=system sslmode=prefer",
+        ] {
+            let address = parsed(url);
+            assert_eq!(address.tls, Tls::Require, "{url}");
+            assert_eq!(address.root_certificate, None, "{url}");
+        }
+    }
+
+    #[test]
+    fn of_several_hosts_one_is_wanted_that_takes_writes() {
+        for (url, wanted) in [
+            ("postgres://a,b/db", TargetSessionAttrs::ReadWrite),
+            (
+                "postgres://a,b/db?target_session_attrs=any",
+                TargetSessionAttrs::Any,
+            ),
+            ("postgres://a/db", TargetSessionAttrs::Any),
+        ] {
+            assert_eq!(
+                parsed(url).config.get_target_session_attrs(),
+                wanted,
+                "{url}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_place_is_told_without_a_secret() {
+        for (url, place) in [
+            ("postgres://u:secret@[::1]:7/d", "\"d\" at [::1]:7"),
+            (
+                "postgres://u:secret@/d?hostaddr=127.0.0.1",
+                "\"d\" at 127.0.0.1:5432",
+            ),
+            ("postgres://u:p%40secret@a,b:7/d", "\"d\" at a:5432, b:7"),
+            ("user=u password=secret host=/run", "\"u\" at /run"),
+        ] {
+            assert_eq!(parsed(url).place(), format!("database {place}"));
+        }
+    }
 }

@@ -6,6 +6,7 @@ use deadpool_postgres::{PoolError, TimeoutType};
 use tokio_postgres::{
     Error as SqlError,
     error::{DbError, Severity},
+    types::{WasNull, WrongType},
 };
 
 use super::values::ValueType;
@@ -84,7 +85,9 @@ impl Fault {
     /// Whether the connection was gone, or is to be taken for gone.
     pub(super) fn is_lost_connection(&self) -> bool {
         match self {
-            Self::Sql(cause) | Self::Table(cause, _) => !is_refusal(cause),
+            Self::Sql(cause) | Self::Table(cause, _) => {
+                !is_refusal(cause) && !is_about_types(cause)
+            }
             Self::Silent => true,
             _ => false,
         }
@@ -147,6 +150,7 @@ fn rows_error(place: &str, cause: SqlError, map: &MapName, blame: Blame) -> Erro
         (Some("23502"), _) if cause.as_db_error().is_some_and(is_left_out) => {
             "its table leaves them out, by a trigger or a rule, or cuts off the blanks at the end of a key"
         }
+        (Some("42501"), _) => "a policy of its table does not let this user write them",
         (Some("22021"), _) => "a value or a key is no UTF-8 text, or holds a NUL",
         _ => "they are too large, or break a rule of its table",
     };
@@ -170,13 +174,18 @@ fn is_left_out(said: &DbError) -> bool {
 }
 
 fn is_about_rows(cause: &SqlError) -> bool {
-    let Some(code) = code(cause) else {
+    let Some(said) = cause.as_db_error() else {
         return false;
     };
     // Data, cardinality, integrity, `WITH CHECK OPTION`, limits, and what the
     // functions of a trigger raise.
     let classes = ["21", "22", "23", "38", "39", "44", "54", "P0"];
-    classes.iter().any(|class| code.starts_with(class))
+    // What a policy says of a row has the code of a missing permission.
+    let is_policy = said.routine() == Some("ExecWithCheckOptions");
+    is_policy
+        || classes
+            .iter()
+            .any(|class| said.code().code().starts_with(class))
 }
 
 fn end_error(place: &str, cause: SqlError) -> Error {
@@ -189,6 +198,8 @@ fn end_error(place: &str, cause: SqlError) -> Error {
     Error::new(ErrorKind::Refused, message).with_source(cause)
 }
 
+const ALTERED: &str = "lacks a table, a column or an index that belongs there, or it was altered; put it back as it was, or restore it from a backup; columns that were made under other names take `.columns(..)`";
+
 fn explain(place: &str, cause: SqlError) -> Error {
     let (kind, what) = match cause.as_db_error() {
         Some(said) => remedy(said),
@@ -196,6 +207,7 @@ fn explain(place: &str, cause: SqlError) -> Error {
             ErrorKind::Unusable,
             "is not trusted, or offers no TLS; check `.tls(..)`, `.root_certificate(..)`, and the certificate of the server",
         ),
+        None if is_about_types(&cause) => (ErrorKind::Unusable, ALTERED),
         None if is_about_options(&cause) => (
             ErrorKind::Unusable,
             "cannot be logged in to as the url says; the cause says what it lacks",
@@ -206,6 +218,12 @@ fn explain(place: &str, cause: SqlError) -> Error {
         ),
     };
     Error::new(kind, format!("the Postgres {place} {what}")).with_source(cause)
+}
+
+/// Whether a column of ours holds something else than it was made for.
+fn is_about_types(cause: &SqlError) -> bool {
+    let source = cause.source();
+    source.is_some_and(|source| source.is::<WrongType>() || source.is::<WasNull>())
 }
 
 /// Whether the driver itself would not log in: a password is asked for, and the
@@ -294,10 +312,9 @@ fn remedy(said: &DbError) -> (ErrorKind, &'static str) {
             Unusable,
             "lacks the schema; create it, or name another with `.schema(..)`",
         ),
-        "42P01" | "42703" | "42804" | "42P10" | "42704" | "42809" | "42846" | "42883" => (
-            Unusable,
-            "lacks a table, a column or an index that belongs there, or it was altered; put it back as it was, or restore it from a backup; columns that were made under other names take `.columns(..)`",
-        ),
+        "42P01" | "42703" | "42804" | "42P10" | "42704" | "42809" | "42846" | "42883" => {
+            (Unusable, ALTERED)
+        }
         "23502" if is_left_out(said) => (
             Unusable,
             "does not empty this table, because a trigger or a rule leaves rows out; drop that",

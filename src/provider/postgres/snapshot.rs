@@ -120,7 +120,10 @@ async fn note_locked(
     let maps = options.qualified("persistify_maps");
     let sql = format!("SELECT {PLACE} FROM {maps} WHERE name = $1 FOR NO KEY UPDATE");
     let asked = Statement::new(sql).with(map.as_str(), Type::TEXT);
-    let place = Place::read(&lease.answer(asked.one(client)).await?)?;
+    let Some(row) = lease.answer(asked.row(client)).await? else {
+        return Err(place::no_longer_listed(map).into());
+    };
+    let place = Place::read(&row)?;
     let table = place.table(options);
     let among = among(lease, &table, wanted).await?;
     let revision = revision_to(revision_now(place.revision))?;

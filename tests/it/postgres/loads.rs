@@ -241,3 +241,35 @@ async fn values_whose_column_was_altered_are_whole() {
         }
     }
 }
+
+/// Ended in the middle, a load says so: what it brought is not taken for all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_that_is_cut_is_no_shorter_map() {
+    let (url, other) = database();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let postgres = Postgres::connect(&url).await.unwrap();
+    let value = format!("\"{}\"", "x".repeat(2_000));
+    let rows = (0..20_000).map(|n| put(&n.to_string(), &value)).collect();
+    pen.write(&postgres, &map, rows).await.unwrap();
+    for ended in ["pg_terminate_backend", "pg_cancel_backend"] {
+        let mut load = postgres.load(&map, Wanted::All).await.unwrap();
+        let first = load.pages.try_next().await.unwrap().unwrap();
+        assert!(!first.is_empty());
+        // Whoever wants to drop it waits for those who read it.
+        let failed = other.try_run("SET lock_timeout = 20; DROP TABLE map_m");
+        assert!(failed.is_err());
+        other.run(&format!(
+            "SELECT {ended}(pid) FROM pg_stat_activity
+             WHERE query LIKE 'COPY%' AND datname = current_database()"
+        ));
+        let failed = loop {
+            match load.pages.try_next().await {
+                Ok(page) => assert!(page.is_some(), "{ended}"),
+                Err(failed) => break failed,
+            }
+        };
+        assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
+        assert_eq!(failed.map(), Some("m"));
+        assert_eq!(all(&postgres, &map).await.len(), 20_000);
+    }
+}

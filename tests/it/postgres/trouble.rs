@@ -257,6 +257,32 @@ async fn a_statement_that_takes_too_long_is_unavailable_with_nothing_applied() {
     assert_eq!(text_of(&store, &map, "k").await.unwrap(), "1");
 }
 
+/// A column of the list of the maps, altered: it was taken for a server that is
+/// not there just now, which no one would ever have looked at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_altered_list_of_the_maps_needs_a_person() {
+    let database = Database::fresh();
+    one_saved(&database).await.close().await.unwrap();
+    let alter = |kind: &str| {
+        format!(
+            "ALTER TABLE persistify_maps ALTER revision DROP DEFAULT, ALTER revision TYPE {kind}"
+        )
+    };
+    database.witness().execute(alter("numeric"));
+    let store = database.connect().await;
+    let (mut pen, map) = (Pen::new(), name("map"));
+    let batch = pen.changes(&map, vec![put("k", "1")]);
+    for failed in [
+        error(load(&store, &map, Wanted::All).await),
+        error(store.commit(&batch).await),
+    ] {
+        assert_eq!(failed.kind(), ErrorKind::Unusable, "{failed:?}");
+        assert!(!failed.may_have_applied(), "{failed:?}");
+    }
+    database.witness().execute(alter("bigint"));
+    store.commit(&batch).await.unwrap();
+}
+
 /// Someone else's database may demand the strictest of all isolation levels.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_default_isolation_of_the_database_is_no_trouble() {

@@ -86,11 +86,14 @@ mod writers;
 ///
 /// A commit costs one round trip and one wait for the server's disk, and then
 /// follows the number of changes. It costs one round trip more if it is the
-/// first of an open map, or repeats one that failed, or touches several maps or
-/// an adopted one, or one with triggers; and two more if it has conditions. A load of
-/// all records waits for the commit that is under way, if there is one and this user
-/// may lock the counter; it streams them, and blocks no commit. One of keys, or of a page, costs by what it brings; one of
-/// changes reads the whole table.
+/// first of an open map, or repeats one that failed, or touches several maps, an
+/// adopted one, or one with triggers; and two more if it has conditions.
+///
+/// A load of all records waits for the commit that is under way, if there is one
+/// and this user may lock the map's counter, but not for longer than the
+/// [lock timeout](PostgresBuilder::lock_timeout). It streams the records, and
+/// blocks no commit. One of keys, or of a page, waits for no one and costs by what
+/// it brings; one of changes reads the whole table.
 ///
 /// # When the server goes
 ///

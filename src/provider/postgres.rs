@@ -8,11 +8,7 @@ use std::{
 use async_trait::async_trait;
 use deadpool_postgres::Pool;
 
-use self::{
-    builder::{Options, PostgresBuilder},
-    connections::Connections,
-    known::Known,
-};
+use self::{builder::PostgresBuilder, connections::Connections, known::Known, options::Options};
 use super::{Capabilities, Provider};
 use crate::{
     batch::{Batch, Committed},
@@ -35,10 +31,12 @@ mod known;
 mod left_out;
 mod locks;
 mod numbers;
+mod options;
 mod own;
 mod page;
 mod pipeline;
 mod place;
+mod quoting;
 mod read;
 mod refusals;
 mod rows;
@@ -47,7 +45,9 @@ mod sending;
 mod snapshot;
 mod sorted;
 mod table;
-mod tls;
+mod time;
+pub(crate) mod tls;
+mod transaction;
 pub(crate) mod values;
 mod write;
 mod writers;

@@ -8,7 +8,7 @@
 
 use tokio_postgres::types::Type;
 
-use super::{builder::Options, pipeline::Statement, sorted::Sorted, table::Table};
+use super::{options::Options, pipeline::Statement, sorted::Sorted, table::Table};
 use crate::{
     error::{Error, ErrorKind},
     name::MapName,

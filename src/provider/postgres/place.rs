@@ -3,13 +3,15 @@
 use tokio_postgres::{Row, types::Type};
 
 use super::{
-    adopted::{Adopted, Time},
-    builder::Options,
     connections::{Connections, Lease, unusable},
     errors::Fault,
+    options::Options,
     pipeline::Statement,
-    schema,
-    table::{MAX_NAME, Table, literal},
+    quoting::{MAX_NAME, literal},
+    table::Adopted,
+    table::Table,
+    time::Time,
+    transaction,
     values::{ValueType, revision_from},
 };
 use crate::{
@@ -119,7 +121,7 @@ pub(super) async fn add_map(
 async fn make_table(lease: &Lease, options: &Options, map: &MapName) -> Result<(), Fault> {
     let client = lease.client()?;
     lease
-        .answer(client.batch_execute(&schema::begin(options)))
+        .answer(client.batch_execute(&transaction::begin(options)))
         .await?;
     let name = table_of(map);
     let note = format!(

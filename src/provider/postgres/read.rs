@@ -7,15 +7,14 @@ use tokio_postgres::{CopyOutStream, types::Type};
 
 use super::{
     Shared,
-    adopted::Adopted,
     connections::Lease,
     copy::CopiedRows,
     errors::Fault,
     page,
     pipeline::Statement,
-    rows::{Reading, Stored},
+    rows::{Reading, rows},
     snapshot::{self, MAX_ROUNDS, Snapshot},
-    table::Table,
+    table::{Adopted, Table},
 };
 use crate::{
     error::Result,
@@ -141,18 +140,6 @@ pub(super) async fn some_keys(
     let statement = Statement::new(table.select(&rest)).with(keys, Type::TEXT_ARRAY);
     let rows = rows(lease, table, &statement, horizon).await?;
     Ok(rows.into_iter().map(|stored| stored.record).collect())
-}
-
-/// The rows that a query answers with.
-pub(super) async fn rows(
-    lease: &Lease,
-    table: &Table,
-    statement: &Statement<'_>,
-    horizon: Revision,
-) -> Result<Vec<Stored>, Fault> {
-    let rows = lease.answer(statement.rows(lease.client()?)).await?;
-    let reading = Reading { table, horizon };
-    rows.iter().map(|row| reading.row(row)).collect()
 }
 
 /// A load that is under way. It takes rows as fast as it is asked for them.

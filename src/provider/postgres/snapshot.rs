@@ -7,14 +7,15 @@ use tokio_postgres::{Client, error::SqlState, types::Type};
 
 use super::{
     Shared, adopted,
-    builder::Options,
     connections::{Connections, Lease},
     errors::Fault,
+    options::Options,
     page,
     pipeline::Statement,
     place::{self, PLACE, PLACE_COLUMNS, Place},
-    schema,
-    table::{Table, literal},
+    quoting::literal,
+    table::Table,
+    transaction,
     values::{revision_now, revision_to},
 };
 use crate::{
@@ -115,7 +116,7 @@ async fn note_locked(
 ) -> Result<(), Fault> {
     let client = lease.client()?;
     lease
-        .answer(client.batch_execute(&schema::begin(options)))
+        .answer(client.batch_execute(&transaction::begin(options)))
         .await?;
     let maps = options.qualified("persistify_maps");
     let sql = format!("SELECT {PLACE} FROM {maps} WHERE name = $1 FOR NO KEY UPDATE");
@@ -208,7 +209,7 @@ async fn wait_out(client: &Client, shared: &Shared, map: &MapName, wanted: &Want
         return;
     }
     let options = &shared.options;
-    let begin = schema::begin(options);
+    let begin = transaction::begin(options);
     let sql = format!(
         "SELECT 1 FROM {} WHERE name = $1 FOR SHARE",
         options.qualified("persistify_maps")
@@ -263,7 +264,7 @@ fn begin_reading(options: &Options, wanted: &Wanted) -> String {
          SET LOCAL statement_timeout = {limit};
          SET LOCAL idle_in_transaction_session_timeout = {}",
         options.lock_timeout.as_millis(),
-        schema::MAX_STANDSTILL.as_millis(),
+        transaction::MAX_STANDSTILL.as_millis(),
     )
 }
 

@@ -12,13 +12,13 @@
 
 use super::{
     at_once::{self, Tried},
-    builder::Options,
     connections::{Connections, Lease},
     errors::Fault,
     judge::Judge,
     known::Known,
     left_out::Checks,
     locks::{Locked, begin, set_revision},
+    options::Options,
     place,
     sending::{Part, send},
     sorted::Sorted,

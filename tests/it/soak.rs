@@ -29,6 +29,7 @@ mod seeds;
 mod stored;
 mod terms;
 mod tested;
+mod trace;
 mod trouble;
 mod whole;
 mod world;

@@ -1,7 +1,9 @@
 //! What was written, and what was answered: what a key may hold, in memory and
 //! in the store.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
+
+use super::trace;
 
 /// How many keys each map has.
 pub(super) const KEYS: usize = 4;
@@ -21,13 +23,11 @@ pub(super) struct Span {
 }
 
 /// A write to a key, from the call to the answer.
-#[derive(Debug)]
 struct Write {
     map: usize,
     key: usize,
     /// None removes.
     token: Option<u64>,
-    #[expect(dead_code, reason = "told when a history fails")]
     what: &'static str,
     owner: usize,
     begun: u64,
@@ -43,6 +43,23 @@ struct Write {
     gone: [Option<u64>; 2],
     /// What was committed together with it.
     group: Option<u64>,
+}
+
+impl fmt::Debug for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let told = if self.never {
+            "never"
+        } else if self.saved {
+            "saved"
+        } else {
+            "open"
+        };
+        let (token, over) = (self.token, self.over);
+        let from = format!("{} {} of owner {}", self.begun, self.what, self.owner);
+        let done = format!("done {:?}, over {over:?}, gone {:?}", self.done, self.gone);
+        let place = format!("map {} k{} = {token:?}", self.map, self.key);
+        write!(f, "{from}: {place}, {told}, {done}, of {:?}", self.group)
+    }
 }
 
 /// What is written: the value, and how long it lives.
@@ -61,7 +78,7 @@ pub(super) struct Book {
     pub(super) now: u64,
     /// Others write the same maps: what is in one memory may reach the store at
     /// any time.
-    pub(super) foreign: bool,
+    foreign: bool,
     writes: Vec<Write>,
 }
 
@@ -95,7 +112,9 @@ impl Book {
             gone: [early, None],
             group: None,
         });
-        self.writes.len() - 1
+        let id = self.writes.len() - 1;
+        trace::tell(|| format!("[{id}] {:?}", self.writes[id]));
+        id
     }
 
     /// These were committed as one.
@@ -157,10 +176,10 @@ impl Book {
         }
     }
 
-    /// Everything begins anew with what is stored: tokens, and when they expire
-    /// at the earliest and at the latest.
-    pub(super) fn restart(&mut self) {
+    /// Everything begins anew, with what is [found](Self::found).
+    pub(super) fn restart(&mut self, foreign: bool) {
         self.writes.clear();
+        self.foreign = foreign;
     }
 
     pub(super) fn found(&mut self, map: usize, key: usize, token: Option<u64>, span: Span) {
@@ -175,8 +194,11 @@ impl Book {
     }
 
     fn floor(&self, map: usize, must: impl Fn(&Write) -> bool) -> Floor {
+        // What expires before it is saved leaves alone what others have stored.
+        let expired = |w: &Write| w.gone[0].is_some_and(|at| at <= self.now + SLACK);
+        let must = |w: &Write| must(w) && !w.never && !(self.foreign && expired(w));
         std::array::from_fn(|key| {
-            let sure = self.of(map, key).filter(|w| must(w) && !w.never);
+            let sure = self.of(map, key).filter(|w| must(w));
             sure.map(|w| w.begun).max().unwrap_or(0)
         })
     }
@@ -229,7 +251,8 @@ impl Book {
     pub(super) fn check_known(&self, map: usize, held: &Held) {
         for (n, token) in (0..KEYS).filter_map(|n| Some((n, *held.get(&key(n))?))) {
             let known = self.of(map, n).any(|w| w.token == Some(token) && !w.never);
-            assert!(known, "nobody wrote {token} to {} of map {map}", key(n));
+            let latest = self.latest(map, n);
+            assert!(known, "nobody wrote {token} to map {map}: {latest:#?}");
         }
     }
 

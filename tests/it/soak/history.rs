@@ -1,17 +1,18 @@
 //! A history: a store, and the phases in which maps live on it. Between two of
 //! them all maps are gone, and nothing is left but the store.
 
-use std::rc::Rc;
+use std::{rc::Rc, thread};
 
-use persistify::{Memory, Provider, copy, testing::Faulty};
+use persistify::{Memory, Provider, Record, copy, testing::Faulty};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
     book::{KEYS, key},
     phase::Phase,
     place::{Kind, Place},
-    stored::{Records, live, millis, name, plant, records, value},
+    stored::{Records, live, millis, plant, records, value},
     terms::Terms,
+    trace,
     world::{Ground, World},
 };
 
@@ -23,9 +24,11 @@ pub(super) async fn history(kind: Kind, seed: u64) {
     let mut place = Place::new(kind);
     let mut ground = Ground::new(Faulty::new(place.open().await));
     let mut shape = 0;
-    for _ in 0..PHASES {
+    for number in 0..PHASES {
         shape += dice.random_range(0..2);
         let terms = Terms::draw(&mut dice, shape);
+        trace::tell(|| format!("phase {number}: {terms:?}"));
+        let _told = Told(number, terms.clone());
         ground.begin(&mut dice, &terms).await;
         let world = Rc::new(World::open(ground, terms.clone()).await);
         let phase = Phase::begin(world, StdRng::seed_from_u64(dice.random())).await;
@@ -46,22 +49,33 @@ pub(super) async fn history(kind: Kind, seed: u64) {
     place.end(ground.store.inner()).await;
 }
 
+/// Tells of the phase, if it fails.
+struct Told(u32, Terms);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("that was phase {}: {:?}", self.0, self.1);
+        }
+    }
+}
+
 impl Ground {
     /// What is stored is what the next phase begins with: what the last one has
     /// left, and what others have written meanwhile.
     async fn begin(&self, dice: &mut StdRng, terms: &Terms) {
-        self.book().restart();
+        self.book().restart(terms.foreign);
         for map in 0..2 {
-            let before = records(self.store.inner(), &name(map)).await.1;
+            let before = self.load(map).await;
             for n in 0..KEYS {
-                match dice.random_range(0..12) {
-                    0 => self.plant_junk(map, n, dice.random(), terms, &before).await,
-                    1 => self.plant_old(map, n, dice, terms).await,
-                    _ => {}
-                }
+                let planted = match dice.random_range(0..12) {
+                    0 => junk(dice, terms),
+                    1 => old(dice, terms),
+                    _ => continue,
+                };
+                self.plant(map, n, planted, before.get(&key(n))).await;
             }
-            let (horizon, found) = records(self.store.inner(), &name(map)).await;
-            self.seen.borrow_mut().check(map, horizon, &found);
+            let found = self.load(map).await;
             self.adopt(map, terms, &found);
         }
     }
@@ -76,19 +90,17 @@ impl Ground {
         }
     }
 
-    /// A value that nobody can read.
-    async fn plant_junk(&self, map: usize, n: usize, id: u32, terms: &Terms, over: &Records) {
-        let (key, text) = (key(n), format!("\"junk {id}\""));
-        let mut treasure = self.treasure.borrow_mut();
-        treasure.bury(map, &key, &text, over.get(&key));
-        plant(self, map, &key, &text, terms.shape).await;
-    }
-
-    /// A value of a shape that is or was used.
-    async fn plant_old(&self, map: usize, n: usize, dice: &mut StdRng, terms: &Terms) {
-        let old: u32 = dice.random_range(0..=terms.shape);
-        let text = format!("[{old},{}]", dice.random::<u64>());
-        plant(self, map, &key(n), &text, old).await;
+    async fn plant(&self, map: usize, n: usize, planted: (String, u32), there: Option<&Record>) {
+        let (key, (text, shape)) = (key(n), planted);
+        {
+            let mut treasure = self.treasure.borrow_mut();
+            treasure.give_up(map, &key, there);
+            if text.contains("junk") {
+                treasure.bury(map, &key, &text);
+            }
+        }
+        trace::tell(|| format!("map {map} {key}: {text} is planted, of shape {shape}"));
+        plant(self, map, &key, &text, shape).await;
     }
 
     /// No map is open: what is stored is all there is.
@@ -124,4 +136,15 @@ impl Ground {
             assert_eq!(told(&original), told(&copied), "{map}");
         }
     }
+}
+
+/// A value that nobody can read.
+fn junk(dice: &mut StdRng, terms: &Terms) -> (String, u32) {
+    (format!("\"junk {}\"", dice.random::<u32>()), terms.shape)
+}
+
+/// A value of a shape that is used, or was once.
+fn old(dice: &mut StdRng, terms: &Terms) -> (String, u32) {
+    let shape = dice.random_range(0..=terms.shape);
+    (format!("[{shape},{}]", dice.random::<u64>()), shape)
 }

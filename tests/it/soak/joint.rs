@@ -10,6 +10,7 @@ use super::{
     actor::Actor,
     book::{KEYS, Span},
     terms::is_caching,
+    trace,
 };
 
 impl Actor {
@@ -76,6 +77,7 @@ impl Actor {
         let Ok(answer) = timeout(patience, call).await else {
             return;
         };
+        trace::tell(|| format!("{ids:?} of owner {}: {answer:?}", self.owner));
         match answer {
             Ok(true) => self.world.ground.book().saved(ids),
             Ok(false) => return self.world.ground.book().never(ids),

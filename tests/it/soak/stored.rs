@@ -55,21 +55,32 @@ pub(super) async fn plant(to: &Ground, map: usize, key: &str, text: &str, shape:
 }
 
 /// The latest that was seen of each key: the store never goes back.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Seen {
     horizons: [Revision; 2],
     revisions: BTreeMap<(usize, String), Revision>,
 }
 
 impl Seen {
-    pub(super) fn check(&mut self, map: usize, horizon: Revision, records: &Records) {
-        assert!(self.horizons[map] <= horizon, "the store went back");
-        self.horizons[map] = horizon;
+    /// Whether what was loaded after all of this was seen is as late.
+    pub(super) fn check(&self, map: usize, horizon: Revision, records: &Records) {
+        let seen = self.horizons[map];
+        assert!(
+            seen <= horizon,
+            "map {map} went back to {horizon} from {seen}"
+        );
+        for (key, record) in records {
+            let seen = self.revisions.get(&(map, key.clone())).copied();
+            let revision = record.revision;
+            assert!(seen <= Some(revision), "{key} of map {map} went back");
+        }
+    }
+
+    pub(super) fn add(&mut self, map: usize, horizon: Revision, records: &Records) {
+        self.horizons[map] = self.horizons[map].max(horizon);
         for (key, record) in records {
             let seen = self.revisions.entry((map, key.clone())).or_default();
-            assert!(*seen <= record.revision, "{key} of map {map} went back");
-            assert!(record.revision <= horizon, "{key} is of the future");
-            *seen = record.revision;
+            *seen = record.revision.max(*seen);
         }
     }
 }
@@ -79,12 +90,19 @@ impl Seen {
 pub(super) struct Treasure(BTreeMap<(usize, String), Vec<String>>);
 
 impl Treasure {
-    /// The one that lay there, if it still does, is written over by whoever
-    /// planted this.
-    pub(super) fn bury(&mut self, map: usize, key: &str, text: &str, over: Option<&Record>) {
-        let lost = over.and_then(|r| r.value.as_ref()).map(|p| p.bytes.clone());
+    /// Whoever plants something over it is free to destroy it.
+    pub(super) fn give_up(&mut self, map: usize, key: &str, there: Option<&Record>) {
+        let lost = there.and_then(|record| record.value.as_ref());
+        let Some(lost) = lost.map(|payload| &payload.bytes) else {
+            return;
+        };
+        if let Some(texts) = self.0.get_mut(&(map, key.to_owned())) {
+            texts.retain(|text| text.as_bytes() != lost);
+        }
+    }
+
+    pub(super) fn bury(&mut self, map: usize, key: &str, text: &str) {
         let here = self.0.entry((map, key.to_owned())).or_default();
-        here.retain(|text| lost.as_ref().is_none_or(|lost| lost != text.as_bytes()));
         here.push(text.to_owned());
     }
 
@@ -102,7 +120,7 @@ impl Treasure {
                     };
                     assert!(
                         all.iter().any(|r| is_it(&r)),
-                        "{text} at {key} was destroyed"
+                        "{text} of map {map} was destroyed at {key}"
                     );
                 }
             }

@@ -4,13 +4,13 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use persistify::{
-    ErrorKind,
+    ErrorKind, Op,
     testing::{Call, Fault, Faulty, Hang},
 };
 use rand::{RngExt, rngs::StdRng};
 use tokio::time::sleep;
 
-use super::held::Held;
+use super::{held::Held, trace};
 
 /// What goes wrong, and what hangs.
 pub(super) struct Trouble {
@@ -21,17 +21,27 @@ impl Trouble {
     /// From now on.
     pub(super) fn begin(store: &Faulty<Held>, mut dice: StdRng) -> Self {
         let hangs: Arc<Mutex<Vec<Hang>>> = Arc::default();
-        if dice.random_ratio(1, 4) {
-            store.refuse_unnamed(["k0"]);
-        } else if dice.random_ratio(1, 4) {
-            store.refuse(["k1"]);
+        let refused = match dice.random_range(0..4) {
+            0 => Some("k0"),
+            1 => Some("k1"),
+            _ => None,
+        };
+        if dice.random() {
+            store.refuse(refused);
+        } else {
+            store.refuse_unnamed(refused);
         }
         let (held, calm) = (hangs.clone(), dice.random_range(2..8));
         let mut seen = HashSet::new();
-        store.set_rule(move |call| {
+        let mut rule = move |call: &Call| {
             let first = is_first(call, &mut seen);
             if dice.random_range(0..8) < calm {
                 return Fault::None;
+            }
+            // What the store will never take cannot have landed either.
+            if refused.is_some_and(|key| puts(call, key)) {
+                let fault = Fault::Lost(ErrorKind::Unavailable);
+                return if dice.random() { fault } else { Fault::None };
             }
             let unusable = dice.random_ratio(1, 8);
             let kind = if unusable {
@@ -50,6 +60,11 @@ impl Trouble {
                     Fault::Hang(hang)
                 }
             }
+        };
+        store.set_rule(move |call| {
+            let fault = rule(call);
+            trace::call(call, &fault);
+            fault
         });
         Self { hangs }
     }
@@ -67,7 +82,8 @@ impl Trouble {
                 hangs.swap_remove(n)
             };
             if dice.random() {
-                let _refused = hang.land().await;
+                let landed = hang.land().await;
+                trace::tell(|| format!("late: {landed:?}"));
             } else {
                 hang.release();
             }
@@ -90,4 +106,10 @@ fn is_first(call: &Call, seen: &mut HashSet<persistify::BatchId>) -> bool {
         return false;
     };
     seen.insert(batch.id) && batch.maps.iter().any(|part| !part.changes.is_empty())
+}
+
+fn puts(call: &Call, key: &str) -> bool {
+    let parts = call.batch.iter().flat_map(|batch| batch.maps.iter());
+    let mut changes = parts.flat_map(|part| &part.changes);
+    changes.any(|change| *change.key == *key && matches!(change.op, Op::Put { .. }))
 }

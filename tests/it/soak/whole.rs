@@ -36,25 +36,15 @@ impl Actor {
         let lines = map.export().await;
         let ids = self.write_lines(&lines);
         let answer = map.import(&lines).await;
+        // What expires meanwhile is left out.
+        let all = answer.is_ok_and(|count| count == ids.len() as u64);
         let mut book = self.world.ground.book();
-        match answer {
-            Ok(count) => {
-                assert_eq!(count, ids.len() as u64);
-                drop(book);
-                self.imported(&ids).await;
-            }
-            // Nothing was done, if that is why.
-            Err(error) if error.kind() == ErrorKind::Closed => book.maybe(&ids),
-            Err(_) => book.maybe(&ids),
-        }
-    }
-
-    async fn imported(&self, ids: &[usize]) {
-        if self.world.terms.may_lose() {
-            self.world.ground.book().done(ids);
+        if all && !self.world.terms.may_lose() {
+            book.saved(&ids);
         } else {
-            self.world.ground.book().saved(ids);
+            book.maybe(&ids);
         }
+        drop(book);
         self.world.check_store(self.map).await;
     }
 

@@ -64,11 +64,19 @@ impl Ground {
         book
     }
 
-    /// What is stored of a map, after a look at whether that may be.
+    /// What is stored of a map. (Others may load meanwhile, and be faster.)
+    pub(super) async fn load(&self, map: usize) -> stored::Records {
+        let seen = self.seen.borrow().clone();
+        let (horizon, records) = stored::records(self.store.inner(), &name(map)).await;
+        seen.check(map, horizon, &records);
+        self.seen.borrow_mut().add(map, horizon, &records);
+        records
+    }
+
+    /// The same, after a look at whether that may be.
     pub(super) async fn stored(&self, map: usize, terms: &Terms) -> stored::Records {
         let floor = self.book().in_store(map);
-        let (horizon, records) = stored::records(self.store.inner(), &name(map)).await;
-        self.seen.borrow_mut().check(map, horizon, &records);
+        let records = self.load(map).await;
         let held = live(&records, self.now());
         if terms.merges() {
             self.book().check_known(map, &held);

@@ -12,7 +12,8 @@ use std::{
 use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use persistify::{
-    CachingMap, CachingMapBuilder, Change, Clock, ErrorKind, Memory, Op, Provider, RetryPolicy,
+    CachingMap, CachingMapBuilder, Change, Clock, ErrorKind, Expect, Memory, Op, Provider,
+    RetryPolicy,
     testing::{Fault, Faulty, Hang, ManualClock, Method},
 };
 
@@ -1164,4 +1165,27 @@ async fn a_wall_clock_that_was_set_back_does_not_prolong_what_was_read() {
     settle().await;
     map.flush().await.unwrap();
     assert!(records(&store).await.is_empty());
+}
+
+/// While a conditional save was on its way, its key was written, and that expired.
+/// The save met the value that both had come after: with that answer memory took
+/// it back, although it was written over long ago.
+#[tokio::test]
+async fn what_was_written_over_does_not_come_back_when_that_has_expired() {
+    let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
+    let map = open(builder(&store, &clock)).await;
+    map.insert_and_save("a", 1).await.unwrap();
+    let hang = store.hang_next();
+    let late = map.clone();
+    let late = tokio::spawn(async move { late.save_if("a", 2, Expect::Absent).await });
+    hang.hangs().await;
+    map.insert_with_ttl("a", 3, SECOND);
+    clock.advance(2 * SECOND);
+    settle().await;
+    hang.release();
+    let error = late.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(map.get("a"), None);
+    map.flush().await.unwrap();
+    assert!(records(store.inner()).await.is_empty());
 }

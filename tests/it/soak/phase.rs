@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     actor::Actor,
     stored::{Records, live, value},
-    terms::MS,
+    terms::{MS, is_caching},
     trouble::Trouble,
     world::{Ground, World},
 };
@@ -36,7 +36,11 @@ impl Phase {
         for (owner, map) in every(&world) {
             let stored = world.ground.stored(map, &world.terms).await;
             let held = world.map(owner, map).held();
-            assert_eq!(held, live(&stored, world.ground.now()), "as it was opened");
+            let mut live = live(&stored, world.ground.now());
+            if is_caching(map) && world.terms.idle.is_some() {
+                live.retain(|key, _| held.contains_key(key));
+            }
+            assert_eq!(held, live, "as it was opened");
         }
         let mut phase = Self { world, dice };
         if phase.world.terms.rewrite && phase.dice.random() {

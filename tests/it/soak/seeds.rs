@@ -43,6 +43,14 @@ impl Seeds {
             Self::Again(seed) => (n < REPEATS).then_some(seed),
         }
     }
+
+    fn number(&self, n: u64) -> u64 {
+        match *self {
+            Self::Some(_) => n,
+            Self::For(from, _) => from + n,
+            Self::Again(seed) => seed,
+        }
+    }
 }
 
 /// Tries one after the other, until one fails.
@@ -52,12 +60,13 @@ pub(super) fn soak(test: &str, kind: Kind, few: u64) {
     while let Some(seed) = seeds.nth(tried) {
         assert!(
             goes_well(kind, seed),
-            "seed {seed} fails ({tried} went well before); repeat it with\n    \
+            "seed {seed} fails, after {tried} that went well; repeat it with\n    \
              PERSISTIFY_SOAK_SEED={seed} tests/soak.sh 0 {test}"
         );
         tried += 1;
     }
-    println!("{test}: {tried} histories went well");
+    let (first, end) = (seeds.number(0), seeds.number(tried));
+    println!("histories_{test}: {tried} went well, of the seeds {first}..{end}");
 }
 
 /// Apart, so that one that hangs is noticed: it is left behind.

@@ -94,9 +94,10 @@ impl Terms {
         if !is_caching(map) {
             return Span::default();
         }
-        let idle = self.idle.map(|idle| idle - idle / 10);
+        // What was idle with other times may have outlived those of today.
+        let at_once = self.idle.map(|_| 0);
         Span {
-            least: [rest, idle].into_iter().flatten().min(),
+            least: [rest, at_once].into_iter().flatten().min(),
             most: rest.filter(|_| self.idle.is_none()),
         }
     }

@@ -244,6 +244,15 @@ impl Change {
         self.otherwise = otherwise;
         self
     }
+
+    /// About how many bytes it takes in a batch.
+    pub(crate) fn weight(&self) -> usize {
+        let payload = match &self.op {
+            Op::Put { payload, .. } => payload.bytes.len(),
+            Op::Touch { .. } | Op::Delete => 0,
+        };
+        self.key.len() + payload
+    }
 }
 
 /// What an entry becomes.

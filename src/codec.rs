@@ -16,6 +16,9 @@ use crate::{
     record::{Encoding, Payload},
 };
 
+/// From this depth on `serde_json` does not read every value.
+const MAX_DEPTH: usize = 128;
+
 /// The longest text whose room is kept for the next value.
 const KEPT: usize = 64 * 1024;
 
@@ -64,6 +67,49 @@ fn encode_into<V: Serialize>(text: &mut Vec<u8>, value: &V) -> Result<Payload> {
     }
     // Without the room to grow, for as long as the payload is held.
     Ok(Payload::json(Bytes::copy_from_slice(text)))
+}
+
+/// That what was encoded can be read again: serde writes a value however deeply
+/// it is nested, and reads none that is nested beyond its limit.
+///
+/// # Errors
+///
+/// `Refused` if it cannot.
+pub(crate) fn check_depth<V: DeserializeOwned>(payload: &Payload) -> Result<()> {
+    if !may_be_deep(&payload.bytes) {
+        return Ok(());
+    }
+    // How deep is too deep depends on what reads it.
+    decode::<V>(payload).map(drop).map_err(|e| {
+        refused("the value is nested so deeply that it could not be read again").with_source(e)
+    })
+}
+
+/// Text that is nested more deeply has more brackets than the limit, too; they
+/// are counted in a fraction of the time that it took to write it.
+fn may_be_deep(text: &[u8]) -> bool {
+    let brackets = text.iter().filter(|byte| matches!(byte, b'[' | b'{'));
+    brackets.count() >= MAX_DEPTH && depth(text) >= MAX_DEPTH
+}
+
+/// How deeply JSON text is nested, where it is deepest.
+fn depth(text: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// The value that this payload holds.

@@ -156,11 +156,7 @@ pub use provider::json_file::disk::{Disk, DiskFile, FolderLock, NewFile, RealDis
 #[cfg(feature = "json")]
 pub use provider::json_file::{JsonFile, JsonFileBuilder};
 #[cfg(feature = "postgres")]
-pub use provider::postgres::{
-    Postgres,
-    builder::{PostgresBuilder, Tls},
-    values::ValueType,
-};
+pub use provider::postgres::{Postgres, builder::PostgresBuilder, tls::Tls, values::ValueType};
 #[cfg(feature = "sqlite")]
 pub use provider::sqlite::{
     Sqlite,

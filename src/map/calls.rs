@@ -4,7 +4,6 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
 
-use super::{core::Core, lifetime::Lifetime};
 use crate::{
     clock::MapClock,
     error::{Error, ErrorKind, Result},
@@ -31,17 +30,5 @@ where
             ErrorKind::Unavailable,
             format!("the provider did not answer within {limit:?} (commit_timeout)"),
         )),
-    }
-}
-
-impl<V, L: Lifetime<V>> Core<V, L> {
-    /// Calls the provider, on behalf of this map.
-    pub(super) async fn call<T, F>(&self, call: impl FnOnce() -> F) -> Result<T>
-    where
-        F: Future<Output = Result<T>>,
-    {
-        let limit = self.options.commit_timeout;
-        let answer = answer_within(limit, &self.clock, call).await;
-        answer.map_err(|error| error.on_map(&self.name))
     }
 }

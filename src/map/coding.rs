@@ -17,12 +17,13 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     ///
     /// # Errors
     ///
-    /// `Refused` if it cannot be written as JSON.
+    /// `Refused` if it cannot be written as JSON, or not be read again.
     pub(super) fn encode(&self, value: &V) -> Result<Payload>
     where
-        V: Serialize,
+        V: Serialize + DeserializeOwned,
     {
         let payload = codec::encode(value)?;
+        codec::check_depth::<V>(&payload)?;
         Ok(payload.with_schema(self.options.shapes.current))
     }
 

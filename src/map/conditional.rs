@@ -11,7 +11,8 @@ use super::{
     errands::{Errand, Proposal, answered},
     inside::Inside,
     lifetime::Lifetime,
-    share::{MapShare, Share},
+    map_share::MapShare,
+    share::Share,
 };
 use crate::{
     batch::Expect,

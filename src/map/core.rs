@@ -18,14 +18,16 @@ use tokio::sync::{Notify, broadcast, watch};
 
 use super::{
     age::Age,
+    calls::answer_within,
     conflicts::Conflicts,
     entry::Entry,
     inside::Inside,
     lifetime::Lifetime,
+    line::Line,
     options::{Options, Triggers},
     pending::Pending,
     phase::{self, Phase},
-    requests::{Answer, Requests, Save, Ticket},
+    requests::Requests,
     shards::{Shard, Shards},
 };
 use crate::{
@@ -127,28 +129,23 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// These wait again, before those who came since.
-    pub(super) fn give_back(&self, mut saves: Vec<Save>) {
-        let mut requests = self.requests.lock();
-        saves.append(&mut requests.saves);
-        requests.saves = saves;
+    /// Calls the provider, on behalf of this map.
+    pub(super) async fn call<T, F>(&self, call: impl FnOnce() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let limit = self.options.commit_timeout;
+        let answer = answer_within(limit, &self.clock, call).await;
+        answer.map_err(|error| error.on_map(&self.name))
     }
 
-    /// Leaves a request with the flusher and wakes it.
-    pub(super) fn ask(&self, leave: impl FnOnce(&mut Requests, Answer)) -> Ticket {
-        let (answer, ticket) = Ticket::new();
-        let mut requests = self.requests.lock();
-        // Under one lock with the flusher's farewell: a request is either
-        // refused here, or seen by the flusher, or dropped by its farewell.
-        if !requests.unserved {
-            leave(&mut requests, answer);
-        } else if self.phase.is(phase::CLOSED) {
-            // It cannot fail: the ticket is here.
-            let _ = answer.send(Err(self.closed()));
+    pub(super) fn line(&self) -> Line {
+        Line {
+            provider: self.provider.clone(),
+            clock: self.clock.clone(),
+            retry: self.options.retry.clone(),
+            limit: self.options.commit_timeout,
         }
-        drop(requests);
-        self.wake.notify_one();
-        ticket
     }
 
     pub(super) fn check_open(&self) -> Result<()> {

@@ -1,47 +1,17 @@
 //! A batch that lands whole or not at all, on its way to the store: sent until
 //! its fate is known, and never taken apart.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::ops::ControlFlow;
 
 use super::{
-    calls::answer_within,
-    core::Core,
-    errands::{Failure, Word, Words, unserved},
-    lifetime::Lifetime,
-    retry::RetryPolicy,
+    errands::unserved,
+    hold::{Failure, Word, Words},
+    line::Line,
 };
 use crate::{
     batch::{Batch, BatchId, Committed, MapBatch},
-    clock::MapClock,
     error::{Error, ErrorKind, Result},
-    provider::Provider,
 };
-
-/// How to reach a store.
-#[derive(Clone)]
-pub(super) struct Line {
-    pub(super) provider: Arc<dyn Provider>,
-    pub(super) clock: Arc<MapClock>,
-    pub(super) retry: RetryPolicy,
-    pub(super) limit: Duration,
-}
-
-impl Line {
-    pub(super) async fn commit(&self, batch: &Batch) -> Result<Committed> {
-        answer_within(self.limit, &self.clock, || self.provider.commit(batch)).await
-    }
-}
-
-impl<V, L: Lifetime<V>> Core<V, L> {
-    pub(super) fn line(&self) -> Line {
-        Line {
-            provider: self.provider.clone(),
-            clock: self.clock.clone(),
-            retry: self.options.retry.clone(),
-            limit: self.options.commit_timeout,
-        }
-    }
-}
 
 /// A batch on its way.
 pub(super) struct Delivery {

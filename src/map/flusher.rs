@@ -1,5 +1,15 @@
 //! The one background task of a map: it writes what changed, in batches.
 
+mod assembled;
+mod assembly;
+mod closing;
+mod doubts;
+mod failing;
+mod merging;
+mod resolving;
+mod serving;
+mod settling;
+
 use std::{
     ops::ControlFlow,
     sync::{Arc, atomic::Ordering::SeqCst},
@@ -8,10 +18,9 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
+use self::{assembled::Assembled, doubts::Doubts};
 use super::{
-    assembled::Assembled,
     core::Core,
-    doubts::Doubts,
     lifetime::Lifetime,
     pending::Until,
     phase,
@@ -28,25 +37,25 @@ use crate::{
 /// The task's own state. There is one commit in flight at a time, so nothing
 /// here is shared.
 pub(super) struct Flusher<V, L: Lifetime<V>> {
-    pub(super) core: Arc<Core<V, L>>,
+    core: Arc<Core<V, L>>,
     writer: WriterId,
     sequence: u64,
     /// The highest revision seen.
-    pub(super) horizon: Revision,
+    horizon: Revision,
     /// A batch whose fate is not known: it is sent again as it is.
-    pub(super) unresolved: Option<Assembled>,
-    pub(super) doubts: Doubts,
+    unresolved: Option<Assembled>,
+    doubts: Doubts,
     /// Parts of a batch that was refused without a word on which key it was.
-    pub(super) parts: Vec<Vec<Arc<str>>>,
+    parts: Vec<Vec<Arc<str>>>,
     /// The last batch that was committed, to be freed once nobody waits.
     spent: Option<Batch>,
-    pub(super) attempt: u32,
-    pub(super) delays: Box<dyn Iterator<Item = Duration> + Send + Sync>,
-    pub(super) down: bool,
+    attempt: u32,
+    delays: Box<dyn Iterator<Item = Duration> + Send + Sync>,
+    down: bool,
     /// What had been [retried](Core::retried) when the last round began.
-    pub(super) retried: u64,
+    retried: u64,
     /// When the store last applied something of this writer.
-    pub(super) introduced: Option<SystemTime>,
+    introduced: Option<SystemTime>,
 }
 
 impl<V, L> Flusher<V, L>
@@ -163,7 +172,7 @@ where
     ///
     /// What the last attempt failed with. By then everything is queued again
     /// (or kept as unresolved), and everybody who waits was told.
-    pub(super) async fn round(&mut self) -> Result<()> {
+    async fn round(&mut self) -> Result<()> {
         let began = self.core.clock.now();
         self.retried = self.core.retried.load(SeqCst);
         let mut until = self.core.pending.until_now();
@@ -184,7 +193,7 @@ where
     /// # Errors
     ///
     /// As [`round`](Self::round).
-    pub(super) async fn commit_until(&mut self, until: &mut Until, mut first: bool) -> Result<()> {
+    async fn commit_until(&mut self, until: &mut Until, mut first: bool) -> Result<()> {
         loop {
             let unresolved = self.unresolved.take();
             let next = unresolved.or_else(|| self.assemble(until, first));
@@ -232,7 +241,7 @@ where
     }
 
     /// A batch of this writer under a number of its own.
-    pub(super) fn batch(&mut self, part: MapBatch) -> Batch {
+    fn batch(&mut self, part: MapBatch) -> Batch {
         self.sequence += 1;
         let id = BatchId::new(self.writer, self.sequence);
         Batch::new(id, self.horizon, self.core.clock.now(), vec![part])
@@ -240,7 +249,7 @@ where
 
     /// An id for a batch of its own kind; the sequence after it stays free, to
     /// fence that batch with.
-    pub(super) fn fenced_id(&mut self) -> BatchId {
+    fn fenced_id(&mut self) -> BatchId {
         self.sequence += 2;
         BatchId::new(self.writer, self.sequence - 1)
     }
@@ -248,7 +257,8 @@ where
     async fn commit(&mut self, assembled: &Assembled) -> Result<Committed, (Operation, Error)> {
         // What cannot be decoded is copied away before its key is overwritten:
         // committed first, so that a crash between the two leaves both.
-        self.set_aside(self.core.unreadable_under(assembled))
+        let (clears, changes) = (assembled.clears(), assembled.changes());
+        self.set_aside(self.core.unreadable_under(clears, changes))
             .await
             .map_err(|error| (Operation::SetAside, error))?;
         let provider = self.core.provider.clone();
@@ -261,7 +271,7 @@ where
         committed.map_err(|error| (operation, error))
     }
 
-    pub(super) async fn set_aside(&mut self, records: Vec<Record>) -> Result<()> {
+    async fn set_aside(&mut self, records: Vec<Record>) -> Result<()> {
         if records.is_empty() {
             return Ok(());
         }
@@ -289,14 +299,14 @@ where
         again
     }
 
-    pub(super) fn is_well(&mut self) {
+    fn is_well(&mut self) {
         self.start_attempts();
         if std::mem::take(&mut self.down) {
             self.core.health.send_replace(Health::Healthy);
         }
     }
 
-    pub(super) fn start_attempts(&mut self) {
+    fn start_attempts(&mut self) {
         self.attempt = 0;
         self.delays = Box::new(self.core.options.retry.delays());
     }

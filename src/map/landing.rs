@@ -22,20 +22,16 @@ use super::{
     entry::{Entry, Known, Mark, Slot},
     inside::Inside,
     lifetime::Lifetime,
-    old::Old,
+    old::{Old, Replaced},
     shards::{Several, Shard},
-    share::{Replaced, Step},
+    share::Landing,
+    step::Step,
 };
 use crate::{
     batch::Op,
     error::Error,
     record::{Record, Revision},
 };
-
-/// Entries that are locked, and are about to take over what was committed.
-pub(super) trait Landing {
-    fn land(&mut self, revision: Option<Revision>);
-}
 
 /// A share whose entries are locked.
 pub(super) struct LockedShare<'a, V, L: Lifetime<V>> {
@@ -178,9 +174,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             }
             self.put_found(&mut shard, hash, key, stored)
         };
-        if let Some(Replaced::Old(old)) = replaced {
-            self.let_go(Some(old));
-        }
+        self.let_go_of(replaced);
     }
 
     fn decode_found(&self, record: Record) -> Option<(Record, V)> {

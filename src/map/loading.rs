@@ -13,7 +13,7 @@ use super::{
     entry::{Entry, Known, Slot, Trail},
     inside::Inside,
     lifetime::Lifetime,
-    old::Old,
+    old::{Old, Replaced},
     options::Progress,
 };
 use crate::{
@@ -110,7 +110,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         match self.decode(payload) {
             Ok(decoded) => {
                 let replaced = self.place(&record, decoded, epoch);
-                self.let_go(replaced);
+                self.let_go_of(replaced);
                 Ok(true)
             }
             Err(error) => {
@@ -141,7 +141,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         Ok(())
     }
 
-    fn place(&self, record: &Record, decoded: Decoded<V>, epoch: u64) -> Option<Old<V, L>> {
+    fn place(&self, record: &Record, decoded: Decoded<V>, epoch: u64) -> Option<Replaced<V, L>> {
         let value = decoded.value;
         let rewrite = decoded.is_upgraded && self.may_rewrite(record);
         let known = Known::at(Some(record.revision));
@@ -150,7 +150,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let mut shard = self.shards.write(hash);
         // A clear comes after whatever the store had: nothing comes back.
         if self.epoch.load(SeqCst) != epoch {
-            return None;
+            return Some(Replaced::Unused(value));
         }
         match self.shards.entry(&mut shard, hash, &record.key) {
             TableEntry::Vacant(vacant) => {
@@ -178,17 +178,17 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                     if self.is_claimed(slot) && !self.conflicts.are_looked_for() {
                         slot.trail_mut().known = known;
                     }
-                    return None;
+                    return Some(Replaced::Unused(value));
                 }
                 if !changed {
-                    return None;
+                    return Some(Replaced::Unused(value));
                 }
                 slot.trail_mut().known = known;
                 let old = self.put_stored(slot, record, value);
                 if rewrite {
                     self.mark_upgraded(&record.key, slot.trail_mut());
                 }
-                old
+                old.map(Replaced::Old)
             }
         }
     }

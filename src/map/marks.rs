@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use parking_lot::RwLock;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     core::Core,
@@ -94,7 +94,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// Takes a queued entry into the commit that was begun in this epoch.
     pub(super) fn take(&self, key: &Arc<str>, epoch: u64) -> Taken
     where
-        V: Serialize,
+        V: Serialize + DeserializeOwned,
     {
         let hash = self.shards.hash(key);
         let mut begun = [Begun::Over(Taken::Nothing)];
@@ -179,7 +179,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// lost.
     pub(super) fn finish_taking(&self, key: &Arc<str>, begun: Begun, epoch: u64) -> Taken
     where
-        V: Serialize,
+        V: Serialize + DeserializeOwned,
     {
         let hash = match begun {
             Begun::Saving { hash, .. } => hash,
@@ -206,7 +206,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// What the store is to be told of this entry.
     fn change_of(&self, entry: &Entry<V, L::Lease>) -> Result<Change, Error>
     where
-        V: Serialize,
+        V: Serialize + DeserializeOwned,
     {
         let Entry { key, slot } = entry;
         match slot {

@@ -19,6 +19,8 @@
 //! Keys leave in the order in which they came (by thread), so a key that is
 //! written to all the time cannot keep another one waiting.
 
+mod lane;
+
 use std::{
     cell::Cell,
     sync::{
@@ -30,7 +32,7 @@ use std::{
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::lane::{Lane, MAX_SPOTS};
+use self::lane::{Lane, MAX_SPOTS};
 
 /// Threads are spread over so many lanes, which are locked one by one.
 const LANE_COUNT: u32 = 16;

@@ -5,12 +5,7 @@ use std::{any::Any, fmt, sync::Arc, time::Duration};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::runtime::Handle;
 
-use super::{
-    Map,
-    conductor::Joint,
-    lifetime::Lifetime,
-    share::{MapShare, Share},
-};
+use super::{Map, joint::Joint, lifetime::Lifetime, map_share::MapShare, share::Share};
 use crate::{batch::Expect, error::Result, provider::Provider, record::Revision};
 
 /// Changes of several maps of one provider that are committed together: all of

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{assembled::Assembled, core::Core, lifetime::Lifetime};
+use super::{core::Core, lifetime::Lifetime};
 use crate::{
     batch::Change,
     error::Error,
@@ -43,16 +43,16 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         listed.is_some_and(|listed| listed.record.revision == record.revision)
     }
 
-    /// The unreadable records that this batch would overwrite.
-    pub(super) fn unreadable_under(&self, assembled: &Assembled) -> Vec<Record> {
+    /// The unreadable records that a clear, or these changes, would overwrite.
+    pub(super) fn unreadable_under(&self, clears: bool, changes: &[Change]) -> Vec<Record> {
         let unreadable = self.unreadable.lock();
         let under = |key: &Arc<str>| unreadable.get(key);
         let listed: Vec<_> = if unreadable.is_empty() {
             Vec::new()
-        } else if assembled.clears() {
+        } else if clears {
             unreadable.values().collect()
         } else {
-            let changes = assembled.changes().iter();
+            let changes = changes.iter();
             changes.filter_map(|change| under(&change.key)).collect()
         };
         let waiting = listed.into_iter().filter(|listed| !listed.set_aside);

@@ -5,11 +5,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use deadpool_postgres::Pool;
 
-use self::{
-    builder::{Options, PostgresBuilder},
-    connections::Connections,
-    known::Known,
-};
+use self::{builder::PostgresBuilder, connections::Connections, known::Known, options::Options};
 use super::{Capabilities, Provider};
 use crate::{
     batch::{Batch, Committed},
@@ -31,10 +27,12 @@ mod keys;
 mod known;
 mod locks;
 mod numbers;
+mod options;
 mod own;
 mod page;
 mod pipeline;
 mod place;
+mod quoting;
 mod read;
 mod refusals;
 mod rows;
@@ -42,7 +40,9 @@ mod schema;
 mod sending;
 mod sorted;
 mod table;
-mod tls;
+mod time;
+pub(crate) mod tls;
+mod transaction;
 pub(crate) mod values;
 mod write;
 mod writers;

@@ -68,9 +68,9 @@ mod writers;
 ///
 /// # When the file goes
 ///
-/// If the file is deleted or replaced while it is open, every call is answered
-/// `Unusable` (on Unix; elsewhere the system does not allow it) and nothing is
-/// written, until it is put back or opened anew.
+/// If the file, or its `-wal` or `-shm`, is deleted or replaced while it is open,
+/// every call is answered `Unusable` (on Unix; elsewhere the system does not
+/// allow it) and nothing is written, until it is put back or opened anew.
 #[derive(Clone)]
 pub struct Sqlite {
     shared: Arc<Shared>,

@@ -9,9 +9,9 @@ use tokio_postgres::{
 };
 
 use super::{
-    builder::{Pooling, Tls, invalid},
     connections::{MAX_PING, before_reuse},
-    tls,
+    options::invalid,
+    tls::{self, Tls},
 };
 use crate::error::{Error, Result};
 
@@ -48,6 +48,17 @@ const OPTIONS: [&str; 14] = [
     "target_session_attrs",
     "tcp_user_timeout",
 ];
+
+/// Options of the connections; those of a pool that is handed in are its own.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Pooling {
+    pub(super) max_connections: Option<usize>,
+    pub(super) connect_timeout: Option<Duration>,
+    pub(super) wait_timeout: Option<Duration>,
+    pub(super) application_name: Option<String>,
+    pub(super) tls: Option<Tls>,
+    pub(super) root_certificate: Option<PathBuf>,
+}
 
 /// A url that was read.
 pub(super) struct Address {

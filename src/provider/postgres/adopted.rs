@@ -10,110 +10,12 @@ use super::{
     errors::Fault,
     pipeline::{Columns, Statement},
     sorted::{Put, Sorted, Touch, times},
-    table::Table,
+    table::{Adopted, Table, digest},
+    time::Time,
     values::{Moment, ValueText},
 };
 
-/// What is known of a table of another program.
-#[derive(Clone, Debug)]
-pub(super) struct Adopted {
-    /// The table beside it, with what else is known of its rows.
-    pub(super) companion: String,
-    pub(super) time: Time,
-}
-
-/// How a table keeps the time of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Time {
-    /// As `timestamptz`.
-    Zoned,
-    /// As `timestamp`, in UTC.
-    Plain,
-    /// Milliseconds since 1970.
-    Millis,
-    /// Not at all.
-    Missing,
-}
-
-/// The first and the last time that a `timestamptz` takes.
-const FIRST_MILLIS: i64 = -210_866_803_200_000;
-const LAST_MILLIS: i64 = 9_224_318_015_999_000;
-
-impl Time {
-    /// Of a column of that type.
-    pub(super) fn of_name(name: &str) -> Option<Self> {
-        let all = [Self::Zoned, Self::Plain, Self::Millis, Self::Missing];
-        all.into_iter().find(|time| time.name() == name)
-    }
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Zoned => "timestamptz",
-            Self::Plain => "timestamp",
-            Self::Millis => "int8",
-            Self::Missing => "",
-        }
-    }
-
-    /// The SQL that reads it as a `timestamptz`.
-    fn read(self, column: &str) -> String {
-        match self {
-            Self::Zoned => format!("t.{column}"),
-            Self::Plain => format!("t.{column} AT TIME ZONE 'UTC'"),
-            // Beyond all times, as in a finer unit, it is none: an error would
-            // keep the whole table from being loaded.
-            Self::Millis => format!(
-                "to_timestamp(CASE WHEN t.{column} BETWEEN {FIRST_MILLIS} AND {LAST_MILLIS}
-                    THEN t.{column} / 1000.0 END)"
-            ),
-            Self::Missing => "NULL::timestamptz".to_owned(),
-        }
-    }
-
-    /// The SQL that writes a `timestamptz`.
-    fn written(self, moment: &str) -> String {
-        match self {
-            Self::Zoned | Self::Missing => moment.to_owned(),
-            Self::Plain => format!("{moment}::timestamptz AT TIME ZONE 'UTC'"),
-            Self::Millis => format!("(extract(epoch FROM {moment}::timestamptz) * 1000)::bigint"),
-        }
-    }
-}
-
-/// Tells a value from every other one, as it stands in the table now.
-fn digest(table: &Table) -> String {
-    format!(
-        "coalesce(sha256(convert_to(t.{}::text, 'UTF8')), ''::bytea)",
-        table.value
-    )
-}
-
 impl Adopted {
-    /// The rows with what is known of them, if their value is still the one
-    /// that it is known of.
-    pub(super) fn select(&self, table: &Table, rest: &str) -> String {
-        let Table { key, value, .. } = table;
-        let time = self.time.read(&table.updated_at);
-        let digest = digest(table);
-        format!(
-            "SELECT t.{key}::text, NULL::text, t.{value}::text, {time},
-                CASE WHEN c.digest = {digest} THEN c.revision END,
-                CASE WHEN c.digest = {digest} THEN c.expires_at END,
-                CASE WHEN c.digest = {digest} THEN c.schema END
-             FROM {} {rest}",
-            self.joined(table)
-        )
-    }
-
-    fn joined(&self, table: &Table) -> String {
-        format!(
-            "{} AS t LEFT JOIN {} AS c ON c.key = {}",
-            table.name,
-            self.companion,
-            table.key_by_bytes()
-        )
-    }
-
     /// What a condition selects: rows that another program wrote since they
     /// were last seen.
     ///

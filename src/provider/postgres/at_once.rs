@@ -24,15 +24,15 @@ use futures_util::future::join;
 use tokio_postgres::{SimpleQueryMessage, error::SqlState};
 
 use super::{
-    builder::Options,
     connections::{Connections, Lease},
     errors::Fault,
     known::Known,
+    options::Options,
     place::Place,
-    schema,
+    quoting::literal,
     sending::{Part, send},
     sorted::Sorted,
-    table::literal,
+    transaction,
     values::{revision_from, revision_to},
 };
 use crate::{
@@ -143,7 +143,7 @@ fn take_turn(options: &Options, place: &Place, batch: &Batch) -> Result<String> 
             revision = (SELECT revision FROM {maps} WHERE id = {id}),
             at = now()
             WHERE writer = '{writer}' RETURNING revision",
-        schema::begin(options),
+        transaction::begin(options),
     ))
 }
 

@@ -3,14 +3,14 @@
 use tokio_postgres::types::Type;
 
 use super::{
-    adopted::Time,
-    builder::{AdoptedName, Options},
     connections::{Connections, Lease},
     errors::Fault,
+    options::{AdoptedName, Options},
     pipeline::Statement,
     place::{PLACE, Place},
-    schema,
-    table::{MAX_NAME, quoted},
+    quoting::{MAX_NAME, quoted},
+    time::Time,
+    transaction,
     values::ValueType,
 };
 use crate::{
@@ -86,7 +86,7 @@ impl Adopting<'_> {
             return Ok(());
         }
         let client = self.lease.client()?;
-        let begin = schema::begin(self.options);
+        let begin = transaction::begin(self.options);
         self.lease.answer(client.batch_execute(&begin)).await?;
         self.note(nature).await?;
         self.lease.answer(client.batch_execute("COMMIT")).await

@@ -8,10 +8,10 @@ use std::{
 
 use super::{
     adopted,
-    builder::Options,
     connections::Lease,
     errors::Fault,
     locks::{Locked, set_revision},
+    options::Options,
     read,
     table::Table,
     values::revision_to,

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
     use crate::{
         batch::{Change, Otherwise, Skipped, WriterId},
-        provider::postgres::{adopted::Time, values::ValueType},
+        provider::postgres::{time::Time, values::ValueType},
         record::Revision,
     };
 

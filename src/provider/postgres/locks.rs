@@ -12,13 +12,13 @@ use futures_util::future::{join, join3};
 use tokio_postgres::types::Type;
 
 use super::{
-    builder::Options,
     connections::{Connections, Lease},
     errors::Fault,
+    options::Options,
     pipeline::Statement,
     place::{PLACE, Place},
-    schema,
     sorted::Sorted,
+    transaction,
     values::revision_to,
     writers::{self, Last},
 };
@@ -75,7 +75,7 @@ pub(super) async fn begin<'b>(
 
 async fn lock<'b>(lease: &Lease, options: &Options, batch: &'b Batch) -> Result<Locked<'b>, Fault> {
     let client = lease.client()?;
-    let begin = schema::begin(options);
+    let begin = transaction::begin(options);
     let counters = format!(
         "SELECT {PLACE} FROM {} WHERE name = ANY($1) ORDER BY name FOR NO KEY UPDATE",
         options.qualified("persistify_maps")

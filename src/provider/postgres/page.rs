@@ -7,8 +7,7 @@ use super::{
     errors::Fault,
     keys::{self, StoredKey},
     pipeline::Statement,
-    read::rows,
-    rows::Stored,
+    rows::{Stored, rows},
     table::Table,
 };
 use crate::record::{Record, Revision};

@@ -3,13 +3,15 @@
 use tokio_postgres::{Row, types::Type};
 
 use super::{
-    adopted::{Adopted, Time},
-    builder::Options,
     connections::{Connections, Lease, unusable},
     errors::Fault,
+    options::Options,
     pipeline::Statement,
-    schema,
-    table::{MAX_NAME, Table, literal},
+    quoting::{MAX_NAME, literal},
+    table::Adopted,
+    table::Table,
+    time::Time,
+    transaction,
     values::{ValueType, revision_from},
 };
 use crate::{
@@ -106,7 +108,7 @@ pub(super) async fn add_map(
 async fn make_table(lease: &Lease, options: &Options, map: &MapName) -> Result<(), Fault> {
     let client = lease.client()?;
     lease
-        .answer(client.batch_execute(&schema::begin(options)))
+        .answer(client.batch_execute(&transaction::begin(options)))
         .await?;
     // The prefix keeps it from being one of ours.
     let name = format!("map_{}", map.encoded(MAX_NAME - "map_".len()));

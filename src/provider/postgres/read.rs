@@ -6,18 +6,17 @@ use futures_util::{StreamExt, future::join, stream};
 use tokio_postgres::{CopyOutStream, types::Type};
 
 use super::{
-    Shared,
-    adopted::{self, Adopted},
-    builder::Options,
+    Shared, adopted,
     connections::{Connections, Lease},
     copy::CopiedRows,
     errors::Fault,
+    options::Options,
     page,
     pipeline::Statement,
     place::{self, PLACE, PLACE_COLUMNS, Place},
-    rows::{Reading, Stored},
-    schema,
-    table::Table,
+    rows::{Reading, rows},
+    table::{Adopted, Table},
+    transaction,
     values::{revision_now, revision_to},
 };
 use crate::{
@@ -186,7 +185,7 @@ async fn note_locked(
 ) -> Result<(), Fault> {
     let client = lease.client()?;
     lease
-        .answer(client.batch_execute(&schema::begin(options)))
+        .answer(client.batch_execute(&transaction::begin(options)))
         .await?;
     let maps = options.qualified("persistify_maps");
     let sql = format!("SELECT {PLACE} FROM {maps} WHERE name = $1 FOR NO KEY UPDATE");
@@ -278,7 +277,7 @@ fn begin_reading(options: &Options, wanted: &Wanted) -> String {
          SET LOCAL statement_timeout = {limit};
          SET LOCAL idle_in_transaction_session_timeout = {}",
         options.lock_timeout.as_millis(),
-        schema::MAX_STANDSTILL.as_millis(),
+        transaction::MAX_STANDSTILL.as_millis(),
     )
 }
 
@@ -311,18 +310,6 @@ pub(super) async fn some_keys(
     let statement = Statement::new(table.select(&rest)).with(keys, Type::TEXT_ARRAY);
     let rows = rows(lease, table, &statement, horizon).await?;
     Ok(rows.into_iter().map(|stored| stored.record).collect())
-}
-
-/// The rows that a query answers with.
-pub(super) async fn rows(
-    lease: &Lease,
-    table: &Table,
-    statement: &Statement<'_>,
-    horizon: Revision,
-) -> Result<Vec<Stored>, Fault> {
-    let rows = lease.answer(statement.rows(lease.client()?)).await?;
-    let reading = Reading { table, horizon };
-    rows.iter().map(|row| reading.row(row)).collect()
 }
 
 /// A load that is under way. It takes rows as fast as it is asked for them.

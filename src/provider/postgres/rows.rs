@@ -6,8 +6,10 @@ use bytes::Bytes;
 use tokio_postgres::Row;
 
 use super::{
+    connections::Lease,
     errors::Fault,
     keys,
+    pipeline::Statement,
     table::Table,
     values::{Moment, Raw, revision_from},
 };
@@ -108,4 +110,16 @@ impl Reading<'_> {
         );
         Fault::Ours(Error::new(ErrorKind::Corrupt, message).on_map(&self.table.map))
     }
+}
+
+/// The rows that a query answers with.
+pub(super) async fn rows(
+    lease: &Lease,
+    table: &Table,
+    statement: &Statement<'_>,
+    horizon: Revision,
+) -> Result<Vec<Stored>, Fault> {
+    let rows = lease.answer(statement.rows(lease.client()?)).await?;
+    let reading = Reading { table, horizon };
+    rows.iter().map(|row| reading.row(row)).collect()
 }

@@ -1,47 +1,20 @@
 //! What is kept beside the maps, and how it is made.
 
-use std::time::Duration;
-
 use tokio_postgres::Client;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    builder::Options,
     connections::{Connections, Lease, unusable},
     errors::Fault,
     inspect,
-    table::{literal, quoted},
-    writers,
+    options::Options,
+    quoting::{literal, quoted},
+    transaction, writers,
 };
 use crate::{error::Result, name::MapName};
 
 /// The format of the tables that this version writes and reads.
 pub(super) const FORMAT: i64 = 1;
-
-/// A program that stands still in the middle of a transaction, or is gone
-/// without a sign, keeps the others from writing for that long.
-pub(super) const MAX_STANDSTILL: Duration = Duration::from_secs(20);
-
-/// Begins a transaction that writes.
-///
-/// All settings end with it: on a pooled connection a session is nobody's. A
-/// commit that is acknowledged waits for the disk, whatever the default is.
-/// Statements are planned without a look at the rows they are given: measured,
-/// that look takes a third of the time of an upsert of 1,000 rows.
-pub(super) fn begin(options: &Options) -> String {
-    format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED;
-         SET LOCAL lock_timeout = {};
-         SET LOCAL statement_timeout = {};
-         SET LOCAL idle_in_transaction_session_timeout = {};
-         SET LOCAL plan_cache_mode = force_generic_plan;
-         SELECT set_config('synchronous_commit', 'on', true)
-            WHERE current_setting('synchronous_commit') = 'off'",
-        options.lock_timeout.as_millis(),
-        options.statement_timeout.as_millis(),
-        MAX_STANDSTILL.as_millis(),
-    )
-}
 
 /// Makes a database ready, once, whichever process comes first.
 pub(super) async fn prepare(connections: &Connections, options: &Options) -> Result<(), Fault> {
@@ -113,7 +86,7 @@ async fn create(lease: &Lease, options: &Options) -> Result<(), Fault> {
     let client = lease.client()?;
     let lock = format!(
         "{}; SELECT pg_advisory_xact_lock({})",
-        begin(options),
+        transaction::begin(options),
         xxh3_64(format!("persistify {}", options.schema).as_bytes()).cast_signed()
     );
     lease.answer(client.batch_execute(&lock)).await?;
@@ -202,7 +175,7 @@ pub(super) async fn maps(
 pub(super) async fn ping(connections: &Connections, options: &Options) -> Result<(), Fault> {
     let sql = format!(
         "{}; UPDATE {} SET value = value WHERE name = 'format'; ROLLBACK",
-        begin(options),
+        transaction::begin(options),
         options.qualified("persistify_meta")
     );
     connections.run(&sql).await

@@ -1,10 +1,7 @@
 //! The table of a map, and the SQL that it takes.
 
-use super::{adopted::Adopted, builder::Columns, keys::StoredKey, values::ValueType};
+use super::{keys::StoredKey, options::Columns, quoting::quoted, time::Time, values::ValueType};
 use crate::name::MapName;
-
-/// The longest name that Postgres takes, in bytes.
-pub(super) const MAX_NAME: usize = 63;
 
 /// The table of a map. All names are quoted, and carry their schema.
 #[derive(Debug)]
@@ -18,6 +15,14 @@ pub(super) struct Table {
     pub(super) values: ValueType,
     /// What is known of a table of another program.
     pub(super) adopted: Option<Adopted>,
+}
+
+/// What is known of a table of another program.
+#[derive(Clone, Debug)]
+pub(super) struct Adopted {
+    /// The table beside it, with what else is known of its rows.
+    pub(super) companion: String,
+    pub(super) time: Time,
 }
 
 impl Table {
@@ -116,13 +121,37 @@ impl Table {
     }
 }
 
-/// A name as it stands in SQL, whatever is in it.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+impl Adopted {
+    /// The rows with what is known of them, if their value is still the one
+    /// that it is known of.
+    pub(super) fn select(&self, table: &Table, rest: &str) -> String {
+        let Table { key, value, .. } = table;
+        let time = self.time.read(&table.updated_at);
+        let digest = digest(table);
+        format!(
+            "SELECT t.{key}::text, NULL::text, t.{value}::text, {time},
+                CASE WHEN c.digest = {digest} THEN c.revision END,
+                CASE WHEN c.digest = {digest} THEN c.expires_at END,
+                CASE WHEN c.digest = {digest} THEN c.schema END
+             FROM {} {rest}",
+            self.joined(table)
+        )
+    }
+
+    pub(super) fn joined(&self, table: &Table) -> String {
+        format!(
+            "{} AS t LEFT JOIN {} AS c ON c.key = {}",
+            table.name,
+            self.companion,
+            table.key_by_bytes()
+        )
+    }
 }
 
-/// A piece of text as it stands in SQL, whatever is in it and however the
-/// server reads backslashes.
-pub(super) fn literal(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+/// Tells a value from every other one, as it stands in the table now.
+pub(super) fn digest(table: &Table) -> String {
+    format!(
+        "coalesce(sha256(convert_to(t.{}::text, 'UTF8')), ''::bytea)",
+        table.value
+    )
 }

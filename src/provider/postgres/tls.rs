@@ -10,8 +10,25 @@ use rustls::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::builder::{Tls, invalid};
+use super::options::invalid;
 use crate::error::Result;
+
+/// Whether connections are encrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Tls {
+    /// Never.
+    Off,
+    /// If the server offers it. Whoever sits in between can keep it from
+    /// offering it, so its certificate is looked at only if a
+    /// [root certificate](crate::PostgresBuilder::root_certificate) is given.
+    #[default]
+    Prefer,
+    /// Always, with a certificate for the host's name that one of the system's
+    /// roots has signed, or the
+    /// [root certificate](crate::PostgresBuilder::root_certificate) if one is given.
+    Require,
+}
 
 /// What encrypts connections in that mode.
 ///

@@ -12,12 +12,12 @@
 
 use super::{
     at_once::{self, Tried},
-    builder::Options,
     connections::{Connections, Lease},
     errors::Fault,
     judge::Judge,
     known::Known,
     locks::{Locked, begin, set_revision},
+    options::Options,
     place,
     sending::{Part, send},
     sorted::Sorted,

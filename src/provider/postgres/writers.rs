@@ -7,9 +7,9 @@ use bytes::Bytes;
 use tokio_postgres::{Row, types::Type};
 
 use super::{
-    builder::Options,
     connections::Lease,
     errors::Fault,
+    options::Options,
     pipeline::Statement,
     values::{Moment, Raw, revision_from, revision_to},
 };

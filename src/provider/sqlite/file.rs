@@ -27,7 +27,8 @@ const CACHED_STATEMENTS: usize = 256;
 #[derive(Clone, Debug)]
 pub(super) struct DbFile {
     pub(super) path: PathBuf,
-    identity: Identity,
+    /// The file itself, and what SQLite keeps of its log beside it.
+    found: Vec<(PathBuf, Identity)>,
 }
 
 impl DbFile {
@@ -43,9 +44,14 @@ impl DbFile {
         };
         connection.pragma_update(None, "synchronous", synchronous)?;
         connection.pragma_update(None, "cache_size", -WRITE_CACHE_KIB)?;
-        let identity = identity_of(path).map_err(|cause| gone(path).with_source(cause))?;
-        let path = path.to_owned();
-        Ok((Self { path, identity }, connection))
+        // The first read makes the files of the log, and they stay for as long
+        // as this connection is open.
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        let file = Self {
+            path: path.to_owned(),
+            found: found_at(path).map_err(|cause| gone(path).with_source(cause))?,
+        };
+        Ok((file, connection))
     }
 
     /// Opens a connection to read from.
@@ -67,19 +73,36 @@ impl DbFile {
         Ok(())
     }
 
-    /// Whether the path still leads to the file that is open: what is written
-    /// to a file without a name is lost when the program ends.
+    /// Whether the path still leads to the file that is open, and to its log:
+    /// what is written to a file without a name is lost when the program ends,
+    /// and who opens the file meanwhile does not see it.
     ///
     /// # Errors
     ///
     /// `Unusable` if it does not.
     pub(super) fn check(&self) -> Result<()> {
-        match identity_of(&self.path) {
-            Ok(found) if found == self.identity => Ok(()),
-            Ok(_) => Err(gone(&self.path)),
-            Err(cause) => Err(gone(&self.path).with_source(cause)),
+        for (path, identity) in &self.found {
+            match identity_of(path) {
+                Ok(found) if found == *identity => {}
+                Ok(_) => return Err(gone(path)),
+                Err(cause) => return Err(gone(path).with_source(cause)),
+            }
         }
+        Ok(())
     }
+}
+
+fn found_at(path: &Path) -> io::Result<Vec<(PathBuf, Identity)>> {
+    let all = [path.to_owned(), beside(path, "-wal"), beside(path, "-shm")];
+    let found = all.map(|path| identity_of(&path).map(|identity| (path, identity)));
+    found.into_iter().collect()
+}
+
+/// A file that SQLite keeps beside that one.
+pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(end);
+    beside.into()
 }
 
 fn read_only(path: &Path) -> Error {
@@ -92,7 +115,7 @@ fn read_only(path: &Path) -> Error {
 
 fn gone(path: &Path) -> Error {
     let message = format!(
-        "the SQLite file {} was deleted or replaced while it was open; put it back, or close it here and open it again",
+        "{}, of a SQLite file that is open, was deleted or replaced; put it back, or close the file here and open it again",
         path.display()
     );
     Error::new(ErrorKind::Unusable, message)

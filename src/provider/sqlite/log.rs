@@ -58,11 +58,15 @@ impl Log {
         Ok(log)
     }
 
-    /// Moves a long log, while there is nothing else to do.
+    /// Whether it is time to move it, once there is nothing else to do.
+    pub(super) fn is_long(&self) -> bool {
+        self.pages.load(Ordering::Relaxed) >= MOVED_WHEN_IDLE
+    }
+
+    /// Moves it, while there is nothing else to do.
     pub(super) fn idle(&self, connection: &Connection) {
-        if self.pages.swap(0, Ordering::Relaxed) >= MOVED_WHEN_IDLE {
-            report(move_pages(connection), &self.path);
-        }
+        self.pages.store(0, Ordering::Relaxed);
+        report(move_pages(connection), &self.path);
     }
 }
 

@@ -163,11 +163,8 @@ fn remove_logs(path: &Path) -> io::Result<()> {
 
 /// Where SQLite keeps the logs of a file.
 pub(super) fn logs(path: &Path) -> impl Iterator<Item = PathBuf> {
-    ["-wal", "-shm", "-journal"].into_iter().map(|end| {
-        let mut log = path.as_os_str().to_owned();
-        log.push(end);
-        log.into()
-    })
+    let ends = ["-wal", "-shm", "-journal"];
+    ends.into_iter().map(|end| file::beside(path, end))
 }
 
 fn not_placed(path: &Path, cause: io::Error) -> Error {

@@ -162,7 +162,10 @@ fn serve(mut writer: Writer, requests: &mpsc::Receiver<Request>) {
 /// What is asked next; `None` if no one is left to ask.
 fn next(writer: &Writer, requests: &mpsc::Receiver<Request>) -> Option<Request> {
     requests.try_recv().ok().or_else(|| {
-        writer.log.idle(&writer.connection);
+        // Who has opened another log meanwhile may have written to the file.
+        if writer.log.is_long() && writer.file.check().is_ok() {
+            writer.log.idle(&writer.connection);
+        }
         requests.recv().ok()
     })
 }

@@ -7,7 +7,8 @@ use std::sync::{
 
 use async_trait::async_trait;
 use persistify::{
-    Batch, Committed, ErrorKind, Load, MapName, Memory, PersistentMap, Provider, Result, Wanted,
+    Batch, Committed, ErrorKind, Expect, Load, MapName, Memory, OnConflict, PersistentMap,
+    Provider, Result, Wanted,
     testing::{Fault, Hang, Method},
 };
 use serde::{Deserialize, Deserializer, Serialize};
@@ -136,4 +137,56 @@ async fn a_value_that_panics_when_it_is_read_is_one_that_does_not_decode() {
     map.reload().await.unwrap();
     assert_eq!(map.read("a", |value| value.0), Some(2));
     map.insert_and_save("b", Moody(3)).await.unwrap();
+}
+
+/// Panics when it is dropped, if it holds a seven.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Touchy(u32);
+
+impl Drop for Touchy {
+    fn drop(&mut self) {
+        assert!(self.0 != 7 || std::thread::panicking(), "dropped");
+    }
+}
+
+/// A value that panicked when it was dropped, because a reload, a conflict or a
+/// conditional save had put another one in its place, ended the task that saves:
+/// nothing was saved any more.
+#[tokio::test(start_paused = true)]
+async fn a_value_that_panics_when_it_is_dropped_does_not_end_the_task_that_saves() {
+    let store = store();
+    let open = || builder::<Touchy>(&store).batch(1_000, HOUR);
+    let merging = OnConflict::Merge(|mine: Touchy, theirs| {
+        std::mem::forget(mine);
+        Touchy(theirs.0 + 1)
+    });
+    let (map, other) = (
+        open().conflicts(merging).open().await.unwrap(),
+        open().open().await.unwrap(),
+    );
+    let seven = async || {
+        let old = other.insert_and_save("a", Touchy(7)).await.unwrap();
+        std::mem::forget(old);
+        map.reload().await.unwrap();
+        assert_eq!(map.read("a", |value| value.0), Some(7));
+    };
+    // What is as it was is read again in vain.
+    seven().await;
+    map.reload().await.unwrap();
+    // A reload takes it away, or puts another in its place.
+    other.update_and_save("a", |n| n.0 = 1).await.unwrap();
+    map.reload().await.unwrap();
+    // A conditional save does, or is given up.
+    seven().await;
+    map.save_if("a", Touchy(1), Expect::Present).await.unwrap();
+    let unused = map.save_if("a", Touchy(7), Expect::Absent).await;
+    assert_eq!(unused.unwrap_err().kind(), ErrorKind::Conflict);
+    // Of two that are merged, neither is left.
+    seven().await;
+    other.update_and_save("a", |n| n.0 = 2).await.unwrap();
+    map.update("a", |_| ());
+    map.flush().await.unwrap();
+    assert_eq!(map.read("a", |value| value.0), Some(3));
+    map.insert_and_save("b", Touchy(1)).await.unwrap();
+    map.close().await.unwrap();
 }

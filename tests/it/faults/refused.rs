@@ -3,10 +3,11 @@
 use std::{collections::HashMap, fmt::Debug};
 
 use persistify::{
-    ErrorKind, Operation, PersistentMap,
+    ErrorKind, Expect, Operation, PersistentMap,
     testing::{Fault, Method},
 };
 use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
+use serde_json::{Value as Json, json, value::RawValue};
 
 use crate::store::{
     HOUR, SECOND, Store, builder, in_memory, keys, open, pairs, settle_down, store, stored,
@@ -260,6 +261,38 @@ async fn what_is_null_by_right_is_taken() {
     assert!(takes(Shape::Unit(())).await);
     assert!(takes(serde_json::json!({"a": null, "b": [null, 1.5]})).await);
     assert!(takes((u128::MAX, i128::MIN, 'x', None::<u8>)).await);
+}
+
+/// A value that was nested more deeply than it could be read was saved all the
+/// same: from then on the map did not open any more.
+#[tokio::test(start_paused = true)]
+async fn what_is_nested_too_deeply_to_be_read_again_is_refused() {
+    let nested = |levels| (0..levels).fold(json!(1), |inner, _| json!([{ "a[{": inner }]));
+    let store = store();
+    let map = builder::<Json>(&store).open().await.unwrap();
+    map.insert_and_save("deep", nested(63)).await.unwrap();
+    map.insert_and_save("wide", json!(vec![json!({}); 1_000]))
+        .await
+        .unwrap();
+    map.insert_and_save("text", json!("[\"\\[{".repeat(1_000)))
+        .await
+        .unwrap();
+    let error = map.insert_and_save("deeper", nested(64)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error:?}");
+    let error = map.save_if("deepest", nested(500), Expect::Any).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Refused);
+    map.remove("deeper");
+    map.close().await.unwrap();
+    let map = builder::<Json>(&store).open().await.unwrap();
+    assert_eq!(map.len(), 3);
+    assert_eq!(map.get("deep"), Some(nested(63)));
+    // What reads it whatever its depth may have any.
+    let store = self::store();
+    let map = builder::<Box<RawValue>>(&store).open().await.unwrap();
+    let text = "[".repeat(10_000) + &"]".repeat(10_000);
+    let raw = RawValue::from_string(text).unwrap();
+    map.insert_and_save("raw", raw).await.unwrap();
+    builder::<Box<RawValue>>(&store).open().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -192,6 +192,42 @@ async fn nothing_is_written_to_a_file_that_was_deleted_or_replaced() {
     assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "2");
 }
 
+/// Commits went on into a log that had no name any more, and were lost when the
+/// program was killed; who opened the file meanwhile did not see them, or wrote
+/// to it without a lock that both knew.
+#[cfg(unix)]
+#[tokio::test]
+async fn nothing_is_written_to_a_log_that_was_deleted_or_replaced() {
+    let place = Place::new();
+    let aside = place.folder.path().join("aside");
+    let (map, mut pen) = (name("m"), Pen::new());
+    let sqlite = place.open().await;
+    pen.put(&sqlite, &map, "k", "1").await;
+    for end in ["wal", "shm"] {
+        let log = place.folder.path().join(format!("maps.db-{end}"));
+        fs::rename(&log, &aside).unwrap();
+        let batch = pen.changes(&map, vec![put("k", "2")]);
+        for replaced in [false, true] {
+            if replaced {
+                fs::write(&log, "").unwrap();
+            }
+            let errors = [
+                error(sqlite.commit(&batch).await),
+                error(sqlite.ping().await),
+                error(load(&sqlite, &map, Wanted::All).await),
+            ];
+            for failed in errors {
+                assert_eq!(failed.kind(), ErrorKind::Unusable, "{failed:?}");
+                assert!(failed.to_string().contains(end), "{failed}");
+                assert!(!failed.may_have_applied());
+            }
+        }
+        fs::rename(&aside, &log).unwrap();
+        sqlite.commit(&batch).await.unwrap();
+    }
+    assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "2");
+}
+
 /// A rule that another program put on the table: the key it hits is named, and
 /// the rest of the batch is not committed without it.
 #[tokio::test]

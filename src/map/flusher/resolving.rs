@@ -7,22 +7,24 @@ use hashbrown::hash_table::OccupiedEntry;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
+    Flusher,
     assembled::{Assembled, answer_all},
-    conflicts::OnConflict,
-    core::Core,
     doubts,
-    entry::{Entry, Known, Mark, Slot},
-    flusher::Flusher,
-    inside::Inside,
-    lifetime::Lifetime,
-    old::Old,
-    requests::{Awaited, Save},
-    shards::Shard,
 };
 use crate::{
     batch::{Change, Skipped},
     error::{Error, ErrorKind, Result},
     event::{Conflict, KeySample, Operation, Resolution},
+    map::{
+        conflicts::OnConflict,
+        core::Core,
+        entry::{Entry, Known, Mark, Slot},
+        inside::Inside,
+        lifetime::Lifetime,
+        old::Old,
+        requests::{Awaited, Save},
+        shards::Shard,
+    },
     record::{Record, Revision},
 };
 
@@ -141,7 +143,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             (known.revision(), resolved)
         };
         self.let_go(resolved.old);
-        drop(resolved.unmerged);
+        self.drop_value((resolved.unmerged, found));
         if let Fate::Refused(error) = &resolved.fate {
             self.refuse(key, error, false);
         }

@@ -12,9 +12,11 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     conditional::check_conditions,
-    delivery::{Delivery, Line, is_an_answer},
-    errands::{Applied, Errand, Grant, Hold, Reply, Word, answered},
+    delivery::{Delivery, is_an_answer},
+    errands::{Reply, answered},
+    hold::{Applied, Grant, Hold, Word},
     inside::Inside,
+    line::Line,
     share::{Share, land_all},
 };
 use crate::{
@@ -118,12 +120,12 @@ impl Joint {
         let mut grants = Vec::new();
         for share in &self.shares {
             let (granted, answer) = oneshot::channel();
-            share.leave(Errand::Hold(Hold {
+            share.hold(Hold {
                 keys: share.keys(),
                 others: !grants.is_empty(),
                 prove: self.prove,
                 granted,
-            }));
+            });
             let answer = async { answer.await.unwrap_or_else(|_| Err(gone())) };
             // The first one holds up nobody, and waits like any save.
             let limit = self.line.limit;

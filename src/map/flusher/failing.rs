@@ -5,13 +5,13 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
+    Flusher,
     assembled::{Assembled, answer_all},
-    flusher::Flusher,
-    lifetime::Lifetime,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     event::{Health, KeySample, Operation, SaveFailure},
+    map::lifetime::Lifetime,
 };
 
 impl<V, L> Flusher<V, L>

@@ -1,10 +1,10 @@
 //! A batch on its way, and those who wait for it.
 
-use super::requests::Save;
 use crate::{
     batch::{Batch, Change, MapBatch},
     error::Result,
     event::KeySample,
+    map::requests::Save,
 };
 
 /// A batch, and what depends on its fate.

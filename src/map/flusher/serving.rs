@@ -9,18 +9,19 @@ use std::{sync::Arc, time::Duration};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::mpsc;
 
-use super::{
-    delivery::{Delivery, is_an_answer},
-    errands::{Applied, Errand, Failure, Grant, Hold, Proposal, Word},
-    flusher::Flusher,
-    lifetime::Lifetime,
-    pending::Until,
-    share::land_all,
-};
+use super::Flusher;
 use crate::{
     batch::{Batch, BatchId, Change, Committed, MapBatch, Otherwise},
     error::{Error, ErrorKind, Result},
     event::{Health, KeySample, Operation},
+    map::{
+        delivery::{Delivery, is_an_answer},
+        errands::{Errand, Proposal},
+        hold::{Applied, Failure, Grant, Hold, Word},
+        lifetime::Lifetime,
+        pending::Until,
+        share::land_all,
+    },
 };
 
 /// How long a store surely remembers a writer; they do so for a day.

@@ -8,18 +8,20 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
+    Flusher,
     assembled::{Assembled, answer_all},
-    core::Core,
-    flusher::Flusher,
-    lifetime::Lifetime,
-    marks::{Begun, Taken},
-    pending::Until,
-    requests::{Awaited, Save},
 };
 use crate::{
-    batch::{Change, MapBatch, Op},
+    batch::{Change, MapBatch},
     error::Result,
     event::{KeySample, Operation},
+    map::{
+        core::Core,
+        lifetime::Lifetime,
+        marks::{Begun, Taken},
+        pending::Until,
+        requests::{Awaited, Save},
+    },
 };
 
 /// How many entries are looked at in one go: enough that several lie in the
@@ -224,7 +226,7 @@ where
     ) -> Result<Taken, Cleared> {
         match taken {
             Taken::Change(change) => {
-                draft.bytes += weight(&change);
+                draft.bytes += change.weight();
                 draft.changes.push(change);
                 Ok(Taken::Already)
             }
@@ -267,15 +269,6 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             saves: Vec::new(),
         }
     }
-}
-
-/// About how many bytes a change takes.
-pub(super) fn weight(change: &Change) -> usize {
-    let payload = match &change.op {
-        Op::Put { payload, .. } => payload.bytes.len(),
-        Op::Touch { .. } | Op::Delete => 0,
-    };
-    change.key.len() + payload
 }
 
 #[cfg(test)]

@@ -4,14 +4,15 @@ use std::{ops::ControlFlow, sync::atomic::Ordering::SeqCst};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{
-    assembled::answer_all,
-    flusher::Flusher,
-    lifetime::Lifetime,
-    phase::{self, Closing},
-    requests::{Answer, Asked, send},
+use super::{Flusher, assembled::answer_all};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    map::{
+        lifetime::Lifetime,
+        phase::{self, Closing},
+        requests::{Answer, Asked, send},
+    },
 };
-use crate::error::{Error, ErrorKind, Result};
 
 impl<V, L> Flusher<V, L>
 where

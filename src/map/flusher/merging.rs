@@ -7,17 +7,12 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{
-    conflicts::OnConflict,
-    core::Core,
-    entry::Slot,
-    lifetime::Lifetime,
-    resolving::{Fate, Found, Resolved},
-};
+use super::resolving::{Fate, Found, Resolved};
 use crate::{
     codec,
     error::{Error, ErrorKind, Result},
     event::Resolution,
+    map::{conflicts::OnConflict, core::Core, entry::Slot, lifetime::Lifetime},
 };
 
 impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {

@@ -5,17 +5,17 @@ use std::{
     sync::atomic::Ordering::{Relaxed, SeqCst},
 };
 
-use super::{
-    assembled::Assembled,
-    core::Core,
-    entry::{Known, Mark, Slot},
-    inside::Inside,
-    lifetime::Lifetime,
-    marks::RUN,
-    shards::Shard,
-};
+use super::assembled::Assembled;
 use crate::{
     batch::{Change, Committed, Op, Skipped},
+    map::{
+        core::Core,
+        entry::{Known, Mark, Slot},
+        inside::Inside,
+        lifetime::Lifetime,
+        marks::RUN,
+        shards::Shard,
+    },
     record::Revision,
 };
 

@@ -1,0 +1,61 @@
+//! A flusher that stands still while somebody else commits.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    batch::{Batch, BatchId, Change},
+    error::{Error, Result},
+    record::Revision,
+};
+
+/// Somebody wants to commit to this map, and to others perhaps. From the grant
+/// on the flusher commits nothing, until the [grant](Grant) is dropped.
+pub(super) struct Hold {
+    /// What is pending of these keys is committed first.
+    pub(super) keys: Vec<Arc<str>>,
+    /// Whether other maps are held meanwhile.
+    pub(super) others: bool,
+    /// Whether the grant has to [prove](Grant::proof) which store this is.
+    pub(super) prove: bool,
+    pub(super) granted: oneshot::Sender<Result<Grant>>,
+}
+
+/// The flusher stands still, for as long as this lives.
+pub(super) struct Grant {
+    /// For the batch. The sequence after it is free as well.
+    pub(super) id: BatchId,
+    /// Of a batch that the map's own store has to refuse as superseded, and no
+    /// other store has a reason to.
+    pub(super) proof: BatchId,
+    /// The highest revision that the map has seen.
+    pub(super) horizon: Revision,
+    pub(super) words: Words,
+}
+
+/// What a flusher that stands still is told.
+pub(super) type Words = mpsc::UnboundedSender<Word>;
+
+#[derive(Clone)]
+pub(super) enum Word {
+    /// An attempt has failed.
+    Failed(Failure),
+    /// The store has answered; what was applied, if anything was.
+    Well(Option<Applied>),
+}
+
+#[derive(Clone)]
+pub(super) struct Failure {
+    pub(super) attempt: u32,
+    pub(super) batch: Batch,
+    /// There is no other attempt for now; everybody who waits is to be told.
+    pub(super) is_final: bool,
+    pub(super) error: Error,
+}
+
+#[derive(Clone)]
+pub(super) struct Applied {
+    pub(super) revision: Option<Revision>,
+    pub(super) changes: Vec<Change>,
+}

@@ -1,0 +1,233 @@
+//! The share of one map, of whatever type its values are.
+
+use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    core::Core,
+    entry::Slot,
+    errands::Errand,
+    hold::Hold,
+    landing::LockedShare,
+    lifetime::Lifetime,
+    line::Line,
+    old::Replaced,
+    share::{Landing, Share},
+    step::Step,
+};
+use crate::{
+    batch::{Change, Expect, MapBatch, Op, Otherwise},
+    error::{Error, ErrorKind, Result},
+    name::MapName,
+    record::Record,
+};
+
+/// The share of a map of values of this type.
+pub(super) struct MapShare<V, L: Lifetime<V>> {
+    core: Arc<Core<V, L>>,
+    /// By key, so that batches of several writers go through the store in the
+    /// same order.
+    steps: BTreeMap<Arc<str>, Step<V>>,
+    problem: Option<Error>,
+    replaced: Vec<Replaced<V, L>>,
+}
+
+impl<V, L> MapShare<V, L>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    L: Lifetime<V>,
+{
+    pub(super) fn new(core: Arc<Core<V, L>>) -> Self {
+        Self {
+            core,
+            steps: BTreeMap::new(),
+            problem: None,
+            replaced: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_of(&self, core: &Arc<Core<V, L>>) -> bool {
+        Arc::ptr_eq(&self.core, core)
+    }
+
+    /// The value is encoded here: what cannot be written as JSON is refused
+    /// before anything is done.
+    pub(super) fn insert(&mut self, key: &str, value: V, ttl: Option<Duration>) {
+        let at = self.core.clock.now();
+        let expires_at = self.core.lifetime.ends_at(ttl, at);
+        match self.core.encode(&value) {
+            Err(error) => self.note(error.on_keys([key.into()])),
+            Ok(payload) => {
+                let step = self.step(key);
+                step.op = Some(Op::Put {
+                    payload,
+                    expires_at,
+                });
+                (step.value, step.ttl, step.at) = (Some(value), ttl, at);
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: &str) {
+        let step = self.step(key);
+        (step.op, step.value) = (Some(Op::Delete), None);
+    }
+
+    pub(super) fn expect(&mut self, key: &str, expect: Expect) {
+        let step = self.step(key);
+        if step.expect.replace(expect).is_some_and(|was| was != expect) {
+            let message = "a commit expects two different things of one key; expect one";
+            self.note(Error::new(ErrorKind::Invalid, message).on_keys([key.into()]));
+        }
+    }
+
+    fn step(&mut self, key: &str) -> &mut Step<V> {
+        let at = self.core.clock.now();
+        self.steps.entry(key.into()).or_insert_with(|| Step {
+            op: None,
+            expect: None,
+            value: None,
+            ttl: None,
+            at,
+        })
+    }
+
+    fn note(&mut self, error: Error) {
+        let name = &self.core.name;
+        self.problem.get_or_insert_with(|| error.on_map(name));
+    }
+}
+
+impl<V, L> Share for MapShare<V, L>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    L: Lifetime<V>,
+{
+    fn name(&self) -> &MapName {
+        &self.core.name
+    }
+
+    fn id(&self) -> usize {
+        Arc::as_ptr(&self.core).addr()
+    }
+
+    fn line(&self) -> Line {
+        self.core.line()
+    }
+
+    fn seal(&mut self) -> Result<()> {
+        if let Some(problem) = self.problem.take() {
+            return Err(problem);
+        }
+        self.core.check_open()?;
+        self.steps
+            .retain(|_, step| step.op.is_some() || step.expect() != Expect::Any);
+        for (key, step) in &mut self.steps {
+            if step.op.is_none() {
+                step.op = Some(self.core.unchanged(key, step.expect())?);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    fn is_conditional(&self) -> bool {
+        let mut steps = self.steps.values();
+        steps.any(|step| step.expect() != Expect::Any)
+    }
+
+    fn keys(&self) -> Vec<Arc<str>> {
+        self.steps.keys().cloned().collect()
+    }
+
+    fn part(&self, otherwise: Otherwise) -> MapBatch {
+        let change = |(key, step): (&Arc<str>, &Step<V>)| {
+            let op = step.op.clone()?;
+            let change = Change::new(key.clone(), op).expect(step.expect(), otherwise);
+            // What expires is counted from its write, not from its commit.
+            Some(change.written_at(L::EXPIRES.then_some(step.at)))
+        };
+        let changes = self.steps.iter().filter_map(change).collect();
+        MapBatch::new(self.core.name.clone(), changes)
+    }
+
+    fn catch_up(&mut self) {
+        for (key, step) in &mut self.steps {
+            if let Some(Op::Touch { .. }) = step.op {
+                let touch = self.core.touch_of(key);
+                // What has expired meanwhile is the store's to judge.
+                step.op = touch.or(step.op.take());
+            }
+        }
+    }
+
+    fn hold(&self, hold: Hold) {
+        self.core.leave(Errand::Hold(hold));
+    }
+
+    fn lock(&mut self) -> Box<dyn Landing + '_> {
+        Box::new(LockedShare::new(
+            &self.core,
+            &mut self.steps,
+            &mut self.replaced,
+        ))
+    }
+
+    fn landed(&mut self) {
+        for replaced in self.replaced.drain(..) {
+            self.core.let_go_of(Some(replaced));
+        }
+    }
+
+    fn learn(&self, key: &Arc<str>, found: Option<Record>) {
+        self.core.learn(key, found);
+    }
+}
+
+/// What was not taken over may go wherever the share does, on the task that
+/// saves too.
+impl<V, L: Lifetime<V>> Drop for MapShare<V, L> {
+    fn drop(&mut self) {
+        for step in mem::take(&mut self.steps).into_values() {
+            self.core.drop_value(step);
+        }
+        for replaced in self.replaced.drain(..) {
+            self.core.let_go_of(Some(replaced));
+        }
+    }
+}
+
+impl<V, L: Lifetime<V>> Core<V, L> {
+    /// What is done to a key of which something is expected and that nothing
+    /// is to happen to: a change that leaves it as it is, where that holds.
+    fn unchanged(&self, key: &Arc<str>, expect: Expect) -> Result<Op> {
+        if expect == Expect::Absent {
+            return Ok(Op::Delete);
+        }
+        self.touch_of(key).ok_or_else(|| {
+            let message =
+                "there is no such entry in memory; it was expected, and nothing was written";
+            Error::new(ErrorKind::Conflict, message)
+                .on_map(&self.name)
+                .on_keys([key.clone()])
+        })
+    }
+
+    /// The change that leaves an entry as it is; `None` if it is not known when
+    /// that expires.
+    fn touch_of(&self, key: &str) -> Option<Op> {
+        if !L::EXPIRES {
+            return Some(Op::Touch { expires_at: None });
+        }
+        let touch = |slot: &Slot<V, L::Lease>| {
+            let (_, lease) = slot.live(&self.lifetime)?;
+            let expires_at = self.lifetime.expires_at(lease);
+            Some(Op::Touch { expires_at })
+        };
+        self.peek(key, touch)?
+    }
+}

@@ -1,0 +1,24 @@
+//! What happens to one key in a commit that lands whole or not at all.
+
+use std::time::{Duration, SystemTime};
+
+use crate::batch::{Expect, Op};
+
+/// What happens to one key.
+pub(super) struct Step<V> {
+    /// `None` for a key of which something is expected, and nothing more.
+    pub(super) op: Option<Op>,
+    pub(super) expect: Option<Expect>,
+    /// The value that the change puts.
+    pub(super) value: Option<V>,
+    pub(super) ttl: Option<Duration>,
+    /// When it was written.
+    pub(super) at: SystemTime,
+}
+
+impl<V> Step<V> {
+    /// What is expected of the key; anything, if nothing was said.
+    pub(super) fn expect(&self) -> Expect {
+        self.expect.unwrap_or_default()
+    }
+}

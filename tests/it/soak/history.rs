@@ -114,7 +114,8 @@ impl Ground {
         if !terms.merges() {
             self.book().check_whole(&held);
         }
-        self.treasure.borrow().check(&self.store).await;
+        let treasure = self.treasure.borrow().clone();
+        treasure.check(&self.store).await;
     }
 
     /// A copy of the store is the same.

@@ -71,14 +71,16 @@ fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// The files with their sizes and times; what is shared memory is lost with the
-/// program, and so is the lock.
+/// Lost with the program: the lock, and what is shared memory.
+const LOST: [&str; 2] = [".persistify.lock", "maps.db-shm"];
+
+/// The files with their sizes and times.
 fn files(folder: &Path) -> Vec<(String, u64, SystemTime)> {
     let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
     let file = |entry: fs::DirEntry| {
         let (name, about) = (entry.file_name(), entry.metadata().ok()?);
         let name = name.to_str().unwrap().to_owned();
-        let lost = name.ends_with("-shm") || name.ends_with(".lock");
+        let lost = LOST.contains(&&*name);
         (!lost).then(|| (name, about.len(), about.modified().unwrap()))
     };
     let mut files: Vec<_> = entries.filter_map(file).collect();

@@ -86,7 +86,7 @@ impl Seen {
 }
 
 /// Records that do not decode, which nobody may destroy.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Treasure(BTreeMap<(usize, String), Vec<String>>);
 
 impl Treasure {

@@ -2,7 +2,10 @@
 
 use std::{env, fmt::Display};
 
-use persistify::{Batch, Op, testing::Call, testing::Fault};
+use persistify::{
+    Batch, Change, MapBatch, Op,
+    testing::{Call, Fault},
+};
 
 /// Whether `PERSISTIFY_SOAK_TRACE` is set.
 pub(super) fn is_on() -> bool {
@@ -34,17 +37,21 @@ fn name_of(fault: &Fault) -> String {
 }
 
 fn batch_text(batch: &Batch) -> String {
-    let writer = format!("{:?}", batch.id.writer);
-    let mut text = format!("{}/{}", &writer[..writer.len().min(16)], batch.id.sequence);
-    for part in batch.maps.iter() {
-        text += &format!(" {}{}", part.map, if part.clear { " cleared" } else { "" });
-        for change in &part.changes {
-            let op = match &change.op {
-                Op::Put { payload, .. } => String::from_utf8_lossy(&payload.bytes).into_owned(),
-                other => format!("{other:?}"),
-            };
-            text += &format!(" [{} = {op} if {:?}]", change.key, change.expect);
-        }
-    }
-    text
+    let writer = batch.id.writer;
+    let parts: Vec<_> = batch.maps.iter().map(part_text).collect();
+    format!("{writer}/{} {}", batch.id.sequence, parts.join(" "))
+}
+
+fn part_text(part: &MapBatch) -> String {
+    let clear = if part.clear { " cleared" } else { "" };
+    let changes: Vec<_> = part.changes.iter().map(change_text).collect();
+    format!("{}{clear} {}", part.map, changes.join(" "))
+}
+
+fn change_text(change: &Change) -> String {
+    let op = match &change.op {
+        Op::Put { payload, .. } => String::from_utf8_lossy(&payload.bytes).into_owned(),
+        other => format!("{other:?}"),
+    };
+    format!("[{} = {op} if {:?}]", change.key, change.expect)
 }

@@ -38,13 +38,11 @@ impl Actor {
         let answer = map.import(&lines).await;
         // What expires meanwhile is left out.
         let all = answer.is_ok_and(|count| count == ids.len() as u64);
-        let mut book = self.world.ground.book();
         if all && !self.world.terms.may_lose() {
-            book.saved(&ids);
+            self.world.ground.book().saved(&ids);
         } else {
-            book.maybe(&ids);
+            self.world.ground.book().maybe(&ids);
         }
-        drop(book);
         self.world.check_store(self.map).await;
     }
 

@@ -118,13 +118,13 @@ impl Actor {
     async fn saved(&self, ids: &[usize], answer: Result<bool>) {
         match answer {
             Ok(true) => self.world.ground.book().saved(ids),
-            Ok(false) => return,
             // What another one had stored has won.
             Err(error) if error.kind() == ErrorKind::Conflict && !error.may_have_applied() => {
                 assert!(self.world.terms.may_lose(), "{error}");
                 self.world.ground.book().never(ids);
             }
-            Err(_) => return,
+            // There was nothing to write to; or it may yet be saved.
+            Ok(false) | Err(_) => return,
         }
         self.world.check_store(self.map).await;
     }

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use self::{
     builder::{Options, SqliteBuilder},
     file::DbFile,
+    readers::Readers,
     worker::Worker,
 };
 use super::{Capabilities, Provider};
@@ -28,6 +29,7 @@ mod noted;
 mod own;
 mod puts;
 mod read;
+mod readers;
 mod replica;
 mod rows;
 mod schema;
@@ -80,6 +82,8 @@ pub struct Sqlite {
 pub(super) struct Shared {
     file: DbFile,
     options: Options,
+    /// Before the one that writes, which is to be closed last.
+    readers: Arc<Readers>,
     worker: Worker,
 }
 
@@ -114,6 +118,7 @@ impl Sqlite {
         let shared = Arc::new(Shared {
             file,
             options,
+            readers: Arc::default(),
             worker,
         });
         Ok(Self { shared })
@@ -174,6 +179,7 @@ impl Provider for Sqlite {
     }
 
     async fn close(&self) -> Result<()> {
+        self.shared.readers.close();
         self.shared.worker.close().await
     }
 }

@@ -87,7 +87,7 @@ impl Reading {
             Ok(snapshot) => snapshot,
             Err(fault) => return drop(begun.send(Err(fault))),
         };
-        let path = shared.file.path.clone();
+        let (path, readers) = (shared.file.path.clone(), shared.readers.clone());
         // A load that is not read to its end keeps nothing else open.
         drop(shared);
         let Snapshot {
@@ -95,13 +95,15 @@ impl Reading {
             table,
             head,
         } = snapshot;
-        if begun.send(Ok(head)).is_err() {
-            return;
-        }
-        let streamed = match &table {
-            Some(table) => self.stream(&connection, table),
-            None => Ok(()),
+        let streamed = match (begun.send(Ok(head)), &table) {
+            (Ok(()), Some(table)) => self.stream(&connection, table),
+            _ => Ok(()),
         };
+        // Before anyone is told that this is the end: whoever closes the file
+        // then finds nothing open.
+        if connection.execute_batch("ROLLBACK").is_ok() {
+            readers.give_back(connection);
+        }
         let streamed = streamed.map_err(|fault| fault.on_map(&self.map).explained(&path));
         let last = streamed.err();
         // Whoever does not listen any more does not miss it.
@@ -109,7 +111,7 @@ impl Reading {
     }
 
     fn begin(&self, shared: &Shared) -> Result<Snapshot, Fault> {
-        let reader = shared.file.reader(&shared.options)?;
+        let reader = shared.readers.take(&shared.file, &shared.options)?;
         let columns = &shared.options.columns;
         let snapshot = Snapshot::begin(reader, &self.map, &self.wanted, columns)?;
         if !snapshot.is_adopted() {

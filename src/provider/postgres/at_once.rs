@@ -74,7 +74,7 @@ pub(super) async fn commit(
     };
     match &tried {
         Tried::Done(answer) => {
-            lease.give_back();
+            lease.give_back_after(batch);
             known.note(batch, answer, vec![place]);
         }
         Tried::No => lease.give_back(),

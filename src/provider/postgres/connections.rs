@@ -11,7 +11,10 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, Error as SqlError, Row};
 
 use super::errors::{Fault, closed};
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    batch::{Batch, Change},
+    error::{Error, ErrorKind, Result},
+};
 
 /// A connection that was idle for longer is asked whether it is still there: a
 /// router may have forgotten it, and then no one answers for a long time.
@@ -39,6 +42,12 @@ pub(super) fn before_reuse() -> Hook {
         })
     })
 }
+
+/// From how many bytes on a connection is not used again that has sent them: it
+/// keeps the memory that they took for as long as it lives, twice over. More than
+/// a batch comes to by default, unless a single value is larger; and beside what
+/// it takes to send them, a new connection costs nothing.
+const MAX_SENT: usize = 32 << 20;
 
 /// The connections that the handles share.
 pub(super) struct Connections {
@@ -190,6 +199,15 @@ impl Lease {
     /// Puts the connection back, with no transaction open.
     pub(super) fn give_back(mut self) {
         drop(self.object.take());
+    }
+
+    /// The same, after it has carried this batch; if that was a huge one, it is
+    /// cut.
+    pub(super) fn give_back_after(self, batch: &Batch) {
+        let changes = batch.maps.iter().flat_map(|part| &part.changes);
+        if changes.map(Change::weight).sum::<usize>() <= MAX_SENT {
+            self.give_back();
+        }
     }
 
     /// Whether it is worth while to begin anew on another connection: this one

@@ -72,7 +72,7 @@ async fn commit_with_look(
                 }
                 Err(fault) => return Err(lease.abandon(fault).await),
             };
-            lease.give_back();
+            lease.give_back_after(batch);
             known.note(batch, &answer, locked.places);
             return Ok(answer);
         }

@@ -66,6 +66,38 @@ async fn a_pool_of_dead_connections_is_no_failure() {
     }
 }
 
+/// A connection kept the memory of the largest value that it had ever sent, twice
+/// over, and each of the pool came to have sent one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_has_sent_a_huge_value_is_not_kept() {
+    let database = Database::fresh();
+    let admin = database.admin();
+    let builder = Postgres::builder(database.url()).max_connections(1);
+    let store = builder.connect().await.unwrap();
+    let session = || {
+        let of = format!(
+            "datname = '{}' AND pid <> pg_backend_pid()",
+            database.name()
+        );
+        admin.number(format!(
+            "SELECT coalesce(sum(pid), 0) FROM pg_stat_activity WHERE {of}"
+        ))
+    };
+    let (map, mut pen) = (name("map"), Pen::new());
+    for size in [1_000, 33 << 20] {
+        let value = format!("\"{}\"", "x".repeat(size));
+        pen.write(&store, &map, vec![put("k", "1")]).await.unwrap();
+        let before = session();
+        pen.write(&store, &map, vec![put("k", &value)])
+            .await
+            .unwrap();
+        pen.write(&store, &map, vec![put("k", "2")]).await.unwrap();
+        // The old one may take a moment to end.
+        let is_another = session() != before;
+        assert_eq!(is_another, size > 1_000, "{size}");
+    }
+}
+
 /// All connections that the server has are in use.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_server_is_unavailable_until_there_is_room() {

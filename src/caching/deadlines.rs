@@ -72,10 +72,6 @@ impl Deadlines {
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
-
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! How long an entry of a caching map lives.
 
 use std::{
+    any::Any,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -312,8 +313,8 @@ impl<V: Send + Sync + 'static> Lifetime<V> for Expiring<V> {
         }
     }
 
-    fn cleared(&self) {
-        self.schedule.clear();
+    fn cleared(&self) -> Box<dyn Any + Send> {
+        Box::new(self.schedule.take_all())
     }
 
     fn opened(&self, expire: Expire) {

@@ -1,6 +1,7 @@
 //! What the handles of a map and its background task share.
 
 use std::{
+    any::Any,
     collections::BTreeMap,
     sync::{
         Arc,
@@ -26,7 +27,7 @@ use super::{
     line::Line,
     loaders::Loaders,
     options::{Options, Triggers},
-    pending::Pending,
+    pending::{Lane, Pending},
     phase::{self, Phase},
     requests::Requests,
     shards::{Shard, Shards},
@@ -73,6 +74,14 @@ pub(crate) struct Core<V, L: Lifetime<V>> {
     pub(super) conflicts: Conflicts<V>,
     pub(super) tally: Tally,
     pub(super) loaders: Mutex<Loaders>,
+}
+
+/// What a clear has made void. To drop it takes its time, and foreign code may
+/// run: that of what refused the changes. So no lock is held then.
+struct Forgotten {
+    _queued: Vec<Lane>,
+    _refused: BTreeMap<Arc<str>, Error>,
+    _deadlines: Box<dyn Any + Send>,
 }
 
 /// What has been counted since the map was opened.
@@ -175,32 +184,40 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     ///
     /// `Closed`; then nothing was done.
     pub(super) fn clear(&self, also: impl FnOnce()) -> Result<()> {
-        let all = {
+        let (mut forgotten, all);
+        {
             let _inside = Inside::enter();
-            self.shards.take_all(|| {
+            forgotten = None;
+            all = self.shards.take_all(|| {
                 self.check_open()?;
-                self.forget_all();
+                forgotten = Some(self.forget_all());
                 also();
                 Ok(())
-            })?
-        };
+            })?;
+        }
         self.wake.notify_one();
+        self.drop_value(forgotten);
         self.let_go_of_all(all);
         Ok(())
     }
 
     /// With all shards locked, so that no mark can change.
-    fn forget_all(&self) {
+    fn forget_all(&self) -> Forgotten {
         // Before the queue: whoever finds that empty then knows of this clear.
         self.epoch.fetch_add(1, SeqCst);
-        self.pending.clear();
+        let queued = self.pending.take_all();
         self.saving.store(0, Relaxed);
         if !self.refused.lock().is_empty() {
             self.retried.fetch_add(1, SeqCst);
         }
-        self.refused.lock().clear();
-        self.lifetime.cleared();
+        let refused = std::mem::take(&mut *self.refused.lock());
+        let deadlines = self.lifetime.cleared();
         self.age.queued_now(self.clock.now());
+        Forgotten {
+            _queued: queued,
+            _refused: refused,
+            _deadlines: deadlines,
+        }
     }
 
     /// Whether the store has yet to hear of a clear.

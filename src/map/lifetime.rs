@@ -1,6 +1,7 @@
 //! How long an entry lives: for ever, in a map without expiry.
 
 use std::{
+    any::Any,
     fmt,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -80,8 +81,9 @@ pub trait Lifetime<V>: fmt::Debug + Send + Sync + Sized + 'static {
     /// An entry has expired and was taken out of memory. No lock is held.
     fn expired(&self, key: &str, value: V);
 
-    /// All entries are gone.
-    fn cleared(&self);
+    /// All entries are gone; what was kept of them is to be dropped once no lock
+    /// is held.
+    fn cleared(&self) -> Box<dyn Any + Send>;
 
     /// The map is open: time for a task of one's own.
     fn opened(&self, expire: Expire);
@@ -173,7 +175,9 @@ impl<V: 'static> Lifetime<V> for Forever {
 
     fn expired(&self, _: &str, _: V) {}
 
-    fn cleared(&self) {}
+    fn cleared(&self) -> Box<dyn Any + Send> {
+        Box::new(())
+    }
 
     fn opened(&self, _: Expire) {}
 }

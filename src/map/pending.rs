@@ -32,7 +32,8 @@ use std::{
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
-use self::lane::{Lane, MAX_SPOTS};
+pub(super) use self::lane::Lane;
+use self::lane::MAX_SPOTS;
 
 /// Threads are spread over so many lanes, which are locked one by one.
 const LANE_COUNT: u32 = 16;
@@ -190,14 +191,16 @@ impl Pending {
         lanes.into_iter().any(|(lane, end)| lane.lock().has(*end))
     }
 
-    /// Empties the queue. Only while no entry can be marked.
-    pub(super) fn clear(&self) {
-        for lane in &self.lanes {
+    /// Empties the queue, and hands out what was in it. Only while no entry can
+    /// be marked.
+    pub(super) fn take_all(&self) -> Vec<Lane> {
+        let take = |lane: &CachePadded<Mutex<Lane>>| {
             let mut lane = lane.lock();
-            let pushed = lane.pushed;
             self.queued.fetch_sub(lane.len(), Relaxed);
-            *lane = Lane::after(pushed);
-        }
+            let empty = Lane::after(lane.pushed);
+            std::mem::replace(&mut *lane, empty)
+        };
+        self.lanes.iter().map(take).collect()
     }
 }
 

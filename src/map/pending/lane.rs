@@ -12,7 +12,7 @@ pub(super) const MAX_SPOTS: u32 = 1 << 28;
 const KEPT: usize = 1_024;
 
 #[derive(Default)]
-pub(super) struct Lane {
+pub(in crate::map) struct Lane {
     nodes: Slab<Node>,
     ends: Option<Ends>,
     /// How many keys were ever pushed at the back.

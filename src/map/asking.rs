@@ -13,10 +13,17 @@ use crate::error::Error;
 
 impl<V, L: Lifetime<V>> Core<V, L> {
     /// These wait again, before those who came since.
-    pub(super) fn give_back(&self, mut saves: Vec<Save>) {
+    pub(super) fn give_back(&self, mut saves: VecDeque<Save>) {
         let mut requests = self.requests.lock();
-        saves.append(&mut requests.saves);
-        requests.saves = saves;
+        // Whichever are fewer are moved: there may be many, time and again.
+        if saves.len() < requests.saves.len() {
+            for save in saves.into_iter().rev() {
+                requests.saves.push_front(save);
+            }
+        } else {
+            saves.append(&mut requests.saves);
+            requests.saves = saves;
+        }
     }
 
     /// Leaves a request with the flusher and wakes it.

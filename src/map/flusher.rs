@@ -6,9 +6,11 @@ mod closing;
 mod doubts;
 mod failing;
 mod merging;
+mod parts;
 mod resolving;
 mod serving;
 mod settling;
+mod waiting;
 
 use std::{
     ops::ControlFlow,
@@ -18,7 +20,7 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use self::{assembled::Assembled, doubts::Doubts};
+use self::{assembled::Assembled, doubts::Doubts, parts::Part};
 use super::{
     core::Core,
     lifetime::Lifetime,
@@ -45,8 +47,8 @@ pub(super) struct Flusher<V, L: Lifetime<V>> {
     /// A batch whose fate is not known: it is sent again as it is.
     unresolved: Option<Assembled>,
     doubts: Doubts,
-    /// Parts of a batch that was refused without a word on which key it was.
-    parts: Vec<Vec<Arc<str>>>,
+    /// What is to go by itself: the last of them next.
+    parts: Vec<Part>,
     /// The last batch that was committed, to be freed once nobody waits.
     spent: Option<Batch>,
     attempt: u32,

@@ -19,6 +19,16 @@ pub(super) struct Save {
     pub(super) answer: Answer,
 }
 
+impl Save {
+    /// The key, if it waits for one.
+    pub(super) fn key(&self) -> Option<&Arc<str>> {
+        match &self.what {
+            Awaited::Key(key) => Some(key),
+            Awaited::Clear => None,
+        }
+    }
+}
+
 /// What a [`Save`] waits for.
 pub(super) enum Awaited {
     /// The change of this key, or a later one.
@@ -32,7 +42,7 @@ pub(super) enum Awaited {
 pub(super) struct Requests {
     /// The flusher is gone, and nobody will answer.
     pub(super) unserved: bool,
-    pub(super) saves: Vec<Save>,
+    pub(super) saves: VecDeque<Save>,
     /// How many of the saves somebody waited for when that was last looked at.
     awaited: usize,
     pub(super) asked: Asked,
@@ -62,7 +72,7 @@ impl Requests {
             self.saves.retain(|save| !save.answer.is_closed());
             self.awaited = self.saves.len();
         }
-        self.saves.push(save);
+        self.saves.push_back(save);
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -1,6 +1,7 @@
 //! What a map does while its store fails, and what is left when it is over.
 
 mod dropped;
+mod many;
 mod outage;
 mod panics;
 mod refused;

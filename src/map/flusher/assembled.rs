@@ -41,6 +41,12 @@ impl Assembled {
         KeySample::of(self.changes().iter().map(|change| &change.key))
     }
 
+    /// Those who wait for its changes; who waits for its clear goes on waiting.
+    pub(super) fn take_saves_of_keys(&mut self) -> Vec<Save> {
+        let of_key = |save: &mut Save| save.key().is_some();
+        self.saves.extract_if(.., of_key).collect()
+    }
+
     /// Tells all who wait for it; hands out the batch.
     pub(super) fn answer(self, result: &Result<()>) -> Batch {
         answer_all(self.saves, result);

@@ -1,7 +1,8 @@
 //! Puts together what goes into the next commit, and takes it apart after.
 
 use std::{
-    collections::HashSet,
+    collections::{HashSet, VecDeque},
+    mem,
     sync::{Arc, atomic::Ordering::SeqCst},
 };
 
@@ -10,6 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     Flusher,
     assembled::{Assembled, answer_all},
+    parts::Part,
 };
 use crate::{
     batch::{Change, MapBatch},
@@ -58,7 +60,7 @@ where
             // A clear in the middle takes every entry that was looked at with
             // it, so the next try begins with nothing taken.
             if self.fill(&mut draft, until, first).is_err() {
-                self.core.give_back(draft.saves);
+                self.core.give_back(draft.saves.into());
                 wanted = true;
             } else if draft.changes.is_empty() && !draft.clear {
                 answer_all(draft.saves, &Ok(()));
@@ -89,7 +91,7 @@ where
 
     fn fill(&mut self, draft: &mut Draft, until: &mut Until, first: bool) -> Result<(), Cleared> {
         if let Some(part) = self.parts.pop() {
-            return self.fill_with_part(draft, &part, until);
+            return self.fill_with_part(draft, part, until);
         }
         self.fill_with_awaited(draft, if first { 1 } else { 2 }, until)?;
         while !self.is_full(draft, 1) {
@@ -135,29 +137,49 @@ where
     fn fill_with_part(
         &mut self,
         draft: &mut Draft,
-        part: &[Arc<str>],
+        part: Part,
         until: &mut Until,
     ) -> Result<(), Cleared> {
-        let mut added = 0;
-        while added < part.len() && !self.is_full(draft, 1) {
-            self.add(draft, &part[added], until)?;
-            added += 1;
-        }
+        let Ok(added) = self.add_until_full(draft, &part.keys, until) else {
+            self.core.give_back(part.saves.into());
+            return Err(Cleared);
+        };
         let (part, rest) = part.split_at(added);
-        if !rest.is_empty() {
-            self.parts.push(rest.to_vec());
+        if !rest.keys.is_empty() {
+            self.parts.push(rest);
         }
-        let mut here = self.take_awaited_of(part).into_iter();
+        let mut here = part.saves.into_iter();
         let added = here.try_for_each(|save| self.add_awaited(draft, save, until));
         self.core.give_back(here.collect());
         added
     }
 
-    fn take_awaited_of(&self, part: &[Arc<str>]) -> Vec<Save> {
-        let keys: HashSet<_> = part.iter().collect();
-        let is_here = |save: &mut Save| matches!(&save.what, Awaited::Key(k) if keys.contains(k));
+    /// Says how many of these keys were looked at.
+    fn add_until_full(
+        &mut self,
+        draft: &mut Draft,
+        keys: &[Arc<str>],
+        until: &mut Until,
+    ) -> Result<usize, Cleared> {
+        let mut added = 0;
+        while added < keys.len() && !self.is_full(draft, 1) {
+            self.add(draft, &keys[added], until)?;
+            added += 1;
+        }
+        Ok(added)
+    }
+
+    /// These keys, and those who wait for them now.
+    pub(super) fn part_of(&self, keys: Vec<Arc<str>>) -> Part {
+        let is_here: HashSet<_> = keys.iter().collect();
+        let is_here = |save: &Save| save.key().is_some_and(|key| is_here.contains(key));
         let mut requests = self.core.requests.lock();
-        requests.saves.extract_if(.., is_here).collect()
+        let all = mem::take(&mut requests.saves).into_iter();
+        let (saves, others) = all.partition::<VecDeque<_>, _>(is_here);
+        requests.saves = others;
+        drop(requests);
+        let saves = saves.into();
+        Part { keys, saves }
     }
 
     /// Fills one share of so many with the keys that somebody waits for.
@@ -167,14 +189,13 @@ where
         shares: usize,
         until: &mut Until,
     ) -> Result<(), Cleared> {
-        let saves = std::mem::take(&mut self.core.requests.lock().saves);
-        let mut saves = saves.into_iter();
+        let mut saves = mem::take(&mut self.core.requests.lock().saves);
         let mut filled = Ok(());
         while filled.is_ok() && !self.is_full(draft, shares) {
-            let Some(save) = saves.next() else { break };
+            let Some(save) = saves.pop_front() else { break };
             filled = self.add_awaited(draft, save, until);
         }
-        self.core.give_back(saves.collect());
+        self.core.give_back(saves);
         filled
     }
 

@@ -33,19 +33,7 @@ where
             asked.reloads.extend(late.reloads);
             asked.closes.extend(late.closes);
         }
-        let flushed = done.clone().and_then(|()| self.core.nothing_refused());
-        if done.is_ok() && self.core.retried.load(SeqCst) != self.retried {
-            // Something older than the flush was refused, and waits again, or a
-            // later change in its place: behind where the round has ended.
-            self.core
-                .requests
-                .lock()
-                .asked
-                .flushes
-                .extend(asked.flushes);
-        } else {
-            send(asked.flushes, &flushed);
-        }
+        self.answer_flushes(std::mem::take(&mut asked.flushes), &done);
         if !asked.reloads.is_empty() {
             let reloaded = match &done {
                 Ok(()) => self.reload().await,
@@ -65,6 +53,22 @@ where
         ControlFlow::Continue(())
     }
 
+    fn answer_flushes(&self, flushes: Vec<Answer>, done: &Result<()>) {
+        // All that is refused is named, and that may be much: not if nobody asks.
+        if flushes.is_empty() {
+            return;
+        }
+        if done.is_ok() && self.core.retried.load(SeqCst) != self.retried {
+            // Something older than the flush was refused, and waits again, or a
+            // later change in its place: behind where the round has ended.
+            let mut requests = self.core.requests.lock();
+            requests.asked.flushes.extend(flushes);
+        } else {
+            let flushed = done.clone().and_then(|()| self.core.nothing_refused());
+            send(flushes, &flushed);
+        }
+    }
+
     /// Answers those who came while the map was being closed: all that was
     /// written before is in the store, or it would not be closed. Hands out those
     /// who close it as well.
@@ -75,7 +79,7 @@ where
             let saves = std::mem::take(&mut requests.saves);
             (saves, std::mem::take(&mut requests.asked))
         };
-        answer_all(saves, &Ok(()));
+        answer_all(saves.into(), &Ok(()));
         self.core.refuse_errands(&self.core.closed(), |_| true);
         send(asked.flushes, &Ok(()));
         send(asked.reloads, &Err(self.core.closed()));

@@ -1,12 +1,16 @@
 //! What becomes of a batch that was not committed.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     Flusher,
     assembled::{Assembled, answer_all},
+    parts::Part,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -67,33 +71,35 @@ where
         for change in assembled.changes().iter().rev() {
             self.core.requeue(&change.key, assembled.uncertain);
         }
-        self.core.give_back(assembled.saves);
+        self.core.give_back(assembled.saves.into());
     }
 
     /// Gets the keys that the store refuses out of the others' way: those that
     /// it names, or else by halving the batch until one is left.
-    fn isolate(&mut self, assembled: Assembled, operation: Operation, error: &Error) {
+    fn isolate(&mut self, mut assembled: Assembled, operation: Operation, error: &Error) {
         let keys: Vec<_> = assembled.changes().iter().map(|c| c.key.clone()).collect();
-        let named: Vec<_> = error
-            .keys()
-            .iter()
-            .filter(|k| keys.contains(k))
-            .cloned()
-            .collect();
-        let refused = if keys.len() == 1 { keys.clone() } else { named };
+        let refused = if keys.len() == 1 {
+            keys.clone()
+        } else {
+            named_among(&keys, error)
+        };
         self.report(
             operation,
             KeySample::of(refused_or(&refused, &keys)),
             error,
             !refused.is_empty(),
         );
+        // Without its keys, of which there may be as many, it is cheap to clone.
+        let unnamed = error.clone().on_keys([]);
         for key in &refused {
-            let error = error.clone().on_keys([key.clone()]);
+            let error = unnamed.clone().on_keys([key.clone()]);
             self.core.refuse(key, &error, assembled.uncertain);
         }
         if refused.is_empty() {
-            let (first, second) = keys.split_at(keys.len() / 2);
-            self.parts.extend([second.to_vec(), first.to_vec()]);
+            let half = keys.len() / 2;
+            let saves = assembled.take_saves_of_keys();
+            let (first, second) = Part { keys, saves }.split_at(half);
+            self.parts.extend([second, first]);
         }
         self.put_back(assembled);
         // The store has looked at it, so it is up.
@@ -111,9 +117,12 @@ where
         };
         self.down = true;
         let error = error.clone();
-        let mut waiting = std::mem::take(&mut self.core.requests.lock().saves);
+        let mut waiting: Vec<_> = std::mem::take(&mut self.core.requests.lock().saves).into();
         if let Some(unresolved) = &mut self.unresolved {
             waiting.append(&mut unresolved.saves);
+        }
+        for part in &mut self.parts {
+            waiting.append(&mut part.saves);
         }
         answer_all(waiting, &Err(error.clone()));
         self.core.refuse_errands(&error, |_| true);
@@ -155,6 +164,13 @@ fn is_of_a_key(assembled: &Assembled, operation: Operation, error: &Error) -> bo
     let waits = operation == Operation::SetAside && assembled.clears();
     let is_known = !error.may_have_applied();
     error.kind() == ErrorKind::Refused && is_known && !waits && !assembled.is_bare_clear()
+}
+
+/// The keys of the batch that the error names.
+fn named_among(keys: &[Arc<str>], error: &Error) -> Vec<Arc<str>> {
+    let keys: HashSet<_> = keys.iter().collect();
+    let named = error.keys().iter().filter(|key| keys.contains(key));
+    named.cloned().collect()
 }
 
 fn refused_or<'a>(refused: &'a [Arc<str>], all: &'a [Arc<str>]) -> &'a [Arc<str>] {

@@ -2,7 +2,6 @@
 //! holds something else.
 
 use std::{
-    collections::HashMap,
     mem,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -14,6 +13,7 @@ use super::{
     Flusher,
     assembled::{Assembled, answer_all},
     doubts,
+    waiting::Waiting,
 };
 use crate::{
     batch::{Change, Skipped},
@@ -26,7 +26,7 @@ use crate::{
         inside::Inside,
         lifetime::Lifetime,
         old::Old,
-        requests::{Awaited, Save},
+        requests::Save,
         shards::Shard,
     },
     record::{Record, Revision},
@@ -86,12 +86,14 @@ where
     pub(super) fn resolve(&mut self, assembled: &mut Assembled, skipped: Vec<Skipped>) -> bool {
         let mut waits = false;
         let mut waiting = Vec::new();
-        let mut saves_of = assembled.take_saves_of(&skipped);
+        let mut own_saves = Waiting::for_those(&skipped);
+        own_saves.sort_in(mem::take(&mut assembled.saves));
+        let mut late = Waiting::for_those(&skipped);
         for Skipped { key, found, .. } in skipped {
             let sent = self.doubts.take(&key);
             let own = doubts::made::<V>(&sent, found.as_ref());
-            let mut saves = saves_of.remove(&key).unwrap_or_default();
-            match self.core.resolve(&key, found.clone(), own) {
+            let mut saves = own_saves.take(&key);
+            match self.core.resolve(&key, found.clone(), own, &mut late) {
                 Fate::Settled => answer_all(saves, &Ok(())),
                 Fate::Again => {
                     waits = true;
@@ -107,7 +109,9 @@ where
                 }
             }
         }
-        self.core.give_back(waiting);
+        assembled.saves.extend(own_saves.into_rest());
+        self.core.give_back(late.into_rest());
+        self.core.give_back(waiting.into());
         waits
     }
 
@@ -133,7 +137,13 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         asked && self.provider.capabilities().conditions
     }
 
-    fn resolve(&self, key: &Arc<str>, found: Option<Record>, own: bool) -> Fate {
+    fn resolve(
+        &self,
+        key: &Arc<str>,
+        found: Option<Record>,
+        own: bool,
+        late: &mut Waiting,
+    ) -> Fate {
         // What is left of it is dropped once nothing is locked: foreign code runs
         // then.
         let mut found = self.read_found(found, own);
@@ -144,7 +154,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             let mut shard = self.shards.write(hash);
             let entry = shard.find(hash, key);
             let known = entry.map_or(Known::NOT, |entry| entry.slot.trail().known);
-            let resolved = self.resolve_in(&mut shard, hash, key, &mut found);
+            let resolved = self.resolve_in(&mut shard, (hash, key), &mut found, late);
             (known.revision(), resolved)
         };
         self.let_go(resolved.old);
@@ -186,9 +196,9 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     fn resolve_in(
         &self,
         shard: &mut Shard<V, L::Lease>,
-        hash: u64,
-        key: &Arc<str>,
+        (hash, key): (u64, &Arc<str>),
         found: &mut Found<V>,
+        late: &mut Waiting,
     ) -> Resolved<V, L> {
         // What is not being saved came after a clear, and whoever waits for what
         // that took away waits for the clear.
@@ -215,7 +225,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             Verdict::Merge => self.merge(key, slot, found),
             Verdict::Take { lost } => {
                 let was_gone = slot.is_gone();
-                let taken = self.take_stored(occupied, found, lost);
+                let taken = self.take_stored(occupied, found, lost.then_some(late));
                 shard.count_gone(-isize::from(was_gone));
                 taken
             }
@@ -226,12 +236,12 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         &self,
         mut occupied: OccupiedEntry<'_, Entry<V, L::Lease>>,
         found: &mut Found<V>,
-        lost: bool,
+        lost: Option<&mut Waiting>,
     ) -> Resolved<V, L> {
         let Entry { key, slot } = occupied.get_mut();
         // Asked for under the lock: whoever waits by now wrote, or saw, what is
         // taken away here.
-        let late = lost.then(|| self.take_saves_of(key));
+        let late = lost.map(|waiting| waiting.take_late(key, &mut self.requests.lock()));
         self.forget_saving(key, slot.trail());
         slot.trail_mut().mark = Mark::Clean;
         slot.learn(found.known());
@@ -290,14 +300,6 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         L::EXPIRES && record.expires_at.is_some_and(|at| at <= self.clock.now())
     }
 
-    fn take_saves_of(&self, key: &Arc<str>) -> Vec<Save> {
-        let mut requests = self.requests.lock();
-        requests
-            .saves
-            .extract_if(.., |save| save.key() == Some(key))
-            .collect()
-    }
-
     fn lost(&self, key: &Arc<str>, found: Option<Record>) -> Error {
         let message = "another process has changed the entry meanwhile: the map holds what is \
                        stored, and this change is gone";
@@ -336,30 +338,6 @@ impl<V, L: Lifetime<V>> Resolved<V, L> {
         Self {
             resolution: Some(resolution),
             ..self
-        }
-    }
-}
-
-impl Assembled {
-    /// Those who wait for what was left out, by key.
-    fn take_saves_of(&mut self, skipped: &[Skipped]) -> HashMap<Arc<str>, Vec<Save>> {
-        let keys = skipped.iter().map(|skipped| skipped.key.clone());
-        let mut saves_of: HashMap<_, _> = keys.map(|key| (key, Vec::new())).collect();
-        for save in mem::take(&mut self.saves) {
-            match save.key().and_then(|key| saves_of.get_mut(key)) {
-                Some(saves) => saves.push(save),
-                None => self.saves.push(save),
-            }
-        }
-        saves_of
-    }
-}
-
-impl Save {
-    fn key(&self) -> Option<&Arc<str>> {
-        match &self.what {
-            Awaited::Key(key) => Some(key),
-            Awaited::Clear => None,
         }
     }
 }

@@ -262,8 +262,9 @@ where
     async fn make_way(&mut self, keys: &[Arc<str>]) -> Result<()> {
         let claimed = self.core.claimed(keys);
         if !claimed.is_empty() || self.core.must_clear() {
-            let parts = claimed.chunks(self.core.options.max_batch);
-            self.parts.extend(parts.map(<[_]>::to_vec));
+            let claimed = self.part_of(claimed);
+            self.parts
+                .extend(claimed.in_pieces(self.core.options.max_batch));
             self.core.age.round_begins();
             let done = self.commit_until(&mut Until::beginning(), false).await;
             // Of what else is queued the oldest has waited as long as before.

@@ -35,7 +35,7 @@ fn clear_and_wait(core: &Core<u32, Forever>) -> Ticket {
     let ask = || {
         ticket = core.ask(|requests, answer| {
             let what = Awaited::Clear;
-            requests.saves.push(Save { what, answer });
+            requests.saves.push_back(Save { what, answer });
         });
     };
     core.clear(ask).unwrap();
@@ -52,7 +52,7 @@ async fn a_clear_is_not_answered_by_a_draft_that_does_not_carry_it() {
     let mut draft = flusher.core.draft();
     let mut ticket = Box::pin(clear_and_wait(&flusher.core).wait());
     assert!(flusher.fill(&mut draft, &mut until, true).is_err());
-    flusher.core.give_back(draft.saves);
+    flusher.core.give_back(draft.saves.into());
     let assembled = flusher.assemble(&mut until, true).unwrap();
     assert!(assembled.clears());
     assert_eq!(assembled.saves.len(), 1);
@@ -97,9 +97,10 @@ async fn a_clear_while_a_batch_is_halved_forgets_nobody_who_waits() {
     let mut draft = flusher.core.draft();
     flusher.core.clear(|| {}).unwrap();
     let mut until = flusher.core.pending.until_now();
-    let filled = flusher.fill_with_part(&mut draft, &["a".into()], &mut until);
+    let part = flusher.part_of(vec!["a".into()]);
+    let filled = flusher.fill_with_part(&mut draft, part, &mut until);
     assert!(filled.is_err());
-    flusher.core.give_back(draft.saves);
+    flusher.core.give_back(draft.saves.into());
     let mut until = flusher.core.pending.until_now();
     let assembled = flusher.assemble(&mut until, true).unwrap();
     assembled.answer(&Ok(()));

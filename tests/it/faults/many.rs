@@ -1,0 +1,153 @@
+//! Very many refused changes at once.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use persistify::{
+    Batch, Committed, Error, ErrorKind, Load, MapName, Memory, PersistentMap, Provider, Result,
+    Wanted, async_trait, testing::Method,
+};
+
+use crate::store::{HOUR, builder, in_memory, store, stored};
+
+const MANY: usize = 50_000;
+
+/// Each key that the store named was looked for among all of the batch, and the
+/// error, with all the keys, was copied for each of them: a batch of a hundred
+/// thousand keep the task of the map busy for many minutes.
+#[tokio::test]
+async fn a_store_that_names_all_of_a_large_batch_does_so_at_a_price_that_follows_it() {
+    let store = store();
+    let map = builder(&store).batch(2 * MANY, HOUR).open().await.unwrap();
+    let key = |n: usize| format!("k{n}");
+    store.refuse((0..MANY).map(key));
+    map.extend((0..=MANY).map(|n| (key(n), n)));
+    let error = map.flush().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert_eq!((error.keys().len(), map.refused().len()), (MANY, MANY));
+    let named = map
+        .refused()
+        .iter()
+        .all(|r| r.error.keys() == [r.key.clone()]);
+    assert!(named);
+    // The one that was not refused has gone, in the next batch.
+    assert_eq!(
+        (stored(&store).await.len(), store.calls(Method::Commit)),
+        (1, 2)
+    );
+}
+
+/// Of a batch that was halved, those who wait are told of their own key only,
+/// each once, whichever half it was in.
+#[tokio::test]
+async fn all_who_wait_for_a_batch_that_is_halved_are_told() {
+    let store = store();
+    let map = builder::<u32>(&store)
+        .batch(10_000, HOUR)
+        .open()
+        .await
+        .unwrap();
+    let is_bad = |n: u32| n.is_multiple_of(10);
+    store.refuse_unnamed((0..1_000).filter(|n| is_bad(*n)).map(|n| n.to_string()));
+    let save = |n: u32| {
+        let map = map.clone();
+        tokio::spawn(async move { map.insert_and_save(n.to_string(), n).await })
+    };
+    let saves: Vec<_> = (0..1_000).map(|n| (n, save(n))).collect();
+    for (n, save) in saves {
+        match save.await.unwrap() {
+            Ok(_) => assert!(!is_bad(n), "{n}"),
+            Err(error) => {
+                assert!(is_bad(n), "{n}: {error:?}");
+                assert_eq!(*error.keys()[0], *n.to_string());
+            }
+        }
+    }
+    assert_eq!((map.refused().len(), map.pending()), (100, 0));
+}
+
+/// When the store goes down in the middle of halving, whoever waits for what is
+/// still to come is told so, and not left waiting.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_half_that_is_still_to_come_hears_that_the_store_is_down() {
+    let store = store();
+    let map = builder::<u32>(&store)
+        .batch(10_000, HOUR)
+        .open()
+        .await
+        .unwrap();
+    store.refuse_unnamed(["7"]);
+    store.fail_nth(3, persistify::testing::Fault::Before(ErrorKind::Unusable));
+    let save = |n: u32| {
+        let map = map.clone();
+        tokio::spawn(async move { map.insert_and_save(n.to_string(), n).await })
+    };
+    let saves: Vec<_> = (0..64).map(save).collect();
+    let mut down = 0;
+    for save in saves {
+        let done = save.await.unwrap();
+        down += usize::from(done.is_err_and(|error| error.kind() == ErrorKind::Unusable));
+    }
+    assert!(down > 0);
+    map.flush().await.unwrap_err();
+    assert_eq!(
+        (stored(&store).await.len(), in_memory(&map).len()),
+        (63, 64)
+    );
+}
+
+/// Refuses everything, for a reason that holds on to the map.
+#[derive(Debug)]
+struct Reluctant(Arc<OnceLock<PersistentMap<u32>>>);
+
+#[derive(Debug)]
+struct Reason(Arc<OnceLock<PersistentMap<u32>>>);
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not today")
+    }
+}
+
+impl std::error::Error for Reason {}
+
+/// Foreign code, which may call the map.
+impl Drop for Reason {
+    fn drop(&mut self) {
+        if let Some(map) = self.0.get() {
+            map.insert("dropped", 1);
+        }
+    }
+}
+
+#[async_trait]
+impl Provider for Reluctant {
+    async fn load<'a>(&'a self, _: &'a MapName, _: Wanted) -> Result<Load<'a>> {
+        Ok(Load::of(persistify::Revision::ZERO, Vec::new()))
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<Committed> {
+        if batch.maps[0].changes.is_empty() {
+            return Memory::new().commit(batch).await;
+        }
+        let error = Error::new(ErrorKind::Refused, "no");
+        Err(error.with_source(Reason(self.0.clone())))
+    }
+}
+
+/// What was queued, refused and due was dropped while the whole map was locked:
+/// with a million entries for a quarter of a second, and the reason of a refusal
+/// could not call the map when it was dropped.
+#[tokio::test]
+async fn what_a_clear_forgets_is_dropped_once_nothing_is_locked() {
+    let slot = Arc::new(OnceLock::new());
+    let map = PersistentMap::<u32>::builder(Reluctant(slot.clone()), "map");
+    let map = map.batch(10_000, HOUR).open().await.unwrap();
+    map.insert("a", 1);
+    drop(map.flush().await.unwrap_err());
+    slot.set(map.clone()).unwrap();
+    map.clear();
+    assert_eq!(map.get("dropped"), Some(1));
+}

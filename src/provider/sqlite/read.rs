@@ -7,7 +7,8 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Shared, builder::Columns, errors::Fault, noted, schema, table::Table, wanted, worker::Writer,
+    Shared, builder::Columns, errors::Fault, noted, readers::Turn, schema, table::Table, wanted,
+    worker::Writer,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -41,12 +42,14 @@ pub(super) async fn load(
     map: &MapName,
     wanted: Wanted,
 ) -> Result<Load<'static>> {
+    let turn = shared.readers.turn().await?;
     let (begun, head) = oneshot::channel();
     let (pages, received) = mpsc::channel(PAGES_AHEAD);
     let reading = Reading {
         map: map.clone(),
         wanted,
         pages,
+        turn: Some(turn),
     };
     let place = shared.file.path.clone();
     let shared = shared.clone();
@@ -79,10 +82,11 @@ struct Reading {
     map: MapName,
     wanted: Wanted,
     pages: mpsc::Sender<Message>,
+    turn: Option<Turn>,
 }
 
 impl Reading {
-    fn run(self, shared: Arc<Shared>, begun: oneshot::Sender<Result<Head, Fault>>) {
+    fn run(mut self, shared: Arc<Shared>, begun: oneshot::Sender<Result<Head, Fault>>) {
         let snapshot = match self.begin(&shared) {
             Ok(snapshot) => snapshot,
             Err(fault) => return drop(begun.send(Err(fault))),
@@ -104,6 +108,7 @@ impl Reading {
         if connection.execute_batch("ROLLBACK").is_ok() {
             readers.give_back(connection);
         }
+        drop(self.turn.take());
         let streamed = streamed.map_err(|fault| fault.on_map(&self.map).explained(&path));
         let last = streamed.err();
         // Whoever does not listen any more does not miss it.
@@ -124,10 +129,11 @@ impl Reading {
             .run_blocking(move |writer| begin_noted(writer, reader, &map, &wanted, &columns))?)
     }
 
-    fn stream(&self, connection: &Connection, table: &Table) -> Result<(), Fault> {
+    fn stream(&mut self, connection: &Connection, table: &Table) -> Result<(), Fault> {
         let mut page = Vec::new();
         let mut bytes = 0;
-        let read = wanted::for_each(connection, table, &self.wanted, |stored| {
+        let wanted = self.wanted.clone();
+        let read = wanted::for_each(connection, table, &wanted, |stored| {
             bytes += stored.key.len() + stored.value.len();
             page.push(stored.into_record());
             if page.len() < PAGE_RECORDS && bytes < PAGE_BYTES {
@@ -143,7 +149,12 @@ impl Reading {
         self.send(page)
     }
 
-    fn send(&self, page: Vec<Record>) -> Result<(), Fault> {
+    fn send(&mut self, page: Vec<Record>) -> Result<(), Fault> {
+        if self.pages.capacity() == 0 {
+            // From here on it waits for whoever takes the pages, who may be
+            // waiting for another load.
+            drop(self.turn.take());
+        }
         let sent = self.pages.blocking_send(Some(Ok(page)));
         // Nobody listens: the error ends the reading, and reaches no one.
         sent.map_err(|_| Fault::Ours(cut_short()))

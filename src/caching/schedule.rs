@@ -68,8 +68,8 @@ mod tests {
     use super::*;
     use crate::caching::deadlines::NEVER;
 
-    /// A clear dropped a million deadlines while the whole map was locked: all
-    /// other writers stood still for a quarter of a second.
+    /// A clear dropped a million deadlines while the whole map was locked, and all
+    /// others stood still meanwhile.
     #[test]
     fn what_was_due_is_handed_out_whole_to_be_dropped_later() {
         let schedule = Schedule::default();

@@ -19,6 +19,9 @@ use crate::error::Result;
 /// Fewer shards make the flusher and the writers collide.
 const MIN_SHARDS: usize = 64;
 
+/// A shard that is smaller than this keeps its memory.
+const KEPT: usize = 1_024;
+
 /// All entries of a map.
 ///
 /// It is made here, of the standard library's own hash table, because a map
@@ -131,6 +134,21 @@ impl<V, X> Shards<V, X> {
     /// Returns when every call that was inside a shard has left it.
     pub(super) fn wait_for_writers(&self) {
         self.each().for_each(|shard| drop(shard.write()));
+    }
+
+    /// Gives back the memory of a shard that was much fuller once. What is left to
+    /// be moved is little then.
+    pub(super) fn shrink(&self, shard: &mut Shard<V, X>) {
+        let (entries, room) = (shard.table.len(), shard.table.capacity());
+        if room > KEPT && entries < room / 8 {
+            let rehash = |entry: &Entry<V, X>| self.hasher.hash_one(&*entry.key);
+            shard.table.shrink_to(2 * entries, rehash);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.each().map(|shard| shard.read().table.capacity()).sum()
     }
 
     #[inline]

@@ -93,6 +93,9 @@ where
         if let Some(part) = self.parts.pop() {
             return self.fill_with_part(draft, part, until);
         }
+        // Only here: a part of a batch may be small while very much is pending.
+        let all = self.core.pending.len().min(self.core.options.max_batch);
+        draft.changes.reserve(all);
         self.fill_with_awaited(draft, if first { 1 } else { 2 }, until)?;
         while !self.is_full(draft, 1) {
             let room = self.core.options.max_batch - draft.changes.len();
@@ -285,7 +288,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         Draft {
             epoch,
             clear: self.cleared.load(SeqCst) != epoch,
-            changes: Vec::with_capacity(self.pending.len().min(self.options.max_batch)),
+            changes: Vec::new(),
             bytes: 0,
             saves: Vec::new(),
         }

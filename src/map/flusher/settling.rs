@@ -53,6 +53,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
                 // the processor from fetching the next entry meanwhile.
                 self.saving
                     .fetch_sub(run.iter().filter(settled).count(), Relaxed);
+                self.shards.shrink(&mut shard);
             }
         }
     }

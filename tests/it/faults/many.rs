@@ -16,7 +16,7 @@ const MANY: usize = 50_000;
 
 /// Each key that the store named was looked for among all of the batch, and the
 /// error, with all the keys, was copied for each of them: a batch of a hundred
-/// thousand keep the task of the map busy for many minutes.
+/// thousand kept the task of the map busy for many minutes.
 #[tokio::test]
 async fn a_store_that_names_all_of_a_large_batch_does_so_at_a_price_that_follows_it() {
     let store = store();
@@ -138,8 +138,8 @@ impl Provider for Reluctant {
 }
 
 /// What was queued, refused and due was dropped while the whole map was locked:
-/// with a million entries for a quarter of a second, and the reason of a refusal
-/// could not call the map when it was dropped.
+/// others stood still for as long as that took, and the reason of a refusal could
+/// not call the map when it was dropped.
 #[tokio::test]
 async fn what_a_clear_forgets_is_dropped_once_nothing_is_locked() {
     let slot = Arc::new(OnceLock::new());

@@ -5,7 +5,7 @@ use crate::{
     batch::Committed,
     clock::{MapClock, SystemClock},
     error::{Error, ErrorKind},
-    map::{lifetime::Forever, options::Options, requests::Ticket},
+    map::{lifetime::Forever, options::Options, requests::Ticket, spot::Spot},
     provider::memory::Memory,
     record::Revision,
 };
@@ -170,4 +170,49 @@ fn what_replaces_an_unwritable_value_is_not_left_for_later() {
     assert!(added.is_ok());
     let next = flusher.assemble(&mut until, false).unwrap();
     assert_eq!(next.changes().len(), 1);
+}
+
+/// Of a batch that was refused, each part made room for all that was pending: to
+/// refuse one change after the other took a time that followed their number's
+/// square.
+#[test]
+fn a_part_makes_room_for_no_more_than_itself() {
+    let mut flusher = flusher();
+    for n in 0..10_000 {
+        put(&flusher.core, &n.to_string(), 1);
+    }
+    let part = flusher.part_of(vec!["7".into()]);
+    flusher.parts.push(part);
+    let mut until = flusher.core.pending.until_now();
+    let assembled = flusher.assemble(&mut until, false).unwrap();
+    let changes = &assembled.batch.maps[0].changes;
+    assert_eq!(changes.len(), 1);
+    assert!(changes.capacity() < 100, "{}", changes.capacity());
+}
+
+/// A map from which nearly all had been removed, or had expired, kept the room for
+/// as many as it had ever held.
+#[test]
+fn a_map_that_was_much_fuller_once_gives_its_room_back() {
+    let mut flusher = flusher();
+    let commit_all = |flusher: &mut Flusher<u32, Forever>| {
+        let mut until = flusher.core.pending.until_now();
+        while let Some(assembled) = flusher.assemble(&mut until, false) {
+            let committed = Committed::at(Revision::new(1));
+            flusher.core.settle_all(&assembled, committed);
+        }
+    };
+    for n in 0..100_000 {
+        put(&flusher.core, &n.to_string(), 1);
+    }
+    commit_all(&mut flusher);
+    let full = flusher.core.shards.room();
+    for n in 1_000..100_000 {
+        let remove = |spot: &mut Spot<'_, _, _>| spot.remove();
+        flusher.core.alter(&n.to_string(), remove).unwrap();
+    }
+    commit_all(&mut flusher);
+    assert!(flusher.core.shards.room() < full / 4, "of {full}");
+    assert_eq!(flusher.core.len(), 1_000);
+    assert_eq!(flusher.core.look("7", |value| *value), Some(1));
 }

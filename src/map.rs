@@ -24,6 +24,7 @@ mod landing;
 pub(crate) mod lifetime;
 mod line;
 mod lines;
+mod loaders;
 mod loading;
 mod map_share;
 mod marks;

@@ -1,7 +1,7 @@
 //! What the handles of a map and its background task share.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{
@@ -24,6 +24,7 @@ use super::{
     inside::Inside,
     lifetime::Lifetime,
     line::Line,
+    loaders::Loaders,
     options::{Options, Triggers},
     pending::Pending,
     phase::{self, Phase},
@@ -71,7 +72,7 @@ pub(crate) struct Core<V, L: Lifetime<V>> {
     pub(super) health: watch::Sender<Health>,
     pub(super) conflicts: Conflicts<V>,
     pub(super) tally: Tally,
-    pub(super) loaders: Mutex<HashMap<Arc<str>, Arc<tokio::sync::Mutex<()>>>>,
+    pub(super) loaders: Mutex<Loaders>,
 }
 
 /// What has been counted since the map was opened.

@@ -50,7 +50,9 @@ impl<'a> Header<'a> {
     ///
     /// What is wrong with the line, as the end of a sentence.
     pub(super) fn parse(line: &'a [u8]) -> Result<Self, String> {
-        let header: Self = serde_json::from_slice(line)
+        // Some editors put a mark in front of a text to say that it is UTF-8.
+        let text = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line);
+        let header: Self = serde_json::from_slice(text)
             .map_err(|cause| format!("is not the header of an export: {cause}"))?;
         if header.format != FORMAT {
             return Err(format!(

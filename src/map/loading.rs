@@ -104,7 +104,13 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let Some(payload) = &record.value else {
             return Ok(true);
         };
-        if let Some(written) = record.updated_at.filter(|_| record.expires_at.is_some()) {
+        if let Some(written) = record
+            .updated_at
+            .filter(|at| Some(*at) <= record.expires_at)
+        {
+            // Nobody writes what has expired already. Where it says so, the time
+            // is another program's, in another unit perhaps: it would end all
+            // other entries.
             self.clock.observe(written);
         }
         match self.decode(payload) {

@@ -29,6 +29,10 @@ impl<V, L: Lifetime<V>> Map<V, L> {
     }
 
     /// Whether changes reach the store, now and whenever that changes.
+    ///
+    /// What the receiver [borrows](watch::Receiver::borrow) holds a lock that the
+    /// saving waits for: let go of it before anything else is done, an `.await`
+    /// above all.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.core.health.subscribe()
     }

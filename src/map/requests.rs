@@ -10,6 +10,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// Where an answer goes. Whoever waits may have stopped waiting.
 pub(super) type Answer = oneshot::Sender<Result<()>>;
 
+/// So few saves may be there that nobody waits for.
+const FEW_SAVES: usize = 1_024;
+
 /// Someone who waits for a change to be committed.
 pub(super) struct Save {
     pub(super) what: Awaited,
@@ -30,6 +33,8 @@ pub(super) struct Requests {
     /// The flusher is gone, and nobody will answer.
     pub(super) unserved: bool,
     pub(super) saves: Vec<Save>,
+    /// How many of the saves somebody waited for when that was last looked at.
+    awaited: usize,
     pub(super) asked: Asked,
     pub(super) errands: VecDeque<Errand>,
 }
@@ -49,6 +54,17 @@ impl Asked {
 }
 
 impl Requests {
+    /// Somebody waits. Those who have stopped waiting are forgotten once there
+    /// are twice as many as before: while the store is down, whoever saves and
+    /// gives up time and again would else fill the memory.
+    pub(super) fn await_save(&mut self, save: Save) {
+        if self.saves.len() >= FEW_SAVES.max(2 * self.awaited) {
+            self.saves.retain(|save| !save.answer.is_closed());
+            self.awaited = self.saves.len();
+        }
+        self.saves.push(save);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.saves.is_empty() && self.asked.is_empty() && self.errands.is_empty()
     }
@@ -97,4 +113,30 @@ fn unserved() -> Error {
         "the runtime on which the map was opened has ended, and its background task with it; \
          the change is in memory only: open the map again on a running runtime",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each save of a store that was down stayed until it was up, although
+    /// whoever had asked for it had long given up.
+    #[test]
+    fn saves_that_nobody_waits_for_do_not_pile_up() {
+        let mut requests = Requests::default();
+        let mut held = Vec::new();
+        let mut save = |n: usize| {
+            let (answer, ticket) = Ticket::new();
+            let what = Awaited::Key(n.to_string().into());
+            requests.await_save(Save { what, answer });
+            assert!(requests.saves.len() <= 4_000);
+            ticket
+        };
+        for n in 0..1_000_000 {
+            let ticket = save(n);
+            held.extend((n % 1_000 == 0).then_some(ticket));
+        }
+        let awaited = requests.saves.iter().filter(|s| !s.answer.is_closed());
+        assert_eq!(awaited.count(), held.len());
+    }
 }

@@ -1,6 +1,6 @@
 //! Writes that wait until they are in the store.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, time::Duration};
 
 use super::{
     Map,
@@ -109,7 +109,7 @@ where
         self.core.clear(|| {
             ticket = self.core.ask(|requests, answer| {
                 let what = Awaited::Clear;
-                requests.saves.push(Save { what, answer });
+                requests.await_save(Save { what, answer });
             });
         })?;
         ticket.wait().await
@@ -289,7 +289,8 @@ where
     /// A copy of the value at this key; if there is none, of the one that the
     /// loader fetches, which is then inserted. Of all who ask for the same key
     /// at the same time, one runs its loader, and the others get what it
-    /// fetched.
+    /// fetched. A loader that asks for its own key, or for one whose loader asks
+    /// for that, waits for itself: it never ends.
     ///
     /// # Errors
     ///
@@ -312,25 +313,12 @@ where
         if let Some(value) = self.core.look(key, V::clone) {
             return Ok(value);
         }
-        let queue = self.core.queue_of_loaders(key);
+        let queue = self.core.loaders.lock().queue_of(key);
         let _turn = queue.lock().await;
         if let Some(value) = self.core.look(key, V::clone) {
             return Ok(value);
         }
         let value = loader().await?;
         Ok(self.alter(key, |spot| spot.get_or_put(|| value)))
-    }
-}
-
-impl<V, L: Lifetime<V>> super::core::Core<V, L> {
-    /// Those who load this key take turns. A queue that nobody is in any more
-    /// is swept when the next one is made.
-    fn queue_of_loaders(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut loaders = self.loaders.lock();
-        if let Some(queue) = loaders.get(key) {
-            return queue.clone();
-        }
-        loaders.retain(|_, queue| Arc::strong_count(queue) > 1);
-        loaders.entry(key.into()).or_default().clone()
     }
 }

@@ -1167,6 +1167,34 @@ async fn a_wall_clock_that_was_set_back_does_not_prolong_what_was_read() {
     assert!(records(&store).await.is_empty());
 }
 
+/// Another program kept the time of writing in microseconds: the map took it for
+/// what time it is, and all of its entries had expired, also in the store.
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_time_of_writing_in_another_unit_ends_no_entries() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let other = rusqlite::Connection::open(&path).unwrap();
+    let table = "CREATE TABLE t (key TEXT PRIMARY KEY, value TEXT, updated_at INTEGER)";
+    other.execute_batch(table).unwrap();
+    let store = persistify::Sqlite::builder(&path).table("map", "t");
+    let store = store.open().await.unwrap();
+    let clock = ManualClock::new(start());
+    let times = || CachingMap::<u64>::builder(store.clone(), "map").clock(clock.clone());
+    let map = times().time_to_live(seconds(60)).open().await.unwrap();
+    map.insert("a", 1);
+    map.insert("b", 2);
+    map.close().await.unwrap();
+    let micros = "UPDATE t SET updated_at = updated_at * 1000 WHERE key = 'a'";
+    other.execute_batch(micros).unwrap();
+    let map = times().open().await.unwrap();
+    settle().await;
+    assert_eq!((map.get("a"), map.get("b")), (Some(1), Some(2)));
+    clock.advance(seconds(61));
+    assert!(map.is_empty());
+    map.close().await.unwrap();
+}
+
 /// While a conditional save was on its way, its key was written, and that expired.
 /// The save met the value that both had come after: with that answer memory took
 /// it back, although it was written over long ago.

@@ -103,6 +103,15 @@ async fn an_import_is_flushed_on_the_way() {
     assert_eq!(stored(&store).await.len(), 1_000);
 }
 
+/// What some editors put in front of a text made its header none.
+#[tokio::test(start_paused = true)]
+async fn an_export_that_was_edited_may_begin_with_a_byte_order_mark() {
+    let map = open(&store()).await;
+    let text = format!("\u{feff}{HEADER}\r\n{{\"key\":\"a\",\"value\":1}}\r\n");
+    assert_eq!(map.import(text.as_bytes()).await.unwrap(), 1);
+    assert_eq!(map.get("a"), Some(1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn bad_input_is_told_with_the_number_of_its_line() {
     let good = r#"{"key":"a","value":1}"#;

@@ -1,7 +1,11 @@
 //! What becomes of the entries whose changes were left out, because the store
 //! holds something else.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    collections::HashMap,
+    mem,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use hashbrown::hash_table::OccupiedEntry;
 use serde::{Serialize, de::DeserializeOwned};
@@ -82,10 +86,11 @@ where
     pub(super) fn resolve(&mut self, assembled: &mut Assembled, skipped: Vec<Skipped>) -> bool {
         let mut waits = false;
         let mut waiting = Vec::new();
+        let mut saves_of = assembled.take_saves_of(&skipped);
         for Skipped { key, found, .. } in skipped {
             let sent = self.doubts.take(&key);
             let own = doubts::made::<V>(&sent, found.as_ref());
-            let mut saves = assembled.take_saves_of(&key);
+            let mut saves = saves_of.remove(&key).unwrap_or_default();
             match self.core.resolve(&key, found.clone(), own) {
                 Fate::Settled => answer_all(saves, &Ok(())),
                 Fate::Again => {
@@ -289,7 +294,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let mut requests = self.requests.lock();
         requests
             .saves
-            .extract_if(.., |save| save.is_of(key))
+            .extract_if(.., |save| save.key() == Some(key))
             .collect()
     }
 
@@ -336,13 +341,25 @@ impl<V, L: Lifetime<V>> Resolved<V, L> {
 }
 
 impl Assembled {
-    fn take_saves_of(&mut self, key: &Arc<str>) -> Vec<Save> {
-        self.saves.extract_if(.., |save| save.is_of(key)).collect()
+    /// Those who wait for what was left out, by key.
+    fn take_saves_of(&mut self, skipped: &[Skipped]) -> HashMap<Arc<str>, Vec<Save>> {
+        let keys = skipped.iter().map(|skipped| skipped.key.clone());
+        let mut saves_of: HashMap<_, _> = keys.map(|key| (key, Vec::new())).collect();
+        for save in mem::take(&mut self.saves) {
+            match save.key().and_then(|key| saves_of.get_mut(key)) {
+                Some(saves) => saves.push(save),
+                None => self.saves.push(save),
+            }
+        }
+        saves_of
     }
 }
 
 impl Save {
-    fn is_of(&self, key: &Arc<str>) -> bool {
-        matches!(&self.what, Awaited::Key(awaited) if awaited == key)
+    fn key(&self) -> Option<&Arc<str>> {
+        match &self.what {
+            Awaited::Key(key) => Some(key),
+            Awaited::Clear => None,
+        }
     }
 }

@@ -4,7 +4,11 @@
 //! They go through the one task that saves what is pending, so they are in
 //! order with it: what was written to a key before goes before.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::mpsc;
@@ -78,7 +82,7 @@ where
     fn group_with(&self, first: Proposal) -> Vec<Proposal> {
         let options = &self.core.options;
         let mut bytes = first.weight();
-        let mut keys = first.share.keys();
+        let mut keys: HashSet<_> = first.share.keys().into_iter().collect();
         let mut group = vec![first];
         let mut requests = self.core.requests.lock();
         while let Some(Errand::Propose(next)) = requests.errands.front() {
@@ -179,11 +183,10 @@ where
         MapBatch::new(self.core.name.clone(), changes)
     }
 
-    fn land(&mut self, mut group: Vec<Proposal>, mut committed: Committed) {
-        let is_applied = |change: &Change| {
-            let mut skipped = committed.skipped.iter();
-            skipped.all(|skipped| skipped.key != change.key)
-        };
+    fn land(&mut self, mut group: Vec<Proposal>, committed: Committed) {
+        let skipped = committed.skipped.into_iter();
+        let mut skipped: HashMap<_, _> = skipped.map(|s| (s.key, s.found)).collect();
+        let is_applied = |change: &Change| !skipped.contains_key(&change.key);
         let parts = group.iter().map(|p| p.share.part(Otherwise::Skip));
         let changes = parts.flat_map(|part| part.changes).filter(is_applied);
         self.applied(Applied {
@@ -191,13 +194,11 @@ where
             changes: changes.collect(),
         });
         for proposal in &mut group {
-            let keys = proposal.share.keys();
-            let mut skipped = committed.skipped.iter_mut();
-            let skipped = skipped.find(|skipped| keys.contains(&skipped.key));
-            let answer = if let Some(skipped) = skipped {
-                let found = skipped.found.take();
-                proposal.share.learn(&skipped.key, found.clone());
-                Err(Error::conflict(&self.core.name, &skipped.key, found))
+            let mut keys = proposal.share.keys().into_iter();
+            let skipped = keys.find_map(|key| skipped.remove_entry(&key));
+            let answer = if let Some((key, found)) = skipped {
+                proposal.share.learn(&key, found.clone());
+                Err(Error::conflict(&self.core.name, &key, found))
             } else {
                 land_all([&mut proposal.share], committed.revision);
                 Ok(committed.revision)

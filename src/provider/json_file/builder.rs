@@ -22,6 +22,9 @@ use crate::{
 /// Below this a fold would cost more than what it folds.
 const MIN_JOURNAL: u64 = 1 << 10;
 
+/// Most systems take names of 255 bytes; those of the files beside it are longer.
+const MAX_FILE_NAME: usize = 240;
+
 /// The options of a [`JsonFile`]; made by [`JsonFile::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "nothing happens before `open`"]
@@ -124,6 +127,12 @@ impl JsonFileBuilder {
 }
 
 fn check_file_name(file: &str) -> Result<()> {
+    if file.len() > MAX_FILE_NAME {
+        return Err(invalid(format!(
+            "the file {file:?} cannot be used: its name is longer than {MAX_FILE_NAME} bytes, so \
+             there is none for the files beside it; give it a shorter one"
+        )));
+    }
     let is_plain = !file.contains(['/', '\\']) && !file.starts_with('.');
     if is_plain
         && file

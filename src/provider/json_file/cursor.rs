@@ -7,14 +7,10 @@ use std::{
 
 use super::{
     files::Folder,
-    index::{Entry, Index},
+    index::{Index, Page},
     store::Store,
 };
-use crate::{
-    error::Result,
-    load::{PAGE_RECORDS, Wanted},
-    record::Record,
-};
+use crate::{error::Result, load::Wanted, record::Record};
 
 /// Walks through the wanted records in the order of the keys. Between two
 /// pages the map may change; a key comes up once all the same.
@@ -44,32 +40,33 @@ impl Cursor {
 
     /// The next page; empty if nothing is left.
     pub(super) fn next(&mut self, folder: &Folder, store: &Store) -> Result<Vec<Record>> {
-        let page = self.select(&store.index);
-        let records = store.records(folder, &page)?;
-        self.left = match records.len() {
-            PAGE_RECORDS => self.left - PAGE_RECORDS,
-            _ => 0,
+        let Page { entries, is_last } = self.select(&store.index);
+        let records = store.records(folder, &entries)?;
+        self.left = if is_last {
+            0
+        } else {
+            self.left - records.len()
         };
         self.after = records.last().map(|record| record.key.clone());
         Ok(records)
     }
 
-    fn select<'a>(&self, index: &'a Index) -> Vec<(&'a Arc<str>, &'a Entry)> {
+    fn select<'a>(&self, index: &'a Index) -> Page<'a> {
         let from = self.after.clone().map_or(Unbounded, Excluded);
         let rest = index.range::<Arc<str>, _>((from, Unbounded));
-        let limit = self.left.min(PAGE_RECORDS);
+        let limit = self.left;
         match &self.wanted {
-            Wanted::All | Wanted::Page { .. } => rest.take(limit).collect(),
+            Wanted::All | Wanted::Page { .. } => Page::next(&mut rest.take(limit).peekable()),
             Wanted::Changed { after } => {
                 let changed = rest.filter(|(_, entry)| entry.revision > *after);
-                changed.take(limit).collect()
+                Page::next(&mut changed.take(limit).peekable())
             }
             Wanted::Keys(keys) => {
                 let start = keys.partition_point(|key| Some(key) <= self.after.as_ref());
                 let found = keys[start..]
                     .iter()
                     .filter_map(|key| index.get_key_value(key));
-                found.take(limit).collect()
+                Page::next(&mut found.take(limit).peekable())
             }
         }
     }

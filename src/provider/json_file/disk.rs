@@ -232,15 +232,18 @@ impl Disk for RealDisk {
             // As an ordinary program would make it: less what the umask takes.
             builder.permissions(fs::Permissions::from_mode(0o666));
         }
-        let temp = builder.tempfile_in(parent_of(target))?;
+        let linked = link_target(target)?;
+        let place = linked.as_deref().unwrap_or(target);
+        let temp = builder.tempfile_in(parent_of(place))?;
         match fs::metadata(target) {
             Ok(there) => temp.as_file().set_permissions(there.permissions())?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
         Ok(Box::new(Temp {
-            temp,
-            target: target.to_owned(),
+            file: temp,
+            target: place.to_owned(),
+            is_elsewhere: linked.is_some(),
         }))
     }
 
@@ -255,6 +258,19 @@ impl Disk for RealDisk {
 
     fn remove(&self, file: &Path) -> io::Result<()> {
         fs::remove_file(file)
+    }
+}
+
+/// Where a symbolic link leads: what takes its place takes the place of the file
+/// that it stands for. None if it is no link, or leads to nothing.
+fn link_target(path: &Path) -> io::Result<Option<PathBuf>> {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+    if !is_link {
+        return Ok(None);
+    }
+    match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
     }
 }
 
@@ -338,29 +354,36 @@ impl DiskFile for File {
 }
 
 struct Temp {
-    temp: NamedTempFile,
+    file: NamedTempFile,
     target: PathBuf,
+    /// In another folder, which nobody else syncs.
+    is_elsewhere: bool,
 }
 
 impl Temp {
     /// Closes the file first: some systems do not rename an open one.
     fn close(self) -> (TempPath, PathBuf) {
-        (self.temp.into_temp_path(), self.target)
+        (self.file.into_temp_path(), self.target)
     }
 }
 
 impl NewFile for Temp {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.temp.write_all(bytes)
+        self.file.write_all(bytes)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.temp.as_file().sync_all()
+        self.file.as_file().sync_all()
     }
 
     fn replace(self: Box<Self>) -> io::Result<()> {
+        let is_elsewhere = self.is_elsewhere;
         let (temp, target) = self.close();
-        temp.persist(target).map_err(|failed| failed.error)
+        temp.persist(&target).map_err(|failed| failed.error)?;
+        if is_elsewhere {
+            RealDisk.sync_folder(parent_of(&target))?;
+        }
+        Ok(())
     }
 
     fn settle(self: Box<Self>) -> io::Result<()> {

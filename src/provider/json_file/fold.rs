@@ -7,17 +7,14 @@ use super::{
     fault::fault,
     files::Folder,
     frame,
-    index::{Entry, Place, Source},
+    index::{Entry, Page, Place, Source},
     meta::{self, Head, Row},
     snapshot::Layout,
     store::{Store, remove_journal},
     text::fingerprint,
     whole::{Looks, create, replace, sync, write},
 };
-use crate::{
-    error::{Error, ErrorKind, Result},
-    load::PAGE_RECORDS,
-};
+use crate::error::{Error, ErrorKind, Result};
 
 /// A snapshot that is safe on the disk and not in its place yet.
 struct NewSnapshot {
@@ -90,9 +87,9 @@ impl Store {
         let mut values = Vec::with_capacity(self.index.len());
         let mut entries = self.index.iter().peekable();
         while entries.peek().is_some() {
-            let page: Vec<_> = entries.by_ref().take(PAGE_RECORDS).collect();
+            let page = Page::next(&mut entries);
             let mut out = Vec::new();
-            self.lay_out(folder, &page, &mut layout, &mut out, &mut values)?;
+            self.lay_out(folder, &page.entries, &mut layout, &mut out, &mut values)?;
             write(&mut *file, path, &out)?;
         }
         let mut end = Vec::new();

@@ -2,11 +2,18 @@
 
 use std::{
     collections::BTreeMap,
+    iter::Peekable,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use crate::record::{Payload, Record, Revision};
+use crate::{
+    load::PAGE_RECORDS,
+    record::{Payload, Record, Revision},
+};
+
+/// A page of large values ends early: its values are held at once.
+const PAGE_BYTES: u64 = 1 << 20;
 
 /// The entries of a map, in the order in which they are written to a snapshot.
 pub(super) type Index = BTreeMap<Arc<str>, Entry>;
@@ -27,6 +34,31 @@ impl Entry {
         Record::new(key.clone(), Some(payload), self.revision)
             .with_expires_at(self.expires.time())
             .with_updated_at(self.updated.time())
+    }
+}
+
+/// Entries whose values are read together.
+pub(super) struct Page<'a> {
+    pub(super) entries: Vec<(&'a Arc<str>, &'a Entry)>,
+    /// There is no other one after it.
+    pub(super) is_last: bool,
+}
+
+impl<'a> Page<'a> {
+    /// The next of these entries.
+    pub(super) fn next(
+        from: &mut Peekable<impl Iterator<Item = (&'a Arc<str>, &'a Entry)>>,
+    ) -> Self {
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        while entries.len() < PAGE_RECORDS && bytes < PAGE_BYTES {
+            let Some((key, entry)) = from.next() else {
+                break;
+            };
+            bytes += key.len() as u64 + u64::from(entry.place.bytes);
+            entries.push((key, entry));
+        }
+        let is_last = from.peek().is_none();
+        Self { entries, is_last }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     disk::Disk,
     fault::corrupt,
     pairs::Pairs,
-    text::on_one_line,
+    text::{self, on_one_line},
     whole::{Looks, read_whole},
 };
 use crate::{error::Result, record::Revision};
@@ -49,7 +49,8 @@ impl Snapshot {
 
     /// Its entries: key, where the text of the value is, and the text.
     pub(super) fn entries(&self, path: &Path) -> Result<Vec<(Arc<str>, u64, &str)>> {
-        let pairs: Pairs<&RawValue> = serde_json::from_slice(&self.bytes).map_err(|error| {
+        let text = text::without_mark(&self.bytes);
+        let pairs: Pairs<&RawValue> = serde_json::from_slice(text).map_err(|error| {
             let place = format!("line {}, column {}", error.line(), error.column());
             corrupt(
                 path,

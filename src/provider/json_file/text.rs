@@ -5,6 +5,14 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
 
+/// What some editors put in front of a text to say that it is UTF-8.
+const MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// The text of a file that a person may have written.
+pub(super) fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(MARK).unwrap_or(bytes)
+}
+
 /// The text of the one JSON value that these bytes hold, without what
 /// surrounds it.
 pub(super) fn checked(bytes: &[u8]) -> serde_json::Result<&str> {

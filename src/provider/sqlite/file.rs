@@ -93,7 +93,13 @@ impl DbFile {
 }
 
 fn found_at(path: &Path) -> io::Result<Vec<(PathBuf, Identity)>> {
-    let all = [path.to_owned(), beside(path, "-wal"), beside(path, "-shm")];
+    // SQLite follows symbolic links first.
+    let real = fs::canonicalize(path)?;
+    let all = [
+        path.to_owned(),
+        beside(&real, "-wal"),
+        beside(&real, "-shm"),
+    ];
     let found = all.map(|path| identity_of(&path).map(|identity| (path, identity)));
     found.into_iter().collect()
 }
@@ -125,13 +131,35 @@ pub(super) fn make_folder(path: &Path) -> Result<()> {
     let Some(folder) = path.parent() else {
         return Ok(());
     };
-    fs::create_dir_all(folder).map_err(|cause| {
+    make_folders(folder).map_err(|cause| {
         let message = format!(
             "the folder {} for the SQLite file cannot be made; check its path and permissions",
             folder.display()
         );
         Error::new(ErrorKind::Unusable, message).with_source(cause)
     })
+}
+
+/// Each is safe in the one above it, or a loss of power could take it along with
+/// all that was committed in it.
+fn make_folders(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let above = folder.parent().unwrap_or(folder);
+    if above != folder {
+        make_folders(above)?;
+    }
+    match fs::create_dir(folder) {
+        // Someone else made it at the same time.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+        made => made?,
+    }
+    // Elsewhere a folder cannot be opened like a file.
+    if cfg!(unix) {
+        fs::File::open(above)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn connect(path: &Path, options: &Options, more: OpenFlags) -> rusqlite::Result<Connection> {

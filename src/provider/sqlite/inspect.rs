@@ -1,6 +1,6 @@
 //! Tables of other programs: what they must be like to hold a map.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::{builder::Columns, errors::Fault, time::Time};
 use crate::{
@@ -22,6 +22,8 @@ struct Column {
     row_number: bool,
     /// It takes nothing but what it is declared as.
     strict: bool,
+    /// It takes nothing at all: the table computes it.
+    generated: bool,
 }
 
 impl Column {
@@ -38,6 +40,11 @@ impl Column {
         let holds = |part| declared.contains(part);
         let text = holds("CHAR") || holds("CLOB") || holds("TEXT") || holds("BLOB");
         !holds("INT") && (declared.is_empty() || text)
+    }
+
+    /// Whether no row can be added without it.
+    fn must_be_given(&self) -> bool {
+        self.not_null && !self.has_default && !self.row_number && !self.generated
     }
 
     /// `None` if it takes no time.
@@ -62,13 +69,16 @@ pub(super) fn inspect(
 ) -> Result<Time, Fault> {
     let found = columns_of(connection, table)?;
     if found.is_empty() {
-        let message = format!("the adopted table {table:?} is missing; create it, or restore it");
-        return Err(Error::new(ErrorKind::Unusable, message).on_map(map).into());
+        return Err(no_table(connection, map, table)?.into());
     }
     for name in [&columns.key, &columns.value] {
         let Some(column) = found.iter().find(|column| column.is(name)) else {
             return Err(no_column(map, table, name).into());
         };
+        if column.generated {
+            let problem = format!("the column {name:?} is generated");
+            return Err(unfit(map, table, &problem).into());
+        }
         if !column.keeps_text() {
             let problem = format!("the column {name:?} is not a column of text");
             return Err(unfit(map, table, &problem).into());
@@ -82,7 +92,8 @@ pub(super) fn inspect(
         );
         return Err(unfit(map, table, &problem).into());
     }
-    let time = found.iter().find(|column| column.is(&columns.updated_at));
+    let mut written = found.iter().filter(|column| !column.generated);
+    let time = written.find(|column| column.is(&columns.updated_at));
     let time = time.map_or(Some(Time::Missing), Column::time);
     time.ok_or_else(|| {
         let problem = format!("the column {:?} takes no time", columns.updated_at);
@@ -92,9 +103,10 @@ pub(super) fn inspect(
 
 fn columns_of(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
     let mut statement = connection.prepare_cached(
-        "SELECT c.name, c.type, c.\"notnull\", c.dflt_value IS NOT NULL, c.pk, l.strict
+        "SELECT c.name, c.type, c.\"notnull\", c.dflt_value IS NOT NULL, c.pk, l.strict,
+            c.hidden
          FROM pragma_table_list(?1) AS l, pragma_table_xinfo(?1) AS c
-         WHERE l.type = 'table' AND l.schema = 'main' AND c.hidden = 0",
+         WHERE l.type = 'table' AND l.schema = 'main'",
     )?;
     let rows = statement.query_map([table], |row| {
         Ok(Column {
@@ -105,6 +117,7 @@ fn columns_of(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Colu
             row_number: row.get::<_, i64>(4)? > 0
                 && row.get_ref(1)?.as_str()?.eq_ignore_ascii_case("INTEGER"),
             strict: row.get(5)?,
+            generated: row.get::<_, i64>(6)? > 0,
         })
     })?;
     rows.collect()
@@ -117,7 +130,7 @@ fn check_others(map: &MapName, table: &str, columns: &Columns, found: &[Column])
     let mut others = found
         .iter()
         .filter(|column| !ours.iter().any(|name| column.is(name)));
-    let Some(column) = others.find(|c| c.not_null && !c.has_default && !c.row_number) else {
+    let Some(column) = others.find(|c| c.must_be_given()) else {
         return Ok(());
     };
     let problem = format!(
@@ -137,6 +150,22 @@ fn is_unique(connection: &Connection, table: &str, key: &str) -> rusqlite::Resul
                 WHERE x.key = 1 AND x.name = ?2 COLLATE NOCASE AND x.coll = 'BINARY')",
         )?
         .exists([table, key])
+}
+
+fn no_table(connection: &Connection, map: &MapName, table: &str) -> rusqlite::Result<Error> {
+    let kind = connection
+        .prepare_cached("SELECT type FROM pragma_table_list(?1) WHERE schema = 'main'")?
+        .query_row([table], |row| row.get::<_, String>(0))
+        .optional()?;
+    if let Some(kind) = kind {
+        return Ok(unfit(
+            map,
+            table,
+            &format!("it is a {kind}, and no table of its own"),
+        ));
+    }
+    let message = format!("the adopted table {table:?} is missing; create it, or restore it");
+    Ok(Error::new(ErrorKind::Unusable, message).on_map(map))
 }
 
 fn no_column(map: &MapName, table: &str, name: &str) -> Error {

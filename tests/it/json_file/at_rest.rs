@@ -1,5 +1,6 @@
 //! What lies in the folder while a map is closed, and what opens again.
 
+use futures_util::StreamExt;
 use std::collections::BTreeSet;
 
 use persistify::ErrorKind;
@@ -100,6 +101,45 @@ async fn a_file_of_another_program_opens_as_it_is_and_is_not_touched() {
     );
 }
 
+/// What some editors put in front of a text made the file no JSON.
+#[tokio::test]
+async fn a_file_that_begins_with_a_byte_order_mark_opens() {
+    let folder = TempDir::new().unwrap();
+    write_by_hand(
+        &folder,
+        "\u{feff}{\"apple\": 1,\r\n\"pear\": [2,\r\n3]}\r\n",
+    );
+    let files = open(&folder).await;
+    let expected = pairs([("apple", "1"), ("pear", "[2,3]")]);
+    assert_eq!(texts(&files).await.unwrap(), expected);
+    Writer::new().put(&files, "plum", "4").await.unwrap();
+    files.release(&stock()).await.unwrap();
+    let text = fs::read_to_string(folder.path().join("stock.json")).unwrap();
+    let expected = "{\n  \"apple\": 1,\n  \"pear\": [2,3],\n  \"plum\": 4\n}\n";
+    assert_eq!(text, expected);
+}
+
+/// The link was replaced by a file: whoever read the one that it led to saw
+/// nothing of what was saved, and what they wrote there was not seen here.
+#[cfg(unix)]
+#[tokio::test]
+async fn what_a_symbolic_link_leads_to_is_replaced_and_not_the_link() {
+    let (folder, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let real = elsewhere.path().join("real.json");
+    let link = folder.path().join("stock.json");
+    fs::write(&real, "{\"apple\": 1}").unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let files = open(&folder).await;
+    Writer::new().put(&files, "pear", "2").await.unwrap();
+    files.release(&stock()).await.unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    let text = fs::read_to_string(&real).unwrap();
+    assert_eq!(text, "{\n  \"apple\": 1,\n  \"pear\": 2\n}\n");
+    assert_eq!(names(elsewhere.path()), ["real.json"]);
+    fs::write(&real, "{\"apple\": 3}").unwrap();
+    assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "3")]));
+}
+
 #[tokio::test]
 async fn the_permissions_of_a_file_stay() {
     #[cfg(unix)]
@@ -135,7 +175,6 @@ async fn what_is_no_flat_object_is_reported_with_its_place_and_left_alone() {
         ("", "line 1, column 0"),
         ("{\"a\": 1} 2", "line 1, column 10"),
         ("{\"a\": 1, \"b\": 2, \"a\": 3}", "(key \"a\")"),
-        ("\u{feff}{}", "line 1, column 1"),
     ];
     for (text, place) in cases {
         write_by_hand(&folder, text);
@@ -217,6 +256,7 @@ async fn a_file_belongs_to_one_map() {
         builder().file("a", "../x.json"),
         builder().file("a", ".json"),
         builder().file("a", "x.meta"),
+        builder().file("a", format!("{}.json", "x".repeat(245))),
         builder().file("a\n", "x.json"),
         builder().max_journal(1),
     ] {
@@ -296,6 +336,40 @@ async fn big_values_and_many_entries() {
     let map = stock();
     let load = files.load(&map, Wanted::All).await.unwrap();
     assert_eq!(load.total_hint, Some(2_501));
+}
+
+/// A thousand values were held at once, however large they were: by each load,
+/// and by each fold once more.
+#[tokio::test]
+async fn large_values_come_in_smaller_pages() {
+    let folder = TempDir::new().unwrap();
+    let files = open(&folder).await;
+    let mut writer = Writer::new();
+    let big = format!("\"{}\"", "x".repeat(300_000));
+    let changes = (10..30).map(|n| put(&n.to_string(), &big)).collect();
+    files.commit(&writer.batch(changes)).await.unwrap();
+    let map = stock();
+    let pages = async |wanted| {
+        let load = files.load(&map, wanted).await.unwrap();
+        let pages: Vec<_> = load.pages.map(|page| page.unwrap().len()).collect().await;
+        assert!(pages.iter().all(|page| *page <= 4), "{pages:?}");
+        pages.iter().sum::<usize>()
+    };
+    for _ in 0..2 {
+        assert_eq!(pages(Wanted::All).await, 20);
+        assert_eq!(pages(Wanted::page(Some("13".into()), 7)).await, 7);
+        let keys = (25..40).map(|n| n.to_string().into()).collect();
+        assert_eq!(pages(Wanted::Keys(keys)).await, 5);
+        assert_eq!(pages(Wanted::changed(Revision::ZERO)).await, 20);
+        files.release(&map).await.unwrap();
+    }
+    assert!(
+        texts(&files)
+            .await
+            .unwrap()
+            .values()
+            .all(|text| *text == big)
+    );
 }
 
 #[tokio::test]

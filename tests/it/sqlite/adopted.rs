@@ -364,8 +364,18 @@ async fn tables_that_cannot_hold_a_map_are_refused_with_the_reason() {
         ),
         (
             "CREATE TABLE u (key TEXT PRIMARY KEY, value); CREATE VIEW t AS SELECT * FROM u",
-            ErrorKind::Unusable,
-            "missing",
+            ErrorKind::Invalid,
+            "view",
+        ),
+        (
+            "CREATE VIRTUAL TABLE t USING fts5 (key, value)",
+            ErrorKind::Invalid,
+            "virtual",
+        ),
+        (
+            "CREATE TABLE t (key TEXT PRIMARY KEY, v TEXT, value TEXT AS (v))",
+            ErrorKind::Invalid,
+            "generated",
         ),
     ];
     for (sql, kind, reason) in cases {

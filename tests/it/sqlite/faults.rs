@@ -228,6 +228,27 @@ async fn nothing_is_written_to_a_log_that_was_deleted_or_replaced() {
     assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "2");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_may_be_a_symbolic_link_until_it_leads_elsewhere() {
+    let (place, real) = (Place::new(), Place::new());
+    let link = |to: &Place| std::os::unix::fs::symlink(to.path(), place.path()).unwrap();
+    drop(real.open().await);
+    link(&real);
+    let sqlite = place.open().await;
+    let (map, mut pen) = (name("m"), Pen::new());
+    pen.put(&sqlite, &map, "k", "1").await;
+    fs::remove_file(place.path()).unwrap();
+    let other = Place::new();
+    drop(other.open().await);
+    link(&other);
+    let failed = error(pen.write(&sqlite, &map, vec![put("k", "2")]).await);
+    assert_eq!(failed.kind(), ErrorKind::Unusable, "{failed:?}");
+    drop(sqlite);
+    let sqlite = real.open().await;
+    assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "1");
+}
+
 /// A rule that another program put on the table: the key it hits is named, and
 /// the rest of the batch is not committed without it.
 #[tokio::test]

@@ -159,7 +159,7 @@ impl Transaction {
 impl<V> CachingMapBuilder<V> {
     /// How long an entry lives after it was written; at least a millisecond, for
     /// ever by default. What was stored with another time keeps that until it is
-    /// written again.
+    /// written again; but what reads prolong ends by this one.
     pub fn time_to_live(mut self, time: Duration) -> Self {
         self.plan.time_to_live = Some(time);
         self

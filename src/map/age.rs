@@ -10,7 +10,8 @@ pub(super) struct Age {
     opened: SystemTime,
     /// No queued key has waited since before this; meaningful while one is queued.
     queued: AtomicU64,
-    /// The same for the round of commits in flight; `NEVER` without one.
+    /// The same for the round of commits in flight, and for what it has left of
+    /// an unknown outcome; `NEVER` without either.
     saving: AtomicU64,
 }
 
@@ -54,10 +55,14 @@ impl Age {
         self.queued.fetch_max(self.nanos(began), Relaxed);
     }
 
-    /// What the round had is queued again.
-    pub(super) fn round_fails(&self) {
-        self.queued
-            .fetch_min(self.saving.swap(NEVER, Relaxed), Relaxed);
+    /// What the round had is queued again; but for a batch of an unknown
+    /// outcome, if `some_is_kept`, which is in no queue and waits as long.
+    pub(super) fn round_fails(&self, some_is_kept: bool) {
+        let saving = self.saving.load(Relaxed);
+        self.queued.fetch_min(saving, Relaxed);
+        if !some_is_kept {
+            self.saving.store(NEVER, Relaxed);
+        }
     }
 
     /// How long ago the oldest pending change was made, or a little more.

@@ -210,8 +210,10 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         };
         let Entry { key: own, slot } = occupied.get_mut();
         // Neither is it known any better: whoever wrote meanwhile has not seen
-        // what was found.
-        if self.is_claimed(slot) {
+        // what was found. And what was written over this, and has expired since,
+        // does not bring it back.
+        let is_news = slot.is_clean() || known.revision().is_none() || slot.trail().known != known;
+        if self.is_claimed(slot) || !is_news {
             return stored.map(|(_, value)| Replaced::Unused(value));
         }
         self.unmark(own, slot.trail_mut());

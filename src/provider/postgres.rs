@@ -1,6 +1,9 @@
 //! Keeps maps in a PostgreSQL database.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use async_trait::async_trait;
 use deadpool_postgres::Pool;
@@ -25,6 +28,7 @@ mod inspect;
 mod judge;
 mod keys;
 mod known;
+mod left_out;
 mod locks;
 mod numbers;
 mod options;
@@ -38,6 +42,7 @@ mod refusals;
 mod rows;
 mod schema;
 mod sending;
+mod snapshot;
 mod sorted;
 mod table;
 mod time;
@@ -53,7 +58,7 @@ mod writers;
 /// disk when it returns (`synchronous_commit` is switched on for it where it is
 /// off). Other connections and processes may use the database at the same
 /// time; commits to the same map wait for each other, in the order in which
-/// their revisions are given out. Reads wait for no one.
+/// their revisions are given out.
 ///
 /// The map `stock` is in the table `map_stock`, for people and other programs
 /// to read: `key`, `value` (`jsonb`, unless [otherwise](PostgresBuilder::value_type)
@@ -81,10 +86,14 @@ mod writers;
 ///
 /// A commit costs one round trip and one wait for the server's disk, and then
 /// follows the number of changes. It costs one round trip more if it is the
-/// first of an open map, or repeats one that failed, or touches several maps or
-/// an adopted one; and two more if it has conditions. A load of all records streams them, and
-/// blocks no commit. One of keys, or of a page, costs by what it brings; one of
-/// changes reads the whole table.
+/// first of an open map, or repeats one that failed, or touches several maps, an
+/// adopted one, or one with triggers; and two more if it has conditions.
+///
+/// A load of all records waits for the commit that is under way, if there is one
+/// and this user may lock the map's counter, but not for longer than the
+/// [lock timeout](PostgresBuilder::lock_timeout). It streams the records, and
+/// blocks no commit. One of keys, or of a page, waits for no one and costs by what
+/// it brings; one of changes reads the whole table.
 ///
 /// # When the server goes
 ///
@@ -100,11 +109,16 @@ pub(super) struct Shared {
     connections: Connections,
     options: Options,
     known: Known,
+    /// Whether the counters of the maps turned out to be locked against us.
+    only_reads: AtomicBool,
 }
 
 impl Postgres {
     /// Connects to that database with the default options:
     /// `postgres://user:password@host:5432/database`.
+    ///
+    /// Several hosts, separated by commas, are tried in turn, for one that takes
+    /// writes; `?target_session_attrs=any` takes any.
     ///
     /// # Errors
     ///
@@ -121,7 +135,8 @@ impl Postgres {
     /// Options for the database of a pool that the program has already.
     ///
     /// Its connections, their number and timeouts are its own; it is not closed
-    /// with this provider.
+    /// with this provider. One without a `wait_timeout` waits for a connection for
+    /// ever, and a load has one for as long as it streams.
     pub fn on_pool(pool: Pool) -> PostgresBuilder {
         PostgresBuilder::on_pool(pool)
     }
@@ -143,6 +158,7 @@ impl Postgres {
             connections,
             options,
             known: Known::default(),
+            only_reads: AtomicBool::new(false),
         });
         Ok(Self { shared })
     }
@@ -168,6 +184,7 @@ impl Provider for Postgres {
             connections,
             options,
             known,
+            ..
         } = &*self.shared;
         let committed = write::commit(connections, options, known, batch).await;
         committed.map_err(|fault| fault.explained(&options.place))

@@ -12,7 +12,8 @@ use std::{
 use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use persistify::{
-    CachingMap, CachingMapBuilder, Change, Clock, ErrorKind, Memory, Op, Provider, RetryPolicy,
+    CachingMap, CachingMapBuilder, Change, Clock, ErrorKind, Expect, Memory, Op, Provider,
+    RetryPolicy,
     testing::{Fault, Faulty, Hang, ManualClock, Method},
 };
 
@@ -1192,4 +1193,27 @@ async fn a_time_of_writing_in_another_unit_ends_no_entries() {
     clock.advance(seconds(61));
     assert!(map.is_empty());
     map.close().await.unwrap();
+}
+
+/// While a conditional save was on its way, its key was written, and that expired.
+/// The save met the value that both had come after: with that answer memory took
+/// it back, although it was written over long ago.
+#[tokio::test]
+async fn what_was_written_over_does_not_come_back_when_that_has_expired() {
+    let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
+    let map = open(builder(&store, &clock)).await;
+    map.insert_and_save("a", 1).await.unwrap();
+    let hang = store.hang_next();
+    let late = map.clone();
+    let late = tokio::spawn(async move { late.save_if("a", 2, Expect::Absent).await });
+    hang.hangs().await;
+    map.insert_with_ttl("a", 3, SECOND);
+    clock.advance(2 * SECOND);
+    settle().await;
+    hang.release();
+    let error = late.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(map.get("a"), None);
+    map.flush().await.unwrap();
+    assert!(records(store.inner()).await.is_empty());
 }

@@ -36,6 +36,7 @@ mod races;
 mod readme;
 mod reload;
 mod shapes;
+mod soak;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;

@@ -104,7 +104,7 @@ where
     /// is told.
     pub(super) fn give_up(&mut self, error: &Error) {
         self.start_attempts();
-        self.core.age.round_fails();
+        self.core.age.round_fails(self.unresolved.is_some());
         let since = match &*self.core.health.borrow() {
             Health::Down { since, .. } => *since,
             Health::Healthy => self.core.clock.now(),

@@ -267,7 +267,7 @@ where
             self.core.age.round_begins();
             let done = self.commit_until(&mut Until::beginning(), false).await;
             // Of what else is queued the oldest has waited as long as before.
-            self.core.age.round_fails();
+            self.core.age.round_fails(self.unresolved.is_some());
             done?;
         }
         let unreadable = self.core.unreadable_at(keys);

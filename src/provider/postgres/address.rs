@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 use deadpool_postgres::{Manager, Pool, PoolBuilder, Runtime};
 use tokio_postgres::{
     Config, NoTls,
-    config::{Host, SslMode},
+    config::{Host, SslMode, TargetSessionAttrs},
 };
 
 use super::{
@@ -79,7 +79,13 @@ impl Address {
         let url = Url::split(url);
         let config: Result<Config, _> = url.rest.parse();
         let mut config = config.map_err(|_| url.problem())?;
-        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        // TLS goes by the name of a host, and so do messages.
+        if config.get_hosts().is_empty() {
+            for address in config.get_hostaddrs().to_vec() {
+                config.host(address.to_string());
+            }
+        }
+        if config.get_hosts().is_empty() {
             return Err(unreadable());
         }
         let said = match config.get_ssl_mode() {
@@ -94,6 +100,10 @@ impl Address {
             Tls::Prefer => SslMode::Prefer,
             Tls::Require => SslMode::Require,
         });
+        if config.get_hosts().len() > 1 && !url.rest.contains("target_session_attrs") {
+            // One that only reads may be behind, and what is loaded there is old.
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         set_up(&mut config, pooling);
         let given = pooling.root_certificate.clone();
         Ok(Self {
@@ -112,6 +122,7 @@ impl Address {
         let hosts = config.get_hosts().iter().enumerate().map(|(n, host)| {
             let port = ports.get(n).or(ports.first()).unwrap_or(&5432);
             match host {
+                Host::Tcp(host) if host.contains(':') => format!("[{host}]:{port}"),
                 Host::Tcp(host) => format!("{host}:{port}"),
                 #[cfg(unix)]
                 Host::Unix(path) => path.display().to_string(),
@@ -233,12 +244,12 @@ impl Url {
     /// Whether the driver knows that option; takes it in otherwise.
     fn keep(&mut self, pair: &str, value_of: fn(&str) -> String) -> bool {
         match pair.split_once('=') {
-            Some(("sslrootcert", path)) => {
-                self.root_certificate = Some(value_of(path).into());
+            Some(("sslmode", "verify-ca" | "verify-full") | ("sslrootcert", "system")) => {
+                self.verified = true;
                 false
             }
-            Some(("sslmode", "verify-ca" | "verify-full")) => {
-                self.verified = true;
+            Some(("sslrootcert", path)) => {
+                self.root_certificate = Some(value_of(path).into());
                 false
             }
             _ => true,
@@ -273,7 +284,11 @@ fn has_ambiguous_user(url: &str) -> bool {
     // Before the options, the last `@` is the one that the host comes after.
     let before = rest.split_once('?').map_or(rest, |(before, _)| before);
     let user = before.rsplit_once('@').map(|(user, _)| user);
+    // The driver takes the first one for that, also if it stands in an option.
+    let first = rest.split_once('@').map(|(user, _)| user);
+    let has_options = |user: &str| user.split_once('?').is_some_and(|(_, o)| o.contains('='));
     user.is_some_and(|user| user.contains(['@', '/', '#']))
+        || first.is_some_and(|user| user.contains('/') || has_options(user))
 }
 
 fn unreadable() -> Error {
@@ -281,4 +296,59 @@ fn unreadable() -> Error {
         "url",
         "it cannot be read; write it as postgres://user:password@host:5432/database, with other characters than letters and digits percent-encoded",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(url: &str) -> Address {
+        Address::parse(url, &Pooling::default()).unwrap()
+    }
+
+    /// It was taken for the name of a file.
+    #[test]
+    fn the_roots_of_the_system_can_be_named() {
+        for url in [
+            "postgres://host/db?sslrootcert=system",
+            "host=h sslrootcert=system sslmode=prefer",
+        ] {
+            let address = parsed(url);
+            assert_eq!(address.tls, Tls::Require, "{url}");
+            assert_eq!(address.root_certificate, None, "{url}");
+        }
+    }
+
+    #[test]
+    fn of_several_hosts_one_is_wanted_that_takes_writes() {
+        for (url, wanted) in [
+            ("postgres://a,b/db", TargetSessionAttrs::ReadWrite),
+            (
+                "postgres://a,b/db?target_session_attrs=any",
+                TargetSessionAttrs::Any,
+            ),
+            ("postgres://a/db", TargetSessionAttrs::Any),
+        ] {
+            assert_eq!(
+                parsed(url).config.get_target_session_attrs(),
+                wanted,
+                "{url}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_place_is_told_without_a_secret() {
+        for (url, place) in [
+            ("postgres://u:secret@[::1]:7/d", "\"d\" at [::1]:7"),
+            (
+                "postgres://u:secret@/d?hostaddr=127.0.0.1",
+                "\"d\" at 127.0.0.1:5432",
+            ),
+            ("postgres://u:p%40secret@a,b:7/d", "\"d\" at a:5432, b:7"),
+            ("user=u password=secret host=/run", "\"u\" at /run"),
+        ] {
+            assert_eq!(parsed(url).place(), format!("database {place}"));
+        }
+    }
 }

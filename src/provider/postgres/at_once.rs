@@ -132,6 +132,8 @@ fn take_turn(options: &Options, place: &Place, batch: &Batch) -> Result<String> 
     let lowest = revision_to(batch.revision_after(Revision::ZERO))?;
     let (writer, sequence) = (batch.id.writer, batch.id.sequence.cast_signed());
     let (id, is_as_known) = (place.id, is_as_known(place));
+    // The sequences from 2^63 on are kept as negative numbers: they are for a look.
+    let is_earlier = format!("sequence >= 0 AND sequence < {sequence}");
     Ok(format!(
         "{};
          UPDATE {maps} SET
@@ -139,7 +141,7 @@ fn take_turn(options: &Options, place: &Place, batch: &Batch) -> Result<String> 
                 + (SELECT 0 FROM {writers} WHERE writer = '{writer}')
             WHERE id = {id};
          UPDATE {writers} SET
-            sequence = CASE WHEN sequence < {sequence} AND skipped = 0 THEN {sequence} END,
+            sequence = CASE WHEN {is_earlier} AND skipped = 0 THEN {sequence} END,
             revision = (SELECT revision FROM {maps} WHERE id = {id}),
             at = now()
             WHERE writer = '{writer}' RETURNING revision",
@@ -197,6 +199,7 @@ async fn send_changes(
         table: place.table(options),
         sorted,
         hints,
+        checks: None,
     });
     let parts: Vec<_> = parts.collect();
     // The age counts transactions from the one that raised the counter: in that

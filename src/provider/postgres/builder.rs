@@ -124,14 +124,16 @@ impl PostgresBuilder {
     }
 
     /// Whether connections are encrypted: what the url says in `sslmode`
-    /// (`disable`, `prefer`, `require`), or [`Tls::Prefer`].
+    /// (`disable`, `prefer`, `require`; `verify-ca` and `verify-full` are
+    /// `require`), or [`Tls::Prefer`].
     pub fn tls(mut self, tls: Tls) -> Self {
         self.pooling.tls = Some(tls);
         self
     }
 
     /// A file (PEM) of the certificates that may have signed the server's, in
-    /// place of the system's: what the url says in `sslrootcert`, or none.
+    /// place of the system's: what the url says in `sslrootcert`, or none; the
+    /// system's, which are then required, are `sslrootcert=system`.
     pub fn root_certificate(mut self, path: impl Into<PathBuf>) -> Self {
         self.pooling.root_certificate = Some(path.into());
         self

@@ -6,6 +6,7 @@ use deadpool_postgres::{PoolError, TimeoutType};
 use tokio_postgres::{
     Error as SqlError,
     error::{DbError, Severity},
+    types::{WasNull, WrongType},
 };
 
 use super::values::ValueType;
@@ -84,7 +85,9 @@ impl Fault {
     /// Whether the connection was gone, or is to be taken for gone.
     pub(super) fn is_lost_connection(&self) -> bool {
         match self {
-            Self::Sql(cause) | Self::Table(cause, _) => !is_refusal(cause),
+            Self::Sql(cause) | Self::Table(cause, _) => {
+                !is_refusal(cause) && !is_about_types(cause)
+            }
             Self::Silent => true,
             _ => false,
         }
@@ -144,9 +147,10 @@ fn rows_error(place: &str, cause: SqlError, map: &MapName, blame: Blame) -> Erro
         (Some("22P02"), ValueType::Json) => {
             "a value is no JSON; a map made with `ValueType::Text` takes any text"
         }
-        (Some("23502"), _) if is_left_out(&cause) => {
-            "its table leaves them out, by a trigger, or cuts off the blanks at the end of a key"
+        (Some("23502"), _) if cause.as_db_error().is_some_and(is_left_out) => {
+            "its table leaves them out, by a trigger or a rule, or cuts off the blanks at the end of a key"
         }
+        (Some("42501"), _) => "a policy of its table does not let this user write them",
         (Some("22021"), _) => "a value or a key is no UTF-8 text, or holds a NUL",
         _ => "they are too large, or break a rule of its table",
     };
@@ -158,25 +162,30 @@ fn rows_error(place: &str, cause: SqlError, map: &MapName, blame: Blame) -> Erro
         .nothing_applied()
 }
 
-/// Whether there was nothing to note of a row that was written.
-fn is_left_out(cause: &SqlError) -> bool {
-    let said = cause.as_db_error();
-    said.is_some_and(|said| {
-        said.column() == Some("digest")
-            && said
-                .table()
-                .is_some_and(|t| t.starts_with("persistify_of_"))
-    })
+/// Whether there was nothing to note of a row that was written, or a check has
+/// found that it is not there.
+fn is_left_out(said: &DbError) -> bool {
+    let table = said.table().unwrap_or_default();
+    match said.column() {
+        Some("digest") => table.starts_with("persistify_of_"),
+        Some("writer") => table == "persistify_writers",
+        _ => false,
+    }
 }
 
 fn is_about_rows(cause: &SqlError) -> bool {
-    let Some(code) = code(cause) else {
+    let Some(said) = cause.as_db_error() else {
         return false;
     };
     // Data, cardinality, integrity, `WITH CHECK OPTION`, limits, and what the
     // functions of a trigger raise.
     let classes = ["21", "22", "23", "38", "39", "44", "54", "P0"];
-    classes.iter().any(|class| code.starts_with(class))
+    // What a policy says of a row has the code of a missing permission.
+    let is_policy = said.routine() == Some("ExecWithCheckOptions");
+    is_policy
+        || classes
+            .iter()
+            .any(|class| said.code().code().starts_with(class))
 }
 
 fn end_error(place: &str, cause: SqlError) -> Error {
@@ -189,6 +198,8 @@ fn end_error(place: &str, cause: SqlError) -> Error {
     Error::new(ErrorKind::Refused, message).with_source(cause)
 }
 
+const ALTERED: &str = "lacks a table, a column or an index that belongs there, or it was altered; put it back as it was, or restore it from a backup; columns that were made under other names take `.columns(..)`";
+
 fn explain(place: &str, cause: SqlError) -> Error {
     let (kind, what) = match cause.as_db_error() {
         Some(said) => remedy(said),
@@ -196,6 +207,7 @@ fn explain(place: &str, cause: SqlError) -> Error {
             ErrorKind::Unusable,
             "is not trusted, or offers no TLS; check `.tls(..)`, `.root_certificate(..)`, and the certificate of the server",
         ),
+        None if is_about_types(&cause) => (ErrorKind::Unusable, ALTERED),
         None if is_about_options(&cause) => (
             ErrorKind::Unusable,
             "cannot be logged in to as the url says; the cause says what it lacks",
@@ -206,6 +218,12 @@ fn explain(place: &str, cause: SqlError) -> Error {
         ),
     };
     Error::new(kind, format!("the Postgres {place} {what}")).with_source(cause)
+}
+
+/// Whether a column of ours holds something else than it was made for.
+fn is_about_types(cause: &SqlError) -> bool {
+    let source = cause.source();
+    source.is_some_and(|source| source.is::<WrongType>() || source.is::<WasNull>())
 }
 
 /// Whether the driver itself would not log in: a password is asked for, and the
@@ -257,13 +275,21 @@ fn remedy(said: &DbError) -> (ErrorKind, &'static str) {
             Unavailable,
             "was written to by someone else in the same moment; it may be tried again",
         ),
-        "53300" | "53400" => (
+        "25001" | "25P01" | "25P02" => (
+            Unavailable,
+            "was left in the middle of a transaction on this connection, which has been ended; it may be tried again; end all transactions before connections go back to the pool",
+        ),
+        "72000" => (
+            Unavailable,
+            "does not keep for so long what a load reads; it may be tried again",
+        ),
+        "53300" => (
             Unavailable,
             "takes no more connections; it may be tried again; raise its `max_connections`, or use fewer",
         ),
-        "53000" | "53200" => (
+        "53000" | "53200" | "53400" => (
             Unavailable,
-            "is out of memory just now; it may be tried again",
+            "is out of memory, or of something else that is limited there; it may be tried again",
         ),
         "53100" => (Unusable, "cannot grow; make room on its disk"),
         "25006" => (
@@ -272,13 +298,13 @@ fn remedy(said: &DbError) -> (ErrorKind, &'static str) {
         ),
         "42501" => (
             Unusable,
-            "does not permit this to this user; grant it what it needs, or connect as another",
+            "does not permit this to this user; the cause says what; grant it USAGE and CREATE on the schema, and SELECT, INSERT, UPDATE and DELETE on all tables in it, or connect as another",
         ),
         "28000" | "28P01" => (
             Unusable,
             "does not let this user in; check its name, its password and the server's `pg_hba.conf`",
         ),
-        "3D000" => (
+        "3D000" | "57P04" => (
             Unusable,
             "does not exist; create it, or name another in the url",
         ),
@@ -286,13 +312,16 @@ fn remedy(said: &DbError) -> (ErrorKind, &'static str) {
             Unusable,
             "lacks the schema; create it, or name another with `.schema(..)`",
         ),
-        "42P01" | "42703" | "42804" | "42P10" | "42704" | "42809" => (
+        "42P01" | "42703" | "42804" | "42P10" | "42704" | "42809" | "42846" | "42883" => {
+            (Unusable, ALTERED)
+        }
+        "23502" if is_left_out(said) => (
             Unusable,
-            "lacks a table or a column that belongs there, or it was altered; put it back as it was, or restore it from a backup",
+            "does not empty this table, because a trigger or a rule leaves rows out; drop that",
         ),
         "55000" => (
             Unusable,
-            "does not allow changes to this table as it is set up; the cause says what it lacks",
+            "does not allow this as the table, or the database, is set up; the cause says what it lacks",
         ),
         "58030" => (
             Unusable,
@@ -313,7 +342,9 @@ fn remedy(said: &DbError) -> (ErrorKind, &'static str) {
 fn silent(place: &str) -> Error {
     Error::new(
         ErrorKind::Unavailable,
-        format!("the Postgres {place} did not answer in time; it may be tried again"),
+        format!(
+            "the Postgres {place} did not answer in time; it may be tried again; raise `.statement_timeout(..)` if that happens often"
+        ),
     )
 }
 

@@ -46,8 +46,9 @@ impl Known {
         let Ok([place]) = <[Place; 1]>::try_from(places) else {
             return;
         };
-        // What was skipped is noted with the writer, and has to be cleared away.
-        if place.companion.is_none() && answer.skipped.is_empty() {
+        // What was skipped is noted with the writer, and has to be cleared away;
+        // what a trigger leaves out has to be looked for.
+        if place.companion.is_none() && !place.is_meddled_with && answer.skipped.is_empty() {
             let batch = batch.id;
             let map = place.map.clone();
             self.maps.lock().insert(map, Last { place, batch });
@@ -105,6 +106,7 @@ mod tests {
             values: ValueType::Jsonb,
             time: Time::Zoned,
             revision: Revision::ZERO,
+            is_meddled_with: false,
         }
     }
 

@@ -76,14 +76,15 @@ fn put<'a>(
                 schema = excluded.schema"
         )
     };
-    columns.into_statement(|unnested| {
+    let put = columns.into_statement(|unnested| {
         format!(
             "INSERT INTO {name} AS t
                 ({key}, {value}, {updated_at}, revision, expires_at, schema, long_key)
              SELECT {keys}, {values}, {at}, {revision}, {expires_at}, {schema}, {long_key}
              FROM {unnested} {or_update}"
         )
-    })
+    });
+    put.changing(puts.len())
 }
 
 fn expiries<'a>(columns: &mut Columns<'a>, puts: &'a [Put<'a>]) -> String {

@@ -14,6 +14,8 @@ use tokio_postgres::{
 pub(super) struct Statement<'a> {
     sql: String,
     parameters: Vec<(Box<dyn ToSql + Sync + Send + 'a>, Type)>,
+    /// How many rows it changes, if that is known.
+    rows: Option<u64>,
 }
 
 impl<'a> Statement<'a> {
@@ -21,7 +23,19 @@ impl<'a> Statement<'a> {
         Self {
             sql,
             parameters: Vec::new(),
+            rows: None,
         }
+    }
+
+    /// The same, which changes as many rows, unless some are left out.
+    pub(super) fn changing(self, rows: usize) -> Self {
+        let rows = u64::try_from(rows).ok();
+        Self { rows, ..self }
+    }
+
+    /// Whether it has left out some, if it changed so many.
+    pub(super) fn falls_short(&self, changed: u64) -> bool {
+        self.rows.is_some_and(|rows| changed < rows)
     }
 
     /// The same, with one more parameter of that type.
@@ -147,6 +161,7 @@ impl<'a> Columns<'a> {
         Statement {
             sql: sql(&unnested),
             parameters: self.parameters,
+            rows: None,
         }
     }
 }

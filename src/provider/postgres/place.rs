@@ -34,13 +34,22 @@ pub(super) struct Place {
     pub(super) time: Time,
     /// The revision of the last commit.
     pub(super) revision: Revision,
+    /// Whether a trigger or a rule of someone else may leave out what is written.
+    pub(super) is_meddled_with: bool,
 }
 
 /// The columns that [`Place`] is read from.
-pub(super) const PLACE: &str = "id, name, table_name, companion, value_type, time_type, revision";
+///
+/// The triggers are those before each row, 2 for the one and 1 for the other.
+pub(super) const PLACE: &str = "id, name, table_name, companion, value_type, time_type, revision,
+     EXISTS (SELECT 1 FROM pg_class AS c WHERE c.relname = table_name AND c.relnamespace =
+            (SELECT relnamespace FROM pg_class WHERE oid = persistify_maps.tableoid)
+        AND (EXISTS (SELECT 1 FROM pg_rewrite WHERE ev_class = c.oid)
+            OR EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = c.oid
+                AND tgtype & 3 = 3 AND NOT tgisinternal AND tgenabled <> 'D')))";
 
 /// How many columns that are.
-pub(super) const PLACE_COLUMNS: usize = 7;
+pub(super) const PLACE_COLUMNS: usize = 8;
 
 impl Place {
     pub(super) fn read(row: &Row) -> Result<Self, Fault> {
@@ -59,6 +68,7 @@ impl Place {
             values,
             time,
             revision: revision_from(row.try_get(6)?),
+            is_meddled_with: row.try_get(7)?,
         })
     }
 
@@ -95,6 +105,9 @@ pub(super) async fn add_map(
     options: &Options,
     map: &MapName,
 ) -> Result<(), Fault> {
+    if options.adopted.contains_key(map) {
+        return Err(no_longer_listed(map).into());
+    }
     let lease = connections.lease().await?;
     match make_table(&lease, options, map).await {
         Ok(()) => {
@@ -110,8 +123,7 @@ async fn make_table(lease: &Lease, options: &Options, map: &MapName) -> Result<(
     lease
         .answer(client.batch_execute(&transaction::begin(options)))
         .await?;
-    // The prefix keeps it from being one of ours.
-    let name = format!("map_{}", map.encoded(MAX_NAME - "map_".len()));
+    let name = table_of(map);
     let note = format!(
         "INSERT INTO {} (name, table_name, value_type, time_type)
          VALUES ($1, $2, $3, 'timestamptz')
@@ -135,12 +147,28 @@ async fn make_table(lease: &Lease, options: &Options, map: &MapName) -> Result<(
 fn taken(fault: Fault, map: &MapName, table: &str) -> Fault {
     match fault {
         Fault::Sql(cause) if cause.code().is_some_and(|state| state.code() == "42P07") => {
-            let message = format!(
-                "there is a table {table:?} of another program where the map would be kept; adopt it with `.table(..)`, or rename it"
-            );
-            let error = Error::new(ErrorKind::Unusable, message).with_source(cause);
-            Fault::Ours(error.on_map(map))
+            in_the_way(map, table).with_source(cause).into()
         }
         other => other,
     }
+}
+
+/// What the table of a map is called.
+pub(super) fn table_of(map: &MapName) -> String {
+    // The prefix keeps it from being one of ours.
+    format!("map_{}", map.encoded(MAX_NAME - "map_".len()))
+}
+
+/// There is a table where the map would be kept, and nobody knows whose.
+pub(super) fn in_the_way(map: &MapName, table: &str) -> Error {
+    let message = format!(
+        "there is a table {table:?} where the map would be kept, and `persistify_maps` does not list it: put its row back there if it holds the map, adopt it with `.table(..)` if another program has made it, or rename it"
+    );
+    Error::new(ErrorKind::Unusable, message).on_map(map)
+}
+
+/// The row of a map that was adopted is gone.
+pub(super) fn no_longer_listed(map: &MapName) -> Error {
+    let message = "`persistify_maps` does not list the adopted table of the map any more: put its row back there";
+    Error::new(ErrorKind::Unusable, message).on_map(map)
 }

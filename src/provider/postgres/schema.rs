@@ -160,13 +160,13 @@ pub(super) async fn maps(
     options: &Options,
 ) -> Result<Vec<MapName>, Fault> {
     let sql = format!(
-        "SELECT name FROM {} WHERE revision > 0 OR companion IS NOT NULL",
+        "SELECT convert_to(name, 'UTF8') FROM {} WHERE revision > 0 OR companion IS NOT NULL",
         options.qualified("persistify_maps")
     );
     let rows = connections.query(&sql).await?;
     let names = rows.iter().map(|row| {
-        let name: &str = row.try_get(0)?;
-        Ok(MapName::parse(name)?)
+        let name: &[u8] = row.try_get(0)?;
+        Ok(MapName::parse(&*String::from_utf8_lossy(name))?)
     });
     names.collect()
 }

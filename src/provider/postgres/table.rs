@@ -106,7 +106,7 @@ impl Table {
     /// The text of a value, as it is [selected](Self::select).
     pub(super) fn text<'v>(&self, selected: &'v [u8]) -> &'v [u8] {
         match self.adopted {
-            None => self.values.text(selected),
+            None => ValueType::text(selected),
             // Another program's is selected as text.
             Some(_) => selected,
         }

@@ -58,13 +58,12 @@ impl ValueType {
         format!("{text}::{}", self.name())
     }
 
-    /// The text of a value of such a column.
-    pub(super) fn text(self, stored: &[u8]) -> &[u8] {
-        match self {
-            // Its binary form begins with the number of a version, 1 so far.
-            Self::Jsonb => stored.get(1..).unwrap_or_default(),
-            Self::Json | Self::Text => stored,
-        }
+    /// The text of a value, whichever of these its column is by now: somebody
+    /// may have altered it.
+    pub(super) fn text(stored: &[u8]) -> &[u8] {
+        // The binary form of a `jsonb` begins with the number of a version, 1 so
+        // far, which no JSON text begins with.
+        stored.strip_prefix(&[1]).unwrap_or(stored)
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     errors::Fault,
     judge::Judge,
     known::Known,
+    left_out::Checks,
     locks::{Locked, begin, set_revision},
     options::Options,
     place,
@@ -151,13 +152,14 @@ async fn apply(
 ) -> Result<(), Fault> {
     let parts = batch.maps.iter().zip(&locked.sorted);
     let parts = parts.filter_map(|(part, sorted)| {
-        let table = locked.place(&part.map)?.table(options);
+        let place = locked.place(&part.map)?;
         Some(Part {
             map: &part.map,
             clear: part.clear,
-            table,
+            table: place.table(options),
             sorted,
             hints: false,
+            checks: place.is_meddled_with.then(|| Checks::new(options)),
         })
     });
     let parts: Vec<_> = parts.collect();

@@ -333,3 +333,22 @@ async fn writes_go_on_while_a_commit_hangs() {
     assert_eq!(keys(&store.batches()[1]), ["a", "b", "c"]);
     assert_eq!(stored(&store).await, pairs([("a", 2), ("c", 3)]));
 }
+
+/// What was left of an unknown outcome when the attempts were spent is in no
+/// queue: it was pending, and `oldest_pending` said `None`. With the next write it
+/// told the age of that one.
+#[tokio::test(start_paused = true)]
+async fn what_is_of_an_unknown_outcome_is_the_oldest_that_is_pending() {
+    let store = store();
+    let map = builder(&store).retry(impatient()).open().await.unwrap();
+    store.set_rule(|_| Fault::Lost(ErrorKind::Unavailable));
+    map.insert("a", 1);
+    map.flush().await.unwrap_err();
+    tokio::time::sleep(HOUR).await;
+    assert!(map.stats().oldest_pending.unwrap() >= HOUR);
+    map.insert("b", 1);
+    assert!(map.stats().oldest_pending.unwrap() >= HOUR);
+    store.behave();
+    map.flush().await.unwrap();
+    assert_eq!((map.pending(), map.stats().oldest_pending), (0, None));
+}

@@ -370,3 +370,26 @@ async fn loads_while_the_other_program_writes() {
     let _other = writing.join().unwrap();
     assert_eq!(text(&one(&postgres, &map, "a").await.unwrap()), "99");
 }
+
+/// The row in which an adopted table is listed is deleted: what was saved from
+/// then on went to a table of ours, and the map opened empty.
+#[tokio::test]
+async fn an_adopted_table_that_is_not_listed_any_more_needs_a_person() {
+    let (url, other) = database();
+    other.run(SAMPLE);
+    let (map, mut pen) = (name("sample"), Pen::new());
+    let postgres = sample(&url).await;
+    pen.put(&postgres, &map, "k", "1").await;
+    other.run("CREATE TABLE kept AS SELECT * FROM persistify_maps; DELETE FROM persistify_maps");
+    let batch = pen.changes(&map, vec![put("k", "2")]);
+    for failed in [
+        error(postgres.commit(&batch).await),
+        error(load(&postgres, &map, Wanted::All).await),
+    ] {
+        assert_eq!(failed.kind(), ErrorKind::Unusable, "{failed}");
+        assert!(failed.to_string().contains("persistify_maps"), "{failed}");
+    }
+    other.run("INSERT INTO persistify_maps OVERRIDING SYSTEM VALUE SELECT * FROM kept");
+    postgres.commit(&batch).await.unwrap();
+    assert_eq!(text(&one(&postgres, &map, "k").await.unwrap()), "2");
+}

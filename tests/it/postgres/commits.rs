@@ -244,3 +244,25 @@ async fn old_writers_are_forgotten() {
         assert_eq!(left, new.id.to_string());
     }
 }
+
+/// The highest sequences were taken for the lowest, by a writer that was known
+/// to have come before them: what came too late was applied.
+#[tokio::test]
+async fn a_batch_that_comes_after_the_highest_sequence_is_superseded() {
+    let (url, _other) = database();
+    let (map, pen) = (name("m"), Pen::new());
+    let batch = |sequence, value| {
+        let part = MapBatch::new(map.clone(), vec![put("k", value)]);
+        let id = persistify::BatchId::new(pen.id, sequence);
+        Batch::new(id, Revision::ZERO, pen.at, vec![part])
+    };
+    let [early, late] = [Postgres::connect(&url), Postgres::connect(&url)];
+    let (early, late) = (early.await.unwrap(), late.await.unwrap());
+    early.commit(&batch(1, "1")).await.unwrap();
+    for sequence in [1 << 63, u64::MAX - 1, u64::MAX] {
+        late.commit(&batch(sequence, "2")).await.unwrap();
+    }
+    let failed = error(early.commit(&batch(2, "3")).await);
+    assert_eq!(failed.kind(), ErrorKind::Superseded, "{failed}");
+    assert_eq!(text_of(&early, &map, "k").await.unwrap(), "2");
+}

@@ -209,3 +209,168 @@ async fn a_pool_that_is_used_up_is_unavailable() {
     drop(streaming);
     postgres.commit(&batch).await.unwrap();
 }
+
+/// An `@` in an option was taken for the end of the user's name: it, the
+/// password in the options included, was told as the name of the database.
+#[tokio::test]
+async fn a_password_among_the_options_is_never_told() {
+    for url in [
+        "postgres://127.0.0.1:1/db?user=a&password=secret@host",
+        "postgres://127.0.0.1:1?user=a&password=pass@secret",
+        "postgres://127.0.0.1?user=a&password=secret@host&connect_timeout=1",
+    ] {
+        let failed = error(Postgres::connect(url).await);
+        assert_eq!(failed.kind(), ErrorKind::Invalid, "{failed:?}");
+        assert!(!format!("{failed:?}").contains("secret"), "{failed:?}");
+    }
+    let url = "postgres://127.0.0.1:1/db?user=a&password=secret%40host";
+    let failed = error(Postgres::connect(url).await);
+    assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
+    assert!(!format!("{failed:?}").contains("secret"), "{failed:?}");
+}
+
+/// A pool of the program's own, of one connection, on which that was said.
+async fn pool_of_one(url: &str, said: &'static str) -> deadpool_postgres::Pool {
+    let config: tokio_postgres::Config = url.parse().unwrap();
+    let manager = deadpool_postgres::Manager::new(config, tokio_postgres::NoTls);
+    let pool = deadpool_postgres::Pool::builder(manager).max_size(1);
+    let pool = pool.build().unwrap();
+    // What goes wrong is part of it.
+    let _ = pool.get().await.unwrap().batch_execute(said).await;
+    pool
+}
+
+/// What the program has set on its connections was no trouble, but for one: in
+/// another encoding keys and values were stored as something else.
+#[tokio::test]
+async fn sessions_with_settings_of_their_own() {
+    for setting in [
+        "SET client_encoding = 'LATIN1'",
+        "SET search_path = ''",
+        "SET standard_conforming_strings = off; SET backslash_quote = off",
+        "SET bytea_output = 'escape'; SET extra_float_digits = -15",
+        "SET DateStyle = 'German'; SET TimeZone = 'Asia/Kathmandu'; SET IntervalStyle = 'iso_8601'",
+        "SET default_transaction_isolation = 'serializable'; SET default_transaction_deferrable = on",
+        "SET session_replication_role = replica; SET row_security = off",
+        "SET enable_seqscan = off; SET plan_cache_mode = force_custom_plan; SET jit = on",
+        "SET idle_in_transaction_session_timeout = 1; SET lock_timeout = 1",
+        "SET xmloption = document; SET quote_all_identifiers = on; SET array_nulls = off",
+    ] {
+        let (url, other) = database();
+        let pool = pool_of_one(&url, setting).await;
+        let postgres = Postgres::on_pool(pool).connect().await.unwrap();
+        let (map, mut pen) = (name("ä'\\"), Pen::new());
+        let entry = || put("é\\'\u{1}€", r#"{"n": [1.25, "é\\\"€", null]}"#);
+        for change in [
+            entry(),
+            entry(),
+            entry().expect(Expect::Present, Otherwise::Fail),
+        ] {
+            pen.write(&postgres, &map, vec![change]).await.unwrap();
+        }
+        let record = all(&postgres, &map).await.remove(0);
+        assert_eq!(&*record.key, "é\\'\u{1}€", "{setting}");
+        assert_eq!(record.updated_at, Some(pen.at), "{setting}");
+        assert_eq!(text(&record), r#"{"n": [1.25, "é\\\"€", null]}"#);
+        assert_eq!(postgres.maps().await.unwrap(), std::slice::from_ref(&map));
+        // Another program reads the same.
+        let table = other.text("SELECT table_name FROM persistify_maps");
+        let stored = other.text(&format!("SELECT key FROM \"{table}\""));
+        assert_eq!(stored, "é\\'\u{1}\u{2}€", "{setting}");
+    }
+}
+
+/// The program has left a transaction open on a connection: that is over with
+/// the next attempt, so it is no case for a person.
+#[tokio::test]
+async fn a_transaction_that_was_left_open_is_no_case_for_a_person() {
+    let (url, _other) = database();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let postgres = Postgres::connect(&url).await.unwrap();
+    pen.put(&postgres, &map, "k", "1").await;
+    for left in [
+        "BEGIN; SELECT 1 / 0",
+        "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT 1",
+    ] {
+        let pool = pool_of_one(&url, "SELECT 1").await;
+        let postgres = Postgres::on_pool(pool.clone()).connect().await.unwrap();
+        let leave = async || {
+            let _ = pool.get().await.unwrap().batch_execute(left).await;
+        };
+        leave().await;
+        let batch = pen.changes(&map, vec![put("k", "2")]);
+        let failed = error(postgres.commit(&batch).await);
+        assert_eq!(failed.kind(), ErrorKind::Unavailable, "{left}: {failed:?}");
+        postgres.commit(&batch).await.unwrap();
+        leave().await;
+        let failed = error(load(&postgres, &map, Wanted::page(None, 9)).await);
+        assert_eq!(failed.kind(), ErrorKind::Unavailable, "{left}: {failed:?}");
+        assert_eq!(text(&all(&postgres, &map).await[0]), "2");
+    }
+}
+
+/// Fifty maps, opened and written to at once, on a pool that does not wait for
+/// ever, and on one of a single connection that would.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_maps_share_a_connection() {
+    let (url, other) = database();
+    let postgres = Postgres::on_pool(pool_of_one(&url, "SELECT 1").await);
+    let postgres = postgres.connect().await.unwrap();
+    let working = (0..50).map(|n| {
+        let postgres = postgres.clone();
+        tokio::spawn(async move {
+            let builder = PersistentMap::builder(postgres, format!("map{n}"));
+            let map: PersistentMap<u32> = builder.open().await.unwrap();
+            for n in 0..10 {
+                map.insert_and_save("k", n).await.unwrap();
+            }
+            map.reload().await.unwrap();
+            map.close().await.unwrap();
+        })
+    });
+    for worked in working.collect::<Vec<_>>() {
+        tokio::time::timeout(Duration::from_mins(1), worked)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    let rows = other.text("SELECT count(*) FROM persistify_maps WHERE revision > 0");
+    assert_eq!(rows, "50");
+}
+
+/// A pool that its program has closed says so.
+#[tokio::test]
+async fn a_pool_that_its_program_closed_is_closed() {
+    let (url, _other) = database();
+    let pool = pool_of_one(&url, "SELECT 1").await;
+    let postgres = Postgres::on_pool(pool.clone()).connect().await.unwrap();
+    pool.close();
+    let failed = error(load(&postgres, &name("m"), Wanted::All).await);
+    assert_eq!(failed.kind(), ErrorKind::Closed, "{failed:?}");
+    assert!(!failed.may_have_applied());
+}
+
+/// Ways to say where the server is.
+#[tokio::test]
+async fn a_server_is_found_by_socket_address_and_list() {
+    let server = Server::shared();
+    let database = Database::on(server);
+    let (port, db) = (server.port(), database.name());
+    let folder = server.folder().display().to_string().replace('/', "%2F");
+    let nobody = server::free_port();
+    for url in [
+        format!("postgres://postgres@{folder}:{port}/{db}"),
+        format!("postgres://postgres@/{db}?host={folder}&port={port}"),
+        format!(
+            "host={} port={port} user=postgres dbname={db}",
+            server.folder().display()
+        ),
+        format!("postgres://postgres@/{db}?hostaddr=127.0.0.1&port={port}"),
+        format!("postgres://postgres@127.0.0.1:{nobody},127.0.0.1:{port}/{db}"),
+    ] {
+        let postgres = Postgres::connect(&url).await.unwrap();
+        postgres.ping().await.unwrap();
+        let shown = format!("{postgres:?}");
+        assert!(!shown.contains(" at \\\""), "{url}: {shown}");
+    }
+}

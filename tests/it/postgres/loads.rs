@@ -105,3 +105,171 @@ async fn a_page_and_some_keys_are_found_by_the_index() {
     assert_eq!(page.len(), 10);
     assert_eq!(*page[0].key, *"10001");
 }
+
+/// How many wait for a lock just now.
+fn waiting(other: &Witness) -> String {
+    // In a transaction it would go on seeing who was there before.
+    other.run("SELECT pg_stat_clear_snapshot()");
+    other.text(
+        "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+         WHERE NOT l.granted AND a.datname = current_database()",
+    )
+}
+
+/// Someone alters a column in a way that writes all rows anew. A load that had
+/// begun before, and waited for that, found the table empty: the map opened
+/// without a single entry, and nobody was told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_written_anew_is_not_found_empty() {
+    let (url, other) = database();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let postgres = Postgres::connect(&url).await.unwrap();
+    let rows = (0..2_500).map(|n| put(&n.to_string(), "1")).collect();
+    pen.write(&postgres, &map, rows).await.unwrap();
+    for (wanted, expected) in [
+        (Wanted::All, 2_500),
+        (Wanted::changed(Revision::ZERO), 2_500),
+        (Wanted::page(None, 9), 9),
+        (Wanted::Keys(Arc::from([Arc::from("7")])), 1),
+    ] {
+        other.run(
+            "BEGIN; ALTER TABLE map_m ALTER updated_at TYPE timestamptz
+                USING updated_at + interval '0'",
+        );
+        let loading = {
+            let (postgres, map) = (postgres.clone(), map.clone());
+            let wanted = wanted.clone();
+            tokio::spawn(async move { load(&postgres, &map, wanted).await })
+        };
+        eventually("it waits", || waiting(&other) == "1").await;
+        other.run("COMMIT");
+        let loaded = loading.await.unwrap().unwrap();
+        assert_eq!(loaded.len(), expected, "{wanted:?}");
+    }
+}
+
+/// Killed in the middle of a commit and started again, a program loaded what
+/// had been there before, and then the commit landed after all: what it had
+/// removed or never seen was there again at the next start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_waits_for_a_commit_whose_client_is_gone() {
+    let (url, other) = database();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let killed = Postgres::connect(&url).await.unwrap();
+    pen.put(&killed, &map, "k", "1").await;
+    // The server does not get on with the commit.
+    other.run("BEGIN; LOCK TABLE map_m IN SHARE MODE");
+    let batch = pen.changes(&map, vec![put("k", "2")]);
+    let commit = tokio::spawn(async move { killed.commit(&batch).await });
+    eventually("a commit on its way", || waiting(&other) == "1").await;
+    commit.abort();
+    let started = Postgres::connect(&url).await.unwrap();
+    let loading = {
+        let map = map.clone();
+        tokio::spawn(async move { load(&started, &map, Wanted::All).await })
+    };
+    let is_waiting = || waiting(&other) == "2" || loading.is_finished();
+    eventually("it waits", is_waiting).await;
+    other.run("COMMIT");
+    let loaded = loading.await.unwrap().unwrap();
+    assert_eq!(text(&loaded[0]), "2");
+}
+
+/// Who only may read does not wait, and loads all the same.
+#[tokio::test]
+async fn who_may_only_read_loads() {
+    let (url, other) = database();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let owner = Postgres::connect(&url).await.unwrap();
+    pen.put(&owner, &map, "k", "1").await;
+    let user = format!("only_reads_{}", pen.id);
+    other.run(&format!(
+        "CREATE ROLE {user} LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {user}"
+    ));
+    let (_, server) = url.split_once('@').unwrap();
+    let reader = Postgres::connect(format!("postgres://{user}@{server}"));
+    let reader = reader.await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(all(&reader, &map).await.len(), 1);
+    }
+    drop(reader);
+    other.run(&format!("DROP OWNED BY {user}; DROP ROLE {user}"));
+}
+
+/// Someone deletes the row in which a map is listed, or restores the list from
+/// elsewhere: the map opened empty, while its table was full.
+#[tokio::test]
+async fn a_map_that_is_not_listed_any_more_is_not_empty() {
+    let (url, other) = database();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let postgres = Postgres::connect(&url).await.unwrap();
+    pen.put(&postgres, &map, "k", "1").await;
+    other.run("CREATE TABLE kept AS SELECT * FROM persistify_maps; DELETE FROM persistify_maps");
+    let batch = pen.changes(&map, vec![put("k", "2")]);
+    for failed in [
+        error(load(&postgres, &map, Wanted::All).await),
+        error(postgres.commit(&batch).await),
+    ] {
+        assert_eq!(failed.kind(), ErrorKind::Unusable, "{failed}");
+        assert!(failed.to_string().contains("persistify_maps"), "{failed}");
+        assert!(!failed.may_have_applied(), "{failed}");
+    }
+    assert_eq!(all(&postgres, &name("never there")).await.len(), 0);
+    other.run("INSERT INTO persistify_maps OVERRIDING SYSTEM VALUE SELECT * FROM kept");
+    postgres.commit(&batch).await.unwrap();
+    assert_eq!(text(&all(&postgres, &map).await[0]), "2");
+}
+
+/// Someone alters the type of the values: the first letter of each was taken
+/// for what comes before a `jsonb`, so 12 was loaded as 2.
+#[tokio::test]
+async fn values_whose_column_was_altered_are_whole() {
+    for kind in [ValueType::Jsonb, ValueType::Json] {
+        let (url, other) = database();
+        let (map, mut pen) = (name("m"), Pen::new());
+        let builder = Postgres::builder(&url).value_type(kind);
+        let postgres = builder.connect().await.unwrap();
+        pen.put(&postgres, &map, "k", "12").await;
+        for other_kind in ["json", "text", "jsonb"] {
+            other.run(&format!(
+                "ALTER TABLE map_m ALTER value TYPE {other_kind} USING value::text::{other_kind}"
+            ));
+            assert_eq!(text(&all(&postgres, &map).await[0]), "12");
+            assert_eq!(text_of(&postgres, &map, "k").await.unwrap(), "12");
+            pen.put(&postgres, &map, "l", "34").await;
+            assert_eq!(text_of(&postgres, &map, "l").await.unwrap(), "34");
+        }
+    }
+}
+
+/// Ended in the middle, a load says so: what it brought is not taken for all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_that_is_cut_is_no_shorter_map() {
+    let (url, other) = database();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let postgres = Postgres::connect(&url).await.unwrap();
+    let value = format!("\"{}\"", "x".repeat(2_000));
+    let rows = (0..20_000).map(|n| put(&n.to_string(), &value)).collect();
+    pen.write(&postgres, &map, rows).await.unwrap();
+    for ended in ["pg_terminate_backend", "pg_cancel_backend"] {
+        let mut load = postgres.load(&map, Wanted::All).await.unwrap();
+        let first = load.pages.try_next().await.unwrap().unwrap();
+        assert!(!first.is_empty());
+        // Whoever wants to drop it waits for those who read it.
+        let failed = other.try_run("SET lock_timeout = 20; DROP TABLE map_m");
+        assert!(failed.is_err());
+        other.run(&format!(
+            "SELECT {ended}(pid) FROM pg_stat_activity
+             WHERE query LIKE 'COPY%' AND datname = current_database()"
+        ));
+        let failed = loop {
+            match load.pages.try_next().await {
+                Ok(page) => assert!(page.is_some(), "{ended}"),
+                Err(failed) => break failed,
+            }
+        };
+        assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
+        assert_eq!(failed.map(), Some("m"));
+        assert_eq!(all(&postgres, &map).await.len(), 20_000);
+    }
+}

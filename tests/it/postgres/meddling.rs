@@ -314,3 +314,80 @@ async fn a_page_after_a_key_with_a_nul() {
     assert_eq!(keys("a\0z").await, ["a\u{1}", "b"]);
     assert_eq!(keys("\0").await, ["a", "a\u{1}", "b"]);
 }
+
+/// The same, on a table of the map's own: what the trigger left out counted as
+/// saved there, and what it kept from being deleted was back at the next start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_trigger_leaves_out_of_a_table_of_ours_is_refused() {
+    let (url, other) = database();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let postgres = Postgres::connect(&url).await.unwrap();
+    let changes = vec![put("nope", "0"), put("yes", "0"), put("stays", "0")];
+    pen.write(&postgres, &map, changes).await.unwrap();
+    other.run(
+        "CREATE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN IF new.key LIKE ''no%'' THEN RETURN NULL; END IF; RETURN new; END';
+         CREATE FUNCTION stay() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+         CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON map_m
+            FOR EACH ROW EXECUTE FUNCTION guard();
+         CREATE TRIGGER stay BEFORE DELETE ON map_m
+            FOR EACH ROW WHEN (old.key = 'stays') EXECUTE FUNCTION stay()",
+    );
+    for left_out in ["no", "nope", "no"] {
+        let refused = pen.write(&postgres, &map, vec![put(left_out, "2")]).await;
+        let refused = error(refused);
+        assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
+        assert!(refused.to_string().contains("leaves them out"), "{refused}");
+    }
+    for change in [Change::delete("stays"), put("no", "1")] {
+        let refused = pen.write(&postgres, &map, vec![change, put("a", "1")]);
+        let refused = error(refused.await);
+        assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
+    }
+    let cleared = MapBatch::new(map.clone(), vec![put("a", "1")]).clearing(true);
+    let failed = error(postgres.commit(&pen.batch(vec![cleared])).await);
+    assert_eq!(failed.kind(), ErrorKind::Unusable, "{failed}");
+    let rows = || other.text("SELECT string_agg(key || '=' || value, ',' ORDER BY key) FROM map_m");
+    assert_eq!(rows(), "nope=0,stays=0,yes=0");
+    let opened: PersistentMap<u32> = PersistentMap::builder(postgres, "m").open().await.unwrap();
+    opened.insert("no", 3);
+    opened.insert("yes", 3);
+    let failed = error(opened.flush().await);
+    assert_eq!(failed.kind(), ErrorKind::Refused, "{failed}");
+    assert_eq!(rows(), "nope=0,stays=0,yes=3");
+    // Others change what is written, and leave nothing out.
+    other.run(
+        "DROP TRIGGER guard ON map_m; DROP TRIGGER stay ON map_m;
+         CREATE FUNCTION alter() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN new.value = ''7''; RETURN new; EXCEPTION WHEN others THEN RETURN NULL; END';
+         CREATE TRIGGER alter BEFORE INSERT OR UPDATE ON map_m
+            FOR EACH ROW EXECUTE FUNCTION alter()",
+    );
+    opened.retry_refused();
+    opened.flush().await.unwrap();
+    opened.insert("yes", 4);
+    opened.remove_and_save("stays").await.unwrap();
+    assert_eq!(rows(), "no=7,nope=0,yes=7");
+}
+
+/// A rule is no better than a trigger.
+#[tokio::test]
+async fn what_a_rule_leaves_out_of_a_table_of_ours_is_no_success() {
+    let (url, other) = database();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let postgres = Postgres::connect(&url).await.unwrap();
+    pen.put(&postgres, &map, "k", "1").await;
+    other.run(
+        "CREATE RULE none AS ON INSERT TO map_m DO INSTEAD NOTHING;
+         CREATE RULE all_stay AS ON DELETE TO map_m DO INSTEAD NOTHING",
+    );
+    for change in [
+        put("new", "1").likely_new(true),
+        put("l", "1"),
+        Change::delete("k"),
+    ] {
+        let failed = pen.write(&postgres, &map, vec![change]).await;
+        assert!(failed.is_err());
+    }
+    assert_eq!(other.text("SELECT string_agg(key, ',') FROM map_m"), "k");
+}

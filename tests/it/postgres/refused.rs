@@ -247,3 +247,33 @@ async fn a_table_in_the_way_is_unusable_and_not_touched() {
     assert!(failed.to_string().contains("\"map_m\""), "{failed}");
     assert!(postgres.maps().await.unwrap().is_empty());
 }
+
+/// A policy that keeps this user from writing some rows was taken for a missing
+/// permission: a single such entry kept all others from being saved.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_a_policy_does_not_let_in_is_refused() {
+    let (url, other) = database();
+    let (map, mut pen) = (name("m"), Pen::new());
+    let owner = Postgres::connect(&url).await.unwrap();
+    pen.put(&owner, &map, "hidden", "0").await;
+    let user = format!("guarded_{}", pen.id);
+    other.run(&format!(
+        "CREATE ROLE {user} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO {user};
+         ALTER TABLE map_m ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY guard ON map_m USING (key <> 'hidden') WITH CHECK (key NOT LIKE 'no%')"
+    ));
+    let (_, server) = url.split_once('@').unwrap();
+    let guarded = Postgres::connect(format!("postgres://{user}@{server}"));
+    let opened = PersistentMap::builder(guarded.await.unwrap(), "m").open();
+    let opened: PersistentMap<u32> = opened.await.unwrap();
+    for key in ["no", "yes", "hidden", "also"] {
+        opened.insert(key, 1);
+    }
+    let failed = error(opened.flush().await);
+    assert_eq!(failed.kind(), ErrorKind::Refused, "{failed}");
+    let keys: std::collections::BTreeSet<_> = failed.keys().iter().map(|k| &**k).collect();
+    assert_eq!(keys, ["hidden", "no"].into());
+    assert_eq!(other.text("SELECT count(*) FROM map_m"), "3");
+    drop(opened);
+    other.run(&format!("DROP OWNED BY {user}; DROP ROLE {user}"));
+}

@@ -216,3 +216,20 @@ async fn who_is_not_let_in_is_told_so() {
         assert_eq!(failed.kind(), kind, "{failed:?}");
     }
 }
+
+/// By its address alone a server could not be reached, for TLS needs a name: and
+/// that was taken for a server that is not there just now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_with_papers_is_found_by_its_address() {
+    let papers = Papers::new();
+    let (server, database) = server(Some(&papers));
+    let (port, db) = (server.port(), database.name());
+    let url =
+        format!("postgres:///{db}?user=app&password={PASSWORD}&hostaddr=127.0.0.1&port={port}");
+    let store = connect(&url, Tls::Prefer, None).await.unwrap();
+    assert!(format!("{store:?}").contains("127.0.0.1"), "{store:?}");
+    let root = papers.root();
+    let other = connect(&url, Tls::Require, Some(&root)).await.unwrap();
+    assert_eq!(encrypted(&database), (2, 0));
+    drop((store, other));
+}

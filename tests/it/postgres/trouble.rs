@@ -157,6 +157,16 @@ async fn a_standby_is_read_only_until_it_is_promoted() {
     let failed = error(pen.write(&store, &name("map"), vec![put("k", "1")]).await);
     assert_eq!(failed.kind(), ErrorKind::Unusable, "{failed:?}");
     assert!(!failed.may_have_applied());
+    // Of several servers the one is wanted that takes writes: from the standby,
+    // which came first, old values were loaded.
+    let either = format!(
+        "postgres://postgres@{},{}/{}",
+        standby.address(),
+        primary.address(),
+        database.name()
+    );
+    let either = Postgres::connect(either).await.unwrap();
+    pen.put(&either, &name("map"), "before", "1").await;
     let map = open(store).await;
     let failed = error(map.insert_and_save("meanwhile", 2).await);
     assert_eq!(failed.kind(), ErrorKind::Unusable, "{failed:?}");
@@ -245,6 +255,32 @@ async fn a_statement_that_takes_too_long_is_unavailable_with_nothing_applied() {
     other.execute("COMMIT");
     store.commit(&batch).await.unwrap();
     assert_eq!(text_of(&store, &map, "k").await.unwrap(), "1");
+}
+
+/// A column of the list of the maps, altered: it was taken for a server that is
+/// not there just now, which no one would ever have looked at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_altered_list_of_the_maps_needs_a_person() {
+    let database = Database::fresh();
+    one_saved(&database).await.close().await.unwrap();
+    let alter = |kind: &str| {
+        format!(
+            "ALTER TABLE persistify_maps ALTER revision DROP DEFAULT, ALTER revision TYPE {kind}"
+        )
+    };
+    database.witness().execute(alter("numeric"));
+    let store = database.connect().await;
+    let (mut pen, map) = (Pen::new(), name("map"));
+    let batch = pen.changes(&map, vec![put("k", "1")]);
+    for failed in [
+        error(load(&store, &map, Wanted::All).await),
+        error(store.commit(&batch).await),
+    ] {
+        assert_eq!(failed.kind(), ErrorKind::Unusable, "{failed:?}");
+        assert!(!failed.may_have_applied(), "{failed:?}");
+    }
+    database.witness().execute(alter("bigint"));
+    store.commit(&batch).await.unwrap();
 }
 
 /// Someone else's database may demand the strictest of all isolation levels.

@@ -1,0 +1,70 @@
+//! What triggers and rules of others leave out of the tables that are made here:
+//! it must not count as saved.
+//!
+//! A batch in one round trip is not slowed down by looking for it. It counts the
+//! rows that it has put; and where a look finds triggers or rules, there are no
+//! more such batches, and all others check what became of each change before
+//! they commit.
+
+use tokio_postgres::types::Type;
+
+use super::{options::Options, pipeline::Statement, sorted::Sorted, table::Table};
+use crate::{
+    error::{Error, ErrorKind},
+    name::MapName,
+};
+
+/// Statements that fail where a change was left out: a writer that is none
+/// cannot be noted.
+pub(super) struct Checks {
+    writers: String,
+}
+
+impl Checks {
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            writers: options.qualified("persistify_writers"),
+        }
+    }
+
+    /// That the table is empty.
+    pub(super) fn cleared<'a>(&self, table: &Table) -> Statement<'a> {
+        Statement::new(self.fails_if(&format!("{} AS t", table.name)))
+    }
+
+    /// That each row that was put is one of this transaction, and that none of
+    /// those that were deleted is there.
+    pub(super) fn changed<'a>(&self, table: &Table, changes: &Sorted<'a>) -> Vec<Statement<'a>> {
+        let Table { name, key, .. } = table;
+        let mut checks = Vec::new();
+        if !changes.puts.is_empty() {
+            let keys = changes.puts.iter().map(|put| put.key.key.to_string());
+            let sql = self.fails_if(&format!(
+                "unnest($1::text[]) AS u (k) WHERE NOT EXISTS
+                    (SELECT 1 FROM {name} AS t WHERE t.{key} = u.k AND age(t.xmin) <= 0)"
+            ));
+            checks.push(Statement::new(sql).with(keys.collect::<Vec<_>>(), Type::TEXT_ARRAY));
+        }
+        if !changes.deletes.is_empty() {
+            let keys = changes.deletes.iter().map(|stored| stored.key.to_string());
+            let sql = self.fails_if(&format!("{name} AS t WHERE t.{key} = ANY($1)"));
+            checks.push(Statement::new(sql).with(keys.collect::<Vec<_>>(), Type::TEXT_ARRAY));
+        }
+        checks
+    }
+
+    fn fails_if(&self, found: &str) -> String {
+        format!(
+            "INSERT INTO {} (writer, sequence, revision, skipped, at)
+             SELECT NULL::uuid, 0, 0, 0, now() FROM {found} LIMIT 1",
+            self.writers
+        )
+    }
+}
+
+/// The rows that were put are not all there.
+pub(super) fn refused(map: &MapName) -> Error {
+    let message =
+        "Postgres does not take these changes: their table leaves them out, by a trigger or a rule";
+    Error::new(ErrorKind::Refused, message).on_map(map)
+}

@@ -1,0 +1,121 @@
+//! Somebody who uses the maps, in every way at random.
+
+use std::{rc::Rc, time::Duration};
+
+use rand::{RngExt, rngs::StdRng};
+use tokio::time::sleep;
+
+use super::{
+    book::{KEYS, Span, Wanted, key},
+    terms::{MS, is_caching},
+    tested::Tested,
+    world::World,
+};
+
+/// How often each acts in a phase.
+const STEPS: usize = 12;
+
+/// For ever, as far as anybody waits.
+const LONG: Duration = Duration::from_hours(1_000);
+
+/// Somebody who uses the maps of one owner. What it does next is at a map, a
+/// key, and with a value that nobody else writes.
+pub(super) struct Actor {
+    pub(super) world: Rc<World>,
+    pub(super) dice: StdRng,
+    pub(super) owner: usize,
+    pub(super) map: usize,
+    pub(super) key: usize,
+    pub(super) token: u64,
+}
+
+impl Actor {
+    pub(super) fn new(world: Rc<World>, dice: StdRng, owner: usize) -> Self {
+        Self {
+            world,
+            dice,
+            owner,
+            map: 0,
+            key: 0,
+            token: 0,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        for _ in 0..STEPS {
+            sleep(MS * self.dice.random_range(0..400)).await;
+            self.map = self.dice.random_range(0..2);
+            self.key = self.dice.random_range(0..KEYS);
+            self.token = self.dice.random();
+            self.step().await;
+            self.world.check_memory();
+        }
+    }
+
+    async fn step(&mut self) {
+        // What one has never seen it cannot remove.
+        let removes = !self.world.terms.foreign;
+        match self.dice.random_range(0..30) {
+            0..4 => self.insert(),
+            4 if removes => self.remove(),
+            5..7 => self.update(),
+            7 if self.dice.random_ratio(1, 3) => self.clear(),
+            8..11 => self.insert_and_save().await,
+            11 => self.update_and_save().await,
+            12 if removes => self.remove_and_save().await,
+            13 if self.dice.random_ratio(1, 2) => self.clear_and_save().await,
+            14..17 => self.save_if().await,
+            17 => self.update_in_store().await,
+            18..20 => self.swap().await,
+            20..23 => self.transact().await,
+            23..26 => self.flush().await,
+            26 => self.reload().await,
+            27 => self.import().await,
+            28 => self.close().await,
+            _ => drop(self.tested().retry_refused()),
+        }
+    }
+
+    pub(super) fn tested(&self) -> Tested {
+        self.world.map(self.owner, self.map)
+    }
+
+    pub(super) fn key(&self) -> String {
+        key(self.key)
+    }
+
+    /// Some entries of the caching map have a time of their own.
+    pub(super) fn own_time(&mut self) -> Option<Duration> {
+        let has = is_caching(self.map) && self.dice.random_ratio(1, 3);
+        has.then(|| MS * self.dice.random_range(0..3_000))
+    }
+
+    /// How long it waits for an answer.
+    pub(super) fn patience(&mut self) -> Duration {
+        if self.dice.random_ratio(1, 4) {
+            MS * self.dice.random_range(1..800)
+        } else {
+            LONG
+        }
+    }
+
+    /// What is written: its place in the book.
+    pub(super) fn write(&self, what: &'static str, token: Option<u64>, span: Span) -> usize {
+        let wanted = Wanted { what, token, span };
+        let mut book = self.world.ground.book();
+        book.begin(self.owner, self.map, self.key, wanted)
+    }
+
+    /// Every key is emptied.
+    pub(super) fn write_all(&self, what: &'static str) -> Vec<usize> {
+        let wanted = Wanted {
+            what,
+            token: None,
+            span: Span::default(),
+        };
+        let mut book = self.world.ground.book();
+        let keys = 0..KEYS;
+        keys.map(|key| book.begin(self.owner, self.map, key, wanted))
+            .collect()
+    }
+}

@@ -1,0 +1,278 @@
+//! What was written, and what was answered: what a key may hold, in memory and
+//! in the store.
+
+use std::{collections::BTreeMap, fmt};
+
+use super::trace;
+
+/// How many keys each map has.
+pub(super) const KEYS: usize = 4;
+
+/// Expiries are kept in milliseconds; who is that close to one is not asked.
+const SLACK: u64 = 2;
+
+pub(super) fn key(n: usize) -> String {
+    format!("k{n}")
+}
+
+/// For how long a value lives, in milliseconds: at least and at most.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Span {
+    pub(super) least: Option<u64>,
+    pub(super) most: Option<u64>,
+}
+
+/// A write to a key, from the call to the answer.
+struct Write {
+    map: usize,
+    key: usize,
+    /// None removes.
+    token: Option<u64>,
+    what: &'static str,
+    owner: usize,
+    begun: u64,
+    /// When it was in memory for sure.
+    done: Option<u64>,
+    /// From then on it cannot take effect any more.
+    over: Option<u64>,
+    /// It is in the store for sure.
+    saved: bool,
+    never: bool,
+    span: Span,
+    /// When it may be gone first, and when it has to be gone.
+    gone: [Option<u64>; 2],
+    /// What was committed together with it.
+    group: Option<u64>,
+}
+
+impl fmt::Debug for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let told = if self.never {
+            "never"
+        } else if self.saved {
+            "saved"
+        } else {
+            "open"
+        };
+        let (token, over) = (self.token, self.over);
+        let from = format!("{} {} of owner {}", self.begun, self.what, self.owner);
+        let done = format!("done {:?}, over {over:?}, gone {:?}", self.done, self.gone);
+        let place = format!("map {} k{} = {token:?}", self.map, self.key);
+        write!(f, "{from}: {place}, {told}, {done}, of {:?}", self.group)
+    }
+}
+
+/// What is written: the value, and how long it lives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) what: &'static str,
+    pub(super) token: Option<u64>,
+    pub(super) span: Span,
+}
+
+/// The writes to all maps, in the order in which they began.
+#[derive(Default)]
+pub(super) struct Book {
+    tick: u64,
+    /// In milliseconds.
+    pub(super) now: u64,
+    /// Others write the same maps: what is in one memory may reach the store at
+    /// any time.
+    foreign: bool,
+    writes: Vec<Write>,
+}
+
+/// The begin of the last write of each key that must have taken effect.
+pub(super) type Floor = [u64; KEYS];
+
+/// What a map or a store holds, by key.
+pub(super) type Held = BTreeMap<String, u64>;
+
+impl Book {
+    pub(super) fn tick(&mut self) -> u64 {
+        self.tick += 1;
+        self.tick
+    }
+
+    pub(super) fn begin(&mut self, owner: usize, map: usize, key: usize, wanted: Wanted) -> usize {
+        let begun = self.tick();
+        let early = wanted.span.least.map(|least| self.now + least);
+        self.writes.push(Write {
+            map,
+            key,
+            token: wanted.token,
+            what: wanted.what,
+            owner,
+            begun,
+            done: None,
+            over: None,
+            saved: false,
+            never: false,
+            span: wanted.span,
+            gone: [early, None],
+            group: None,
+        });
+        let id = self.writes.len() - 1;
+        trace::tell(|| format!("[{id}] {:?}", self.writes[id]));
+        id
+    }
+
+    /// These were committed as one.
+    pub(super) fn together(&mut self, ids: &[usize]) {
+        let group = self.tick();
+        for id in ids {
+            self.writes[*id].group = Some(group);
+        }
+    }
+
+    /// It has not taken effect, nor will it.
+    pub(super) fn never(&mut self, ids: &[usize]) {
+        for id in ids {
+            self.writes[*id].never = true;
+        }
+    }
+
+    /// It is in memory.
+    pub(super) fn done(&mut self, ids: &[usize]) {
+        for id in ids {
+            self.maybe(&[*id]);
+            let write = &mut self.writes[*id];
+            write.done.get_or_insert(self.tick);
+        }
+    }
+
+    /// It is in memory, or will not be any more.
+    pub(super) fn maybe(&mut self, ids: &[usize]) {
+        let now = self.tick();
+        for id in ids {
+            let write = &mut self.writes[*id];
+            if !self.foreign {
+                write.over.get_or_insert(now);
+            }
+            let late = write.span.most.map(|most| self.now + most);
+            write.gone[1] = write.gone[1].or(late);
+        }
+    }
+
+    /// It is in the store, or was.
+    pub(super) fn saved(&mut self, ids: &[usize]) {
+        self.done(ids);
+        let now = self.tick();
+        for id in ids {
+            let write = &mut self.writes[*id];
+            write.saved = true;
+            write.over = Some(now);
+        }
+    }
+
+    /// The store has all that this owner had in memory before then.
+    pub(super) fn flushed(&mut self, owner: usize, map: usize, before: u64) {
+        let now = self.tick();
+        let own = self.writes.iter_mut();
+        let own = own.filter(|w| w.map == map && w.owner == owner);
+        for write in own.filter(|w| w.done.is_some_and(|done| done < before)) {
+            write.saved = true;
+            write.over.get_or_insert(now);
+        }
+    }
+
+    /// Everything begins anew, with what is [found](Self::found).
+    pub(super) fn restart(&mut self, foreign: bool) {
+        self.writes.clear();
+        self.foreign = foreign;
+    }
+
+    pub(super) fn found(&mut self, map: usize, key: usize, token: Option<u64>, span: Span) {
+        let what = "found";
+        let id = self.begin(0, map, key, Wanted { what, token, span });
+        self.saved(&[id]);
+    }
+
+    fn of(&self, map: usize, key: usize) -> impl Iterator<Item = &Write> {
+        let writes = self.writes.iter();
+        writes.filter(move |w| w.map == map && w.key == key)
+    }
+
+    fn floor(&self, map: usize, must: impl Fn(&Write) -> bool) -> Floor {
+        // What expires before it is saved leaves alone what others have stored.
+        let expired = |w: &Write| w.gone[0].is_some_and(|at| at <= self.now + SLACK);
+        let must = |w: &Write| must(w) && !w.never && !(self.foreign && expired(w));
+        std::array::from_fn(|key| {
+            let sure = self.of(map, key).filter(|w| must(w));
+            sure.map(|w| w.begun).max().unwrap_or(0)
+        })
+    }
+
+    /// What memory must hold, or something later.
+    pub(super) fn in_memory(&self, map: usize) -> Floor {
+        self.floor(map, |w| w.done.is_some())
+    }
+
+    /// What the store must hold, or something later.
+    pub(super) fn in_store(&self, map: usize) -> Floor {
+        self.floor(map, |w| w.saved)
+    }
+
+    /// Each key holds what was written last before the floor, or something that
+    /// may have come after it.
+    pub(super) fn check(&self, map: usize, floor: &Floor, held: &Held, place: &str) {
+        for (n, last) in floor.iter().enumerate() {
+            let token = held.get(&key(n)).copied();
+            let fits = self.of(map, n).any(|w| self.explains(w, token, *last));
+            let untouched = token.is_none() && *last == 0;
+            assert!(
+                fits || untouched,
+                "{place}: map {map} holds {token:?} at {}, at {} ms, after {last}: {:#?}",
+                key(n),
+                self.now,
+                self.latest(map, n)
+            );
+        }
+    }
+
+    fn explains(&self, write: &Write, token: Option<u64>, last: u64) -> bool {
+        if write.never || write.over.is_some_and(|over| over < last) {
+            return false;
+        }
+        let [early, late] = write.gone;
+        match token {
+            None => write.token.is_none() || early.is_some_and(|at| at <= self.now + SLACK),
+            token => write.token == token && late.is_none_or(|at| self.now <= at + SLACK),
+        }
+    }
+
+    fn latest(&self, map: usize, key: usize) -> Vec<&Write> {
+        let all: Vec<_> = self.of(map, key).collect();
+        all[all.len().saturating_sub(12)..].to_vec()
+    }
+
+    /// Somebody has written what the key holds. (What comes of several values
+    /// where they are merged, is one of them.)
+    pub(super) fn check_known(&self, map: usize, held: &Held) {
+        for (n, token) in (0..KEYS).filter_map(|n| Some((n, *held.get(&key(n))?))) {
+            let known = self.of(map, n).any(|w| w.token == Some(token) && !w.never);
+            let latest = self.latest(map, n);
+            assert!(known, "nobody wrote {token} to map {map}: {latest:#?}");
+        }
+    }
+
+    /// Of what was committed as one, no part is there while another key still
+    /// holds what is older.
+    pub(super) fn check_whole(&self, held: &[Held; 2]) {
+        let holds = |w: &Write| held[w.map].get(&key(w.key)).copied();
+        for one in self.writes.iter().filter(|w| w.group.is_some() && !w.never) {
+            if one.token.is_none() || holds(one) != one.token {
+                continue;
+            }
+            for other in self.writes.iter().filter(|w| w.group == one.group) {
+                let token = holds(other);
+                let mut writes = self.of(other.map, other.key);
+                let fits = writes.any(|w| self.explains(w, token, other.begun));
+                assert!(
+                    fits,
+                    "half of a commit: {one:#?}, but {token:?}: {other:#?}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! A store on a real disk, in paused time.
+
+use std::sync::Arc;
+
+use persistify::{
+    Batch, Capabilities, Committed, Load, MapName, Provider, Result, Wanted, async_trait,
+};
+use tokio::{runtime::Handle, sync::watch, task::spawn_blocking};
+
+/// Holds the paused time while the store works: it is given up by nobody
+/// because its disk is slow, and a history takes no longer than the disk needs.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    inner: Arc<dyn Provider>,
+    /// It has no disk to wait for.
+    at_once: bool,
+    /// How many calls go on, also those that were given up by their callers.
+    calls: Arc<watch::Sender<usize>>,
+}
+
+struct Ongoing(Arc<watch::Sender<usize>>);
+
+impl Drop for Ongoing {
+    fn drop(&mut self) {
+        self.0.send_modify(|calls| *calls -= 1);
+    }
+}
+
+impl Held {
+    pub(super) fn new(inner: Arc<dyn Provider>) -> Self {
+        Self {
+            inner,
+            at_once: false,
+            calls: Arc::default(),
+        }
+    }
+
+    pub(super) fn at_once(inner: Arc<dyn Provider>) -> Self {
+        Self {
+            at_once: true,
+            ..Self::new(inner)
+        }
+    }
+
+    /// Waits until the store does nothing.
+    pub(super) async fn idle(&self) {
+        // It cannot fail: the sender is borrowed.
+        let _ = self.calls.subscribe().wait_for(|calls| *calls == 0).await;
+    }
+
+    /// Time stands still as long as a thread of the runtime works.
+    async fn held<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.calls.send_modify(|calls| *calls += 1);
+        let ongoing = Ongoing(self.calls.clone());
+        if self.at_once {
+            let _ongoing = ongoing;
+            return call.await;
+        }
+        let done = spawn_blocking(move || {
+            let _ongoing = ongoing;
+            Handle::current().block_on(call)
+        });
+        done.await.expect("a store does not panic")
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Provider for Held {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+        let (inner, map) = (self.inner.clone(), map.clone());
+        let load = async move {
+            let load = inner.load(&map, wanted).await?;
+            let (horizon, schema) = (load.horizon, load.schema);
+            Ok((horizon, schema, load.into_records().await?))
+        };
+        let (horizon, schema, records) = self.held(load).await?;
+        Ok(Load::of(horizon, records).with_schema(schema))
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<Committed> {
+        let (inner, batch) = (self.inner.clone(), batch.clone());
+        self.held(async move { inner.commit(&batch).await }).await
+    }
+
+    async fn release(&self, map: &MapName) -> Result<()> {
+        let (inner, map) = (self.inner.clone(), map.clone());
+        self.held(async move { inner.release(&map).await }).await
+    }
+
+    async fn maps(&self) -> Result<Vec<MapName>> {
+        let inner = self.inner.clone();
+        self.held(async move { inner.maps().await }).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        let inner = self.inner.clone();
+        self.held(async move { inner.ping().await }).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        let inner = self.inner.clone();
+        self.held(async move { inner.close().await }).await
+    }
+}

@@ -1,0 +1,151 @@
+//! A history: a store, and the phases in which maps live on it. Between two of
+//! them all maps are gone, and nothing is left but the store.
+
+use std::{rc::Rc, thread};
+
+use persistify::{Memory, Provider, Record, copy, testing::Faulty};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::{
+    book::{KEYS, key},
+    phase::Phase,
+    place::{Kind, Place},
+    stored::{Records, live, millis, plant, records, value},
+    terms::Terms,
+    trace,
+    world::{Ground, World},
+};
+
+const PHASES: u32 = 3;
+
+/// A history from its beginning to its end.
+pub(super) async fn history(kind: Kind, seed: u64) {
+    let mut dice = StdRng::seed_from_u64(seed);
+    let mut place = Place::new(kind);
+    let mut ground = Ground::new(Faulty::new(place.open().await));
+    let mut shape = 0;
+    for number in 0..PHASES {
+        shape += dice.random_range(0..2);
+        let terms = Terms::draw(&mut dice, shape);
+        trace::tell(|| format!("phase {number}: {terms:?}"));
+        let _told = Told(number, terms.clone());
+        ground.begin(&mut dice, &terms).await;
+        let world = Rc::new(World::open(ground, terms.clone()).await);
+        let phase = Phase::begin(world, StdRng::seed_from_u64(dice.random())).await;
+        ground = phase.run().await;
+        ground.check_rest(&terms).await;
+        ground.check_copy(&mut dice).await;
+        // It may have been killed, at the latest here.
+        let store = ground.store.inner().clone();
+        if dice.random() {
+            place.kill(&store).await;
+        } else {
+            place.end(&store).await;
+        }
+        drop(store);
+        ground.store = Faulty::new(place.open().await);
+        ground.check_rest(&terms).await;
+    }
+    place.end(ground.store.inner()).await;
+}
+
+/// Tells of the phase, if it fails.
+struct Told(u32, Terms);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("that was phase {}: {:?}", self.0, self.1);
+        }
+    }
+}
+
+impl Ground {
+    /// What is stored is what the next phase begins with: what the last one has
+    /// left, and what others have written meanwhile.
+    async fn begin(&self, dice: &mut StdRng, terms: &Terms) {
+        self.book().restart(terms.foreign);
+        for map in 0..2 {
+            let before = self.load(map).await;
+            for n in 0..KEYS {
+                let planted = match dice.random_range(0..12) {
+                    0 => junk(dice, terms),
+                    1 => old(dice, terms),
+                    _ => continue,
+                };
+                self.plant(map, n, planted, before.get(&key(n))).await;
+            }
+            let found = self.load(map).await;
+            self.adopt(map, terms, &found);
+        }
+    }
+
+    fn adopt(&self, map: usize, terms: &Terms, found: &Records) {
+        let held = live(found, self.now());
+        for n in 0..KEYS {
+            let ends = found.get(&key(n)).and_then(|record| record.expires_at);
+            let rest = ends.map(|ends| millis(ends).saturating_sub(self.now()));
+            let span = terms.rest(map, rest);
+            self.book().found(map, n, held.get(&key(n)).copied(), span);
+        }
+    }
+
+    async fn plant(&self, map: usize, n: usize, planted: (String, u32), there: Option<&Record>) {
+        let (key, (text, shape)) = (key(n), planted);
+        {
+            let mut treasure = self.treasure.borrow_mut();
+            treasure.give_up(map, &key, there);
+            if text.contains("junk") {
+                treasure.bury(map, &key, &text);
+            }
+        }
+        trace::tell(|| format!("map {map} {key}: {text} is planted, of shape {shape}"));
+        plant(self, map, &key, &text, shape).await;
+    }
+
+    /// No map is open: what is stored is all there is.
+    async fn check_rest(&self, terms: &Terms) {
+        let mut held = Vec::new();
+        for map in 0..2 {
+            let records = self.stored(map, terms).await;
+            held.push(live(&records, self.now()));
+        }
+        let held = held.try_into().unwrap();
+        if !terms.merges() {
+            self.book().check_whole(&held);
+        }
+        let treasure = self.treasure.borrow().clone();
+        treasure.check(&self.store).await;
+    }
+
+    /// A copy of the store is the same.
+    async fn check_copy(&self, dice: &mut StdRng) {
+        if dice.random_ratio(3, 4) {
+            return;
+        }
+        let (from, to) = (self.store.inner(), Memory::new());
+        let maps = from.maps().await.unwrap();
+        copy(from, &to, maps.clone(), |_, _| {}).await.unwrap();
+        for map in &maps {
+            let (_, original) = records(from, map).await;
+            let (_, copied) = records(&to, map).await;
+            let told = |records: &Records| -> Vec<_> {
+                let told = records.iter();
+                told.map(|(key, r)| (key.clone(), value(r), r.expires_at.map(millis)))
+                    .collect()
+            };
+            assert_eq!(told(&original), told(&copied), "{map}");
+        }
+    }
+}
+
+/// A value that nobody can read.
+fn junk(dice: &mut StdRng, terms: &Terms) -> (String, u32) {
+    (format!("\"junk {}\"", dice.random::<u32>()), terms.shape)
+}
+
+/// A value of a shape that is used, or was once.
+fn old(dice: &mut StdRng, terms: &Terms) -> (String, u32) {
+    let shape = dice.random_range(0..=terms.shape);
+    (format!("[{shape},{}]", dice.random::<u64>()), shape)
+}

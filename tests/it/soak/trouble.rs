@@ -1,0 +1,115 @@
+//! A store that fails in every way.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use persistify::{
+    ErrorKind, Op,
+    testing::{Call, Fault, Faulty, Hang},
+};
+use rand::{RngExt, rngs::StdRng};
+use tokio::time::sleep;
+
+use super::{held::Held, trace};
+
+/// What goes wrong, and what hangs.
+pub(super) struct Trouble {
+    hangs: Arc<Mutex<Vec<Hang>>>,
+}
+
+impl Trouble {
+    /// From now on.
+    pub(super) fn begin(store: &Faulty<Held>, mut dice: StdRng) -> Self {
+        let hangs: Arc<Mutex<Vec<Hang>>> = Arc::default();
+        let refused = match dice.random_range(0..4) {
+            0 => Some("k0"),
+            1 => Some("k1"),
+            _ => None,
+        };
+        if dice.random() {
+            store.refuse(refused);
+        } else {
+            store.refuse_unnamed(refused);
+        }
+        let (held, calm) = (hangs.clone(), dice.random_range(2..8));
+        let mut seen = HashSet::new();
+        let mut rule = move |call: &Call| {
+            let first = is_first(call, &mut seen);
+            if dice.random_range(0..8) < calm {
+                return Fault::None;
+            }
+            // What the store will never take cannot have landed either.
+            if refused.is_some_and(|key| puts(call, key)) {
+                let fault = Fault::Lost(ErrorKind::Unavailable);
+                return if dice.random() { fault } else { Fault::None };
+            }
+            let unusable = dice.random_ratio(1, 8);
+            let kind = if unusable {
+                ErrorKind::Unusable
+            } else {
+                ErrorKind::Unavailable
+            };
+            match dice.random_range(0..6) {
+                0 => Fault::Before(kind),
+                1 | 2 => Fault::Lost(kind),
+                3 => Fault::After(kind),
+                4 if first => Fault::Before(ErrorKind::Refused),
+                _ => {
+                    let hang = Hang::new();
+                    held.lock().push(hang.clone());
+                    Fault::Hang(hang)
+                }
+            }
+        };
+        store.set_rule(move |call| {
+            let fault = rule(call);
+            trace::call(call, &fault);
+            fault
+        });
+        Self { hangs }
+    }
+
+    /// What hangs goes on, late, or lands after it was given up, or never.
+    pub(super) async fn come_late(&self, mut dice: StdRng) {
+        loop {
+            sleep(Duration::from_millis(dice.random_range(100..2_500))).await;
+            let hang = {
+                let mut hangs = self.hangs.lock();
+                if hangs.is_empty() {
+                    continue;
+                }
+                let n = dice.random_range(0..hangs.len());
+                hangs.swap_remove(n)
+            };
+            if dice.random() {
+                let landed = hang.land().await;
+                trace::tell(|| format!("late: {landed:?}"));
+            } else {
+                hang.release();
+            }
+        }
+    }
+
+    /// Everything that still hangs lands now.
+    pub(super) async fn land(&self) {
+        let hangs = std::mem::take(&mut *self.hangs.lock());
+        for hang in hangs {
+            let _refused = hang.land().await;
+        }
+    }
+}
+
+/// Whether a batch with changes comes for the first time. What is refused then
+/// is refused by a store that has it not already.
+fn is_first(call: &Call, seen: &mut HashSet<persistify::BatchId>) -> bool {
+    let Some(batch) = &call.batch else {
+        return false;
+    };
+    seen.insert(batch.id) && batch.maps.iter().any(|part| !part.changes.is_empty())
+}
+
+fn puts(call: &Call, key: &str) -> bool {
+    let parts = call.batch.iter().flat_map(|batch| batch.maps.iter());
+    let mut changes = parts.flat_map(|part| &part.changes);
+    changes.any(|change| *change.key == *key && matches!(change.op, Op::Put { .. }))
+}

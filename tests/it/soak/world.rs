@@ -1,0 +1,155 @@
+//! What those who act in one phase have in common.
+
+use std::cell::{Cell, RefCell, RefMut};
+
+use persistify::{Clock, SystemClock};
+
+use super::{
+    book::{Book, KEYS},
+    stored::{self, Seen, Store, Treasure, live, millis, name},
+    terms::Terms,
+    tested::Tested,
+};
+
+/// A handle of a map, which may be closed and opened anew.
+pub(super) struct Slot {
+    map: RefCell<Tested>,
+    pub(super) is_closing: Cell<bool>,
+}
+
+impl Slot {
+    fn new(map: Tested) -> Self {
+        Self {
+            map: RefCell::new(map),
+            is_closing: Cell::new(false),
+        }
+    }
+
+    pub(super) fn map(&self) -> Tested {
+        self.map.borrow().clone()
+    }
+
+    pub(super) fn replace(&self, map: Tested) {
+        self.map.replace(map);
+    }
+}
+
+/// The store, and what is known of it across all phases.
+pub(super) struct Ground {
+    pub(super) store: Store,
+    pub(super) clock: SystemClock,
+    pub(super) seen: RefCell<Seen>,
+    pub(super) treasure: RefCell<Treasure>,
+    book: RefCell<Book>,
+}
+
+impl Ground {
+    pub(super) fn new(store: Store) -> Self {
+        Self {
+            store,
+            clock: SystemClock::new(),
+            seen: RefCell::default(),
+            treasure: RefCell::default(),
+            book: RefCell::default(),
+        }
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        millis(self.clock.now())
+    }
+
+    pub(super) fn book(&self) -> RefMut<'_, Book> {
+        let mut book = self.book.borrow_mut();
+        book.now = self.now();
+        book
+    }
+
+    /// What is stored of a map. (Others may load meanwhile, and be faster.)
+    pub(super) async fn load(&self, map: usize) -> stored::Records {
+        let seen = self.seen.borrow().clone();
+        let (horizon, records) = stored::records(self.store.inner(), &name(map)).await;
+        seen.check(map, horizon, &records);
+        self.seen.borrow_mut().add(map, horizon, &records);
+        records
+    }
+
+    /// The same, after a look at whether that may be.
+    pub(super) async fn stored(&self, map: usize, terms: &Terms) -> stored::Records {
+        let floor = self.book().in_store(map);
+        let records = self.load(map).await;
+        let held = live(&records, self.now());
+        if terms.merges() {
+            self.book().check_known(map, &held);
+        } else {
+            self.book().check(map, &floor, &held, "the store");
+        }
+        records
+    }
+}
+
+/// The maps of a phase.
+pub(super) struct World {
+    pub(super) ground: Ground,
+    pub(super) terms: Terms,
+    /// By owner, and by map.
+    slots: Vec<[Slot; 2]>,
+}
+
+impl World {
+    pub(super) async fn open(ground: Ground, terms: Terms) -> Self {
+        let mut slots = Vec::new();
+        for _ in 0..if terms.foreign { 2 } else { 1 } {
+            let (store, clock) = (&ground.store, &ground.clock);
+            let first = terms.open(store, clock, 0).await.unwrap();
+            let second = terms.open(store, clock, 1).await.unwrap();
+            slots.push([Slot::new(first), Slot::new(second)]);
+        }
+        Self {
+            ground,
+            terms,
+            slots,
+        }
+    }
+
+    /// The maps are dropped.
+    pub(super) fn ground(self) -> Ground {
+        self.ground
+    }
+
+    pub(super) fn owners(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn slot(&self, owner: usize, map: usize) -> &Slot {
+        &self.slots[owner][map]
+    }
+
+    pub(super) fn map(&self, owner: usize, map: usize) -> Tested {
+        self.slots[owner][map].map()
+    }
+
+    pub(super) async fn check_store(&self, map: usize) {
+        self.ground.stored(map, &self.terms).await;
+    }
+
+    /// Each memory holds what its own have written, unless there are others.
+    pub(super) fn check_memory(&self) {
+        for (owner, map) in (0..self.owners()).flat_map(|o| [(o, 0), (o, 1)]) {
+            let tested = self.map(owner, map);
+            let stats = tested.stats();
+            assert!(stats.pending <= KEYS + 1, "{stats:?}");
+            assert_eq!(
+                stats.pending > 0,
+                stats.oldest_pending.is_some(),
+                "{stats:?}"
+            );
+            assert_eq!(stats.unreadable, tested.unreadable().len());
+            if !self.terms.foreign {
+                assert_eq!(stats.conflicts, 0);
+                let floor = self.ground.book().in_memory(map);
+                let held = tested.held();
+                self.ground.book().check(map, &floor, &held, "memory");
+            }
+        }
+    }
+}

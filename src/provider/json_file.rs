@@ -64,7 +64,8 @@ use shared::Shared;
 /// file: a value that was edited keeps its number, one that was added has the
 /// highest of that file, and all those of a file without a `.meta` have 0. While the map is
 /// open, or after a crash left its journal unfolded, it may not: the map says
-/// so, and overwrites nothing.
+/// so, and overwrites nothing. Where a symbolic link stands in the place of the
+/// file, what it leads to is written, and the link stays.
 ///
 /// # After a crash
 ///

@@ -209,8 +209,9 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let runtime = Handle::try_current().map_err(|error| {
-        let message = "JSON files need a tokio runtime to work on; call from within one";
-        Error::new(ErrorKind::Closed, message).with_source(error)
+        let message = "JSON files are read and written on a tokio runtime, and this call was made \
+                       outside of one; make it within one (`#[tokio::main]`, `block_on`)";
+        Error::new(ErrorKind::Invalid, message).with_source(error)
     })?;
     let done = runtime.spawn_blocking(work).await;
     done.unwrap_or_else(|error| {

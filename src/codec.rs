@@ -22,6 +22,9 @@ const MAX_DEPTH: usize = 128;
 /// The longest text whose room is kept for the next value.
 const KEPT: usize = 64 * 1024;
 
+const UNWRITABLE: &str =
+    "the value cannot be written as JSON; write another one to the key, or remove it";
+
 thread_local! {
     /// Where a text grows, so that each is allocated once, in its length.
     static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -38,7 +41,7 @@ pub(crate) fn encode<V: Serialize>(value: &V) -> Result<Payload> {
     // writes all of them. Nothing of ours is half changed by then.
     catch_unwind(AssertUnwindSafe(|| encode_checked(value))).unwrap_or_else(|panic| {
         let panicked = panicked(panic.as_ref());
-        Err(refused("the value cannot be written as JSON").with_source(panicked))
+        Err(refused(UNWRITABLE).with_source(panicked))
     })
 }
 
@@ -53,14 +56,14 @@ fn encode_checked<V: Serialize>(value: &V) -> Result<Payload> {
 }
 
 fn encode_into<V: Serialize>(text: &mut Vec<u8>, value: &V) -> Result<Payload> {
-    serde_json::to_writer(&mut *text, value)
-        .map_err(|e| refused("the value cannot be written as JSON").with_source(e))?;
+    serde_json::to_writer(&mut *text, value).map_err(|e| refused(UNWRITABLE).with_source(e))?;
     // serde_json writes a NaN as `null`, so only a text with a `null` in it
     // needs the second look.
     if text.windows(4).any(|four| four == b"null") {
         finite::check(value).map_err(|e| {
             refused(
-                "the value holds a number that JSON has no word for; it would come back as null",
+                "the value holds a number that JSON has no word for, and would come back as null; \
+                 write another one to the key, or remove it",
             )
             .with_source(e)
         })?;
@@ -81,7 +84,11 @@ pub(crate) fn check_depth<V: DeserializeOwned>(payload: &Payload) -> Result<()> 
     }
     // How deep is too deep depends on what reads it.
     decode::<V>(payload).map(drop).map_err(|e| {
-        refused("the value is nested so deeply that it could not be read again").with_source(e)
+        refused(
+            "the value is nested so deeply that it could not be read again; write another one \
+             to the key, or remove it",
+        )
+        .with_source(e)
     })
 }
 

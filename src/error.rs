@@ -80,11 +80,23 @@ impl Error {
     /// What every provider says of a change whose condition does not hold; with
     /// what it found in place of what was expected.
     pub(crate) fn conflict(map: impl AsRef<str>, key: &Arc<str>, found: Option<Record>) -> Self {
-        let message = "the stored entry is not as expected; nothing was written";
+        let stored = found.as_ref().filter(|record| record.value.is_some());
+        let there = stored.map_or("there is none".to_owned(), |record| {
+            format!("it was last written by revision {}", record.revision)
+        });
+        let message = format!(
+            "the stored entry is not as expected: {there}; nothing was written: look at \
+             `found()`, decide, and try again"
+        );
         Self::new(ErrorKind::Conflict, message)
             .on_map(map)
             .on_keys([key.clone()])
             .with_found(found)
+    }
+
+    /// The same error; the message goes on with what only this caller knows.
+    pub(crate) fn and_say(self, more: &str) -> Self {
+        self.change(|parts| parts.message = format!("{}; {more}", parts.message))
     }
 
     /// The same error, about this map.

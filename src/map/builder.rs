@@ -24,7 +24,9 @@ use crate::{
 /// The options of a map before it is opened.
 ///
 /// Every option has a default that suits most programs; a value out of its
-/// bounds is an error of [`open`](Self::open), never a panic.
+/// bounds is an error of [`open`](Self::open), never a panic. Closures need to
+/// know the type of the values at once: name it at the beginning, as in
+/// `PersistentMap::<u32>::builder(..)`, or in the closure.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -256,13 +258,17 @@ where
     ///
     /// # Errors
     ///
-    /// `Invalid` if the name or an option is out of its bounds, there is no
-    /// tokio runtime, or the store holds values of a [shape](Self::schema) that
+    /// `Invalid` if the name or an option is out of its bounds, this is called
+    /// outside of a tokio runtime, or the store holds values of a [shape](Self::schema) that
     /// the program does not know; `Unsupported` if [conflicts](Self::conflicts)
     /// are to be looked for, and the provider cannot; `Corrupt` if a record does
     /// not decode (unless
     /// [allowed](Self::allow_unreadable)); otherwise what the provider errs with.
     /// The store is as it was.
+    ///
+    /// # Panics
+    ///
+    /// If the runtime was built without its timers (`enable_time`).
     pub async fn open(self) -> Result<Map<V, P::Life>> {
         let name = self.name.clone()?;
         self.options.check().map_err(|error| error.on_map(&name))?;
@@ -272,7 +278,10 @@ where
             .check(self.provider.capabilities())
             .map_err(|error| error.on_map(&name))?;
         let runtime = tokio::runtime::Handle::try_current().map_err(|e| {
-            Error::new(ErrorKind::Invalid, "a map opens on a tokio runtime only").with_source(e)
+            let message = "a map is opened on a tokio runtime, and this call was made outside of \
+                           one; make it within one (`#[tokio::main]`, `block_on`)";
+            let error = Error::new(ErrorKind::Invalid, message).with_source(e);
+            error.on_map(&name)
         })?;
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let clock = Arc::new(MapClock::new(clock));

@@ -78,7 +78,8 @@ pub enum OnConflict<V> {
 }
 
 impl<V> OnConflict<V> {
-    /// [`Merge`](Self::Merge), by a closure that may hold values of its own.
+    /// [`Merge`](Self::Merge), by a closure that may hold values of its own. It
+    /// names its type, unless the builder does: `|mine: u32, theirs| ..`.
     pub fn merge(merge: impl Fn(V, V) -> V + Send + Sync + 'static) -> Self {
         Self::MergeWith(Arc::new(merge))
     }

@@ -165,8 +165,11 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
 }
 
 fn invalid(number: u64, problem: &str) -> Error {
-    let message =
-        format!("line {number} of the import {problem}; the lines before it are in the map");
+    let so_far = match number {
+        1 => "nothing was imported",
+        _ => "the lines before it are in the map",
+    };
+    let message = format!("line {number} of the import {problem}; {so_far}");
     Error::new(ErrorKind::Invalid, message)
 }
 

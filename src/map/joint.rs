@@ -164,8 +164,9 @@ impl Joint {
             let delay = delays.next().unwrap_or_default();
             self.line.clock.sleep(delay).await;
         }
-        let message =
-            "this map is not kept by the provider of the transaction; nothing was written";
+        let message = "this map is not kept by the provider of the transaction; nothing was \
+                       written: begin it with the provider that the map was opened with, or a \
+                       clone of that";
         Err(Error::new(ErrorKind::Invalid, message).on_map(share.name()))
     }
 

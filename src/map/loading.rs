@@ -139,8 +139,13 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     fn not_decoded(&self, record: Record, error: Error, epoch: u64) -> Result<()> {
         // A shape that the program does not know is no broken record: it would
         // take all of them for unreadable, and write its own beside them.
-        if !self.options.allow_unreadable || error.kind() == ErrorKind::Invalid {
+        if error.kind() == ErrorKind::Invalid {
             return Err(error);
+        }
+        if !self.options.allow_unreadable {
+            let remedy = "nothing was overwritten: mend it, or the step that leads to its shape \
+                          of today (`migrate`), or open the map without it (`allow_unreadable`)";
+            return Err(error.and_say(remedy));
         }
         self.let_go(self.displace(&record.key, epoch));
         self.list_unreadable(record, error);

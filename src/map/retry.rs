@@ -79,12 +79,13 @@ impl RetryPolicy {
     ///
     /// `Invalid`, naming the option and its bounds.
     pub(super) fn check(&self, option: &str) -> Result<()> {
+        let (base, max) = (self.base_delay, self.max_delay);
         let problem = if self.max_attempts == 0 {
-            "max_attempts is 0; it must be at least 1"
-        } else if self.base_delay < Duration::from_millis(1) {
-            "base_delay must be at least 1 ms"
-        } else if self.max_delay < self.base_delay {
-            "max_delay must not be less than base_delay"
+            "max_attempts is 0; it must be at least 1".to_owned()
+        } else if base < Duration::from_millis(1) {
+            format!("base_delay is {base:?}; it must be at least 1 ms")
+        } else if max < base {
+            format!("max_delay is {max:?}; it must be at least base_delay, which is {base:?}")
         } else {
             return Ok(());
         };

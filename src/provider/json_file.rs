@@ -64,7 +64,8 @@ use shared::Shared;
 /// file: a value that was edited keeps its number, one that was added has the
 /// highest of that file, and all those of a file without a `.meta` have 0. While the map is
 /// open, or after a crash left its journal unfolded, it may not: the map says
-/// so, and overwrites nothing.
+/// so, and overwrites nothing. Where a symbolic link stands in the place of the
+/// file, what it leads to is written, and the link stays.
 ///
 /// # After a crash
 ///
@@ -208,8 +209,9 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let runtime = Handle::try_current().map_err(|error| {
-        let message = "JSON files need a tokio runtime to work on; call from within one";
-        Error::new(ErrorKind::Closed, message).with_source(error)
+        let message = "JSON files are read and written on a tokio runtime, and this call was made \
+                       outside of one; make it within one (`#[tokio::main]`, `block_on`)";
+        Error::new(ErrorKind::Invalid, message).with_source(error)
     })?;
     let done = runtime.spawn_blocking(work).await;
     done.unwrap_or_else(|error| {

@@ -56,6 +56,8 @@ use trial::{Opened, Trial};
 
 /// Runs every word of the contract on the store that `open` opens.
 ///
+/// The future is not `Send`: await it in the test itself, not in a spawned task.
+///
 /// # Panics
 ///
 /// On the first word that is broken: the message says the word, what was done,

@@ -51,11 +51,14 @@ async fn what_is_expected_decides() {
             (Some("map"), &["a".into()][..])
         );
         assert_eq!(error.found().unwrap().revision, fourth);
+        let says = format!("was last written by revision {fourth}; nothing was written");
+        assert!(error.to_string().contains(&says), "{error}");
         assert!(!error.may_have_applied());
     }
     for expect in [Expect::Present, Expect::At(fourth)] {
         let error = map.save_if("none", 9, expect).await.unwrap_err();
         assert_eq!((error.kind(), error.found()), (ErrorKind::Conflict, None));
+        assert!(error.to_string().contains("there is none"), "{error}");
     }
     assert_eq!(map.get_with_revision("a"), Some((4, fourth)));
     assert_eq!((map.get("none"), map.len(), map.pending()), (None, 1, 0));

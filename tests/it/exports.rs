@@ -155,6 +155,11 @@ async fn fails(text: &str, line: u64, kept: &[(&str, u32)]) {
         error.to_string().starts_with(&format!("line {line} ")),
         "{error}"
     );
+    let so_far = match line {
+        1 => "nothing was imported",
+        _ => "the lines before it are in the map",
+    };
+    assert!(error.to_string().contains(so_far), "{error}");
     assert_eq!(error.map(), Some("map"));
     let kept: HashMap<_, _> = kept.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
     assert_eq!(map.snapshot(), kept);

@@ -144,7 +144,7 @@ async fn options_out_of_their_bounds_are_named() {
         ),
         (
             retry(RetryPolicy::default().max_delay(Duration::ZERO)),
-            "max_delay",
+            "max_delay is 0ns; it must be at least base_delay, which is 100ms",
         ),
         (Map::builder(Memory::new(), ""), "name"),
         (Map::builder(Memory::new(), "a/b"), "name"),
@@ -159,6 +159,16 @@ async fn options_out_of_their_bounds_are_named() {
         map.set_batch(0, second).unwrap_err().kind(),
         ErrorKind::Invalid
     );
+}
+
+#[test]
+fn opened_outside_of_a_runtime_it_says_so() {
+    let map = PersistentMap::<u32>::builder(Memory::new(), "map");
+    let answer = futures_util::FutureExt::now_or_never(map.open());
+    let error = answer.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_eq!(error.map(), Some("map"));
+    assert!(error.to_string().contains("`block_on`"), "{error}");
 }
 
 /// It waited for the entry that was in its way to be saved, and erred when that

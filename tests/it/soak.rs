@@ -39,17 +39,17 @@ use self::{place::Kind, seeds::soak};
 
 #[test]
 fn histories_in_memory() {
-    soak("in_memory", Kind::Memory, 40);
+    soak("in_memory", Kind::Memory, 20);
 }
 
 #[cfg(feature = "json")]
 #[test]
 fn histories_in_json_files() {
-    soak("in_json_files", Kind::JsonFile, 4);
+    soak("in_json_files", Kind::JsonFile, 2);
 }
 
 #[cfg(feature = "sqlite")]
 #[test]
 fn histories_on_sqlite() {
-    soak("on_sqlite", Kind::Sqlite, 4);
+    soak("on_sqlite", Kind::Sqlite, 2);
 }

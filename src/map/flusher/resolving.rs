@@ -302,7 +302,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
 
     fn lost(&self, key: &Arc<str>, found: Option<Record>) -> Error {
         let message = "another process has changed the entry meanwhile: the map holds what is \
-                       stored, and this change is gone";
+                       stored, and this change is gone; look at `found()`, and make it anew if need be";
         Error::new(ErrorKind::Conflict, message)
             .on_map(&self.name)
             .on_keys([key.clone()])

@@ -102,7 +102,8 @@ impl SqliteBuilder {
     ///
     /// None by default; a table of its own is made for every other map. The
     /// table is not altered: what else is known of its rows is kept in a
-    /// table beside it, and its other columns keep their values. It needs a
+    /// table beside it, and its other columns (which may be empty, or have a
+    /// default, because new rows leave them out) keep their values. It needs a
     /// column for the key that is text and unique in itself, and one for the
     /// value that is text, named as [`columns`](Self::columns) says. What the
     /// other program changes is found by reading the whole table at each load,

@@ -122,12 +122,14 @@ async fn maps_that_do_not_go_together_are_turned_away() {
         tx.insert(one, "x", 2).insert(two, "y", 2);
         tx.commit()
     };
-    for error in [
-        joined(&a, &twice).await.unwrap_err(),
-        joined(&a, &other).await.unwrap_err(),
-        joined(&other, &a).await.unwrap_err(),
+    let (opened_twice, of_another) = ("use one of them", "begin it with the provider");
+    for (error, remedy) in [
+        (joined(&a, &twice).await.unwrap_err(), opened_twice),
+        (joined(&a, &other).await.unwrap_err(), of_another),
+        (joined(&other, &a).await.unwrap_err(), of_another),
     ] {
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains(remedy), "{error}");
         assert!(!error.may_have_applied() && error.map().is_some());
     }
     assert_eq!(

@@ -186,6 +186,8 @@ where
         Ok(_) => assert!(map.refused().is_empty()),
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::Refused);
+            let remedy = "write another one to the key, or remove it";
+            assert!(error.to_string().contains(remedy), "{error}");
             assert_eq!(map.refused().len(), 1);
         }
     }

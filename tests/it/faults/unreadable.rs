@@ -58,6 +58,9 @@ async fn open_fails_and_names_the_map_and_the_key() {
         said.contains("\"map\"") && said.contains("\"a\"") && said.contains("u32"),
         "{said}"
     );
+    for remedy in ["migrate", "allow_unreadable"] {
+        assert!(said.contains(remedy), "{said}");
+    }
     assert!(std::error::Error::source(&error).is_some());
     assert_eq!(stored(&store).await, before);
 }

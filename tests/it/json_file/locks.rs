@@ -214,12 +214,13 @@ async fn a_folder_that_goes_away_is_noticed_and_can_come_back() {
 }
 
 #[tokio::test]
-async fn without_a_runtime_there_is_an_error() {
+async fn without_a_runtime_the_call_is_wrong() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     let ping = std::thread::spawn(move || futures_util::FutureExt::now_or_never(files.ping()));
-    let answer = ping.join().unwrap().unwrap();
-    assert_eq!(answer.unwrap_err().kind(), ErrorKind::Closed);
+    let error = ping.join().unwrap().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("on a tokio runtime"), "{error}");
 }
 
 /// A process that is being started has, for a moment, a copy of every open file

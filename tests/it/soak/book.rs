@@ -194,12 +194,20 @@ impl Book {
     }
 
     fn floor(&self, map: usize, must: impl Fn(&Write) -> bool) -> Floor {
-        // What expires before it is saved leaves alone what others have stored.
-        let expired = |w: &Write| w.gone[0].is_some_and(|at| at <= self.now + SLACK);
-        let must = |w: &Write| must(w) && !w.never && !(self.foreign && expired(w));
+        let must = |w: &Write| must(w) && !w.never && !(self.foreign && self.has_expired(w));
         std::array::from_fn(|key| {
             let sure = self.of(map, key).filter(|w| must(w));
             sure.map(|w| w.begun).max().unwrap_or(0)
+        })
+    }
+
+    /// What expires before it is saved leaves alone what others have stored; and
+    /// so does what the same owner has written over with it.
+    fn has_expired(&self, write: &Write) -> bool {
+        let mut later = self.of(write.map, write.key);
+        later.any(|w| {
+            let is_later = w.owner == write.owner && w.begun >= write.begun;
+            is_later && w.gone[0].is_some_and(|at| at <= self.now + SLACK)
         })
     }
 

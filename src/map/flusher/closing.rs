@@ -64,8 +64,8 @@ where
             let mut requests = self.core.requests.lock();
             requests.asked.flushes.extend(flushes);
         } else {
-            let flushed = done.clone().and_then(|()| self.core.nothing_refused());
-            send(flushes, &flushed);
+            let answer = done.clone().and_then(|()| self.core.nothing_refused());
+            send(flushes, &answer);
         }
     }
 

@@ -20,7 +20,7 @@ use crate::error::Result;
 const MIN_SHARDS: usize = 64;
 
 /// A shard that is smaller than this keeps its memory.
-const KEPT: usize = 1_024;
+const KEPT: usize = 256;
 
 /// All entries of a map.
 ///
@@ -139,7 +139,8 @@ impl<V, X> Shards<V, X> {
     /// Gives back the memory of a shard that was much fuller once. What is left to
     /// be moved is little then.
     pub(super) fn shrink(&self, shard: &mut Shard<V, X>) {
-        let (entries, room) = (shard.table.len(), shard.table.capacity());
+        // Not the capacity, which does not count what removals have left behind.
+        let (entries, room) = (shard.table.len(), shard.table.num_buckets());
         if room > KEPT && entries < room / 8 {
             let rehash = |entry: &Entry<V, X>| self.hasher.hash_one(&*entry.key);
             shard.table.shrink_to(2 * entries, rehash);
@@ -148,7 +149,9 @@ impl<V, X> Shards<V, X> {
 
     #[cfg(test)]
     pub(super) fn room(&self) -> usize {
-        self.each().map(|shard| shard.read().table.capacity()).sum()
+        self.each()
+            .map(|shard| shard.read().table.num_buckets())
+            .sum()
     }
 
     #[inline]

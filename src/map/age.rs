@@ -67,12 +67,14 @@ impl Age {
 
     /// How long ago the oldest pending change was made, or a little more.
     pub(super) fn oldest(&self, is_queued: bool, now: SystemTime) -> Option<Duration> {
-        let queued = if is_queued {
-            self.queued.load(Relaxed)
+        let (queued, saving) = (self.queued.load(Relaxed), self.saving.load(Relaxed));
+        // What was queued after a round began with nothing may go along with it:
+        // it is in neither, and has waited since it was queued.
+        let oldest = if is_queued || saving == NEVER {
+            queued.min(saving)
         } else {
-            NEVER
+            saving
         };
-        let oldest = queued.min(self.saving.load(Relaxed));
         (oldest != NEVER).then(|| Duration::from_nanos(self.nanos(now).saturating_sub(oldest)))
     }
 }

@@ -352,3 +352,35 @@ async fn what_is_of_an_unknown_outcome_is_the_oldest_that_is_pending() {
     map.flush().await.unwrap();
     assert_eq!((map.pending(), map.stats().oldest_pending), (0, None));
 }
+
+/// While a store that had been down was asked whether it is well, something came to
+/// be saved. It went along at once, and `oldest_pending` said `None`.
+#[tokio::test(start_paused = true)]
+async fn what_comes_while_the_store_is_asked_is_the_oldest_that_is_pending() {
+    let store = store();
+    let map = builder(&store).retry(impatient()).open().await.unwrap();
+    store.down(ErrorKind::Unavailable);
+    map.insert("a", 1);
+    map.flush().await.unwrap_err();
+    map.remove("a");
+    let (asked, saved) = (Hang::new(), Hang::new());
+    let (ping, commit) = (asked.clone(), saved.clone());
+    store.set_rule(move |call| match call.method {
+        Method::Ping => Fault::Hang(ping.clone()),
+        Method::Commit => Fault::Hang(commit.clone()),
+        _ => Fault::None,
+    });
+    store.up();
+    asked.hangs().await;
+    let late = map.clone();
+    let late = tokio::spawn(async move { late.insert_and_save("b", 1).await });
+    settle_down().await;
+    asked.release();
+    saved.hangs().await;
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(map.pending(), 1);
+    assert!(map.stats().oldest_pending.unwrap() >= SECOND);
+    saved.release();
+    late.await.unwrap().unwrap();
+    assert_eq!((map.pending(), map.stats().oldest_pending), (0, None));
+}

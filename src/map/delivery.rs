@@ -86,13 +86,13 @@ impl Delivery {
 
     /// Breaks with the fate, once it is known.
     async fn attempt(&mut self) -> ControlFlow<Result<Committed>, Error> {
-        if self.refused.is_none() {
-            match self.line.commit(&self.batch).await {
-                Ok(committed) => return ControlFlow::Break(Ok(committed)),
-                Err(error) if !is_an_answer(&error) => return self.failed(error),
-                Err(error) if !self.uncertain => return ControlFlow::Break(Err(error)),
-                Err(error) => self.refused = Some(error),
-            }
+        // Also if it was refused before: what was given up then may have landed
+        // since, and is answered now.
+        match self.line.commit(&self.batch).await {
+            Ok(committed) => return ControlFlow::Break(Ok(committed)),
+            Err(error) if !is_an_answer(&error) => return self.failed(error),
+            Err(error) if !self.uncertain => return ControlFlow::Break(Err(error)),
+            Err(error) => self.refused = Some(self.refusal_after(error)),
         }
         // It was refused now, so it was not applied before: a repeat would have
         // been answered as such. But an attempt that was given up may still be
@@ -102,6 +102,14 @@ impl Delivery {
             Err(error) if !is_an_answer(&error) => self.failed(error),
             Ok(_) | Err(_) => ControlFlow::Break(Err(self.refusal())),
         }
+    }
+
+    /// What to tell of it: if it is superseded since it was refused, an attempt at
+    /// the fence has landed, and that was no reason to refuse it.
+    fn refusal_after(&mut self, error: Error) -> Error {
+        let is_fenced = error.kind() == ErrorKind::Superseded;
+        let earlier = self.refused.take().filter(|_| is_fenced);
+        earlier.unwrap_or(error)
     }
 
     fn failed(&mut self, error: Error) -> ControlFlow<Result<Committed>, Error> {

@@ -286,6 +286,35 @@ async fn what_was_answered_as_a_conflict_does_not_land_late() {
     assert_eq!(stored(&store).await, pairs([]));
 }
 
+/// The first attempt hung, and the second found a conflict; but before a later batch
+/// could keep the first from landing, the entry became what that had expected, and it
+/// landed. The caller was told that nothing was written.
+#[tokio::test(start_paused = true)]
+async fn what_lands_after_a_conflict_and_before_it_is_fenced_off_is_no_conflict() {
+    let store = store();
+    let map = builder(&store).commit_timeout(SECOND).open();
+    let map: PersistentMap<u32> = map.await.unwrap();
+    let (first, fence) = (Hang::new(), Hang::new());
+    let hangs = [first.clone(), fence.clone()];
+    store.set_rule(move |call| match call.number {
+        1 => Fault::Hang(hangs[0].clone()),
+        3 => Fault::Hang(hangs[1].clone()),
+        _ => Fault::None,
+    });
+    let save = tokio::spawn({
+        let map = map.clone();
+        async move { map.save_if("a", 1, Expect::Absent).await }
+    });
+    first.hangs().await;
+    write_as_another(store.inner(), vec![put("a", 9)]).await;
+    fence.hangs().await;
+    write_as_another(store.inner(), vec![Change::delete("a")]).await;
+    first.land().await.remove(0).unwrap();
+    save.await.unwrap().unwrap();
+    assert_eq!(map.get("a"), Some(1));
+    assert_eq!(stored(&store).await, pairs([("a", 1)]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn whoever_waits_is_told_when_the_attempts_are_spent_and_memory_follows_the_fate() {
     for landed in [true, false] {

@@ -315,6 +315,32 @@ async fn what_lands_after_a_conflict_and_before_it_is_fenced_off_is_no_conflict(
     assert_eq!(stored(&store).await, pairs([("a", 1)]));
 }
 
+/// The answer of the later batch that fenced it off was lost. What is sent again is
+/// superseded then; that is nothing to tell: it was a conflict.
+#[tokio::test(start_paused = true)]
+async fn a_conflict_whose_fence_landed_unheard_is_told_as_a_conflict() {
+    let store = store();
+    let map = builder(&store).commit_timeout(SECOND).open();
+    let map: PersistentMap<u32> = map.await.unwrap();
+    let hang = Hang::new();
+    let first = hang.clone();
+    store.set_rule(move |call| match call.number {
+        1 => Fault::Hang(first.clone()),
+        3 => Fault::After(ErrorKind::Unavailable),
+        _ => Fault::None,
+    });
+    let save = tokio::spawn({
+        let map = map.clone();
+        async move { map.save_if("a", 1, Expect::Absent).await }
+    });
+    hang.hangs().await;
+    write_as_another(store.inner(), vec![put("a", 9)]).await;
+    let error = save.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.found().is_some());
+    assert_eq!(map.get("a"), Some(9));
+}
+
 #[tokio::test(start_paused = true)]
 async fn whoever_waits_is_told_when_the_attempts_are_spent_and_memory_follows_the_fate() {
     for landed in [true, false] {

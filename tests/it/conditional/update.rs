@@ -1,17 +1,24 @@
 //! Read, change and write, against the store.
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering::SeqCst},
-    time::Duration,
+    future::poll_fn,
+    sync::{
+        atomic::{AtomicU32, Ordering::SeqCst},
+        mpsc::{Sender, channel},
+    },
+    time::{Duration, SystemTime},
 };
 
-use persistify::{Change, ErrorKind, Expect, PersistentMap, RetryPolicy, testing::Method};
+use futures_util::future::BoxFuture;
+use persistify::{
+    Change, Clock, ErrorKind, Expect, PersistentMap, RetryPolicy, SystemClock, testing::Method,
+};
 use tokio::{runtime::Runtime, time::Instant};
 
 use super::{put, quiet};
 use crate::{
     close::run_here,
-    store::{HOUR, SECOND, builder, pairs, store, stored},
+    store::{HOUR, builder, pairs, store, stored},
     stored::write_as_another,
 };
 
@@ -128,6 +135,34 @@ fn whoever_calls_it_need_not_be_on_a_runtime() {
     assert_eq!(updated.recv().unwrap().unwrap(), Some(2));
 }
 
+/// Tells when somebody begins to wait for most of an hour: no one does, but for
+/// the pause after a conflict.
+#[derive(Debug)]
+struct Telling {
+    clock: SystemClock,
+    told: Sender<()>,
+}
+
+impl Clock for Telling {
+    fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    fn sleep_until(&self, deadline: SystemTime) -> BoxFuture<'static, ()> {
+        let is_long = deadline > self.now() + HOUR / 2;
+        let mut told = is_long.then(|| self.told.clone());
+        let mut sleep = self.clock.sleep_until(deadline);
+        Box::pin(poll_fn(move |context| {
+            let slept = sleep.as_mut().poll(context);
+            // By now its timer is set.
+            if let Some(told) = told.take() {
+                told.send(()).unwrap();
+            }
+            slept
+        }))
+    }
+}
+
 /// The pause after a conflict is one of the map's runtime: when that ended, it
 /// panicked in the caller's.
 #[test]
@@ -135,16 +170,19 @@ fn the_runtime_of_the_map_may_end_while_it_waits() {
     let (own, other) = (threads(), threads());
     let store = store();
     let patient = RetryPolicy::default().base_delay(HOUR).max_delay(HOUR);
+    let (told, pauses) = channel();
     let map = builder(&store)
         .retry_conflicts(patient.jitter(false))
+        .clock(Telling {
+            clock: SystemClock::new(),
+            told,
+        })
         .open();
     let map: PersistentMap<u32> = own.block_on(map).unwrap();
     own.block_on(map.insert_and_save("a", 1)).unwrap();
     own.block_on(write_as_another(&store, vec![put("a", 7)]));
-    let commits = store.calls(Method::Commit) + 1;
     let update = other.spawn(async move { map.update_in_store("a", |n| n + 1).await });
-    own.block_on(store.ended(Method::Commit, commits));
-    std::thread::sleep(SECOND / 5);
+    pauses.recv().unwrap();
     own.shutdown_background();
     let error = other.block_on(update).unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);

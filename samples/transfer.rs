@@ -32,9 +32,9 @@ async fn transfer((file, [checking, savings]): &Bank, from: usize, to: usize) ->
     let (has, poor) = savings.get_with_revision(&to).unwrap_or_default();
     let mut tx = Transaction::new(file);
     tx.insert(checking, &from, had - 1);
-    tx.expect(checking, &from, Expect::At(rich));
+    tx.require(checking, &from, Expect::At(rich));
     tx.insert(savings, &to, has + 1);
-    tx.expect(savings, &to, Expect::At(poor));
+    tx.require(savings, &to, Expect::At(poor));
     match tx.commit().await {
         Err(error) if error.kind() != ErrorKind::Conflict => Err(error),
         _ => Ok(()),

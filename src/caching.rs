@@ -135,7 +135,7 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
     /// The key holds this value from then on, for exactly so long.
-    pub fn insert_with_ttl(self, key: impl AsRef<str>, value: V, ttl: Duration) -> Self {
+    pub fn insert_with_ttl(&mut self, key: impl AsRef<str>, value: V, ttl: Duration) -> &mut Self {
         self.put(key.as_ref(), value, Some(ttl))
     }
 }

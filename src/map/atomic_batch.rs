@@ -1,9 +1,8 @@
 //! Several changes of one map, as one.
 
-use std::{fmt, time::Duration};
+use std::{fmt, mem, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::runtime::Handle;
 
 use super::{Map, joint::Joint, lifetime::Lifetime, map_share::MapShare, share::Share};
 use crate::{batch::Expect, error::Result, record::Revision};
@@ -26,8 +25,8 @@ where
     /// let (who, revision) = seats.get_with_revision("12a").unwrap();
     ///
     /// seats.batch()
-    ///     .remove("12a").expect("12a", Expect::At(revision))
-    ///     .insert("14f", who).expect("14f", Expect::Absent)
+    ///     .remove("12a").require("12a", Expect::At(revision))
+    ///     .insert("14f", who).require("14f", Expect::Absent)
     ///     .commit()
     ///     .await?;
     /// assert_eq!((seats.get("12a"), seats.get("14f")), (None, Some("alice".to_owned())));
@@ -36,20 +35,22 @@ where
     /// ```
     pub fn batch(&self) -> AtomicBatch<V, L> {
         AtomicBatch {
+            map: self.clone(),
             share: MapShare::new(self.core.clone()),
-            runtime: self.runtime.clone(),
         }
     }
 }
 
 /// Changes of one map that are committed together: all of them or none.
 ///
-/// They are in nobody's sight until [`commit`](Self::commit), and dropped without
-/// it they change nothing. Of several changes of one key the last one counts.
+/// Nothing can be seen of them until [`commit`](Self::commit); dropped without it,
+/// they change nothing. Of several changes of one key the last one counts. Calls
+/// can be chained or made one by one, as those of a
+/// [`Transaction`](super::transaction::Transaction).
 #[must_use = "a batch does nothing until `commit` is awaited"]
 pub struct AtomicBatch<V, L: Lifetime<V>> {
+    map: Map<V, L>,
     share: MapShare<V, L>,
-    runtime: Handle,
 }
 
 impl<V, L> AtomicBatch<V, L>
@@ -58,51 +59,56 @@ where
     L: Lifetime<V>,
 {
     /// The key holds this value from then on.
-    pub fn insert(self, key: impl AsRef<str>, value: V) -> Self {
+    pub fn insert(&mut self, key: impl AsRef<str>, value: V) -> &mut Self {
         self.put(key.as_ref(), value, None)
     }
 
-    pub(crate) fn put(mut self, key: &str, value: V, ttl: Option<Duration>) -> Self {
+    pub(crate) fn put(&mut self, key: &str, value: V, ttl: Option<Duration>) -> &mut Self {
         self.share.insert(key, value, ttl);
         self
     }
 
     /// The key holds nothing from then on.
-    pub fn remove(mut self, key: impl AsRef<str>) -> Self {
+    pub fn remove(&mut self, key: impl AsRef<str>) -> &mut Self {
         self.share.remove(key.as_ref());
         self
     }
 
-    /// All of it takes place only if the store holds this at that key, whether
-    /// the batch changes it or not.
+    /// The batch is committed only if the store holds this at that key, whether
+    /// the batch changes the key or not.
     ///
-    /// An entry that is expected to be there, and that the batch does not
+    /// An entry that is required to be there, and that the batch does not
     /// change, is given the revision of the commit all the same; in a caching map
     /// it has to be in memory as well.
-    pub fn expect(mut self, key: impl AsRef<str>, expect: Expect) -> Self {
-        self.share.expect(key.as_ref(), expect);
+    pub fn require(&mut self, key: impl AsRef<str>, expect: Expect) -> &mut Self {
+        self.share.require(key.as_ref(), expect);
         self
     }
 
-    /// Commits it; the revision of everything in it. `None` if there was nothing
-    /// to commit, or from a layer that accepts commits ahead of its store.
+    /// Commits the changes; returns the revision that all of them got. `None` if
+    /// there was nothing to commit, or from a layer that accepts commits ahead of
+    /// its store.
     ///
-    /// What is pending of these keys is committed first. Nothing happens before
-    /// the first poll; after it, dropping the future loses the answer only.
+    /// What is pending of these keys is committed first. The batch is empty
+    /// afterwards, also if the commit failed. Nothing is written before the first
+    /// poll; after it, dropping the future cancels the wait, not the commit.
     ///
     /// # Errors
     ///
     /// Those of all [conditional saves](Map#conditional-saves), for all of it:
-    /// `Conflict` names the key that was in the way. Without expectations there
+    /// `Conflict` names the key that was in the way. Without requirements there
     /// is no `Conflict`, and every provider can do it. `Invalid` if two different
-    /// things are expected of one key.
-    pub async fn commit(self) -> Result<Option<Revision>> {
+    /// things are required of one key.
+    pub fn commit(&mut self) -> impl Future<Output = Result<Option<Revision>>> + Send + use<V, L> {
+        let empty = MapShare::new(self.map.core.clone());
+        let share = mem::replace(&mut self.share, empty);
+        let runtime = self.map.runtime.clone();
         let joint = Joint {
-            line: self.share.line(),
-            shares: vec![Box::new(self.share)],
+            line: share.line(),
+            shares: vec![Box::new(share)],
             prove: false,
         };
-        joint.commit(&self.runtime).await
+        async move { joint.commit(&runtime).await }
     }
 }
 

@@ -90,7 +90,7 @@ where
     ) -> Result<Revision> {
         let mut share = MapShare::new(self.core.clone());
         share.insert(key, value, ttl);
-        share.expect(key, expect);
+        share.require(key, expect);
         let revision = self.core.propose(share).await?;
         Ok(revision.unwrap_or_default())
     }

@@ -74,7 +74,7 @@ where
         (step.op, step.value) = (Some(Op::Delete), None);
     }
 
-    pub(super) fn expect(&mut self, key: &str, expect: Expect) {
+    pub(super) fn require(&mut self, key: &str, expect: Expect) {
         let step = self.step(key);
         if step.expect.replace(expect).is_some_and(|was| was != expect) {
             let message = "a commit expects two different things of one key; expect one";

@@ -1,6 +1,6 @@
 //! Changes of several maps of one provider, as one.
 
-use std::{any::Any, fmt, sync::Arc, time::Duration};
+use std::{any::Any, fmt, mem, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::runtime::Handle;
@@ -11,8 +11,10 @@ use crate::{batch::Expect, error::Result, provider::Provider, record::Revision};
 /// Changes of several maps of one provider that are committed together: all of
 /// them or none, in the store and in memory.
 ///
-/// They are in nobody's sight until [`commit`](Self::commit), and dropped without
-/// it they change nothing. Of several changes of one key the last one counts.
+/// Nothing can be seen of them until [`commit`](Self::commit); dropped without it,
+/// they change nothing. Of several changes of one key the last one counts. Calls
+/// can be chained or made one by one, as those of an
+/// [`AtomicBatch`](super::atomic_batch::AtomicBatch).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -24,10 +26,11 @@ use crate::{batch::Expect, error::Result, provider::Provider, record::Revision};
 /// let sessions: PersistentMap<u32> = PersistentMap::builder(store.clone(), "sessions").open().await?;
 /// sessions.insert_and_save("token", 1).await?;
 ///
-/// let mut tx = Transaction::new(&store);
-/// tx.insert(&users, "alice", "gone home".to_owned());
-/// tx.remove(&sessions, "token");
-/// tx.commit().await?;
+/// Transaction::new(&store)
+///     .insert(&users, "alice", "gone home".to_owned())
+///     .remove(&sessions, "token")
+///     .commit()
+///     .await?;
 /// assert!(sessions.is_empty() && users.contains_key("alice"));
 /// # users.close().await?;
 /// # sessions.close().await
@@ -98,9 +101,9 @@ impl Transaction {
         self.with(map, |share| share.remove(key.as_ref()))
     }
 
-    /// All of it takes place only if the store holds this at that key of that
-    /// map; as [`AtomicBatch::expect`](super::atomic_batch::AtomicBatch::expect).
-    pub fn expect<V, L>(
+    /// The transaction is committed only if the store holds this at that key of
+    /// that map; as [`AtomicBatch::require`](super::atomic_batch::AtomicBatch::require).
+    pub fn require<V, L>(
         &mut self,
         map: &Map<V, L>,
         key: impl AsRef<str>,
@@ -110,14 +113,16 @@ impl Transaction {
         V: Serialize + DeserializeOwned + Send + Sync + 'static,
         L: Lifetime<V>,
     {
-        self.with(map, |share| share.expect(key.as_ref(), expect))
+        self.with(map, |share| share.require(key.as_ref(), expect))
     }
 
-    /// Commits it; the revision of everything in it. `None` if there was nothing
-    /// to commit, or from a layer that accepts commits ahead of its store.
+    /// Commits the changes; returns the revision that all of them got. `None` if
+    /// there was nothing to commit, or from a layer that accepts commits ahead of
+    /// its store.
     ///
-    /// What is pending of these keys is committed first. Nothing happens before
-    /// the first poll; after it, dropping the future loses the answer only.
+    /// What is pending of these keys is committed first. The transaction is empty
+    /// afterwards, also if the commit failed. Nothing is written before the first
+    /// poll; after it, dropping the future cancels the wait, not the commit.
     ///
     /// # Errors
     ///
@@ -126,23 +131,28 @@ impl Transaction {
     /// if there are several maps and the provider commits to
     /// [one at a time](crate::Capabilities::several_maps). `Invalid` if a map is
     /// not of this provider, if one was opened twice and both are in it, or if
-    /// two different things are expected of one key. `Unavailable` also if one of
+    /// two different things are required of one key. `Unavailable` also if one of
     /// the maps cannot save what is pending of these keys, or is busy for longer
     /// than [`commit_timeout`](super::builder::Builder::commit_timeout). Nothing was
     /// written, unless the error [leaves that
     /// open](crate::Error::may_have_applied).
-    pub async fn commit(self) -> Result<Option<Revision>> {
-        let Some((first, runtime)) = self.shares.first().zip(self.runtime) else {
-            return Ok(None);
-        };
-        let mut line = first.line();
-        line.provider = self.provider;
-        let joint = Joint {
-            shares: self.shares,
-            line,
-            prove: true,
-        };
-        joint.commit(&runtime).await
+    pub fn commit(&mut self) -> impl Future<Output = Result<Option<Revision>>> + Send + use<> {
+        let shares = mem::take(&mut self.shares);
+        let (provider, runtime) = (self.provider.clone(), self.runtime.take());
+        async move {
+            let Some((first, runtime)) = shares.first().zip(runtime) else {
+                return Ok(None);
+            };
+            let mut line = first.line();
+            line.provider = provider;
+            let prove = true;
+            let joint = Joint {
+                shares,
+                line,
+                prove,
+            };
+            joint.commit(&runtime).await
+        }
     }
 
     fn with<V, L>(&mut self, map: &Map<V, L>, change: impl FnOnce(&mut MapShare<V, L>)) -> &mut Self

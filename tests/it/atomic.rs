@@ -16,6 +16,7 @@ use crate::{
     stored::{records, start, write_as_another},
 };
 
+mod chains;
 mod several;
 
 async fn quiet(store: &Store) -> PersistentMap<u32> {
@@ -28,7 +29,8 @@ async fn all_of_it_or_none() {
     let map = quiet(&store).await;
     map.insert_and_save("old", 1).await.unwrap();
     map.insert("other", 1);
-    let batch = map.batch().insert("a", 1).insert("b", 2).remove("old");
+    let mut batch = map.batch();
+    batch.insert("a", 1).insert("b", 2).remove("old");
     let revision = batch.commit().await.unwrap().unwrap();
     assert_eq!(stored(&store).await, pairs([("a", 1), ("b", 2)]));
     for (key, value) in [("a", 1), ("b", 2)] {
@@ -40,7 +42,7 @@ async fn all_of_it_or_none() {
         .insert("a", 9)
         .remove("b")
         .insert("c", 9)
-        .expect("c", Expect::Present)
+        .require("c", Expect::Present)
         .commit()
         .await
         .unwrap_err();
@@ -64,20 +66,23 @@ async fn all_of_it_or_none() {
 async fn the_last_word_on_a_key_counts_and_two_expectations_do_not_go_together() {
     let store = store();
     let map = quiet(&store).await;
-    let batch = map.batch().insert("a", 1).remove("a").insert("a", 2);
+    let mut batch = map.batch();
+    batch.insert("a", 1).remove("a").insert("a", 2);
     batch.commit().await.unwrap();
     assert_eq!(stored(&store).await, pairs([("a", 2)]));
-    let batch = map.batch().expect("a", Expect::Present);
+    let mut batch = map.batch();
+    batch.require("a", Expect::Present);
     let error = batch
-        .expect("a", Expect::Absent)
+        .require("a", Expect::Absent)
         .commit()
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert_eq!(map.batch().commit().await.unwrap(), None);
-    let nothing = map.batch().expect("a", Expect::Any);
+    let mut nothing = map.batch();
+    nothing.require("a", Expect::Any);
     assert_eq!(nothing.commit().await.unwrap(), None);
-    drop(map.batch().insert("b", 1));
+    map.batch().insert("b", 1);
     drop(map.batch().insert("b", 1).commit());
     settle_down().await;
     assert_eq!(
@@ -97,7 +102,8 @@ async fn what_is_expected_of_a_key_that_is_not_changed_is_checked() {
         (Expect::Present, true),
         (Expect::Absent, false),
     ] {
-        let batch = map.batch().insert("b", 1).expect("a", expect);
+        let mut batch = map.batch();
+        batch.insert("b", 1).require("a", expect);
         let done = batch.commit().await;
         assert_eq!(done.is_ok(), holds, "{expect:?}: {done:?}");
         assert_eq!(map.remove_and_save("b").await.unwrap().is_some(), holds);
@@ -105,12 +111,14 @@ async fn what_is_expected_of_a_key_that_is_not_changed_is_checked() {
         let stored = records(store.inner()).await["a"].revision;
         assert_eq!(known, Some((1, stored)));
     }
-    let batch = map.batch().insert("b", 1).expect("none", Expect::Absent);
+    let mut batch = map.batch();
+    batch.insert("b", 1).require("none", Expect::Absent);
     batch.commit().await.unwrap();
     assert_eq!(stored(&store).await, pairs([("a", 1), ("b", 1)]));
     // Memory believed in an entry that is gone.
     write_as_another(store.inner(), vec![Change::delete("a")]).await;
-    let batch = map.batch().insert("b", 2).expect("a", Expect::Absent);
+    let mut batch = map.batch();
+    batch.insert("b", 2).require("a", Expect::Absent);
     batch.commit().await.unwrap();
     assert_eq!((map.get("a"), map.get("b"), map.len()), (None, Some(2), 1));
 }
@@ -120,9 +128,11 @@ async fn what_is_pending_of_these_keys_goes_first() {
     let store = store();
     let map = quiet(&store).await;
     map.extend([("a", 1), ("b", 1), ("c", 1)]);
-    let error = map.batch().insert("a", 2).insert("b", 2);
-    let error = error
-        .expect("b", Expect::Absent)
+    let error = map
+        .batch()
+        .insert("a", 2)
+        .insert("b", 2)
+        .require("b", Expect::Absent)
         .commit()
         .await
         .unwrap_err();
@@ -147,14 +157,16 @@ async fn what_is_pending_of_these_keys_goes_first() {
 async fn what_cannot_be_encoded_or_is_refused_takes_all_of_it_along() {
     let store = store();
     let floats: PersistentMap<f64> = builder(&store).open().await.unwrap();
-    let batch = floats.batch().insert("a", 1.0).insert("b", f64::NAN);
+    let mut batch = floats.batch();
+    batch.insert("a", 1.0).insert("b", f64::NAN);
     let error = batch.commit().await.unwrap_err();
     assert_eq!(
         (error.kind(), error.keys()),
         (ErrorKind::Refused, &["b".into()][..])
     );
     store.refuse(["b"]);
-    let batch = floats.batch().insert("a", 1.0).insert("b", 1.0);
+    let mut batch = floats.batch();
+    batch.insert("a", 1.0).insert("b", 1.0);
     assert_eq!(batch.commit().await.unwrap_err().kind(), ErrorKind::Refused);
     assert_eq!(
         (floats.len(), floats.pending(), floats.refused().len()),
@@ -173,8 +185,9 @@ async fn an_unknown_outcome_is_resolved_by_the_identical_batch() {
         let store = store();
         let map = quiet(&store).await;
         store.fail_next(2, fault);
-        let batch = map.batch().insert("a", 1).insert("b", 1);
-        let batch = batch.expect("a", Expect::Absent).commit();
+        let mut batch = map.batch();
+        batch.insert("a", 1).insert("b", 1);
+        let batch = batch.require("a", Expect::Absent).commit();
         batch.await.unwrap();
         let batches = store.batches();
         assert_eq!(batches.len(), 3);
@@ -230,7 +243,7 @@ async fn json_files_commit_to_one_map_at_a_time_and_do_that_whole() {
         .unwrap();
     let mut tx = persistify::Transaction::new(&files);
     tx.insert(&map, "c", 1).remove(&map, "a");
-    tx.expect(&map, "b", Expect::Present);
+    tx.require(&map, "b", Expect::Present);
     tx.commit().await.unwrap();
     assert_eq!((map.len(), map.get("c")), (2, Some(1)));
     let other = PersistentMap::<u32>::builder(files.clone(), "other");
@@ -259,7 +272,7 @@ async fn what_a_provider_cannot_do_is_unsupported_before_anything_is_written() {
         map.save_if("pending", 1, Expect::Absent).await.unwrap_err(),
         map.batch()
             .remove("pending")
-            .expect("b", Expect::Absent)
+            .require("b", Expect::Absent)
             .commit()
             .await
             .unwrap_err(),
@@ -288,7 +301,8 @@ async fn what_is_only_expected_keeps_its_latest_expiry() {
     let mut flush = pin!(map.flush());
     assert!(poll!(&mut flush).is_pending());
     hang.hangs().await;
-    let batch = map.batch().insert("b", 1).expect("a", Expect::Present);
+    let mut batch = map.batch();
+    batch.insert("b", 1).require("a", Expect::Present);
     let mut commit = pin!(batch.commit());
     assert!(poll!(&mut commit).is_pending());
     map.insert_with_ttl("a", 2, SECOND);
@@ -311,7 +325,8 @@ async fn expiries_go_along() {
     map.save_if_with_ttl("b", 1, Expect::Absent, SECOND)
         .await
         .unwrap();
-    let batch = map.batch().insert("c", 1).insert_with_ttl("d", 1, SECOND);
+    let mut batch = map.batch();
+    batch.insert("c", 1).insert_with_ttl("d", 1, SECOND);
     batch.commit().await.unwrap();
     let stored = records(store.inner()).await;
     for key in ["a", "b", "c", "d"] {
@@ -351,7 +366,7 @@ async fn what_goes_first_keeps_to_the_bytes_of_a_batch() {
     let mut batch = map.batch();
     for n in 0..10 {
         map.insert(n.to_string(), "x".repeat(400));
-        batch = batch.insert(n.to_string(), String::new());
+        batch.insert(n.to_string(), String::new());
     }
     batch.commit().await.unwrap();
     let mut batches = store.batches();

@@ -89,9 +89,9 @@ impl<P: Provider + Clone> Bank<P> {
         let (has, poor) = to.get_with_revision(&y).unwrap();
         let mut tx = Transaction::new(&self.store);
         tx.insert(from, &x, had - amount)
-            .expect(from, &x, Expect::At(rich));
+            .require(from, &x, Expect::At(rich));
         tx.insert(to, &y, has + amount)
-            .expect(to, &y, Expect::At(poor));
+            .require(to, &y, Expect::At(poor));
         tx.insert(&self.done, task.to_string(), n);
         tx.commit().await.map(drop)
     }

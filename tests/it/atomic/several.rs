@@ -56,7 +56,7 @@ async fn all_maps_have_it_or_none() {
     let last = another.save_if("x", 3, Expect::Present).await.unwrap();
     let mut tx = Transaction::new(&store);
     tx.insert(&a, "n", 9).remove(&a, "y").insert(&b, "w", 9);
-    tx.insert(&b, "x", 9).expect(&b, "x", Expect::At(revision));
+    tx.insert(&b, "x", 9).require(&b, "x", Expect::At(revision));
     let error = tx.commit().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert_eq!((error.map(), error.keys()), (Some("b"), &["x".into()][..]));
@@ -383,9 +383,9 @@ async fn transfers_among_four_maps_neither_block_each_other_nor_lose_anything() 
                 let (has, other) = two.get_with_revision(&y).unwrap();
                 let mut tx = Transaction::new(&store);
                 tx.insert(one, &x, had - 1)
-                    .expect(one, &x, Expect::At(revision));
+                    .require(one, &x, Expect::At(revision));
                 tx.insert(two, &y, has + 1)
-                    .expect(two, &y, Expect::At(other));
+                    .require(two, &y, Expect::At(other));
                 match tx.commit().await {
                     Ok(_) => done += 1,
                     Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}"),

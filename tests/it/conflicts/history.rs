@@ -100,15 +100,16 @@ async fn append_to_all(map: Process, way: Option<Way>, token: u64) -> Outcome {
     let steps = keys.iter().map(|key| (key, appended(&map, key, token)));
     let done = match way {
         None => {
-            let batch = steps.fold(map.batch(), |batch, (key, (tokens, expect))| {
-                batch.insert(key, tokens).expect(key, expect)
-            });
+            let mut batch = map.batch();
+            for (key, (tokens, expect)) in steps {
+                batch.insert(key, tokens).require(key, expect);
+            }
             batch.commit().await
         }
         Some(way) => {
             let mut tx = Transaction::new(&way);
             for (key, (tokens, expect)) in steps {
-                tx.insert(&map, key, tokens).expect(&map, key, expect);
+                tx.insert(&map, key, tokens).require(&map, key, expect);
             }
             tx.commit().await
         }

@@ -18,16 +18,18 @@ async fn commit(store: &Store, map: &PersistentMap<u32>, way: usize, value: u32)
             map.save_if("a", value, expect).await.unwrap();
         }
         1 => {
-            let batch = map.batch().insert("a", value).expect("a", expect);
+            let mut batch = map.batch();
+            batch.insert("a", value).require("a", expect);
             batch.commit().await.unwrap();
         }
         2 => {
             let mut tx = Transaction::new(store);
-            tx.insert(map, "a", value).expect(map, "a", expect);
+            tx.insert(map, "a", value).require(map, "a", expect);
             tx.commit().await.unwrap();
         }
         3 => {
-            let batch = map.batch().remove("a").insert("b", value);
+            let mut batch = map.batch();
+            batch.remove("a").insert("b", value);
             batch.commit().await.unwrap();
             map.save_if("a", value, Expect::Absent).await.unwrap();
         }
@@ -133,8 +135,9 @@ async fn what_a_conditional_save_found_is_known() {
             let there = open_on(&store, OnConflict::LastWrite).await;
             there.insert_and_save("a", 1).await.unwrap();
             let error = if several {
-                let batch = here.batch().insert("a", 5).insert("b", 5);
-                batch.expect("a", Expect::At(first)).commit().await
+                let mut batch = here.batch();
+                batch.insert("a", 5).insert("b", 5);
+                batch.require("a", Expect::At(first)).commit().await
             } else {
                 let saved = here.save_if("a", 5, Expect::At(first)).await;
                 saved.map(Some)
@@ -218,7 +221,8 @@ async fn what_was_committed_on_conditions_ends_in_time_across_restarts() {
         map.save_if_with_ttl("a", 1, Expect::Absent, 10 * SECOND)
             .await
             .unwrap();
-        let batch = map.batch().insert_with_ttl("b", 1, 10 * SECOND);
+        let mut batch = map.batch();
+        batch.insert_with_ttl("b", 1, 10 * SECOND);
         batch.insert("c", 1).commit().await.unwrap();
         let mut tx = Transaction::new(&store);
         tx.insert_with_ttl(&map, "d", 1, 10 * SECOND);
@@ -238,7 +242,8 @@ async fn what_was_committed_on_conditions_ends_in_time_across_restarts() {
         );
         // Whether swept or not, what has expired is absent.
         again.save_if("a", 2, Expect::Absent).await.unwrap();
-        let batch = again.batch().insert("b", 2).expect("b", Expect::Absent);
+        let mut batch = again.batch();
+        batch.insert("b", 2).require("b", Expect::Absent);
         batch.commit().await.unwrap();
         settle_down().await;
         // The first one sweeps, too, and takes nothing along.
@@ -275,10 +280,12 @@ async fn conditional_commits_in_json_files_are_there_after_a_restart() {
         let late = there.save_if("a", 2, Expect::Absent).await.unwrap_err();
         assert_eq!(late.found().unwrap().revision, first);
         let second = there.save_if("a", 2, Expect::At(first)).await.unwrap();
-        let batch = here.batch().insert("a", 3).expect("a", Expect::At(first));
+        let mut batch = here.batch();
+        batch.insert("a", 3).require("a", Expect::At(first));
         let late = batch.insert("b", 3).commit().await.unwrap_err();
         assert_eq!(late.kind(), ErrorKind::Conflict);
-        let batch = here.batch().insert("a", 3).expect("a", Expect::At(second));
+        let mut batch = here.batch();
+        batch.insert("a", 3).require("a", Expect::At(second));
         batch.insert("b", 3).commit().await.unwrap();
         let added = there.update_in_store("a", |n| n + 1).await.unwrap();
         here.close().await.unwrap();

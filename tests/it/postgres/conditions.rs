@@ -62,7 +62,7 @@ async fn a_transaction_whose_commit_got_lost_takes_place_once() {
         }
         let mut tx = Transaction::new(&far.store);
         for (map, expect) in maps.iter().zip(seen) {
-            tx.insert(map, "a", n).expect(map, "a", expect);
+            tx.insert(map, "a", n).require(map, "a", expect);
         }
         let revision = tx.commit().await.unwrap().unwrap();
         for name in ["map", "other"] {
@@ -116,7 +116,7 @@ async fn while_the_fate_is_unknown_another_writes() {
                 }
                 let mut tx = Transaction::new(&narrow);
                 tx.insert(&maps[0], "a", 2)
-                    .expect(&maps[0], "a", Expect::At(first));
+                    .require(&maps[0], "a", Expect::At(first));
                 tx.insert(&maps[1], "b", 2);
                 tx.commit().await.map(drop)
             };

@@ -193,8 +193,8 @@ impl Tested {
 
     pub(super) fn expect_in(&self, tx: &mut Transaction, key: &str, expect: Expect) {
         match &self.map {
-            Plain(map) => tx.expect(map, key, expect),
-            Caching(map) => tx.expect(map, key, expect),
+            Plain(map) => tx.require(map, key, expect),
+            Caching(map) => tx.require(map, key, expect),
         };
     }
 

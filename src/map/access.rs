@@ -75,11 +75,11 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let (done, expired) = {
             let _inside = Inside::enter();
             let hash = self.shards.hash(key);
-            let mut shard = self.shards.write(hash);
+            let shard = self.shards.write(hash);
             // Under the lock: `close` first turns the phase and then passes
             // through every lock, after which nobody is left who saw it open.
             allowed(self)?;
-            let mut spot = Spot::new(self, &mut shard, hash, key);
+            let mut spot = Spot::new(self, shard, hash, key);
             (change(&mut spot), spot.into_expired())
         };
         if let Some(value) = expired {

@@ -21,7 +21,6 @@ use super::{
     age::Age,
     calls::answer_within,
     conflicts::Conflicts,
-    entry::Entry,
     inside::Inside,
     lifetime::Lifetime,
     line::Line,
@@ -30,7 +29,7 @@ use super::{
     pending::{Lane, Pending},
     phase::{self, Phase},
     requests::Requests,
-    shards::{Shard, Shards},
+    shards::{EntryRef, Shards},
 };
 use crate::{
     clock::MapClock,
@@ -232,15 +231,15 @@ impl<V, L: Lifetime<V>> Core<V, L> {
 
     /// How many entries live. Locks one shard after the other.
     pub(super) fn len(&self) -> usize {
-        let live = |shard: &Shard<V, L::Lease>| {
-            if L::EXPIRES {
-                let live = |e: &&Entry<_, _>| e.slot.live(&self.lifetime).is_some();
-                return shard.iter().filter(live).count();
-            }
-            shard.live()
-        };
         let _inside = Inside::enter();
-        self.shards.each().map(|shard| live(&shard.read())).sum()
+        if !L::EXPIRES {
+            return self.shards.len();
+        }
+        let mut live = 0;
+        self.shards.for_each(|EntryRef { slot, .. }| {
+            live += usize::from(slot.live(&self.lifetime).is_some());
+        });
+        live
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -264,12 +263,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// The keys that the store does not have as memory has them.
     pub(super) fn unsaved(&self) -> Vec<Arc<str>> {
         let _inside = Inside::enter();
-        let mut keys = Vec::new();
-        for shard in self.shards.each() {
-            let shard = shard.read();
-            let unsaved = shard.iter().filter(|entry| !entry.slot.is_clean());
-            keys.extend(unsaved.map(|entry| entry.key.clone()));
-        }
+        let mut keys = self.shards.keys(|entry| !entry.slot.is_clean());
         keys.sort_unstable();
         keys
     }

@@ -1,25 +1,7 @@
 //! The slot of a key: its value, and what its saving has come to.
 
-use std::sync::Arc;
-
 use super::lifetime::Lifetime;
 use crate::{batch::Expect, record::Revision};
-
-/// A key and its slot.
-pub(super) struct Entry<V, X> {
-    /// Shared with the queue of pending keys, so that queueing copies nothing.
-    pub(super) key: Arc<str>,
-    pub(super) slot: Slot<V, X>,
-}
-
-impl<V, X> Entry<V, X> {
-    /// Whether it is the entry of that key. Who has the very same key, as the
-    /// flusher does, need not wait for its bytes to come from memory.
-    #[inline]
-    pub(super) fn is_of(&self, key: &str) -> bool {
-        std::ptr::eq(&raw const *self.key, key) || *self.key == *key
-    }
-}
 
 /// What a key holds.
 ///

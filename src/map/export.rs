@@ -20,6 +20,8 @@ use crate::{
 
 /// How many bytes are gathered before they are written.
 const BUFFER: usize = 64 << 10;
+/// How many entries are written between two yields to other tasks.
+const AT_ONCE: usize = 1_024;
 
 /// # Exports
 ///
@@ -72,12 +74,9 @@ impl<V: Serialize, L: Lifetime<V>> Map<V, L> {
         let header = on_a_line(&header).map_err(|cause| self.not_written(0).with_source(cause))?;
         let mut exported = 0;
         let mut written = out.write_all(&header).await;
-        for shard in 0.. {
-            let Some(keys) = self.core.keys_of(shard) else {
-                break;
-            };
+        for keys in self.core.keys().chunks(AT_ONCE) {
             for key in keys {
-                if let Some(line) = self.core.line_of(&key)? {
+                if let Some(line) = self.core.line_of(key)? {
                     written = written.and(out.write_all(&line).await);
                     exported += 1;
                 }
@@ -100,13 +99,6 @@ impl<V: Serialize, L: Lifetime<V>> Map<V, L> {
 }
 
 impl<V, L: Lifetime<V>> Core<V, L> {
-    /// The keys of the nth shard; `None` if there is no such shard.
-    fn keys_of(&self, n: usize) -> Option<Vec<Arc<str>>> {
-        let _inside = Inside::enter();
-        let shard = self.shards.nth(n)?.read();
-        Some(shard.iter().map(|entry| entry.key.clone()).collect())
-    }
-
     /// The line of an entry, if it lives; not a read.
     fn line_of(&self, key: &Arc<str>) -> Result<Option<Vec<u8>>>
     where

@@ -1,18 +1,17 @@
 //! Iteration that holds no lock between two items.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
-use parking_lot::{RwLock, RwLockReadGuard};
-
-use super::{Map, core::Core, inside::Inside, lifetime::Lifetime, shards::Shard};
+use super::{Map, core::Core, inside::Inside, lifetime::Lifetime, shards::EntryRef};
 
 impl<V, L: Lifetime<V>> Map<V, L> {
-    /// All pairs, copied shard by shard.
+    /// Iterates over copies of all pairs.
     ///
-    /// Weakly consistent: an entry that is there all the time comes up once; one
-    /// that comes, goes or changes meanwhile may come up as it was, as it is, or
-    /// not at all. No lock is held between two items, so writes, also from
-    /// inside the loop, and `.await`s are fine.
+    /// The call collects the keys (a reference count each); every step then
+    /// looks up one of them. Weakly consistent: an entry that exists all the
+    /// time is returned once, as it is when the iterator reaches it; one that is
+    /// inserted or removed meanwhile may or may not be. No lock is held between
+    /// two items, so the loop may write to the map and `.await`.
     pub fn iter(&self) -> impl Iterator<Item = (Arc<str>, V)> + use<V, L>
     where
         V: Clone,
@@ -20,7 +19,7 @@ impl<V, L: Lifetime<V>> Map<V, L> {
         self.walk(|key, value| (key.clone(), value.clone()))
     }
 
-    /// All keys, as [`iter`](Self::iter) has them, without copying values.
+    /// Iterates over all keys, like [`iter`](Self::iter), without copying values.
     pub fn keys(&self) -> impl Iterator<Item = Arc<str>> + use<V, L> {
         self.walk(|key, _| key.clone())
     }
@@ -32,23 +31,25 @@ impl<V, L: Lifetime<V>> Map<V, L> {
     ///
     /// If `each` calls a map.
     pub fn for_each(&self, mut each: impl FnMut(&str, &V)) {
-        for shard in self.core.shards.each() {
-            let _inside = Inside::enter();
-            for entry in shard.read().iter() {
-                if let Some((value, _)) = entry.slot.live(&self.core.lifetime) {
-                    each(&entry.key, value);
-                }
+        let _inside = Inside::enter();
+        self.core.shards.for_each(|EntryRef { key, slot }| {
+            if let Some((value, _)) = slot.live(&self.core.lifetime) {
+                each(key, value);
             }
-        }
+        });
     }
 
-    fn walk<T>(&self, copy: fn(&Arc<str>, &V) -> T) -> Walk<V, L, T> {
-        Walk {
-            core: self.core.clone(),
-            next: 0,
-            copied: VecDeque::new(),
-            copy,
-        }
+    /// First the keys, then a look at each: no lock is held in between.
+    fn walk<T>(&self, copy: fn(&Arc<str>, &V) -> T) -> impl Iterator<Item = T> + use<V, L, T> {
+        let core = self.core.clone();
+        let live = move |key: Arc<str>| {
+            let copied = core.peek(&key, |slot| {
+                let (value, _) = slot.live(&core.lifetime)?;
+                Some(copy(&key, value))
+            });
+            copied?
+        };
+        self.core.keys().into_iter().filter_map(live)
     }
 }
 
@@ -56,36 +57,6 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// The keys of all entries, tombstones and expired ones among them.
     pub(super) fn keys(&self) -> Vec<Arc<str>> {
         let _inside = Inside::enter();
-        let shards = self.shards.each().map(RwLock::read);
-        let keys = |shard: RwLockReadGuard<'_, Shard<V, L::Lease>>| {
-            shard.iter().map(|e| e.key.clone()).collect::<Vec<_>>()
-        };
-        shards.flat_map(keys).collect()
-    }
-}
-
-/// Copies one shard, hands it out, and goes on to the next.
-struct Walk<V, L: Lifetime<V>, T> {
-    core: Arc<Core<V, L>>,
-    next: usize,
-    copied: VecDeque<T>,
-    copy: fn(&Arc<str>, &V) -> T,
-}
-
-impl<V, L: Lifetime<V>, T> Iterator for Walk<V, L, T> {
-    type Item = T;
-
-    fn next(&mut self) -> Option<T> {
-        while self.copied.is_empty() {
-            let _inside = Inside::enter();
-            let shard = self.core.shards.nth(self.next)?.read();
-            let live = |e: &super::entry::Entry<V, L::Lease>| {
-                let (value, _) = e.slot.live(&self.core.lifetime)?;
-                Some((self.copy)(&e.key, value))
-            };
-            self.copied = shard.iter().filter_map(live).collect();
-            self.next += 1;
-        }
-        self.copied.pop_front()
+        self.shards.keys(|_| true)
     }
 }

@@ -14,16 +14,15 @@
 
 use std::{collections::BTreeMap, mem, sync::Arc};
 
-use hashbrown::hash_table::Entry as TableEntry;
 use serde::de::DeserializeOwned;
 
 use super::{
     core::Core,
-    entry::{Entry, Known, Mark, Slot},
+    entry::{Known, Mark, Slot},
     inside::Inside,
     lifetime::Lifetime,
     old::{Old, Replaced},
-    shards::{Several, Shard},
+    shards::{EntryMut, Several, Shard},
     share::Landing,
     step::Step,
 };
@@ -78,7 +77,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// The store has what this step says; what is of no use in memory any more.
     fn land(
         &self,
-        shard: &mut Shard<V, L::Lease>,
+        shard: &mut Shard<'_, V, L::Lease>,
         hash: u64,
         key: Arc<str>,
         step: Step<V>,
@@ -88,17 +87,12 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             Some(Op::Delete) => Known::NOT,
             _ => Known::at(revision),
         };
-        let mut occupied = match self.shards.entry(shard, hash, &key) {
-            TableEntry::Occupied(occupied) => occupied,
-            TableEntry::Vacant(vacant) => {
-                let value = step.value?;
-                let lease = self.lifetime.begin_at(&key, step.ttl, None, step.at);
-                let slot = Slot::fresh(value, lease, known);
-                vacant.insert(Entry { key, slot });
-                return None;
-            }
+        let Some(EntryMut { key: own, slot }) = shard.find_mut(hash, &key) else {
+            let value = step.value?;
+            let lease = self.lifetime.begin_at(&key, step.ttl, None, step.at);
+            shard.insert(hash, key, Slot::fresh(value, lease, known));
+            return None;
         };
-        let Entry { key: own, slot } = occupied.get_mut();
         if matches!(step.op, Some(Op::Touch { .. })) || self.is_claimed(slot) {
             slot.learn(known);
             return step.value.map(Replaced::Unused);
@@ -113,7 +107,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                 slot.learn(known);
                 old.map(|(value, lease)| Old::new(&key, value, lease))
             }
-            None => self.dismiss(occupied),
+            None => self.dismiss(shard, hash, &key),
         };
         shard.count_gone(-isize::from(was_gone));
         old.map(Replaced::Old)
@@ -156,7 +150,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let _inside = Inside::enter();
         let hash = self.shards.hash(key);
         let shard = self.shards.read(hash);
-        Some(look(&shard.find(hash, key)?.slot))
+        Some(look(shard.find(hash, key)?.slot))
     }
 }
 
@@ -190,7 +184,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
 
     fn put_found(
         &self,
-        shard: &mut Shard<V, L::Lease>,
+        shard: &mut Shard<'_, V, L::Lease>,
         hash: u64,
         key: &Arc<str>,
         stored: Option<(Record, V)>,
@@ -198,17 +192,12 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let known = stored
             .as_ref()
             .map_or(Known::NOT, |(record, _)| Known::at(Some(record.revision)));
-        let mut occupied = match self.shards.entry(shard, hash, key) {
-            TableEntry::Occupied(occupied) => occupied,
-            TableEntry::Vacant(vacant) => {
-                let (record, value) = stored?;
-                let slot = Slot::fresh(value, self.lifetime.adopt(&record), known);
-                let key = key.clone();
-                vacant.insert(Entry { key, slot });
-                return None;
-            }
+        let Some(EntryMut { key: own, slot }) = shard.find_mut(hash, key) else {
+            let (record, value) = stored?;
+            let slot = Slot::fresh(value, self.lifetime.adopt(&record), known);
+            shard.insert(hash, key.clone(), slot);
+            return None;
         };
-        let Entry { key: own, slot } = occupied.get_mut();
         // Neither is it known any better: whoever wrote meanwhile has not seen
         // what was found. And what was written over this, and has expired since,
         // does not bring it back.
@@ -224,7 +213,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                 slot.learn(known);
                 old
             }
-            None => self.dismiss(occupied),
+            None => self.dismiss(shard, hash, key),
         };
         shard.count_gone(-isize::from(was_gone));
         old.map(Replaced::Old)

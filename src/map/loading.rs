@@ -4,17 +4,17 @@
 use std::{collections::HashSet, sync::Arc, sync::atomic::Ordering::SeqCst};
 
 use futures_util::TryStreamExt;
-use hashbrown::hash_table::{Entry as TableEntry, OccupiedEntry};
 use serde::de::DeserializeOwned;
 
 use super::{
     coding::Decoded,
     core::Core,
-    entry::{Entry, Known, Slot, Trail},
+    entry::{Known, Slot, Trail},
     inside::Inside,
     lifetime::Lifetime,
     old::{Old, Replaced},
     options::Progress,
+    shards::{EntryMut, Shard},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -53,13 +53,11 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
 
     fn all_loaded(&self) {
         let _inside = Inside::enter();
-        for shard in self.shards.each() {
-            for Entry { key, slot } in shard.write().iter_mut() {
-                if let Slot::Live { lease, .. } = slot {
-                    self.lifetime.loaded(key, lease);
-                }
+        self.shards.for_each_mut(|EntryMut { key, slot }| {
+            if let Slot::Live { lease, .. } = slot {
+                self.lifetime.loaded(key, lease);
             }
-        }
+        });
     }
 
     /// Takes the store's state for every entry that has nothing pending.
@@ -163,45 +161,40 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         if self.epoch.load(SeqCst) != epoch {
             return Some(Replaced::Unused(value));
         }
-        match self.shards.entry(&mut shard, hash, &record.key) {
-            TableEntry::Vacant(vacant) => {
-                let lease = self.lifetime.adopt(record);
-                let mut trail = Trail::new(known);
-                let key = record.key.clone();
-                if rewrite {
-                    self.mark_upgraded(&key, &mut trail);
-                }
-                let slot = Slot::Live {
-                    value,
-                    lease,
-                    trail,
-                };
-                vacant.insert(Entry { key, slot });
-                None
+        let Some(EntryMut { slot, .. }) = shard.find_mut(hash, &record.key) else {
+            let lease = self.lifetime.adopt(record);
+            let mut trail = Trail::new(known);
+            let key = record.key.clone();
+            if rewrite {
+                self.mark_upgraded(&key, &mut trail);
             }
-            TableEntry::Occupied(mut occupied) => {
-                let slot = &mut occupied.get_mut().slot;
-                let changed = slot.trail().known != known || known.revision().is_none();
-                if !slot.is_clean() {
-                    // Where conflicts are looked for, a change must be judged by
-                    // what it was made on; what nobody asked for must be,
-                    // always: it is to hit that and nothing else.
-                    if self.is_claimed(slot) && !self.conflicts.are_looked_for() {
-                        slot.trail_mut().known = known;
-                    }
-                    return Some(Replaced::Unused(value));
-                }
-                if !changed {
-                    return Some(Replaced::Unused(value));
-                }
+            let slot = Slot::Live {
+                value,
+                lease,
+                trail,
+            };
+            shard.insert(hash, key, slot);
+            return None;
+        };
+        let changed = slot.trail().known != known || known.revision().is_none();
+        if !slot.is_clean() {
+            // Where conflicts are looked for, a change must be judged by
+            // what it was made on; what nobody asked for must be,
+            // always: it is to hit that and nothing else.
+            if self.is_claimed(slot) && !self.conflicts.are_looked_for() {
                 slot.trail_mut().known = known;
-                let old = self.put_stored(slot, record, value);
-                if rewrite {
-                    self.mark_upgraded(&record.key, slot.trail_mut());
-                }
-                old.map(Replaced::Old)
             }
+            return Some(Replaced::Unused(value));
         }
+        if !changed {
+            return Some(Replaced::Unused(value));
+        }
+        slot.trail_mut().known = known;
+        let old = self.put_stored(slot, record, value);
+        if rewrite {
+            self.mark_upgraded(&record.key, slot.trail_mut());
+        }
+        old.map(Replaced::Old)
     }
 
     /// Not what expires: a time that is counted from the last write would be
@@ -233,9 +226,11 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// Takes an entry out of memory that the store does not have.
     pub(super) fn dismiss(
         &self,
-        occupied: OccupiedEntry<'_, Entry<V, L::Lease>>,
+        shard: &mut Shard<'_, V, L::Lease>,
+        hash: u64,
+        key: &str,
     ) -> Option<Old<V, L>> {
-        let (Entry { key, slot }, _) = occupied.remove();
+        let (key, slot) = shard.remove(hash, key)?;
         let (value, lease) = slot.into_value()?;
         self.lifetime.ended(&key, &lease);
         Some(Old::new(&key, value, lease))
@@ -249,28 +244,20 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         if self.epoch.load(SeqCst) != epoch {
             return None;
         }
-        let entry = shard.find_entry(hash, key)?;
-        if !entry.get().slot.is_clean() {
+        if !shard.find(hash, key)?.slot.is_clean() {
             return None;
         }
-        self.dismiss(entry)
+        self.dismiss(&mut shard, hash, key)
     }
 
     fn drop_unseen(&self, seen: &HashSet<Arc<str>>, epoch: u64) {
-        for n in 0.. {
-            let Some(shard) = self.shards.nth(n) else {
-                break;
-            };
-            let unseen: Vec<Arc<str>> = {
-                let _inside = Inside::enter();
-                let shard = shard.read();
-                let entries = shard.iter();
-                let unseen = entries.filter(|e| e.slot.is_clean() && !seen.contains(&e.key));
-                unseen.map(|entry| entry.key.clone()).collect()
-            };
-            for key in unseen {
-                self.let_go(self.displace(&key, epoch));
-            }
+        let unseen = {
+            let _inside = Inside::enter();
+            self.shards
+                .keys(|e| e.slot.is_clean() && !seen.contains(e.key))
+        };
+        for key in unseen {
+            self.let_go(self.displace(&key, epoch));
         }
     }
 

@@ -5,15 +5,14 @@ use std::sync::{
     atomic::Ordering::{Relaxed, SeqCst},
 };
 
-use parking_lot::RwLock;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     core::Core,
-    entry::{Entry, Known, Mark, Slot, Trail},
+    entry::{Known, Mark, Slot, Trail},
     inside::Inside,
     lifetime::Lifetime,
-    shards::Shard,
+    shards::{EntryMut, EntryRef, Shard},
 };
 use crate::{
     batch::{Change, Otherwise},
@@ -99,7 +98,13 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let hash = self.shards.hash(key);
         let mut begun = [Begun::Over(Taken::Nothing)];
         let keys = std::slice::from_ref(key);
-        self.begin_run(self.shards.of(hash), &[(hash, 0)], keys, epoch, &mut begun);
+        self.begin_run(
+            self.shards.number(hash),
+            &[(hash, 0)],
+            keys,
+            epoch,
+            &mut begun,
+        );
         let [begun] = begun;
         self.finish_taking(key, begun, epoch)
     }
@@ -110,9 +115,9 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let hashed = keys.iter().enumerate();
         let hashed = hashed.map(|(n, key)| (self.shards.hash(key), n));
         let mut begun: Vec<_> = keys.iter().map(|_| Begun::Over(Taken::Nothing)).collect();
-        for (lock, group) in self.shards.grouped(hashed) {
+        for (shard, group) in self.shards.grouped(hashed) {
             for run in group.chunks(RUN) {
-                self.begin_run(lock, run, keys, epoch, &mut begun);
+                self.begin_run(shard, run, keys, epoch, &mut begun);
             }
         }
         begun
@@ -122,14 +127,14 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// its number among all.
     fn begin_run(
         &self,
-        lock: &RwLock<Shard<V, L::Lease>>,
+        shard: usize,
         run: &[(u64, usize)],
         keys: &[Arc<str>],
         epoch: u64,
         begun: &mut [Begun],
     ) {
         let _inside = Inside::enter();
-        let mut shard = lock.write();
+        let mut shard = self.shards.lock(shard);
         let cleared = self.epoch.load(Relaxed) != epoch;
         for &(hash, n) in run {
             begun[n] = if cleared {
@@ -149,8 +154,8 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             .fetch_add(self.pending.unlink_all(places), Relaxed);
     }
 
-    fn begin_saving(&self, shard: &mut Shard<V, L::Lease>, hash: u64, key: &Arc<str>) -> Begun {
-        let Some(Entry { key: found, slot }) = shard.find_mut(hash, key) else {
+    fn begin_saving(&self, shard: &mut Shard<'_, V, L::Lease>, hash: u64, key: &Arc<str>) -> Begun {
+        let Some(EntryMut { key: found, slot }) = shard.find_mut(hash, key) else {
             return Begun::Over(Taken::Nothing);
         };
         let trail = slot.trail_mut();
@@ -189,7 +194,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             let _inside = Inside::enter();
             let shard = self.shards.read(hash);
             match shard.find(hash, key) {
-                Some(entry) if self.epoch.load(Relaxed) == epoch => self.change_of(entry),
+                Some(entry) if self.epoch.load(Relaxed) == epoch => self.change_of(&entry),
                 _ => return Taken::Cleared,
             }
         };
@@ -204,11 +209,11 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     }
 
     /// What the store is to be told of this entry.
-    fn change_of(&self, entry: &Entry<V, L::Lease>) -> Result<Change, Error>
+    fn change_of(&self, entry: &EntryRef<'_, V, L::Lease>) -> Result<Change, Error>
     where
         V: Serialize + DeserializeOwned,
     {
-        let Entry { key, slot } = entry;
+        let EntryRef { key, slot } = *entry;
         match slot {
             Slot::Gone { trail } => {
                 let delete = Change::delete(key.clone());
@@ -248,10 +253,9 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let _inside = Inside::enter();
         let hash = self.shards.hash(key);
         let mut shard = self.shards.write(hash);
-        let Some(mut occupied) = shard.find_entry(hash, key) else {
+        let Some(EntryMut { key, slot }) = shard.find_mut(hash, key) else {
             return;
         };
-        let Entry { key, slot } = occupied.get_mut();
         let is_gone = slot.is_gone();
         let trail = slot.trail_mut();
         if trail.known == Known::NOT && trail.mark.is_saving() {
@@ -261,7 +265,8 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             } else if is_gone {
                 // The store never heard of it: there is nothing to tell it.
                 self.forget_saving(key, trail);
-                occupied.remove();
+                let key = key.clone();
+                shard.remove(hash, &key);
                 shard.count_gone(-1);
                 return;
             }
@@ -305,7 +310,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let _inside = Inside::enter();
         let hash = self.shards.hash(key);
         let mut shard = self.shards.write(hash);
-        let Some(Entry { key, slot }) = shard.find_mut(hash, key) else {
+        let Some(EntryMut { key, slot }) = shard.find_mut(hash, key) else {
             return;
         };
         let is_gone = slot.is_gone();
@@ -344,7 +349,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             .find_mut(hash, key)
             .filter(|_| self.check_open().is_ok());
         let refused = found.filter(|entry| entry.slot.trail().mark == Mark::Refused);
-        let Some(Entry { key, slot }) = refused else {
+        let Some(EntryMut { key, slot }) = refused else {
             return false;
         };
         self.mark(key, slot.trail_mut());

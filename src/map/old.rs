@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{core::Core, entry::Entry, lifetime::Lifetime, shards::Tables};
+use super::{core::Core, lifetime::Lifetime, shards::Tables};
 
 /// A value that something else took the place of, and its key.
 pub(super) struct Old<V, L: Lifetime<V>> {
@@ -66,8 +66,8 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         if !L::EXPIRES {
             return;
         }
-        for Entry { key, slot } in all.into_iter().flatten() {
-            let old = slot.into_value();
+        for (key, slot) in all.into_iter().flatten() {
+            let old = slot.into_inner().into_value();
             self.let_go(old.map(|(value, lease)| Old::new(&key, value, lease)));
         }
     }

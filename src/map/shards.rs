@@ -1,54 +1,73 @@
-//! The table of entries, in shards that are locked one by one.
+//! The table of entries: a `DashMap`, whose shards are locked one by one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicIsize, Ordering::Relaxed},
+    },
     thread::available_parallelism,
 };
 
 use ahash::RandomState;
-use crossbeam_utils::CachePadded;
-use hashbrown::{
-    HashTable,
-    hash_table::{Entry as TableEntry, OccupiedEntry},
-};
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use dashmap::{DashMap, RwLockReadGuard, RwLockWriteGuard, SharedValue};
+use hashbrown::raw::RawTable;
 
-use super::entry::Entry;
+use super::entry::Slot;
 use crate::error::Result;
 
-/// Fewer shards make the flusher and the writers collide.
+/// With fewer shards the flusher and the writers wait for each other.
 const MIN_SHARDS: usize = 64;
-
-/// A shard that is smaller than this keeps its memory.
+/// A shard with fewer buckets than this keeps its memory.
 const KEPT: usize = 256;
 
 /// All entries of a map.
 ///
-/// It is made here, of the standard library's own hash table, because a map
-/// needs three things that concurrent maps do not offer without unsafe code: a
-/// `clear` that happens at one point in time over all shards, iteration that
-/// holds no lock between two items, and a write that looks its key up once.
+/// A `DashMap`, read and written through the locks of its shards
+/// ([`DashMap::shards`]). A map needs three things that the methods of
+/// `DashMap` do not offer: a `clear` that happens at one point in time in all
+/// shards, a critical section over several keys, and a write that looks up a
+/// key once without making an `Arc` of it first.
 pub(super) struct Shards<V, X> {
-    all: Box<[Padded<V, X>]>,
-    hasher: RandomState,
-    shift: u32,
+    map: DashMap<Arc<str>, Slot<V, X>, RandomState>,
+    /// How many entries of each shard are tombstones. Changes only while the
+    /// shard is locked for writing.
+    gone: Box<[AtomicIsize]>,
 }
 
+/// A shard as `DashMap` stores it.
+type Stored<V, X> = RawTable<Pair<V, X>>;
+type Pair<V, X> = (Arc<str>, SharedValue<Slot<V, X>>);
 /// What the shards held.
-pub(super) type Tables<V, X> = Vec<HashTable<Entry<V, X>>>;
-
-type Padded<V, X> = CachePadded<RwLock<Shard<V, X>>>;
-
+pub(super) type Tables<V, X> = Vec<Stored<V, X>>;
 /// Shards that are locked for writing, by their numbers.
-pub(super) type Several<'a, V, X> = BTreeMap<usize, RwLockWriteGuard<'a, Shard<V, X>>>;
-
+pub(super) type Several<'a, V, X> = BTreeMap<usize, Shard<'a, V, X>>;
 /// Items of one shard, each with the hash of its key.
-type Group<'a, V, X, T> = (&'a RwLock<Shard<V, X>>, Vec<(u64, T)>);
+type Group<T> = (usize, Vec<(u64, T)>);
 
-/// One shard: its entries, and how many of them are tombstones.
-pub(super) struct Shard<V, X> {
-    table: HashTable<Entry<V, X>>,
-    gone: usize,
+/// A shard that is locked for reading.
+pub(super) struct ReadShard<'a, V, X> {
+    stored: RwLockReadGuard<'a, Stored<V, X>>,
+}
+
+/// A shard that is locked for writing.
+pub(super) struct Shard<'a, V, X> {
+    stored: RwLockWriteGuard<'a, Stored<V, X>>,
+    gone: &'a AtomicIsize,
+    hasher: &'a RandomState,
+}
+
+/// An entry in a shard that is locked.
+pub(super) struct EntryRef<'a, V, X> {
+    /// Shared with the queue of pending keys, so that queueing copies nothing.
+    pub(super) key: &'a Arc<str>,
+    pub(super) slot: &'a Slot<V, X>,
+}
+
+/// An entry in a shard that is locked for writing.
+pub(super) struct EntryMut<'a, V, X> {
+    pub(super) key: &'a Arc<str>,
+    pub(super) slot: &'a mut Slot<V, X>,
 }
 
 impl<V, X> Shards<V, X> {
@@ -56,166 +75,198 @@ impl<V, X> Shards<V, X> {
         let cores = available_parallelism().map_or(1, usize::from);
         let count = (cores * 4).next_power_of_two().max(MIN_SHARDS);
         Self {
-            all: (0..count).map(|_| CachePadded::default()).collect(),
-            hasher: RandomState::new(),
-            shift: u64::BITS - count.trailing_zeros(),
+            map: DashMap::with_hasher_and_shard_amount(RandomState::new(), count),
+            gone: (0..count).map(|_| AtomicIsize::new(0)).collect(),
         }
     }
 
     #[inline]
     pub(super) fn hash(&self, key: &str) -> u64 {
-        self.hasher.hash_one(key)
+        self.map.hasher().hash_one(key)
     }
 
-    /// The table itself looks at the lowest and the seven highest bits of a
-    /// hash; the shard is chosen by those below the seven.
+    /// The shard of that hash, by `DashMap`'s own rule: its methods find what
+    /// is stored here.
     #[inline]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "DashMap takes a shard by as many bits as a pointer has, too"
+    )]
     pub(super) fn number(&self, hash: u64) -> usize {
-        let n = (hash << 7) >> self.shift;
-        // Not a cast: on 32 bits too, the number of a shard fits.
-        usize::try_from(n).unwrap_or(0)
-    }
-
-    #[inline]
-    pub(super) fn of(&self, hash: u64) -> &RwLock<Shard<V, X>> {
-        &self.all[self.number(hash)]
+        self.map.determine_shard(hash as usize)
     }
 
     /// These items, each with the hash of its key, by shard.
     pub(super) fn grouped<T: Clone>(
         &self,
         hashed: impl Iterator<Item = (u64, T)>,
-    ) -> impl Iterator<Item = Group<'_, V, X, T>> {
-        let mut groups = vec![Vec::new(); self.all.len()];
+    ) -> Vec<Group<T>> {
+        let mut groups = vec![Vec::new(); self.gone.len()];
         for (hash, item) in hashed {
             groups[self.number(hash)].push((hash, item));
         }
-        self.each().zip(groups)
+        groups.into_iter().enumerate().collect()
     }
 
     #[inline]
-    pub(super) fn read(&self, hash: u64) -> RwLockReadGuard<'_, Shard<V, X>> {
-        self.of(hash).read()
+    pub(super) fn read(&self, hash: u64) -> ReadShard<'_, V, X> {
+        ReadShard {
+            stored: self.map.shards()[self.number(hash)].read(),
+        }
     }
 
     #[inline]
-    pub(super) fn write(&self, hash: u64) -> RwLockWriteGuard<'_, Shard<V, X>> {
-        self.of(hash).write()
+    pub(super) fn write(&self, hash: u64) -> Shard<'_, V, X> {
+        self.lock(self.number(hash))
     }
 
-    /// The lock of each shard, for those who walk over all of them.
-    pub(super) fn each(&self) -> impl Iterator<Item = &RwLock<Shard<V, X>>> {
-        self.all.iter().map(|shard| &**shard)
+    /// Locks the shard of this number for writing.
+    #[inline]
+    pub(super) fn lock(&self, number: usize) -> Shard<'_, V, X> {
+        Shard {
+            stored: self.map.shards()[number].write(),
+            gone: &self.gone[number],
+            hasher: self.map.hasher(),
+        }
     }
 
-    pub(super) fn nth(&self, n: usize) -> Option<&RwLock<Shard<V, X>>> {
-        self.all.get(n).map(|shard| &**shard)
+    fn lock_each(&self) -> impl Iterator<Item = Shard<'_, V, X>> {
+        (0..self.gone.len()).map(|number| self.lock(number))
     }
 
-    /// Empties the map at one point in time, at which `also` runs, and hands
-    /// out what it held: whoever comes before sees all of it, whoever comes
-    /// after sees none. If `also` errs, nothing happens.
+    /// How many entries are not tombstones. Locks one shard after the other.
+    pub(super) fn len(&self) -> usize {
+        let shards = self.map.shards().iter().zip(&self.gone);
+        let live = shards.map(|(shard, gone)| {
+            let stored = shard.read();
+            stored.len().saturating_add_signed(-gone.load(Relaxed))
+        });
+        live.sum()
+    }
+
+    /// Calls `each` on every entry, one shard locked for reading at a time.
+    pub(super) fn for_each(&self, mut each: impl FnMut(EntryRef<'_, V, X>)) {
+        for item in &self.map {
+            let (key, slot) = item.pair();
+            each(EntryRef { key, slot });
+        }
+    }
+
+    /// Calls `each` on every entry, one shard locked for writing at a time.
+    pub(super) fn for_each_mut(&self, mut each: impl FnMut(EntryMut<'_, V, X>)) {
+        for mut item in self.map.iter_mut() {
+            let (key, slot) = item.pair_mut();
+            each(EntryMut { key, slot });
+        }
+    }
+
+    /// The keys of the entries that `keep` accepts.
+    pub(super) fn keys(&self, keep: impl Fn(EntryRef<'_, V, X>) -> bool) -> Vec<Arc<str>> {
+        let mut keys = Vec::new();
+        self.for_each(|EntryRef { key, slot }| {
+            keys.extend(keep(EntryRef { key, slot }).then(|| key.clone()));
+        });
+        keys
+    }
+
+    /// Empties the map at one point in time, at which `also` runs, and returns
+    /// what it held: a call before it sees all of that, a call after it none.
+    /// If `also` errs, nothing happens.
     ///
-    /// Whoever locks several shards does so in the order of their numbers.
+    /// Shards are always locked in the order of their numbers, so that two
+    /// calls that lock several never wait for each other.
     pub(super) fn take_all(&self, also: impl FnOnce() -> Result<()>) -> Result<Tables<V, X>> {
-        let mut all: Vec<_> = self.each().map(RwLock::write).collect();
+        let mut all: Vec<_> = self.lock_each().collect();
         also()?;
-        Ok(all.iter_mut().map(|shard| shard.take()).collect())
+        Ok(all.iter_mut().map(Shard::take).collect())
     }
 
-    /// Locks the shards of all these hashes: what happens in them happens at
-    /// one point in time.
+    /// Locks the shards of all these hashes: changes to them happen at one
+    /// point in time.
     pub(super) fn write_several(&self, hashes: impl Iterator<Item = u64>) -> Several<'_, V, X> {
         let numbers: BTreeSet<_> = hashes.map(|hash| self.number(hash)).collect();
-        let lock = |number: usize| (number, self.all[number].write());
+        let lock = |number: usize| (number, self.lock(number));
         numbers.into_iter().map(lock).collect()
     }
 
     /// Returns when every call that was inside a shard has left it.
     pub(super) fn wait_for_writers(&self) {
-        self.each().for_each(|shard| drop(shard.write()));
-    }
-
-    /// Gives back the memory of a shard that was much fuller once. What is left to
-    /// be moved is little then.
-    pub(super) fn shrink(&self, shard: &mut Shard<V, X>) {
-        // Not the capacity, which does not count what removals have left behind.
-        let (entries, room) = (shard.table.len(), shard.table.num_buckets());
-        if room > KEPT && entries < room / 8 {
-            let rehash = |entry: &Entry<V, X>| self.hasher.hash_one(&*entry.key);
-            shard.table.shrink_to(2 * entries, rehash);
-        }
+        self.lock_each().for_each(drop);
     }
 
     #[cfg(test)]
     pub(super) fn room(&self) -> usize {
-        self.each()
-            .map(|shard| shard.read().table.num_buckets())
-            .sum()
-    }
-
-    #[inline]
-    pub(super) fn entry<'a>(
-        &self,
-        shard: &'a mut Shard<V, X>,
-        hash: u64,
-        key: &str,
-    ) -> TableEntry<'a, Entry<V, X>> {
-        let rehash = |entry: &Entry<V, X>| self.hasher.hash_one(&*entry.key);
-        shard.table.entry(hash, |entry| &*entry.key == key, rehash)
+        let shards = self.map.shards().iter();
+        shards.map(|shard| shard.read().buckets()).sum()
     }
 }
 
-impl<V, X> Default for Shard<V, X> {
-    fn default() -> Self {
-        Self {
-            table: HashTable::new(),
-            gone: 0,
-        }
+impl<V, X> ReadShard<'_, V, X> {
+    #[inline]
+    pub(super) fn find(&self, hash: u64, key: &str) -> Option<EntryRef<'_, V, X>> {
+        find(&self.stored, hash, key)
     }
 }
 
-impl<V, X> Shard<V, X> {
+impl<V, X> Shard<'_, V, X> {
     #[inline]
-    pub(super) fn find(&self, hash: u64, key: &str) -> Option<&Entry<V, X>> {
-        self.table.find(hash, |entry| &*entry.key == key)
-    }
-
-    #[inline]
-    pub(super) fn find_mut(&mut self, hash: u64, key: &str) -> Option<&mut Entry<V, X>> {
-        self.table.find_mut(hash, |entry| entry.is_of(key))
+    pub(super) fn find(&self, hash: u64, key: &str) -> Option<EntryRef<'_, V, X>> {
+        find(&self.stored, hash, key)
     }
 
     #[inline]
-    pub(super) fn find_entry(
-        &mut self,
-        hash: u64,
-        key: &str,
-    ) -> Option<OccupiedEntry<'_, Entry<V, X>>> {
-        self.table.find_entry(hash, |entry| entry.is_of(key)).ok()
+    pub(super) fn find_mut(&mut self, hash: u64, key: &str) -> Option<EntryMut<'_, V, X>> {
+        let (key, slot) = self.stored.get_mut(hash, is_of(key))?;
+        let slot = slot.get_mut();
+        Some(EntryMut { key, slot })
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<V, X>> {
-        self.table.iter()
+    /// Adds an entry. Only where there is none of that key.
+    #[inline]
+    pub(super) fn insert(&mut self, hash: u64, key: Arc<str>, slot: Slot<V, X>) {
+        let rehash = |(key, _): &Pair<V, X>| self.hasher.hash_one(&**key);
+        let pair = (key, SharedValue::new(slot));
+        self.stored.insert_entry(hash, pair, rehash);
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry<V, X>> {
-        self.table.iter_mut()
-    }
-
-    /// How many entries are not tombstones.
-    pub(super) fn live(&self) -> usize {
-        self.table.len() - self.gone
+    pub(super) fn remove(&mut self, hash: u64, key: &str) -> Option<(Arc<str>, Slot<V, X>)> {
+        let (key, slot) = self.stored.remove_entry(hash, is_of(key))?;
+        Some((key, slot.into_inner()))
     }
 
     /// Tells the shard that one of its entries became a tombstone, or that a
     /// tombstone was removed or became an entry.
     pub(super) fn count_gone(&mut self, more: isize) {
-        self.gone = self.gone.wrapping_add_signed(more);
+        self.gone.fetch_add(more, Relaxed);
     }
 
-    fn take(&mut self) -> HashTable<Entry<V, X>> {
-        self.gone = 0;
-        std::mem::take(&mut self.table)
+    /// Gives back the memory of a shard that was much fuller once. Few entries
+    /// are left to be moved then.
+    pub(super) fn shrink(&mut self) {
+        // Not the capacity, which does not count what removals have left behind.
+        let (entries, room) = (self.stored.len(), self.stored.buckets());
+        if room > KEPT && entries < room / 8 {
+            let rehash = |(key, _): &Pair<V, X>| self.hasher.hash_one(&**key);
+            self.stored.shrink_to(2 * entries, rehash);
+        }
     }
+
+    fn take(&mut self) -> Stored<V, X> {
+        self.gone.store(0, Relaxed);
+        std::mem::take(&mut *self.stored)
+    }
+}
+
+#[inline]
+fn find<'a, V, X>(stored: &'a Stored<V, X>, hash: u64, key: &str) -> Option<EntryRef<'a, V, X>> {
+    let (key, slot) = stored.get(hash, is_of(key))?;
+    let slot = slot.get();
+    Some(EntryRef { key, slot })
+}
+
+/// Whether a pair is the entry of that key. The flusher has the very same key,
+/// and need not wait for its bytes to come from memory.
+#[inline]
+fn is_of<V, X>(key: &str) -> impl Fn(&Pair<V, X>) -> bool {
+    move |(own, _)| std::ptr::eq(&raw const **own, key) || **own == *key
 }

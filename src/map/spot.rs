@@ -2,22 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hashbrown::hash_table::Entry as TableEntry;
-
 use super::{
     core::Core,
-    entry::{Entry, Known, Mark, Slot, Trail},
+    entry::{Known, Mark, Slot, Trail},
     lifetime::Lifetime,
     occupied::Occupied,
     requests::{Awaited, Requests, Save, Ticket},
-    shards::Shard,
+    shards::{EntryMut, Shard},
 };
 use crate::record::Record;
 
 /// One key of a map, with its shard locked for writing.
 pub(super) struct Spot<'a, V, L: Lifetime<V>> {
     core: &'a Core<V, L>,
-    shard: &'a mut Shard<V, L::Lease>,
+    shard: Shard<'a, V, L::Lease>,
     hash: u64,
     key: &'a str,
     /// A value that turned out to have expired; its end is told once no lock is
@@ -28,7 +26,7 @@ pub(super) struct Spot<'a, V, L: Lifetime<V>> {
 impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
     pub(super) fn new(
         core: &'a Core<V, L>,
-        shard: &'a mut Shard<V, L::Lease>,
+        shard: Shard<'a, V, L::Lease>,
         hash: u64,
         key: &'a str,
     ) -> Self {
@@ -73,34 +71,29 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
         begin: impl FnOnce(&Arc<str>, Option<&L::Lease>) -> L::Lease,
     ) -> Option<V> {
         let (core, hash) = (self.core, self.hash);
-        match core.shards.entry(self.shard, hash, self.key) {
-            TableEntry::Vacant(vacant) => {
-                let key: Arc<str> = self.key.into();
-                let lease = begin(&key, None);
-                let mut trail = Trail::new(Known::NOT);
-                core.mark(&key, &mut trail);
-                let slot = Slot::Live {
-                    value,
-                    lease,
-                    trail,
-                };
-                vacant.insert(Entry { key, slot });
-                None
-            }
-            TableEntry::Occupied(mut occupied) => {
-                let Entry { key, slot } = occupied.get_mut();
-                let lease = begin(key, slot.lease());
-                core.mark(key, slot.trail_mut());
-                let old = slot.put(value, lease);
-                let lives = |(_, lease): &(V, _)| core.lifetime.is_live(lease);
-                let expired = old.as_ref().is_some_and(|old| !lives(old));
-                slot.trail_mut().over_expired |= expired;
-                if old.is_none() {
-                    self.shard.count_gone(-1);
-                }
-                self.unless(expired, old)
-            }
+        let Some(EntryMut { key, slot }) = self.shard.find_mut(hash, self.key) else {
+            let key: Arc<str> = self.key.into();
+            let lease = begin(&key, None);
+            let mut trail = Trail::new(Known::NOT);
+            core.mark(&key, &mut trail);
+            let slot = Slot::Live {
+                value,
+                lease,
+                trail,
+            };
+            self.shard.insert(hash, key, slot);
+            return None;
+        };
+        let lease = begin(key, slot.lease());
+        core.mark(key, slot.trail_mut());
+        let old = slot.put(value, lease);
+        let lives = |(_, lease): &(V, _)| core.lifetime.is_live(lease);
+        let expired = old.as_ref().is_some_and(|old| !lives(old));
+        slot.trail_mut().over_expired |= expired;
+        if old.is_none() {
+            self.shard.count_gone(-1);
         }
+        self.unless(expired, old)
     }
 
     pub(super) fn put_if_absent(&mut self, value: V) -> Result<(), Occupied<V>> {
@@ -135,7 +128,7 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
     /// Changes the value in place.
     pub(super) fn update<R>(&mut self, change: impl FnOnce(&mut V) -> R) -> Option<R> {
         let core = self.core;
-        let Entry { key, slot } = self.shard.find_mut(self.hash, self.key)?;
+        let EntryMut { key, slot } = self.shard.find_mut(self.hash, self.key)?;
         slot.live(&core.lifetime)?;
         // Before the closure runs: if it panics half way, the entry is saved as
         // the closure left it, and memory and store still agree.
@@ -162,7 +155,7 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
     /// Takes the value away if it has expired.
     pub(super) fn expire(&mut self) -> Option<V> {
         let core = self.core;
-        let Entry { key, slot } = self.shard.find_mut(self.hash, self.key)?;
+        let EntryMut { key, slot } = self.shard.find_mut(self.hash, self.key)?;
         if slot.live(&core.lifetime).is_none() {
             return self.take_away(true).map(|(value, _)| value);
         }
@@ -173,14 +166,14 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
     }
 
     fn take_away(&mut self, expired: bool) -> Option<(V, L::Lease)> {
-        let mut occupied = self.shard.find_entry(self.hash, self.key)?;
-        let Entry { key, slot } = occupied.get_mut();
+        let EntryMut { key, slot } = self.shard.find_mut(self.hash, self.key)?;
         self.core.lifetime.ended(key, slot.lease()?);
         let trail = slot.trail_mut();
         if trail.known == Known::NOT && !trail.mark.is_saving() {
             // The store never heard of it, so there is nothing to tell it.
             self.core.unmark(key, trail);
-            return occupied.remove().0.slot.into_value();
+            let (_, slot) = self.shard.remove(self.hash, self.key)?;
+            return slot.into_value();
         }
         self.core.mark(key, trail);
         let old = slot.bury(expired);
@@ -191,7 +184,7 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
     /// Moves a new expiry to the store, and nothing else.
     pub(super) fn touch(&mut self) {
         let core = self.core;
-        let Some(Entry { key, slot }) = self.shard.find_mut(self.hash, self.key) else {
+        let Some(EntryMut { key, slot }) = self.shard.find_mut(self.hash, self.key) else {
             return;
         };
         if slot.live(&core.lifetime).is_none() {

@@ -6,7 +6,6 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use hashbrown::hash_table::OccupiedEntry;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -22,12 +21,12 @@ use crate::{
     map::{
         conflicts::OnConflict,
         core::Core,
-        entry::{Entry, Known, Mark, Slot},
+        entry::{Known, Mark, Slot},
         inside::Inside,
         lifetime::Lifetime,
         old::Old,
         requests::Save,
-        shards::Shard,
+        shards::{EntryMut, Shard},
     },
     record::{Record, Revision},
 };
@@ -195,18 +194,18 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
 
     fn resolve_in(
         &self,
-        shard: &mut Shard<V, L::Lease>,
+        shard: &mut Shard<'_, V, L::Lease>,
         (hash, key): (u64, &Arc<str>),
         found: &mut Found<V>,
         late: &mut Waiting,
     ) -> Resolved<V, L> {
         // What is not being saved came after a clear, and whoever waits for what
         // that took away waits for the clear.
-        let entry = shard.find_entry(hash, key);
-        let Some(mut occupied) = entry.filter(|e| e.get().slot.trail().mark.is_saving()) else {
+        let entry = shard.find_mut(hash, key);
+        let entry = entry.filter(|entry| entry.slot.trail().mark.is_saving());
+        let Some(EntryMut { key, slot }) = entry else {
             return Resolved::new(Fate::Again);
         };
-        let Entry { key, slot } = occupied.get_mut();
         match self.verdict(slot, found) {
             Verdict::Again(known) => {
                 slot.learn(known);
@@ -224,8 +223,9 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             }
             Verdict::Merge => self.merge(key, slot, found),
             Verdict::Take { lost } => {
+                let key = key.clone();
                 let was_gone = slot.is_gone();
-                let taken = self.take_stored(occupied, found, lost.then_some(late));
+                let taken = self.take_stored(shard, (hash, &key), found, lost.then_some(late));
                 shard.count_gone(-isize::from(was_gone));
                 taken
             }
@@ -234,20 +234,23 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
 
     fn take_stored(
         &self,
-        mut occupied: OccupiedEntry<'_, Entry<V, L::Lease>>,
+        shard: &mut Shard<'_, V, L::Lease>,
+        (hash, key): (u64, &Arc<str>),
         found: &mut Found<V>,
         lost: Option<&mut Waiting>,
     ) -> Resolved<V, L> {
-        let Entry { key, slot } = occupied.get_mut();
         // Asked for under the lock: whoever waits by now wrote, or saw, what is
         // taken away here.
         let late = lost.map(|waiting| waiting.take_late(key, &mut self.requests.lock()));
+        let Some(EntryMut { slot, .. }) = shard.find_mut(hash, key) else {
+            return Resolved::new(Fate::Again);
+        };
         self.forget_saving(key, slot.trail());
         slot.trail_mut().mark = Mark::Clean;
         slot.learn(found.known());
         let old = match (&found.record, found.value.take()) {
             (Some(record), Some(Ok(value))) => self.put_stored(slot, record, value),
-            _ => self.dismiss(occupied),
+            _ => self.dismiss(shard, hash, key),
         };
         let resolved = match late {
             Some(late) => Resolved::new(Fate::Lost(late)).by(Resolution::StoreWon),

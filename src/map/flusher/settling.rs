@@ -14,7 +14,7 @@ use crate::{
         inside::Inside,
         lifetime::Lifetime,
         marks::RUN,
-        shards::Shard,
+        shards::{EntryMut, Shard},
     },
     record::Revision,
 };
@@ -42,10 +42,10 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// run is short, so that nobody waits long for the lock.
     fn settle(&self, changes: &[&Change], revision: Option<Revision>) {
         let hashed = changes.iter().map(|c| (self.shards.hash(&c.key), *c));
-        for (lock, group) in self.shards.grouped(hashed) {
+        for (number, group) in self.shards.grouped(hashed) {
             for run in group.chunks(RUN) {
                 let _inside = Inside::enter();
-                let mut shard = lock.write();
+                let mut shard = self.shards.lock(number);
                 let settled = |(hash, change): &&(u64, &Change)| {
                     self.settle_one(&mut shard, *hash, change, revision)
                 };
@@ -53,7 +53,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
                 // the processor from fetching the next entry meanwhile.
                 self.saving
                     .fetch_sub(run.iter().filter(settled).count(), Relaxed);
-                self.shards.shrink(&mut shard);
+                shard.shrink();
             }
         }
     }
@@ -61,15 +61,14 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// Whether the entry is being saved no more.
     fn settle_one(
         &self,
-        shard: &mut Shard<V, L::Lease>,
+        shard: &mut Shard<'_, V, L::Lease>,
         hash: u64,
         change: &Change,
         revision: Option<Revision>,
     ) -> bool {
-        let Some(mut occupied) = shard.find_entry(hash, &change.key) else {
+        let Some(EntryMut { slot, .. }) = shard.find_mut(hash, &change.key) else {
             return false;
         };
-        let slot = &mut occupied.get_mut().slot;
         // An entry that is not being saved came after a clear.
         if !slot.trail().mark.is_saving() {
             return false;
@@ -91,7 +90,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
                 self.lifetime.stored(lease);
             }
             Slot::Gone { .. } => {
-                occupied.remove();
+                shard.remove(hash, &change.key);
                 shard.count_gone(-1);
             }
         }

@@ -6,17 +6,23 @@ mod schedule;
 mod sweeper;
 
 use std::{
+    fmt,
+    ops::Deref,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 
-pub(crate) use self::lease::{Expiring, Expiry};
+pub use self::lease::Expiring;
+pub(crate) use self::lease::Expiry;
 use crate::{
     batch::Expect,
     error::{Error, Result},
-    map::{Map, atomic_batch::AtomicBatch, builder::Builder, transaction::Transaction},
+    map::{
+        Map, atomic_batch::AtomicBatch, builder::Builder, lifetime::Lifetime,
+        transaction::Transaction,
+    },
     name::MapName,
     provider::Provider,
     record::Revision,
@@ -31,6 +37,9 @@ use crate::{
 ///
 /// To write over an expired key is to make a fresh entry. To
 /// [update](Map::update) an entry is to write it: its time to live begins anew.
+///
+/// Nearly all methods are those of [`Map`], which it dereferences to; they are
+/// listed below.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -51,7 +60,7 @@ use crate::{
 /// Times are kept in milliseconds, by a clock that nobody can set back: the
 /// wall time when the map was opened (or the latest the store has seen, if that
 /// is later), and from then on the time that has passed.
-pub type CachingMap<V> = Map<V, Expiring<V>>;
+pub struct CachingMap<V: Send + Sync + 'static>(Map<V, Expiring<V>>);
 
 /// The options of a [`CachingMap`].
 pub type CachingMapBuilder<V> = Builder<V, Expiry<V>>;
@@ -129,6 +138,34 @@ where
         self.propose(key.as_ref(), value, Some(ttl), expect).await
     }
 }
+
+impl<V: Send + Sync + 'static> Deref for CachingMap<V> {
+    type Target = Map<V, Expiring<V>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<V: Send + Sync + 'static> From<Map<V, Expiring<V>>> for CachingMap<V> {
+    fn from(map: Map<V, Expiring<V>>) -> Self {
+        Self(map)
+    }
+}
+
+impl<V: Send + Sync + 'static> Clone for CachingMap<V> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<V: Send + Sync + 'static> fmt::Debug for CachingMap<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<V: Send + Sync + 'static> Lifetime<V> for Expiring<V> {}
 
 impl<V> AtomicBatch<V, Expiring<V>>
 where

@@ -14,7 +14,7 @@ use crate::{
 /// How many keys a [`SaveFailure`] names.
 const MAX_KEYS_NAMED: usize = 10;
 
-/// One failed attempt to save, as [`failures`](crate::PersistentMap::failures)
+/// One failed attempt to save, as [`failures`](crate::Map::failures)
 /// sends it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -54,7 +54,7 @@ pub enum Operation {
 }
 
 /// A change that met what another process had stored meanwhile, as
-/// [`conflicts`](crate::PersistentMap::conflicts) sends it.
+/// [`conflicts`](crate::Map::conflicts) sends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Conflict {
@@ -83,7 +83,7 @@ pub enum Resolution {
     MapWon,
     /// The map holds what the closure made of the two, which is committed next.
     Merged,
-    /// They could not be merged: the change is [refused](crate::PersistentMap::refused).
+    /// They could not be merged: the change is [refused](crate::Map::refused).
     Refused,
 }
 

@@ -23,8 +23,8 @@
 //! ```
 //!
 //! - [`PersistentMap`] is the map, [`CachingMap`] one whose entries expire. Both
-//!   are handles: clone them for every task. What they can do is listed at
-//!   [`Map`], what can be chosen at [`Builder`].
+//!   are handles: clone them for every task. Code for both takes a [`Map`], whose
+//!   methods they share; what can be chosen is listed at [`Builder`].
 //! - Keys are strings. Values are what serde writes as JSON; to get copies of
 //!   them they are `Clone`, else [`read`](Map::read) looks at them in place.
 //! - A map is opened on a tokio runtime, and is loaded when `open` returns.
@@ -136,7 +136,7 @@ pub use async_trait::async_trait;
 pub use batch::{
     Batch, BatchId, Change, Committed, Expect, MapBatch, Op, Otherwise, Skipped, Turn, WriterId,
 };
-pub use caching::{CachingMap, CachingMapBuilder};
+pub use caching::{CachingMap, CachingMapBuilder, Expiring};
 pub use clock::{Clock, SystemClock};
 pub use copy::{Copied, copy};
 pub use error::{Error, ErrorKind, Result};
@@ -146,8 +146,15 @@ pub use event::{
 };
 pub use load::{Load, PAGE_RECORDS, Wanted};
 pub use map::{
-    Map, PersistentMap, PersistentMapBuilder, atomic_batch::AtomicBatch, builder::Builder,
-    conflicts::OnConflict, occupied::Occupied, retry::RetryPolicy, shape::Migrated,
+    Map,
+    atomic_batch::AtomicBatch,
+    builder::Builder,
+    conflicts::OnConflict,
+    lifetime::{Forever, Lifetime},
+    occupied::Occupied,
+    persistent::{PersistentMap, PersistentMapBuilder},
+    retry::RetryPolicy,
+    shape::Migrated,
     transaction::Transaction,
 };
 pub use name::MapName;

@@ -33,6 +33,7 @@ pub(crate) mod occupied;
 mod old;
 mod options;
 mod pending;
+pub(crate) mod persistent;
 mod phase;
 mod read;
 mod requests;
@@ -53,63 +54,37 @@ use std::{fmt, sync::Arc};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use self::{
-    builder::Builder,
-    core::Core,
-    flusher::Flusher,
-    lifetime::{Forever, Lifetime},
-};
+use self::{core::Core, flusher::Flusher, lifetime::Lifetime};
 use crate::{
     error::{Error, ErrorKind, Result},
-    name::MapName,
-    provider::Provider,
     record::Revision,
 };
 
-/// A concurrent map with string keys that you use like a `HashMap` and that
-/// keeps itself in a store, in the background.
+/// The methods that a [`PersistentMap`](crate::PersistentMap) and a
+/// [`CachingMap`](crate::CachingMap) share: both dereference to it. `L` is how
+/// long entries live.
 ///
-/// Reads and writes touch memory only. What changed is written to the
-/// [provider](Provider) in batches, after the [batch](PersistentMapBuilder::batch)
-/// interval at the latest; `…_and_save` and [`flush`](Map::flush) wait until it is.
-///
-/// A clone is another handle on the same map.
+/// Code for both kinds of map takes a `&Map`:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> persistify::Result<()> {
-/// use persistify::{Memory, PersistentMap};
+/// use persistify::{CachingMap, Lifetime, Map, Memory, PersistentMap};
 ///
-/// let stock: PersistentMap<u32> = PersistentMap::builder(Memory::new(), "stock").open().await?;
-/// stock.insert("apple", 3);                      // in memory now, in the store within a second
-/// stock.insert_and_save("pear", 5).await?;       // in the store when it returns
-/// assert_eq!(stock.get("apple"), Some(3));
-/// stock.close().await?;                          // saves the rest
-/// # Ok(())
+/// /// Counts one more visit, in the store too.
+/// async fn visit<L: Lifetime<u32>>(map: &Map<u32, L>, page: &str) -> persistify::Result<u32> {
+///     map.upsert(page, 1, |n| *n += 1);
+///     map.flush().await?;
+///     Ok(map.get(page).unwrap_or_default())
+/// }
+///
+/// let kept: PersistentMap<u32> = PersistentMap::builder(Memory::new(), "ever").open().await?;
+/// let lately: CachingMap<u32> = CachingMap::builder(Memory::new(), "lately").open().await?;
+/// assert_eq!(visit(&kept, "/").await? + visit(&lately, "/").await?, 2);
+/// # kept.close().await?;
+/// # lately.close().await
 /// # }
 /// ```
-///
-/// # Closures
-///
-/// Closures run under a lock, so they should be short. A call of any map from
-/// inside one panics, rather than deadlock; so does one from a value's own
-/// `Clone` or `Serialize`. A closure that panics leaves a working map, and its
-/// entry as the closure left it.
-///
-/// # After `close`
-///
-/// Reads go on, saves return `Closed`, and other writes panic: a write that can
-/// never reach the store is a bug, and it has no other way to say so.
-///
-/// Dropping the last handle is not a close: what is pending may be lost, and a
-/// warning says how much.
-pub type PersistentMap<V> = Map<V, Forever>;
-
-/// The options of a [`PersistentMap`].
-pub type PersistentMapBuilder<V> = Builder<V, Forever>;
-
-/// What [`PersistentMap`] and [`CachingMap`](crate::CachingMap) have in common;
-/// use it by these two names. `L` says how long entries live.
 pub struct Map<V, L: Lifetime<V>> {
     pub(crate) core: Arc<Core<V, L>>,
     life: Arc<Life<V, L>>,
@@ -118,21 +93,6 @@ pub struct Map<V, L: Lifetime<V>> {
 
 /// Ends the background task when the last handle is dropped.
 struct Life<V, L: Lifetime<V>>(Arc<Core<V, L>>);
-
-impl<V: 'static> PersistentMap<V> {
-    /// A map of this name, kept by this provider; set options, then
-    /// [`open`](Builder::open) it.
-    ///
-    /// The name has 1 to 255 bytes and neither control characters nor a `/`;
-    /// whether it is fit shows at `open`.
-    pub fn builder<N>(provider: impl Provider, name: N) -> PersistentMapBuilder<V>
-    where
-        N: TryInto<MapName>,
-        N::Error: Into<Error>,
-    {
-        Builder::new(provider, name, Forever)
-    }
-}
 
 impl<V, L> Map<V, L>
 where

@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::{
+    CachingMap,
     deadlines::{Millis, NEVER, even, millis, odd, time},
     schedule::Schedule,
     sweeper::sweep,
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     clock::MapClock,
     error::{Error, ErrorKind, Result},
-    map::lifetime::{Expire, Lifetime, Plan},
+    map::lifetime::{Expire, Leases, Plan},
     record::Record,
 };
 
@@ -33,7 +34,7 @@ pub struct Expiry<V> {
     pub(super) listener: Option<Listener<V>>,
 }
 
-/// The times of an open caching map.
+/// The [`Lifetime`](crate::Lifetime) of a [`CachingMap`]: entries expire.
 pub struct Expiring<V> {
     chosen: Expiry<V>,
     clock: Arc<MapClock>,
@@ -129,6 +130,7 @@ impl<V> Expiring<V> {
 
 impl<V: Send + Sync + 'static> Plan<V> for Expiry<V> {
     type Life = Expiring<V>;
+    type Handle = CachingMap<V>;
 
     fn check(&self) -> Result<()> {
         let too_short = |time: Option<Duration>| time.is_some_and(|t| t < Duration::from_millis(1));
@@ -151,7 +153,7 @@ impl<V: Send + Sync + 'static> Plan<V> for Expiry<V> {
     }
 }
 
-impl<V: Send + Sync + 'static> Lifetime<V> for Expiring<V> {
+impl<V: Send + Sync + 'static> Leases<V> for Expiring<V> {
     type Lease = Lease;
     const EXPIRES: bool = true;
 
@@ -363,10 +365,10 @@ mod tests {
         for n in 0..1_000_000 {
             // A shorter time moves the deadline, a longer one leaves it.
             let own = Duration::from_secs(n % 50 + 1);
-            lease = Lifetime::<u64>::begin(&lifetime, &key, Some(own), Some(&lease));
+            lease = Leases::<u64>::begin(&lifetime, &key, Some(own), Some(&lease));
         }
         assert_eq!(lifetime.schedule.len(), 1);
-        Lifetime::<u64>::ended(&lifetime, &key, &lease);
+        Leases::<u64>::ended(&lifetime, &key, &lease);
         assert_eq!(lifetime.schedule.len(), 0);
     }
 
@@ -382,10 +384,10 @@ mod tests {
         let clock = Arc::new(MapClock::new(Arc::new(SystemClock::new())));
         let lifetime: Expiring<u64> = Plan::<u64>::begin(plan, clock);
         let lease = lifetime.lease(&"key".into(), None, NEVER, lifetime.now());
-        assert!(Lifetime::<u64>::is_live(&lifetime, &lease));
+        assert!(Leases::<u64>::is_live(&lifetime, &lease));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(!Lifetime::<u64>::is_live(&lifetime, &lease));
-        assert!(!Lifetime::<u64>::used(&lifetime, &lease));
-        assert!(!Lifetime::<u64>::is_live(&lifetime, &lease));
+        assert!(!Leases::<u64>::is_live(&lifetime, &lease));
+        assert!(!Leases::<u64>::used(&lifetime, &lease));
+        assert!(!Leases::<u64>::is_live(&lifetime, &lease));
     }
 }

@@ -77,7 +77,7 @@ impl<V, P> Builder<V, P> {
     ///
     /// Both at least 1 (key, millisecond). Smaller numbers put fewer changes at
     /// risk; larger ones make fewer and cheaper commits. Can be changed while
-    /// the map is open: [`set_batch`](crate::PersistentMap::set_batch).
+    /// the map is open: [`set_batch`](crate::Map::set_batch).
     pub fn batch(mut self, size: usize, interval: Duration) -> Self {
         self.options.triggers = Triggers { size, interval };
         self
@@ -90,7 +90,7 @@ impl<V, P> Builder<V, P> {
     }
 
     /// How often and how fast an [update in the
-    /// store](crate::PersistentMap::update_in_store) is tried again when others have
+    /// store](crate::Map::update_in_store) is tried again when others have
     /// written the key meanwhile: 5 attempts by default, with random delays from
     /// 10 milliseconds to a second. The more processes write the same keys, the
     /// more attempts it takes.
@@ -122,7 +122,7 @@ impl<V, P> Builder<V, P> {
     ///
     /// Writes without a save are never turned away: they have no way to say so.
     /// Where a dead store must not fill the memory, save, or look at
-    /// [`pending`](crate::PersistentMap::pending).
+    /// [`pending`](crate::Map::pending).
     pub fn max_pending(mut self, keys: usize) -> Self {
         self.options.max_pending = Some(keys);
         self
@@ -137,7 +137,7 @@ impl<V, P> Builder<V, P> {
 
     /// Opens the map even if stored records do not decode into its values.
     ///
-    /// They are then [listed](crate::PersistentMap::unreadable), missing from
+    /// They are then [listed](crate::Map::unreadable), missing from
     /// the map, and kept in the store, whatever is written to their keys. Without
     /// this, the first such record fails the opening.
     pub fn allow_unreadable(mut self) -> Self {
@@ -269,7 +269,7 @@ where
     /// # Panics
     ///
     /// If the runtime was built without its timers (`enable_time`).
-    pub async fn open(self) -> Result<Map<V, P::Life>> {
+    pub async fn open(self) -> Result<P::Handle> {
         let name = self.name.clone()?;
         self.options.check().map_err(|error| error.on_map(&name))?;
         self.plan.check().map_err(|error| error.on_map(&name))?;
@@ -289,7 +289,7 @@ where
         let mut core = Core::new(name, self.provider, self.options, clock, lifetime);
         core.conflicts = conflicts;
         let horizon = core.load(self.progress.as_ref()).await;
-        Ok(Map::start(Arc::new(core), horizon?, runtime))
+        Ok(Map::start(Arc::new(core), horizon?, runtime).into())
     }
 }
 

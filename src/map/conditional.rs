@@ -71,7 +71,7 @@ where
     ///
     /// # Errors
     ///
-    /// Those of all [conditional saves](#conditional-saves).
+    /// Those of all [conditional saves](Map#conditional-saves).
     pub async fn save_if(
         &self,
         key: impl AsRef<str>,

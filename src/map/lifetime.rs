@@ -7,11 +7,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use super::Map;
 use crate::{clock::MapClock, error::Result, record::Record};
 
-/// What a map asks about the time of its entries. Only this crate's two answers
-/// exist: for ever, and until it expires.
-pub trait Lifetime<V>: fmt::Debug + Send + Sync + Sized + 'static {
+/// How long the entries of a map live: the second parameter of [`Map`], and the
+/// bound for code that works with either kind of map.
+///
+/// It is sealed: [`Forever`] and [`Expiring`](crate::Expiring) are all there are.
+pub trait Lifetime<V>: Leases<V> {}
+
+/// What a map asks about the time of its entries.
+pub trait Leases<V>: fmt::Debug + Send + Sync + Sized + 'static {
     /// What is kept with each entry.
     type Lease: Send + Sync + 'static;
 
@@ -98,6 +104,9 @@ pub trait Plan<V>: Send + Sync + 'static {
     /// What it turns into.
     type Life: Lifetime<V>;
 
+    /// The handle that `open` returns.
+    type Handle: From<Map<V, Self::Life>>;
+
     /// # Errors
     ///
     /// `Invalid`, naming the option and its bounds.
@@ -107,23 +116,14 @@ pub trait Plan<V>: Send + Sync + 'static {
     fn begin(self, clock: Arc<MapClock>) -> Self::Life;
 }
 
-/// Entries live until they are removed.
+/// The [`Lifetime`] of a [`PersistentMap`](crate::PersistentMap): entries live
+/// until they are removed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Forever;
 
-impl<V: 'static> Plan<V> for Forever {
-    type Life = Self;
+impl<V> Lifetime<V> for Forever {}
 
-    fn check(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn begin(self, _: Arc<MapClock>) -> Self {
-        self
-    }
-}
-
-impl<V: 'static> Lifetime<V> for Forever {
+impl<V> Leases<V> for Forever {
     type Lease = ();
     const EXPIRES: bool = false;
 

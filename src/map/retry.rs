@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// [`Unavailable`](ErrorKind::Unavailable): exponential backoff with full jitter.
 ///
 /// When the attempts are spent, nothing is given up: everything stays pending,
-/// [health](crate::PersistentMap::health) says so, and one probe every
+/// [health](crate::Map::health) says so, and one probe every
 /// [`max_delay`](Self::max_delay) finds out when the store is back.
 ///
 /// ```

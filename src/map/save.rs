@@ -42,7 +42,7 @@ where
     ///
     /// # Errors
     ///
-    /// Those of all [saves](#saves).
+    /// Those of all [saves](Map#saves).
     pub async fn insert_and_save(&self, key: impl AsRef<str>, value: V) -> Result<Option<V>> {
         self.put_and_save(key.as_ref(), value, None).await
     }
@@ -53,7 +53,7 @@ where
     ///
     /// # Errors
     ///
-    /// Those of all [saves](#saves).
+    /// Those of all [saves](Map#saves).
     pub async fn try_insert_and_save(
         &self,
         key: impl AsRef<str>,
@@ -77,7 +77,7 @@ where
     ///
     /// # Errors
     ///
-    /// Those of all [saves](#saves).
+    /// Those of all [saves](Map#saves).
     pub async fn update_and_save<R>(
         &self,
         key: impl AsRef<str>,
@@ -92,7 +92,7 @@ where
     ///
     /// # Errors
     ///
-    /// Those of all [saves](#saves).
+    /// Those of all [saves](Map#saves).
     pub async fn remove_and_save(&self, key: impl AsRef<str>) -> Result<Option<V>> {
         self.alter_and_save(key.as_ref(), |spot| spot.remove())
             .await
@@ -102,7 +102,7 @@ where
     ///
     /// # Errors
     ///
-    /// Those of all [saves](#saves).
+    /// Those of all [saves](Map#saves).
     pub async fn clear_and_save(&self) -> Result<()> {
         self.check_pending()?;
         let mut ticket = Ticket::done();

@@ -48,7 +48,7 @@ where
     ///
     /// # Errors
     ///
-    /// Those of all [conditional saves](#conditional-saves); `Conflict` if others
+    /// Those of all [conditional saves](Map#conditional-saves); `Conflict` if others
     /// were faster each time, and then nothing was written: call it again.
     /// `Corrupt` if what is stored does not decode.
     pub async fn update_in_store(

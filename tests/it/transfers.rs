@@ -266,12 +266,12 @@ async fn the_server_is_killed_again_and_again_and_the_sum_never_changes() {
         }
     }
     assert_eq!(bank.sum(), SUM);
-    let in_memory = bank.accounts.each_ref().map(PersistentMap::snapshot);
+    let in_memory = bank.accounts.each_ref().map(|map| map.snapshot());
     Arc::into_inner(bank).unwrap().close().await;
     check(database.url(), &acknowledged).await;
     let again = open(database.url()).await;
     assert_eq!(
-        again.accounts.each_ref().map(PersistentMap::snapshot),
+        again.accounts.each_ref().map(|map| map.snapshot()),
         in_memory
     );
     again.close().await;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use persistify::{Memory, PersistentMap, Result};
 
-const HOUR: Duration = Duration::from_hours(1);
+const HOUR: Duration = Duration::from_secs(60 * 60);
 const MOMENT: Duration = Duration::from_millis(300);
 
 #[tokio::main]

@@ -48,7 +48,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(fetched, 1);
 
     // An entry may have a time of its own.
-    weather.insert_with_ttl("Rome", "always fine".to_owned(), Duration::from_hours(1));
+    weather.insert_with_ttl(
+        "Rome",
+        "always fine".to_owned(),
+        Duration::from_secs(60 * 60),
+    );
     for city in ["Oslo", "Rome"] {
         let left = weather
             .expires_at(city)

@@ -183,8 +183,7 @@ impl<V: Send + Sync + 'static> Leases<V> for Expiring<V> {
 
     fn adopt(&self, record: &Record) -> Lease {
         let stored = record.expires_at.map_or(NEVER, millis);
-        let is_idle =
-            self.chosen.time_to_idle.is_some() && stored != NEVER && stored.is_multiple_of(2);
+        let is_idle = self.chosen.time_to_idle.is_some() && stored != NEVER && stored % 2 == 0;
         let written = record.updated_at.zip(self.chosen.time_to_live);
         let limit = written.and_then(|(at, ttl)| at.checked_add(ttl));
         let (live_until, idle_until) = if is_idle {

@@ -1,6 +1,6 @@
 //! The share of one map, of whatever type its values are.
 
-use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
+use std::{any::Any, collections::BTreeMap, mem, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -104,6 +104,10 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+
     fn name(&self) -> &MapName {
         &self.core.name
     }

@@ -13,6 +13,9 @@ use crate::{
 
 /// A share of a map, whatever its values are.
 pub(super) trait Share: Any + Send + Sync {
+    /// The share with its type, which can be asked for.
+    fn as_any(&mut self) -> &mut dyn Any;
+
     fn name(&self) -> &MapName;
 
     /// Which open map it is: handles of the same one have the same.

@@ -1,6 +1,6 @@
 //! Changes of several maps of one provider, as one.
 
-use std::{any::Any, fmt, mem, sync::Arc, time::Duration};
+use std::{fmt, mem, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::runtime::Handle;
@@ -162,8 +162,7 @@ impl Transaction {
     {
         let mut shares = self.shares.iter_mut();
         let there = shares.find_map(|share| {
-            let share: &mut dyn Any = &mut **share;
-            let share = share.downcast_mut::<MapShare<V, L>>()?;
+            let share = share.as_any().downcast_mut::<MapShare<V, L>>()?;
             share.is_of(&map.core).then_some(share)
         });
         if let Some(share) = there {

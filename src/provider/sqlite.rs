@@ -18,6 +18,7 @@ use crate::{
     name::MapName,
 };
 
+mod access;
 mod adopted;
 mod backup;
 pub(crate) mod builder;

@@ -165,7 +165,7 @@ impl<P: Provider> Faulty<P> {
     pub fn fail_one_in(&self, n: u64) {
         let mut effect = false;
         self.set_rule(move |call| {
-            if call.method != Method::Commit || !call.number.is_multiple_of(n) {
+            if call.method != Method::Commit || call.number.checked_rem(n) != Some(0) {
                 return Fault::None;
             }
             effect = !effect;

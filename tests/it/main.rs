@@ -1,5 +1,10 @@
 //! Every test of the crate, a file per subject.
 
+#![allow(
+    clippy::incompatible_msrv,
+    reason = "users compile the crate, not its tests"
+)]
+
 mod atomic;
 mod caching;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -20,6 +25,7 @@ mod flush;
 mod house;
 #[cfg(feature = "json")]
 mod json_file;
+mod manifest;
 mod map;
 mod model;
 mod names;

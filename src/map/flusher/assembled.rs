@@ -1,5 +1,7 @@
 //! A batch on its way, and those who wait for it.
 
+use std::mem;
+
 use crate::{
     batch::{Batch, Change, MapBatch},
     error::Result,
@@ -43,8 +45,10 @@ impl Assembled {
 
     /// Those who wait for its changes; who waits for its clear goes on waiting.
     pub(super) fn take_saves_of_keys(&mut self) -> Vec<Save> {
-        let of_key = |save: &mut Save| save.key().is_some();
-        self.saves.extract_if(.., of_key).collect()
+        let saves = mem::take(&mut self.saves).into_iter();
+        let (of_keys, others) = saves.partition(|save| save.key().is_some());
+        self.saves = others;
+        of_keys
     }
 
     /// Tells all who wait for it; hands out the batch.

@@ -19,8 +19,9 @@ impl Part {
     pub(super) fn split_at(mut self, keys: usize) -> (Self, Self) {
         let later = self.keys.split_off(keys);
         let is_later: HashSet<_> = later.iter().collect();
-        let waits_later = |save: &mut Save| save.key().is_some_and(|key| is_later.contains(key));
-        let saves = self.saves.extract_if(.., waits_later).collect();
+        let waits_later = |save: &Save| save.key().is_some_and(|key| is_later.contains(key));
+        let (saves, soon) = self.saves.into_iter().partition(waits_later);
+        self.saves = soon;
         let later = Self { keys: later, saves };
         (self, later)
     }

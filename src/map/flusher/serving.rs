@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How long a store surely remembers a writer; they do so for a day.
-const REMEMBERED: Duration = Duration::from_hours(1);
+const REMEMBERED: Duration = Duration::from_secs(60 * 60);
 
 impl<V, L> Flusher<V, L>
 where

@@ -3,12 +3,13 @@
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
+use fs4::{FileExt, TryLockError};
 use tempfile::{NamedTempFile, TempPath};
 
 /// What starts the name of every file that is not yet what it is to be.
@@ -197,7 +198,7 @@ impl Disk for RealDisk {
             .truncate(false)
             .write(true)
             .open(file)?;
-        match held.try_lock() {
+        match FileExt::try_lock(&held) {
             Ok(()) => Ok(Box::new(HeldFile {
                 held,
                 path: file.to_owned(),
@@ -301,7 +302,7 @@ impl Drop for HeldFile {
         // The system lets go of the lock when the file is closed, but not
         // before everyone has closed it: a process that is being started has
         // a copy of it for a moment.
-        if let Err(error) = self.held.unlock() {
+        if let Err(error) = FileExt::unlock(&self.held) {
             tracing::debug!(%error, "a lock is held until its file is closed");
         }
     }

@@ -313,7 +313,8 @@ fn check_not_literal(folder: &Folder, map: &MapName, files: &Files) -> Result<()
     let Some(literal) = folder.literal_file(map)? else {
         return Ok(());
     };
-    let expected = files.snapshot.file_name().unwrap_or_default().display();
+    let expected = files.snapshot.file_name().unwrap_or_default();
+    let expected = expected.to_string_lossy();
     let message = format!(
         "this map is kept in {expected}, which is not there, but {literal} is: to use that file, \
          open the folder with JsonFile::builder(..).file({:?}, {literal:?}); to start anew, move \

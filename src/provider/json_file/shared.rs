@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fmt,
+    fmt, mem,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -97,8 +97,12 @@ impl Shared {
     pub(super) async fn settle(&self, map: Option<&MapName>) {
         let folds: Vec<_> = {
             let mut folds = self.folds.lock();
-            let ended = folds.extract_if(|of, _| map.is_none_or(|map| map == of));
-            ended.map(|(_, fold)| fold).collect()
+            let of_these = |of: &MapName| map.is_none_or(|map| map == of);
+            let (these, others) = mem::take(&mut *folds)
+                .into_iter()
+                .partition::<HashMap<_, _>, _>(|(of, _)| of_these(of));
+            *folds = others;
+            these.into_values().collect()
         };
         for fold in folds {
             // It has logged what failed; if it was cut short, it is done too.

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How long a writer is remembered after its last batch.
-const REMEMBERED: Duration = Duration::from_hours(72);
+const REMEMBERED: Duration = Duration::from_secs(72 * 60 * 60);
 
 /// A map that is open. All of it can be read from its files again.
 #[derive(Debug)]

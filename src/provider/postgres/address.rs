@@ -29,7 +29,7 @@ const KEEPALIVE_RETRIES: u32 = 3;
 const TCP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the system takes for a keepalive where nothing is said.
-const NO_KEEPALIVE: Duration = Duration::from_hours(2);
+const NO_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// What may stand behind the `?` of a url.
 const OPTIONS: [&str; 14] = [

@@ -130,7 +130,8 @@ fn take_turn(options: &Options, place: &Place, batch: &Batch) -> Result<String> 
     let [maps, writers] =
         ["maps", "writers"].map(|name| options.qualified(&format!("persistify_{name}")));
     let lowest = revision_to(batch.revision_after(Revision::ZERO))?;
-    let (writer, sequence) = (batch.id.writer, batch.id.sequence.cast_signed());
+    let (writer, sequence) = (batch.id.writer, batch.id.sequence.to_ne_bytes());
+    let sequence = i64::from_ne_bytes(sequence);
     let (id, is_as_known) = (place.id, is_as_known(place));
     // The sequences from 2^63 on are kept as negative numbers: they are for a look.
     let is_earlier = format!("sequence >= 0 AND sequence < {sequence}");

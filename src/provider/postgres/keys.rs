@@ -38,7 +38,9 @@ impl<'a> StoredKey<'a> {
                 long: None,
             };
         }
-        let beginning = &whole[..whole.ceil_char_boundary(MAX_SHORT + 1)];
+        let ends = MAX_SHORT + 1..whole.len();
+        let mut ends = ends.filter(|end| whole.is_char_boundary(*end));
+        let beginning = &whole[..ends.next().unwrap_or(whole.len())];
         let stand_in = format!("{beginning}{}", Hex(&Sha256::digest(whole.as_bytes())));
         Self {
             plain: key,
@@ -51,7 +53,10 @@ impl<'a> StoredKey<'a> {
 /// What all long keys with the same beginning as this stand-in begin with.
 pub(super) fn beginning(stand_in: &str) -> &str {
     let end = stand_in.len().saturating_sub(DIGEST_CHARS);
-    &stand_in[..stand_in.floor_char_boundary(end)]
+    let mut ends = (0..=end)
+        .rev()
+        .filter(|end| stand_in.is_char_boundary(*end));
+    &stand_in[..ends.next().unwrap_or(0)]
 }
 
 /// Above every stand-in that begins so, and below whatever follows them.

@@ -84,10 +84,11 @@ async fn check_format(lease: &Lease, client: &Client, options: &Options) -> Resu
 /// by a lock that ends with the transaction, and then look again.
 async fn create(lease: &Lease, options: &Options) -> Result<(), Fault> {
     let client = lease.client()?;
+    let name = xxh3_64(format!("persistify {}", options.schema).as_bytes());
     let lock = format!(
         "{}; SELECT pg_advisory_xact_lock({})",
         transaction::begin(options),
-        xxh3_64(format!("persistify {}", options.schema).as_bytes()).cast_signed()
+        i64::from_ne_bytes(name.to_ne_bytes())
     );
     lease.answer(client.batch_execute(&lock)).await?;
     let ready = check(lease, options).await?;

@@ -89,7 +89,7 @@ impl ToSql for ValueText<'_> {
 pub(super) struct Moment(pub(super) i64);
 
 /// The year 2000, counted from 1970.
-const YEAR_2000: Duration = Duration::from_hours(24 * 10_957);
+const YEAR_2000: Duration = Duration::from_secs(10_957 * 24 * 60 * 60);
 
 /// The first and the last time that a `timestamptz` takes; further ones are cut.
 const FIRST: i64 = -211_813_488_000_000_000;

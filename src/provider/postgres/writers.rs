@@ -34,7 +34,7 @@ pub(super) struct Last {
 impl Last {
     pub(super) fn read(row: &Row) -> Result<Self, Fault> {
         Ok(Self {
-            sequence: row.try_get::<_, i64>(0)?.cast_unsigned(),
+            sequence: u64::from_ne_bytes(row.try_get::<_, i64>(0)?.to_ne_bytes()),
             revision: revision_from(row.try_get(1)?),
             skipped: row.try_get(2)?,
         })
@@ -61,7 +61,7 @@ pub(super) fn note(
 ) -> Result<String> {
     let writers = options.qualified("persistify_writers");
     let writer = batch.id.writer;
-    let sequence = batch.id.sequence.cast_signed();
+    let sequence = i64::from_ne_bytes(batch.id.sequence.to_ne_bytes());
     let revision = revision_to(answer.revision.unwrap_or_default())?;
     let skipped = answer.skipped.len();
     Ok(match last {

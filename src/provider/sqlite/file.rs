@@ -11,6 +11,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{
+    access::is_read_only,
     builder::{Options, Synchronous},
     errors::Fault,
 };
@@ -67,7 +68,7 @@ impl DbFile {
     ///
     /// `Unusable` if it does not.
     pub(super) fn check_writable(&self, connection: &Connection) -> Result<(), Fault> {
-        if connection.is_readonly("main")? {
+        if is_read_only(connection)? {
             return Err(read_only(&self.path).into());
         }
         Ok(())

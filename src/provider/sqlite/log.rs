@@ -1,90 +1,96 @@
 //! The write-ahead log, and when its pages are moved into the file.
 
 use std::{
-    ffi::c_int,
+    cell::Cell,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicI32, Ordering},
-    },
 };
 
-use rusqlite::{Connection, ErrorCode, hooks::Wal, wal::CheckpointMode};
+use rusqlite::Connection;
 use tracing::warn;
 
 /// From how many pages on the log is moved as soon as there is nothing else to
 /// do: as many as SQLite takes by default.
-const MOVED_WHEN_IDLE: i32 = 1_000;
+const MOVED_WHEN_IDLE: i64 = 1_000;
 
 /// From how many pages on it is moved within a commit, if there always is
 /// something else to do.
-const MOVED_AT_ONCE: i32 = 10_000;
+const MOVED_AT_ONCE: i64 = 10_000;
 
 /// How long the file of the log stays, in bytes, once all of it was moved: more
 /// than it comes to, unless someone has read for long and kept it from being
 /// moved.
 const MAX_KEPT: i64 = 64 * 1024 * 1024;
 
-/// How far only what no one reads is moved.
-const MODE: CheckpointMode = CheckpointMode::PASSIVE;
+/// From this SQLite on (3.51), the log can be measured without moving it. An
+/// older one takes the word for a request to move it.
+const MEASURES: i32 = 3_051_000;
 
 /// The log of a connection.
 ///
-/// Who waits for a commit need not wait until its pages are moved: they are
-/// safe in the log. So this is done after the answer. And a log that was moved
-/// whole is written anew from its start, which is faster than to let it grow.
+/// Callers that wait for a commit need not wait until its pages are moved: they
+/// are safe in the log. So this is done after the answer. And a log that was
+/// moved whole is written anew from its start, which is faster than to let it
+/// grow. An SQLite that cannot measure its log moves it within a commit, by the
+/// rule that it has by default.
 pub(super) struct Log {
-    pages: Arc<AtomicI32>,
+    /// Whether something was asked of the connection since the log was measured.
+    is_changed: Cell<bool>,
+    measures: bool,
     path: PathBuf,
 }
 
 impl Log {
     /// Looks after the log of this connection, in place of SQLite.
-    pub(super) fn of(connection: &mut Connection, path: &Path) -> rusqlite::Result<Self> {
-        let log = Self {
-            pages: Arc::default(),
-            path: path.to_owned(),
-        };
+    pub(super) fn of(connection: &Connection, path: &Path) -> rusqlite::Result<Self> {
+        let measures = rusqlite::version_number() >= MEASURES;
         connection.pragma_update(None, "journal_size_limit", MAX_KEPT)?;
-        let (pages, path) = (Arc::clone(&log.pages), log.path.clone());
-        connection.wal_hook(Some(move |wal: &mut Wal, now: c_int| {
-            pages.store(now, Ordering::Relaxed);
-            if now >= MOVED_AT_ONCE {
-                report(wal.checkpoint_v2(MODE), &path);
-            }
-            // The commit is done, so it must not fail with what comes after.
-            Ok(())
-        }))?;
-        Ok(log)
+        if measures {
+            connection.pragma_update(None, "wal_autocheckpoint", MOVED_AT_ONCE)?;
+        }
+        Ok(Self {
+            is_changed: Cell::new(false),
+            measures,
+            path: path.to_owned(),
+        })
     }
 
-    /// Whether it is time to move it, once there is nothing else to do.
-    pub(super) fn is_long(&self) -> bool {
-        self.pages.load(Ordering::Relaxed) >= MOVED_WHEN_IDLE
+    /// Notes that the log may be longer than it was.
+    pub(super) fn changed(&self) {
+        self.is_changed.set(self.measures);
+    }
+
+    /// Whether it is time to move it, now that there is nothing else to do.
+    pub(super) fn is_long(&self, connection: &Connection) -> bool {
+        if !self.is_changed.replace(false) {
+            return false;
+        }
+        // A log that cannot be measured cannot be moved either: a commit says why.
+        let pages = pages_after(connection, "NOOP");
+        pages.is_ok_and(|pages| pages >= MOVED_WHEN_IDLE)
     }
 
     /// Moves it, while there is nothing else to do.
     pub(super) fn idle(&self, connection: &Connection) {
-        self.pages.store(0, Ordering::Relaxed);
-        report(move_pages(connection), &self.path);
-    }
-}
-
-/// Moves the pages into the file, as far as no one reads them.
-pub(super) fn move_pages(connection: &Connection) -> rusqlite::Result<(c_int, c_int)> {
-    connection.wal_checkpoint_v2(None::<&str>, MODE)
-}
-
-/// The pages stay in the log if they cannot be moved, and after the next commit
-/// it is tried again.
-fn report(moved: rusqlite::Result<(c_int, c_int)>, path: &Path) {
-    match moved {
-        Err(cause) if cause.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) => {
-            warn!(path = %path.display(), %cause, "the log of the SQLite file could not be moved into it; nothing is lost");
+        // The pages stay in the log if they cannot be moved, and after the next
+        // commit it is tried again.
+        if let Err(cause) = move_pages(connection) {
+            warn!(path = %self.path.display(), %cause, "the log of the SQLite file could not be moved into it; nothing is lost");
         }
-        // If it is busy, another connection is moving them.
-        _ => {}
     }
+}
+
+/// Moves the pages into the file, as far as no one reads them. If another
+/// connection is moving them, it leaves them to that one.
+pub(super) fn move_pages(connection: &Connection) -> rusqlite::Result<()> {
+    pages_after(connection, "PASSIVE").map(drop)
+}
+
+/// How many pages are in the log only, after this.
+fn pages_after(connection: &Connection, mode: &str) -> rusqlite::Result<i64> {
+    let mut statement = connection.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?;
+    statement.query_row([], |row| {
+        Ok(row.get::<_, i64>("log")? - row.get::<_, i64>("checkpointed")?)
+    })
 }
 
 #[cfg(test)]

@@ -139,7 +139,7 @@ fn open(path: &Path, options: &Options) -> Result<Writer, Fault> {
         inspect(&connection, map, table, &options.columns).map_err(|fault| fault.on_map(map))?;
     }
     schema::prepare(&mut connection, options)?;
-    let log = Log::of(&mut connection, path)?;
+    let log = Log::of(&connection, path)?;
     Ok(Writer {
         connection,
         file,
@@ -150,7 +150,10 @@ fn open(path: &Path, options: &Options) -> Result<Writer, Fault> {
 fn serve(mut writer: Writer, requests: &mpsc::Receiver<Request>) {
     while let Some(request) = next(&writer, requests) {
         match request {
-            Request::Work(work) => work(&mut writer),
+            Request::Work(work) => {
+                work(&mut writer);
+                writer.log.changed();
+            }
             Request::Close(answer) => {
                 drop(answer.send(close(writer)));
                 return;
@@ -163,7 +166,7 @@ fn serve(mut writer: Writer, requests: &mpsc::Receiver<Request>) {
 fn next(writer: &Writer, requests: &mpsc::Receiver<Request>) -> Option<Request> {
     requests.try_recv().ok().or_else(|| {
         // Who has opened another log meanwhile may have written to the file.
-        if writer.log.is_long() && writer.file.check().is_ok() {
+        if writer.log.is_long(&writer.connection) && writer.file.check().is_ok() {
             writer.log.idle(&writer.connection);
         }
         requests.recv().ok()

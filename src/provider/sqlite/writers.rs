@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long a writer is remembered after its last batch.
-const REMEMBERED: Duration = Duration::from_hours(7 * 24);
+const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The sequence of the last batch that was applied of this writer, and its
 /// revision.
@@ -29,7 +29,8 @@ pub(super) fn last(
         .prepare_cached("SELECT sequence, revision FROM persistify_writers WHERE writer = ?1")?
         .query_row([writer.to_string()], |row| {
             let sequence: i64 = row.get(0)?;
-            Ok((sequence.cast_unsigned(), revision_from(row.get(1)?)))
+            let sequence = u64::from_ne_bytes(sequence.to_ne_bytes());
+            Ok((sequence, revision_from(row.get(1)?)))
         })
         .optional()
 }
@@ -49,7 +50,7 @@ pub(super) fn note(
         )?
         .execute(params![
             writer,
-            batch.id.sequence.cast_signed(),
+            i64::from_ne_bytes(batch.id.sequence.to_ne_bytes()),
             revision_to(answer.revision.unwrap_or_default())?,
             to_millis(SystemTime::now()),
         ])?;

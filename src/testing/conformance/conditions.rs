@@ -64,7 +64,7 @@ async fn fill(trial: &mut Trial<'_>, map: &MapName, writer: &mut Writer) -> Revi
             State::Present => None,
             State::ExpiresLater => Some(next + Duration::from_millis(1)),
             State::ExpiresJustNow => Some(next),
-            State::Expired => Some(next - Duration::from_mins(1)),
+            State::Expired => Some(next - Duration::from_secs(60)),
         };
         Some(Change::put(state.key(), number_payload(1), expires_at))
     });

@@ -27,7 +27,7 @@ async fn everything(trial: &mut Trial<'_>) {
     trial.check("keys, values and times are there when it is opened again");
     let map = trial.map("everything");
     let mut writer = Writer::new();
-    let later = Some(writer.at + Duration::from_mins(1));
+    let later = Some(writer.at + Duration::from_secs(60));
     let keys = values::keys().into_iter().zip(0..);
     let keys = keys.map(|(key, n)| Change::put(key, number_payload(n), later));
     let texts = values::values().into_iter().chain([values::big()]).zip(0..);

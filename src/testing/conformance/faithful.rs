@@ -82,7 +82,7 @@ async fn touch(trial: &mut Trial<'_>) {
     trial.check("touch");
     let map = trial.map("touch");
     let mut writer = Writer::new();
-    let later = writer.at + Duration::from_hours(1);
+    let later = writer.at + Duration::from_secs(60 * 60);
     let steps = [
         ("put two keys", vec![put("a", 1), put("b", 1)]),
         (
@@ -168,11 +168,11 @@ async fn times(trial: &mut Trial<'_>) {
         None,
         Some(epoch),
         Some(epoch + Duration::from_millis(1)),
-        Some(now - Duration::from_mins(1)),
+        Some(now - Duration::from_secs(60)),
         Some(now),
         Some(now + Duration::from_millis(1)),
         Some(now + Duration::from_nanos(123_999_999)),
-        Some(now + Duration::from_hours(24 * 366 * 100)),
+        Some(now + Duration::from_secs(100 * 366 * 24 * 60 * 60)),
     ];
     for (n, expires_at) in expiries.into_iter().enumerate() {
         trial.doing(format!("put and touch, to expire at {expires_at:?}"));
@@ -185,7 +185,7 @@ async fn times(trial: &mut Trial<'_>) {
         trial.verify(&map).await;
     }
     trial.doing("put what was written before the batch, among others");
-    let early = put("early", 1).written_at(Some(now - Duration::from_mins(1)));
+    let early = put("early", 1).written_at(Some(now - Duration::from_secs(60)));
     let late = put("late", 1).written_at(Some(now - Duration::from_secs(1)));
     let changes = vec![put("a", 1), early, put("b", 1), late, put("c", 1)];
     trial.commit(&writer.batch(&map, changes)).await;
@@ -222,7 +222,7 @@ async fn several_shapes(trial: &mut Trial<'_>, map: &MapName, writer: &mut Write
     let schema = trial.load(map, Wanted::All).await.schema;
     trial.ensure(schema.is_none(), "no shape for the load", schema);
     trial.doing("overwrite a value with one of another shape, touch one, delete one");
-    let later = writer.at + Duration::from_hours(1);
+    let later = writer.at + Duration::from_secs(60 * 60);
     let overwrite = Change::put("key 0", number_payload(2).with_schema(8), None);
     let changes = vec![
         overwrite,
@@ -304,7 +304,7 @@ async fn big_batch(trial: &mut Trial<'_>) {
     trial.commit(&batch).await;
     trial.verify(&map).await;
     trial.doing("touch, delete and overwrite 5,000 keys in a batch");
-    let later = writer.at + Duration::from_mins(1);
+    let later = writer.at + Duration::from_secs(60);
     let changes = (0..5_000_u64).map(|n| match n % 3 {
         0 => Change::touch(format!("key {n}"), Some(later)),
         1 => Change::delete(format!("key {n}")),

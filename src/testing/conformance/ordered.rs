@@ -89,7 +89,7 @@ async fn clock_set_back(trial: &mut Trial<'_>) {
     let mut writer = Writer::new();
     grows(trial, &writer.batch(&map, vec![put("a", 1)])).await;
     for number in 0..3 {
-        writer.at = SystemTime::UNIX_EPOCH + Duration::from_mins(1);
+        writer.at = SystemTime::UNIX_EPOCH + Duration::from_secs(60);
         grows(trial, &writer.batch(&map, vec![put("a", number)])).await;
     }
 }

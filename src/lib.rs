@@ -87,10 +87,10 @@
 //!
 //! # Errors
 //!
-//! Sorted by remedy: see [`ErrorKind`]. A store that is down is tried again (see
-//! [`RetryPolicy`]); when the attempts are spent, those who wait are told, and
-//! everything stays pending until the store is back, which the map finds out by
-//! itself. [`failures`](Map::failures) has every failed attempt,
+//! Sorted by remedy: see [`ErrorKind`]. A store that is down is tried again for 10
+//! seconds (see [`RetryPolicy`]); after that, those who wait are told, and
+//! everything stays pending until the store is back. The map finds that out by
+//! itself, and at once if somebody waits or calls [`retry_now`](Map::retry_now). [`failures`](Map::failures) has every failed attempt,
 //! [`health`](Map::health) whether the store is up, [`stats`](Map::stats) what is
 //! pending, [`refused`](Map::refused) what the store will never take. Writes that
 //! do not wait cannot fail; they panic on a closed map.
@@ -119,6 +119,7 @@ mod load;
 mod name;
 
 mod clock;
+mod heartbeat;
 mod provider;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -144,6 +145,7 @@ pub use event::{
     Conflict, Health, KeySample, Operation, RefusedChange, Resolution, SaveFailure, Stats,
     UnreadableRecord,
 };
+pub use heartbeat::Heartbeat;
 pub use load::{Load, PAGE_RECORDS, Wanted};
 pub use map::{
     Map,

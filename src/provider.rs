@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use crate::{
     batch::{Batch, Committed},
     error::{Error, ErrorKind, Result},
+    heartbeat::Heartbeat,
     load::{Load, Wanted},
     name::MapName,
 };
@@ -180,6 +181,18 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
+    /// The signal that the store answers, one for all handles of it: through it
+    /// a map that finds the store well tells the others, which then need not wait
+    /// for their next probe. `None` unless overridden.
+    ///
+    /// Keep a [`Heartbeat`] in the handle, so that its clones share it, and
+    /// return a clone of that; a provider that wraps another one returns that of
+    /// the one inside. A provider without it loses nothing: each of its maps
+    /// finds out by itself.
+    fn heartbeat(&self) -> Option<Heartbeat> {
+        None
+    }
+
     /// Ends it: lets go of files and connections. Every later call is answered
     /// `Closed`, where that can be told.
     ///
@@ -215,6 +228,10 @@ impl<P: Provider + ?Sized> Provider for Arc<P> {
 
     async fn ping(&self) -> Result<()> {
         (**self).ping().await
+    }
+
+    fn heartbeat(&self) -> Option<Heartbeat> {
+        (**self).heartbeat()
     }
 
     async fn close(&self) -> Result<()> {

@@ -10,6 +10,7 @@ use super::{Capabilities, Provider};
 use crate::{
     batch::{Batch, Committed},
     error::{Error, ErrorKind, Result},
+    heartbeat::Heartbeat,
     load::{Load, Wanted},
     name::MapName,
 };
@@ -91,6 +92,7 @@ use shared::Shared;
 #[derive(Clone, Debug)]
 pub struct JsonFile {
     shared: Arc<Shared>,
+    heartbeat: Heartbeat,
 }
 
 impl JsonFile {
@@ -121,6 +123,7 @@ impl JsonFile {
     fn holding(folder: Folder) -> Self {
         Self {
             shared: Arc::new(Shared::new(folder)),
+            heartbeat: Heartbeat::new(),
         }
     }
 
@@ -180,6 +183,10 @@ impl Provider for JsonFile {
 
     async fn ping(&self) -> Result<()> {
         self.work(|shared| shared.ping()).await
+    }
+
+    fn heartbeat(&self) -> Option<Heartbeat> {
+        Some(self.heartbeat.clone())
     }
 
     async fn close(&self) -> Result<()> {

@@ -15,6 +15,7 @@ use super::{Capabilities, Provider};
 use crate::{
     batch::{Batch, Change, Committed, MapBatch, Op, Otherwise, Skipped, Turn, WriterId},
     error::{Error, ErrorKind, Result},
+    heartbeat::Heartbeat,
     load::{Load, Wanted},
     name::MapName,
     record::{Record, Revision},
@@ -29,6 +30,7 @@ use crate::{
 pub struct Memory {
     kept: Arc<Mutex<Kept>>,
     closed: AtomicBool,
+    heartbeat: Heartbeat,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +67,7 @@ impl Clone for Memory {
         Self {
             kept: Arc::clone(&self.kept),
             closed: AtomicBool::new(self.closed.load(Ordering::Relaxed)),
+            heartbeat: self.heartbeat.clone(),
         }
     }
 }
@@ -113,6 +116,10 @@ impl Provider for Memory {
 
     async fn ping(&self) -> Result<()> {
         self.check_open()
+    }
+
+    fn heartbeat(&self) -> Option<Heartbeat> {
+        Some(self.heartbeat.clone())
     }
 
     async fn release(&self, _map: &MapName) -> Result<()> {

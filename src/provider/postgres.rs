@@ -13,6 +13,7 @@ use super::{Capabilities, Provider};
 use crate::{
     batch::{Batch, Committed},
     error::Result,
+    heartbeat::Heartbeat,
     load::{Load, Wanted},
     name::MapName,
 };
@@ -102,6 +103,7 @@ mod writers;
 #[derive(Clone)]
 pub struct Postgres {
     shared: Arc<Shared>,
+    heartbeat: Heartbeat,
 }
 
 /// What the handles share.
@@ -160,7 +162,8 @@ impl Postgres {
             known: Known::default(),
             only_reads: AtomicBool::new(false),
         });
-        Ok(Self { shared })
+        let heartbeat = Heartbeat::new();
+        Ok(Self { shared, heartbeat })
     }
 }
 
@@ -219,6 +222,10 @@ impl Provider for Postgres {
         } = &*self.shared;
         let asked = schema::ping(connections, options).await;
         asked.map_err(|fault| fault.explained(&options.place))
+    }
+
+    fn heartbeat(&self) -> Option<Heartbeat> {
+        Some(self.heartbeat.clone())
     }
 
     async fn close(&self) -> Result<()> {

@@ -14,6 +14,7 @@ use super::{Capabilities, Provider};
 use crate::{
     batch::{Batch, Committed},
     error::Result,
+    heartbeat::Heartbeat,
     load::{Load, Wanted},
     name::MapName,
 };
@@ -77,6 +78,7 @@ mod writers;
 #[derive(Clone)]
 pub struct Sqlite {
     shared: Arc<Shared>,
+    heartbeat: Heartbeat,
 }
 
 /// What the handles share.
@@ -122,7 +124,8 @@ impl Sqlite {
             readers: Arc::default(),
             worker,
         });
-        Ok(Self { shared })
+        let heartbeat = Heartbeat::new();
+        Ok(Self { shared, heartbeat })
     }
 }
 
@@ -177,6 +180,10 @@ impl Provider for Sqlite {
             Ok(schema::begin(&mut writer.connection)?.rollback()?)
         });
         asked.await
+    }
+
+    fn heartbeat(&self) -> Option<Heartbeat> {
+        Some(self.heartbeat.clone())
     }
 
     async fn close(&self) -> Result<()> {

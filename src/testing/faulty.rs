@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use crate::{
     batch::{Batch, Committed, Op},
     error::{Error, ErrorKind, Result},
+    heartbeat::Heartbeat,
     load::{Load, Wanted},
     name::MapName,
     provider::{Capabilities, Provider},
@@ -360,6 +361,10 @@ impl<P: Provider> Provider for Faulty<P> {
 
     async fn ping(&self) -> Result<()> {
         self.call(Method::Ping, None, None, self.inner.ping()).await
+    }
+
+    fn heartbeat(&self) -> Option<Heartbeat> {
+        self.inner.heartbeat()
     }
 
     async fn close(&self) -> Result<()> {

@@ -16,6 +16,7 @@ use crate::{
 pub(super) async fn run(trial: &mut Trial<'_>) {
     trial.check("a ping");
     trial.expect_ok(trial.provider().ping().await);
+    heartbeat(trial);
     if trial.claims().conditions {
         conditions::run(trial).await;
     } else {
@@ -27,6 +28,20 @@ pub(super) async fn run(trial: &mut Trial<'_>) {
         one_map_only(trial).await;
     }
     closed(trial).await;
+}
+
+/// Maps that were opened one after the other must hear each other.
+fn heartbeat(trial: &mut Trial<'_>) {
+    let Some(first) = trial.provider().heartbeat() else {
+        return trial.leave_out("the heartbeat", "it has none");
+    };
+    trial.check("every heartbeat that it hands out is the same signal");
+    let heard = first.listen();
+    if let Some(second) = trial.provider().heartbeat() {
+        second.beat();
+    }
+    let same = heard.has_changed().unwrap_or_default();
+    trial.ensure(same, "the same signal as before", "another one, or none");
 }
 
 async fn no_conditions(trial: &mut Trial<'_>) {

@@ -12,8 +12,9 @@ use std::{
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use persistify::{
-    Batch, BatchId, Capabilities, Change, Committed, Error, ErrorKind, Expect, Load, MapBatch,
-    MapName, Memory, Op, Otherwise, Payload, Provider, Record, Result, Revision, Wanted, WriterId,
+    Batch, BatchId, Capabilities, Change, Committed, Error, ErrorKind, Expect, Heartbeat, Load,
+    MapBatch, MapName, Memory, Op, Otherwise, Payload, Provider, Record, Result, Revision, Wanted,
+    WriterId,
     testing::{conformance as suite, conformance::Outcome},
 };
 
@@ -66,6 +67,7 @@ enum Flaw {
     TakesUnsupported,
     UnavailableWhenClosed,
     NoPing,
+    HeartbeatsOfTheirOwn,
 }
 
 #[derive(Clone, Debug)]
@@ -348,6 +350,13 @@ impl Provider for Broken {
         self.memory.maps().await
     }
 
+    fn heartbeat(&self) -> Option<Heartbeat> {
+        match self.flaw {
+            Flaw::HeartbeatsOfTheirOwn => Some(Heartbeat::new()),
+            _ => self.memory.heartbeat(),
+        }
+    }
+
     async fn ping(&self) -> Result<()> {
         match self.flaw {
             Flaw::NoPing => fails(ErrorKind::Unavailable).map(drop),
@@ -533,6 +542,7 @@ async fn the_dishonest_are_caught() {
         Flaw::TakesUnsupported,
         Flaw::UnavailableWhenClosed,
         Flaw::NoPing,
+        Flaw::HeartbeatsOfTheirOwn,
     ];
     all_caught("honest", &flaws).await;
 }

@@ -31,6 +31,7 @@ mod marks;
 mod observe;
 pub(crate) mod occupied;
 mod old;
+mod opening;
 mod options;
 mod pending;
 pub(crate) mod persistent;

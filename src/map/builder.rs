@@ -135,6 +135,23 @@ impl<V, P> Builder<V, P> {
         self
     }
 
+    /// How long [`open`](Self::open) goes on trying to load the map while the
+    /// store is [`Unavailable`](ErrorKind::Unavailable), with the delays of the
+    /// [policy](Self::retry); not at all by default.
+    ///
+    /// For a program that starts before its database. Other errors are told at
+    /// once: time mends neither what is `Corrupt` nor a call that is `Invalid`,
+    /// and a store that is `Unusable` needs a person, who should not have to wait
+    /// to be told. The last attempt begins at the end of that time and is not cut
+    /// off, because loading a large map takes as long as it takes; a call without
+    /// an answer ends by [`commit_timeout`](Self::commit_timeout). (A provider
+    /// that connects when it is made, as `Postgres` does, has errors of its own
+    /// before that.)
+    pub fn open_timeout(mut self, limit: Duration) -> Self {
+        self.options.open_timeout = limit;
+        self
+    }
+
     /// Opens the map even if stored records do not decode into its values.
     ///
     /// They are then [listed](crate::Map::unreadable), missing from
@@ -263,8 +280,13 @@ where
     /// the program does not know; `Unsupported` if [conflicts](Self::conflicts)
     /// are to be looked for, and the provider cannot; `Corrupt` if a record does
     /// not decode (unless
-    /// [allowed](Self::allow_unreadable)); otherwise what the provider errs with.
-    /// The store is as it was.
+    /// [allowed](Self::allow_unreadable)); otherwise what the provider errs with,
+    /// at once unless there is an [`open_timeout`](Self::open_timeout). The store
+    /// is as it was.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future opens nothing, and leaves nothing behind.
     ///
     /// # Panics
     ///
@@ -288,8 +310,8 @@ where
         let lifetime = self.plan.begin(clock.clone());
         let mut core = Core::new(name, self.provider, self.options, clock, lifetime);
         core.conflicts = conflicts;
-        let horizon = core.load(self.progress.as_ref()).await;
-        Ok(Map::start(Arc::new(core), horizon?, runtime).into())
+        let horizon = core.load_in_time(self.progress.as_ref()).await?;
+        Ok(Map::start(Arc::new(core), horizon, runtime).into())
     }
 }
 

@@ -51,7 +51,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         Ok(load.horizon)
     }
 
-    fn all_loaded(&self) {
+    pub(super) fn all_loaded(&self) {
         let _inside = Inside::enter();
         self.shards.for_each_mut(|EntryMut { key, slot }| {
             if let Slot::Live { lease, .. } = slot {
@@ -71,7 +71,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// What the provider errs with; `Corrupt` if a record does not decode. The
     /// entries that came before the error are as in the store, the others as
     /// they were; nothing pending is lost.
-    pub(super) async fn reload(&self) -> Result<Revision> {
+    pub(super) async fn reload(&self, progress: Option<&Progress>) -> Result<Revision> {
         // Not the map's own epoch: what the store holds is older than a clear of
         // which it has not heard, and then none of it is wanted.
         let epoch = self.cleared.load(SeqCst);
@@ -88,6 +88,9 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                     unreadable.insert(key.clone());
                 }
                 seen.insert(key);
+            }
+            if let Some(progress) = progress {
+                progress(seen.len() as u64, load.total_hint);
             }
             tokio::task::yield_now().await;
         }
@@ -319,7 +322,7 @@ mod tests {
         assert_eq!(core.len(), 1);
         core.clear(|| {}).unwrap();
         core.alter("new", |spot| spot.put(2, None)).unwrap();
-        core.reload().await.unwrap();
+        core.reload(None).await.unwrap();
         assert_eq!(core.look("old", |n| *n), None);
         assert_eq!(core.look("new", |n| *n), Some(2));
     }

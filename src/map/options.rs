@@ -19,6 +19,7 @@ pub(super) struct Options {
     pub(super) retry: RetryPolicy,
     pub(super) retry_conflicts: RetryPolicy,
     pub(super) commit_timeout: Duration,
+    pub(super) open_timeout: Duration,
     pub(super) allow_unreadable: bool,
     pub(super) shapes: Shapes,
 }
@@ -35,9 +36,11 @@ impl Default for Options {
             max_pending: None,
             retry: RetryPolicy::default(),
             retry_conflicts: RetryPolicy::default()
+                .max_attempts(5)
                 .base_delay(Duration::from_millis(10))
                 .max_delay(Duration::from_secs(1)),
             commit_timeout: Duration::from_secs(30),
+            open_timeout: Duration::ZERO,
             allow_unreadable: false,
             shapes: Shapes::default(),
         }

@@ -1,0 +1,48 @@
+//! The first load of a map, from a store that may be down.
+
+use serde::de::DeserializeOwned;
+
+use super::{core::Core, lifetime::Lifetime, options::Progress, retry::Attempts};
+use crate::{
+    error::{ErrorKind, Result},
+    record::Revision,
+};
+
+impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
+    /// Fills the empty map from the store, and tries again while that is
+    /// unavailable, for as long as `open_timeout` says.
+    ///
+    /// # Errors
+    ///
+    /// What the provider errs with; `Corrupt` if a record does not decode.
+    pub(super) async fn load_in_time(&self, progress: Option<&Progress>) -> Result<Revision> {
+        let limit = self.options.open_timeout;
+        let policy = self.options.retry.within(limit);
+        let mut attempts = Attempts::new(&policy).since(self.clock.now());
+        let mut loaded = self.load(progress).await;
+        while let Err(error) = loaded {
+            let delay = attempts.failed(self.clock.now());
+            if error.kind() != ErrorKind::Unavailable || limit.is_zero() {
+                return Err(error);
+            }
+            let Some(delay) = delay else {
+                let made = attempts.made;
+                let more = format!("attempt {made} was the last within {limit:?} (open_timeout)");
+                return Err(error.and_say(&more));
+            };
+            self.clock.sleep(delay).await;
+            loaded = self.load_again(progress).await;
+        }
+        loaded
+    }
+
+    /// The last attempt may have failed halfway: what it brought may be gone from
+    /// the store by now.
+    async fn load_again(&self, progress: Option<&Progress>) -> Result<Revision> {
+        let horizon = self.reload(progress).await?;
+        if L::EXPIRES {
+            self.all_loaded();
+        }
+        Ok(horizon)
+    }
+}

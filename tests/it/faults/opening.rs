@@ -1,0 +1,157 @@
+//! Opening a map while its store is down.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use futures_util::{FutureExt, StreamExt, stream};
+use persistify::{
+    Batch, Committed, Error, ErrorKind, Load, MapName, Memory, PersistentMap, Provider, Result,
+    Wanted, async_trait, testing::Method,
+};
+use tokio::time::{Instant, sleep};
+
+use crate::store::{SECOND, builder, open, store};
+
+/// A program that started a moment before its database did not start at all.
+#[tokio::test(start_paused = true)]
+async fn an_open_waits_for_a_store_that_is_away_for_a_moment() {
+    let store = store();
+    let map = open(&store).await;
+    map.insert_and_save("a", 1).await.unwrap();
+    map.close().await.unwrap();
+    store.down(ErrorKind::Unavailable);
+    let begun = Instant::now();
+    let opening = tokio::spawn(builder::<u32>(&store).open_timeout(10 * SECOND).open());
+    sleep(5 * SECOND).await;
+    assert!(!opening.is_finished());
+    store.up();
+    let map = opening.await.unwrap().unwrap();
+    assert_eq!(map.get("a"), Some(1));
+    assert!(begun.elapsed() <= 7 * SECOND, "{:?}", begun.elapsed());
+    assert!(store.calls(Method::Load) >= 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_time_it_fails_at_once_and_with_one_at_its_end() {
+    let store = store();
+    store.down(ErrorKind::Unavailable);
+    let error = builder::<u32>(&store).open().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(store.calls(Method::Load), 1);
+    assert!(!error.to_string().contains("open_timeout"), "{error}");
+
+    let begun = Instant::now();
+    let opening = builder::<u32>(&store).open_timeout(20 * SECOND).open();
+    let error = opening.await.unwrap_err();
+    let late = begun.elapsed().checked_sub(20 * SECOND);
+    assert!(late.is_some_and(|late| late < SECOND / 10), "{late:?}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let last = format!("load number {} failed", store.calls(Method::Load));
+    for part in [&*last, "within 20s (open_timeout)", "map \"map\""] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}
+
+/// What time does not mend is told at once.
+#[tokio::test(start_paused = true)]
+async fn other_errors_are_not_waited_out() {
+    for kind in [
+        ErrorKind::Unusable,
+        ErrorKind::Corrupt,
+        ErrorKind::Invalid,
+        ErrorKind::Closed,
+    ] {
+        let store = store();
+        store.down(kind);
+        let begun = Instant::now();
+        let opening = builder::<u32>(&store).open_timeout(10 * SECOND).open();
+        assert_eq!(opening.await.unwrap_err().kind(), kind);
+        assert_eq!(store.calls(Method::Load), 1);
+        assert!(begun.elapsed() < SECOND);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_that_is_given_up_leaves_nothing_behind() {
+    let store = store();
+    store.down(ErrorKind::Unavailable);
+    let opening = builder::<u32>(&store).open_timeout(10 * SECOND).open();
+    let waited = tokio::time::timeout(SECOND, opening).await;
+    assert!(waited.is_err());
+    let loads = store.calls(Method::Load);
+    sleep(20 * SECOND).await;
+    assert_eq!(store.calls(Method::Load), loads);
+    store.up();
+    open(&store).await.insert_and_save("a", 1).await.unwrap();
+    // Never polled, it has not even begun.
+    store.down(ErrorKind::Unavailable);
+    let loads = store.calls(Method::Load);
+    drop(builder::<u32>(&store).open_timeout(SECOND).open());
+    assert_eq!(store.calls(Method::Load), loads);
+    let failed = builder::<u32>(&store).open().now_or_never();
+    assert!(failed.unwrap().is_err());
+}
+
+/// Breaks off after the first record, and forgets that record by the next time.
+#[derive(Debug)]
+struct Broken {
+    store: Memory,
+    breaks: AtomicBool,
+}
+
+#[async_trait]
+impl Provider for Broken {
+    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+        let load = self.store.load(map, wanted).await?;
+        let horizon = load.horizon;
+        let mut records = load.into_records().await?;
+        records.sort_by(|a, b| a.key.cmp(&b.key));
+        let breaks = self.breaks.swap(false, SeqCst);
+        let later = records.split_off(1);
+        let pages = if breaks {
+            let error = Error::new(ErrorKind::Unavailable, "cut off");
+            vec![Ok(records), Err(error)]
+        } else {
+            vec![Ok(later)]
+        };
+        Ok(Load::new(horizon, stream::iter(pages).boxed()))
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<Committed> {
+        self.store.commit(batch).await
+    }
+}
+
+/// What came before a load broke off may be gone from the store by the time of
+/// the next one.
+#[tokio::test(start_paused = true)]
+async fn what_an_attempt_brought_before_it_broke_off_is_not_kept() {
+    let store = Memory::new();
+    let map: PersistentMap<u32> = { PersistentMap::builder(store.clone(), "map") }
+        .open()
+        .await
+        .unwrap();
+    map.extend([("a", 1), ("b", 2), ("c", 3)]);
+    map.close().await.unwrap();
+    let breaks = AtomicBool::new(true);
+    let (seen, last) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (seeing, lasting) = (seen.clone(), last.clone());
+    let map: PersistentMap<u32> = PersistentMap::builder(Broken { store, breaks }, "map")
+        .open_timeout(Duration::from_secs(10))
+        .on_progress(move |loaded, _| {
+            seeing.fetch_add(1, SeqCst);
+            lasting.store(loaded, SeqCst);
+        })
+        .open()
+        .await
+        .unwrap();
+    let now = ["a", "b", "c"].map(|key| map.get(key));
+    assert_eq!(now, [None, Some(2), Some(3)]);
+    assert_eq!((map.len(), map.pending()), (2, 0));
+    assert_eq!((seen.load(SeqCst), last.load(SeqCst)), (2, 2));
+}

@@ -22,7 +22,7 @@ async fn main() -> Result<()> {
             RetryPolicy::default()
                 .max_attempts(3)
                 .base_delay(Duration::from_millis(50))
-                .max_delay(Duration::from_millis(200)),
+                .probe_delay(Duration::from_millis(200)),
         )
         .open()
         .await?;
@@ -63,6 +63,7 @@ async fn main() -> Result<()> {
     println!("   a save now: {error:?}");
 
     store.up();
+    // Nobody waits: a probe finds out. `stock.retry_now()` need not wait for it.
     let up = health.wait_for(Health::is_healthy).await;
     assert!(up.is_ok(), "the map is open");
     drop(up);

@@ -27,9 +27,10 @@ pub struct SaveFailure {
     pub attempt: u32,
     /// How many attempts there are.
     pub max_attempts: u32,
-    /// Whether this was the last attempt. The changes stay pending (or, if
-    /// refused, in memory); for [`ErrorKind::Unavailable`] and
-    /// [`ErrorKind::Unusable`] a probe goes on.
+    /// Whether this was the last attempt: true once an outage, when the map
+    /// takes the store for down, and for changes that are refused. The changes
+    /// stay pending (or, if refused, in memory). [Probes](Operation::Probe) of a
+    /// store that is down are never the last.
     pub is_final: bool,
     /// The keys concerned.
     pub keys: KeySample,
@@ -43,7 +44,7 @@ pub struct SaveFailure {
 pub enum Operation {
     /// Committing a batch.
     Commit,
-    /// Trying whether a store that was down is well again.
+    /// Trying whether a store that is [down](Health::Down) is well again.
     Probe,
     /// Writing a value as JSON.
     Encode,
@@ -118,13 +119,23 @@ pub enum Health {
     /// They do, as far as is known.
     #[default]
     Healthy,
-    /// They do not: the attempts are spent. Everything stays pending, and a
-    /// probe goes on until the store is well again.
+    /// They do not: the attempts are spent. Everything stays pending, and
+    /// probes go on until the store is well again.
     #[non_exhaustive]
     Down {
         /// When the attempts were spent, by the map's clock.
         since: SystemTime,
-        /// What the latest attempt failed with.
+        /// What the latest attempt failed with. A later one that fails with
+        /// another [kind](Error::kind) is a change that watchers are told of.
+        error: Error,
+    },
+    /// They never will again: the map's background task has ended. Either the
+    /// map was closed, or the runtime that it was opened on has ended, or its
+    /// last handle was dropped.
+    #[non_exhaustive]
+    Ended {
+        /// What saves are answered with from now on; its kind is
+        /// [`ErrorKind::Closed`].
         error: Error,
     },
 }
@@ -139,8 +150,19 @@ impl Health {
     pub fn kind(&self) -> Option<ErrorKind> {
         match self {
             Self::Healthy => None,
-            Self::Down { error, .. } => Some(error.kind()),
+            Self::Down { error, .. } | Self::Ended { error } => Some(error.kind()),
         }
+    }
+
+    /// The latest attempt failed. Says whether that is a change: the store was
+    /// well before, or has another remedy now.
+    pub(crate) fn fail(&mut self, now: SystemTime, error: Error) -> bool {
+        let (since, is_change) = match self {
+            Self::Down { since, error: last } => (*since, last.kind() != error.kind()),
+            Self::Healthy | Self::Ended { .. } => (now, true),
+        };
+        *self = Self::Down { since, error };
+        is_change
     }
 }
 

@@ -70,6 +70,8 @@ pub(crate) struct Core<V, L: Lifetime<V>> {
     pub(super) phase: Phase,
     pub(super) failures: broadcast::Sender<SaveFailure>,
     pub(super) health: watch::Sender<Health>,
+    /// What the last attempt failed with, until one goes through.
+    pub(super) trouble: Mutex<Option<Error>>,
     pub(super) conflicts: Conflicts<V>,
     pub(super) tally: Tally,
     pub(super) loaders: Mutex<Loaders>,
@@ -132,6 +134,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             phase: Phase::open(),
             failures: broadcast::Sender::new(FAILURES_KEPT),
             health: watch::Sender::new(Health::Healthy),
+            trouble: Mutex::default(),
             conflicts: Conflicts::default(),
             tally: Tally::default(),
             loaders: Mutex::default(),

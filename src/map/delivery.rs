@@ -1,12 +1,15 @@
 //! A batch that lands whole or not at all, on its way to the store: sent until
 //! its fate is known, and never taken apart.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, time::Duration};
+
+use futures_util::future::select_all;
 
 use super::{
     errands::unserved,
     hold::{Failure, Word, Words},
     line::Line,
+    retry::Attempts,
 };
 use crate::{
     batch::{Batch, BatchId, Committed, MapBatch},
@@ -61,27 +64,39 @@ impl Delivery {
     }
 
     async fn send(mut self, mut unknown: impl FnMut(&Error)) -> Result<Committed> {
-        let mut delays = self.line.retry.delays();
+        let mut attempts = Attempts::new(&self.line.retry);
         let mut is_late = false;
-        for attempt in 1.. {
+        loop {
             let error = match self.attempt().await {
                 ControlFlow::Break(fate) => return fate,
                 ControlFlow::Continue(error) => error,
             };
-            let is_spent = attempt >= self.line.retry.attempts();
-            is_late |= is_spent || error.kind() != ErrorKind::Unavailable;
-            self.tell(attempt, is_late, &error);
+            let delay = attempts.failed(self.line.clock.now());
+            is_late |= delay.is_none() || error.kind() != ErrorKind::Unavailable;
+            self.tell(attempts.made, is_late, &error);
             if is_late && !self.uncertain {
                 return Err(error);
             }
             if is_late {
                 unknown(&error.outcome_unknown());
             }
-            let pause = delays.next().filter(|_| !is_late);
-            let pause = pause.unwrap_or(self.line.retry.probe_delay());
-            self.line.clock.sleep(pause).await;
+            self.pause(delay.filter(|_| !is_late)).await;
         }
-        Err(Error::new(ErrorKind::Unavailable, "no attempts are left"))
+    }
+
+    /// Waits before the next attempt; without a delay, as before a probe. One of
+    /// the flushers may ask for it sooner.
+    async fn pause(&self, delay: Option<Duration>) {
+        let clock = &self.line.clock;
+        let (probe, least) = self.line.retry.probe_delays();
+        let delay = delay.unwrap_or(probe);
+        let least = least.min(delay);
+        clock.sleep(least).await;
+        let urged = self.words.iter().map(|words| Box::pin(words.urged()));
+        tokio::select! {
+            () = clock.sleep(delay.saturating_sub(least)) => {}
+            _ = select_all(urged), if !self.words.is_empty() => {}
+        }
     }
 
     /// Breaks with the fate, once it is known.
@@ -136,8 +151,7 @@ impl Delivery {
 
     fn tell(&self, attempt: u32, is_final: bool, error: &Error) {
         for words in &self.words {
-            // A flusher that is gone needs no word.
-            let _ = words.send(Word::Failed(Failure {
+            words.tell(Word::Failed(Failure {
                 attempt,
                 batch: self.batch.clone(),
                 is_final,

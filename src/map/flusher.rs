@@ -7,6 +7,7 @@ mod doubts;
 mod failing;
 mod merging;
 mod parts;
+mod probing;
 mod resolving;
 mod serving;
 mod settling;
@@ -15,18 +16,19 @@ mod waiting;
 use std::{
     ops::ControlFlow,
     sync::{Arc, atomic::Ordering::SeqCst},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use self::{assembled::Assembled, doubts::Doubts, parts::Part};
+use self::{assembled::Assembled, doubts::Doubts, parts::Part, probing::News};
 use super::{
     core::Core,
     lifetime::Lifetime,
     pending::Until,
     phase,
-    requests::{Answer, Asked, send},
+    requests::{Answer, Asked, ended, send},
+    retry::Attempts,
 };
 use crate::{
     batch::{Batch, BatchId, Committed, MapBatch, WriterId},
@@ -51,9 +53,10 @@ pub(super) struct Flusher<V, L: Lifetime<V>> {
     parts: Vec<Part>,
     /// The last batch that was committed, to be freed once nobody waits.
     spent: Option<Batch>,
-    attempt: u32,
-    delays: Box<dyn Iterator<Item = Duration> + Send + Sync>,
+    attempts: Attempts,
     down: bool,
+    /// What other maps find out about the store.
+    news: News,
     /// What had been [retried](Core::retried) when the last round began.
     retried: u64,
     /// When the store last applied something of this writer.
@@ -74,9 +77,9 @@ where
             doubts: Doubts::default(),
             parts: Vec::new(),
             spent: None,
-            attempt: 0,
-            delays: Box::new(core.options.retry.delays()),
+            attempts: Attempts::new(&core.options.retry),
             down: false,
+            news: News::of(core.provider.heartbeat()),
             retried: 0,
             introduced: None,
             core,
@@ -99,12 +102,9 @@ where
     async fn work(&mut self) -> Vec<Answer> {
         loop {
             self.idle().await;
+            let was_down = self.down;
             // While the store is down, the round finds out when it is up again.
-            let mut done = if self.down {
-                Ok(())
-            } else {
-                self.serve().await
-            };
+            let mut done = if was_down { Ok(()) } else { self.serve().await };
             if done.is_ok() && !self.is_round_due() {
                 continue;
             }
@@ -112,7 +112,7 @@ where
             if done.is_ok() {
                 done = self.round().await;
             }
-            if let ControlFlow::Break(closing) = self.answer(asked, done).await {
+            if let ControlFlow::Break(closing) = self.answer(asked, done, was_down).await {
                 return closing;
             }
             self.spent = None;
@@ -120,14 +120,9 @@ where
     }
 
     /// Waits until there is something to do.
-    async fn idle(&self) {
+    async fn idle(&mut self) {
         if self.down {
-            // A store that is down is asked once in a while, whatever happens.
-            let pause = self.core.options.retry.probe_delay();
-            return tokio::select! {
-                () = self.core.clock.sleep(pause) => {}
-                () = self.refuse_to_stand_still() => {}
-            };
+            return self.wait_to_probe().await;
         }
         while !self.is_due() {
             let woken = self.core.wake.notified();
@@ -222,7 +217,7 @@ where
             }
             let_others_go_on().await;
         }
-        if self.attempt > 0 {
+        if self.attempts.made > 0 {
             // What failed was taken back before it was tried again.
             self.start_attempts();
         }
@@ -231,10 +226,11 @@ where
 
     /// With nothing to write, whether the store is well has to be asked.
     async fn ping(&mut self) -> Result<()> {
+        self.begin_attempt();
         match self.core.call(|| self.core.provider.ping()).await {
             Ok(()) => self.is_well(),
             Err(error) => {
-                self.report(Operation::Probe, KeySample::default(), &error, true);
+                self.report(Operation::Probe, KeySample::default(), &error, false);
                 self.give_up(&error);
                 return Err(error);
             }
@@ -257,6 +253,7 @@ where
     }
 
     async fn commit(&mut self, assembled: &Assembled) -> Result<Committed, (Operation, Error)> {
+        self.begin_attempt();
         // What cannot be decoded is copied away before its key is overwritten:
         // committed first, so that a crash between the two leaves both.
         let (clears, changes) = (assembled.clears(), assembled.changes());
@@ -303,14 +300,16 @@ where
 
     fn is_well(&mut self) {
         self.start_attempts();
+        *self.core.trouble.lock() = None;
         if std::mem::take(&mut self.down) {
+            tracing::info!(map = %self.core.name, "the store is well again");
             self.core.health.send_replace(Health::Healthy);
         }
+        self.news.tell();
     }
 
     fn start_attempts(&mut self) {
-        self.attempt = 0;
-        self.delays = Box::new(self.core.options.retry.delays());
+        self.attempts = Attempts::new(&self.core.options.retry);
     }
 }
 
@@ -338,5 +337,13 @@ impl<V, L: Lifetime<V>> Drop for Flusher<V, L> {
         drop(requests);
         // They hold values, and foreign code runs when those are dropped.
         drop(errands);
+        let error = if self.core.phase.is(phase::CLOSED) {
+            self.core.closed()
+        } else {
+            ended().on_map(&self.core.name)
+        };
+        // Whoever closes the map is answered after this: what is told then is
+        // known here.
+        self.core.health.send_replace(Health::Ended { error });
     }
 }

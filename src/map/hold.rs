@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::{
     batch::{Batch, BatchId, Change},
@@ -34,8 +34,46 @@ pub(super) struct Grant {
     pub(super) words: Words,
 }
 
-/// What a flusher that stands still is told.
-pub(super) type Words = mpsc::UnboundedSender<Word>;
+/// The line to a flusher that stands still.
+#[derive(Clone)]
+pub(super) struct Words {
+    words: mpsc::UnboundedSender<Word>,
+    urge: Arc<Notify>,
+}
+
+/// The flusher's end of it.
+pub(super) struct Heard {
+    pub(super) words: mpsc::UnboundedReceiver<Word>,
+    /// Somebody waits for the store: it shall be tried again at once.
+    pub(super) urge: Arc<Notify>,
+}
+
+pub(super) fn words() -> (Words, Heard) {
+    let (told, words) = mpsc::unbounded_channel();
+    let urge = Arc::new(Notify::new());
+    let heard = Heard {
+        words,
+        urge: urge.clone(),
+    };
+    (Words { words: told, urge }, heard)
+}
+
+impl Words {
+    pub(super) fn tell(&self, word: Word) {
+        // A flusher that is gone needs no word.
+        let _ = self.words.send(word);
+    }
+
+    /// Waits until the flusher is gone.
+    pub(super) async fn closed(&self) {
+        self.words.closed().await;
+    }
+
+    /// Waits until somebody waits for that map.
+    pub(super) async fn urged(&self) {
+        self.urge.notified().await;
+    }
+}
 
 #[derive(Clone)]
 pub(super) enum Word {

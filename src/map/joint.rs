@@ -17,6 +17,7 @@ use super::{
     hold::{Applied, Grant, Hold, Word},
     inside::Inside,
     line::Line,
+    retry::Attempts,
     share::{Share, land_all},
 };
 use crate::{
@@ -149,19 +150,16 @@ impl Joint {
         let nothing = MapBatch::new(share.name().clone(), Vec::new());
         let now = self.line.clock.now();
         let batch = Batch::new(grant.proof, Revision::ZERO, now, vec![nothing]);
-        let mut delays = self.line.retry.delays();
-        for attempt in 1.. {
-            let Err(error) = self.line.commit(&batch).await else {
-                break;
-            };
+        let mut attempts = Attempts::new(&self.line.retry);
+        while let Err(error) = self.line.commit(&batch).await {
             if error.kind() == ErrorKind::Superseded {
                 return Ok(());
             }
-            let is_spent = attempt >= self.line.retry.attempts();
-            if is_spent || error.kind() != ErrorKind::Unavailable {
+            let delay = attempts.failed(self.line.clock.now());
+            let delay = delay.filter(|_| error.kind() == ErrorKind::Unavailable);
+            let Some(delay) = delay else {
                 return Err(error.nothing_applied().on_map(share.name()));
-            }
-            let delay = delays.next().unwrap_or_default();
+            };
             self.line.clock.sleep(delay).await;
         }
         let message = "this map is not kept by the provider of the transaction; nothing was \
@@ -190,8 +188,7 @@ impl Joint {
         for (grant, part) in grants.iter().zip(parts) {
             let changes = part.changes;
             let applied = Applied { revision, changes };
-            // A flusher that is gone needs no word.
-            let _ = grant.words.send(Word::Well(Some(applied)));
+            grant.words.tell(Word::Well(Some(applied)));
         }
         revision
     }
@@ -209,8 +206,7 @@ impl Joint {
             }
         }
         for grant in grants {
-            // A flusher that is gone needs no word.
-            let _ = grant.words.send(Word::Well(None));
+            grant.words.tell(Word::Well(None));
         }
     }
 

@@ -17,6 +17,10 @@ use crate::{
 impl<V, L: Lifetime<V>> Map<V, L> {
     /// Every failed attempt to save, from now on. A receiver that lags more than
     /// 256 events behind misses the oldest.
+    ///
+    /// An outage is told of as attempts of a [commit](crate::Operation::Commit), of
+    /// which the last one is [final](SaveFailure::is_final), and then as
+    /// [probes](crate::Operation::Probe), which are not.
     pub fn failures(&self) -> broadcast::Receiver<SaveFailure> {
         self.core.failures.subscribe()
     }
@@ -28,7 +32,9 @@ impl<V, L: Lifetime<V>> Map<V, L> {
         self.core.conflicts.subscribe()
     }
 
-    /// Whether changes reach the store, now and whenever that changes.
+    /// Whether changes reach the store, now and whenever that changes: once
+    /// when the store goes down, once when the remedy is another, once when it is
+    /// well, and once when the map is closed or its runtime has ended.
     ///
     /// What the receiver [borrows](watch::Receiver::borrow) holds a lock that the
     /// saving waits for: let go of it before anything else is done, an `.await`
@@ -61,6 +67,18 @@ impl<V, L: Lifetime<V>> Map<V, L> {
     /// Makes every refused change pending again; returns how many there were.
     pub fn retry_refused(&self) -> usize {
         self.core.retry_refused()
+    }
+
+    /// Tries a store that is failing again at once, as for somebody who waits for
+    /// a save: instead of at the next probe, or after the delay between two
+    /// attempts. No sooner than [`base_delay`](crate::RetryPolicy::base_delay)
+    /// after the last attempt, however often it is called.
+    ///
+    /// It returns without waiting: [`health`](Self::health) tells what came of it.
+    /// While the store is well it does nothing.
+    pub fn retry_now(&self) {
+        self.core.requests.lock().retry = true;
+        self.core.wake.notify_one();
     }
 
     /// The stored records that did not decode when they were last loaded, by key;

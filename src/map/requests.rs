@@ -17,9 +17,16 @@ const FEW_SAVES: usize = 1_024;
 pub(super) struct Save {
     pub(super) what: Awaited,
     pub(super) answer: Answer,
+    /// How many attempts had begun when it came.
+    came: u64,
 }
 
 impl Save {
+    pub(super) fn new(what: Awaited, answer: Answer) -> Self {
+        let came = 0;
+        Self { what, answer, came }
+    }
+
     /// The key, if it waits for one.
     pub(super) fn key(&self) -> Option<&Arc<str>> {
         match &self.what {
@@ -42,6 +49,10 @@ pub(super) enum Awaited {
 pub(super) struct Requests {
     /// The flusher is gone, and nobody will answer.
     pub(super) unserved: bool,
+    /// The store is to be tried again at once, if it is failing.
+    pub(super) retry: bool,
+    /// How many attempts have begun.
+    attempts: u64,
     pub(super) saves: VecDeque<Save>,
     /// How many of the saves somebody waited for when that was last looked at.
     awaited: usize,
@@ -67,7 +78,8 @@ impl Requests {
     /// Somebody waits. Those who have stopped waiting are forgotten once there
     /// are twice as many as before: while the store is down, whoever saves and
     /// gives up time and again would else fill the memory.
-    pub(super) fn await_save(&mut self, save: Save) {
+    pub(super) fn await_save(&mut self, mut save: Save) {
+        save.came = self.attempts;
         if self.saves.len() >= FEW_SAVES.max(2 * self.awaited) {
             self.saves.retain(|save| !save.answer.is_closed());
             self.awaited = self.saves.len();
@@ -75,6 +87,28 @@ impl Requests {
         self.saves.push_back(save);
     }
 
+    /// An attempt begins, at the request of all who are here by now.
+    pub(super) fn begin_attempt(&mut self) {
+        self.attempts += 1;
+        self.retry = false;
+    }
+
+    /// The saves that came before the last attempt began. The others have
+    /// another one: the store may be well by now.
+    pub(super) fn take_early_saves(&mut self) -> Vec<Save> {
+        let all = std::mem::take(&mut self.saves).into_iter();
+        let is_early = |save: &Save| save.came < self.attempts;
+        let (early, late) = all.partition::<VecDeque<_>, _>(is_early);
+        self.saves = late;
+        early.into()
+    }
+
+    /// Whether a store that is failing is to be tried again at once.
+    pub(super) fn is_urgent(&self, is_down: bool) -> bool {
+        self.retry || is_down && !self.is_empty()
+    }
+
+    /// Whether nobody waits for anything.
     pub(super) fn is_empty(&self) -> bool {
         self.saves.is_empty() && self.asked.is_empty() && self.errands.is_empty()
     }
@@ -105,19 +139,20 @@ impl Ticket {
     pub(super) async fn wait(self) -> Result<()> {
         match self.0 {
             None => Ok(()),
-            Some(answer) => answer.await.unwrap_or_else(|_| Err(unserved())),
+            Some(answer) => answer.await.unwrap_or_else(|_| Err(ended())),
         }
     }
 
     pub(super) fn blocking_wait(self) -> Result<()> {
         match self.0 {
             None => Ok(()),
-            Some(answer) => answer.blocking_recv().unwrap_or_else(|_| Err(unserved())),
+            Some(answer) => answer.blocking_recv().unwrap_or_else(|_| Err(ended())),
         }
     }
 }
 
-fn unserved() -> Error {
+/// The flusher is gone without a close.
+pub(super) fn ended() -> Error {
     Error::new(
         ErrorKind::Closed,
         "the runtime on which the map was opened has ended, and its background task with it; \
@@ -138,7 +173,7 @@ mod tests {
         let mut save = |n: usize| {
             let (answer, ticket) = Ticket::new();
             let what = Awaited::Key(n.to_string().into());
-            requests.await_save(Save { what, answer });
+            requests.await_save(Save::new(what, answer));
             assert!(requests.saves.len() <= 4_000);
             ticket
         };

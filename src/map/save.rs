@@ -109,7 +109,7 @@ where
         self.core.clear(|| {
             ticket = self.core.ask(|requests, answer| {
                 let what = Awaited::Clear;
-                requests.await_save(Save { what, answer });
+                requests.await_save(Save::new(what, answer));
             });
         })?;
         ticket.wait().await
@@ -207,8 +207,10 @@ where
     ///
     /// # Errors
     ///
-    /// As [`close`](Self::close); `Unavailable`, naming the unsaved keys, if
-    /// the time has passed. The map is then open as before.
+    /// As [`close`](Self::close). If the time has passed, the error names the
+    /// unsaved keys. Its kind is that of the last attempt to save them (with the
+    /// attempt's error as its source), or `Unavailable` if none has failed. The
+    /// map is then open as before.
     pub async fn close_within(&self, limit: Duration) -> Result<()> {
         let ticket = self.begin_close();
         tokio::select! {
@@ -246,7 +248,10 @@ where
             return Ok(());
         }
         let late = format!("closing took longer than {limit:?}");
-        let late = Error::new(ErrorKind::Unavailable, late);
+        let late = match self.core.trouble.lock().clone() {
+            Some(cause) => Error::new(cause.kind(), late).with_source(cause),
+            None => Error::new(ErrorKind::Unavailable, late),
+        };
         Err(self.core.not_closed(&late))
     }
 

@@ -218,7 +218,7 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
             None if self.core.must_clear() => Awaited::Clear,
             None => return Ticket::done(),
         };
-        let ask = |requests: &mut Requests, answer| requests.await_save(Save { what, answer });
+        let ask = |requests: &mut Requests, answer| requests.await_save(Save::new(what, answer));
         self.core.ask(ask)
     }
 

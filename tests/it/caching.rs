@@ -425,7 +425,7 @@ async fn the_sweeper_ends_with_the_map() {
 #[tokio::test]
 async fn what_expires_while_the_store_is_down_is_gone_and_leaves_it_later() {
     let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
-    let policy = RetryPolicy::default().max_attempts(1).max_delay(SECOND);
+    let policy = RetryPolicy::default().max_attempts(1).probe_delay(SECOND);
     let map = open(
         builder(&store, &clock)
             .time_to_live(seconds(10))

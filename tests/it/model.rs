@@ -281,7 +281,8 @@ async fn open<P: Provider>(store: &Faulty<P>, caching: bool, clock: &SystemClock
     let policy = RetryPolicy::default()
         .max_attempts(3)
         .base_delay(Duration::from_millis(2))
-        .max_delay(Duration::from_millis(20));
+        .max_delay(Duration::from_millis(20))
+        .probe_delay(Duration::from_millis(20));
     let timeout = Duration::from_millis(200);
     if caching {
         let map = CachingMap::builder(store.clone(), map_name()).clock(clock.clone());

@@ -24,7 +24,12 @@ fn builder<V: 'static>(store: &Store) -> PersistentMapBuilder<V> {
     let soon = Duration::from_millis(1);
     PersistentMap::builder(store.clone(), "map")
         .batch(7, soon)
-        .retry(RetryPolicy::default().base_delay(soon).max_delay(soon))
+        .retry(
+            RetryPolicy::default()
+                .base_delay(soon)
+                .max_delay(soon)
+                .probe_delay(soon),
+        )
 }
 
 async fn open<V>(store: &Store) -> PersistentMap<V>

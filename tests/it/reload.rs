@@ -120,7 +120,9 @@ async fn a_reload_waits_for_a_commit_whose_fate_is_not_known() {
     for fault in [Fault::Before(kind), Fault::Lost(kind), Fault::After(kind)] {
         for failures in [1, 2, 5, 7] {
             let store = Faulty::new(Memory::new());
-            let map = open(store.clone()).await;
+            let retry = persistify::RetryPolicy::default().max_attempts(5);
+            let map = PersistentMap::<u64>::builder(store.clone(), "map").retry(retry);
+            let map = map.open().await.unwrap();
             map.insert_and_save("a", 1).await.unwrap();
             map.insert("a", 2);
             store.fail_next(failures, fault.clone());
@@ -141,7 +143,8 @@ async fn reloads_among_writers_resurrect_nothing_and_lose_nothing() {
     let soon = Duration::from_millis(1);
     let retry = persistify::RetryPolicy::default()
         .base_delay(soon)
-        .max_delay(soon);
+        .max_delay(soon)
+        .probe_delay(soon);
     let map = PersistentMap::<u64>::builder(store.clone(), "map")
         .batch(5, soon)
         .retry(retry);

@@ -10,6 +10,7 @@ use persistify::{
 pub(crate) type Store = Faulty<Memory>;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MINUTE: Duration = Duration::from_mins(1);
 pub(crate) const HOUR: Duration = Duration::from_hours(1);
 
 /// What a plain store is: `load`, `commit`, and nothing beyond.
@@ -37,7 +38,7 @@ pub(crate) fn builder<V: 'static>(store: &Store) -> PersistentMapBuilder<V> {
     PersistentMap::builder(store.clone(), "map")
         .batch(1_000, SECOND)
         .commit_timeout(Duration::MAX)
-        .retry(RetryPolicy::default().jitter(false))
+        .retry(RetryPolicy::default().max_attempts(5).jitter(false))
 }
 
 pub(crate) async fn open(store: &Store) -> PersistentMap<u32> {
@@ -48,7 +49,7 @@ pub(crate) async fn open(store: &Store) -> PersistentMap<u32> {
 pub(crate) fn impatient() -> RetryPolicy {
     RetryPolicy::default()
         .max_attempts(1)
-        .max_delay(SECOND)
+        .probe_delay(SECOND)
         .jitter(false)
 }
 

@@ -28,7 +28,8 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn retry() -> RetryPolicy {
     let soon = Duration::from_millis(10);
-    RetryPolicy::default().base_delay(soon).max_delay(20 * soon)
+    let policy = RetryPolicy::default().base_delay(soon);
+    policy.max_delay(20 * soon).probe_delay(20 * soon)
 }
 
 /// The accounts in two maps, and how many transfers each task has done.

@@ -25,9 +25,11 @@ where
         &mut self,
         mut asked: Asked,
         done: Result<()>,
+        was_down: bool,
     ) -> ControlFlow<Vec<Answer>> {
-        if done.is_err() {
-            // Whoever came while the attempts were made is told as well.
+        if done.is_err() && !was_down {
+            // Those who came while the attempts were made are told as well. Who
+            // came during a probe has another one: the store may be well by now.
             let late = std::mem::take(&mut self.core.requests.lock().asked);
             asked.flushes.extend(late.flushes);
             asked.reloads.extend(late.reloads);
@@ -87,7 +89,7 @@ where
     }
 
     async fn reload(&mut self) -> Result<()> {
-        let horizon = self.core.reload().await?;
+        let horizon = self.core.reload(None).await?;
         self.horizon = self.horizon.max(horizon);
         Ok(())
     }

@@ -35,15 +35,15 @@ where
         operation: Operation,
         error: Error,
     ) -> Result<()> {
-        self.attempt += 1;
+        let delay = self.attempts.failed(self.core.clock.now());
         assembled.uncertain |= error.may_have_applied() && operation != Operation::SetAside;
         if is_of_a_key(&assembled, operation, &error) {
             self.isolate(assembled, operation, &error);
             return Ok(());
         }
-        let is_final = self.down
-            || error.kind() != ErrorKind::Unavailable
-            || self.attempt >= self.core.options.retry.attempts();
+        let is_to_pass = !self.down && error.kind() == ErrorKind::Unavailable;
+        let delay = delay.filter(|_| is_to_pass);
+        let is_final = delay.is_none() && !self.down;
         self.report(operation, assembled.sample(), &error, is_final);
         if assembled.uncertain && error.kind() != ErrorKind::Superseded {
             // It may have landed, or may land yet: sent again as it is, it
@@ -52,12 +52,11 @@ where
         } else {
             self.put_back(assembled);
         }
-        if is_final {
+        let Some(delay) = delay else {
             self.give_up(&error);
             return Err(error);
-        }
-        let delay = self.delays.next().unwrap_or_default();
-        self.core.clock.sleep(delay).await;
+        };
+        self.pause(delay).await;
         Ok(())
     }
 
@@ -111,13 +110,9 @@ where
     pub(super) fn give_up(&mut self, error: &Error) {
         self.start_attempts();
         self.core.age.round_fails(self.unresolved.is_some());
-        let since = match &*self.core.health.borrow() {
-            Health::Down { since, .. } => *since,
-            Health::Healthy => self.core.clock.now(),
-        };
         self.down = true;
         let error = error.clone();
-        let mut waiting: Vec<_> = std::mem::take(&mut self.core.requests.lock().saves).into();
+        let mut waiting = self.core.requests.lock().take_early_saves();
         if let Some(unresolved) = &mut self.unresolved {
             waiting.append(&mut unresolved.saves);
         }
@@ -126,7 +121,9 @@ where
         }
         answer_all(waiting, &Err(error.clone()));
         self.core.refuse_errands(&error, |_| true);
-        self.core.health.send_replace(Health::Down { since, error });
+        let now = self.core.clock.now();
+        let fail = |health: &mut Health| health.fail(now, error);
+        self.core.health.send_if_modified(fail);
     }
 
     pub(super) fn report(
@@ -140,10 +137,19 @@ where
         let (attempt, max_attempts) = match operation {
             Operation::Probe | Operation::Encode | Operation::Merge => (1, 1),
             Operation::Commit | Operation::SetAside => {
-                (self.attempt, self.core.options.retry.attempts())
+                let max = self.core.options.retry.attempts();
+                (self.attempts.made, max)
             }
         };
-        tracing::warn!(map = %self.core.name, ?operation, attempt, is_final, %error, "a save failed");
+        if operation == Operation::Probe {
+            // That the store is down was said.
+            tracing::debug!(map = %self.core.name, %error, "the store is still down");
+        } else {
+            tracing::warn!(map = %self.core.name, ?operation, attempt, is_final, %error, "a save failed");
+        }
+        if !matches!(operation, Operation::Encode | Operation::Merge) {
+            *self.core.trouble.lock() = Some(error.clone());
+        }
         // Without a subscriber there is nobody to tell.
         let _ = self.core.failures.send(SaveFailure {
             map: self.core.name.clone(),

@@ -46,10 +46,7 @@ mod tests {
 
     fn part(keys: usize) -> Part {
         let keys: Vec<Arc<str>> = (0..keys).map(|n| n.to_string().into()).collect();
-        let save = |key: &Arc<str>| Save {
-            what: Awaited::Key(key.clone()),
-            answer: Ticket::new().0,
-        };
+        let save = |key: &Arc<str>| Save::new(Awaited::Key(key.clone()), Ticket::new().0);
         let saves = keys.iter().rev().map(save).collect();
         Part { keys, saves }
     }

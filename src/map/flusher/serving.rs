@@ -10,10 +10,7 @@ use std::{
     time::Duration,
 };
 
-use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::mpsc;
-
-use super::Flusher;
+use super::{Flusher, probing::urgency};
 use crate::{
     batch::{Batch, BatchId, Change, Committed, MapBatch, Otherwise},
     error::{Error, ErrorKind, Result},
@@ -21,12 +18,13 @@ use crate::{
     map::{
         delivery::{Delivery, is_an_answer},
         errands::{Errand, Proposal},
-        hold::{Applied, Failure, Grant, Hold, Word},
+        hold::{self, Applied, Failure, Grant, Heard, Hold, Word},
         lifetime::Lifetime,
         pending::Until,
         share::land_all,
     },
 };
+use serde::{Serialize, de::DeserializeOwned};
 
 /// How long a store surely remembers a writer; they do so for a day.
 const REMEMBERED: Duration = Duration::from_secs(60 * 60);
@@ -67,7 +65,8 @@ where
         }
     }
 
-    /// While the store is down, nobody shall hold other maps to wait for it.
+    /// A store that has just failed is not tried again yet, and no commit shall
+    /// hold other maps until it is.
     pub(super) async fn refuse_to_stand_still(&self) {
         loop {
             let woken = self.core.wake.notified();
@@ -160,7 +159,7 @@ where
     async fn deliver(&mut self, part: MapBatch, group: &mut [Proposal]) -> Result<Committed> {
         let id = self.fenced_id();
         let batch = Batch::new(id, self.horizon, self.core.clock.now(), vec![part]);
-        let (words, heard) = mpsc::unbounded_channel();
+        let (words, heard) = hold::words();
         let delivery = Delivery::new(self.core.line(), batch, vec![words]);
         let name = self.core.name.clone();
         let unknown = |error: &Error| {
@@ -213,7 +212,7 @@ where
             return;
         }
         let ready = self.get_ready(&hold).await;
-        let (words, heard) = mpsc::unbounded_channel();
+        let (words, heard) = hold::words();
         let id = self.fenced_id();
         let granted = ready.map(|()| Grant {
             id,
@@ -282,9 +281,24 @@ where
         set_aside
     }
 
-    /// Listens to how the commit goes that this stands still for.
-    async fn hear(&mut self, mut words: mpsc::UnboundedReceiver<Word>) {
-        while let Some(word) = words.recv().await {
+    /// Listens to how the commit goes that this stands still for, and passes on
+    /// that it shall be tried again at once: one time for each attempt.
+    async fn hear(&mut self, mut heard: Heard) {
+        let mut is_urged = false;
+        loop {
+            let Self { core, news, .. } = self;
+            let word = tokio::select! {
+                biased;
+                word = heard.words.recv() => word,
+                () = urgency(core, news, self.down), if !is_urged => {
+                    is_urged = true;
+                    self.begin_attempt();
+                    heard.urge.notify_one();
+                    continue;
+                }
+            };
+            is_urged = false;
+            let Some(word) = word else { break };
             match word {
                 Word::Failed(failure) => self.hear_failure(failure).await,
                 Word::Well(applied) => {
@@ -313,14 +327,17 @@ where
         } else {
             Operation::Commit
         };
-        self.attempt = attempt;
-        self.report(operation, keys, &error, is_final);
+        self.attempts.made = attempt;
+        let was_down = self.down;
+        self.report(operation, keys, &error, is_final && !was_down);
         if is_final {
+            // When the attempt began is not known here: all are told.
+            self.begin_attempt();
             self.give_up(&error);
             // Nobody shall wait for as long as the store is down.
             let asked = std::mem::take(&mut self.core.requests.lock().asked);
             // Never a break: on an error the map stays open.
-            let _ = self.answer(asked, Err(error)).await;
+            let _ = self.answer(asked, Err(error), was_down).await;
         }
     }
 

@@ -63,8 +63,7 @@ mod tests {
 
     fn save(key: &Arc<str>) -> Save {
         let what = Awaited::Key(key.clone());
-        let answer = Ticket::new().0;
-        Save { what, answer }
+        Save::new(what, Ticket::new().0)
     }
 
     /// For each change that had lost to another process's, all who waited for

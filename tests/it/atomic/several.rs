@@ -337,6 +337,7 @@ async fn transfers_among_four_maps_neither_block_each_other_nor_lose_anything() 
     let store = Faulty::new(Memory::new());
     let soon = Duration::from_millis(1);
     let retry = RetryPolicy::default().base_delay(soon).max_delay(soon);
+    let retry = retry.probe_delay(soon);
     let mut maps = Vec::new();
     for name in ["a", "b", "c", "d"] {
         let map = PersistentMap::builder(store.clone(), name).batch(3, soon);

@@ -134,7 +134,7 @@ async fn what_expires_twice_never_takes_anothers_value_along() {
         for expires_in_flight in [false, true] {
             let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
             let retry = RetryPolicy::default().max_attempts(1);
-            let retry = retry.max_delay(seconds(10)).jitter(false);
+            let retry = retry.probe_delay(seconds(10)).jitter(false);
             let map = open(builder(&store, &clock).retry(retry)).await;
             map.insert_with_ttl("a", 1, SECOND);
             map.flush().await.unwrap();

@@ -66,7 +66,7 @@ impl History {
 async fn open(store: impl Provider) -> PersistentMap<u64> {
     let soon = Duration::from_millis(1);
     let retry = RetryPolicy::default().base_delay(soon).max_delay(soon);
-    let retry = retry.max_attempts(50);
+    let retry = retry.max_attempts(50).probe_delay(soon);
     let map = PersistentMap::builder(store, "map").retry(retry);
     map.open().await.unwrap()
 }

@@ -194,6 +194,7 @@ async fn step(
 async fn open_tokens(way: &Way, policy: OnConflict<Tokens>, delay: Duration) -> Process {
     let retry = RetryPolicy::default().max_attempts(2);
     let retry = retry.base_delay(delay / 10).max_delay(delay);
+    let retry = retry.probe_delay(delay);
     let map = PersistentMap::builder(way.clone(), "map").retry(retry);
     let map = map.batch(4, delay).conflicts(policy);
     map.commit_timeout(Duration::MAX).open().await.unwrap()

@@ -155,7 +155,7 @@ async fn an_answer_that_was_lost_comes_again_with_what_was_left_out() {
 async fn an_outage_is_none() {
     for policy in POLICIES {
         let store = store();
-        let retry = RetryPolicy::default().max_attempts(2).max_delay(SECOND);
+        let retry = RetryPolicy::default().max_attempts(2).probe_delay(SECOND);
         let map = crate::store::builder(&store)
             .conflicts(policy())
             .retry(retry);

@@ -81,9 +81,12 @@ fn inserts_and_removes_from_eight_threads_leave_nothing() {
     let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
     let millis = Duration::from_millis(1);
     let store = store();
-    let open = builder::<u32>(&store)
-        .batch(1, millis)
-        .retry(impatient().base_delay(millis).max_delay(millis));
+    let open = builder::<u32>(&store).batch(1, millis).retry(
+        impatient()
+            .base_delay(millis)
+            .max_delay(millis)
+            .probe_delay(millis),
+    );
     let map = runtime.block_on(open.open()).unwrap();
     store.down(ErrorKind::Unavailable);
     map.insert("stays", 1);

@@ -39,19 +39,20 @@ fn drain(events: &mut broadcast::Receiver<SaveFailure>) -> Vec<SaveFailure> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delays_double_up_to_the_cap_and_a_probe_goes_on_at_the_cap() {
+async fn delays_double_up_to_the_cap_and_probes_go_on_after_them() {
     let store = store();
     let policy = RetryPolicy::default()
         .max_attempts(6)
         .base_delay(100 * MS)
         .max_delay(500 * MS)
+        .probe_delay(600 * MS)
         .jitter(false);
     let map = builder(&store).retry(policy).open().await.unwrap();
     let times = note_attempts(&store);
     map.insert("a", 1);
     map.flush().await.unwrap_err();
     tokio::time::sleep(1_600 * MS).await;
-    let expected = [100, 200, 400, 500, 500, 500, 500, 500];
+    let expected = [100, 200, 400, 500, 500, 600, 600];
     let gaps = gaps(&times);
     assert_eq!(gaps.len(), expected.len(), "{gaps:?}");
     for (gap, expected) in gaps.iter().zip(expected) {
@@ -65,6 +66,7 @@ async fn jitter_stays_between_nothing_and_the_full_delay() {
     let store = store();
     let policy = RetryPolicy::default()
         .max_attempts(300)
+        .patience(HOUR)
         .base_delay(SECOND)
         .max_delay(SECOND);
     let map = builder(&store).retry(policy).open().await.unwrap();
@@ -114,7 +116,7 @@ async fn every_failed_attempt_is_told_once_and_the_last_one_says_so() {
     tokio::time::sleep(61 * SECOND).await;
     let told = drain(&mut events);
     let probes: Vec<_> = told.iter().map(|e| (e.operation, e.is_final)).collect();
-    assert_eq!(probes, [(Operation::Probe, true); 2]);
+    assert_eq!(probes, [(Operation::Probe, false); 2]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -195,8 +197,9 @@ async fn a_store_with_nothing_to_write_is_asked_whether_it_is_well() {
     assert!(stored(&store).await.is_empty());
 }
 
+/// Writes that nobody waits for, and a new batch size, are no reason to ask.
 #[tokio::test(start_paused = true)]
-async fn a_dead_store_sees_one_probe_per_capped_delay_and_no_more() {
+async fn a_dead_store_that_nobody_waits_for_sees_one_attempt_per_probe_delay() {
     let store = store();
     let map: PersistentMap<u32> = builder(&store).batch(1, MS).open().await.unwrap();
     store.down(ErrorKind::Unavailable);
@@ -206,9 +209,6 @@ async fn a_dead_store_sees_one_probe_per_capped_delay_and_no_more() {
     assert_eq!(before, 5);
     let start = Instant::now();
     for n in 0..6_000_u32 {
-        let (saving, flushing) = (map.clone(), map.clone());
-        tokio::spawn(async move { saving.insert_and_save(n.to_string(), n).await });
-        tokio::spawn(async move { flushing.flush().await });
         map.insert("a", n);
         map.set_batch(1, MS).unwrap();
         tokio::time::sleep(100 * MS).await;
@@ -219,6 +219,54 @@ async fn a_dead_store_sees_one_probe_per_capped_delay_and_no_more() {
         probes <= delays && probes >= delays - 1,
         "{probes} of {delays}"
     );
+}
+
+/// 5 attempts were spent in about a second and a half: every restart of a server
+/// was an error for all who waited, and an alert.
+#[tokio::test(start_paused = true)]
+async fn the_restart_of_a_server_is_a_delay_and_a_longer_outage_is_told() {
+    for _ in 0..20 {
+        let store = store();
+        let map = PersistentMap::<u32>::builder(store.clone(), "map");
+        let map = map.open().await.unwrap();
+        let health = map.health();
+        store.down(ErrorKind::Unavailable);
+        let begun = Instant::now();
+        let saved = tokio::spawn({
+            let map = map.clone();
+            async move { map.insert_and_save("a", 1).await }
+        });
+        tokio::time::sleep(8 * SECOND).await;
+        store.up();
+        saved.await.unwrap().unwrap();
+        assert!(begun.elapsed() <= 10 * SECOND, "{:?}", begun.elapsed());
+        assert!(!health.has_changed().unwrap());
+
+        store.down(ErrorKind::Unavailable);
+        let begun = Instant::now();
+        let error = map.insert_and_save("a", 2).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let waited = begun.elapsed();
+        assert!(waited <= 10 * SECOND + 100 * MS, "{waited:?}");
+        assert!(waited >= 8 * SECOND, "{waited:?}");
+        let events = map.stats().failed_attempts;
+        assert!((10..=40).contains(&events), "{events}");
+    }
+}
+
+/// Where a call takes long to fail, the attempts would take minutes: the time is
+/// what counts.
+#[tokio::test(start_paused = true)]
+async fn attempts_that_hang_are_spent_with_the_patience() {
+    let store = store();
+    let map = PersistentMap::<u32>::builder(store.clone(), "map").commit_timeout(30 * SECOND);
+    let map = map.open().await.unwrap();
+    let hang = persistify::testing::Hang::new();
+    store.set_rule(move |_| Fault::Hang(hang.clone()));
+    let begun = Instant::now();
+    map.insert_and_save("a", 1).await.unwrap_err();
+    assert!(begun.elapsed() <= 71 * SECOND, "{:?}", begun.elapsed());
+    assert_eq!(store.calls(Method::Commit), 2);
 }
 
 /// A store that refuses something has looked at it, so it is up. With nothing

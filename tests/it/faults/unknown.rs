@@ -145,7 +145,7 @@ async fn a_commit_that_lands_before_its_repeat_is_applied_once() {
 #[tokio::test(start_paused = true)]
 async fn the_store_never_goes_back_to_an_older_value() {
     let store = store();
-    let policy = RetryPolicy::default().max_attempts(2).max_delay(SECOND);
+    let policy = RetryPolicy::default().max_attempts(2).probe_delay(SECOND);
     let map = timed(&store).retry(policy).open().await.unwrap();
     let hang = Hang::new();
     let mut last = [0; 3];

@@ -1,5 +1,7 @@
 //! The server goes and comes back, while maps are being written to.
 
+use persistify::RetryPolicy;
+
 use super::{
     server::{Server, Stop},
     writers::{Writers, open},
@@ -52,6 +54,59 @@ async fn nothing_is_lost_when_the_server_is_killed() {
 async fn nothing_is_lost_on_a_server_that_is_in_a_hurry() {
     let hurry = ["synchronous_commit = off", "wal_writer_delay = 10s"];
     survives_on(&Server::with(&hurry), Stop::Killed, 3).await;
+}
+
+/// After an outage a close sat out the time to the next probe, up to 30 seconds,
+/// although the server was back: a deploy at that moment lost what was pending.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_close_after_an_outage_does_not_wait_for_a_probe() {
+    let server = Server::private();
+    let database = Database::on(&server);
+    let postgres = database.connect().await;
+    let open = |name: &'static str| {
+        let retry = RetryPolicy::default().patience(Duration::from_millis(200));
+        let map = PersistentMap::<u64>::builder(postgres.clone(), name);
+        map.retry(retry.probe_delay(Duration::from_hours(1))).open()
+    };
+    let (a, b) = (open("a").await.unwrap(), open("b").await.unwrap());
+    server.stop(Stop::Fast);
+    a.insert("k", 1);
+    b.insert("k", 2);
+    let error = a.flush().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    b.flush().await.unwrap_err();
+    let error = a.close_within(Duration::from_secs(5)).await.unwrap_err();
+    assert_eq!(error.keys(), ["k".into()]);
+    server.start();
+    a.close_within(Duration::from_secs(20)).await.unwrap();
+    // The other map heard of it, although nobody waits there.
+    let mut health = b.health();
+    let is_well = health.wait_for(|health| health.is_healthy());
+    let is_well = tokio::time::timeout(Duration::from_secs(20), is_well);
+    drop(is_well.await.unwrap().unwrap());
+    b.close().await.unwrap();
+    for (name, value) in [("a", 1), ("b", 2)] {
+        let map = open(name).await.unwrap();
+        assert_eq!(map.get("k"), Some(value));
+    }
+}
+
+/// The server goes between the connecting and the opening.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_waits_for_a_server_that_restarts() {
+    let server = Server::private();
+    let database = Database::on(&server);
+    let postgres = database.connect().await;
+    server.stop(Stop::Fast);
+    let builder = || PersistentMap::<u64>::builder(postgres.clone(), "map");
+    let failed = error(builder().open().await);
+    assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
+    let opening = tokio::spawn(builder().open_timeout(Duration::from_mins(1)).open());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!opening.is_finished());
+    server.start();
+    let map = opening.await.unwrap().unwrap();
+    map.insert_and_save("k", 1).await.unwrap();
 }
 
 /// A program that starts before its database: the error says what to do; and

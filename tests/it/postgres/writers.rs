@@ -21,6 +21,7 @@ pub(crate) fn impatient() -> RetryPolicy {
         .max_attempts(3)
         .base_delay(Duration::from_millis(10))
         .max_delay(Duration::from_millis(200))
+        .probe_delay(Duration::from_millis(200))
 }
 
 /// A map that retries quickly.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use persistify::{
-    Batch, Capabilities, Committed, Load, MapName, Provider, Result, Wanted, async_trait,
+    Batch, Capabilities, Committed, Heartbeat, Load, MapName, Provider, Result, Wanted, async_trait,
 };
 use tokio::{runtime::Handle, sync::watch, task::spawn_blocking};
 
@@ -103,6 +103,10 @@ impl Provider for Held {
     async fn ping(&self) -> Result<()> {
         let inner = self.inner.clone();
         self.held(async move { inner.ping().await }).await
+    }
+
+    fn heartbeat(&self) -> Option<Heartbeat> {
+        self.inner.heartbeat()
     }
 
     async fn close(&self) -> Result<()> {

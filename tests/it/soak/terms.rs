@@ -114,7 +114,8 @@ impl Terms {
                     .clone()
                     .max_attempts(3)
                     .base_delay(MS * 20)
-                    .max_delay(MS * 1_000),
+                    .max_delay(MS * 1_000)
+                    .probe_delay(MS * 1_000),
             )
             .retry_conflicts(policy.base_delay(MS * 10).max_delay(MS * 100))
             .schema(self.shape)

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 
-use persistify::{ErrorKind, Provider};
+use persistify::{ErrorKind, PersistentMap, Provider, RetryPolicy};
 
 use super::*;
 
@@ -131,4 +131,32 @@ async fn nothing_is_held_between_commits() {
     });
     finished.recv().unwrap();
     assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "1");
+}
+
+/// Another program held the file for long: after that, a close sat out the time
+/// to the next probe, and so did the other maps of the file.
+#[tokio::test]
+async fn a_close_after_the_file_was_held_does_not_wait_for_a_probe() {
+    let place = Place::new();
+    let sqlite = Sqlite::builder(place.path()).busy_timeout(Duration::from_millis(20));
+    let sqlite = sqlite.open().await.unwrap();
+    let open = |name: &'static str| {
+        let retry = RetryPolicy::default().patience(Duration::from_millis(200));
+        let map = PersistentMap::<u64>::builder(sqlite.clone(), name);
+        map.retry(retry.probe_delay(Duration::from_hours(1))).open()
+    };
+    let (a, b) = (open("a").await.unwrap(), open("b").await.unwrap());
+    let other = place.other();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    a.insert("k", 1);
+    b.insert("k", 2);
+    a.flush().await.unwrap_err();
+    b.flush().await.unwrap_err();
+    other.execute_batch("ROLLBACK").unwrap();
+    let limit = Duration::from_secs(20);
+    a.close_within(limit).await.unwrap();
+    let mut health = b.health();
+    let is_well = health.wait_for(|health| health.is_healthy());
+    drop(tokio::time::timeout(limit, is_well).await.unwrap().unwrap());
+    assert_eq!(b.pending(), 0);
 }

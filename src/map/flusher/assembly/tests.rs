@@ -35,7 +35,7 @@ fn clear_and_wait(core: &Core<u32, Forever>) -> Ticket {
     let ask = || {
         ticket = core.ask(|requests, answer| {
             let what = Awaited::Clear;
-            requests.saves.push_back(Save { what, answer });
+            requests.await_save(Save::new(what, answer));
         });
     };
     core.clear(ask).unwrap();

@@ -1,0 +1,169 @@
+//! What health and the failures channel tell of an outage, and of the end.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use persistify::{ErrorKind, Health, Operation, PersistentMap};
+use tokio::{runtime::Runtime, sync::broadcast::error::TryRecvError, time::sleep};
+
+use crate::store::{SECOND, builder, impatient, open, settle_down, store};
+
+/// Everything that a watcher of health is told.
+fn watch(map: &PersistentMap<u32>) -> Arc<Mutex<Vec<Option<ErrorKind>>>> {
+    let (told, mut health) = (Arc::new(Mutex::new(Vec::new())), map.health());
+    let telling = told.clone();
+    tokio::spawn(async move {
+        while health.changed().await.is_ok() {
+            telling.lock().push(health.borrow_and_update().kind());
+        }
+    });
+    told
+}
+
+/// Health was told anew at each failed probe, and each probe was told as final:
+/// an alert went off every 30 seconds for as long as the store was away.
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_told_once_however_long_it_is() {
+    let store = store();
+    let map = builder(&store).retry(impatient()).open().await.unwrap();
+    let (told, mut events) = (watch(&map), map.failures());
+    let unavailable = ErrorKind::Unavailable;
+    for outage in 1..=2 {
+        store.down(unavailable);
+        map.insert("a", 1);
+        sleep(100 * SECOND).await;
+        // Those who wait cause more probes; that is no news either.
+        map.flush().await.unwrap_err();
+        let expected = [Some(unavailable), None];
+        let until_now = expected.into_iter().cycle().take(outage * 2 - 1);
+        assert_eq!(*told.lock(), until_now.collect::<Vec<_>>());
+        // What it was last is there to be looked at.
+        match &*map.health().borrow() {
+            Health::Down { error, .. } => {
+                let last = persistify::testing::Method::Commit;
+                let number = format!("number {} ", store.calls(last));
+                assert!(error.to_string().contains(&number), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+        store.up();
+        map.flush().await.unwrap();
+        settle_down().await;
+        let (mut finals, mut probes) = (0, 0);
+        loop {
+            match events.try_recv() {
+                Ok(event) => {
+                    finals += usize::from(event.is_final);
+                    probes += usize::from(event.operation == Operation::Probe);
+                }
+                Err(TryRecvError::Empty) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(finals, 1, "outage {outage}");
+        assert!(probes > 90, "{probes}");
+    }
+}
+
+/// A store that needs a person now is news to those who were told to wait.
+#[tokio::test(start_paused = true)]
+async fn another_remedy_is_told_as_a_change() {
+    let store = store();
+    let map = builder(&store).retry(impatient()).open().await.unwrap();
+    let (told, mut since) = (watch(&map), Vec::new());
+    map.insert("a", 1);
+    for kind in [ErrorKind::Unavailable, ErrorKind::Unusable] {
+        store.down(kind);
+        sleep(10 * SECOND).await;
+        match &*map.health().borrow() {
+            Health::Down { since: at, .. } => since.push(*at),
+            other => panic!("{other:?}"),
+        }
+    }
+    let expected = [ErrorKind::Unavailable, ErrorKind::Unusable].map(Some);
+    assert_eq!(*told.lock(), expected);
+    assert_eq!(since[0], since[1], "it is the same outage");
+}
+
+/// Health said `Healthy` for ever once the runtime had ended, while every save
+/// was answered `Closed`.
+#[test]
+fn a_map_whose_runtime_has_ended_is_not_healthy() {
+    let runtime = Runtime::new().unwrap();
+    let map = runtime.block_on(open(&store()));
+    let mut health = map.health();
+    assert!(health.borrow_and_update().is_healthy());
+    drop(runtime);
+    assert!(health.has_changed().unwrap());
+    check_ended(&health.borrow_and_update());
+    let other = Runtime::new().unwrap();
+    let error = other.block_on(map.insert_and_save("a", 1)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+}
+
+fn check_ended(health: &Health) {
+    assert!(!health.is_healthy());
+    assert_eq!(health.kind(), Some(ErrorKind::Closed));
+    assert!(matches!(health, Health::Ended { error, .. } if error.map() == Some("map")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_map_says_so_by_the_time_that_close_returns() {
+    let map = open(&store()).await;
+    map.insert("a", 1);
+    map.close().await.unwrap();
+    check_ended(&map.health().borrow());
+    assert!(map.health().borrow().kind() == map.clone().health().borrow().kind());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_map_whose_last_handle_is_dropped_ends() {
+    let map = open(&store()).await;
+    let mut health = map.health();
+    drop(map);
+    health.changed().await.unwrap();
+    check_ended(&health.borrow());
+}
+
+/// A close that fails leaves the map open, and at work.
+#[tokio::test(start_paused = true)]
+async fn a_map_that_could_not_be_closed_has_not_ended() {
+    let store = store();
+    let map = builder(&store).retry(impatient()).open().await.unwrap();
+    store.down(ErrorKind::Unavailable);
+    map.insert("a", 1);
+    map.close().await.unwrap_err();
+    assert_eq!(map.health().borrow().kind(), Some(ErrorKind::Unavailable));
+    store.up();
+    map.flush().await.unwrap();
+    assert!(map.health().borrow().is_healthy());
+}
+
+/// The age of what is pending goes on through an outage, whoever waits or asks
+/// for another attempt meanwhile.
+#[tokio::test(start_paused = true)]
+async fn what_is_pending_grows_older_through_all_attempts() {
+    let store = store();
+    let map = builder(&store).batch(1_000, SECOND).retry(impatient());
+    let map: PersistentMap<u32> = map.open().await.unwrap();
+    store.down(ErrorKind::Unavailable);
+    map.insert("a", 1);
+    let begun = tokio::time::Instant::now();
+    for n in 0..50 {
+        sleep(Duration::from_millis(700)).await;
+        match n % 3 {
+            0 => map.flush().await.unwrap_err(),
+            1 => map.insert_and_save("b", n).await.map(drop).unwrap_err(),
+            _ => {
+                map.retry_now();
+                continue;
+            }
+        };
+        let oldest = map.stats().oldest_pending.unwrap();
+        let late = oldest.checked_sub(begun.elapsed());
+        assert!(late.is_some_and(|late| late < SECOND / 10), "{oldest:?}");
+    }
+    store.up();
+    map.flush().await.unwrap();
+    assert_eq!(map.stats().oldest_pending, None);
+}

@@ -40,15 +40,16 @@ pub struct RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// At most 20 attempts in 10 seconds, from 100 milliseconds up to 2 seconds
-    /// apart, with jitter; then a probe every 30 seconds.
+    /// 10 seconds of patience, in which attempts are 100 milliseconds up to 2
+    /// seconds apart, with jitter; then a probe every 30 seconds. (50 attempts are
+    /// more than there is time for.)
     ///
     /// 10 seconds are what the restart of a server or a failover to its standby
     /// takes: an outage that its operators planned, and that no caller needs to
     /// hear of. Longer ones are for the caller to know.
     fn default() -> Self {
         Self {
-            max_attempts: 20,
+            max_attempts: 50,
             patience: Duration::from_secs(10),
             base_delay: Duration::from_millis(100),
             max_delay: Duration::from_secs(2),
@@ -59,7 +60,7 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// How many attempts a batch has, the first one included; at least 1, 20 by
+    /// How many attempts a batch has, the first one included; at least 1, 50 by
     /// default. They are spent earlier if the [patience](Self::patience) is.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {

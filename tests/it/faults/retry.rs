@@ -236,10 +236,11 @@ async fn the_restart_of_a_server_is_a_delay_and_a_longer_outage_is_told() {
             let map = map.clone();
             async move { map.insert_and_save("a", 1).await }
         });
-        tokio::time::sleep(8 * SECOND).await;
+        tokio::time::sleep(9 * SECOND).await;
         store.up();
         saved.await.unwrap().unwrap();
-        assert!(begun.elapsed() <= 10 * SECOND, "{:?}", begun.elapsed());
+        let waited = begun.elapsed();
+        assert!(waited < 10 * SECOND + 100 * MS, "{waited:?}");
         assert!(!health.has_changed().unwrap());
 
         store.down(ErrorKind::Unavailable);
@@ -247,10 +248,10 @@ async fn the_restart_of_a_server_is_a_delay_and_a_longer_outage_is_told() {
         let error = map.insert_and_save("a", 2).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         let waited = begun.elapsed();
-        assert!(waited <= 10 * SECOND + 100 * MS, "{waited:?}");
-        assert!(waited >= 8 * SECOND, "{waited:?}");
+        let late = waited.checked_sub(10 * SECOND);
+        assert!(late.is_some_and(|late| late < 100 * MS), "{waited:?}");
         let events = map.stats().failed_attempts;
-        assert!((10..=40).contains(&events), "{events}");
+        assert!((10..=80).contains(&events), "{events}");
     }
 }
 

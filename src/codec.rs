@@ -1,147 +1,159 @@
 //! A value to and from its JSON text.
 
-mod finite;
+mod guard;
+mod place;
+mod room;
+mod walk;
 
 use std::{
     any::Any,
     cell::Cell,
+    error::Error as StdError,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
+use self::{guard::Guard, place::Place};
 use crate::{
     error::{Error, ErrorKind, Result},
     record::{Encoding, Payload},
 };
 
-/// From this depth on `serde_json` does not read every value.
-const MAX_DEPTH: usize = 128;
-
 /// The longest text whose room is kept for the next value.
 const KEPT: usize = 64 * 1024;
-
-const UNWRITABLE: &str =
-    "the value cannot be written as JSON; write another one to the key, or remove it";
 
 thread_local! {
     /// Where a text grows, so that each is allocated once, in its length.
     static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
+type Cause = Box<dyn StdError + Send + Sync>;
+
 /// The JSON text of a value.
 ///
 /// # Errors
 ///
-/// `Refused` if the value's `Serialize` fails or panics, or if it holds a NaN
-/// or an infinity, which JSON has no word for.
+/// `Refused`, naming the type and the place, if the value's `Serialize` fails or
+/// panics, if it holds a NaN or an infinity, or if it is nested too deeply.
 pub(crate) fn encode<V: Serialize>(value: &V) -> Result<Payload> {
     // A panic in a user's `Serialize` must cost one entry, not the task that
     // writes all of them. Nothing of ours is half changed by then.
-    catch_unwind(AssertUnwindSafe(|| encode_checked(value))).unwrap_or_else(|panic| {
-        let panicked = panicked(panic.as_ref());
-        Err(refused(UNWRITABLE).with_source(panicked))
+    let encoded = catch_unwind(AssertUnwindSafe(|| encode_checked(value)));
+    let encoded = encoded.unwrap_or_else(|panic| Err(panicked(panic.as_ref()).into()));
+    encoded.map_err(|cause| {
+        let place = catch_unwind(AssertUnwindSafe(|| walk::unwritable(value)));
+        let place = place.ok().flatten().unwrap_or_default();
+        refused::<V>("cannot be written as JSON", &place, cause)
     })
 }
 
-fn encode_checked<V: Serialize>(value: &V) -> Result<Payload> {
+fn encode_checked<V: Serialize>(value: &V) -> Result<Payload, Cause> {
     let mut text = ROOM.take();
     text.clear();
-    let payload = encode_into(&mut text, value);
+    let mut json = serde_json::Serializer::new(&mut text);
+    let written = value.serialize(Guard::new(&mut json));
+    // Without the room to grow, for as long as the payload is held.
+    let payload = written.map(|()| Payload::json(Bytes::copy_from_slice(&text)));
     if text.capacity() <= KEPT {
         ROOM.set(text);
     }
-    payload
-}
-
-fn encode_into<V: Serialize>(text: &mut Vec<u8>, value: &V) -> Result<Payload> {
-    serde_json::to_writer(&mut *text, value).map_err(|e| refused(UNWRITABLE).with_source(e))?;
-    // serde_json writes a NaN as `null`, so only a text with a `null` in it
-    // needs the second look.
-    if text.windows(4).any(|four| four == b"null") {
-        finite::check(value).map_err(|e| {
-            refused(
-                "the value holds a number that JSON has no word for, and would come back as null; \
-                 write another one to the key, or remove it",
-            )
-            .with_source(e)
-        })?;
-    }
-    // Without the room to grow, for as long as the payload is held.
-    Ok(Payload::json(Bytes::copy_from_slice(text)))
-}
-
-/// That what was encoded can be read again: serde writes a value however deeply
-/// it is nested, and reads none that is nested beyond its limit.
-///
-/// # Errors
-///
-/// `Refused` if it cannot.
-pub(crate) fn check_depth<V: DeserializeOwned>(payload: &Payload) -> Result<()> {
-    if !may_be_deep(&payload.bytes) {
-        return Ok(());
-    }
-    // How deep is too deep depends on what reads it.
-    decode::<V>(payload).map(drop).map_err(|e| {
-        refused(
-            "the value is nested so deeply that it could not be read again; write another one \
-             to the key, or remove it",
-        )
-        .with_source(e)
-    })
-}
-
-/// Text that is nested more deeply has more brackets than the limit, too; they
-/// are counted in a fraction of the time that it took to write it.
-fn may_be_deep(text: &[u8]) -> bool {
-    let brackets = text.iter().filter(|byte| matches!(byte, b'[' | b'{'));
-    brackets.count() >= MAX_DEPTH && depth(text) >= MAX_DEPTH
-}
-
-/// How deeply JSON text is nested, where it is deepest.
-fn depth(text: &[u8]) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let (mut in_string, mut escaped) = (false, false);
-    for byte in text {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
+    Ok(payload?)
 }
 
 /// The value that this payload holds.
 ///
 /// # Errors
 ///
-/// `Corrupt` if the payload is not the JSON text of such a value, or if the
-/// value's `Deserialize` panics.
+/// `Corrupt`, naming the type and the place, if the payload is not the JSON text
+/// of such a value, or if the value's `Deserialize` panics.
 pub(crate) fn decode<V: DeserializeOwned>(payload: &Payload) -> Result<V> {
+    read(payload).map_err(|not_read| not_read.corrupt::<V>())
+}
+
+/// The value that this payload holds.
+///
+/// # Errors
+///
+/// Where and why it cannot be read.
+pub(crate) fn read<V: DeserializeOwned>(payload: &Payload) -> Result<V, NotRead> {
     match payload.encoding {
-        // A panic in a user's `Deserialize` must not end the task that reloads.
-        Encoding::Json => catch_unwind(|| serde_json::from_slice(&payload.bytes))
-            .map_err(|panic| unreadable::<V>().with_source(panicked(panic.as_ref())))?
-            .map_err(|e| unreadable::<V>().with_source(e)),
+        // A panic in a user's `Deserialize` must not end the task that reads.
+        Encoding::Json => match catch_unwind(|| serde_json::from_slice(&payload.bytes)) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(cause)) => Err(NotRead {
+                place: unreadable_place::<V>(&payload.bytes).unwrap_or_default(),
+                cause: cause.into(),
+            }),
+            Err(panic) => Err(NotRead {
+                place: Place::default(),
+                cause: panicked(panic.as_ref()).into(),
+            }),
+        },
     }
 }
 
-fn unreadable<V>() -> Error {
-    let wanted = std::any::type_name::<V>();
-    let message = format!("the stored value cannot be read as `{wanted}`");
-    Error::new(ErrorKind::Corrupt, message)
+/// Where reading fails; found by reading again, because it is seldom asked.
+fn unreadable_place<V: DeserializeOwned>(text: &[u8]) -> Option<Place> {
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let failed = AssertUnwindSafe(|| {
+        let read: Result<V, _> = serde_path_to_error::deserialize(&mut json);
+        read.err()
+    });
+    let failed = catch_unwind(failed).ok()??;
+    Some(Place::of(failed.path()))
 }
 
-fn refused(message: &str) -> Error {
-    Error::new(ErrorKind::Refused, message)
+/// Where and why a text cannot be read.
+pub(crate) struct NotRead {
+    place: Place,
+    cause: Cause,
+}
+
+impl NotRead {
+    /// What this is of a stored value.
+    fn corrupt<V>(self) -> Error {
+        let wanted = std::any::type_name::<V>();
+        let message = format!(
+            "the stored value cannot be read as `{wanted}`{}",
+            at(&self.place)
+        );
+        Error::new(ErrorKind::Corrupt, message).with_source(self.cause)
+    }
+
+    /// Looks for the place in the value itself, which may tell it better than the
+    /// text.
+    pub(crate) fn look_in<V: Serialize>(&mut self, value: &V) {
+        let said = self.cause.to_string();
+        let suspect = AssertUnwindSafe(|| walk::suspect(value, &said, &self.place));
+        if let Ok(Some(place)) = catch_unwind(suspect) {
+            self.place = place;
+        }
+    }
+
+    /// What this is of a value that was about to be stored.
+    pub(crate) fn refusal<V>(self) -> Error {
+        let problem = "cannot be read back from its own JSON text";
+        refused::<V>(problem, &self.place, self.cause)
+    }
+}
+
+fn refused<V>(problem: &str, place: &Place, cause: Cause) -> Error {
+    let message = format!(
+        "a value of the type `{}` {problem}{}, so it is not saved; write another one to the key, \
+         or remove it",
+        std::any::type_name::<V>(),
+        at(place)
+    );
+    Error::new(ErrorKind::Refused, message).with_source(cause)
+}
+
+fn at(place: &Place) -> String {
+    if place.is_whole() {
+        return String::new();
+    }
+    format!(" (at `{place}`)")
 }
 
 /// What a panic said.

@@ -158,6 +158,7 @@ pub use map::{
     retry::RetryPolicy,
     shape::Migrated,
     transaction::Transaction,
+    verify::Verify,
 };
 pub use name::MapName;
 #[cfg(all(feature = "json", feature = "testing"))]

@@ -48,6 +48,7 @@ mod step;
 pub(crate) mod transaction;
 mod unreadable;
 mod update_in_store;
+pub(crate) mod verify;
 mod write;
 
 use std::{fmt, sync::Arc};

@@ -13,6 +13,7 @@ use super::{
     options::{Options, Progress, Triggers},
     retry::RetryPolicy,
     shape::Migrated,
+    verify::Verify,
 };
 use crate::{
     clock::{Clock, MapClock, SystemClock},
@@ -156,9 +157,18 @@ impl<V, P> Builder<V, P> {
     ///
     /// They are then [listed](crate::Map::unreadable), missing from
     /// the map, and kept in the store, whatever is written to their keys. Without
-    /// this, the first such record fails the opening.
+    /// this, one such record fails the opening; the error says how many there
+    /// are, and names their keys.
     pub fn allow_unreadable(mut self) -> Self {
         self.options.allow_unreadable = true;
+        self
+    }
+
+    /// Which values are read back before they are saved: all of them by default.
+    /// A value that the map could not read again is refused, so what was saved
+    /// opens again. The others trade that for time; see [`Verify`].
+    pub fn verify(mut self, verify: Verify) -> Self {
+        self.options.verify = verify;
         self
     }
 
@@ -278,8 +288,8 @@ where
     /// `Invalid` if the name or an option is out of its bounds, this is called
     /// outside of a tokio runtime, or the store holds values of a [shape](Self::schema) that
     /// the program does not know; `Unsupported` if [conflicts](Self::conflicts)
-    /// are to be looked for, and the provider cannot; `Corrupt` if a record does
-    /// not decode (unless
+    /// are to be looked for, and the provider cannot; `Corrupt`, with how many
+    /// and their keys, if records do not decode (unless
     /// [allowed](Self::allow_unreadable)); otherwise what the provider errs with,
     /// at once unless there is an [`open_timeout`](Self::open_timeout). The store
     /// is as it was.

@@ -30,6 +30,7 @@ use super::{
     phase::{self, Phase},
     requests::Requests,
     shards::{EntryRef, Shards},
+    verify::Verifier,
 };
 use crate::{
     clock::MapClock,
@@ -75,6 +76,7 @@ pub(crate) struct Core<V, L: Lifetime<V>> {
     pub(super) conflicts: Conflicts<V>,
     pub(super) tally: Tally,
     pub(super) loaders: Mutex<Loaders>,
+    pub(super) verifier: Verifier,
 }
 
 /// What a clear has made void. To drop it takes its time, and foreign code may
@@ -117,6 +119,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             provider,
             triggers: ArcSwap::from_pointee(options.triggers),
             age: Age::since(clock.now()),
+            verifier: Verifier::new(options.verify),
             options,
             clock,
             lifetime,

@@ -155,6 +155,14 @@ impl<V, X> Slot<V, X> {
         }
     }
 
+    /// The value, if there is one, whether it has expired or not.
+    pub(super) fn value(&self) -> Option<&V> {
+        match self {
+            Self::Live { value, .. } => Some(value),
+            Self::Gone { .. } => None,
+        }
+    }
+
     /// How long the value lives, if there is one.
     pub(super) fn lease(&self) -> Option<&X> {
         match self {

@@ -89,6 +89,10 @@ impl Joint {
     }
 
     async fn carry_out(&mut self, reply: &mut Option<Reply>) -> Result<Option<Revision>> {
+        // Before any map stands still: a value that is refused holds up nobody.
+        for share in &mut self.shares {
+            share.encode()?;
+        }
         let grants = self.hold().await?;
         if self.prove {
             for (share, grant) in self.shares.iter().zip(&grants) {

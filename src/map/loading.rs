@@ -15,6 +15,7 @@ use super::{
     old::{Old, Replaced},
     options::Progress,
     shards::{EntryMut, Shard},
+    unreadable::Unread,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -27,17 +28,19 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     ///
     /// # Errors
     ///
-    /// What the provider errs with; `Corrupt` if a record does not decode.
+    /// What the provider errs with; `Corrupt`, naming them all, if records do not
+    /// decode.
     pub(super) async fn load(&self, progress: Option<&Progress>) -> Result<Revision> {
         let mut load = self
             .call(|| self.provider.load(&self.name, Wanted::All))
             .await?;
         self.check_shape(load.schema)?;
+        let mut unread = Unread::default();
         let mut loaded = 0;
         while let Some(page) = self.call(|| load.pages.try_next()).await? {
             loaded += page.len() as u64;
             for record in page {
-                self.take_in(record, 0)?;
+                self.take_in(record, 0, &mut unread)?;
             }
             if let Some(progress) = progress {
                 progress(loaded, load.total_hint);
@@ -45,6 +48,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             // A provider that never waits must not keep the thread to itself.
             tokio::task::yield_now().await;
         }
+        unread.check::<V>(loaded, &self.name)?;
         if L::EXPIRES {
             self.all_loaded();
         }
@@ -68,15 +72,17 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     ///
     /// # Errors
     ///
-    /// What the provider errs with; `Corrupt` if a record does not decode. The
-    /// entries that came before the error are as in the store, the others as
-    /// they were; nothing pending is lost.
+    /// What the provider errs with: the entries that came before the error are as
+    /// in the store, the others as they were. `Corrupt` if records do not decode:
+    /// their entries are as they were, the others as in the store. Nothing
+    /// pending is lost.
     pub(super) async fn reload(&self, progress: Option<&Progress>) -> Result<Revision> {
         // Not the map's own epoch: what the store holds is older than a clear of
         // which it has not heard, and then none of it is wanted.
         let epoch = self.cleared.load(SeqCst);
         let mut seen = HashSet::new();
         let mut unreadable = HashSet::new();
+        let mut unread = Unread::in_open_map();
         let mut load = self
             .call(|| self.provider.load(&self.name, Wanted::All))
             .await?;
@@ -84,7 +90,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         while let Some(page) = self.call(|| load.pages.try_next()).await? {
             for record in page {
                 let key = record.key.clone();
-                if !self.take_in(record, epoch)? {
+                if !self.take_in(record, epoch, &mut unread)? {
                     unreadable.insert(key.clone());
                 }
                 seen.insert(key);
@@ -96,12 +102,13 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
         self.drop_unseen(&seen, epoch);
         self.list_only(&unreadable);
+        unread.check::<V>(seen.len() as u64, &self.name)?;
         Ok(load.horizon)
     }
 
     /// Takes in one stored record, unless something is pending for its key, or
     /// the map was cleared since that epoch. Says whether it could be read.
-    fn take_in(&self, record: Record, epoch: u64) -> Result<bool> {
+    fn take_in(&self, record: Record, epoch: u64, unread: &mut Unread) -> Result<bool> {
         let Some(payload) = &record.value else {
             return Ok(true);
         };
@@ -122,7 +129,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             }
             Err(error) => {
                 let error = error.on_map(&self.name).on_keys([record.key.clone()]);
-                self.not_decoded(record, error, epoch)?;
+                self.not_decoded(record, error, epoch, unread)?;
                 Ok(false)
             }
         }
@@ -137,16 +144,26 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             .map_err(|error| error.on_map(&self.name))
     }
 
-    fn not_decoded(&self, record: Record, error: Error, epoch: u64) -> Result<()> {
+    fn not_decoded(
+        &self,
+        record: Record,
+        error: Error,
+        epoch: u64,
+        unread: &mut Unread,
+    ) -> Result<()> {
         // A shape that the program does not know is no broken record: it would
         // take all of them for unreadable, and write its own beside them.
         if error.kind() == ErrorKind::Invalid {
             return Err(error);
         }
         if !self.options.allow_unreadable {
-            let remedy = "nothing was overwritten: mend it, or the step that leads to its shape \
-                          of today (`migrate`), or open the map without it (`allow_unreadable`)";
-            return Err(error.and_say(remedy));
+            unread.add(record.key.clone(), error.clone());
+            // In an open map its key may be written to: listed, it is set aside
+            // before that.
+            if unread.is_open {
+                self.list_unreadable(record, error);
+            }
+            return Ok(());
         }
         self.let_go(self.displace(&record.key, epoch));
         self.list_unreadable(record, error);

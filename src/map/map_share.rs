@@ -20,7 +20,7 @@ use crate::{
     batch::{Change, Expect, MapBatch, Op, Otherwise},
     error::{Error, ErrorKind, Result},
     name::MapName,
-    record::Record,
+    record::{Payload, Record},
 };
 
 /// The share of a map of values of this type.
@@ -51,22 +51,12 @@ where
         Arc::ptr_eq(&self.core, core)
     }
 
-    /// The value is encoded here: what cannot be written as JSON is refused
-    /// before anything is done.
+    /// The value is encoded when all of it is on its way.
     pub(super) fn insert(&mut self, key: &str, value: V, ttl: Option<Duration>) {
         let at = self.core.clock.now();
-        let expires_at = self.core.lifetime.ends_at(ttl, at);
-        match self.core.encode(&value) {
-            Err(error) => self.note(error.on_keys([key.into()])),
-            Ok(payload) => {
-                let step = self.step(key);
-                step.op = Some(Op::Put {
-                    payload,
-                    expires_at,
-                });
-                (step.value, step.ttl, step.at) = (Some(value), ttl, at);
-            }
-        }
+        let step = self.step(key);
+        (step.op, step.value) = (None, Some(value));
+        (step.ttl, step.at) = (ttl, at);
     }
 
     pub(super) fn remove(&mut self, key: &str) {
@@ -91,6 +81,15 @@ where
             ttl: None,
             at,
         })
+    }
+
+    fn encode_value(&self, value: &V) -> Result<Payload> {
+        let payload = self.core.encode(value)?;
+        if let Err(mut not_read) = self.core.verify(&payload) {
+            not_read.look_in(value);
+            return Err(not_read.refusal::<V>());
+        }
+        Ok(payload)
     }
 
     fn note(&mut self, error: Error) {
@@ -126,13 +125,33 @@ where
         }
         self.core.check_open()?;
         self.steps
-            .retain(|_, step| step.op.is_some() || step.expect() != Expect::Any);
+            .retain(|_, step| step.is_change() || step.expect() != Expect::Any);
         for (key, step) in &mut self.steps {
-            if step.op.is_none() {
+            if !step.is_change() {
                 step.op = Some(self.core.unchanged(key, step.expect())?);
             }
         }
         Ok(())
+    }
+
+    fn encode(&mut self) -> Result<()> {
+        let mut steps = mem::take(&mut self.steps);
+        let encoded = steps.iter_mut().try_for_each(|(key, step)| {
+            let Some(value) = &step.value else {
+                return Ok(());
+            };
+            let payload = self.encode_value(value);
+            let payload =
+                payload.map_err(|error| error.on_map(&self.core.name).on_keys([key.clone()]))?;
+            let expires_at = self.core.lifetime.ends_at(step.ttl, step.at);
+            step.op = Some(Op::Put {
+                payload,
+                expires_at,
+            });
+            Ok(())
+        });
+        self.steps = steps;
+        encoded
     }
 
     fn is_empty(&self) -> bool {

@@ -32,7 +32,8 @@ pub(super) enum Taken {
     Nothing,
     /// It was refused before, and not changed since.
     Refused(Error),
-    /// It turned out just now that it cannot be written as JSON.
+    /// It turned out just now that it cannot be written as JSON, or not be read
+    /// again.
     Unwritable(Error),
     /// The map was cleared since the commit was begun.
     Cleared,
@@ -198,20 +199,22 @@ impl<V, L: Lifetime<V>> Core<V, L> {
                 _ => return Taken::Cleared,
             }
         };
-        encoded.map_or_else(
-            |error| {
-                let error = error.on_map(&self.name).on_keys([key.clone()]);
-                self.refuse(key, &error, false);
-                Taken::Unwritable(error)
-            },
-            Taken::Change,
-        )
+        encoded
+            .and_then(|change| self.verified(change))
+            .map_or_else(
+                |error| {
+                    let error = error.on_map(&self.name).on_keys([key.clone()]);
+                    self.refuse(key, &error, false);
+                    Taken::Unwritable(error)
+                },
+                Taken::Change,
+            )
     }
 
     /// What the store is to be told of this entry.
     fn change_of(&self, entry: &EntryRef<'_, V, L::Lease>) -> Result<Change, Error>
     where
-        V: Serialize + DeserializeOwned,
+        V: Serialize,
     {
         let EntryRef { key, slot } = *entry;
         match slot {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{retry::RetryPolicy, shape::Shapes};
+use super::{retry::RetryPolicy, shape::Shapes, verify::Verify};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Called while a map loads: how many records came, and about how many there
@@ -21,6 +21,7 @@ pub(super) struct Options {
     pub(super) commit_timeout: Duration,
     pub(super) open_timeout: Duration,
     pub(super) allow_unreadable: bool,
+    pub(super) verify: Verify,
     pub(super) shapes: Shapes,
 }
 
@@ -42,6 +43,7 @@ impl Default for Options {
             commit_timeout: Duration::from_secs(30),
             open_timeout: Duration::ZERO,
             allow_unreadable: false,
+            verify: Verify::Always,
             shapes: Shapes::default(),
         }
     }

@@ -176,9 +176,10 @@ where
     ///
     /// # Errors
     ///
-    /// What the provider errs with; `Corrupt` if a record does not decode (and
-    /// unreadable ones are not allowed). Entries that were read before the error
-    /// are as in the store, the others as they were.
+    /// What the provider errs with: entries that were read before the error are as
+    /// in the store, the others as they were. `Corrupt`, naming the keys, if
+    /// records do not decode (and unreadable ones are not allowed): these entries
+    /// are as they were, the others as in the store.
     pub async fn reload(&self) -> Result<()> {
         Inside::check_not();
         self.core.check_not_closed()?;

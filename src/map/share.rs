@@ -30,6 +30,14 @@ pub(super) trait Share: Any + Send + Sync {
     /// Why it cannot be committed.
     fn seal(&mut self) -> Result<()>;
 
+    /// Encodes its values, and reads them back. That may take its time, so it is
+    /// done on the map's runtime, and not on the way of the one who waits.
+    ///
+    /// # Errors
+    ///
+    /// `Refused`, naming the key, if the map could not read a value again.
+    fn encode(&mut self) -> Result<()>;
+
     fn is_empty(&self) -> bool;
 
     /// Whether it asks for more than the last commit's winning.

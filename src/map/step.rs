@@ -6,7 +6,8 @@ use crate::batch::{Expect, Op};
 
 /// What happens to one key.
 pub(super) struct Step<V> {
-    /// `None` for a key of which something is expected, and nothing more.
+    /// `None` for a key of which something is expected, and nothing more; and
+    /// for a value that is not encoded yet.
     pub(super) op: Option<Op>,
     pub(super) expect: Option<Expect>,
     /// The value that the change puts.
@@ -17,6 +18,11 @@ pub(super) struct Step<V> {
 }
 
 impl<V> Step<V> {
+    /// Whether anything happens to the key.
+    pub(super) fn is_change(&self) -> bool {
+        self.op.is_some() || self.value.is_some()
+    }
+
     /// What is expected of the key; anything, if nothing was said.
     pub(super) fn expect(&self) -> Expect {
         self.expect.unwrap_or_default()

@@ -5,14 +5,59 @@ use std::{collections::HashSet, sync::Arc};
 use super::{core::Core, lifetime::Lifetime};
 use crate::{
     batch::Change,
-    error::Error,
+    error::{Error, ErrorKind, Result},
     event::UnreadableRecord,
+    name::MapName,
     record::{Payload, Record},
 };
 
 /// Where unreadable records are set aside: a map of this name, nested in the
 /// map's own.
 pub(super) const ASIDE: &str = "unreadable";
+
+/// The records that a load could not read, where the map does not allow any.
+///
+/// The load goes on to its end all the same: a person who has to mend them, or
+/// to decide to open the map without them, needs to know how many there are.
+#[derive(Default)]
+pub(super) struct Unread {
+    keys: Vec<Arc<str>>,
+    first: Option<Error>,
+    pub(super) is_open: bool,
+}
+
+impl Unread {
+    pub(super) fn in_open_map() -> Self {
+        let is_open = true;
+        Self {
+            is_open,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn add(&mut self, key: Arc<str>, error: Error) {
+        self.keys.push(key);
+        self.first.get_or_insert(error);
+    }
+
+    /// # Errors
+    ///
+    /// `Corrupt` if there are any among so many records.
+    pub(super) fn check<V>(self, of: u64, map: &MapName) -> Result<()> {
+        let Some(first) = self.first else {
+            return Ok(());
+        };
+        let message = format!(
+            "{} of {of} stored records cannot be read as `{}`; nothing was overwritten: mend              them, or the step that leads to their shape of today (`migrate`), or open the map              without them (`allow_unreadable`), which lists and keeps them",
+            self.keys.len(),
+            std::any::type_name::<V>(),
+        );
+        Err(Error::new(ErrorKind::Corrupt, message)
+            .on_map(map)
+            .on_keys(self.keys)
+            .with_source(first))
+    }
+}
 
 /// The change that sets a record aside. Its key tells two unreadable values
 /// apart that the same key had at different times.

@@ -11,6 +11,7 @@ mod caching;
 mod children;
 mod close;
 mod closures;
+mod codec;
 mod conditional;
 mod conflicts;
 mod copying;

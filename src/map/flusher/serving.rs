@@ -49,8 +49,10 @@ where
             match next {
                 None => break,
                 Some(Errand::Propose(first)) => {
-                    let group = self.group_with(first);
-                    self.propose(group).await;
+                    if let Some(first) = encoded(first) {
+                        let group = self.group_with(first);
+                        self.propose(group).await;
+                    }
                 }
                 Some(Errand::Hold(hold)) => self.stand_still(hold).await,
             }
@@ -83,20 +85,32 @@ where
         let mut bytes = first.weight();
         let mut keys: HashSet<_> = first.share.keys().into_iter().collect();
         let mut group = vec![first];
-        let mut requests = self.core.requests.lock();
-        while let Some(Errand::Propose(next)) = requests.errands.front() {
-            bytes += next.weight();
-            let theirs = next.share.keys();
-            let is_full = keys.len() >= options.max_batch || bytes > options.max_batch_bytes;
-            if is_full || theirs.iter().any(|key| keys.contains(key)) {
+        while keys.len() < options.max_batch && bytes < options.max_batch_bytes {
+            let Some(next) = self.next_without(&keys) else {
                 break;
-            }
-            keys.extend(theirs);
-            if let Some(Errand::Propose(next)) = requests.errands.pop_front() {
-                group.push(next);
-            }
+            };
+            keys.extend(next.share.keys());
+            // Encoded with nothing locked: foreign code runs, and takes its time.
+            let next = encoded(next);
+            bytes += next.as_ref().map_or(0, Proposal::weight);
+            group.extend(next);
         }
         group
+    }
+
+    /// The proposal that waits in front, if it is for none of these keys.
+    fn next_without(&self, keys: &HashSet<Arc<str>>) -> Option<Proposal> {
+        let mut requests = self.core.requests.lock();
+        let Some(Errand::Propose(next)) = requests.errands.front() else {
+            return None;
+        };
+        if next.share.keys().iter().any(|key| keys.contains(key)) {
+            return None;
+        }
+        match requests.errands.pop_front() {
+            Some(Errand::Propose(next)) => Some(next),
+            _ => None,
+        }
     }
 
     /// Commits a group. If it is refused without a word on whom, one by one.
@@ -347,6 +361,17 @@ where
         let now = self.core.clock.now();
         self.core.tally.count(changes.len(), now);
         self.is_well();
+    }
+}
+
+/// The proposal, its value encoded; one whose value is refused is answered.
+fn encoded(mut proposal: Proposal) -> Option<Proposal> {
+    match proposal.share.encode() {
+        Ok(()) => Some(proposal),
+        Err(error) => {
+            proposal.answer(Err(error));
+            None
+        }
     }
 }
 

@@ -1,0 +1,33 @@
+//! What becomes of values that are hard to write as JSON, or to read from it.
+
+mod depth;
+#[cfg(feature = "json")]
+mod files;
+mod readable;
+mod unreadable_map;
+mod verify;
+mod ways;
+
+use persistify::{Error, ErrorKind, PersistentMap};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::store::{builder, store, stored};
+
+/// Saves the value and opens the map again; why it was refused, if it was.
+async fn refusal<V>(value: V) -> Option<Error>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    let store = store();
+    let map: PersistentMap<V> = builder(&store).open().await.unwrap();
+    let refused = map.insert_and_save("key", value).await.err();
+    if let Some(error) = &refused {
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error:?}");
+        assert!(stored(&store).await.is_empty());
+        let remedy = "write another one to the key, or remove it";
+        assert!(error.to_string().contains(remedy), "{error}");
+    }
+    let again = builder::<V>(&store).open().await.unwrap();
+    assert_eq!(again.len(), usize::from(refused.is_none()));
+    refused
+}

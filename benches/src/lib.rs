@@ -12,9 +12,13 @@ pub use pair::{Comparison, print_heading, timed};
 
 use std::time::Duration;
 
-use persistify::{PersistentMap, PersistentMapBuilder, Provider};
+use persistify::{PersistentMap, PersistentMapBuilder, Provider, Verify};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::runtime::Runtime;
+
+/// Which values the maps of the benches read back before they save them: those
+/// that a map reads back by default.
+pub const VERIFY: Verify = Verify::Always;
 
 /// A runtime with one thread, which is the flusher's.
 ///
@@ -37,7 +41,8 @@ pub fn open<V>(runtime: &Runtime, provider: impl Provider) -> PersistentMap<V>
 where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
-    open_with(runtime, PersistentMap::builder(provider, "bench"))
+    let builder = PersistentMap::builder(provider, "bench");
+    open_with(runtime, builder.verify(VERIFY))
 }
 
 /// An open map that saves only when it is asked to.
@@ -49,7 +54,23 @@ pub fn open_idle<V>(runtime: &Runtime, provider: impl Provider) -> PersistentMap
 where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
-    let builder = PersistentMap::builder(provider, "bench");
+    open_verifying(runtime, provider, VERIFY)
+}
+
+/// The same, with a choice of what is read back.
+///
+/// # Panics
+///
+/// If it does not open.
+pub fn open_verifying<V>(
+    runtime: &Runtime,
+    provider: impl Provider,
+    verify: Verify,
+) -> PersistentMap<V>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    let builder = PersistentMap::builder(provider, "bench").verify(verify);
     open_with(runtime, builder.batch(usize::MAX, Duration::from_hours(1)))
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::VERIFY;
+
 /// Ours beside a peer's, doing the same.
 pub struct Comparison {
     /// What is done, and beside which peer.
@@ -16,6 +18,7 @@ pub struct Comparison {
 
 /// The heading of the table that [`Comparison::run`] prints a line of.
 pub fn print_heading() {
+    println!("Values that are read back before they are saved: {VERIFY:?}.");
     println!(
         "{:<52} {:>6} {:>13} {:>7} {:>11} {:>11}",
         "peer's time / our time", "ratio", "middle half", "target", "ours, ns", "peer, ns"

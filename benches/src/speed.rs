@@ -15,13 +15,16 @@ mod overwrites;
 mod postgres;
 #[path = "speed/reads.rs"]
 mod reads;
+#[path = "speed/verified.rs"]
+mod verified;
 
-const SUBJECTS: [(&str, fn()); 6] = [
+const SUBJECTS: [(&str, fn()); 7] = [
     ("get", reads::run),
     ("insert", inserts::run),
     ("overwrite", overwrites::run),
     ("flush", flushes::run),
     ("save", one_change::run),
+    ("verify", verified::run),
     ("postgres", postgres::run),
 ];
 

@@ -4,6 +4,10 @@ use std::{error::Error as StdError, fmt, sync::Arc};
 
 use crate::record::Record;
 
+mod in_full;
+
+use in_full::InFull;
+
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -162,6 +166,11 @@ impl Error {
         self.0.may_have_applied
     }
 
+    /// The message and all causes, for a log.
+    pub(crate) fn in_full(&self) -> impl fmt::Display {
+        InFull(self)
+    }
+
     fn change(mut self, with: impl FnOnce(&mut Parts)) -> Self {
         with(Arc::make_mut(&mut self.0));
         self
@@ -199,13 +208,7 @@ fn write_keys(f: &mut fmt::Formatter<'_>, keys: &[Arc<str>]) -> fmt::Result {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {self}", self.0.kind)?;
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            write!(f, "; caused by: {error}")?;
-            cause = error.source();
-        }
-        Ok(())
+        write!(f, "{:?}: {}", self.0.kind, self.in_full())
     }
 }
 

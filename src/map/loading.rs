@@ -299,7 +299,17 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
 
     /// Why a close did not happen, naming what would have been lost.
     pub(super) fn not_closed(&self, error: &Error) -> Error {
-        let message = "the map is not closed: these changes are not saved; they stay pending";
+        let message = match error.kind() {
+            ErrorKind::Refused => {
+                "the map is not closed, and stays open: the changes of these keys are not saved, \
+                 and those that are refused will not be, but stay in memory: write to these keys \
+                 again, or call `retry_refused()`, and close again"
+            }
+            _ => {
+                "the map is not closed, and stays open: the changes of these keys are not saved; \
+                 they stay pending, and are tried again"
+            }
+        };
         Error::new(error.kind(), message)
             .on_map(&self.name)
             .on_keys(self.unsaved())

@@ -69,7 +69,7 @@ pub(super) fn copy_of(record: &Record) -> Change {
 
 impl<V, L: Lifetime<V>> Core<V, L> {
     pub(super) fn list_unreadable(&self, record: Record, error: Error) {
-        tracing::warn!(map = %self.name, key = %record.key, %error, "a stored record is unreadable; it is kept");
+        tracing::warn!(map = %self.name, key = %record.key, error = %error.in_full(), "a stored record is unreadable; it is kept");
         let key = record.key.clone();
         let listed = UnreadableRecord::new(record, error);
         self.unreadable.lock().insert(key, listed);

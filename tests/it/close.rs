@@ -581,9 +581,16 @@ impl tracing::Subscriber for Warnings {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
+/// What was lost with this map.
+fn said_of(map: &str) -> Vec<String> {
+    let mut said = warnings_of(map);
+    said.retain(|said| said.contains("lost="));
+    said
+}
+
 /// What was said of this map. One subscriber for the whole process: what a
 /// thread of another test has found disabled, this one would not hear.
-fn said_of(map: &str) -> Vec<String> {
+pub(crate) fn warnings_of(map: &str) -> Vec<String> {
     static WARNINGS: OnceLock<Warnings> = OnceLock::new();
     let warnings = WARNINGS.get_or_init(|| {
         let warnings = Warnings::default();
@@ -594,9 +601,7 @@ fn said_of(map: &str) -> Vec<String> {
     let ours = all
         .iter()
         .filter(|said| said.contains(&format!("map={map} ")));
-    ours.filter(|said| said.contains("lost="))
-        .cloned()
-        .collect()
+    ours.cloned().collect()
 }
 
 #[tokio::test(start_paused = true)]

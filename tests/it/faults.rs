@@ -9,6 +9,7 @@ mod outage;
 mod panics;
 mod refused;
 mod retry;
+mod told;
 mod unknown;
 mod unreadable;
 mod waiting;

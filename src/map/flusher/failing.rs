@@ -143,9 +143,9 @@ where
         };
         if operation == Operation::Probe {
             // That the store is down was said.
-            tracing::debug!(map = %self.core.name, %error, "the store is still down");
+            tracing::debug!(map = %self.core.name, error = %error.in_full(), "the store is still down");
         } else {
-            tracing::warn!(map = %self.core.name, ?operation, attempt, is_final, %error, "a save failed");
+            tracing::warn!(map = %self.core.name, ?operation, attempt, is_final, error = %error.in_full(), "a save failed");
         }
         if !matches!(operation, Operation::Encode | Operation::Merge) {
             *self.core.trouble.lock() = Some(error.clone());

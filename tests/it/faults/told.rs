@@ -1,0 +1,54 @@
+//! What the log and a refused close say.
+
+use persistify::{ErrorKind, PersistentMap};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::{
+    close::warnings_of,
+    store::{open, store},
+};
+
+#[derive(Clone, Debug, Deserialize)]
+struct Moody;
+
+impl Serialize for Moody {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("not in the mood"))
+    }
+}
+
+/// A warning of a failed save left out its cause, which the error had: "cannot sync
+/// stock.journal: see the cause", and none was to be seen.
+#[tokio::test(start_paused = true)]
+async fn a_warning_tells_the_cause() {
+    assert!(warnings_of("told").is_empty());
+    let map = PersistentMap::<Moody>::builder(store(), "told");
+    let map = map.open().await.unwrap();
+    map.insert_and_save("a", Moody).await.unwrap_err();
+    let said = warnings_of("told").join("\n");
+    assert!(said.contains("caused by: not in the mood"), "{said}");
+}
+
+/// A close that was refused said of changes that the store will never take that they
+/// stay pending, as if they were saved some time.
+#[tokio::test(start_paused = true)]
+async fn a_close_that_is_refused_says_what_becomes_of_the_changes() {
+    let store = store();
+    let map = open(&store).await;
+    store.refuse(["bad"]);
+    map.insert_and_save("bad", 1).await.unwrap_err();
+    let error = map.close().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    let said = error.to_string();
+    assert!(
+        said.contains("retry_refused") && !said.contains("pending"),
+        "{said}"
+    );
+
+    store.behave();
+    store.down(ErrorKind::Unusable);
+    map.insert("good", 2);
+    let error = map.close().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unusable);
+    assert!(error.to_string().contains("pending"), "{error}");
+}

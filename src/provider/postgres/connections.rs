@@ -98,7 +98,8 @@ impl Connections {
         })
     }
 
-    /// The rows that a query answers with; it changes nothing.
+    /// The rows that a single statement answers with; it changes nothing, or the
+    /// same if it runs twice.
     pub(super) async fn query(&self, sql: &str) -> Result<Vec<Row>, Fault> {
         loop {
             let lease = self.lease().await?;
@@ -108,7 +109,7 @@ impl Connections {
                     return Ok(rows);
                 }
                 Err(fault) if lease.was_stale(&fault) => {}
-                Err(fault) => return Err(lease.abandon(fault).await),
+                Err(fault) => return Err(lease.give_up(fault)),
             }
         }
     }
@@ -192,6 +193,15 @@ impl Lease {
         if fault.is_answer() {
             // Whatever comes of it: the transaction does not go on.
             let _ = self.end().await;
+        }
+        fault
+    }
+
+    /// Lets go after an error outside of a transaction. There is none to end: to
+    /// end it all the same makes the server log a warning.
+    pub(super) fn give_up(self, fault: Fault) -> Fault {
+        if fault.is_answer() {
+            self.give_back();
         }
         fault
     }

@@ -62,13 +62,18 @@ pub(super) async fn adopt(
         map,
         name,
     };
-    match adopting.run().await {
-        Ok(()) => {
-            lease.give_back();
-            Ok(())
+    match adopting.look().await {
+        // Most are adopted already, and a server that only reads will do then.
+        Ok((_, true)) => {}
+        Ok((nature, false)) => {
+            if let Err(fault) = adopting.begin_and_note(nature).await {
+                return Err(lease.abandon(fault.on_map(map)).await);
+            }
         }
-        Err(fault) => Err(lease.abandon(fault.on_map(map)).await),
+        Err(fault) => return Err(lease.give_up(fault.on_map(map))),
     }
+    lease.give_back();
+    Ok(())
 }
 
 struct Adopting<'a> {
@@ -79,12 +84,13 @@ struct Adopting<'a> {
 }
 
 impl Adopting<'_> {
-    async fn run(&self) -> Result<(), Fault> {
+    /// What the table is like, and whether it was adopted as such already.
+    async fn look(&self) -> Result<(Nature, bool), Fault> {
         let nature = self.inspect().await?;
-        // Most are adopted already, and a server that only reads will do then.
-        if self.is_known(nature).await? {
-            return Ok(());
-        }
+        Ok((nature, self.is_known(nature).await?))
+    }
+
+    async fn begin_and_note(&self, nature: Nature) -> Result<(), Fault> {
         let client = self.lease.client()?;
         let begin = transaction::begin(self.options);
         self.lease.answer(client.batch_execute(&begin)).await?;

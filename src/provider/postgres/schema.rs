@@ -19,21 +19,20 @@ pub(super) const FORMAT: i64 = 1;
 /// Makes a database ready, once, whichever process comes first.
 pub(super) async fn prepare(connections: &Connections, options: &Options) -> Result<(), Fault> {
     let lease = connections.lease().await?;
-    if let Err(fault) = make_ready(&lease, options).await {
-        return Err(lease.abandon(fault).await);
+    match check(&lease, options).await {
+        Ok(true) => {}
+        Ok(false) => {
+            if let Err(fault) = create(&lease, options).await {
+                return Err(lease.abandon(fault).await);
+            }
+        }
+        Err(fault) => return Err(lease.give_up(fault)),
     }
     lease.give_back();
     for (map, name) in &options.adopted {
         inspect::adopt(connections, options, map, name).await?;
     }
     Ok(())
-}
-
-async fn make_ready(lease: &Lease, options: &Options) -> Result<(), Fault> {
-    if check(lease, options).await? {
-        return Ok(());
-    }
-    create(lease, options).await
 }
 
 /// Whether the tables are there, in a format that is known.
@@ -188,5 +187,5 @@ pub(super) async fn tidy(connections: &Connections, options: &Options) -> Result
     if old.is_empty() {
         return Ok(());
     }
-    connections.run(&writers::prune(options)).await
+    connections.query(&writers::prune(options)).await.map(drop)
 }

@@ -4,9 +4,10 @@ use rusqlite::{CachedStatement, Connection, params, types::Value};
 
 use super::{
     errors::Fault,
+    inspect::Holds,
     noted::{Note, digest_of},
     rows::{to_millis, value_to},
-    table::Table,
+    table::{Adopted, Table},
     time::Time,
 };
 use crate::{
@@ -34,28 +35,28 @@ impl<'c> AdoptedTable<'c> {
     pub(super) fn new(
         connection: &'c Connection,
         table: &'c Table,
-        (time, companion): (Time, &str),
+        adopted: &Adopted,
         at: i64,
         revision: i64,
     ) -> rusqlite::Result<Self> {
-        let name = &table.name;
+        let (name, companion) = (&table.name, &adopted.companion);
         let delete = format!(
             "DELETE FROM {name} AS t WHERE {} = ?1",
             table.key_by_bytes()
         );
         let forget = format!("DELETE FROM {companion} WHERE key = ?1");
-        let at = match time {
+        let at = match adopted.time {
             Time::Missing => None,
             kept => Some(kept.written(connection, at)?),
         };
         Ok(Self {
             connection,
             table,
-            put: connection.prepare_cached(&put(table, at.is_some()))?,
+            put: connection.prepare_cached(&put(table, adopted.values, at.is_some()))?,
             delete: connection.prepare_cached(&delete)?,
             forget: connection.prepare_cached(&forget)?,
             note: Note::new(connection, companion, revision)?,
-            time,
+            time: adopted.time,
             at,
             has_trigger: table.has_trigger(connection)?,
         })
@@ -71,8 +72,10 @@ impl<'c> AdoptedTable<'c> {
 }
 
 /// An upsert, and not a replacement: the other columns keep their values. It
-/// is the same key only if its bytes are, whatever another index takes it for.
-fn put(table: &Table, with_time: bool) -> String {
+/// is the same key only if its bytes are, whatever another index takes it for. A
+/// value that its program stored as text or as bytes is stored as that again: one
+/// that reads the other may not take it.
+fn put(table: &Table, values: Holds, with_time: bool) -> String {
     let Table {
         name,
         key,
@@ -80,16 +83,24 @@ fn put(table: &Table, with_time: bool) -> String {
         updated_at,
         ..
     } = table;
+    let new = match values {
+        Holds::Text => "?2",
+        Holds::Bytes => "CAST(?2 AS BLOB)",
+    };
+    let again = format!(
+        "{value} = CASE typeof({name}.{value}) WHEN 'blob' THEN CAST(?2 AS BLOB)
+            WHEN 'text' THEN ?2 ELSE excluded.{value} END"
+    );
     if with_time {
         format!(
-            "INSERT INTO {name} ({key}, {value}, {updated_at}) VALUES (?1, ?2, ?3)
+            "INSERT INTO {name} ({key}, {value}, {updated_at}) VALUES (?1, {new}, ?3)
              ON CONFLICT ({key} COLLATE BINARY) DO UPDATE SET
-                {value} = excluded.{value}, {updated_at} = excluded.{updated_at}"
+                {again}, {updated_at} = excluded.{updated_at}"
         )
     } else {
         format!(
-            "INSERT INTO {name} ({key}, {value}) VALUES (?1, ?2)
-             ON CONFLICT ({key} COLLATE BINARY) DO UPDATE SET {value} = excluded.{value}"
+            "INSERT INTO {name} ({key}, {value}) VALUES (?1, {new})
+             ON CONFLICT ({key} COLLATE BINARY) DO UPDATE SET {again}"
         )
     }
 }

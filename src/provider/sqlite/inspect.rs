@@ -31,15 +31,20 @@ impl Column {
         self.name.eq_ignore_ascii_case(name)
     }
 
-    /// Whether text stays text in it, by SQLite's rules of type affinity.
-    fn keeps_text(&self) -> bool {
+    /// What it is for, by SQLite's rules of type affinity; `None` if it makes
+    /// numbers of text.
+    fn holds(&self) -> Option<Holds> {
         let declared = self.declared.to_ascii_uppercase();
-        if self.strict {
-            return ["TEXT", "ANY"].contains(&&*declared);
+        let has = |part| declared.contains(part);
+        let is_text = has("CHAR") || has("CLOB") || has("TEXT");
+        match &*declared {
+            "" | "ANY" if self.strict => Some(Holds::Text),
+            "" => Some(Holds::Text),
+            _ if has("INT") => None,
+            _ if is_text => Some(Holds::Text),
+            _ if has("BLOB") => Some(Holds::Bytes),
+            _ => None,
         }
-        let holds = |part| declared.contains(part);
-        let text = holds("CHAR") || holds("CLOB") || holds("TEXT") || holds("BLOB");
-        !holds("INT") && (declared.is_empty() || text)
     }
 
     /// Whether no row can be added without it.
@@ -52,11 +57,19 @@ impl Column {
         if self.declared.to_ascii_uppercase().contains("INT") {
             return Some(Time::Millis);
         }
-        (!self.strict || self.keeps_text()).then_some(Time::Text)
+        (!self.strict || self.holds() == Some(Holds::Text)).then_some(Time::Text)
     }
 }
 
-/// Checks that a table can hold a map, and finds how it keeps the time.
+/// What a column is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holds {
+    Text,
+    /// What its program reads is bytes, and it may take no text for them.
+    Bytes,
+}
+
+/// Checks that a table can hold a map, and finds how it keeps times and values.
 ///
 /// # Errors
 ///
@@ -66,12 +79,13 @@ pub(super) fn inspect(
     map: &MapName,
     table: &str,
     columns: &Columns,
-) -> Result<Time, Fault> {
+) -> Result<(Time, Holds), Fault> {
     let found = columns_of(connection, table)?;
     if found.is_empty() {
         return Err(no_table(connection, map, table)?.into());
     }
-    for name in [&columns.key, &columns.value] {
+    let mut held = [None; 2];
+    for (name, held) in [&columns.key, &columns.value].into_iter().zip(&mut held) {
         let Some(column) = found.iter().find(|column| column.is(name)) else {
             return Err(no_column(map, table, name).into());
         };
@@ -79,11 +93,17 @@ pub(super) fn inspect(
             let problem = format!("the column {name:?} is generated");
             return Err(unfit(map, table, &problem).into());
         }
-        if !column.keeps_text() {
-            let problem = format!("the column {name:?} is not a column of text");
-            return Err(unfit(map, table, &problem).into());
-        }
+        *held = column.holds();
     }
+    let [Some(Holds::Text), Some(values)] = held else {
+        let name = if held[0] == Some(Holds::Text) {
+            &columns.value
+        } else {
+            &columns.key
+        };
+        let problem = format!("the column {name:?} is not a column of text");
+        return Err(unfit(map, table, &problem).into());
+    };
     check_others(map, table, columns, &found)?;
     if !is_unique(connection, table, &columns.key)? {
         let problem = format!(
@@ -95,10 +115,11 @@ pub(super) fn inspect(
     let mut written = found.iter().filter(|column| !column.generated);
     let time = written.find(|column| column.is(&columns.updated_at));
     let time = time.map_or(Some(Time::Missing), Column::time);
-    time.ok_or_else(|| {
+    let time = time.ok_or_else(|| {
         let problem = format!("the column {:?} takes no time", columns.updated_at);
-        unfit(map, table, &problem).into()
-    })
+        unfit(map, table, &problem)
+    })?;
+    Ok((time, values))
 }
 
 fn columns_of(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {

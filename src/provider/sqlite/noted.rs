@@ -8,7 +8,7 @@ use super::{
     errors::Fault,
     rows::{Stored, revision_to},
     schema,
-    table::Table,
+    table::{Adopted, Table},
     wanted,
 };
 use crate::{error::Result, load::Wanted};
@@ -76,7 +76,7 @@ pub(super) fn note_if_new(
     stored: &mut Stored,
     revision: i64,
 ) -> Result<bool, Fault> {
-    let Some((_, companion)) = &table.adopted else {
+    let Some(Adopted { companion, .. }) = &table.adopted else {
         return Ok(false);
     };
     Ok(Note::new(connection, companion, revision)?.if_new(stored)?)
@@ -89,7 +89,7 @@ pub(super) fn note_all(
     table: &Table,
     wanted: &Wanted,
 ) -> Result<bool, Fault> {
-    let Some((_, companion)) = &table.adopted else {
+    let Some(Adopted { companion, .. }) = &table.adopted else {
         return Ok(false);
     };
     let revision = schema::revision_now(connection)?;

@@ -5,7 +5,7 @@ use rusqlite::{Connection, ToSql};
 use super::{
     builder::Columns,
     errors::Fault,
-    inspect::inspect,
+    inspect::{Holds, inspect},
     rows::Stored,
     schema::{self, Place},
     time::Time,
@@ -26,8 +26,16 @@ pub(super) struct Table {
     pub(super) key: String,
     pub(super) value: String,
     pub(super) updated_at: String,
-    /// How a table of another program keeps the time, and the table beside it.
-    pub(super) adopted: Option<(Time, String)>,
+    pub(super) adopted: Option<Adopted>,
+}
+
+/// What is known of a table of another program.
+#[derive(Debug)]
+pub(super) struct Adopted {
+    pub(super) time: Time,
+    pub(super) values: Holds,
+    /// The table beside it.
+    pub(super) companion: String,
 }
 
 impl Table {
@@ -42,8 +50,13 @@ impl Table {
         };
         let adopted = match place.companion {
             Some(companion) => {
-                let time = inspect(connection, map, &place.table, columns)?;
-                Some((time, quoted(&companion)))
+                let (time, values) = inspect(connection, map, &place.table, columns)?;
+                let companion = quoted(&companion);
+                Some(Adopted {
+                    time,
+                    values,
+                    companion,
+                })
             }
             None => None,
         };
@@ -74,7 +87,7 @@ impl Table {
         Ok(table)
     }
 
-    fn new(map: &MapName, name: &str, columns: &Columns, adopted: Option<(Time, String)>) -> Self {
+    fn new(map: &MapName, name: &str, columns: &Columns, adopted: Option<Adopted>) -> Self {
         Self {
             map: map.clone(),
             name: quoted(name),
@@ -122,7 +135,9 @@ impl Table {
                  FROM {name} AS t {rest}",
                 self.updated_at
             ),
-            Some((time, companion)) => format!(
+            Some(Adopted {
+                time, companion, ..
+            }) => format!(
                 "SELECT t.{key}, t.{value}, {}, c.revision, c.expires_at, c.schema, c.digest
                  FROM {name} AS t
                  LEFT JOIN {companion} AS c ON c.key = t.{key} COLLATE BINARY {rest}",

@@ -10,7 +10,7 @@ use super::{
     own::OwnTable,
     rows::{Stored, revision_to, to_millis},
     schema,
-    table::Table,
+    table::{Adopted, Table},
     writers,
 };
 use crate::{
@@ -198,8 +198,7 @@ fn apply_part(
     sort_by_key(&mut changes);
     match &table.adopted {
         None => OwnTable::new(connection, &table, at, revision, changes.len())?.write(&changes),
-        Some((time, companion)) => {
-            let adopted = (*time, companion.as_str());
+        Some(adopted) => {
             AdoptedTable::new(connection, &table, adopted, at, revision)?.write(&changes)
         }
     }
@@ -207,7 +206,7 @@ fn apply_part(
 
 fn clear(connection: &Connection, table: &Table) -> rusqlite::Result<()> {
     connection.execute(&format!("DELETE FROM {}", table.name), [])?;
-    if let Some((_, companion)) = &table.adopted {
+    if let Some(Adopted { companion, .. }) = &table.adopted {
         connection.execute(&format!("DELETE FROM {companion}"), [])?;
     }
     Ok(())

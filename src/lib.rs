@@ -114,6 +114,9 @@
 mod error;
 mod record;
 
+#[cfg(any(feature = "json", feature = "sqlite", feature = "postgres"))]
+mod file;
+
 mod batch;
 mod load;
 mod name;

@@ -30,6 +30,7 @@ mod meddling;
 mod outages;
 mod pgbouncer;
 mod proxy;
+mod quiet;
 mod refused;
 mod sample;
 mod server;

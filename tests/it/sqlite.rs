@@ -17,8 +17,11 @@ use crate::{
 
 mod adopted;
 mod backups;
+mod blobs;
 mod commits;
 mod faults;
+#[cfg(unix)]
+mod hostile;
 mod loads;
 mod meddling;
 mod names;

@@ -1,6 +1,6 @@
 //! Encrypted connections.
 
-use std::{fs, io::Cursor, path::Path, sync::Arc};
+use std::{io::Cursor, path::Path, sync::Arc};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
@@ -11,7 +11,7 @@ use rustls::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::options::invalid;
-use crate::error::Result;
+use crate::{error::Result, file};
 
 /// Whether connections are encrypted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(super) fn connector(mode: Tls, root: Option<&Path>) -> Result<MakeRustlsConn
 
 fn roots_in(path: &Path) -> Result<RootCertStore> {
     let problem = |what| format!("{} {what}", path.display());
-    let text = fs::read(path).map_err(|cause| {
+    let text = file::read(path).map_err(|cause| {
         invalid("root_certificate", &problem("cannot be read")).with_source(cause)
     })?;
     let mut roots = RootCertStore::empty();

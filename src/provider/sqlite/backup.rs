@@ -9,6 +9,7 @@ use super::{
     Shared, Sqlite,
     builder::checked_path,
     errors::Fault,
+    file,
     replica::{Replica, check_free, exists, logs},
     schema,
 };
@@ -191,6 +192,7 @@ fn go_back(backup: &Path, path: &Path, over: bool, is_given_up: &dyn Fn() -> boo
     if !backup.exists() {
         return Err(no_backup(backup, "there is no such file"));
     }
+    file::check_files(backup)?;
     if !over {
         check_nothing_there(path)?;
     }

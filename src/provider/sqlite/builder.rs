@@ -9,6 +9,7 @@ use std::{
 use super::Sqlite;
 use crate::{
     error::{Error, ErrorKind, Result},
+    file::access::{PRIVATE, check_mode},
     name::MapName,
 };
 
@@ -28,6 +29,8 @@ pub(super) struct Options {
     pub(super) busy_timeout: Duration,
     pub(super) synchronous: Synchronous,
     pub(super) columns: Columns,
+    /// Of a file that is made.
+    pub(super) file_mode: u32,
     /// Which table of another program a map is.
     pub(super) adopted: BTreeMap<MapName, String>,
 }
@@ -71,6 +74,7 @@ impl SqliteBuilder {
                     value: "value".into(),
                     updated_at: "updated_at".into(),
                 },
+                file_mode: PRIVATE,
                 adopted: BTreeMap::new(),
             },
             adopt: Vec::new(),
@@ -97,6 +101,21 @@ impl SqliteBuilder {
         self
     }
 
+    /// The mode of the file if it is made, whatever the umask: `0o600` by default,
+    /// which keeps values private; `0o777` at most, and the owner reads and writes.
+    /// Folders that are made may be looked into by those who may read the file:
+    /// `0o700` by default.
+    ///
+    /// A file that is there keeps its mode. SQLite gives its logs (`-wal`, `-shm`)
+    /// the mode and the owner of the file; a [backup](Sqlite::backup) has those of
+    /// the file it is of, or of the one that it replaces.
+    ///
+    /// It has no effect but on Unix.
+    pub fn file_mode(mut self, mode: u32) -> Self {
+        self.options.file_mode = mode;
+        self
+    }
+
     /// Keeps a map in an existing table of another program, which goes on
     /// reading and writing it.
     ///
@@ -105,10 +124,12 @@ impl SqliteBuilder {
     /// table beside it, and its other columns (which may be empty, or have a
     /// default, because new rows leave them out) keep their values. It needs a
     /// column for the key that is text and unique in itself, and one for the
-    /// value that is text, named as [`columns`](Self::columns) says. What the
+    /// value that is text or `BLOB`, named as [`columns`](Self::columns) says. What the
     /// other program changes is found by reading the whole table at each load,
     /// which takes about twice as long as for a table of its own. It counts as
-    /// of [shape](crate::PersistentMapBuilder::schema) 0. A change that a trigger
+    /// of [shape](crate::PersistentMapBuilder::schema) 0. A value that is stored as
+    /// a blob stays one when it is written over, and so does every new one in a
+    /// column that is declared as `BLOB`; all others are text. A change that a trigger
     /// or a rule of the table leaves out is refused.
     pub fn table(mut self, map: impl Into<String>, table: impl Into<String>) -> Self {
         self.adopt.push((map.into(), table.into()));
@@ -142,7 +163,8 @@ impl SqliteBuilder {
     ///
     /// - `Invalid`: an option is out of bounds, the path is a folder or
     ///   `:memory:`, or an adopted table cannot hold a map.
-    /// - `Unusable`: the file cannot be opened or written to, was written by a
+    /// - `Unusable`: the file cannot be opened or written to, something else than
+    ///   a file (a FIFO, a socket, a device) is in its place, it was written by a
     ///   later version of this library, or an adopted table is missing.
     /// - `Corrupt`: it is no SQLite database, or a damaged one.
     /// - `Unavailable`: another process kept it locked.
@@ -193,6 +215,7 @@ impl Options {
                 "it is at most 2147483647 milliseconds",
             ));
         }
+        check_mode(self.file_mode).map_err(|problem| invalid("file_mode", &problem))?;
         self.columns.check()
     }
 }

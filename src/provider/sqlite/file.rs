@@ -2,7 +2,7 @@
 //! the same one.
 
 use std::{
-    fs, io,
+    fs, io, iter,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -15,7 +15,19 @@ use super::{
     builder::{Options, Synchronous},
     errors::Fault,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    file::{
+        self, access,
+        folder::{self, parent_of},
+    },
+};
+
+/// What the names of the logs end with that SQLite keeps beside a file.
+pub(super) const LOGS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// As many as the systems follow.
+const MAX_LINKS: usize = 40;
 
 /// Measured: with a larger cache than by default, large commits are up to twice
 /// as fast.
@@ -35,7 +47,9 @@ pub(super) struct DbFile {
 impl DbFile {
     /// Opens the connection that writes; the file is made if there is none.
     pub(super) fn open(path: &Path, options: &Options) -> Result<(Self, Connection), Fault> {
-        make_folder(path)?;
+        make_folder(path, options.file_mode)?;
+        check_files(path)?;
+        make_new(path, options.file_mode).map_err(|cause| not_made(path, cause))?;
         let connection = connect(path, options, OpenFlags::SQLITE_OPEN_CREATE)?;
         check_encoding(&connection, path)?;
         use_wal(&connection, path, options.busy_timeout)?;
@@ -112,6 +126,14 @@ pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
     beside.into()
 }
 
+fn not_made(path: &Path, cause: io::Error) -> Error {
+    let message = format!(
+        "the SQLite file {} cannot be made; check that its folder can be written to",
+        path.display()
+    );
+    Error::new(ErrorKind::Unusable, message).with_source(cause)
+}
+
 fn read_only(path: &Path) -> Error {
     let message = format!(
         "the SQLite file {} cannot be written to; allow this program to write to it and to its folder",
@@ -128,11 +150,9 @@ fn gone(path: &Path) -> Error {
     Error::new(ErrorKind::Unusable, message)
 }
 
-pub(super) fn make_folder(path: &Path) -> Result<()> {
-    let Some(folder) = path.parent() else {
-        return Ok(());
-    };
-    make_folders(folder).map_err(|cause| {
+pub(super) fn make_folder(path: &Path, file_mode: u32) -> Result<()> {
+    let folder = parent_of(path);
+    folder::make(folder, file_mode).map_err(|cause| {
         let message = format!(
             "the folder {} for the SQLite file cannot be made; check its path and permissions",
             folder.display()
@@ -141,26 +161,61 @@ pub(super) fn make_folder(path: &Path) -> Result<()> {
     })
 }
 
-/// Each is safe in the one above it, or a loss of power could take it along with
-/// all that was committed in it.
-fn make_folders(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let above = folder.parent().unwrap_or(folder);
-    if above != folder {
-        make_folders(above)?;
-    }
-    match fs::create_dir(folder) {
-        // Someone else made it at the same time.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
-        made => made?,
-    }
-    // Elsewhere a folder cannot be opened like a file.
-    if cfg!(unix) {
-        fs::File::open(above)?.sync_all()?;
+/// That there is a file at that path, or nothing, and the same of SQLite's logs
+/// beside it: from a FIFO SQLite would read for ever.
+///
+/// It opens them by itself, so another program could put one there in between.
+/// That takes the right to write to the folder, and so to the file.
+///
+/// # Errors
+///
+/// `Unusable` if something else is there.
+pub(super) fn check_files(path: &Path) -> Result<()> {
+    // Behind a link the logs are beside what it leads to.
+    let real = end_of_links(path);
+    let logs = LOGS.map(|end| beside(&real, end));
+    for path in iter::once(path).chain(logs.iter().map(PathBuf::as_path)) {
+        file::check(path).map_err(|cause| {
+            let message = format!(
+                "{} cannot be opened as a SQLite file, or as the log of one; move away what is there",
+                path.display()
+            );
+            Error::new(ErrorKind::Unusable, message).with_source(cause)
+        })?;
     }
     Ok(())
+}
+
+/// Makes an empty file of that mode if there is none; SQLite gives its logs the
+/// mode and the owner of the file.
+///
+/// It is made under another name, and takes its place when it is closed: to close
+/// a file that SQLite has open in this process takes away SQLite's locks.
+fn make_new(path: &Path, mode: u32) -> io::Result<()> {
+    let path = end_of_links(path);
+    if path.exists() {
+        return Ok(());
+    }
+    let temp = access::temporary(parent_of(&path))?;
+    access::set_mode(temp.as_file(), mode)?;
+    match temp.into_temp_path().persist_noclobber(&path) {
+        // Another one made it at the same time.
+        Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        placed => placed.map_err(|failed| failed.error),
+    }
+}
+
+/// Where the links at that path lead, also if nothing is there; after too many,
+/// where it was got to.
+fn end_of_links(path: &Path) -> PathBuf {
+    let mut at = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match fs::read_link(&at) {
+            Ok(to) => at = parent_of(&at).join(to),
+            Err(_) => break,
+        }
+    }
+    at
 }
 
 fn connect(path: &Path, options: &Options, more: OpenFlags) -> rusqlite::Result<Connection> {

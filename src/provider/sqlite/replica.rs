@@ -1,7 +1,7 @@
 //! A copy of a whole database, which takes its place at once or not at all.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io,
     path::{Path, PathBuf},
 };
@@ -13,7 +13,10 @@ use rusqlite::{
 use tempfile::TempPath;
 
 use super::{errors::Fault, file};
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    file::{access, folder},
+};
 
 /// How many pages are copied before it is asked whether anyone still waits.
 const PAGES_AT_ONCE: i32 = 1_024;
@@ -23,6 +26,8 @@ pub(super) struct Replica {
     connection: Connection,
     at: TempPath,
     path: PathBuf,
+    /// What it is a copy of.
+    like: Option<PathBuf>,
 }
 
 impl Replica {
@@ -32,8 +37,10 @@ impl Replica {
         path: &Path,
         is_given_up: &dyn Fn() -> bool,
     ) -> Result<Self, Fault> {
-        file::make_folder(path)?;
+        file::make_folder(path, access::PRIVATE)?;
         let at = TempPath::try_from_path(beside(path)?).map_err(|cause| not_placed(path, cause))?;
+        make_private(&at).map_err(|cause| not_placed(path, cause))?;
+        let like = from.path().map(PathBuf::from);
         let mut connection = Connection::open(&at)?;
         // Nobody sees it before it is whole and on the disk, so it needs neither
         // a log nor a wait for each page.
@@ -47,6 +54,7 @@ impl Replica {
             connection,
             at,
             path,
+            like,
         })
     }
 
@@ -61,12 +69,11 @@ impl Replica {
             connection,
             at,
             path,
+            like,
         } = self;
         connection.close().map_err(|(_, cause)| cause)?;
         let place = |cause: io::Error| not_placed(&path, cause);
-        File::open(&at)
-            .and_then(|file| file.sync_all())
-            .map_err(place)?;
+        finish(&at, &path, like.as_deref()).map_err(place)?;
         let placed = if over {
             remove_logs(&path).map_err(place)?;
             at.persist(&path)
@@ -74,9 +81,28 @@ impl Replica {
             at.persist_noclobber(&path)
         };
         placed.map_err(|failed| place(failed.error))?;
-        sync_folder(&path).map_err(place)?;
+        // So that the new name survives a power loss too.
+        folder::sync(folder::parent_of(&path)).map_err(place)?;
         Ok(())
     }
+}
+
+/// SQLite would make it for everyone.
+fn make_private(at: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, access::PRIVATE);
+    options.open(at).map(drop)
+}
+
+/// Opens the copy to those who may open what it takes the place of, or else what
+/// it is a copy of; and makes it safe on the disk.
+fn finish(at: &Path, place: &Path, from: Option<&Path>) -> io::Result<()> {
+    let file = File::open(at)?;
+    let like = from.filter(|_| !place.exists()).unwrap_or(place);
+    access::share_like(&file, like, access::PRIVATE)?;
+    file.sync_all()
 }
 
 /// In one transaction: what is committed meanwhile is not in the copy, and does
@@ -118,6 +144,7 @@ fn beside(path: &Path) -> Result<PathBuf> {
 /// `Invalid` if it is in use. Whether it is a database at all is not known
 /// before: then SQLite's error.
 pub(super) fn check_free(path: &Path) -> Result<(), Fault> {
+    file::check_files(path)?;
     if !path.exists() {
         return Ok(());
     }
@@ -163,8 +190,7 @@ fn remove_logs(path: &Path) -> io::Result<()> {
 
 /// Where SQLite keeps the logs of a file.
 pub(super) fn logs(path: &Path) -> impl Iterator<Item = PathBuf> {
-    let ends = ["-wal", "-shm", "-journal"];
-    ends.into_iter().map(|end| file::beside(path, end))
+    file::LOGS.into_iter().map(|end| file::beside(path, end))
 }
 
 fn not_placed(path: &Path, cause: io::Error) -> Error {
@@ -184,17 +210,4 @@ pub(super) fn exists(path: &Path) -> Error {
         path.display()
     );
     Error::new(ErrorKind::Invalid, message)
-}
-
-/// So that the new name survives a power loss too.
-#[cfg(unix)]
-fn sync_folder(path: &Path) -> io::Result<()> {
-    path.parent()
-        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-}
-
-#[cfg(not(unix))]
-#[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
-fn sync_folder(_: &Path) -> io::Result<()> {
-    Ok(())
 }

@@ -115,6 +115,11 @@ impl Server {
         format!("postgres://postgres@{}/{database}", self.address())
     }
 
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        self.keeper.log()
+    }
+
     /// A line in its `postgresql.conf`, for the next start.
     pub(crate) fn set(&self, line: &str) {
         self.append("postgresql.conf", line);

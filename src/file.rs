@@ -1,0 +1,92 @@
+//! Files of this machine, opened without a wait.
+
+use std::{
+    fs::{self, File, FileType, OpenOptions},
+    io,
+    path::Path,
+};
+
+#[cfg(any(feature = "json", feature = "sqlite"))]
+pub(crate) mod access;
+#[cfg(any(feature = "json", feature = "sqlite"))]
+pub(crate) mod folder;
+
+/// Opens what is a file, and nothing else: to open a FIFO waits for its other
+/// end, for ever if there is none, and to open a device may do anything.
+///
+/// The first look spares what is no file. Another program may put a FIFO or a
+/// device there between that look and the opening; so the opening does not wait
+/// either (`O_NONBLOCK`, which means nothing for a file), and the second look is
+/// at what was opened.
+///
+/// # Errors
+///
+/// `IsADirectory` for a folder, `InvalidInput` for what is neither; else what the
+/// system says.
+pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    check(path)?;
+    let opened = without_waiting(options).open(path)?;
+    check_type(opened.metadata()?.file_type())?;
+    Ok(opened)
+}
+
+/// Reads a file whole, under the rules of [`open`].
+#[cfg(feature = "postgres")]
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut file = open(OpenOptions::new().read(true), path)?;
+    io::Read::read_to_end(&mut file, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// That there is a file, or nothing.
+///
+/// # Errors
+///
+/// As [`open`], but for `NotFound`.
+pub(crate) fn check(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(found) => check_type(found.file_type()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn check_type(found: FileType) -> io::Result<()> {
+    if found.is_file() {
+        return Ok(());
+    }
+    if found.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let problem = format!("{} is in the place of the file", name_of(found));
+    Err(io::Error::new(io::ErrorKind::InvalidInput, problem))
+}
+
+#[cfg(unix)]
+fn name_of(found: FileType) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    if found.is_fifo() {
+        "a FIFO"
+    } else if found.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
+#[cfg(not(unix))]
+fn name_of(_: FileType) -> &'static str {
+    "something else"
+}
+
+#[cfg(unix)]
+fn without_waiting(options: &mut OpenOptions) -> &mut OpenOptions {
+    use std::os::unix::fs::OpenOptionsExt;
+    options.custom_flags(libc::O_NONBLOCK)
+}
+
+#[cfg(not(unix))]
+fn without_waiting(options: &mut OpenOptions) -> &mut OpenOptions {
+    options
+}

@@ -17,6 +17,7 @@ use crate::{
 
 mod builder;
 mod cursor;
+mod damage;
 #[cfg_attr(
     not(feature = "testing"),
     expect(unreachable_pub, reason = "public for tests only")
@@ -28,6 +29,8 @@ mod fold;
 mod frame;
 mod index;
 mod journal;
+mod left_over;
+mod mark;
 mod meta;
 mod pairs;
 mod recover;
@@ -49,7 +52,8 @@ use shared::Shared;
 /// line in the order of the keys; and a small `<name>.meta` with what is not
 /// for people: revisions, expiries, and a digest that ties the two together.
 /// A file that another program or a person wrote opens as it is; nothing is
-/// written before the first commit.
+/// written before the first commit. What is made anew is for this user alone; see
+/// [`file_mode`](JsonFileBuilder::file_mode).
 ///
 /// While a map is open, each batch is appended to `<name>.journal` and synced
 /// before `commit` returns, so what a commit costs follows the change and not
@@ -65,7 +69,9 @@ use shared::Shared;
 /// file: a value that was edited keeps its number, one that was added has the
 /// highest of that file, and all those of a file without a `.meta` have 0. While the map is
 /// open, or after a crash left its journal unfolded, it may not: the map says
-/// so, and overwrites nothing. Where a symbolic link stands in the place of the
+/// so, and overwrites nothing. A file that is missing beside its `.meta`, or a
+/// journal that the `.meta` knows to be in use, is `Corrupt`: put it back; to begin
+/// with an empty map, remove the `.meta` too. Where a symbolic link stands in the place of the
 /// file, what it leads to is written, and the link stays.
 ///
 /// # After a crash

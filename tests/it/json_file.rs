@@ -24,7 +24,12 @@ mod crashes;
 mod damage;
 mod edits;
 mod folds;
+#[cfg(unix)]
+mod hostile;
 mod locks;
+mod missing;
+#[cfg(unix)]
+mod modes;
 mod shaky_disk;
 
 /// A writer of the map `stock`.

@@ -10,12 +10,14 @@ use parking_lot::Mutex;
 
 use super::{
     JsonFile, blocking,
-    disk::{Disk, FolderLock, RealDisk, TEMP_PREFIX},
+    disk::{Disk, FolderLock, RealDisk},
     fault::fault,
     files::{Folder, LOCK_FILE},
+    left_over,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
+    file::access::{PRIVATE, check_mode},
     name::MapName,
 };
 
@@ -32,16 +34,19 @@ pub struct JsonFileBuilder {
     folder: PathBuf,
     max_journal: u64,
     adopted: Vec<(String, String)>,
-    disk: Arc<dyn Disk>,
+    file_mode: u32,
+    /// The machine's, unless a test has another one.
+    disk: Option<Arc<dyn Disk>>,
 }
 
 impl JsonFileBuilder {
     pub(super) fn new(folder: &Path) -> Self {
         Self {
-            folder: folder.to_owned(),
+            folder: named(folder).to_owned(),
             max_journal: 1 << 20,
             adopted: Vec::new(),
-            disk: Arc::new(RealDisk::new()),
+            file_mode: PRIVATE,
+            disk: None,
         }
     }
 
@@ -69,10 +74,26 @@ impl JsonFileBuilder {
         self
     }
 
+    /// The mode of the files that are made anew, whatever the umask: `0o600` by
+    /// default, which keeps values private; `0o777` at most, and the owner reads
+    /// and writes. Folders that are made may be looked into by those who may read
+    /// the files: `0o700` by default.
+    ///
+    /// A file that is there keeps its mode and its owner when it is replaced, and
+    /// the files beside it (`.meta`, `.journal`, `.torn`) take them over. Where the
+    /// system does not let this user give a file to that owner or group, fewer may
+    /// open it, and never more.
+    ///
+    /// It has no effect but on Unix.
+    pub fn file_mode(mut self, mode: u32) -> Self {
+        self.file_mode = mode;
+        self
+    }
+
     /// Uses this disk instead of the machine's: for tests.
     #[cfg(feature = "testing")]
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
-        self.disk = disk;
+        self.disk = Some(disk);
         self
     }
 
@@ -88,12 +109,14 @@ impl JsonFileBuilder {
     /// - `Invalid` if an option is out of bounds.
     pub async fn open(self) -> Result<JsonFile> {
         let adopted = self.checked()?;
+        let real = || Arc::new(RealDisk::with_file_mode(self.file_mode)) as Arc<dyn Disk>;
         let folder = Folder {
-            disk: self.disk,
+            disk: self.disk.unwrap_or_else(real),
             path: self.folder,
             max_journal: self.max_journal,
             adopted,
             lock: Mutex::default(),
+            writers: Mutex::default(),
         };
         blocking(move || {
             take(&folder)?;
@@ -109,6 +132,7 @@ impl JsonFileBuilder {
                 self.max_journal
             )));
         }
+        check_mode(self.file_mode).map_err(invalid)?;
         let mut adopted = HashMap::new();
         let mut files = HashSet::new();
         for (map, file) in &self.adopted {
@@ -123,6 +147,15 @@ impl JsonFileBuilder {
             }
         }
         Ok(adopted)
+    }
+}
+
+/// No name at all is the current folder.
+fn named(folder: &Path) -> &Path {
+    if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
     }
 }
 
@@ -157,7 +190,7 @@ fn take(folder: &Folder) -> Result<()> {
     *folder.lock.lock() = Some(lock(folder)?);
     // The one that was locked may have been removed before it was.
     folder.check_in_place()?;
-    remove_left_over(folder)?;
+    left_over::remove(folder)?;
     folder.try_write()
 }
 
@@ -175,15 +208,4 @@ fn lock(folder: &Folder) -> Result<Box<dyn FolderLock>> {
         );
         Error::new(ErrorKind::Unavailable, message).nothing_applied()
     })
-}
-
-/// What a crash left of files that were not yet what they were to be.
-fn remove_left_over(folder: &Folder) -> Result<()> {
-    let names = folder.list()?;
-    for name in names.iter().filter(|name| name.starts_with(TEMP_PREFIX)) {
-        let path = folder.path.join(name);
-        let removed = folder.disk.remove(&path);
-        removed.map_err(|error| fault("remove", &path, error))?;
-    }
-    Ok(())
 }

@@ -25,6 +25,7 @@ fn remedy_for(kind: io::ErrorKind) -> (ErrorKind, &'static str) {
         Io::FileTooLarge => "the file would exceed a limit; raise it",
         Io::NotFound => "it is not there; put it back, with what was in it",
         Io::IsADirectory => "a folder is in the place of the file; move it away",
+        Io::InvalidInput => "what is there is no file; move it away",
         Io::NotADirectory | Io::AlreadyExists => {
             "something else is in the place of the folder; move it away, or use another path"
         }

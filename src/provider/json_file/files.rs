@@ -1,7 +1,7 @@
 //! Where in the folder the files of a map are.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -16,6 +16,7 @@ use super::{
     whole::{create, read_whole, sync, write},
 };
 use crate::{
+    batch::WriterId,
     error::{Error, ErrorKind, Result},
     name::MapName,
 };
@@ -36,6 +37,8 @@ pub(super) struct Folder {
     pub(super) adopted: HashMap<MapName, String>,
     /// Held from the opening to the close.
     pub(super) lock: Mutex<Option<Box<dyn FolderLock>>>,
+    /// Those that have written since the opening.
+    pub(super) writers: Mutex<HashSet<WriterId>>,
 }
 
 /// The files of one map.
@@ -137,7 +140,7 @@ impl Folder {
     /// Whether a new file can be written in it just now.
     pub(super) fn try_write(&self) -> Result<()> {
         let path = self.path.join("trial");
-        let mut file = create(&*self.disk, &path)?;
+        let mut file = create(&*self.disk, &path, &path)?;
         write(&mut *file, &path, b"?")?;
         sync(&mut *file, &path)
     }

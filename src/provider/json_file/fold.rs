@@ -82,7 +82,7 @@ impl Store {
 
     fn write_snapshot(&self, folder: &Folder) -> Result<NewSnapshot> {
         let path = &self.files.snapshot;
-        let mut file = create(&*folder.disk, path)?;
+        let mut file = create(&*folder.disk, path, path)?;
         let mut layout = Layout::new();
         let mut values = Vec::with_capacity(self.index.len());
         let mut entries = self.index.iter().peekable();
@@ -149,11 +149,12 @@ impl Store {
             counter: self.last,
             snapshot,
             folded: journal,
-            writers: self.recent_writers(),
+            writers: self.recent_writers(folder),
         };
         let path = &self.files.meta;
         let rows = self.rows(fingerprints);
-        let (file, checksum) = meta::written(&*folder.disk, path, &head, rows)?;
+        let (file, checksum) =
+            meta::written(&*folder.disk, path, &self.files.snapshot, &head, rows)?;
         replace(file, path)?;
         folder.sync()?;
         Ok(checksum)

@@ -10,7 +10,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::frame::{Reader, put_bytes};
 use crate::{name::MapName, record::Revision};
 
-/// Holds bytes that no text has, so that no key and no value looks like it.
+/// What a header and a frame begin with: a byte that no text has, so that no key
+/// and no value looks like them.
+pub(super) const FIRST: u8 = 0xff;
 const HEADER_MAGIC: [u8; 8] = *b"\xffPJRNL\xfe\n";
 const FRAME_MAGIC: [u8; 8] = *b"\xffPFRAM\xfe\n";
 const FORMAT: u32 = 1;
@@ -113,10 +115,9 @@ pub(super) enum Found<'a> {
         payloads: Payloads<'a>,
         end: usize,
     },
-    /// Not even a whole header, and no frame: nothing was ever acknowledged on
-    /// the strength of it.
-    Nothing,
-    /// There is something broken here, with frames after it.
+    /// There is something broken here: a frame with others after it, or the
+    /// header. A journal takes its place with a whole header, so one without was
+    /// cut off or emptied since, and may have held batches.
     Damaged { at: usize },
     /// Written by a later version of this crate.
     Newer { format: u32 },
@@ -130,11 +131,7 @@ impl<'a> Found<'a> {
     /// something that is broken, what is broken was whole once.
     pub(super) fn in_bytes(bytes: &'a [u8]) -> Self {
         let Some((header, start)) = Header::read(bytes) else {
-            return if has_frame(bytes, None) {
-                Self::Damaged { at: 0 }
-            } else {
-                Self::Nothing
-            };
+            return Self::Damaged { at: 0 };
         };
         let header = match header {
             Ok(header) => header,
@@ -181,13 +178,12 @@ fn frame_follows(bytes: &[u8], end: usize, journal: &Header, number: usize) -> b
     let torn = FrameHeader::read(&bytes[end..]);
     let is_next = |torn: &FrameHeader| torn.journal == journal.id && torn.number == number as u64;
     let after = end + usize::from(torn.is_some_and(|torn| is_next(&torn)));
-    has_frame(&bytes[after..], Some(journal.id))
+    has_frame(&bytes[after..], journal.id)
 }
 
-fn has_frame(bytes: &[u8], journal: Option<u64>) -> bool {
-    let places = bytes.windows(FRAME_HEADER).filter_map(FrameHeader::read);
-    let mut journals = places.map(|header| header.journal);
-    journals.any(|found| journal.is_none_or(|journal| found == journal))
+fn has_frame(bytes: &[u8], journal: u64) -> bool {
+    let mut places = bytes.windows(FRAME_HEADER).filter_map(FrameHeader::read);
+    places.any(|header| header.journal == journal)
 }
 
 struct FrameHeader {

@@ -15,6 +15,7 @@ use super::{
     disk::{Disk, NewFile},
     fault::corrupt,
     index::Stamp,
+    mark::Mark,
     pairs::Pairs,
     snapshot::json_string,
     text,
@@ -82,6 +83,10 @@ pub(super) struct Meta {
     /// In the order of their keys.
     rows: Vec<(Arc<str>, Row)>,
     pub(super) checksum: u128,
+    /// What follows it in the file.
+    pub(super) mark: Mark,
+    /// How long it is without what follows.
+    pub(super) bytes: usize,
 }
 
 /// Revision, time of writing, expiry, fingerprint, shape.
@@ -97,9 +102,11 @@ impl Meta {
         let Some((bytes, _)) = read_whole(disk, path)? else {
             return Ok(None);
         };
-        let checksum = checked(&bytes)
-            .ok_or_else(|| corrupt(path, "it is not as it was written", REMEDY).on_map(map))?;
-        let parsed = parse(&bytes, path, map, checksum);
+        let changed = || corrupt(path, "it is not as it was written", REMEDY).on_map(map);
+        let (text, rest) = parted(&bytes).ok_or_else(changed)?;
+        let checksum = checked(text).ok_or_else(changed)?;
+        let mark = Mark::read(rest).ok_or_else(changed)?;
+        let parsed = parse(text, path, map, (checksum, mark));
         let meta = parsed.unwrap_or_else(|error| {
             Err(corrupt(path, "it does not hold what it should", REMEDY).with_source(error))
         })?;
@@ -144,6 +151,13 @@ pub(super) fn check_map(path: &Path, found: &str, map: &MapName) -> Result<()> {
     Err(Error::new(ErrorKind::Invalid, message).on_map(map))
 }
 
+/// The file itself, and what follows it.
+fn parted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = CHECKSUM.1.as_bytes();
+    let at = bytes.windows(end.len()).rposition(|found| found == end)?;
+    bytes.split_at_checked(at + end.len())
+}
+
 /// The checksum at the end, if it is that of what is before it.
 fn checked(bytes: &[u8]) -> Option<u128> {
     let before = bytes.strip_suffix(CHECKSUM.1.as_bytes())?;
@@ -161,7 +175,7 @@ fn parse(
     bytes: &[u8],
     path: &Path,
     map: &MapName,
-    checksum: u128,
+    (checksum, mark): (u128, Mark),
 ) -> serde_json::Result<Result<Meta>> {
     let fields = Fields(serde_json::from_slice(bytes)?);
     let format: u32 = fields.get("format")?;
@@ -186,12 +200,14 @@ fn parse(
         head,
         rows,
         checksum,
+        mark,
+        bytes: bytes.len(),
     }))
 }
 
 /// The map that these bytes of a meta file belong to.
 pub(super) fn map_named_in(bytes: &[u8]) -> Option<MapName> {
-    let fields = Fields(serde_json::from_slice(bytes).ok()?);
+    let fields = Fields(serde_json::from_slice(parted(bytes)?.0).ok()?);
     MapName::parse(fields.get::<String>("map").ok()?).ok()
 }
 
@@ -259,15 +275,17 @@ fn skip_of(key: String, found: Option<RecordText>, map: &MapName) -> Skipped {
     Skipped::new(map.clone(), key, found)
 }
 
-/// Writes a meta file; returns it, safe on the disk but not in its place, and
-/// its checksum.
+/// Writes a meta file, for those who may read and write `like`: it repeats keys,
+/// and whole values. Returns it, safe on the disk but not in its place, and its
+/// checksum.
 pub(super) fn written<'a>(
     disk: &dyn Disk,
     path: &Path,
+    like: &Path,
     head: &Head,
     rows: impl Iterator<Item = (&'a str, Row)>,
 ) -> Result<(Box<dyn NewFile>, u128)> {
-    let mut file = create(disk, path)?;
+    let mut file = create(disk, path, like)?;
     let mut digest = Xxh3Default::new();
     let mut out = head_text(head);
     let mut between = "\n";

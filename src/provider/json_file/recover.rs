@@ -3,12 +3,14 @@
 use std::{collections::HashMap, path::Path, sync::Arc};
 
 use super::{
+    damage,
     disk::Disk,
-    fault::{corrupt, fault},
+    fault::fault,
     files::{Files, Folder},
     frame::Frame,
     index::{Entry, Index, Place, Source, Stamp},
     journal::{Found, Header},
+    mark::{self, Mark},
     meta::{Meta, check_map, newer},
     snapshot::Snapshot,
     store::{Journal, Store, put_journal, remove_journal},
@@ -67,6 +69,8 @@ impl AtRest {
         if self.snapshot.is_none() && self.meta.is_none() {
             check_not_literal(folder, map, &self.files)?;
         }
+        self.check_complete().map_err(|error| error.on_map(map))?;
+        self.take_off_mark(folder)?;
         let digest = self.snapshot.as_ref().map(|snapshot| snapshot.digest);
         let written = self.snapshot.as_ref().map(Snapshot::written);
         let loaded = match &self.meta {
@@ -91,35 +95,74 @@ impl AtRest {
         Ok(store)
     }
 
+    /// That no file is missing that the meta file knows of.
+    ///
+    /// A snapshot that is missing is no edit by hand: an empty map in the place
+    /// of a full one is what nobody wants to find out late, and the first fold
+    /// would forget the expiries of the entries for good. To say that it is meant,
+    /// the meta file is removed too.
+    fn check_complete(&self) -> Result<()> {
+        let Some(meta) = &self.meta else {
+            return Ok(());
+        };
+        if meta.mark == Mark::InUse {
+            return Err(damage::no_journal(&self.files));
+        }
+        if meta.head.snapshot.is_some() && self.snapshot.is_none() {
+            return Err(damage::no_snapshot(&self.files));
+        }
+        Ok(())
+    }
+
+    /// A mark goes before its journal does: the other way around, a crash would
+    /// leave one that tells of a journal that is missing.
+    fn take_off_mark(&self, folder: &Folder) -> Result<()> {
+        match &self.meta {
+            Some(meta) if meta.mark != Mark::Absent => {
+                let Files {
+                    meta: path,
+                    snapshot,
+                    ..
+                } = &self.files;
+                mark::take_off(&*folder.disk, path, snapshot, meta.bytes)?;
+                folder.sync()
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Opens a map that has a journal.
-    fn open_under(self, folder: &Folder, map: &MapName, bytes: &[u8]) -> Result<Store> {
+    fn open_under(mut self, folder: &Folder, map: &MapName, bytes: &[u8]) -> Result<Store> {
         let path = &self.files.journal;
-        let found = match Found::in_bytes(bytes) {
-            Found::Damaged { at } => return Err(damaged(path, at).on_map(map)),
+        let journal = match Found::in_bytes(bytes) {
+            Found::Damaged { at } => return Err(damage::damaged(&self.files, at).on_map(map)),
             Found::Newer { format } => return Err(newer(path, format).on_map(map)),
-            Found::Nothing => None,
             Found::Journal {
                 header,
                 payloads,
                 end,
-            } => Some(LeftOver {
+            } => LeftOver {
                 header,
                 payloads,
                 whole: &bytes[..end],
                 torn: &bytes[end..],
-            }),
+            },
         };
-        let torn = found.as_ref().map_or(bytes, |found| found.torn);
-        if !torn.is_empty() {
-            set_aside(folder, &self.files, torn)?;
+        if !journal.torn.is_empty() {
+            set_aside(folder, &self.files, journal.torn)?;
         }
-        match found {
-            Some(journal) if !self.has_all_of(&journal) => self.replay(folder, map, &journal),
-            _ => {
-                remove_journal(folder, &self.files)?;
-                self.open(folder, map)
+        if !self.has_all_of(&journal) {
+            return self.replay(folder, map, &journal);
+        }
+        if journal.payloads.is_empty() {
+            self.take_off_mark(folder)?;
+            if let Some(meta) = &mut self.meta {
+                meta.mark = Mark::Absent;
             }
         }
+        self.check_complete().map_err(|error| error.on_map(map))?;
+        remove_journal(folder, &self.files)?;
+        self.open(folder, map)
     }
 
     /// Whether nothing would be lost with the journal: it says nothing, or it
@@ -169,10 +212,10 @@ impl AtRest {
         let mut payloads = journal.payloads.iter();
         let fits = digest == journal.header.snapshot || payloads.any(|(_, p)| is_announced(p));
         if !fits {
-            return Err(changed(&self.files.snapshot, &self.files.journal).on_map(map));
+            return Err(damage::changed(&self.files.snapshot, &self.files.journal).on_map(map));
         }
         if self.meta.as_ref().map(|meta| meta.checksum) != journal.header.meta {
-            return Err(changed(&self.files.meta, &self.files.journal).on_map(map));
+            return Err(damage::changed(&self.files.meta, &self.files.journal).on_map(map));
         }
         Ok(())
     }
@@ -219,7 +262,7 @@ impl AtRest {
         // Whoever adds an entry by hand imitates those that are there.
         let newest = self.meta.as_ref().map_or(0, Meta::newest_shape);
         for (key, offset, text) in found {
-            let bytes = u32::try_from(text.len()).map_err(|_| too_long(path, map, &key))?;
+            let bytes = u32::try_from(text.len()).map_err(|_| damage::too_long(path, map, &key))?;
             let row = self
                 .meta
                 .as_ref()
@@ -236,7 +279,7 @@ impl AtRest {
         }
         entries.sort_by(|(a, _), (b, _)| a.cmp(b));
         if let Some(twins) = entries.windows(2).find(|two| two[0].0 == two[1].0) {
-            return Err(twice(path, map, &twins[0].0));
+            return Err(damage::twice(path, map, &twins[0].0));
         }
         // At once, since this way the index is as dense as can be.
         Ok(entries.into_iter().collect())
@@ -296,7 +339,7 @@ fn settle_torn(disk: &dyn Disk, files: &Files, torn: &[u8]) -> Result<std::path:
     let mut number = 0;
     loop {
         let path = files.torn(number);
-        let mut file = create(disk, &path)?;
+        let mut file = create(disk, &path, &files.snapshot)?;
         write(&mut *file, &path, torn)?;
         sync(&mut *file, &path)?;
         match file.settle() {
@@ -322,41 +365,4 @@ fn check_not_literal(folder: &Folder, map: &MapName, files: &Files) -> Result<()
         map.as_str()
     );
     Err(Error::new(ErrorKind::Invalid, message).on_map(map))
-}
-
-fn damaged(journal: &Path, at: usize) -> Error {
-    let problem = format!("it is damaged at byte {at}, and whole batches follow");
-    corrupt(
-        journal,
-        &problem,
-        "nothing was changed; put back a copy of it, or remove it to go on without any of its \
-         batches",
-    )
-}
-
-fn changed(file: &Path, journal: &Path) -> Error {
-    let problem = format!(
-        "it was changed, replaced or removed while changes to it are still in {}",
-        journal.display()
-    );
-    corrupt(
-        file,
-        &problem,
-        "nothing was overwritten; put it back as it was, or remove the journal to go on with the \
-         file as it is and without those changes",
-    )
-}
-
-fn twice(path: &Path, map: &MapName, key: &Arc<str>) -> Error {
-    let remedy = "leave the one that holds";
-    corrupt(path, "a key occurs twice", remedy)
-        .on_map(map)
-        .on_keys([key.clone()])
-}
-
-fn too_long(path: &Path, map: &MapName, key: &Arc<str>) -> Error {
-    let problem = "a value is longer than 4 GiB";
-    corrupt(path, problem, "shorten it")
-        .on_map(map)
-        .on_keys([key.clone()])
 }

@@ -115,7 +115,7 @@ impl Shared {
     fn fold(&self, map: &MapName) {
         let folded = self.with_open(map, |folder, store| store.fold(folder));
         if let Err(error) = folded.unwrap_or(Ok(())) {
-            tracing::warn!(map = map.as_str(), ?error, "the journal was not folded");
+            tracing::warn!(map = map.as_str(), error = %error.in_full(), "the journal was not folded");
         }
     }
 

@@ -11,6 +11,7 @@ use super::{
     frame::{self, Frame},
     index::{Entry, Index, Stamp},
     journal::{FRAME_HEADER, Found, Header, frame},
+    mark,
     meta::{Last, Writers},
     snapshot::Snapshot,
     values::Values,
@@ -23,7 +24,10 @@ use crate::{
     record::{Record, Revision},
 };
 
-/// How long a writer is remembered after its last batch.
+/// How many writers of earlier openings of the folder are remembered.
+const MAX_EARLIER: usize = 8;
+
+/// How long a writer of an earlier opening is remembered after its last batch.
 const REMEMBERED: Duration = Duration::from_secs(72 * 60 * 60);
 
 /// A map that is open. All of it can be read from its files again.
@@ -112,6 +116,7 @@ impl Store {
         let start = journal.bytes + FRAME_HEADER as u64;
         self.append(folder, journal, &payload)?;
         self.replay(&payload, start)?;
+        folder.writers.lock().insert(batch.id.writer);
         Ok(Committed::at(revision).with_skipped(skipped))
     }
 
@@ -189,9 +194,35 @@ impl Store {
     }
 
     /// A journal with no frames takes its place whole, so that a torn frame is
-    /// the worst that a crash leaves. If the folder cannot be synced, the next
-    /// try puts another one in its place; neither holds anything then.
+    /// the worst that a crash leaves; and the meta file is marked. Three steps,
+    /// each safe on the disk before the next:
+    ///
+    /// 1. Where there is no meta file yet, one takes its place that says nothing
+    ///    of any entry. A crash leaves it, and it changes nothing.
+    /// 2. The journal takes its place. A crash leaves one without frames, which
+    ///    is removed when the map is opened.
+    /// 3. The meta file is marked: a journal goes with it. A crash leaves a part
+    ///    of the mark, or all of it, beside a journal without frames; then the mark
+    ///    is taken off before the journal is removed.
+    ///
+    /// So a mark without a journal is not what a crash leaves, and neither is a
+    /// journal with frames and a meta file without a mark. If the first or the
+    /// second step fails, the next try takes it anew; if the third does, the files
+    /// are read again first, which takes off what is there of the mark.
     fn start_journal(&mut self, folder: &Folder) -> Result<Journal> {
+        if self.meta.is_none() {
+            let digest = self.snapshot.map(|(digest, _)| digest);
+            self.meta = Some(self.put_meta(folder, digest, 0, &[])?);
+        }
+        let journal = self.put_new_journal(folder)?;
+        self.is_stale = true;
+        mark::add(&*folder.disk, &self.files.meta)?;
+        self.journal = Some(journal);
+        self.is_stale = false;
+        Ok(journal)
+    }
+
+    fn put_new_journal(&self, folder: &Folder) -> Result<Journal> {
         let header = Header {
             id: rand::random_range(1..=u64::MAX),
             map: self.map.to_string(),
@@ -201,14 +232,12 @@ impl Store {
         };
         let bytes = header.to_bytes();
         put_journal(folder, &self.files, &bytes)?;
-        let journal = Journal {
+        Ok(Journal {
             id: header.id,
             bytes: bytes.len() as u64,
             frames: 0,
             is_broken: false,
-        };
-        self.journal = Some(journal);
-        Ok(journal)
+        })
     }
 
     /// Puts a new file in the place of a broken one, with all that was
@@ -318,15 +347,29 @@ impl Store {
                 .max(self.snapshot.map_or(0, |(_, looks)| looks.size()))
     }
 
-    /// The writers less those that have not written for days: what they gave
-    /// up on will not come any more.
-    pub(super) fn recent_writers(&self) -> Writers {
-        let oldest = SystemTime::now().checked_sub(REMEMBERED);
-        let oldest = Stamp::from(oldest);
-        let writers = self.writers.iter().filter(|(_, last)| last.on >= oldest);
-        writers
-            .map(|(writer, last)| (*writer, last.clone()))
-            .collect()
+    /// The writers that may still send something, or send it again.
+    ///
+    /// Those that wrote since the folder was opened may be open still. Those of
+    /// earlier openings wrote under a lock that they no longer hold, and have
+    /// ended, but for one that opened the folder anew between a batch and its
+    /// repeat. So the latest few are remembered, for some days.
+    pub(super) fn recent_writers(&self, folder: &Folder) -> Writers {
+        let of_now = folder.writers.lock();
+        let (mut recent, mut earlier) = (Writers::new(), Vec::new());
+        for (writer, last) in &self.writers {
+            if of_now.contains(writer) {
+                recent.insert(*writer, last.clone());
+            } else {
+                earlier.push((last.on, *writer));
+            }
+        }
+        earlier.sort_unstable_by(|a, b| b.cmp(a));
+        let oldest = Stamp::from(SystemTime::now().checked_sub(REMEMBERED));
+        for (on, writer) in earlier.into_iter().take(MAX_EARLIER) {
+            let known = self.writers.get(&writer).filter(|_| on >= oldest);
+            recent.extend(known.map(|last| (writer, last.clone())));
+        }
+        recent
     }
 }
 
@@ -334,7 +377,7 @@ impl Store {
 pub(super) fn put_journal(folder: &Folder, files: &Files, bytes: &[u8]) -> Result<()> {
     folder.check_in_place()?;
     let path = &files.journal;
-    let mut file = create(&*folder.disk, path)?;
+    let mut file = create(&*folder.disk, path, &files.snapshot)?;
     write(&mut *file, path, bytes)?;
     sync(&mut *file, path)?;
     replace(file, path)?;

@@ -54,9 +54,10 @@ pub(super) fn read_whole(disk: &dyn Disk, path: &Path) -> Result<Option<(Vec<u8>
     Ok(Some((bytes, looks)))
 }
 
-/// A file that will take the place of this one when it is [finished](finish).
-pub(super) fn create(disk: &dyn Disk, target: &Path) -> Result<Box<dyn NewFile>> {
-    let made = disk.create(target);
+/// A file that will take the place `target` when it [replaces](replace) it, and
+/// that those may read and write who may read and write `like`.
+pub(super) fn create(disk: &dyn Disk, target: &Path, like: &Path) -> Result<Box<dyn NewFile>> {
+    let made = disk.create(target, like);
     made.map_err(|error| fault("make a new file for", target, error))
 }
 

@@ -17,7 +17,7 @@ async fn what_was_committed_is_there_after_a_crash_and_after_a_release() {
     writer.delete(&files, "apple").await.unwrap();
     let before = load(&files).await.unwrap();
     assert_eq!(texts(&files).await.unwrap(), pairs([("pear", "[1, 2]")]));
-    assert_eq!(names(folder.path()), ["stock.journal"]);
+    assert_eq!(names(folder.path()), ["stock.journal", "stock.meta"]);
     drop(files);
 
     let files = open(&folder).await;
@@ -141,31 +141,6 @@ async fn what_a_symbolic_link_leads_to_is_replaced_and_not_the_link() {
 }
 
 #[tokio::test]
-async fn the_permissions_of_a_file_stay() {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = TempDir::new().unwrap();
-        write_by_hand(&folder, "{}");
-        let file = folder.path().join("stock.json");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-        let files = open(&folder).await;
-        Writer::new().put(&files, "apple", "1").await.unwrap();
-        files.release(&stock()).await.unwrap();
-        let mode = |name: &str| {
-            fs::metadata(folder.path().join(name))
-                .unwrap()
-                .permissions()
-                .mode()
-        };
-        assert_eq!(mode("stock.json") & 0o777, 0o640);
-        // New files are what any program would make them.
-        fs::write(folder.path().join("plain"), "").unwrap();
-        assert_eq!(mode("stock.meta"), mode("plain"));
-    }
-}
-
-#[tokio::test]
 async fn what_is_no_flat_object_is_reported_with_its_place_and_left_alone() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
@@ -238,7 +213,8 @@ async fn a_map_with_capitals_is_told_of_the_file_that_its_user_means() {
     let builder = JsonFile::builder(folder.path());
     let files = builder.file("Config", "Config.json").open().await.unwrap();
     Pen::new().put(&files, &config, "b", "2").await;
-    assert_eq!(names(folder.path()), ["Config.journal", "Config.json"]);
+    let expected = ["Config.journal", "Config.json", "Config.meta"];
+    assert_eq!(names(folder.path()), expected);
     assert_eq!(files.maps().await.unwrap(), [config]);
     files.close().await.unwrap();
     assert_eq!(names(folder.path()), ["Config.json", "Config.meta"]);

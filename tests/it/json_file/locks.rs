@@ -97,7 +97,7 @@ async fn a_missing_folder_is_made_with_those_above_it() {
     let path = folder.path().join("a/b/c");
     let files = JsonFile::open(&path).await.unwrap();
     Writer::new().put(&files, "apple", "1").await.unwrap();
-    assert_eq!(names(&path), ["stock.journal"]);
+    assert_eq!(names(&path), ["stock.journal", "stock.meta"]);
 }
 
 #[tokio::test]

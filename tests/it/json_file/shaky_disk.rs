@@ -227,9 +227,9 @@ impl Disk for ShakyDisk {
         Ok(self.opened(RealDisk::new().open_to_append(file)?, file))
     }
 
-    fn create(&self, target: &Path) -> io::Result<Box<dyn NewFile>> {
+    fn create(&self, target: &Path, like: &Path) -> io::Result<Box<dyn NewFile>> {
         let made = |error: Option<io::Error>| {
-            let file = RealDisk::new().create(target)?;
+            let file = RealDisk::new().create(target, like)?;
             error.map_or(Ok(()), Err)?;
             Ok(Box::new(ShakyNewFile {
                 disk: self.clone(),

@@ -1,0 +1,67 @@
+//! What is wrong with files that were found, and what to do about it.
+
+use std::{path::Path, sync::Arc};
+
+use super::{fault::corrupt, files::Files};
+use crate::{error::Error, name::MapName};
+
+pub(super) fn damaged(files: &Files, at: usize) -> Error {
+    let problem = if at == 0 {
+        "it is damaged at byte 0, where its header should be"
+    } else {
+        &format!("it is damaged at byte {at}, and whole batches follow")
+    };
+    let remedy = format!(
+        "nothing was changed; put back a copy of it, or, to go on without any of its batches, \
+         remove it and the last line of {}, if that says that a journal is in use",
+        files.meta.display()
+    );
+    corrupt(&files.journal, problem, &remedy)
+}
+
+pub(super) fn no_journal(files: &Files) -> Error {
+    let problem = format!(
+        "it is missing, and {} says that it is in use: it holds batches that are nowhere else",
+        files.meta.display()
+    );
+    let remedy = "nothing was changed; put it back, or, to go on without its batches, remove the \
+                  last line of the .meta file, which says so";
+    corrupt(&files.journal, &problem, remedy)
+}
+
+pub(super) fn no_snapshot(files: &Files) -> Error {
+    let problem = format!(
+        "it is missing, and {} tells of its entries",
+        files.meta.display()
+    );
+    let remedy = "nothing was changed; put it back, or, to begin with an empty map, remove the \
+                  .meta file too";
+    corrupt(&files.snapshot, &problem, remedy)
+}
+
+pub(super) fn changed(file: &Path, journal: &Path) -> Error {
+    let problem = format!(
+        "it was changed, replaced or removed while changes to it are still in {}",
+        journal.display()
+    );
+    corrupt(
+        file,
+        &problem,
+        "nothing was overwritten; put it back as it was, or remove the journal to go on with the \
+         file as it is and without those changes",
+    )
+}
+
+pub(super) fn twice(path: &Path, map: &MapName, key: &Arc<str>) -> Error {
+    let remedy = "leave the one that holds";
+    corrupt(path, "a key occurs twice", remedy)
+        .on_map(map)
+        .on_keys([key.clone()])
+}
+
+pub(super) fn too_long(path: &Path, map: &MapName, key: &Arc<str>) -> Error {
+    let problem = "a value is longer than 4 GiB";
+    corrupt(path, problem, "shorten it")
+        .on_map(map)
+        .on_keys([key.clone()])
+}

@@ -1,0 +1,142 @@
+//! Paths and folders that nobody expects.
+
+use std::{os::unix::net::UnixListener, process::Command};
+
+use persistify::{Disk, ErrorKind, RealDisk};
+
+use super::*;
+
+const HERE: &str = "PERSISTIFY_TEST_HERE";
+
+/// The parent of no name was taken to be no name again, and so on, until the
+/// stack was full and the process ended. In a process of its own, because the
+/// current folder is the whole process's.
+#[test]
+fn no_name_is_the_current_folder() {
+    let test = "json_file::hostile::no_name_is_the_current_folder";
+    if std::env::var_os(HERE).is_some() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        return runtime.block_on(in_the_current_folder());
+    }
+    let folder = TempDir::new().unwrap();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--test-threads=1"])
+        .current_dir(folder.path())
+        .env(HERE, "")
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{child:?}");
+    assert_eq!(
+        names(folder.path()),
+        ["bare", "stock.json", "stock.meta", "twice"]
+    );
+}
+
+async fn in_the_current_folder() {
+    let files = JsonFile::open("").await.unwrap();
+    Writer::new().put(&files, "apple", "1").await.unwrap();
+    files.close().await.unwrap();
+    JsonFile::open("bare").await.unwrap().close().await.unwrap();
+    let nested = JsonFile::open("twice/nested").await.unwrap();
+    nested.close().await.unwrap();
+}
+
+/// Each folder above a missing one took a piece of the stack, so the length of a
+/// path decided whether the process lived.
+#[test]
+fn a_path_of_any_length_takes_no_stack() {
+    let folder = quick_folder();
+    let path = folder.path().join("a/".repeat(20_000));
+    let tried = std::thread::Builder::new().stack_size(256 * 1024);
+    let tried = tried.spawn(move || RealDisk::new().make_folder(&path));
+    tried.unwrap().join().unwrap().unwrap_err();
+    // Deeper than what is removed by itself.
+    let removed = Command::new("rm").arg("-rf").arg(folder.path()).status();
+    assert!(removed.unwrap().success());
+}
+
+/// To open a FIFO waits for its other end: the call never came back, and neither
+/// did the end of the runtime, which waits for its threads.
+#[tokio::test]
+async fn what_is_no_file_is_unusable_at_once() {
+    for name in [
+        "stock.json",
+        "stock.meta",
+        "stock.journal",
+        ".persistify.lock",
+    ] {
+        for kind in ["FIFO", "socket", "device", "folder"] {
+            let folder = TempDir::new().unwrap();
+            let path = folder.path().join(name);
+            let held = make(kind, &path);
+            let opened = tokio::time::timeout(Duration::from_secs(30), async {
+                load(&JsonFile::open(folder.path()).await?).await
+            });
+            let error = opened.await.expect("it waits").unwrap_err();
+            assert_eq!(
+                error.kind(),
+                ErrorKind::Unusable,
+                "{name}, {kind}: {error:?}"
+            );
+            let said = format!("{error:?}");
+            assert!(said.contains(name) && said.contains(kind), "{kind}: {said}");
+            assert!(!error.may_have_applied());
+            drop(held);
+        }
+    }
+}
+
+fn make(kind: &str, path: &Path) -> Option<UnixListener> {
+    match kind {
+        "FIFO" => {
+            let made = Command::new("mkfifo").arg(path).status();
+            assert!(made.unwrap().success());
+        }
+        "socket" => return Some(UnixListener::bind(path).unwrap()),
+        "device" => std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+        _ => fs::create_dir(path).unwrap(),
+    }
+    None
+}
+
+/// Whatever began with `.persistify-` was removed when the folder was opened, and
+/// a folder of such a name, which cannot be removed like a file, kept the whole
+/// folder from opening.
+#[tokio::test]
+async fn what_is_not_surely_a_left_over_stays() {
+    let folder = TempDir::new().unwrap();
+    let kept = [
+        ".persistify-ABCDEFGHIJKLMNO-.tmp",
+        ".persistify-ABCDEFGHIJKLMNOP",
+        ".persistify-ABCDEFGHIJKLMNOP.tmp",
+        ".persistify-ABCDEFGHIJKLMNOPQ.tmp",
+        ".persistify-backup",
+        ".persistify-notes.txt",
+    ];
+    for name in kept {
+        fs::write(folder.path().join(name), "dear diary").unwrap();
+    }
+    let folders = [".persistify-ABCDEFGHIJKLMNOQ.tmp", ".persistify-cache"];
+    for name in folders {
+        fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    let left_over = ["", "{\n  \"apple\": 1", "\u{ff}", "?"];
+    for (n, text) in left_over.into_iter().enumerate() {
+        let name = format!(".persistify-ABCDEFGHIJKLMN0{n}.tmp");
+        // The third one is a byte that no text has.
+        let bytes = if text == "\u{ff}" {
+            &[0xff][..]
+        } else {
+            text.as_bytes()
+        };
+        fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    open(&folder).await.close().await.unwrap();
+    let mut expected = [&kept[..], &folders[..]].concat();
+    expected.sort_unstable();
+    assert_eq!(names(folder.path()), expected);
+    for name in kept {
+        let text = fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!(text, "dear diary");
+    }
+}

@@ -1,0 +1,190 @@
+//! Files that are not there any more, and what the others know of them.
+
+use persistify::ErrorKind;
+
+use super::*;
+
+/// Leaves `apple` in the journal, as a crash does.
+async fn crashed(folder: &TempDir) {
+    let files = open(folder).await;
+    Writer::new().put(&files, "apple", "2").await.unwrap();
+}
+
+async fn refused(folder: &TempDir, missing: &str) -> String {
+    let before = names(folder.path());
+    let files = open(folder).await;
+    for _ in 0..2 {
+        let error = load(&files).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+        let error = Writer::new().put(&files, "pear", "3").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+        assert!(!error.may_have_applied());
+    }
+    files.release(&stock()).await.unwrap();
+    files.close().await.unwrap();
+    assert_eq!(names(folder.path()), before, "nothing was written");
+    let error = load(&open(folder).await).await.unwrap_err().to_string();
+    assert!(
+        error.contains(missing) && error.contains("stock.meta"),
+        "{error}"
+    );
+    error
+}
+
+/// A journal that was removed, by someone who took it for a left-over, took what was
+/// acknowledged along, and the map opened without a word.
+#[tokio::test]
+async fn a_journal_in_use_that_is_missing_is_reported() {
+    for at_rest in ["nothing", "a file", "a file of another program"] {
+        let folder = TempDir::new().unwrap();
+        match at_rest {
+            "a file" => {
+                let files = open(&folder).await;
+                Writer::new().put(&files, "apple", "1").await.unwrap();
+                files.close().await.unwrap();
+            }
+            "a file of another program" => write_by_hand(&folder, "{\"apple\": 1}"),
+            _ => {}
+        }
+        crashed(&folder).await;
+        let journal = folder.path().join("stock.journal");
+        let bytes = fs::read(&journal).unwrap();
+        fs::remove_file(&journal).unwrap();
+        let error = refused(&folder, "stock.journal").await;
+        assert!(error.contains("last line"), "{error}");
+
+        // Put back, it is as it was.
+        fs::write(&journal, bytes).unwrap();
+        let files = open(&folder).await;
+        assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "2")]));
+        drop(files);
+
+        // What the message says to do to go on without it.
+        fs::remove_file(&journal).unwrap();
+        let meta = folder.path().join("stock.meta");
+        let text = fs::read_to_string(&meta).unwrap();
+        let (rest, last) = text.trim_end().rsplit_once('\n').unwrap();
+        assert!(last.contains("journal"), "{last}");
+        fs::write(&meta, format!("{rest}\n")).unwrap();
+        let found = texts(&open(&folder).await).await.unwrap();
+        let expected = match at_rest {
+            "nothing" => pairs([]),
+            _ => pairs([("apple", "1")]),
+        };
+        assert_eq!(found, expected, "{at_rest}");
+    }
+}
+
+/// At rest there is no journal, and the meta file does not say so.
+#[tokio::test]
+async fn a_map_that_was_closed_misses_no_journal() {
+    let folder = TempDir::new().unwrap();
+    crashed(&folder).await;
+    let files = open(&folder).await;
+    assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "2")]));
+    files.close().await.unwrap();
+    assert_eq!(names(folder.path()), ["stock.json", "stock.meta"]);
+    let meta = fs::read_to_string(folder.path().join("stock.meta")).unwrap();
+    assert!(!meta.contains("in use"), "{meta}");
+    serde_json::from_str::<serde_json::Value>(&meta).unwrap();
+}
+
+/// A loss of power leaves a part of the mark, or nulls in its place, beside a
+/// journal that holds nothing yet.
+#[tokio::test]
+async fn a_mark_that_was_cut_short_says_nothing() {
+    let folder = TempDir::new().unwrap();
+    let files = open(&folder).await;
+    Writer::new().put(&files, "apple", "1").await.unwrap();
+    files.release(&stock()).await.unwrap();
+    let meta = folder.path().join("stock.meta");
+    let whole = fs::read(&meta).unwrap();
+    Writer::new().put(&files, "apple", "2").await.unwrap();
+    drop(files);
+    let marked = fs::read(&meta).unwrap();
+    let journal = folder.path().join("stock.journal");
+    let bytes = fs::read(&journal).unwrap();
+    let header = bytes.windows(6).position(|w| w == b"\xffPFRAM").unwrap();
+    for length in whole.len()..=marked.len() {
+        for has_nulls in [false, true] {
+            let mut cut = marked[..length].to_vec();
+            if has_nulls {
+                cut.resize(marked.len(), 0);
+            }
+            fs::write(&meta, cut).unwrap();
+            fs::write(&journal, &bytes[..header]).unwrap();
+            let files = open(&folder).await;
+            assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "1")]));
+            assert_eq!(fs::read(&meta).unwrap(), whole, "{length}");
+            assert_eq!(names(folder.path()), ["stock.json", "stock.meta"]);
+        }
+    }
+    let more = [&whole[..], b"{\"journal\": \"lost"].concat();
+    fs::write(&meta, more).unwrap();
+    let error = load(&open(&folder).await).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+}
+
+/// A file that was deleted beside its meta file, by accident or because only a part
+/// of a folder was restored, was an empty map; and the next fold forgot the expiries
+/// of all that had been in it.
+#[tokio::test]
+async fn a_file_that_is_missing_beside_its_meta_file_is_reported() {
+    let folder = TempDir::new().unwrap();
+    let files = open(&folder).await;
+    Writer::new().put(&files, "apple", "1").await.unwrap();
+    files.close().await.unwrap();
+    let json = folder.path().join("stock.json");
+    let text = fs::read(&json).unwrap();
+    fs::remove_file(&json).unwrap();
+    let error = refused(&folder, "stock.json").await;
+    assert!(error.contains("empty"), "{error}");
+
+    fs::write(&json, text).unwrap();
+    let files = open(&folder).await;
+    assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "1")]));
+    files.close().await.unwrap();
+    // What the message says to do to begin anew.
+    fs::remove_file(&json).unwrap();
+    fs::remove_file(folder.path().join("stock.meta")).unwrap();
+    assert!(load(&open(&folder).await).await.unwrap().is_empty());
+}
+
+/// Each run of a program is another writer, and all of them were listed for days: 300
+/// runs of a small tool left 22 kilobytes beside a file of 15 bytes.
+#[tokio::test]
+async fn the_meta_file_does_not_grow_with_each_run() {
+    let folder = quick_folder();
+    let meta = folder.path().join("stock.meta");
+    let mut sizes = Vec::new();
+    for _ in 0..60 {
+        let files = open(&folder).await;
+        let mut writer = Writer::new();
+        let batch = writer.batch(vec![put("apple", "1")]);
+        let answer = files.commit(&batch).await.unwrap();
+        files.close().await.unwrap();
+        // Whose answer was lost in the end of a run learns it from the next one.
+        let files = open(&folder).await;
+        assert_eq!(files.commit(&batch).await.unwrap(), answer);
+        files.close().await.unwrap();
+        sizes.push(fs::metadata(&meta).unwrap().len());
+    }
+    assert!(sizes[59] <= sizes[20], "{sizes:?}");
+    assert!(sizes[59] < 1_000, "{sizes:?}");
+}
+
+/// A writer of this run may be quiet for long, and is not forgotten for others that
+/// come and go.
+#[tokio::test]
+async fn a_writer_of_this_run_is_remembered_however_many_there_are() {
+    let folder = quick_folder();
+    let files = open(&folder).await;
+    let mut quiet = Writer::new();
+    let batch = quiet.batch(vec![put("apple", "1")]);
+    let answer = files.commit(&batch).await.unwrap();
+    for _ in 0..40 {
+        Writer::new().put(&files, "pear", "2").await.unwrap();
+        files.release(&stock()).await.unwrap();
+    }
+    assert_eq!(files.commit(&batch).await.unwrap(), answer);
+}

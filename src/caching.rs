@@ -20,7 +20,7 @@ use crate::{
     batch::Expect,
     error::{Error, Result},
     map::{
-        Map, atomic_batch::AtomicBatch, builder::Builder, lifetime::Lifetime,
+        Map, atomic_batch::AtomicBatch, builder::Builder, iterate::Iter, lifetime::Lifetime,
         transaction::Transaction,
     },
     name::MapName,
@@ -162,6 +162,15 @@ impl<V: Send + Sync + 'static> Clone for CachingMap<V> {
 impl<V: Send + Sync + 'static> fmt::Debug for CachingMap<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl<V: Clone + Send + Sync + 'static> IntoIterator for &CachingMap<V> {
+    type Item = (Arc<str>, V);
+    type IntoIter = Iter<V, Expiring<V>, Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
 }
 

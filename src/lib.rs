@@ -135,6 +135,8 @@ mod map;
 
 mod caching;
 
+pub mod blocking;
+
 /// The attribute that an implementation of [`Provider`] carries.
 pub use async_trait::async_trait;
 pub use batch::{
@@ -154,7 +156,10 @@ pub use map::{
     Map,
     atomic_batch::AtomicBatch,
     builder::Builder,
+    close_on_drop::CloseOnDrop,
     conflicts::OnConflict,
+    entry_access::Entry,
+    iterate::Iter,
     lifetime::{Forever, Lifetime},
     occupied::Occupied,
     persistent::{PersistentMap, PersistentMapBuilder},

@@ -82,7 +82,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             let mut spot = Spot::new(self, shard, hash, key);
             (change(&mut spot), spot.into_expired())
         };
-        if let Some(value) = expired {
+        for value in expired {
             self.lifetime.expired(key, value);
         }
         Ok(done)

@@ -92,9 +92,9 @@ impl<V, P> Builder<V, P> {
 
     /// How often and how fast an [update in the
     /// store](crate::Map::update_in_store) is tried again when others have
-    /// written the key meanwhile: 5 attempts by default, with random delays from
-    /// 10 milliseconds to a second. The more processes write the same keys, the
-    /// more attempts it takes.
+    /// written the key meanwhile: 100 attempts by default, with random delays from
+    /// 5 to 250 milliseconds, so it gives up after about 12 seconds. The more
+    /// processes write the same key, the more attempts it takes.
     pub fn retry_conflicts(mut self, policy: RetryPolicy) -> Self {
         self.options.retry_conflicts = policy;
         self

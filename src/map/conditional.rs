@@ -88,8 +88,22 @@ where
         ttl: Option<Duration>,
         expect: Expect,
     ) -> Result<Revision> {
+        self.propose_change(key, Some(value), ttl, expect).await
+    }
+
+    /// Without a value, the entry is removed.
+    pub(super) async fn propose_change(
+        &self,
+        key: &str,
+        value: Option<V>,
+        ttl: Option<Duration>,
+        expect: Expect,
+    ) -> Result<Revision> {
         let mut share = MapShare::new(self.core.clone());
-        share.insert(key, value, ttl);
+        match value {
+            Some(value) => share.insert(key, value, ttl),
+            None => share.remove(key),
+        }
         share.require(key, expect);
         let revision = self.core.propose(share).await?;
         Ok(revision.unwrap_or_default())

@@ -1,6 +1,6 @@
 //! Iteration that holds no lock between two items.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc, vec};
 
 use super::{Map, core::Core, inside::Inside, lifetime::Lifetime, shards::EntryRef};
 
@@ -12,7 +12,7 @@ impl<V, L: Lifetime<V>> Map<V, L> {
     /// time is returned once, as it is when the iterator reaches it; one that is
     /// inserted or removed meanwhile may or may not be. No lock is held between
     /// two items, so the loop may write to the map and `.await`.
-    pub fn iter(&self) -> impl Iterator<Item = (Arc<str>, V)> + use<V, L>
+    pub fn iter(&self) -> Iter<V, L, (Arc<str>, V)>
     where
         V: Clone,
     {
@@ -20,8 +20,16 @@ impl<V, L: Lifetime<V>> Map<V, L> {
     }
 
     /// Iterates over all keys, like [`iter`](Self::iter), without copying values.
-    pub fn keys(&self) -> impl Iterator<Item = Arc<str>> + use<V, L> {
+    pub fn keys(&self) -> Iter<V, L, Arc<str>> {
         self.walk(|key, _| key.clone())
+    }
+
+    /// Iterates over copies of all values, like [`iter`](Self::iter).
+    pub fn values(&self) -> Iter<V, L, V>
+    where
+        V: Clone,
+    {
+        self.walk(|_, value| value.clone())
     }
 
     /// Calls `each` for every pair, without copying values, one shard locked for
@@ -39,17 +47,49 @@ impl<V, L: Lifetime<V>> Map<V, L> {
         });
     }
 
-    /// First the keys, then a look at each: no lock is held in between.
-    fn walk<T>(&self, copy: fn(&Arc<str>, &V) -> T) -> impl Iterator<Item = T> + use<V, L, T> {
-        let core = self.core.clone();
-        let live = move |key: Arc<str>| {
-            let copied = core.peek(&key, |slot| {
-                let (value, _) = slot.live(&core.lifetime)?;
-                Some(copy(&key, value))
+    fn walk<T>(&self, copy: fn(&Arc<str>, &V) -> T) -> Iter<V, L, T> {
+        Iter {
+            core: self.core.clone(),
+            keys: self.core.keys().into_iter(),
+            copy,
+        }
+    }
+}
+
+impl<V: Clone, L: Lifetime<V>> IntoIterator for &Map<V, L> {
+    type Item = (Arc<str>, V);
+    type IntoIter = Iter<V, L, Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// An iterator over a map; see [`iter`](Map::iter), [`keys`](Map::keys) and
+/// [`values`](Map::values).
+#[must_use = "an iterator does nothing until its items are taken"]
+pub struct Iter<V, L: Lifetime<V>, T> {
+    core: Arc<Core<V, L>>,
+    keys: vec::IntoIter<Arc<str>>,
+    copy: fn(&Arc<str>, &V) -> T,
+}
+
+impl<V, L: Lifetime<V>, T> Iterator for Iter<V, L, T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        // First the keys, then a look at each: no lock is held in between.
+        self.keys.find_map(|key| {
+            let copied = self.core.peek(&key, |slot| {
+                let (value, _) = slot.live(&self.core.lifetime)?;
+                Some((self.copy)(&key, value))
             });
             copied?
-        };
-        self.core.keys().into_iter().filter_map(live)
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, Some(self.keys.len()))
     }
 }
 
@@ -58,5 +98,13 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     pub(super) fn keys(&self) -> Vec<Arc<str>> {
         let _inside = Inside::enter();
         self.shards.keys(|_| true)
+    }
+}
+
+impl<V, L: Lifetime<V>, T> fmt::Debug for Iter<V, L, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Iter")
+            .field("map", &self.core.name)
+            .finish_non_exhaustive()
     }
 }

@@ -36,10 +36,13 @@ impl Default for Options {
             max_batch_bytes: 16 << 20,
             max_pending: None,
             retry: RetryPolicy::default(),
+            // Losing says nothing about the store: only that it is busy. Each attempt
+            // is one of those who write the key, so with few of them a hundred fail
+            // only if something else is wrong.
             retry_conflicts: RetryPolicy::default()
-                .max_attempts(5)
-                .base_delay(Duration::from_millis(10))
-                .max_delay(Duration::from_secs(1)),
+                .max_attempts(100)
+                .base_delay(Duration::from_millis(5))
+                .max_delay(Duration::from_millis(250)),
             commit_timeout: Duration::from_secs(30),
             open_timeout: Duration::ZERO,
             allow_unreadable: false,

@@ -5,6 +5,7 @@ use std::{fmt, ops::Deref, sync::Arc};
 use super::{
     Map,
     builder::Builder,
+    iterate::Iter,
     lifetime::{Forever, Plan},
 };
 use crate::{
@@ -108,5 +109,14 @@ impl<V> Clone for PersistentMap<V> {
 impl<V> fmt::Debug for PersistentMap<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl<V: Clone> IntoIterator for &PersistentMap<V> {
+    type Item = (Arc<str>, V);
+    type IntoIter = Iter<V, Forever, Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
 }

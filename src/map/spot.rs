@@ -18,9 +18,9 @@ pub(super) struct Spot<'a, V, L: Lifetime<V>> {
     shard: Shard<'a, V, L::Lease>,
     hash: u64,
     key: &'a str,
-    /// A value that turned out to have expired; its end is told once no lock is
+    /// Values that turned out to have expired; their end is told once no lock is
     /// held.
-    expired: Option<V>,
+    expired: Vec<V>,
 }
 
 impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
@@ -35,12 +35,16 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
             shard,
             hash,
             key,
-            expired: None,
+            expired: Vec::new(),
         }
     }
 
-    pub(super) fn into_expired(self) -> Option<V> {
+    pub(super) fn into_expired(self) -> Vec<V> {
         self.expired
+    }
+
+    pub(super) fn key(&self) -> &'a str {
+        self.key
     }
 
     pub(super) fn value(&self) -> Option<&V> {
@@ -110,7 +114,7 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
     pub(super) fn replace(&mut self, value: V) -> Option<V> {
         self.value()?;
         let old = self.put(value, None);
-        old.or_else(|| self.expired.take())
+        old.or_else(|| self.expired.pop())
     }
 
     pub(super) fn get_or_put(&mut self, make: impl FnOnce() -> V) -> V
@@ -144,6 +148,23 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
         trail.unasked = false;
         core.lifetime.renew(key, lease);
         Some(change(value))
+    }
+
+    /// The value, to be changed in place; if there is none, the one that is made
+    /// and put here.
+    pub(super) fn get_or_put_mut(&mut self, make: impl FnOnce() -> V) -> &mut V {
+        // Marked as changed before the caller changes it, as in `update`.
+        if self.update(|_| ()).is_none() {
+            self.put(make(), None);
+        }
+        match self.shard.find_mut(self.hash, self.key) {
+            // It is used even if it has expired by now: it was here at the call.
+            Some(EntryMut {
+                slot: Slot::Live { value, .. },
+                ..
+            }) => value,
+            _ => unreachable!("under the lock, a value stays where it was put"),
+        }
     }
 
     /// Takes the value away.
@@ -232,7 +253,7 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
         if !expired {
             return Some(value);
         }
-        self.expired = Some(value);
+        self.expired.push(value);
         None
     }
 }

@@ -1,6 +1,6 @@
 //! Read, change and write, against the store.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -25,13 +25,13 @@ where
     V: Serialize + DeserializeOwned + Clone + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// Changes the value at this key as the store has it, and saves it; the new
-    /// value, or `None` if the store has none.
+    /// Changes the value at this key as the store has it, and saves it; returns
+    /// the new value, or `None` if the store has no such entry.
     ///
-    /// Where [`update_and_save`](Self::update_and_save) changes what is in memory,
-    /// this one takes part with other processes: it is saved only if nobody has
-    /// written the key meanwhile, and otherwise `change` is called again, with
-    /// what they have written, as often and as fast as
+    /// [`update_and_save`](Self::update_and_save) changes the value that is in
+    /// memory. This one takes part with other processes: the new value is saved
+    /// only if the key has not been written meanwhile. Otherwise `change` is called
+    /// again, with what was written, as often and as fast as
     /// [the policy](super::builder::Builder::retry_conflicts) says. Many increments
     /// by many processes add up.
     ///
@@ -56,41 +56,132 @@ where
         key: impl AsRef<str>,
         mut change: impl FnMut(V) -> V,
     ) -> Result<Option<V>> {
+        self.upsert_in_store(key, |value| value.map(&mut change))
+            .await
+    }
+
+    /// [Updates in the store](Self::update_in_store), and can also create the entry
+    /// (the closure gets `None`) or remove it (the closure returns `None`); returns
+    /// what the store has then.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> persistify::Result<()> {
+    /// # use persistify::{Memory, PersistentMap};
+    /// # let orders: PersistentMap<u64> = PersistentMap::builder(Memory::new(), "orders").open().await?;
+    /// let next = |last: Option<u64>| Some(last.unwrap_or(0) + 1);
+    /// assert_eq!(orders.upsert_in_store("last", next).await?, Some(1));
+    /// assert_eq!(orders.upsert_in_store("last", next).await?, Some(2));
+    /// # orders.close().await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`update_in_store`](Self::update_in_store).
+    pub async fn upsert_in_store(
+        &self,
+        key: impl AsRef<str>,
+        mut change: impl FnMut(Option<V>) -> Option<V>,
+    ) -> Result<Option<V>> {
+        let change = |value: &mut Option<V>| {
+            *value = change(value.take());
+            Ok::<_, Infallible>(value.clone())
+        };
+        match self.try_update_in_store(key, change).await? {
+            Ok(new) => Ok(new),
+            Err(never) => match never {},
+        }
+    }
+
+    /// [Updates in the store](Self::upsert_in_store) by a closure that changes the
+    /// value in place, may give up, and returns something.
+    ///
+    /// The closure gets the stored value, or `None`. If it returns `Ok`, what it
+    /// leaves is saved (`None` removes the entry) and its result is returned. If it
+    /// returns `Err`, nothing is written.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> persistify::Result<()> {
+    /// # use persistify::{Memory, PersistentMap};
+    /// # let seats: PersistentMap<u32> = PersistentMap::builder(Memory::new(), "seats").open().await?;
+    /// # seats.insert("stalls", 1);
+    /// let take = |left: &mut Option<u32>| match left {
+    ///     Some(n) if *n > 0 => {
+    ///         *n -= 1;
+    ///         Ok(*n)
+    ///     }
+    ///     _ => Err("sold out"),
+    /// };
+    /// assert_eq!(seats.try_update_in_store("stalls", take).await?, Ok(0));
+    /// assert_eq!(seats.try_update_in_store("stalls", take).await?, Err("sold out"));
+    /// # seats.close().await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`update_in_store`](Self::update_in_store); the closure's own error
+    /// is inside of the `Ok`.
+    pub async fn try_update_in_store<R, E>(
+        &self,
+        key: impl AsRef<str>,
+        mut change: impl FnMut(&mut Option<V>) -> Result<R, E>,
+    ) -> Result<Result<R, E>> {
         let key = key.as_ref();
         let policy = &self.core.options.retry_conflicts;
         let mut delays = policy.delays();
-        for attempt in 1.. {
-            let Some(known) = self.known(key).await? else {
-                break;
+        let mut attempt = 1;
+        loop {
+            let known = self.known(key, attempt > 1).await?;
+            let (expect, ttl) = match &known {
+                Some(known) => (Expect::At(known.revision), known.ttl),
+                None => (Expect::Absent, None),
             };
-            let new = change(known.value);
-            let expect = Expect::At(known.revision);
-            match self.propose(key, new.clone(), known.ttl, expect).await {
-                Ok(_) => return Ok(Some(new)),
+            let mut value = known.map(|known| known.value);
+            let done = match change(&mut value) {
+                Ok(done) => done,
+                Err(given_up) => return Ok(Err(given_up)),
+            };
+            if value.is_none() && expect == Expect::Absent {
+                return Ok(Ok(done));
+            }
+            match self.propose_change(key, value, ttl, expect).await {
+                Ok(_) => return Ok(Ok(done)),
                 Err(error) if error.kind() != ErrorKind::Conflict => return Err(error),
                 Err(error) if attempt >= policy.attempts() => return Err(too_slow(attempt, error)),
-                // Memory holds what was found, so the next try begins with it.
-                // If there is nobody to wait with, it says so.
+                // If the runtime has ended, the next attempt says so.
                 Err(_) => drop(self.sleep(delays.next().unwrap_or_default()).await),
             }
+            attempt += 1;
         }
-        Ok(None)
     }
 
     /// What the store has at this key, as far as is known: what memory has, once
     /// that is saved; or else what a load brings.
-    async fn known(&self, key: &str) -> Result<Option<Known<V>>> {
+    ///
+    /// After a conflict, `anew`, the store is always asked. Memory has what was
+    /// found, but while this one paused, others may have gone on: it would begin
+    /// with an old value and lose each time.
+    async fn known(&self, key: &str, anew: bool) -> Result<Option<Known<V>>> {
         Inside::check_not();
         let core = &self.core;
         if core.must_clear() || core.peek(key, |slot| core.is_claimed(slot)) == Some(true) {
             core.alter(key, |spot| spot.wait())?.wait().await?;
         }
-        if let Some(known) = core.clean(key) {
+        if let Some(known) = core.clean(key).filter(|_| !anew) {
             return Ok(Some(known));
         }
-        let (core, key) = (core.clone(), Arc::from(key));
-        let loaded = self.on_own_runtime(async move { core.loaded(key).await });
-        loaded.await.unwrap_or_else(|| Err(self.core.outlived()))
+        let (loads, loaded_key) = (core.clone(), Arc::from(key));
+        let loaded = self.on_own_runtime(async move { loads.loaded(loaded_key).await });
+        let loaded = loaded.await.unwrap_or_else(|| Err(core.outlived()))?;
+        // The same commit, and memory knows the entry's own time to live.
+        let revision = loaded.as_ref().map(|known| known.revision);
+        let same = core
+            .clean(key)
+            .filter(|known| Some(known.revision) == revision);
+        Ok(same.or(loaded))
     }
 }
 

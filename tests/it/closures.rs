@@ -394,7 +394,7 @@ async fn a_save_whose_closure_panics_is_saved_as_the_closure_left_it() {
 async fn the_loop_over_a_map_and_a_listener_may_call_it() {
     let map = open(&store()).await;
     map.extend([("a", 1), ("b", 2)]);
-    for (key, n) in map.iter() {
+    for (key, n) in &map {
         map.insert(key, n + 1);
         tokio::task::yield_now().await;
     }

@@ -15,6 +15,7 @@ use crate::{
 
 pub(crate) mod linear;
 mod update;
+mod upsert;
 
 async fn quiet(store: &Store) -> PersistentMap<u32> {
     builder(store).batch(1_000, HOUR).open().await.unwrap()

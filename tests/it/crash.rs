@@ -171,7 +171,7 @@ async fn live<D: OnDisk>(folder: &Path, seed: u64, time: Duration) {
         .open()
         .await
         .unwrap();
-    for (key, whole) in map.iter() {
+    for (key, whole) in &map {
         say(&format!("found {key} {}", whole.checked()));
     }
     say("opened");

@@ -276,7 +276,8 @@ fn the_map_does_not_know_the_cache() {
     let known = imports.get("map").cloned().unwrap_or_default();
     assert!(!known.contains("caching"));
     for (module, known) in imports {
-        let above = known.contains("map") && !["caching", "testing"].contains(&module.as_str());
+        let above =
+            known.contains("map") && !["blocking", "caching", "testing"].contains(&module.as_str());
         assert!(!above, "{module} imports map");
     }
 }
@@ -337,6 +338,21 @@ fn there_are_no_macros_of_our_own() {
         let found = file.code().contains("macro_rules!");
         assert!(!found, "{}", file.path.display());
     }
+}
+
+/// A method with a default that one of them does not forward answers for a store
+/// that nobody asked.
+#[test]
+fn a_shared_and_a_boxed_provider_forward_the_same_methods() {
+    let files = files();
+    let provider = files.iter().find(|file| file.module == ["provider"]);
+    let text = &provider.unwrap().text;
+    let forwards = |pointer: &str| {
+        let begin = format!("Provider for {pointer}<P> {{");
+        let (_, body) = text.split_once(&begin).unwrap();
+        body.split("\n}\n").next().unwrap().to_owned()
+    };
+    assert_eq!(forwards("Arc"), forwards("Box"));
 }
 
 #[test]

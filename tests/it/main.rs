@@ -6,10 +6,13 @@
 )]
 
 mod atomic;
+mod blocking;
 mod caching;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod children;
 mod close;
+#[cfg(feature = "json")]
+mod close_on_drop;
 mod closures;
 mod codec;
 mod conditional;
@@ -19,6 +22,7 @@ mod copying;
 mod counting;
 #[cfg(all(feature = "json", feature = "sqlite"))]
 mod crash;
+mod entry;
 mod errors;
 mod exports;
 mod faults;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use persistify::{ErrorKind, Memory, PersistentMap, RetryPolicy, testing::Faulty};
+use persistify::{ErrorKind, Memory, PersistentMap, Provider, RetryPolicy, testing::Faulty};
 
 async fn map() -> PersistentMap<u32> {
     PersistentMap::builder(Memory::new(), "map")
@@ -67,7 +67,7 @@ async fn it_walks_over_everything_once() {
     let mut sum = 0;
     map.for_each(|_, n| sum += n);
     assert_eq!(sum, 499_500);
-    for (key, n) in map.iter() {
+    for (key, n) in &map {
         map.insert(key, n + 1);
     }
     map.retain(|_, n| n % 2 == 0);
@@ -203,4 +203,44 @@ async fn a_float_comes_back_from_the_store_as_it_was() {
             Some(float.to_bits())
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_over_a_map_values_and_extend_are_those_of_a_hash_map() {
+    let map = map().await;
+    map.extend(HashMap::from([("a".to_owned(), 1), ("b".to_owned(), 2)]));
+    let mut sum = 0;
+    for (key, value) in &map {
+        // No lock is held in a loop.
+        map.insert(format!("{key}{key}"), 0);
+        sum += value;
+    }
+    assert_eq!((sum, map.len()), (3, 4));
+    let mut values: Vec<_> = map.values().collect();
+    values.sort_unstable();
+    assert_eq!(values, [0, 0, 1, 2]);
+    let again: std::collections::BTreeMap<_, _> = (&map).into_iter().collect();
+    assert_eq!(again.len(), 4);
+}
+
+/// Which provider it is may be known only when the program runs.
+#[tokio::test(start_paused = true)]
+async fn a_provider_may_be_in_a_box_or_shared() {
+    let memory = Memory::new();
+    let boxed: Box<dyn Provider> = Box::new(memory.clone());
+    let map: PersistentMap<u32> = PersistentMap::builder(boxed, "map").open().await.unwrap();
+    map.save_if("a", 1, persistify::Expect::Absent)
+        .await
+        .unwrap();
+    map.close().await.unwrap();
+    let shared: std::sync::Arc<dyn Provider> = std::sync::Arc::new(memory);
+    let map = PersistentMap::builder(shared.clone(), "map").open().await;
+    let map: PersistentMap<u32> = map.unwrap();
+    let mut tx = persistify::Transaction::new(&shared);
+    tx.insert(&map, "b", 2).commit().await.unwrap();
+    assert_eq!(map.values().sum::<u32>(), 3);
+    let boxed: Box<dyn Provider> = Box::new(shared);
+    assert_eq!(boxed.maps().await.unwrap().len(), 1);
+    assert!(boxed.capabilities().several_maps);
+    boxed.ping().await.unwrap();
 }

@@ -410,7 +410,7 @@ async fn transfers_among_four_maps_neither_block_each_other_nor_lose_anything() 
         while map.flush().await.is_err() {}
         let name = MapName::new(name).unwrap();
         let stored = stored_in(&store, &name).await;
-        for (key, value) in map.iter() {
+        for (key, value) in map {
             assert_eq!(stored[&*key], value.to_string());
             sum += value;
         }

@@ -1,0 +1,149 @@
+//! A thread of the crate's own, for programs without a runtime.
+
+use std::{
+    fmt, io,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Wake},
+    thread,
+    time::Duration,
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    runtime::{Builder as RuntimeBuilder, Handle},
+    sync::oneshot,
+};
+
+use super::Blocking;
+use crate::{
+    error::{Error, ErrorKind, Result},
+    map::{builder::Builder, lifetime::Plan, polling::is_polling},
+};
+
+/// How long the end of the thread waits for calls of the disk that hang.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A background thread that providers and maps work on in a program that has no
+/// tokio runtime.
+///
+/// A clone is another handle on the same thread, and each map that was
+/// [opened](Self::open) here holds one. When the last is dropped, the thread ends.
+#[derive(Clone)]
+pub struct Runtime(Arc<Background>);
+
+/// The thread, which ends with this.
+struct Background {
+    handle: Handle,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Runtime {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// `Unusable` if the system has no thread left.
+    pub fn start() -> Result<Self> {
+        let start = || -> io::Result<Background> {
+            let runtime = RuntimeBuilder::new_current_thread().enable_all().build()?;
+            let handle = runtime.handle().clone();
+            let (stop, stopped) = oneshot::channel::<()>();
+            let work = move || {
+                // It also ends if the sender is dropped.
+                runtime.block_on(async { drop(stopped.await) });
+                runtime.shutdown_timeout(PATIENCE);
+            };
+            let thread = thread::Builder::new().name("persistify".to_owned());
+            Ok(Background {
+                handle,
+                stop: Some(stop),
+                thread: Some(thread.spawn(work)?),
+            })
+        };
+        let failed = |cause| {
+            let message = "the background thread cannot be started";
+            Error::new(ErrorKind::Unusable, message).with_source(cause)
+        };
+        start().map(|thread| Self(Arc::new(thread))).map_err(failed)
+    }
+
+    /// Blocks until a call of this crate is done, as the opening of a provider:
+    /// `runtime.wait(JsonFile::open("./data"))?`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the call. `Invalid` on a thread that runs async code: blocking it
+    /// would hold up all else that runs there. Use `.await` there, or
+    /// `spawn_blocking`. The call was not begun.
+    pub fn wait<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        if is_polling() {
+            let message = "a blocking call was made in async code, whose thread must not block; \
+                           await the call there, or make this one in `spawn_blocking`";
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        // Its tasks and timers are those of the background thread; this one only
+        // polls the call itself.
+        let _context = self.0.handle.enter();
+        wait_here(call)
+    }
+
+    /// [Opens](Builder::open) a map on this thread.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Builder::open`], and of [`wait`](Self::wait).
+    pub fn open<V, P>(&self, builder: Builder<V, P>) -> Result<Blocking<P::Handle>>
+    where
+        V: Serialize + DeserializeOwned + Send + Sync + 'static,
+        P: Plan<V>,
+    {
+        let map = self.wait(builder.open())?;
+        Ok(Blocking::new(map, self.clone()))
+    }
+}
+
+/// Wakes the thread that waits.
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Unlike tokio's `block_on` it panics nowhere: a poll that has no budget cannot
+/// be told from a thread that may block.
+fn wait_here<T>(call: impl Future<Output = T>) -> T {
+    let waker = Arc::new(Unpark(thread::current())).into();
+    let mut context = Context::from_waker(&waker);
+    let mut call = pin!(call);
+    loop {
+        if let Poll::Ready(done) = call.as_mut().poll(&mut context) {
+            return done;
+        }
+        thread::park();
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        // The last handle may be dropped by a task on the thread itself, which
+        // would wait for its own end.
+        if thread.thread().id() != thread::current().id() {
+            // It panics only if a task's drop does, and that was printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").finish_non_exhaustive()
+    }
+}

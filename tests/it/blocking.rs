@@ -1,0 +1,204 @@
+//! Maps in programs without a runtime of their own.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::mpsc::channel,
+    time::Duration,
+};
+
+use persistify::{
+    ErrorKind, Expect, Memory, Result,
+    blocking::{CachingMap, PersistentMap, Runtime},
+    testing::Method,
+};
+
+use crate::store::{Store, pairs, store, stored};
+
+fn open(runtime: &Runtime, store: &Store) -> PersistentMap<u32> {
+    let map = persistify::PersistentMap::builder(store.clone(), "map");
+    runtime.open(map).unwrap()
+}
+
+fn has(runtime: &Runtime, store: &Store) -> std::collections::BTreeMap<String, String> {
+    runtime.wait(async { Ok(stored(store).await) }).unwrap()
+}
+
+#[test]
+fn every_save_of_a_plain_thread_is_in_the_store_when_it_returns() {
+    let runtime = Runtime::start().unwrap();
+    let store = store();
+    let map = open(&runtime, &store);
+    assert_eq!(map.insert_and_save("a", 1).unwrap(), None);
+    assert_eq!(map.update_and_save("a", |n| *n += 1).unwrap(), Some(()));
+    map.try_insert_and_save("a", 9).unwrap().unwrap_err();
+    let revision = map.get_with_revision("a").unwrap().1;
+    map.save_if("a", 3, Expect::At(revision)).unwrap();
+    let late = map.save_if("a", 4, Expect::At(revision));
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(
+        map.upsert_in_store("n", |n| n.or(Some(5))).unwrap(),
+        Some(5)
+    );
+    assert_eq!(map.update_in_store("n", |n| n + 1).unwrap(), Some(6));
+    let given_up = map.try_update_in_store("n", |_| Err::<(), _>("no"));
+    assert_eq!(given_up.unwrap(), Err("no"));
+    assert_eq!(has(&runtime, &store), pairs([("a", 3), ("n", 6)]));
+    map.wait(map.batch().insert("b", 1).remove("n").commit())
+        .unwrap();
+    assert_eq!(has(&runtime, &store), pairs([("a", 3), ("b", 1)]));
+    assert_eq!(map.remove_and_save("b").unwrap(), Some(1));
+    // A plain write goes out with a flush.
+    map.insert("c", 1);
+    map.flush().unwrap();
+    assert_eq!(has(&runtime, &store), pairs([("a", 3), ("c", 1)]));
+    map.clear_and_save().unwrap();
+    map.reload().unwrap();
+    assert!(map.is_empty());
+    map.close().unwrap();
+    assert_eq!(
+        map.insert_and_save("a", 1).unwrap_err().kind(),
+        ErrorKind::Closed
+    );
+}
+
+#[test]
+fn a_caching_map_saves_with_times_of_entries() {
+    let runtime = Runtime::start().unwrap();
+    let map = persistify::CachingMap::builder(Memory::new(), "map");
+    let map: CachingMap<u32> = runtime.open(map).unwrap();
+    let hour = Duration::from_secs(3600);
+    map.insert_with_ttl_and_save("a", 1, hour).unwrap();
+    map.save_if_with_ttl("b", 1, Expect::Absent, hour).unwrap();
+    assert!(map.expires_at("a").is_some() && map.expires_at("b").is_some());
+    map.insert_with_ttl("c", 1, Duration::ZERO);
+    assert_eq!(map.len(), 2);
+    map.close_within(hour).unwrap();
+}
+
+#[test]
+fn what_is_due_is_saved_in_the_background() {
+    let runtime = Runtime::start().unwrap();
+    let store = store();
+    let map = persistify::PersistentMap::builder(store.clone(), "map");
+    let map = map.batch(1, Duration::from_secs(3600));
+    let map: PersistentMap<u32> = runtime.open(map).unwrap();
+    map.insert("a", 1);
+    // Only the background thread can do that.
+    while store.calls(Method::Commit) == 0 {
+        std::thread::yield_now();
+    }
+    map.close().unwrap();
+}
+
+/// Who else runs on a runtime's own thread would wait: to block there is a
+/// mistake, and it is told as one, before anything is done. Tokio would panic.
+#[test]
+fn in_async_code_a_blocking_call_is_an_error_and_in_spawn_blocking_it_works() {
+    let runtime = Runtime::start().unwrap();
+    let store = store();
+    let map = open(&runtime, &store);
+    let errs = |saved: Result<Option<u32>>| {
+        let error = saved.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("spawn_blocking"), "{error}");
+    };
+    let (one, many) = (
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap(),
+        tokio::runtime::Runtime::new().unwrap(),
+    );
+    for other in [one, many] {
+        other.block_on(async {
+            errs(map.insert_and_save("a", 1));
+            assert_eq!(
+                runtime.open(map_builder(&store)).unwrap_err().kind(),
+                ErrorKind::Invalid
+            );
+            assert!(!map.contains_key("a"));
+            let blocking = map.clone();
+            let spawned = tokio::task::spawn_blocking(move || blocking.insert_and_save("b", 1));
+            spawned.await.unwrap().unwrap();
+        });
+        assert_eq!(has(&runtime, &store), pairs([("b", 1)]));
+    }
+    // On the map's own thread it would wait for itself.
+    let inside = map.clone();
+    let task = async move {
+        let task = tokio::spawn(async move { errs(inside.insert_and_save("a", 1)) });
+        task.await.unwrap();
+        Ok(())
+    };
+    runtime.wait(task).unwrap();
+    map.close().unwrap();
+}
+
+fn map_builder(store: &Store) -> persistify::PersistentMapBuilder<u32> {
+    persistify::PersistentMap::builder(store.clone(), "other")
+}
+
+/// What a thread is still held by: the value is dropped when it ends.
+struct Ends(std::sync::mpsc::Sender<()>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.send(()).unwrap();
+    }
+}
+
+#[test]
+fn the_thread_ends_with_the_last_handle_and_not_before() {
+    let (ends, ended) = channel();
+    let runtime = Runtime::start().unwrap();
+    let map = open(&runtime, &store());
+    let ends = Ends(ends);
+    // A task lives as long as the runtime that it is on.
+    let task = async move {
+        tokio::spawn(async move {
+            let _ends = ends;
+            std::future::pending::<()>().await;
+        });
+        Ok(())
+    };
+    runtime.wait(task).unwrap();
+    drop(runtime);
+    map.insert_and_save("a", 1).unwrap();
+    assert!(ended.try_recv().is_err());
+    let again = map.clone();
+    drop(map);
+    again.insert_and_save("a", 2).unwrap();
+    assert!(ended.try_recv().is_err());
+    drop(again);
+    ended.try_recv().unwrap();
+}
+
+/// A map that is dropped by its own thread would wait for itself.
+#[test]
+fn the_last_handle_may_be_dropped_on_the_thread_itself() {
+    let (ends, ended) = channel();
+    let runtime = Runtime::start().unwrap();
+    let map = open(&runtime, &store());
+    let (go, gone) = tokio::sync::oneshot::channel::<()>();
+    let task = async move {
+        tokio::spawn(async move {
+            let _ = gone.await;
+            drop(map);
+            drop(Ends(ends));
+        });
+        Ok(())
+    };
+    runtime.wait(task).unwrap();
+    drop(runtime);
+    go.send(()).unwrap();
+    ended.recv().unwrap();
+}
+
+#[test]
+fn a_call_inside_a_closure_panics_as_everywhere_and_the_map_works_on() {
+    let runtime = Runtime::start().unwrap();
+    let map = open(&runtime, &store());
+    map.insert("a", 1);
+    let nested = || map.read("a", |_| map.flush());
+    catch_unwind(AssertUnwindSafe(nested)).unwrap_err();
+    map.close().unwrap();
+}

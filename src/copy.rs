@@ -9,6 +9,7 @@ use crate::{
     load::Wanted,
     name::MapName,
     provider::Provider,
+    trace::COPY,
 };
 
 use self::{
@@ -144,7 +145,7 @@ async fn let_go(from: &dyn Provider, to: &dyn Provider, maps: &[MapName]) {
         for provider in [to, from] {
             // Why the copy has ended is what its caller has to hear.
             if let Err(error) = provider.release(map).await {
-                tracing::warn!(%map, error = %error.in_full(), "a map was not released after a copy that failed");
+                tracing::warn!(target: COPY, %map, error = %error.logged(), "a map was not released after a copy that failed");
             }
         }
     }

@@ -5,8 +5,10 @@ use std::{error::Error as StdError, fmt, sync::Arc};
 use crate::record::Record;
 
 mod in_full;
+mod logged;
 
 use in_full::InFull;
+use logged::Logged;
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -166,9 +168,14 @@ impl Error {
         self.0.may_have_applied
     }
 
-    /// The message and all causes, for a log.
+    /// The message and all causes.
     pub(crate) fn in_full(&self) -> impl fmt::Display {
         InFull(self)
+    }
+
+    /// What a log may say of it above `TRACE`: no key and no value.
+    pub(crate) fn logged(&self) -> impl fmt::Display {
+        Logged(self)
     }
 
     fn change(mut self, with: impl FnOnce(&mut Parts)) -> Self {

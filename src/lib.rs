@@ -95,6 +95,21 @@
 //! pending, [`refused`](Map::refused) what the store will never take. Writes that
 //! do not wait cannot fail; they panic on a closed map.
 //!
+//! # Logging
+//!
+//! The crate logs through [`tracing`](https://docs.rs/tracing), under targets that
+//! stay as they are: `persistify` in a filter selects all of them.
+//!
+//! | target | events | spans (level) and their fields |
+//! | --- | --- | --- |
+//! | `persistify::map` | a map was dropped before `close`; a listener or a `Drop` of the program panicked | `open`, `close` (`INFO`): `map`, `provider` |
+//! | `persistify::load` | a stored record is unreadable | `load` (`DEBUG`): `map`, `provider` |
+//! | `persistify::flush` | a save failed: `map`, `operation`, `attempt`, `is_final`, `error` | `commit` (`DEBUG`): `map`, `provider`, `changes`, `bytes`, `attempt` |
+//! | `persistify::provider` | a torn journal, a file that another program changed, a log that cannot be moved | |
+//! | `persistify::copy` | a map that was not released after a failed copy | |
+//!
+//! No key and no value is logged above `TRACE`.
+//!
 //! # Features
 //!
 //! - `json` (default): [`JsonFile`].
@@ -120,6 +135,7 @@ mod file;
 mod batch;
 mod load;
 mod name;
+mod trace;
 
 mod clock;
 mod heartbeat;

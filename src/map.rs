@@ -46,6 +46,7 @@ mod save;
 pub(crate) mod shape;
 mod shards;
 mod share;
+mod spans;
 mod spot;
 mod step;
 pub(crate) mod transaction;
@@ -63,6 +64,7 @@ use self::{core::Core, flusher::Flusher, lifetime::Lifetime};
 use crate::{
     error::{Error, ErrorKind, Result},
     record::Revision,
+    trace::MAP,
 };
 
 /// The methods that a [`PersistentMap`](crate::PersistentMap) and a
@@ -146,6 +148,7 @@ impl<V, L: Lifetime<V>> Drop for Life<V, L> {
         let lost = core.pending() + core.refused.lock().len();
         if lost > 0 && !core.phase.is(phase::CLOSED) {
             tracing::warn!(
+                target: MAP,
                 map = %core.name,
                 lost,
                 "the last handle of a map was dropped before `close`; changes are lost"

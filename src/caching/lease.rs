@@ -22,6 +22,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     map::lifetime::{Expire, Leases, Plan},
     record::Record,
+    trace::MAP,
 };
 
 /// Called with the key and the value of each entry that has expired.
@@ -310,7 +311,8 @@ impl<V: Send + Sync + 'static> Leases<V> for Expiring<V> {
         // A panic of the listener, or of the value's `Drop`, is their own: it
         // must not end the sweeper.
         if catch_unwind(AssertUnwindSafe(tell)).is_err() {
-            tracing::error!(key, "an expiry listener panicked, or the value did");
+            tracing::trace!(target: MAP, key, "this entry has expired, and its listener or its value panicked");
+            tracing::error!(target: MAP, "an expiry listener panicked, or the value did");
         }
     }
 

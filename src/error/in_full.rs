@@ -1,4 +1,4 @@
-//! An error with its causes, as it stands in a log.
+//! An error with its causes.
 
 use std::{error::Error, fmt};
 

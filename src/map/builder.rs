@@ -4,6 +4,7 @@ use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use tracing::Instrument;
 
 use super::{
     Map,
@@ -13,6 +14,7 @@ use super::{
     options::{Options, Progress, Triggers},
     retry::RetryPolicy,
     shape::Migrated,
+    spans,
     verify::Verify,
 };
 use crate::{
@@ -320,7 +322,10 @@ where
         let lifetime = self.plan.begin(clock.clone());
         let mut core = Core::new(name, self.provider, self.options, clock, lifetime);
         core.conflicts = conflicts;
-        let horizon = core.load_in_time(self.progress.as_ref()).await?;
+        let open = spans::open(&core.name, &*core.provider);
+        let load = open.in_scope(|| spans::load(&core.name, &*core.provider));
+        let loading = core.load_in_time(self.progress.as_ref()).instrument(load);
+        let horizon = loading.instrument(open).await?;
         Ok(Map::start(Arc::new(core), horizon, runtime).into())
     }
 }

@@ -67,7 +67,7 @@ impl Delivery {
         let mut attempts = Attempts::new(&self.line.retry);
         let mut is_late = false;
         loop {
-            let error = match self.attempt().await {
+            let error = match self.attempt(attempts.made + 1).await {
                 ControlFlow::Break(fate) => return fate,
                 ControlFlow::Continue(error) => error,
             };
@@ -100,10 +100,10 @@ impl Delivery {
     }
 
     /// Breaks with the fate, once it is known.
-    async fn attempt(&mut self) -> ControlFlow<Result<Committed>, Error> {
+    async fn attempt(&mut self, number: u32) -> ControlFlow<Result<Committed>, Error> {
         // Also if it was refused before: what was given up then may have landed
         // since, and is answered now.
-        match self.line.commit(&self.batch).await {
+        match self.line.commit(&self.batch, number).await {
             Ok(committed) => return ControlFlow::Break(Ok(committed)),
             Err(error) if !is_an_answer(&error) => return self.failed(error),
             Err(error) if !self.uncertain => return ControlFlow::Break(Err(error)),
@@ -113,7 +113,7 @@ impl Delivery {
         // been answered as such. But an attempt that was given up may still be
         // on its way, and find tomorrow what it expects. Once a later batch of
         // the writer was applied it is superseded, for good.
-        match self.line.commit(&self.fence()).await {
+        match self.line.commit(&self.fence(), number).await {
             Err(error) if !is_an_answer(&error) => self.failed(error),
             Ok(_) | Err(_) => ControlFlow::Break(Err(self.refusal())),
         }

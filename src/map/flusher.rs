@@ -20,6 +20,7 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
+use tracing::Instrument;
 
 use self::{assembled::Assembled, doubts::Doubts, parts::Part, probing::News};
 use super::{
@@ -29,6 +30,7 @@ use super::{
     phase,
     requests::{Answer, Asked, ended, send},
     retry::Attempts,
+    spans,
 };
 use crate::{
     batch::{Batch, BatchId, Committed, MapBatch, WriterId},
@@ -36,6 +38,7 @@ use crate::{
     event::{Health, KeySample, Operation},
     name::MapName,
     record::{Record, Revision},
+    trace::FLUSH,
 };
 
 /// The task's own state. There is one commit in flight at a time, so nothing
@@ -261,7 +264,9 @@ where
             .await
             .map_err(|error| (Operation::SetAside, error))?;
         let provider = self.core.provider.clone();
-        let committed = self.core.call(|| provider.commit(&assembled.batch)).await;
+        let span = spans::commit(&assembled.batch, &*provider, self.attempts.made + 1);
+        let commit = self.core.call(|| provider.commit(&assembled.batch));
+        let committed = commit.instrument(span).await;
         let operation = if self.down {
             Operation::Probe
         } else {
@@ -280,7 +285,9 @@ where
         // A writer of its own each time: a number of ours must stay free for
         // the batch that waits, which may be older than this one.
         batch.id = BatchId::new(WriterId::random(), 1);
-        self.core.call(|| self.core.provider.commit(&batch)).await?;
+        let span = spans::commit(&batch, &*self.core.provider, self.attempts.made + 1);
+        let commit = self.core.call(|| self.core.provider.commit(&batch));
+        commit.instrument(span).await?;
         self.core.was_set_aside(&records);
         Ok(())
     }
@@ -302,7 +309,7 @@ where
         self.start_attempts();
         *self.core.trouble.lock() = None;
         if std::mem::take(&mut self.down) {
-            tracing::info!(map = %self.core.name, "the store is well again");
+            tracing::info!(target: FLUSH, map = %self.core.name, "the store is well again");
             self.core.health.send_replace(Health::Healthy);
         }
         self.news.tell();

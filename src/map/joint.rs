@@ -155,7 +155,7 @@ impl Joint {
         let now = self.line.clock.now();
         let batch = Batch::new(grant.proof, Revision::ZERO, now, vec![nothing]);
         let mut attempts = Attempts::new(&self.line.retry);
-        while let Err(error) = self.line.commit(&batch).await {
+        while let Err(error) = self.line.commit(&batch, attempts.made + 1).await {
             if error.kind() == ErrorKind::Superseded {
                 return Ok(());
             }

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{calls::answer_within, retry::RetryPolicy};
+use tracing::Instrument;
+
+use super::{calls::answer_within, retry::RetryPolicy, spans};
 use crate::{
     batch::{Batch, Committed},
     clock::MapClock,
@@ -20,7 +22,10 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) async fn commit(&self, batch: &Batch) -> Result<Committed> {
-        answer_within(self.limit, &self.clock, || self.provider.commit(batch)).await
+    /// The first attempt is number 1.
+    pub(super) async fn commit(&self, batch: &Batch, attempt: u32) -> Result<Committed> {
+        let span = spans::commit(batch, &*self.provider, attempt);
+        let answer = answer_within(self.limit, &self.clock, || self.provider.commit(batch));
+        answer.instrument(span).await
     }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{core::Core, lifetime::Lifetime, shards::Tables};
+use crate::trace::MAP;
 
 /// A value that something else took the place of, and its key.
 pub(super) struct Old<V, L: Lifetime<V>> {
@@ -57,7 +58,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// must not end the task that saves.
     pub(super) fn drop_value<T>(&self, value: T) {
         if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
-            tracing::error!(map = %self.name, "a value panicked when it was dropped");
+            tracing::error!(target: MAP, map = %self.name, "a value panicked when it was dropped");
         }
     }
 

@@ -25,7 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// # use std::time::Duration;
 /// # use persistify::RetryPolicy;
 /// let patient = RetryPolicy::default()
-///     .patience(Duration::from_mins(1))
+///     .patience(Duration::from_secs(60))
 ///     .max_attempts(100)
 ///     .base_delay(Duration::from_millis(200));
 /// ```

@@ -9,6 +9,7 @@ use crate::{
     event::UnreadableRecord,
     name::MapName,
     record::{Payload, Record},
+    trace::LOAD,
 };
 
 /// Where unreadable records are set aside: a map of this name, nested in the
@@ -69,7 +70,8 @@ pub(super) fn copy_of(record: &Record) -> Change {
 
 impl<V, L: Lifetime<V>> Core<V, L> {
     pub(super) fn list_unreadable(&self, record: Record, error: Error) {
-        tracing::warn!(map = %self.name, key = %record.key, error = %error.in_full(), "a stored record is unreadable; it is kept");
+        tracing::warn!(target: LOAD, map = %self.name, error = %error.logged(), "a stored record is unreadable; it is kept");
+        tracing::trace!(target: LOAD, map = %self.name, key = %record.key, ?error, "this record is unreadable");
         let key = record.key.clone();
         let listed = UnreadableRecord::new(record, error);
         self.unreadable.lock().insert(key, listed);

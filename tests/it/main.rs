@@ -30,6 +30,7 @@ mod flush;
 mod house;
 #[cfg(feature = "json")]
 mod json_file;
+mod logs;
 mod manifest;
 mod map;
 mod model;

@@ -3,6 +3,7 @@
 use std::{ops::ControlFlow, sync::atomic::Ordering::SeqCst};
 
 use serde::{Serialize, de::DeserializeOwned};
+use tracing::Instrument;
 
 use super::{Flusher, assembled::answer_all};
 use crate::{
@@ -11,6 +12,7 @@ use crate::{
         lifetime::Lifetime,
         phase::{self, Closing},
         requests::{Answer, Asked, send},
+        spans,
     },
 };
 
@@ -89,7 +91,8 @@ where
     }
 
     async fn reload(&mut self) -> Result<()> {
-        let horizon = self.core.reload(None).await?;
+        let span = spans::load(&self.core.name, &*self.core.provider);
+        let horizon = self.core.reload(None).instrument(span).await?;
         self.horizon = self.horizon.max(horizon);
         Ok(())
     }
@@ -97,7 +100,8 @@ where
     /// Saves the rest, lets go of the store, and turns the map to closed; or
     /// leaves it open and says what could not be saved.
     async fn close(&mut self, done: Result<()>, waiting: &[Answer]) -> Result<()> {
-        let closed = self.try_close(done, waiting).await;
+        let span = spans::close(&self.core.name, &*self.core.provider);
+        let closed = self.try_close(done, waiting).instrument(span).await;
         if closed.is_err() {
             self.core.phase.turn(phase::CLOSING, phase::OPEN);
         }

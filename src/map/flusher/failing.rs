@@ -16,6 +16,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     event::{Health, KeySample, Operation, SaveFailure},
     map::lifetime::Lifetime,
+    trace::FLUSH,
 };
 
 impl<V, L> Flusher<V, L>
@@ -143,9 +144,9 @@ where
         };
         if operation == Operation::Probe {
             // That the store is down was said.
-            tracing::debug!(map = %self.core.name, error = %error.in_full(), "the store is still down");
+            tracing::debug!(target: FLUSH, map = %self.core.name, error = %error.logged(), "the store is still down");
         } else {
-            tracing::warn!(map = %self.core.name, ?operation, attempt, is_final, error = %error.in_full(), "a save failed");
+            tracing::warn!(target: FLUSH, map = %self.core.name, ?operation, attempt, is_final, error = %error.logged(), "a save failed");
         }
         if !matches!(operation, Operation::Encode | Operation::Merge) {
             *self.core.trouble.lock() = Some(error.clone());

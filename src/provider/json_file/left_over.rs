@@ -6,6 +6,7 @@ use super::{files::Folder, journal};
 use crate::{
     error::Result,
     file::access::{TEMP_LETTERS, TEMP_NAME},
+    trace::PROVIDER,
 };
 
 /// Removes what a crash left of files that were not yet what they were to be.
@@ -22,6 +23,7 @@ pub(super) fn remove(folder: &Folder) -> Result<()> {
         }
         if let Err(error) = folder.disk.remove(&path) {
             tracing::warn!(
+                target: PROVIDER,
                 file = %path.display(),
                 cause = %error,
                 "what a crash left of a new file was not removed; it is of no use",

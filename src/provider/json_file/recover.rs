@@ -21,6 +21,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     name::MapName,
     record::Revision,
+    trace::PROVIDER,
 };
 
 /// What was read of a map.
@@ -312,6 +313,7 @@ fn fingerprints_of(index: &Index, snapshot: Option<&Snapshot>, path: &Path) -> R
 
 fn tell_edited(store: &Store) {
     tracing::info!(
+        target: PROVIDER,
         map = store.map.as_str(),
         file = %store.files.snapshot.display(),
         entries = store.index.len(),
@@ -326,6 +328,7 @@ fn set_aside(folder: &Folder, files: &Files, torn: &[u8]) -> Result<()> {
     let path = settle_torn(&*folder.disk, files, torn)?;
     folder.sync()?;
     tracing::warn!(
+        target: PROVIDER,
         journal = %files.journal.display(),
         kept_as = %path.display(),
         bytes = torn.len(),

@@ -17,6 +17,7 @@ use crate::{
     batch::{Batch, Committed, MapBatch, Op},
     error::{Error, ErrorKind, Result},
     name::MapName,
+    trace::PROVIDER,
 };
 
 /// A folder that is held locked, and the maps that are open in it.
@@ -115,7 +116,7 @@ impl Shared {
     fn fold(&self, map: &MapName) {
         let folded = self.with_open(map, |folder, store| store.fold(folder));
         if let Err(error) = folded.unwrap_or(Ok(())) {
-            tracing::warn!(map = map.as_str(), error = %error.in_full(), "the journal was not folded");
+            tracing::warn!(target: PROVIDER, map = map.as_str(), error = %error.logged(), "the journal was not folded");
         }
     }
 

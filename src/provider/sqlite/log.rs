@@ -8,6 +8,8 @@ use std::{
 use rusqlite::Connection;
 use tracing::warn;
 
+use crate::trace::PROVIDER;
+
 /// From how many pages on the log is moved as soon as there is nothing else to
 /// do: as many as SQLite takes by default.
 const MOVED_WHEN_IDLE: i64 = 1_000;
@@ -74,7 +76,7 @@ impl Log {
         // The pages stay in the log if they cannot be moved, and after the next
         // commit it is tried again.
         if let Err(cause) = move_pages(connection) {
-            warn!(path = %self.path.display(), %cause, "the log of the SQLite file could not be moved into it; nothing is lost");
+            warn!(target: PROVIDER, path = %self.path.display(), %cause, "the log of the SQLite file could not be moved into it; nothing is lost");
         }
     }
 }

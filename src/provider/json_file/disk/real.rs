@@ -11,10 +11,13 @@ use fs4::{FileExt, TryLockError};
 use tempfile::{NamedTempFile, TempPath};
 
 use super::{Disk, DiskFile, FolderLock, NewFile};
-use crate::file::{
-    self,
-    access::{self, PRIVATE},
-    folder::{self, parent_of},
+use crate::{
+    file::{
+        self,
+        access::{self, PRIVATE},
+        folder::{self, parent_of},
+    },
+    trace::PROVIDER,
 };
 
 /// The disk of this machine.
@@ -140,7 +143,7 @@ impl Drop for HeldFile {
         // before everyone has closed it: a process that is being started has
         // a copy of it for a moment.
         if let Err(error) = FileExt::unlock(&self.held) {
-            tracing::debug!(%error, "a lock is held until its file is closed");
+            tracing::debug!(target: PROVIDER, %error, "a lock is held until its file is closed");
         }
     }
 }

@@ -1,0 +1,65 @@
+//! What a log may say of an error.
+
+use std::{error::Error as StdError, fmt};
+
+use super::{Error, ErrorKind};
+
+/// An error without keys and values.
+///
+/// An error that is about entries may quote them, in its causes above all: a
+/// decoder says which text it met. Its causes are left out, and its keys are
+/// counted. An error about the whole store comes with its causes.
+pub(super) struct Logged<'a>(pub(super) &'a Error);
+
+impl fmt::Display for Logged<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(error) = self;
+        write!(f, "{:?}: {}", error.kind(), error.0.message)?;
+        match error.keys().len() {
+            0 => {}
+            1 => f.write_str(" (1 key)")?,
+            keys => write!(f, " ({keys} keys)")?,
+        }
+        if !is_about_entries(error) {
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                write!(f, "; caused by: {error}")?;
+                cause = error.source();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_about_entries(error: &Error) -> bool {
+    use ErrorKind::{Conflict, Corrupt, Refused};
+    !error.keys().is_empty() || matches!(error.kind(), Conflict | Corrupt | Refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caused(kind: ErrorKind) -> Error {
+        Error::new(kind, "it failed").with_source("secret")
+    }
+
+    #[test]
+    fn an_error_of_the_whole_store_is_logged_with_its_causes() {
+        let logged = Logged(&caused(ErrorKind::Unavailable)).to_string();
+        assert_eq!(logged, "Unavailable: it failed; caused by: secret");
+    }
+
+    #[test]
+    fn an_error_of_entries_is_logged_without_keys_and_causes() {
+        let refused = caused(ErrorKind::Refused).on_keys(["apple".into(), "pear".into()]);
+        assert_eq!(Logged(&refused).to_string(), "Refused: it failed (2 keys)");
+        let blamed = caused(ErrorKind::Unavailable).on_keys(["apple".into()]);
+        assert_eq!(
+            Logged(&blamed).to_string(),
+            "Unavailable: it failed (1 key)"
+        );
+        let corrupt = Logged(&caused(ErrorKind::Corrupt)).to_string();
+        assert_eq!(corrupt, "Corrupt: it failed");
+    }
+}

@@ -44,9 +44,24 @@ fn the_first_example_is_the_heart_of_the_quickstart() {
     }
 }
 
+/// Its own package compiles it, and not the documentation tests, because a web
+/// framework would weigh on all of them.
+#[test]
+fn the_web_server_is_the_one_of_the_samples() {
+    let readme = read("README.md");
+    let example = between(&readme, "```rs\n", "```")[0];
+    let sample = read("samples/web/src/main.rs");
+    assert!(sample.ends_with(example), "{example}");
+}
+
 #[test]
 fn links_lead_somewhere() {
-    for page in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+    for page in [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+    ] {
         let text = read(page);
         let mut links = between(&text, "](", ")");
         links.extend(between(&text, "src=\"", "\""));

@@ -147,6 +147,7 @@ where
             tracing::debug!(target: FLUSH, map = %self.core.name, error = %error.logged(), "the store is still down");
         } else {
             tracing::warn!(target: FLUSH, map = %self.core.name, ?operation, attempt, is_final, error = %error.logged(), "a save failed");
+            tracing::trace!(target: FLUSH, map = %self.core.name, ?error, "the save failed with this");
         }
         if !matches!(operation, Operation::Encode | Operation::Merge) {
             *self.core.trouble.lock() = Some(error.clone());

@@ -112,11 +112,11 @@
 //!
 //! # Features
 //!
-//! - `json` (default): [`JsonFile`].
-//! - `sqlite` (default): [`Sqlite`]; SQLite is compiled in.
-//! - `postgres`: [`Postgres`]; TLS is rustls.
-//! - `testing`: the conformance suite, a provider that fails on purpose, and a
-//!   clock set by hand; see [`testing`].
+#![cfg_attr(feature = "docs", doc = document_features::document_features!())]
+#![cfg_attr(
+    not(feature = "docs"),
+    doc = "`json` and `sqlite` (default), `postgres`, `testing`: see the README."
+)]
 //!
 //! # It is not
 //!
@@ -124,6 +124,8 @@
 //! - for more data than fits into memory;
 //! - for keys that several processes write all the time: they meet at each commit;
 //! - a cache bounded by size: entries leave by time only.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 // In reading order: what is stored, what comes up, what goes down, where it is kept.
 mod error;

@@ -44,6 +44,7 @@ mod pen;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod providers;
+mod public_api;
 mod races;
 mod readme;
 mod reload;

@@ -20,12 +20,16 @@ impl fmt::Display for Logged<'_> {
             1 => f.write_str(" (1 key)")?,
             keys => write!(f, " ({keys} keys)")?,
         }
-        if !is_about_entries(error) {
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                write!(f, "; caused by: {error}")?;
-                cause = error.source();
+        if is_about_entries(error) {
+            return Ok(());
+        }
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref() {
+                return write!(f, "; caused by: {}", Logged(error));
             }
+            write!(f, "; caused by: {error}")?;
+            cause = error.source();
         }
         Ok(())
     }
@@ -33,7 +37,7 @@ impl fmt::Display for Logged<'_> {
 
 fn is_about_entries(error: &Error) -> bool {
     use ErrorKind::{Conflict, Corrupt, Refused};
-    !error.keys().is_empty() || matches!(error.kind(), Conflict | Corrupt | Refused)
+    matches!(error.kind(), Conflict | Corrupt | Refused)
 }
 
 #[cfg(test)]
@@ -54,10 +58,10 @@ mod tests {
     fn an_error_of_entries_is_logged_without_keys_and_causes() {
         let refused = caused(ErrorKind::Refused).on_keys(["apple".into(), "pear".into()]);
         assert_eq!(Logged(&refused).to_string(), "Refused: it failed (2 keys)");
-        let blamed = caused(ErrorKind::Unavailable).on_keys(["apple".into()]);
+        let unsaved = Error::new(ErrorKind::Unavailable, "not saved").with_source(refused);
         assert_eq!(
-            Logged(&blamed).to_string(),
-            "Unavailable: it failed (1 key)"
+            Logged(&unsaved).to_string(),
+            "Unavailable: not saved; caused by: Refused: it failed (2 keys)"
         );
         let corrupt = Logged(&caused(ErrorKind::Corrupt)).to_string();
         assert_eq!(corrupt, "Corrupt: it failed");

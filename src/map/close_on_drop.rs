@@ -17,6 +17,7 @@ use super::{Map, lifetime::Lifetime, polling::is_polling};
 use crate::{
     error::{Error, ErrorKind, Result},
     name::MapName,
+    trace::MAP,
 };
 
 /// How much later than the map itself the waiting thread gives up. The map knows
@@ -132,7 +133,7 @@ impl Drop for CloseOnDrop {
         };
         let cause = std::error::Error::source(&error);
         let cause = cause.map(ToString::to_string).unwrap_or_default();
-        tracing::error!(map = %self.name, %error, cause, "a map could not be closed at the end of its scope");
+        tracing::error!(target: MAP, map = %self.name, error = %error.logged(), "a map could not be closed at the end of its scope");
         if !tracing::dispatcher::has_been_set() {
             eprintln!("persistify: {error}: {cause}");
         }

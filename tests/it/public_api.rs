@@ -75,9 +75,8 @@ fn derived(attributes: &[Attribute]) -> String {
     let derives = attributes
         .iter()
         .filter(|one| one.path().is_ident("derive"));
-    derives
-        .map(|one| format!("#{} ", code(&one.meta)))
-        .collect()
+    let derives: Vec<_> = derives.map(|one| code(&one.meta)).collect();
+    derives.join(" ") + " "
 }
 
 fn fields(owner: &str, fields: &Fields, all: bool) -> Vec<String> {

@@ -75,8 +75,7 @@ fn derived(attributes: &[Attribute]) -> String {
     let derives = attributes
         .iter()
         .filter(|one| one.path().is_ident("derive"));
-    let derives: Vec<_> = derives.map(|one| code(&one.meta)).collect();
-    derives.join(" ") + " "
+    derives.map(|one| code(&one.meta) + " ").collect()
 }
 
 fn fields(owner: &str, fields: &Fields, all: bool) -> Vec<String> {
@@ -153,7 +152,7 @@ fn lines(item: &Item, names: &BTreeSet<String>) -> Vec<String> {
             lines
         }
         Item::Impl(item) => methods(item, names),
-        Item::Use(item) if is_public(&item.vis) => vec![code(item)],
+        Item::Use(item) if is_public(&item.vis) => vec![format!("use {}", code(&item.tree))],
         _ => Vec::new(),
     }
 }

@@ -40,7 +40,9 @@ use crate::{
 /// - `Unavailable`, `Unusable`: the attempts are spent. If the error [says
 ///   so](crate::Error::may_have_applied), the value may have been saved, or may
 ///   yet be: the map goes on asking until it knows, and memory follows then.
-///   Otherwise nothing was done.
+///   A write to the key in the meantime, also a removal or a [clear](Map::clear),
+///   is the later one and goes to the store behind it; saves, flushes and `close`
+///   wait for its fate. Otherwise nothing was done.
 /// - `Unsupported`: the provider knows no [conditions](crate::Capabilities::conditions);
 ///   `Closed`. Nothing was done.
 impl<V, L> Map<V, L>

@@ -48,6 +48,13 @@ impl Trail {
             over_expired: false,
         }
     }
+
+    /// The store may have the entry: a removal of it has to be told from now on.
+    pub(super) fn doubt(&mut self) {
+        if self.known == Known::NOT {
+            self.known = Known::MAYBE;
+        }
+    }
 }
 
 /// What the store knows of an entry, as far as the map knows.
@@ -103,6 +110,24 @@ impl Known {
 ///
 /// A failed commit turns `Saving` into `Queued`; a refused change is `Refused`
 /// until the next write to it.
+///
+/// A conditional save, an atomic batch or a transaction changes an entry in the
+/// store first. From before its first attempt until its fate is known, each of its
+/// entries is marked, if need be an empty one:
+///
+/// ```text
+///           proposed               committed, or not
+///   Clean ────────────▶ Proposed ──────────────────────▶ Clean
+///                          │ expired, read
+///                          ▼
+///   Queued ───────▶ ProposedQueued ──▶ Clean if committed, or else Queued
+///   (unasked)              │ write
+///                          ▼ (from Proposed as well)
+///   Queued ────────▶ SavingQueued ─────────────────────▶ Queued
+/// ```
+///
+/// So a write meanwhile, a removal too, is known to come later: it goes to the
+/// store behind that commit, and is not undone by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
     /// The store has it as it is.
@@ -113,27 +138,37 @@ pub(super) enum Mark {
     Saving,
     /// Part of the commit in flight, changed since, and in the queue again.
     SavingQueued,
+    /// Clean, and part of a commit in flight that memory takes over once it is known
+    /// to be in the store.
+    Proposed,
+    /// The same, with an unasked change in the queue, which gives way to the commit.
+    ProposedQueued,
     /// The store will not take it.
     Refused,
 }
 
 impl Mark {
+    /// Part of the commit in flight.
     pub(super) fn is_saving(self) -> bool {
-        matches!(self, Self::Saving | Self::SavingQueued)
+        self.is_proposed() || matches!(self, Self::Saving | Self::SavingQueued)
+    }
+
+    /// Part of a commit in flight that memory takes over.
+    pub(super) fn is_proposed(self) -> bool {
+        matches!(self, Self::Proposed | Self::ProposedQueued)
+    }
+
+    /// What it is without the commit that was in flight.
+    pub(super) fn landed(self) -> Self {
+        match self {
+            Self::Proposed => Self::Clean,
+            Self::ProposedQueued | Self::SavingQueued => Self::Queued,
+            Self::Clean | Self::Queued | Self::Saving | Self::Refused => self,
+        }
     }
 }
 
 impl<V, X> Slot<V, X> {
-    /// A value that the store has as it is.
-    pub(super) fn fresh(value: V, lease: X, known: Known) -> Self {
-        let trail = Trail::new(known);
-        Self::Live {
-            value,
-            lease,
-            trail,
-        }
-    }
-
     pub(super) fn trail(&self) -> &Trail {
         match self {
             Self::Live { trail, .. } | Self::Gone { trail, .. } => trail,
@@ -190,6 +225,11 @@ impl<V, X> Slot<V, X> {
         let trail = self.trail_mut();
         trail.known = known;
         trail.over_expired = false;
+    }
+
+    /// Whether there is nothing but the mark of a commit in flight.
+    pub(super) fn is_empty_in_flight(&self) -> bool {
+        self.is_gone() && self.trail().mark == Mark::Proposed
     }
 
     pub(super) fn is_gone(&self) -> bool {

@@ -33,6 +33,17 @@ impl Proposal {
         part.changes.iter().map(Change::weight).sum()
     }
 
+    /// It has not landed. Of a key that was in conflict, memory holds what was found.
+    pub(super) fn withdraw(&self, error: &Error) {
+        if error.kind() == ErrorKind::Conflict {
+            let keys = self.share.keys();
+            for key in keys.iter().filter(|key| error.keys().contains(key)) {
+                self.share.learn(key, error.found().cloned());
+            }
+        }
+        self.share.withdraw(error.may_have_applied());
+    }
+
     /// Tells the one who waits, unless that was done before.
     pub(super) fn answer(&mut self, result: Result<Option<Revision>>) {
         if let Some(reply) = self.reply.take() {

@@ -12,16 +12,17 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     conditional::check_conditions,
-    delivery::{Delivery, is_an_answer},
+    delivery::Delivery,
     errands::{Reply, answered},
-    hold::{Applied, Grant, Hold, Word},
+    flight::Flight,
+    hold::{Grant, Hold},
     inside::Inside,
     line::Line,
     retry::Attempts,
-    share::{Share, land_all},
+    share::Share,
 };
 use crate::{
-    batch::{Batch, Committed, MapBatch, Otherwise},
+    batch::{Batch, MapBatch},
     error::{Error, ErrorKind, Result},
     record::Revision,
 };
@@ -99,18 +100,16 @@ impl Joint {
                 self.prove_kept_here(&**share, grant).await?;
             }
         }
-        for share in &mut self.shares {
-            share.catch_up();
-        }
-        let words = grants.iter().map(|grant| grant.words.clone()).collect();
-        let delivery = Delivery::new(self.line.clone(), self.batch(&grants), words);
         let alone = self.alone();
+        let flight = Flight::begin(&mut self.shares, grants);
+        let batch = flight.batch(self.line.clock.now());
+        let delivery = Delivery::new(self.line.clone(), batch, flight.words());
         let unknown = |error: &Error| answer(reply, Err(on(alone.as_deref(), error.clone())));
         match delivery.run(unknown).await {
-            Ok(committed) => Ok(self.land(&committed, &grants)),
+            Ok(committed) => Ok(flight.land(&committed)),
             Err(error) => {
                 let error = on(alone.as_deref(), error);
-                self.learn(&error, &grants);
+                flight.fail(&error);
                 Err(error)
             }
         }
@@ -170,48 +169,6 @@ impl Joint {
                        written: begin it with the provider that the map was opened with, or a \
                        clone of that";
         Err(Error::new(ErrorKind::Invalid, message).on_map(share.name()))
-    }
-
-    fn batch(&self, grants: &[Grant]) -> Batch {
-        let horizons = grants.iter().map(|grant| grant.horizon);
-        let after = horizons.max().unwrap_or_default();
-        let parts = self.shares.iter().map(|share| share.part(Otherwise::Fail));
-        let parts: Vec<_> = parts.collect();
-        // The first map's flusher numbers the batch: none of that writer's comes
-        // before its fate is known.
-        let id = grants[0].id;
-        Batch::new(id, after, self.line.clock.now(), parts)
-    }
-
-    /// The store has all of it: so has memory, before anybody goes on.
-    fn land(&mut self, committed: &Committed, grants: &[Grant]) -> Option<Revision> {
-        let revision = committed.revision;
-        let parts = self.shares.iter().map(|share| share.part(Otherwise::Fail));
-        let parts: Vec<_> = parts.collect();
-        land_all(&mut self.shares, revision);
-        for (grant, part) in grants.iter().zip(parts) {
-            let changes = part.changes;
-            let applied = Applied { revision, changes };
-            grant.words.tell(Word::Well(Some(applied)));
-        }
-        revision
-    }
-
-    /// The store has none of it.
-    fn learn(&self, error: &Error, grants: &[Grant]) {
-        if !is_an_answer(error) {
-            return;
-        }
-        if error.kind() == ErrorKind::Conflict {
-            let mut shares = self.shares.iter();
-            let share = shares.find(|share| error.map() == Some(share.name().as_str()));
-            for (share, key) in share.iter().zip(error.keys()) {
-                share.learn(key, error.found().cloned());
-            }
-        }
-        for grant in grants {
-            grant.words.tell(Word::Well(None));
-        }
     }
 
     /// The name of the map, if it is one.

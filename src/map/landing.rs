@@ -2,15 +2,16 @@
 //!
 //! # Why memory and store agree
 //!
-//! No commit of the map is in flight, so nothing is marked as being saved. What
-//! was pending of these keys was committed before. So an entry is either clean,
-//! and takes over what was committed, or was written since. Then what was
-//! written since stays, as the later write: it is queued, and the next commit
-//! brings it to the store. If the map was cleared since, that clear is the later
-//! write, of all keys.
+//! No other commit of the map is in flight, and what was pending of these keys was
+//! committed before. Each entry is [marked](super::entry::Mark::Proposed) since
+//! before the first attempt. So if it was written since, its mark says so: then what
+//! was written stays, as the later write, and the next commit brings it to the
+//! store. If it is not marked at all, the map was cleared since, and that clear is
+//! the later write, of all keys. Otherwise it takes over what was committed.
 //!
-//! What nobody asked for is no write: that an entry expired, or was read, or was
-//! brought into another shape, gives way to what was committed.
+//! An unasked change is no write: that an entry expired, or was read, or was brought
+//! into another shape, gives way to what was committed. But what was written since
+//! and has expired was a write.
 
 use std::{collections::BTreeMap, mem, sync::Arc};
 
@@ -59,16 +60,13 @@ impl<'a, V, L: Lifetime<V>> LockedShare<'a, V, L> {
 
 impl<V: DeserializeOwned, L: Lifetime<V>> Landing for LockedShare<'_, V, L> {
     fn land(&mut self, revision: Option<Revision>) {
-        if self.core.must_clear() {
-            return;
-        }
         for (key, step) in mem::take(self.steps) {
             let hash = self.core.shards.hash(&key);
             let Some(shard) = self.shards.get_mut(&self.core.shards.number(hash)) else {
                 continue;
             };
             self.replaced
-                .extend(self.core.land(shard, hash, key, step, revision));
+                .extend(self.core.land(shard, hash, &key, step, revision));
         }
     }
 }
@@ -79,7 +77,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         &self,
         shard: &mut Shard<'_, V, L::Lease>,
         hash: u64,
-        key: Arc<str>,
+        key: &Arc<str>,
         step: Step<V>,
         revision: Option<Revision>,
     ) -> Option<Replaced<V, L>> {
@@ -87,14 +85,16 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             Some(Op::Delete) => Known::NOT,
             _ => Known::at(revision),
         };
-        let Some(EntryMut { key: own, slot }) = shard.find_mut(hash, &key) else {
-            let value = step.value?;
-            let lease = self.lifetime.begin_at(&key, step.ttl, None, step.at);
-            shard.insert(hash, key, Slot::fresh(value, lease, known));
-            return None;
+        let entry = shard.find_mut(hash, key);
+        let entry = entry.filter(|entry| entry.slot.trail().mark.is_saving());
+        let Some(EntryMut { key: own, slot }) = entry else {
+            return step.value.map(Replaced::Unused);
         };
-        if matches!(step.op, Some(Op::Touch { .. })) || self.is_claimed(slot) {
+        let mark = slot.trail().mark;
+        let is_left = matches!(step.op, Some(Op::Touch { .. })) && !slot.is_empty_in_flight();
+        if is_left || !mark.is_proposed() {
             slot.learn(known);
+            slot.trail_mut().mark = mark.landed();
             return step.value.map(Replaced::Unused);
         }
         self.unmark(own, slot.trail_mut());
@@ -105,9 +105,9 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                 let lease = self.lifetime.begin_at(own, step.ttl, old, step.at);
                 let old = slot.put(value, lease);
                 slot.learn(known);
-                old.map(|(value, lease)| Old::new(&key, value, lease))
+                old.map(|(value, lease)| Old::new(key, value, lease))
             }
-            None => self.dismiss(shard, hash, &key),
+            None => self.dismiss(shard, hash, key),
         };
         shard.count_gone(-isize::from(was_gone));
         old.map(Replaced::Old)
@@ -120,7 +120,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let touched = slot.lease().is_some_and(|l| self.lifetime.only_touched(l));
         let is_unasked = touched || slot.trail().unasked;
         match slot.trail().mark {
-            Mark::Clean => false,
+            Mark::Clean | Mark::Proposed | Mark::ProposedQueued => false,
             Mark::Queued => !is_unasked,
             Mark::Saving | Mark::SavingQueued | Mark::Refused => true,
         }
@@ -156,15 +156,17 @@ impl<V, L: Lifetime<V>> Core<V, L> {
 
 impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// The store turned out to hold this: so does memory from now on, unless
-    /// the key was written meanwhile.
+    /// the key was written meanwhile. That write has not seen what was found: it
+    /// knows of the entry no more than that there may be one, to be removed.
     pub(super) fn learn(&self, key: &Arc<str>, found: Option<Record>) {
+        let is_there = found.is_some();
         let stored = found.and_then(|record| self.decode_found(record));
         let replaced = {
             let _inside = Inside::enter();
             let hash = self.shards.hash(key);
             let mut shard = self.shards.write(hash);
-            if self.must_clear() {
-                return;
+            if let Some(EntryMut { slot, .. }) = shard.find_mut(hash, key).filter(|_| is_there) {
+                slot.trail_mut().doubt();
             }
             self.put_found(&mut shard, hash, key, stored)
         };
@@ -192,17 +194,14 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let known = stored
             .as_ref()
             .map_or(Known::NOT, |(record, _)| Known::at(Some(record.revision)));
-        let Some(EntryMut { key: own, slot }) = shard.find_mut(hash, key) else {
-            let (record, value) = stored?;
-            let slot = Slot::fresh(value, self.lifetime.adopt(&record), known);
-            shard.insert(hash, key.clone(), slot);
-            return None;
+        let entry = shard.find_mut(hash, key);
+        let entry = entry.filter(|entry| entry.slot.trail().mark.is_proposed());
+        let Some(EntryMut { key: own, slot }) = entry else {
+            return stored.map(|(_, value)| Replaced::Unused(value));
         };
-        // Neither is it known any better: whoever wrote meanwhile has not seen
-        // what was found. And what was written over this, and has expired since,
-        // does not bring it back.
-        let is_news = slot.is_clean() || known.revision().is_none() || slot.trail().known != known;
-        if self.is_claimed(slot) || !is_news {
+        // An entry that has expired since is not brought back.
+        let is_untouched = slot.trail().mark == Mark::Proposed;
+        if !is_untouched && known.revision().is_some() && slot.trail().known == known {
             return stored.map(|(_, value)| Replaced::Unused(value));
         }
         self.unmark(own, slot.trail_mut());

@@ -178,13 +178,14 @@ where
         MapBatch::new(self.core.name.clone(), changes)
     }
 
-    fn catch_up(&mut self) {
+    fn enlist(&mut self) {
         for (key, step) in &mut self.steps {
             if let Some(Op::Touch { .. }) = step.op {
                 let touch = self.core.touch_of(key);
                 // What has expired meanwhile is the store's to judge.
                 step.op = touch.or(step.op.take());
             }
+            self.core.enlist(key);
         }
     }
 
@@ -208,6 +209,12 @@ where
 
     fn learn(&self, key: &Arc<str>, found: Option<Record>) {
         self.core.learn(key, found);
+    }
+
+    fn withdraw(&self, uncertain: bool) {
+        for key in self.steps.keys() {
+            self.core.withdraw(key, uncertain);
+        }
     }
 }
 

@@ -52,12 +52,27 @@ pub(super) enum Begun {
 }
 
 impl<V, L: Lifetime<V>> Core<V, L> {
+    /// Marks an entry as changed by nobody: a commit in flight that memory takes
+    /// over is no older than that.
+    pub(super) fn mark_unasked(&self, key: &Arc<str>, trail: &mut Trail) {
+        let is_proposed = trail.mark.is_proposed();
+        self.mark(key, trail);
+        if is_proposed {
+            trail.mark = Mark::ProposedQueued;
+        }
+    }
+
     /// Marks an entry as changed, with its shard locked for writing.
     #[inline]
     pub(super) fn mark(&self, key: &Arc<str>, trail: &mut Trail) {
         trail.mark = match trail.mark {
             Mark::Queued | Mark::SavingQueued => return,
+            Mark::ProposedQueued => {
+                trail.mark = Mark::SavingQueued;
+                return;
+            }
             Mark::Clean => Mark::Queued,
+            Mark::Proposed => Mark::SavingQueued,
             Mark::Saving => {
                 self.saving.fetch_sub(1, Relaxed);
                 Mark::SavingQueued
@@ -84,9 +99,9 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// Forgets that an entry was changed, before the entry itself is forgotten.
     pub(super) fn unmark(&self, key: &Arc<str>, trail: &mut Trail) {
         match trail.mark {
-            Mark::Queued => self.pending.unlink(trail.place, key),
+            Mark::Queued | Mark::ProposedQueued => self.pending.unlink(trail.place, key),
             Mark::Refused => drop(self.refused.lock().remove(key)),
-            Mark::Clean | Mark::Saving | Mark::SavingQueued => {}
+            Mark::Clean | Mark::Saving | Mark::SavingQueued | Mark::Proposed => {}
         }
         trail.mark = Mark::Clean;
     }
@@ -165,7 +180,9 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             // Not a second time, although it was changed again: a batch holds a
             // key once. That change stays queued, and whoever waits for it is
             // not among those who were asked about before the key was taken.
-            Mark::Saving | Mark::SavingQueued => Begun::Over(Taken::Already),
+            Mark::Saving | Mark::SavingQueued | Mark::Proposed | Mark::ProposedQueued => {
+                Begun::Over(Taken::Already)
+            }
             Mark::Refused => Begun::Over(Taken::Refused(self.refusal_of(key))),
             Mark::Queued => {
                 trail.mark = Mark::Saving;
@@ -263,8 +280,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let trail = slot.trail_mut();
         if trail.known == Known::NOT && trail.mark.is_saving() {
             if uncertain {
-                // A removal of this entry has to be told from now on.
-                trail.known = Known::MAYBE;
+                trail.doubt();
             } else if is_gone {
                 // The store never heard of it: there is nothing to tell it.
                 self.forget_saving(key, trail);
@@ -286,7 +302,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
                 trail.mark = Mark::Queued;
             }
             Mark::SavingQueued => self.advance(key, trail),
-            Mark::Clean | Mark::Queued | Mark::Refused => {}
+            Mark::Clean | Mark::Queued | Mark::Refused | Mark::Proposed | Mark::ProposedQueued => {}
         }
     }
 
@@ -318,8 +334,8 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         };
         let is_gone = slot.is_gone();
         let trail = slot.trail_mut();
-        if uncertain && trail.known == Known::NOT && trail.mark.is_saving() {
-            trail.known = Known::MAYBE;
+        if uncertain && trail.mark.is_saving() {
+            trail.doubt();
         }
         match trail.mark {
             // The store keeps the value as it was, in its older shape.
@@ -333,7 +349,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
                 trail.mark = Mark::Refused;
             }
             Mark::SavingQueued => self.advance(key, trail),
-            Mark::Clean | Mark::Queued | Mark::Refused => {}
+            Mark::Clean | Mark::Queued | Mark::Refused | Mark::Proposed | Mark::ProposedQueued => {}
         }
     }
 

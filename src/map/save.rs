@@ -88,7 +88,8 @@ where
     }
 
     /// [Removes](Self::remove), and waits until that or a later change of the
-    /// key is committed.
+    /// key is committed. If there is no entry, it waits for a removal of the key that
+    /// is pending, and behind a commit of the key that may have been saved.
     ///
     /// # Errors
     ///

@@ -47,9 +47,10 @@ pub(super) trait Share: Any + Send + Sync {
 
     fn part(&self, otherwise: Otherwise) -> MapBatch;
 
-    /// What is to be left as it is, is left as it is by now: the map's flusher
-    /// stands still, and has committed what was written before.
-    fn catch_up(&mut self);
+    /// Marks the entries as part of a commit that is about to be sent: the map's
+    /// flusher stands still, and has committed what was written before. What is to
+    /// be left as it is, is left as it is by now.
+    fn enlist(&mut self);
 
     /// Asks the map's flusher to stand still.
     fn hold(&self, hold: Hold);
@@ -62,6 +63,10 @@ pub(super) trait Share: Any + Send + Sync {
 
     /// The store holds this instead.
     fn learn(&self, key: &Arc<str>, found: Option<Record>);
+
+    /// What has not landed, will not; unless nobody will find out, if `uncertain`.
+    /// The entries are marked no more.
+    fn withdraw(&self, uncertain: bool);
 }
 
 /// Entries that are locked, and are about to take over what was committed.

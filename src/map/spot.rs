@@ -188,7 +188,17 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
 
     fn take_away(&mut self, expired: bool) -> Option<(V, L::Lease)> {
         let EntryMut { key, slot } = self.shard.find_mut(self.hash, self.key)?;
-        self.core.lifetime.ended(key, slot.lease()?);
+        let Some(lease) = slot.lease() else {
+            // Nothing is here, and a commit in flight may bring something: the
+            // removal goes behind it.
+            let trail = slot.trail_mut();
+            if !expired && trail.mark.is_proposed() {
+                self.core.mark(key, trail);
+                trail.unasked = false;
+            }
+            return None;
+        };
+        self.core.lifetime.ended(key, lease);
         let trail = slot.trail_mut();
         if trail.known == Known::NOT && !trail.mark.is_saving() {
             // The store never heard of it, so there is nothing to tell it.
@@ -196,7 +206,11 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
             let (_, slot) = self.shard.remove(self.hash, self.key)?;
             return slot.into_value();
         }
-        self.core.mark(key, trail);
+        if expired {
+            self.core.mark_unasked(key, trail);
+        } else {
+            self.core.mark(key, trail);
+        }
         let old = slot.bury(expired);
         self.shard.count_gone(1);
         old
@@ -216,15 +230,15 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
         };
         match trail.mark {
             // Without its value: the store has that.
-            Mark::Clean => core.lifetime.touch(lease),
+            Mark::Clean | Mark::Proposed => core.lifetime.touch(lease),
             // The commit in flight has the expiry as it was, and whether the
             // store will have its value is not known yet: the next one carries
             // what this one does.
             Mark::Saving => {}
             // What waits carries the new expiry anyway.
-            Mark::Queued | Mark::SavingQueued | Mark::Refused => return,
+            Mark::Queued | Mark::SavingQueued | Mark::ProposedQueued | Mark::Refused => return,
         }
-        core.mark(key, trail);
+        core.mark_unasked(key, trail);
     }
 
     /// A promise to tell when what is here now is committed.

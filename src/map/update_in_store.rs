@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Map, core::Core, inside::Inside, lifetime::Lifetime};
+use super::{Map, core::Core, entry::Slot, inside::Inside, lifetime::Lifetime};
 use crate::{
     batch::Expect,
     error::{Error, ErrorKind, Result},
@@ -170,6 +170,11 @@ where
         if core.must_clear() || core.peek(key, |slot| core.is_claimed(slot)) == Some(true) {
             core.alter(key, |spot| spot.wait())?.wait().await?;
         }
+        // A commit in flight may bring an entry where there is none. Where there is
+        // one, this save goes behind that commit and is judged by it.
+        while core.peek(key, |slot| core.may_come(slot)) == Some(true) {
+            core.alter(key, |spot| spot.wait())?.wait().await?;
+        }
         if let Some(known) = core.clean(key).filter(|_| !anew) {
             return Ok(Some(known));
         }
@@ -201,6 +206,11 @@ where
                 ttl: self.lifetime.own(lease),
             })
         })?
+    }
+
+    /// Whether there is no entry, and a commit in flight may bring one.
+    fn may_come(&self, slot: &Slot<V, L::Lease>) -> bool {
+        slot.trail().mark.is_proposed() && slot.live(&self.lifetime).is_none()
     }
 
     async fn loaded(&self, key: Arc<str>) -> Result<Option<Known<V>>> {

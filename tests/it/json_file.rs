@@ -30,7 +30,7 @@ mod locks;
 mod missing;
 #[cfg(unix)]
 mod modes;
-mod shaky_disk;
+pub(crate) mod shaky_disk;
 
 /// A writer of the map `stock`.
 struct Writer {

@@ -25,6 +25,7 @@ mod crash;
 mod entry;
 mod errors;
 mod exports;
+mod fate;
 mod faults;
 mod flush;
 mod house;

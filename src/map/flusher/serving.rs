@@ -13,7 +13,7 @@ use std::{
 use super::{Flusher, probing::urgency};
 use crate::{
     batch::{Batch, BatchId, Change, Committed, MapBatch, Otherwise},
-    error::{Error, ErrorKind, Result},
+    error::{Error, Result},
     event::{Health, KeySample, Operation},
     map::{
         delivery::{Delivery, is_an_answer},
@@ -151,20 +151,30 @@ where
         } else {
             Otherwise::Skip
         };
+        for proposal in &mut group {
+            proposal.share.enlist();
+        }
         let parts = group.iter().map(|p| p.share.part(otherwise));
         let changes: Vec<_> = parts.flat_map(|part| part.changes).collect();
         if changes.is_empty() {
             return Vec::new();
         }
-        let fate = self.deliver(self.changes(changes), &mut group).await;
-        match fate {
+        match self.deliver(self.changes(changes), &mut group).await {
             Ok(committed) => self.land(group, committed),
-            Err(error) if is_one || self.down => {
-                learn(&group, &error);
-                answer_all(group, &error);
-            }
-            Err(_) => return group,
+            Err(error) => return self.withdraw(group, &error),
         }
+        Vec::new()
+    }
+
+    /// None of it has landed; hands back those who may have another try.
+    fn withdraw(&self, group: Vec<Proposal>, error: &Error) -> Vec<Proposal> {
+        for proposal in &group {
+            proposal.withdraw(error);
+        }
+        if group.len() > 1 && !self.down {
+            return group;
+        }
+        answer_all(group, error);
         Vec::new()
     }
 
@@ -211,6 +221,7 @@ where
             let skipped = keys.find_map(|key| skipped.remove_entry(&key));
             let answer = if let Some((key, found)) = skipped {
                 proposal.share.learn(&key, found.clone());
+                proposal.share.withdraw(false);
                 Err(Error::conflict(&self.core.name, &key, found))
             } else {
                 land_all([&mut proposal.share], committed.revision);
@@ -372,16 +383,6 @@ fn encoded(mut proposal: Proposal) -> Option<Proposal> {
             proposal.answer(Err(error));
             None
         }
-    }
-}
-
-/// Of the one that was in conflict, memory holds what was found.
-fn learn(group: &[Proposal], error: &Error) {
-    if error.kind() != ErrorKind::Conflict {
-        return;
-    }
-    for (proposal, key) in group.iter().zip(error.keys()) {
-        proposal.share.learn(key, error.found().cloned());
     }
 }
 

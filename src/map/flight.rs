@@ -1,0 +1,95 @@
+//! A commit of several shares while it is on its way.
+
+use std::time::SystemTime;
+
+use super::{
+    delivery::is_an_answer,
+    hold::{Applied, Grant, Word, Words},
+    share::{Share, land_all},
+};
+use crate::{
+    batch::{Batch, Committed, Otherwise},
+    error::{Error, ErrorKind},
+    record::Revision,
+};
+
+/// The shares of a commit on its way, and the flushers that stand still for it.
+pub(super) struct Flight<'a> {
+    shares: &'a mut [Box<dyn Share>],
+    grants: Vec<Grant>,
+    /// It may have landed, as far as is known.
+    uncertain: bool,
+}
+
+impl<'a> Flight<'a> {
+    /// Marks the entries concerned.
+    pub(super) fn begin(shares: &'a mut [Box<dyn Share>], grants: Vec<Grant>) -> Self {
+        for share in &mut *shares {
+            share.enlist();
+        }
+        Self {
+            shares,
+            grants,
+            uncertain: true,
+        }
+    }
+
+    pub(super) fn words(&self) -> Vec<Words> {
+        let grants = self.grants.iter();
+        grants.map(|grant| grant.words.clone()).collect()
+    }
+
+    pub(super) fn batch(&self, at: SystemTime) -> Batch {
+        let horizons = self.grants.iter().map(|grant| grant.horizon);
+        let after = horizons.max().unwrap_or_default();
+        let parts = self.shares.iter().map(|share| share.part(Otherwise::Fail));
+        let parts: Vec<_> = parts.collect();
+        // The first map's flusher numbers the batch: none of that writer's comes
+        // before its fate is known.
+        let id = self.grants[0].id;
+        Batch::new(id, after, at, parts)
+    }
+
+    /// The store has all of it: so has memory, before anybody goes on.
+    pub(super) fn land(mut self, committed: &Committed) -> Option<Revision> {
+        let revision = committed.revision;
+        let parts = self.shares.iter().map(|share| share.part(Otherwise::Fail));
+        let parts: Vec<_> = parts.collect();
+        land_all(self.shares.iter_mut(), revision);
+        self.uncertain = false;
+        for (grant, part) in self.grants.iter().zip(parts) {
+            let changes = part.changes;
+            let applied = Applied { revision, changes };
+            grant.words.tell(Word::Well(Some(applied)));
+        }
+        revision
+    }
+
+    /// The store has none of it, unless nobody found out.
+    pub(super) fn fail(mut self, error: &Error) {
+        self.uncertain = error.may_have_applied();
+        if !is_an_answer(error) {
+            return;
+        }
+        if error.kind() == ErrorKind::Conflict {
+            let mut shares = self.shares.iter();
+            let share = shares.find(|share| error.map() == Some(share.name().as_str()));
+            for (share, key) in share.iter().zip(error.keys()) {
+                share.learn(key, error.found().cloned());
+            }
+        }
+        for grant in &self.grants {
+            grant.words.tell(Word::Well(None));
+        }
+    }
+}
+
+impl Drop for Flight<'_> {
+    /// However it ends, no entry stays marked. The flushers go on after this: what is
+    /// in flight then is theirs.
+    fn drop(&mut self) {
+        for share in &*self.shares {
+            share.withdraw(self.uncertain);
+        }
+    }
+}

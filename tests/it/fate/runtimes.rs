@@ -1,0 +1,74 @@
+//! A transaction whose runtime ends while its fate is unknown, and a map that lives on.
+
+use persistify::{
+    ErrorKind, MapName, PersistentMap, Transaction,
+    testing::{Fault, Hang},
+};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::store::{HOUR, SECOND, Store, pairs, store, stored_in};
+
+fn runtime() -> Runtime {
+    let runtime = Builder::new_multi_thread();
+    { runtime }.worker_threads(1).enable_all().build().unwrap()
+}
+
+fn open(runtime: &Runtime, store: &Store, name: &str) -> PersistentMap<u32> {
+    let map = PersistentMap::builder(store.clone(), name).batch(1_000, HOUR);
+    runtime.block_on(map.commit_timeout(HOUR).open()).unwrap()
+}
+
+/// The commit hangs, and the runtime that conducts it ends.
+fn abandon(store: &Store, own: Runtime, maps: [&PersistentMap<u32>; 2]) -> Hang {
+    let hang = Hang::new();
+    let answer = hang.clone();
+    store.set_rule(move |call| match &call.batch {
+        Some(batch) if batch.maps.len() > 1 => Fault::Hang(answer.clone()),
+        _ => Fault::None,
+    });
+    let mut tx = Transaction::new(store);
+    tx.insert(maps[0], "k", 4).insert(maps[1], "k", 4);
+    let commit = own.spawn(tx.commit());
+    own.block_on(hang.hangs());
+    own.shutdown_timeout(10 * SECOND);
+    drop(commit);
+    hang
+}
+
+/// The entries of the other map would have stayed marked for ever, and were never
+/// saved again; without a mark, a removal was not told to the store although the
+/// commit had landed.
+#[test]
+fn a_map_whose_transaction_was_abandoned_finds_out_and_goes_on() {
+    for (lands, removed) in [(true, false), (true, true), (false, false), (false, true)] {
+        let (own, other) = (runtime(), runtime());
+        let store = store();
+        let (a, b) = (open(&own, &store, "a"), open(&other, &store, "b"));
+        own.block_on(a.insert_and_save("first", 1)).unwrap();
+        other.block_on(b.insert_and_save("k", 1)).unwrap();
+        let hang = abandon(&store, own, [&a, &b]);
+        other.block_on(async {
+            if lands {
+                hang.land().await.remove(0).unwrap();
+            }
+            if removed {
+                b.remove_and_save("k").await.unwrap();
+            }
+            b.flush().await.unwrap();
+        });
+        let expected = match (removed, lands) {
+            (true, _) => None,
+            (false, true) => Some(4),
+            (false, false) => Some(1),
+        };
+        assert_eq!((b.get("k"), b.pending()), (expected, 0));
+        let stored = other.block_on(stored_in(&store, &MapName::new("b").unwrap()));
+        let held = expected.map_or_else(|| pairs([]), |value| pairs([("k", value)]));
+        assert_eq!(stored, held, "{lands} {removed}");
+        assert!(b.health().borrow().is_healthy());
+        // The map whose runtime has ended can save nothing any more, and says so.
+        let error = other.block_on(a.remove_and_save("k")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Closed);
+        drop((a, b));
+    }
+}

@@ -27,6 +27,8 @@ pub(super) struct Actor {
     pub(super) map: usize,
     pub(super) key: usize,
     pub(super) token: u64,
+    /// The map and the key of a commit of unknown fate.
+    pub(super) unknown: Option<(usize, usize)>,
 }
 
 impl Actor {
@@ -38,17 +40,45 @@ impl Actor {
             map: 0,
             key: 0,
             token: 0,
+            unknown: None,
         }
     }
 
     pub(super) async fn run(mut self) {
         for _ in 0..STEPS {
-            sleep(MS * self.dice.random_range(0..400)).await;
-            self.map = self.dice.random_range(0..2);
-            self.key = self.dice.random_range(0..KEYS);
             self.token = self.dice.random();
-            self.step().await;
+            if let Some((map, key)) = self.unknown.take()
+                && self.dice.random_ratio(2, 3)
+            {
+                (self.map, self.key) = (map, key);
+                self.step_behind().await;
+            } else {
+                sleep(MS * self.dice.random_range(0..400)).await;
+                self.map = self.dice.random_range(0..2);
+                self.key = self.dice.random_range(0..KEYS);
+                self.step().await;
+            }
             self.world.check_memory();
+        }
+    }
+
+    /// At a key of unknown fate.
+    async fn step_behind(&mut self) {
+        let removes = !self.world.terms.foreign;
+        match self.dice.random_range(0..12) {
+            0..2 if removes => self.remove(),
+            2..4 if removes => self.remove_and_save().await,
+            4..6 if removes => {
+                self.insert();
+                self.world.check_memory();
+                self.remove();
+            }
+            6 => self.insert(),
+            7 => self.clear(),
+            8 => self.clear_and_save().await,
+            9 => self.save_if().await,
+            10 => self.update_in_store().await,
+            _ => self.swap().await,
         }
     }
 

@@ -88,7 +88,12 @@ impl Actor {
                 }
                 self.world.ground.book().never(ids);
             }
-            Err(_) => return,
+            // It may have landed, or may yet: before whatever is written next.
+            Err(_) => {
+                self.world.ground.book().maybe(ids);
+                self.unknown = Some((self.map, self.key));
+                return;
+            }
         }
         self.world.check_store(self.map).await;
     }

@@ -3,6 +3,7 @@
 mod deadlines;
 mod lease;
 mod schedule;
+mod stored;
 mod sweeper;
 
 use std::{
@@ -36,7 +37,8 @@ use crate::{
 /// so a restart neither revives nor prolongs an entry.
 ///
 /// To write over an expired key is to make a fresh entry. To
-/// [update](Map::update) an entry is to write it: its time to live begins anew.
+/// [update](Map::update) an entry is to write it: its time to live begins anew,
+/// unless the update [keeps it](CachingMap::update_keeping_ttl).
 ///
 /// Nearly all methods are those of [`Map`], which it dereferences to; they are
 /// listed below.
@@ -57,9 +59,28 @@ use crate::{
 /// # }
 /// ```
 ///
-/// Times are kept in milliseconds, by a clock that nobody can set back: the
-/// wall time when the map was opened (or the latest the store has seen, if that
-/// is later), and from then on the time that has passed.
+/// # Times
+///
+/// Times are kept in milliseconds. An entry expires up to three milliseconds
+/// before its time is over, and not after it. (One that is to live for less than
+/// four lives for up to four.)
+///
+/// The clock is the wall time when the map was opened, and from then on the time
+/// that has passed. It starts no earlier than the latest time that an entry in the
+/// store was written, so nothing comes back to life after the wall clock was set
+/// back by up to a day. An entry that was written more than a day from now tells
+/// of a clock that was wrong: a warning says so once, its time does not count, and
+/// the entry lives for as long as it was given, counted from the opening.
+///
+/// # Entries without a time
+///
+/// A plain map, or a table of another program, may hold entries that have no time.
+/// If the map has times, they get these when it is opened. The store is told of
+/// it, so a second opening does not prolong them; their values are not written
+/// again. With both times set, they live for the time to live from the first
+/// opening on, and the time to idle begins anew with each opening, until they are
+/// written. An entry without a time that another process stores while the map is
+/// open gets one when the map is opened the next time.
 pub struct CachingMap<V: Send + Sync + 'static>(Map<V, Expiring<V>>);
 
 /// The options of a [`CachingMap`].
@@ -82,18 +103,100 @@ impl<V: Send + Sync + 'static> CachingMap<V> {
         Builder::new(provider, name, plan)
     }
 
-    /// Puts a value at this key that lives exactly so long, whatever the times
-    /// of the map; returns the value that was there. Reads do not prolong it; an
-    /// update begins the same time anew. (After a restart, and in a map with a
-    /// time to live, that of the map; else what was left of its own when it was
-    /// saved.) A time of zero makes an entry that has
-    /// expired already.
+    /// Puts a value at this key with a time to live of its own, which replaces
+    /// the times of the map; returns the value that was there.
+    ///
+    /// Reads do not prolong the entry. An [update](Map::update) begins the same
+    /// time anew, also after a restart. A plain [`insert`](Map::insert) makes an
+    /// entry that lives by the times of the map. A time of zero makes an entry
+    /// that has expired already; one of [`Duration::MAX`] makes one that does not
+    /// expire.
     ///
     /// # Panics
     ///
     /// If the map is closed.
     pub fn insert_with_ttl(&self, key: impl AsRef<str>, value: V, ttl: Duration) -> Option<V> {
         self.put(key.as_ref(), value, Some(ttl))
+    }
+
+    /// A copy of the value at this key. Unlike [`get`](Map::get) it does not count
+    /// as a read: it does not prolong the entry.
+    pub fn peek(&self, key: impl AsRef<str>) -> Option<V>
+    where
+        V: Clone,
+    {
+        self.look_aside(key.as_ref(), V::clone)
+    }
+
+    /// What `look` makes of the value at this key, without copying it. Unlike
+    /// [`read`](Map::read) it does not count as a read: it does not prolong the
+    /// entry.
+    ///
+    /// # Panics
+    ///
+    /// If `look` calls a map.
+    pub fn peek_with<R>(&self, key: impl AsRef<str>, look: impl FnOnce(&V) -> R) -> Option<R> {
+        self.look_aside(key.as_ref(), look)
+    }
+
+    /// Changes the value at this key in place and keeps its deadline: the entry
+    /// expires when it would have expired without the change. Returns `None` if
+    /// there is no entry.
+    ///
+    /// An [`update`](Map::update) begins the entry's time anew.
+    ///
+    /// # Panics
+    ///
+    /// If the map is closed, or `change` calls a map.
+    pub fn update_keeping_ttl<R>(
+        &self,
+        key: impl AsRef<str>,
+        change: impl FnOnce(&mut V) -> R,
+    ) -> Option<R> {
+        self.update_keeping_expiry(key.as_ref(), change)
+    }
+
+    /// [Updates and keeps the deadline](Self::update_keeping_ttl), or inserts this
+    /// value if there is no entry. The new entry lives for `ttl`, or by the times
+    /// of the map if that is `None`.
+    ///
+    /// Both are one step, so no call is lost in a window that has just begun:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> persistify::Result<()> {
+    /// # use std::time::Duration;
+    /// # use persistify::{CachingMap, Memory};
+    /// let calls: CachingMap<u32> = CachingMap::builder(Memory::new(), "calls")
+    ///     .time_to_live(Duration::from_secs(60))
+    ///     .open()
+    ///     .await?;
+    /// // At most 100 calls a minute, counted from the first.
+    /// let may_call = |user: &str| {
+    ///     let mut count = 1;
+    ///     calls.upsert_keeping_ttl(user, 1, None, |n| {
+    ///         *n += 1;
+    ///         count = *n;
+    ///     });
+    ///     count <= 100
+    /// };
+    /// assert!((0..100).all(|_| may_call("alice")));
+    /// assert!(!may_call("alice"));
+    /// # calls.close().await
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the map is closed, or `change` calls a map.
+    pub fn upsert_keeping_ttl(
+        &self,
+        key: impl AsRef<str>,
+        value: V,
+        ttl: Option<Duration>,
+        change: impl FnOnce(&mut V),
+    ) {
+        self.upsert_keeping_expiry(key.as_ref(), value, ttl, change);
     }
 
     /// When the entry at this key expires; `None` if there is none, or if it
@@ -122,8 +225,23 @@ where
         self.put_and_save(key.as_ref(), value, Some(ttl)).await
     }
 
-    /// Puts a value at this key that lives exactly so long, if the store holds
-    /// what is expected; the new revision.
+    /// [Updates and keeps the deadline](Self::update_keeping_ttl), and waits until
+    /// that or a later change of the key is committed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`update_and_save`](Map::update_and_save).
+    pub async fn update_keeping_ttl_and_save<R>(
+        &self,
+        key: impl AsRef<str>,
+        change: impl FnOnce(&mut V) -> R,
+    ) -> Result<Option<R>> {
+        self.update_keeping_expiry_and_save(key.as_ref(), change)
+            .await
+    }
+
+    /// Puts a value at this key with a time to live of its own, if the store
+    /// holds what is expected; the new revision.
     ///
     /// # Errors
     ///
@@ -204,8 +322,10 @@ impl Transaction {
 
 impl<V> CachingMapBuilder<V> {
     /// How long an entry lives after it was written; at least a millisecond, for
-    /// ever by default. What was stored with another time keeps that until it is
-    /// written again; but what reads prolong ends by this one.
+    /// ever by default. An entry that was stored with another time keeps that
+    /// until it is written again; but what reads prolong ends by this one. An
+    /// entry that was stored [without a time](CachingMap#entries-without-a-time)
+    /// gets this one when the map is opened.
     pub fn time_to_live(mut self, time: Duration) -> Self {
         self.plan.time_to_live = Some(time);
         self
@@ -217,9 +337,7 @@ impl<V> CachingMapBuilder<V> {
     ///
     /// Reads move the deadline in memory at once, and in the store when it has
     /// moved by more than a tenth of this time: after a crash an entry may
-    /// expire that much early, never late. (What was stored while the map had no
-    /// time to idle cannot always be told from what reads prolong, and may be
-    /// prolonged until it is written again.)
+    /// expire that much early, never late.
     pub fn time_to_idle(mut self, time: Duration) -> Self {
         self.plan.time_to_idle = Some(time);
         self

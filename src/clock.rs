@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
 };
@@ -61,14 +61,36 @@ impl Clock for SystemClock {
     }
 }
 
+/// How far the store's time may be ahead of the clock. Clocks that are set by
+/// hand, from a wrong time zone, or back from summer time, are off by less than a
+/// day. A longer way off, the time was wrong when the store saw it (or is now):
+/// to wait until it comes would keep entries alive for years.
+const MAX_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A map's clock: another clock, set ahead so that it never reads less than the
 /// latest time its store has seen. Otherwise entries would come back to life on
 /// a machine whose clock was set back.
+///
+/// A time that is further ahead than [a day](MAX_AHEAD) is a glitch, and does not
+/// count. Nothing ever sets this clock back: what has expired by it stays so.
 #[derive(Debug)]
 pub struct MapClock {
     clock: Arc<dyn Clock>,
     /// Nanoseconds; it only grows.
     ahead: AtomicU64,
+    has_met_a_glitch: AtomicBool,
+}
+
+/// What a map's clock makes of a time that the store has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// It is not earlier now.
+    Counts,
+    /// The clock was wrong when it was written.
+    Glitch {
+        /// No other was met before.
+        is_first: bool,
+    },
 }
 
 impl MapClock {
@@ -76,14 +98,28 @@ impl MapClock {
         Self {
             clock,
             ahead: AtomicU64::new(0),
+            has_met_a_glitch: AtomicBool::new(false),
         }
     }
 
-    /// The store has seen that time: it is not earlier now.
-    pub(crate) fn observe(&self, seen: SystemTime) {
-        let ahead = seen.duration_since(self.clock.now()).unwrap_or_default();
-        let nanos = u64::try_from(ahead.as_nanos()).unwrap_or(u64::MAX);
+    /// The store has seen that time.
+    pub(crate) fn observe(&self, seen: SystemTime) -> Seen {
+        if self.is_glitch(seen) {
+            let is_first = !self.has_met_a_glitch.swap(true, Relaxed);
+            return Seen::Glitch { is_first };
+        }
+        let nanos = u64::try_from(self.ahead_by(seen).as_nanos()).unwrap_or(u64::MAX);
         self.ahead.fetch_max(nanos, Relaxed);
+        Seen::Counts
+    }
+
+    /// Whether that time is too far ahead to be believed.
+    pub(crate) fn is_glitch(&self, seen: SystemTime) -> bool {
+        self.ahead_by(seen) > MAX_AHEAD
+    }
+
+    fn ahead_by(&self, seen: SystemTime) -> Duration {
+        seen.duration_since(self.clock.now()).unwrap_or_default()
     }
 
     fn ahead(&self) -> Duration {

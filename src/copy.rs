@@ -37,8 +37,8 @@ pub struct Copied {
 ///
 /// `Ok` means that each map was read again in both providers, and that the two
 /// hold the same: as many records, and the same checksum over what the JSON
-/// means, whatever way it is written. Revisions and times of writing are the
-/// target's own.
+/// means, whatever way it is written. Revisions are the target's own; so are times
+/// of writing, except those of entries that expire.
 ///
 /// Nobody should write to these maps meanwhile, in either provider; if someone
 /// does, the copy may end with the error that they differ. Records are read and

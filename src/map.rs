@@ -27,6 +27,7 @@ mod landing;
 pub(crate) mod lifetime;
 mod line;
 mod lines;
+mod load_missing;
 mod loaders;
 mod loading;
 mod map_share;

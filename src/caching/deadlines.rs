@@ -1,4 +1,4 @@
-//! Which key expires next.
+//! Deadlines: what they are counted by, and which key expires next.
 
 use std::{
     collections::BTreeSet,
@@ -12,11 +12,20 @@ pub(super) type Millis = u64;
 /// Later than every time: it does not expire.
 pub(super) const NEVER: Millis = Millis::MAX;
 
+/// The end of the year 9999. An entry whose own time is longer has this
+/// deadline, and counts as one that does not expire: stored without a deadline,
+/// it would get that of the map at the next opening.
+pub(super) const FAR: Millis = 253_402_300_799_996;
+
 pub(super) fn millis(at: SystemTime) -> Millis {
     let since = at
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
-    Millis::try_from(since.as_millis()).unwrap_or(NEVER)
+    length(since)
+}
+
+pub(super) fn length(of: Duration) -> Millis {
+    Millis::try_from(of.as_millis()).unwrap_or(NEVER)
 }
 
 pub(super) fn time(at: Millis) -> Option<SystemTime> {
@@ -26,18 +35,54 @@ pub(super) fn time(at: Millis) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(at))
 }
 
-/// That time, or just before, as an odd number.
-pub(super) fn odd(at: Millis) -> Millis {
-    if at == NEVER {
-        at
-    } else {
-        at.saturating_sub(1) | 1
+/// What a deadline is counted by.
+///
+/// The store keeps one number for each entry, and after a restart an entry must
+/// not be prolonged by what did not prolong it before. So the remainder of the
+/// deadline, divided by four, tells its kind. This ends entries by up to three
+/// milliseconds early, never late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The entry's own time to live: 0. An update begins the same time anew.
+    Own,
+    /// The map's time to live: 1 or 3.
+    Live,
+    /// The map's time to idle, which reads begin anew: 2.
+    Idle,
+}
+
+impl Kind {
+    pub(super) fn of(deadline: Millis) -> Self {
+        match deadline % 4 {
+            0 => Self::Own,
+            2 => Self::Idle,
+            _ => Self::Live,
+        }
+    }
+
+    /// That time, or just before, as a deadline of this kind.
+    pub(super) fn mark(self, at: Millis) -> Millis {
+        match self {
+            _ if at == NEVER => NEVER,
+            Self::Own => at & !3,
+            Self::Live => at.saturating_sub(1) | 1,
+            Self::Idle => (at.saturating_sub(2) & !3) | 2,
+        }
+    }
+
+    /// The deadline of what lives for so long from then on.
+    pub(super) fn after(self, from: Millis, wait: Duration) -> Millis {
+        self.mark(from.saturating_add(length(lasting(wait))))
     }
 }
 
-/// That time, or just before, as an even number.
-pub(super) fn even(at: Millis) -> Millis {
-    if at == NEVER { at } else { at & !1 }
+/// A time of less than four milliseconds counts as four: its deadline, which may
+/// be three early, has not come when it begins.
+pub(super) fn lasting(wait: Duration) -> Duration {
+    if wait < Duration::from_millis(1) {
+        return Duration::ZERO;
+    }
+    wait.max(Duration::from_millis(4))
 }
 
 /// The deadlines of all entries that have one, each key once: so it grows with
@@ -77,6 +122,24 @@ impl Deadlines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_deadline_tells_its_kind_and_is_early_by_three_milliseconds_at_most() {
+        for kind in [Kind::Own, Kind::Live, Kind::Idle] {
+            for wait in 1..40 {
+                for from in 100..108 {
+                    let deadline = kind.after(from, Duration::from_millis(wait));
+                    assert_eq!(Kind::of(deadline), kind);
+                    let end = from + wait.max(4);
+                    let is_early = from < deadline && deadline <= end && end <= deadline + 3;
+                    assert!(is_early, "{kind:?} {from} {wait}");
+                }
+            }
+            assert!(kind.after(100, Duration::ZERO) <= 100);
+            assert_eq!(kind.after(100, Duration::MAX), NEVER);
+        }
+        assert_eq!(Kind::of(FAR), Kind::Own);
+    }
 
     #[test]
     fn a_key_has_one_deadline_and_the_earliest_comes_first() {

@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     CachingMap,
-    deadlines::{Millis, NEVER, even, millis, odd, time},
+    deadlines::{FAR, Kind, Millis, NEVER, lasting, length, millis, time},
     schedule::Schedule,
     sweeper::sweep,
 };
@@ -37,8 +37,8 @@ pub struct Expiry<V> {
 
 /// The [`Lifetime`](crate::Lifetime) of a [`CachingMap`]: entries expire.
 pub struct Expiring<V> {
-    chosen: Expiry<V>,
-    clock: Arc<MapClock>,
+    pub(super) chosen: Expiry<V>,
+    pub(super) clock: Arc<MapClock>,
     schedule: Arc<Schedule>,
 }
 
@@ -48,11 +48,11 @@ pub struct Expiring<V> {
 /// else changes under its write lock.
 pub struct Lease {
     /// Counted from the last write.
-    live_until: Millis,
+    pub(super) live_until: Millis,
     /// Counted from the last write or read.
-    idle_until: AtomicU64,
+    pub(super) idle_until: AtomicU64,
     /// The deadline that the store was last told, or is about to be.
-    told: AtomicU64,
+    pub(super) told: AtomicU64,
     /// The deadline under which the entry stands in the schedule: its real one
     /// or an earlier one.
     scheduled: Millis,
@@ -68,34 +68,42 @@ impl Lease {
     fn ends(&self) -> Millis {
         self.live_until.min(self.idle_until.load(Relaxed))
     }
+
+    /// Whether the store has the deadline that reads move. If it has the other
+    /// one, it is told of nothing until the entry is written.
+    fn tells_reads(&self) -> bool {
+        self.told.load(Relaxed) != self.live_until
+    }
 }
 
 impl<V> Expiring<V> {
-    fn now(&self) -> Millis {
+    pub(super) fn now(&self) -> Millis {
         millis(self.clock.now())
     }
 
-    /// Both deadlines of an entry that is written at that time.
-    ///
-    /// With a time to idle, a deadline that reads move is even, and one that
-    /// they do not move is odd. The store keeps one number an entry, and after a
-    /// restart reads must not prolong what they did not prolong before. It makes
-    /// entries end up to two milliseconds early, never late.
-    fn deadlines(&self, own: Option<Duration>, at: Millis) -> (Millis, Millis) {
-        let after = |wait: Option<Duration>| {
-            wait.map_or(NEVER, |wait| {
-                at.saturating_add(Millis::try_from(wait.as_millis()).unwrap_or(NEVER))
-            })
-        };
-        match (own, self.chosen.time_to_idle) {
-            (Some(own), None) => (after(Some(own)), NEVER),
-            (None, None) => (after(self.chosen.time_to_live), NEVER),
-            (Some(own), Some(_)) => (odd(after(Some(own))), NEVER),
-            (None, idle) => (odd(after(self.chosen.time_to_live)), even(after(idle))),
+    /// Both deadlines of an entry that is written at that time: the one that
+    /// reads do not move, and the one that they move.
+    pub(super) fn deadlines(&self, own: Option<Duration>, at: Millis) -> (Millis, Millis) {
+        if let Some(own) = own {
+            return (Kind::Own.after(at, own).min(FAR), NEVER);
         }
+        let after =
+            |kind: Kind, wait: Option<Duration>| wait.map_or(NEVER, |wait| kind.after(at, wait));
+        let chosen = &self.chosen;
+        (
+            after(Kind::Live, chosen.time_to_live),
+            after(Kind::Idle, chosen.time_to_idle),
+        )
+    }
+
+    /// When an entry is idle for too long that is read now.
+    pub(super) fn idle_from_now(&self) -> Millis {
+        let idle = self.chosen.time_to_idle;
+        idle.map_or(NEVER, |idle| Kind::Idle.after(self.now(), idle))
     }
 
     fn lease(&self, key: &Arc<str>, own: Option<Duration>, was: Millis, at: Millis) -> Lease {
+        let own = own.map(lasting);
         let (live_until, idle_until) = self.deadlines(own, at);
         let mut lease = Lease {
             live_until,
@@ -107,14 +115,6 @@ impl<V> Expiring<V> {
         };
         self.schedule_earlier(key, &mut lease);
         lease
-    }
-
-    /// The own time of an entry from the store that ends although no time of
-    /// the map says so. Counted from the commit, so a little less than it was.
-    fn own_of(&self, record: &Record) -> Option<Duration> {
-        let (ends, written) = record.expires_at.zip(record.updated_at)?;
-        let is_own = self.chosen.time_to_live.is_none();
-        is_own.then(|| ends.duration_since(written).ok())?
     }
 
     /// An entry that ends later than it is scheduled stays where it is: the
@@ -182,22 +182,18 @@ impl<V: Send + Sync + 'static> Leases<V> for Expiring<V> {
         lease.own
     }
 
+    fn stored_own(&self, record: &Record) -> Option<Duration> {
+        self.own_of(record)
+    }
+
     fn adopt(&self, record: &Record) -> Lease {
-        let stored = record.expires_at.map_or(NEVER, millis);
-        let is_idle = self.chosen.time_to_idle.is_some() && stored != NEVER && stored % 2 == 0;
-        let written = record.updated_at.zip(self.chosen.time_to_live);
-        let limit = written.and_then(|(at, ttl)| at.checked_add(ttl));
-        let (live_until, idle_until) = if is_idle {
-            (limit.map_or(NEVER, |limit| odd(millis(limit))), stored)
-        } else {
-            (stored, NEVER)
-        };
+        let (live_until, idle_until) = self.stored_deadlines(record);
         let mut lease = Lease {
             live_until,
             idle_until: idle_until.into(),
-            told: stored.into(),
+            told: self.ends(record).into(),
             scheduled: NEVER,
-            own: self.own_of(record).filter(|_| !is_idle),
+            own: self.stored_own(record),
             only_touched: false,
         };
         self.schedule_earlier(&record.key, &mut lease);
@@ -206,22 +202,27 @@ impl<V: Send + Sync + 'static> Leases<V> for Expiring<V> {
 
     /// The store keeps no time of the last read, from which it would be seen that
     /// the wall clock was set back since.
-    fn loaded(&self, key: &Arc<str>, lease: &mut Lease) {
-        let Some(idle) = self.chosen.time_to_idle else {
-            return;
-        };
-        let idle = Millis::try_from(idle.as_millis()).unwrap_or(NEVER);
-        let latest = self.now().saturating_add(idle);
-        let idle_until = lease.idle_until.get_mut();
-        if *idle_until != NEVER && *idle_until > latest {
-            *idle_until = even(latest);
-            *lease.told.get_mut() = even(latest);
-            self.schedule_earlier(key, lease);
+    fn loaded(&self, key: &Arc<str>, lease: &mut Lease) -> bool {
+        let begins = self.begin_unless_timed(lease);
+        let latest = self.idle_from_now();
+        let tells_reads = lease.tells_reads();
+        let (idle_until, told) = (lease.idle_until.get_mut(), lease.told.get_mut());
+        if *idle_until != NEVER && !tells_reads {
+            *idle_until = latest;
+        } else if *idle_until != NEVER && *idle_until > latest {
+            *idle_until = latest;
+            *told = latest;
         }
+        self.schedule_earlier(key, lease);
+        begins
     }
 
     fn renew(&self, key: &Arc<str>, lease: &mut Lease) {
         *lease = self.lease(key, lease.own, lease.scheduled, self.now());
+    }
+
+    fn keep(&self, lease: &mut Lease) {
+        lease.only_touched = false;
     }
 
     fn reschedule(&self, key: &Arc<str>, lease: &mut Lease) {
@@ -241,8 +242,7 @@ impl<V: Send + Sync + 'static> Leases<V> for Expiring<V> {
         if lease.idle_until.load(Relaxed) == NEVER {
             return false;
         }
-        let idle = Millis::try_from(idle.as_millis()).unwrap_or(NEVER);
-        let until = even(self.now().saturating_add(idle));
+        let until = Kind::Idle.after(self.now(), idle);
         let later = |idle_until| (idle_until != ENDED && idle_until < until).then_some(until);
         if lease.idle_until.fetch_update(Relaxed, Relaxed, later) == Err(ENDED) {
             return false;
@@ -250,7 +250,7 @@ impl<V: Send + Sync + 'static> Leases<V> for Expiring<V> {
         // Of several readers one tells the store: the one that moves `told`.
         let ends = lease.ends();
         let told = lease.told.load(Relaxed);
-        ends.saturating_sub(told) > idle / 10
+        ends.saturating_sub(told) > length(idle) / 10
             && lease
                 .told
                 .compare_exchange(told, ends, Relaxed, Relaxed)
@@ -291,16 +291,29 @@ impl<V: Send + Sync + 'static> Leases<V> for Expiring<V> {
         }
     }
 
-    /// Only one deadline is stored, and reads may move it. The other one is
-    /// counted from the last write anew, and that may be long before the commit.
+    /// Of two deadlines only one is stored, and the other is counted from this
+    /// write; an own time is not stored at all. That may be long before the
+    /// commit. It is counted back from the deadline, so that no number of restarts
+    /// makes an own time longer or shorter.
     fn written_at(&self, lease: &Lease) -> Option<SystemTime> {
         let has_both = lease.idle_until.load(Relaxed) != NEVER && lease.live_until != NEVER;
-        let ttl = self.chosen.time_to_live.filter(|_| has_both)?;
-        time(lease.live_until)?.checked_sub(ttl)
+        let lives = lease
+            .own
+            .or(self.chosen.time_to_live.filter(|_| has_both))?;
+        time(lease.live_until)?.checked_sub(lives)
     }
 
     fn expires_at(&self, lease: &Lease) -> Option<SystemTime> {
-        time(lease.ends())
+        let ends = lease.ends();
+        time(ends).filter(|_| ends < FAR)
+    }
+
+    fn stored_expiry(&self, lease: &Lease) -> Option<SystemTime> {
+        time(if lease.tells_reads() {
+            lease.ends()
+        } else {
+            lease.live_until
+        })
     }
 
     fn expired(&self, key: &str, value: V) {
@@ -347,48 +360,4 @@ impl<V> fmt::Debug for Expiring<V> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::SystemClock;
-
-    /// The schedule grows with the entries, and not with the writes to them.
-    #[test]
-    fn a_million_writes_of_one_key_leave_one_deadline() {
-        let plan = Expiry {
-            time_to_live: Some(Duration::from_mins(1)),
-            time_to_idle: None,
-            listener: None,
-        };
-        let clock = Arc::new(MapClock::new(Arc::new(SystemClock::new())));
-        let lifetime: Expiring<u64> = Plan::<u64>::begin(plan, clock);
-        let key: Arc<str> = "key".into();
-        let mut lease = lifetime.lease(&key, None, NEVER, lifetime.now());
-        for n in 0..1_000_000 {
-            // A shorter time moves the deadline, a longer one leaves it.
-            let own = Duration::from_secs(n % 50 + 1);
-            lease = Leases::<u64>::begin(&lifetime, &key, Some(own), Some(&lease));
-        }
-        assert_eq!(lifetime.schedule.len(), 1);
-        Leases::<u64>::ended(&lifetime, &key, &lease);
-        assert_eq!(lifetime.schedule.len(), 0);
-    }
-
-    /// A read that had found the entry alive moved its deadline after another one
-    /// had found it expired: it came back.
-    #[tokio::test(start_paused = true)]
-    async fn a_late_reader_does_not_revive_what_another_has_found_expired() {
-        let plan = Expiry {
-            time_to_live: None,
-            time_to_idle: Some(Duration::from_secs(1)),
-            listener: None,
-        };
-        let clock = Arc::new(MapClock::new(Arc::new(SystemClock::new())));
-        let lifetime: Expiring<u64> = Plan::<u64>::begin(plan, clock);
-        let lease = lifetime.lease(&"key".into(), None, NEVER, lifetime.now());
-        assert!(Leases::<u64>::is_live(&lifetime, &lease));
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(!Leases::<u64>::is_live(&lifetime, &lease));
-        assert!(!Leases::<u64>::used(&lifetime, &lease));
-        assert!(!Leases::<u64>::is_live(&lifetime, &lease));
-    }
-}
+mod tests;

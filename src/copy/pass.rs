@@ -115,7 +115,11 @@ impl<'a> Pass<'a> {
 
 fn change(record: Record) -> Option<Change> {
     let payload = record.value?;
-    Some(Change::put(record.key, payload, record.expires_at))
+    // The time of an entry that expires is counted from its write, not from the
+    // copy. Of others the target says when it got them.
+    let written = record.updated_at;
+    let written = written.filter(|at| Some(*at) <= record.expires_at);
+    Some(Change::put(record.key, payload, record.expires_at).written_at(written))
 }
 
 fn weight(record: &Record) -> u64 {

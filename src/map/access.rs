@@ -22,6 +22,15 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         Some(found)
     }
 
+    /// The same, and not a read: it prolongs nothing.
+    pub(super) fn look_aside<R>(&self, key: &str, look: impl FnOnce(&V) -> R) -> Option<R> {
+        let _inside = Inside::enter();
+        let hash = self.shards.hash(key);
+        let shard = self.shards.read(hash);
+        let (value, _) = shard.find(hash, key)?.slot.live(&self.lifetime)?;
+        Some(look(value))
+    }
+
     /// Tells the store of an expiry that a read has moved.
     pub(super) fn touch(&self, key: &str) {
         // On a closed map nothing moves any more in the store.

@@ -75,7 +75,7 @@ pub(crate) struct Core<V, L: Lifetime<V>> {
     pub(super) trouble: Mutex<Option<Error>>,
     pub(super) conflicts: Conflicts<V>,
     pub(super) tally: Tally,
-    pub(super) loaders: Mutex<Loaders>,
+    pub(super) loaders: Loaders,
     pub(super) verifier: Verifier,
 }
 
@@ -140,7 +140,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             trouble: Mutex::default(),
             conflicts: Conflicts::default(),
             tally: Tally::default(),
-            loaders: Mutex::default(),
+            loaders: Loaders::default(),
         }
     }
 

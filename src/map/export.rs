@@ -30,11 +30,12 @@ const AT_ONCE: usize = 1_024;
 /// ```text
 /// {"format":"persistify","version":1,"map":"stock","schema":0}
 /// {"key":"apple","value":3}
-/// {"key":"guest","value":5,"expires_at":1767225600000}
+/// {"key":"guest","value":5,"expires_at":1767225600000,"time_to_live":60000}
 /// ```
 ///
 /// The first line says which [shape](super::builder::Builder::schema) the values
-/// are of; times are milliseconds since 1970. Readers and writers are those of
+/// are of; times are milliseconds since 1970. `time_to_live`, in milliseconds, is
+/// that of an entry [with its own](crate::CachingMap::insert_with_ttl). Readers and writers are those of
 /// tokio: files, sockets and compressors come as such, as do `&[u8]` and
 /// `Vec<u8>`, and none of them holds up a thread of the runtime.
 impl<V: Serialize, L: Lifetime<V>> Map<V, L> {
@@ -110,15 +111,18 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             let shard = self.shards.read(hash);
             let live = shard.find(hash, key);
             let live = live.and_then(|entry| entry.slot.live(&self.lifetime));
-            live.map(|(value, lease)| (codec::encode(value), self.lifetime.expires_at(lease)))
+            live.map(|(value, lease)| {
+                let ends = self.lifetime.stored_expiry(lease);
+                (codec::encode(value), ends, self.lifetime.own(lease))
+            })
         };
-        let Some((payload, expires_at)) = encoded else {
+        let Some((payload, expires_at, own)) = encoded else {
             return Ok(None);
         };
         let named = |error: Error| error.on_map(&self.name).on_keys([key.clone()]);
         let payload = payload.map_err(named)?;
         let line = serde_json::from_slice::<&RawValue>(&payload.bytes)
-            .and_then(|value| on_a_line(&Line::new(key, value, expires_at)));
+            .and_then(|value| on_a_line(&Line::new(key, value, expires_at, own)));
         line.map(Some).map_err(|cause| {
             let message = "the value cannot be written as JSON";
             named(Error::new(ErrorKind::Refused, message).with_source(cause))

@@ -149,7 +149,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         })?;
         let record = Record::new(&*line.key, None, Revision::ZERO)
             .with_expires_at(expires_at)
-            .with_updated_at(Some(now));
+            .with_updated_at(line.written_at().or(Some(now)));
         // What it replaces is dropped here, with no lock held.
         let _replaced = self
             .alter(&line.key, |spot| {

@@ -47,15 +47,22 @@ pub trait Leases<V>: fmt::Debug + Send + Sync + Sized + 'static {
     /// The entry's own time to live.
     fn own(&self, lease: &Self::Lease) -> Option<Duration>;
 
+    /// The own time to live of an entry as the store has it.
+    fn stored_own(&self, record: &Record) -> Option<Duration>;
+
     /// The lease of an entry that comes from the store.
     fn adopt(&self, record: &Record) -> Self::Lease;
 
-    /// All is loaded, and what time it is is known: whatever the entry's expiry
-    /// was counted from, it was not later.
-    fn loaded(&self, key: &Arc<str>, lease: &mut Self::Lease);
+    /// The map is loaded, and the time is known: whatever the entry's expiry was
+    /// counted from, it was not later. An entry without an expiry gets that of the
+    /// map; says whether it did, and the store has to be told.
+    fn loaded(&self, key: &Arc<str>, lease: &mut Self::Lease) -> bool;
 
-    /// The entry was changed.
+    /// The entry was changed, and its time begins anew.
     fn renew(&self, key: &Arc<str>, lease: &mut Self::Lease);
+
+    /// The entry was changed, and keeps its expiry.
+    fn keep(&self, lease: &mut Self::Lease);
 
     /// The entry was due, and has not expired.
     fn reschedule(&self, key: &Arc<str>, lease: &mut Self::Lease);
@@ -78,11 +85,15 @@ pub trait Leases<V>: fmt::Debug + Send + Sync + Sized + 'static {
     /// Whether the entry has not expired yet.
     fn is_live(&self, lease: &Self::Lease) -> bool;
 
-    /// When the entry was written, if whoever loads it has to know.
+    /// The write that the entry's time is counted from, if the store has to keep
+    /// it so that the entry's times are known after a restart.
     fn written_at(&self, lease: &Self::Lease) -> Option<SystemTime>;
 
     /// When the entry expires.
     fn expires_at(&self, lease: &Self::Lease) -> Option<SystemTime>;
+
+    /// The expiry that the store is told of.
+    fn stored_expiry(&self, lease: &Self::Lease) -> Option<SystemTime>;
 
     /// An entry has expired and was taken out of memory. No lock is held.
     fn expired(&self, key: &str, value: V);
@@ -139,11 +150,19 @@ impl<V> Leases<V> for Forever {
         None
     }
 
+    fn stored_own(&self, _: &Record) -> Option<Duration> {
+        None
+    }
+
     fn adopt(&self, _: &Record) {}
 
-    fn loaded(&self, _: &Arc<str>, (): &mut ()) {}
+    fn loaded(&self, _: &Arc<str>, (): &mut ()) -> bool {
+        false
+    }
 
     fn renew(&self, _: &Arc<str>, (): &mut ()) {}
+
+    fn keep(&self, (): &mut ()) {}
 
     fn reschedule(&self, _: &Arc<str>, (): &mut ()) {}
 
@@ -170,6 +189,10 @@ impl<V> Leases<V> for Forever {
     }
 
     fn expires_at(&self, (): &()) -> Option<SystemTime> {
+        None
+    }
+
+    fn stored_expiry(&self, (): &()) -> Option<SystemTime> {
         None
     }
 

@@ -34,6 +34,9 @@ pub(super) struct Line<'a> {
     /// In milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires_at: Option<u64>,
+    /// The entry's own time to live, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    time_to_live: Option<u64>,
 }
 
 impl<'a> Header<'a> {
@@ -71,11 +74,17 @@ impl<'a> Header<'a> {
 }
 
 impl<'a> Line<'a> {
-    pub(super) fn new(key: &'a str, value: &'a RawValue, ends: Option<SystemTime>) -> Self {
+    pub(super) fn new(
+        key: &'a str,
+        value: &'a RawValue,
+        ends: Option<SystemTime>,
+        own: Option<Duration>,
+    ) -> Self {
         Self {
             key: key.into(),
             value,
             expires_at: ends.map(millis),
+            time_to_live: own.map(length),
         }
     }
 
@@ -84,11 +93,21 @@ impl<'a> Line<'a> {
         // Later than every time: it does not expire.
         SystemTime::UNIX_EPOCH.checked_add(since_1970)
     }
+
+    /// When an entry of that own time was written.
+    pub(super) fn written_at(&self) -> Option<SystemTime> {
+        let own = Duration::from_millis(self.time_to_live?);
+        self.expires_at()?.checked_sub(own)
+    }
 }
 
 fn millis(at: SystemTime) -> u64 {
     let since_1970 = at.duration_since(SystemTime::UNIX_EPOCH);
-    u64::try_from(since_1970.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+    length(since_1970.unwrap_or_default())
+}
+
+fn length(of: Duration) -> u64 {
+    u64::try_from(of.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// As one line. A value may keep its own layout; in valid JSON a line break is

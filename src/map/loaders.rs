@@ -1,41 +1,140 @@
-//! Those who load the same key take turns.
+//! One load at a time for each key, and one error for all that waited for it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{any::Any, collections::HashMap, sync::Arc};
 
-use tokio::sync::Mutex;
+use parking_lot::Mutex;
+use tokio::sync::{self, MutexGuard};
 
-/// So few queues are never swept.
-const KEPT: usize = 64;
-
-/// Whoever holds the lock loads; the others wait for it.
-type Queue = Arc<Mutex<()>>;
-
-/// A queue for each key that is being loaded.
+/// The loads that callers run or wait for, by key. A key is listed while somebody
+/// has a seat at its load, so the list needs no sweeping.
 #[derive(Default)]
-pub(super) struct Loaders {
-    queues: HashMap<Arc<str>, Queue>,
-    /// How many queues somebody was in when they were last swept.
-    used: usize,
+pub(super) struct Loaders(Mutex<HashMap<Arc<str>, Arc<Load>>>);
+
+/// A load. The caller that holds the lock runs its loader; the others wait for
+/// the lock. If that caller is dropped or panics, it leaves no outcome, and the
+/// next one loads.
+type Load = sync::Mutex<Option<Outcome>>;
+
+/// What a load has come to.
+#[derive(Clone)]
+enum Outcome {
+    /// The value was inserted.
+    Loaded,
+    /// An error of whatever type the loader that ran errs with.
+    Failed(Arc<dyn Any + Send + Sync>),
+}
+
+/// What a caller that has waited is to do.
+pub(super) enum Turn<'a, E> {
+    /// Run its loader, unless there is a value by now.
+    Load(Loading<'a>),
+    /// Return the error of the load that it waited for.
+    Share(Arc<E>),
+    /// Ask again: that load is over, and its outcome is of no use here.
+    Again,
+}
+
+/// A caller's place at a load, running or waiting.
+pub(super) struct Seat<'a> {
+    loaders: &'a Loaders,
+    key: &'a str,
+    /// Only `drop` takes it.
+    load: Option<Arc<Load>>,
+}
+
+/// The right to run a loader.
+pub(super) struct Loading<'a> {
+    seat: &'a Seat<'a>,
+    outcome: MutexGuard<'a, Option<Outcome>>,
 }
 
 impl Loaders {
-    pub(super) fn queue_of(&mut self, key: &str) -> Queue {
-        if let Some(queue) = self.queues.get(key) {
-            return queue.clone();
+    /// A seat at the load of this key that is under way, or at a new one.
+    pub(super) fn seat<'a>(&'a self, key: &'a str) -> Seat<'a> {
+        let mut loads = self.0.lock();
+        let load = match loads.get(key) {
+            Some(load) => load.clone(),
+            None => loads.entry(key.into()).or_default().clone(),
+        };
+        Seat {
+            loaders: self,
+            key,
+            load: Some(load),
         }
-        self.sweep();
-        self.queues.entry(key.into()).or_default().clone()
     }
 
-    /// Forgets the queues that nobody is in any more, once there are twice as
-    /// many as the last time: so each costs one look or two, however many keys
-    /// are loaded at once.
-    fn sweep(&mut self) {
-        if self.queues.len() < KEPT.max(2 * self.used) {
-            return;
+    /// Callers that come from now on begin a load of their own.
+    fn forget(&self, key: &str, load: &Arc<Load>) {
+        let mut loads = self.0.lock();
+        if loads
+            .get(key)
+            .is_some_and(|listed| Arc::ptr_eq(listed, load))
+        {
+            loads.remove(key);
         }
-        self.queues.retain(|_, queue| Arc::strong_count(queue) > 1);
-        self.used = self.queues.len();
+    }
+}
+
+impl Seat<'_> {
+    /// Waits until no other caller at this load runs its loader.
+    pub(super) async fn turn<E: Send + Sync + 'static>(&self) -> Turn<'_, E> {
+        let Some(load) = &self.load else {
+            return Turn::Again;
+        };
+        let outcome = load.lock().await;
+        match outcome.clone() {
+            None => Turn::Load(Loading {
+                seat: self,
+                outcome,
+            }),
+            Some(Outcome::Loaded) => Turn::Again,
+            // Another caller may know another type of error.
+            Some(Outcome::Failed(error)) => error.downcast().map_or(Turn::Again, Turn::Share),
+        }
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let Some(load) = self.load.take() else {
+            return;
+        };
+        let mut loads = self.loaders.0.lock();
+        let listed = loads.get(self.key);
+        if listed.is_some_and(|listed| Arc::ptr_eq(listed, &load)) {
+            // Under the lock, which all take and leave their seats under: the
+            // last one finds that no other is left. It has no outcome to drop.
+            drop(load);
+            if loads
+                .get(self.key)
+                .is_some_and(|load| Arc::strong_count(load) == 1)
+            {
+                loads.remove(self.key);
+            }
+        }
+    }
+}
+
+impl Loading<'_> {
+    /// The value is there.
+    pub(super) fn loaded(self) {
+        self.end(Outcome::Loaded);
+    }
+
+    /// All that wait for this load fail with it.
+    pub(super) fn failed<E: Send + Sync + 'static>(self, error: E) -> Arc<E> {
+        let error = Arc::new(error);
+        self.end(Outcome::Failed(error.clone()));
+        error
+    }
+
+    /// First no caller takes a seat here any more, and then those that have one
+    /// go on: so all of them waited for this outcome.
+    fn end(mut self, outcome: Outcome) {
+        if let Some(load) = &self.seat.load {
+            self.seat.loaders.forget(self.seat.key, load);
+        }
+        *self.outcome = Some(outcome);
     }
 }
 
@@ -44,32 +143,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn queues_that_nobody_is_in_do_not_stay() {
-        let mut loaders = Loaders::default();
-        for n in 0..100_000 {
-            loaders.queue_of(&n.to_string());
-        }
-        assert!(loaders.queues.len() <= KEPT);
-        let held: Vec<_> = (0..1_000)
-            .map(|n| loaders.queue_of(&format!("{n}")))
-            .collect();
-        assert!(Arc::ptr_eq(&held[0], &loaders.queue_of("0")));
-        assert!(loaders.queues.len() >= held.len());
-        drop(held);
-        for n in 0..100_000 {
-            loaders.queue_of(&n.to_string());
-        }
-        assert!(loaders.queues.len() <= KEPT);
+    fn a_load_is_listed_while_somebody_has_a_seat_at_it() {
+        let loaders = Loaders::default();
+        let (first, second) = (loaders.seat("a"), loaders.seat("a"));
+        let other = loaders.seat("b");
+        assert!(Arc::ptr_eq(
+            first.load.as_ref().unwrap(),
+            second.load.as_ref().unwrap()
+        ));
+        drop(first);
+        assert_eq!(loaders.0.lock().len(), 2);
+        drop((second, other));
+        assert!(loaders.0.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_comes_after_a_load_has_a_new_one() {
+        let loaders = Loaders::default();
+        let (first, waiting) = (loaders.seat("a"), loaders.seat("a"));
+        let Turn::Load(loading) = first.turn::<&str>().await else {
+            panic!("nobody else loads");
+        };
+        loading.failed("down");
+        let later = loaders.seat("a");
+        assert!(matches!(waiting.turn::<&str>().await, Turn::Share(e) if *e == "down"));
+        assert!(matches!(waiting.turn::<u8>().await, Turn::Again));
+        drop((first, waiting));
+        assert!(matches!(later.turn::<&str>().await, Turn::Load(_)));
+        drop(later);
+        assert!(loaders.0.lock().is_empty());
     }
 
     /// Each new queue looked at all others, under a lock that all who load wait
     /// for: many keys that were loaded at once took minutes.
     #[test]
-    fn many_queues_at_once_are_not_looked_at_for_each() {
-        let mut loaders = Loaders::default();
-        let held: Vec<_> = (0..200_000)
-            .map(|n| loaders.queue_of(&n.to_string()))
-            .collect();
-        assert_eq!(loaders.queues.len(), held.len());
+    fn many_loads_at_once_are_not_looked_at_for_each() {
+        let loaders = Loaders::default();
+        let keys: Vec<_> = (0..200_000).map(|n| n.to_string()).collect();
+        let seats: Vec<_> = keys.iter().map(|key| loaders.seat(key)).collect();
+        assert_eq!(loaders.0.lock().len(), seats.len());
+        drop(seats);
+        assert!(loaders.0.lock().is_empty());
     }
 }

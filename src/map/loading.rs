@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::{
     coding::Decoded,
     core::Core,
-    entry::{Known, Slot, Trail},
+    entry::{Known, Mark, Slot, Trail},
     inside::Inside,
     lifetime::Lifetime,
     old::{Old, Replaced},
@@ -18,6 +18,7 @@ use super::{
     unreadable::Unread,
 };
 use crate::{
+    clock::Seen,
     error::{Error, ErrorKind, Result},
     load::Wanted,
     record::{Record, Revision},
@@ -58,8 +59,14 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     pub(super) fn all_loaded(&self) {
         let _inside = Inside::enter();
         self.shards.for_each_mut(|EntryMut { key, slot }| {
-            if let Slot::Live { lease, .. } = slot {
-                self.lifetime.loaded(key, lease);
+            let Slot::Live { lease, trail, .. } = slot else {
+                return;
+            };
+            if self.lifetime.loaded(key, lease) && trail.mark == Mark::Clean {
+                // Its expiry alone: the store keeps the value as it was written,
+                // perhaps by another program.
+                self.lifetime.touch(lease);
+                self.mark(key, trail);
             }
         });
     }
@@ -112,15 +119,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let Some(payload) = &record.value else {
             return Ok(true);
         };
-        if let Some(written) = record
-            .updated_at
-            .filter(|at| Some(*at) <= record.expires_at)
-        {
-            // Nobody writes what has expired already. Where it says so, the time
-            // is another program's, in another unit perhaps: it would end all
-            // other entries.
-            self.clock.observe(written);
-        }
+        self.observe_time_of(&record);
         match self.decode(payload) {
             Ok(decoded) => {
                 let replaced = self.place(&record, decoded, epoch);
@@ -132,6 +131,23 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                 self.not_decoded(record, error, epoch, unread)?;
                 Ok(false)
             }
+        }
+    }
+
+    fn observe_time_of(&self, record: &Record) {
+        let written = record.updated_at;
+        // Nobody writes what has expired already. Where it says so, the time is
+        // another program's, in another unit perhaps: it would end all other
+        // entries.
+        let Some(written) = written.filter(|at| Some(*at) <= record.expires_at) else {
+            return;
+        };
+        if self.clock.observe(written) == (Seen::Glitch { is_first: true }) {
+            tracing::warn!(
+                map = %self.name, key = %record.key, ?written, now = ?self.clock.now(),
+                "an entry says that it was written more than a day from now: a clock is or was \
+                 wrong; the map goes by its own"
+            );
         }
     }
 

@@ -171,8 +171,7 @@ where
         let change = |(key, step): (&Arc<str>, &Step<V>)| {
             let op = step.op.clone()?;
             let change = Change::new(key.clone(), op).expect(step.expect(), otherwise);
-            // What expires is counted from its write, not from its commit.
-            Some(change.written_at(L::EXPIRES.then_some(step.at)))
+            Some(change.written_at(L::EXPIRES.then(|| step.written_at())))
         };
         let changes = self.steps.iter().filter_map(change).collect();
         MapBatch::new(self.core.name.clone(), changes)
@@ -255,7 +254,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
         let touch = |slot: &Slot<V, L::Lease>| {
             let (_, lease) = slot.live(&self.lifetime)?;
-            let expires_at = self.lifetime.expires_at(lease);
+            let expires_at = self.lifetime.stored_expiry(lease);
             Some(Op::Touch { expires_at })
         };
         self.peek(key, touch)?

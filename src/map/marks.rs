@@ -244,7 +244,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
                 lease,
                 trail,
             } => {
-                let expires_at = self.lifetime.expires_at(lease);
+                let expires_at = self.lifetime.stored_expiry(lease);
                 if self.lifetime.only_touched(lease) {
                     let touch = Change::touch(key.clone(), expires_at);
                     return Ok(self.guarded(true, slot, touch));

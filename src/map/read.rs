@@ -28,6 +28,10 @@ impl<V, L: Lifetime<V>> Map<V, L> {
         self.core.look(key.as_ref(), look)
     }
 
+    pub(crate) fn look_aside<R>(&self, key: &str, look: impl FnOnce(&V) -> R) -> Option<R> {
+        self.core.look_aside(key, look)
+    }
+
     /// Whether there is an entry at this key. In a caching map this counts as a
     /// read.
     pub fn contains_key(&self, key: impl AsRef<str>) -> bool {

@@ -125,6 +125,15 @@ where
         self.alter_and_save(key, |spot| spot.put(value, ttl)).await
     }
 
+    pub(crate) async fn update_keeping_expiry_and_save<R>(
+        &self,
+        key: &str,
+        change: impl FnOnce(&mut V) -> R,
+    ) -> Result<Option<R>> {
+        self.alter_and_save(key, |spot| spot.update_keeping_expiry(change))
+            .await
+    }
+
     async fn alter_and_save<R>(
         &self,
         key: &str,
@@ -291,41 +300,5 @@ where
         // The task that should have opened it again is gone.
         self.core.phase.turn(phase::CLOSING, phase::OPEN);
         closed.map_err(|error| self.core.not_closed(&error))
-    }
-
-    /// A copy of the value at this key; if there is none, of the one that the
-    /// loader fetches, which is then inserted. Of all who ask for the same key
-    /// at the same time, one runs its loader, and the others get what it
-    /// fetched. A loader that asks for its own key, or for one whose loader asks
-    /// for that, waits for itself: it never ends.
-    ///
-    /// # Errors
-    ///
-    /// What the loader errs with; the next one who waits then runs its own.
-    ///
-    /// # Panics
-    ///
-    /// If the map is closed when the value is inserted.
-    pub async fn get_or_try_insert_with<F, Fut, E>(
-        &self,
-        key: impl AsRef<str>,
-        loader: F,
-    ) -> Result<V, E>
-    where
-        V: Clone,
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<V, E>>,
-    {
-        let key = key.as_ref();
-        if let Some(value) = self.core.look(key, V::clone) {
-            return Ok(value);
-        }
-        let queue = self.core.loaders.lock().queue_of(key);
-        let _turn = queue.lock().await;
-        if let Some(value) = self.core.look(key, V::clone) {
-            return Ok(value);
-        }
-        let value = loader().await?;
-        Ok(self.alter(key, |spot| spot.get_or_put(|| value)))
     }
 }

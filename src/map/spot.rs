@@ -129,8 +129,24 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
         value
     }
 
-    /// Changes the value in place.
+    /// Changes the value in place; its time begins anew.
     pub(super) fn update<R>(&mut self, change: impl FnOnce(&mut V) -> R) -> Option<R> {
+        self.update_leased(change, L::renew)
+    }
+
+    /// Changes the value in place; it expires when it would have.
+    pub(super) fn update_keeping_expiry<R>(
+        &mut self,
+        change: impl FnOnce(&mut V) -> R,
+    ) -> Option<R> {
+        self.update_leased(change, |lifetime, _, lease| lifetime.keep(lease))
+    }
+
+    fn update_leased<R>(
+        &mut self,
+        change: impl FnOnce(&mut V) -> R,
+        lease_again: impl FnOnce(&L, &Arc<str>, &mut L::Lease),
+    ) -> Option<R> {
         let core = self.core;
         let EntryMut { key, slot } = self.shard.find_mut(self.hash, self.key)?;
         slot.live(&core.lifetime)?;
@@ -146,7 +162,7 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
             return None;
         };
         trail.unasked = false;
-        core.lifetime.renew(key, lease);
+        lease_again(&core.lifetime, key, lease);
         Some(change(value))
     }
 

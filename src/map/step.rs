@@ -27,4 +27,17 @@ impl<V> Step<V> {
     pub(super) fn expect(&self) -> Expect {
         self.expect.unwrap_or_default()
     }
+
+    /// The write that its expiry is counted from, which may be long before the
+    /// commit. An own time is known again, after a restart, as the time between
+    /// the two.
+    pub(super) fn written_at(&self) -> SystemTime {
+        let expires_at = match self.op {
+            Some(Op::Put { expires_at, .. }) => expires_at,
+            _ => None,
+        };
+        let counted_back = expires_at.zip(self.ttl);
+        let counted_back = counted_back.and_then(|(end, ttl)| end.checked_sub(ttl));
+        counted_back.unwrap_or(self.at).min(self.at)
+    }
 }

@@ -225,10 +225,9 @@ where
         let Some((record, payload)) = record.and_then(|r| r.value.clone().map(|p| (r, p))) else {
             return Ok(None);
         };
+        let (revision, ttl) = (record.revision, self.lifetime.stored_own(&record));
         let on_key = |error: Error| error.on_map(&self.name).on_keys([record.key]);
         let value = self.decode(&payload).map_err(on_key)?.value;
-        let revision = record.revision;
-        let ttl = None;
         Ok(Some(Known {
             value,
             revision,

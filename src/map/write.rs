@@ -22,6 +22,29 @@ impl<V, L: Lifetime<V>> Map<V, L> {
         self.alter(key, |spot| spot.put(value, ttl))
     }
 
+    pub(crate) fn update_keeping_expiry<R>(
+        &self,
+        key: &str,
+        change: impl FnOnce(&mut V) -> R,
+    ) -> Option<R> {
+        self.alter(key, |spot| spot.update_keeping_expiry(change))
+    }
+
+    pub(crate) fn upsert_keeping_expiry(
+        &self,
+        key: &str,
+        value: V,
+        ttl: Option<Duration>,
+        change: impl FnOnce(&mut V),
+    ) {
+        self.alter(key, |spot| {
+            // One look: an entry may expire between two.
+            if spot.update_keeping_expiry(change).is_none() {
+                spot.put(value, ttl);
+            }
+        });
+    }
+
     /// Puts a value at this key; returns the one that was there.
     pub fn insert(&self, key: impl AsRef<str>, value: V) -> Option<V> {
         self.put(key.as_ref(), value, None)

@@ -1,17 +1,15 @@
 //! The end of a map: closed, dropped, or outlived by nobody.
 
 use std::{
-    fmt::Write as _,
     pin::pin,
     sync::{
-        Arc, Barrier, OnceLock,
+        Arc, Barrier,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
 
 use futures_util::{FutureExt, future::BoxFuture, poll};
-use parking_lot::Mutex;
 use persistify::{
     ErrorKind, PersistentMap, RetryPolicy,
     testing::{Fault, Hang, Method},
@@ -19,8 +17,11 @@ use persistify::{
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
-use crate::store::{
-    HOUR, SECOND, Store, builder, impatient, in_memory, open, pairs, settle_down, store, stored,
+use crate::{
+    said::warnings_of,
+    store::{
+        HOUR, SECOND, Store, builder, impatient, in_memory, open, pairs, settle_down, store, stored,
+    },
 };
 
 fn names(error: &persistify::Error) -> Vec<&str> {
@@ -544,69 +545,16 @@ pub(crate) fn run_here(future: impl Future<Output = ()>) {
     }
 }
 
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
-
-/// Writes down every field of an event.
-struct Fields(String);
-
-impl tracing::field::Visit for Fields {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-        let written = write!(self.0, "{field}={value:?} ");
-        written.unwrap();
-    }
-}
-
-impl tracing::Subscriber for Warnings {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() <= tracing::Level::WARN
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut fields = Fields(String::new());
-        event.record(&mut fields);
-        self.0.lock().push(fields.0);
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
-/// What was lost with this map.
-fn said_of(map: &str) -> Vec<String> {
+/// What was said of this map's losses.
+fn losses_of(map: &str) -> Vec<String> {
     let mut said = warnings_of(map);
     said.retain(|said| said.contains("lost="));
     said
 }
 
-/// What was said of this map. One subscriber for the whole process: what a
-/// thread of another test has found disabled, this one would not hear.
-pub(crate) fn warnings_of(map: &str) -> Vec<String> {
-    static WARNINGS: OnceLock<Warnings> = OnceLock::new();
-    let warnings = WARNINGS.get_or_init(|| {
-        let warnings = Warnings::default();
-        tracing::subscriber::set_global_default(warnings.clone()).unwrap();
-        warnings
-    });
-    let all = warnings.0.lock();
-    let ours = all
-        .iter()
-        .filter(|said| said.contains(&format!("map={map} ")));
-    ours.cloned().collect()
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_map_dropped_without_a_close_warns_with_what_is_lost() {
-    assert!(said_of("left").is_empty());
+    assert!(losses_of("left").is_empty());
     let store = store();
     let open = || PersistentMap::<u32>::builder(store.clone(), "left").open();
     let map = open().await.unwrap();
@@ -615,9 +563,9 @@ async fn a_map_dropped_without_a_close_warns_with_what_is_lost() {
     map.insert_and_save("bad", 1).await.unwrap_err();
     map.extend([("a", 1), ("b", 2)]);
     drop(map);
-    assert!(said_of("left").is_empty(), "a handle is left");
+    assert!(losses_of("left").is_empty(), "a handle is left");
     drop(other);
-    let said = said_of("left").join("\n");
+    let said = losses_of("left").join("\n");
     assert!(said.contains("lost=3") && said.contains("close"), "{said}");
     let calls = store.calls(Method::Commit);
     tokio::time::sleep(HOUR).await;
@@ -629,7 +577,7 @@ async fn a_map_dropped_without_a_close_warns_with_what_is_lost() {
     drop(map);
     drop(open().await.unwrap());
     assert_eq!(
-        said_of("left").len(),
+        losses_of("left").len(),
         1,
         "nothing was lost, nothing is said"
     );

@@ -318,7 +318,9 @@ async fn expiries_are_kept_and_what_has_expired_is_left_out() {
     assert_eq!(map.export(&mut out).await.unwrap(), 3);
     let text = String::from_utf8(out.clone()).unwrap();
     assert!(
-        text.contains(r#"{"key":"soon","value":1,"expires_at":1700000010000}"#),
+        text.contains(
+            r#"{"key":"soon","value":1,"expires_at":1700000010000,"time_to_live":10000}"#
+        ),
         "{text}"
     );
     clock.advance(10 * SECOND);

@@ -49,7 +49,9 @@ mod public_api;
 mod races;
 mod readme;
 mod reload;
+mod said;
 mod shapes;
+mod single_flight;
 mod soak;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -1,6 +1,6 @@
 //! The map as a map: what every method does to memory.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use persistify::{ErrorKind, Memory, PersistentMap, Provider, RetryPolicy, testing::Faulty};
 
@@ -117,7 +117,7 @@ async fn one_loader_runs_for_all_that_wait() {
     let failed = map
         .get_or_try_insert_with("b", || async { Err("no") })
         .await;
-    assert_eq!(failed, Err("no"));
+    assert_eq!(failed, Err(Arc::new("no")));
     assert!(!map.contains_key("b"));
 }
 

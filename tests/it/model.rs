@@ -230,6 +230,12 @@ fn millis(at: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap()
 }
 
+/// When an entry ends that has that time of its own: at a multiple of four
+/// milliseconds.
+fn end_of(now: u64, own: u64) -> u64 {
+    (now + own) / 4 * 4
+}
+
 /// What a restart knows of an entry's own time.
 fn own_time(record: &Record) -> Option<u64> {
     let (ends, written) = record.expires_at.zip(record.updated_at)?;
@@ -328,7 +334,9 @@ impl<'a, P: Place> History<'a, P> {
     }
 
     fn put(&mut self, key: &str, value: u64, own: Option<u64>) {
-        let until = own.map(|own| self.now() + own);
+        // Less than four count as four.
+        let own = own.map(|own| if own == 0 { 0 } else { own.max(4) });
+        let until = own.map(|own| end_of(self.now(), own));
         self.write(key, Some(Held { value, until, own }));
     }
 

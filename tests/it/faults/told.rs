@@ -4,7 +4,7 @@ use persistify::{ErrorKind, PersistentMap};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
-    close::warnings_of,
+    said::warnings_of,
     store::{open, store},
 };
 

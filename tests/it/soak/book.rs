@@ -9,7 +9,7 @@ use super::trace;
 pub(super) const KEYS: usize = 4;
 
 /// Expiries are kept in milliseconds; who is that close to one is not asked.
-const SLACK: u64 = 2;
+const SLACK: u64 = 4;
 
 pub(super) fn key(n: usize) -> String {
     format!("k{n}")

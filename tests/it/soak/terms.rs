@@ -96,8 +96,10 @@ impl Terms {
         }
         // What was idle with other times may have outlived those of today.
         let at_once = self.idle.map(|_| 0);
+        // What has no end gets one when the map is opened.
+        let begun = self.live.filter(|_| rest.is_none());
         Span {
-            least: [rest, at_once].into_iter().flatten().min(),
+            least: [rest, at_once, begun].into_iter().flatten().min(),
             most: rest.filter(|_| self.idle.is_none()),
         }
     }

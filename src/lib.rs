@@ -142,6 +142,9 @@ mod trace;
 mod clock;
 mod heartbeat;
 mod provider;
+
+mod layer;
+
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -169,6 +172,7 @@ pub use event::{
     UnreadableRecord,
 };
 pub use heartbeat::Heartbeat;
+pub use layer::Layer;
 pub use load::{Load, PAGE_RECORDS, Wanted};
 pub use map::{
     Map,

@@ -1,6 +1,6 @@
 //! The contract between a map and the place where it is kept.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use async_trait::async_trait;
 
@@ -201,75 +201,5 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// `Unavailable` or `Unusable`; nothing that was committed is lost.
     async fn close(&self) -> Result<()> {
         Ok(())
-    }
-}
-
-#[async_trait]
-impl<P: Provider + ?Sized> Provider for Arc<P> {
-    fn capabilities(&self) -> Capabilities {
-        (**self).capabilities()
-    }
-
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
-        (**self).load(map, wanted).await
-    }
-
-    async fn commit(&self, batch: &Batch) -> Result<Committed> {
-        (**self).commit(batch).await
-    }
-
-    async fn release(&self, map: &MapName) -> Result<()> {
-        (**self).release(map).await
-    }
-
-    async fn maps(&self) -> Result<Vec<MapName>> {
-        (**self).maps().await
-    }
-
-    async fn ping(&self) -> Result<()> {
-        (**self).ping().await
-    }
-
-    fn heartbeat(&self) -> Option<Heartbeat> {
-        (**self).heartbeat()
-    }
-
-    async fn close(&self) -> Result<()> {
-        (**self).close().await
-    }
-}
-
-#[async_trait]
-impl<P: Provider + ?Sized> Provider for Box<P> {
-    fn capabilities(&self) -> Capabilities {
-        (**self).capabilities()
-    }
-
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
-        (**self).load(map, wanted).await
-    }
-
-    async fn commit(&self, batch: &Batch) -> Result<Committed> {
-        (**self).commit(batch).await
-    }
-
-    async fn release(&self, map: &MapName) -> Result<()> {
-        (**self).release(map).await
-    }
-
-    async fn maps(&self) -> Result<Vec<MapName>> {
-        (**self).maps().await
-    }
-
-    async fn ping(&self) -> Result<()> {
-        (**self).ping().await
-    }
-
-    fn heartbeat(&self) -> Option<Heartbeat> {
-        (**self).heartbeat()
-    }
-
-    async fn close(&self) -> Result<()> {
-        (**self).close().await
     }
 }

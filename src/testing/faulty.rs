@@ -12,10 +12,10 @@ use parking_lot::Mutex;
 use crate::{
     batch::{Batch, Committed, Op},
     error::{Error, ErrorKind, Result},
-    heartbeat::Heartbeat,
+    layer::Layer,
     load::{Load, Wanted},
     name::MapName,
-    provider::{Capabilities, Provider},
+    provider::Provider,
 };
 
 mod calls;
@@ -333,42 +333,38 @@ impl<P: fmt::Debug> fmt::Debug for Faulty<P> {
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<P: Provider> Provider for Faulty<P> {
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+impl<P: Provider> Layer for Faulty<P> {
+    fn inner(&self) -> &dyn Provider {
+        &*self.inner
     }
 
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
-        let load = self.inner.load(map, wanted);
+        let load = self.inner().load(map, wanted);
         self.call(Method::Load, Some(map), None, load).await
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
-        let commit = self.inner.commit(batch);
+        let commit = self.inner().commit(batch);
         self.call(Method::Commit, None, Some(batch), commit).await
     }
 
     async fn release(&self, map: &MapName) -> Result<()> {
-        let release = self.inner.release(map);
+        let release = self.inner().release(map);
         self.call(Method::Release, Some(map), None, release).await
     }
 
     async fn maps(&self) -> Result<Vec<MapName>> {
-        let maps = self.inner.maps();
+        let maps = self.inner().maps();
         self.call(Method::Maps, None, None, maps).await
     }
 
     async fn ping(&self) -> Result<()> {
-        self.call(Method::Ping, None, None, self.inner.ping()).await
-    }
-
-    fn heartbeat(&self) -> Option<Heartbeat> {
-        self.inner.heartbeat()
+        self.call(Method::Ping, None, None, self.inner().ping())
+            .await
     }
 
     async fn close(&self) -> Result<()> {
-        self.call(Method::Close, None, None, self.inner.close())
+        self.call(Method::Close, None, None, self.inner().close())
             .await
     }
 }

@@ -8,8 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use persistify::{
-    Batch, Capabilities, Change, Committed, ErrorKind, Load, MapName, Memory, Payload, Provider,
-    Record, Result, Wanted, copy,
+    Change, ErrorKind, Load, MapName, Memory, Payload, Provider, Record, Result, Wanted, copy,
     testing::{Fault, Faulty, Method},
 };
 
@@ -242,9 +241,9 @@ struct Rewriting {
 }
 
 #[async_trait]
-impl Provider for Rewriting {
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+impl persistify::Layer for Rewriting {
+    fn inner(&self) -> &dyn Provider {
+        &self.inner
     }
 
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
@@ -255,10 +254,6 @@ impl Provider for Rewriting {
             (self.rewrite)(&mut records);
         }
         Ok(Load::of(horizon, records))
-    }
-
-    async fn commit(&self, batch: &Batch) -> Result<Committed> {
-        self.inner.commit(batch).await
     }
 }
 

@@ -340,21 +340,6 @@ fn there_are_no_macros_of_our_own() {
     }
 }
 
-/// A method with a default that one of them does not forward answers for a store
-/// that nobody asked.
-#[test]
-fn a_shared_and_a_boxed_provider_forward_the_same_methods() {
-    let files = files();
-    let provider = files.iter().find(|file| file.module == ["provider"]);
-    let text = &provider.unwrap().text;
-    let forwards = |pointer: &str| {
-        let begin = format!("Provider for {pointer}<P> {{");
-        let (_, body) = text.split_once(&begin).unwrap();
-        body.split("\n}\n").next().unwrap().to_owned()
-    };
-    assert_eq!(forwards("Arc"), forwards("Box"));
-}
-
 #[test]
 fn paths_are_read_from_every_form_of_import() {
     let file = |text: &str| File {

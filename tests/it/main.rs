@@ -31,6 +31,7 @@ mod flush;
 mod house;
 #[cfg(feature = "json")]
 mod json_file;
+mod layers;
 mod logs;
 mod manifest;
 mod map;

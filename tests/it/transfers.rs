@@ -12,8 +12,8 @@ use std::{
 };
 
 use persistify::{
-    Batch, Capabilities, Committed, ErrorKind, Expect, Load, MapName, PersistentMap, Provider,
-    Result, RetryPolicy, Sqlite, Transaction, Wanted, async_trait,
+    Batch, Committed, ErrorKind, Expect, Layer, PersistentMap, Provider, Result, RetryPolicy,
+    Sqlite, Transaction, async_trait,
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
@@ -304,13 +304,9 @@ impl Mortal {
 }
 
 #[async_trait]
-impl Provider for Mortal {
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
-        self.inner.load(map, wanted).await
+impl Layer for Mortal {
+    fn inner(&self) -> &dyn Provider {
+        &self.inner
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {

@@ -1,9 +1,7 @@
 //! What a map wrote itself is never in its own way.
 
 use super::*;
-use persistify::{
-    Batch, Capabilities, Committed, Expect, Load, MapName, Result, RetryPolicy, Wanted,
-};
+use persistify::{Batch, Committed, Expect, Layer, Result, RetryPolicy};
 
 const POLICIES: [fn() -> OnConflict<u32>; 2] = [|| OnConflict::StoreWins, sum];
 
@@ -181,17 +179,13 @@ async fn an_outage_is_none() {
 struct Ahead(Store);
 
 #[persistify::async_trait]
-impl Provider for Ahead {
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
-        self.0.load(map, wanted).await
+impl Layer for Ahead {
+    fn inner(&self) -> &dyn Provider {
+        &self.0
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
-        let committed = self.0.commit(batch).await?;
+        let committed = self.inner().commit(batch).await?;
         Ok(Committed::default().with_skipped(committed.skipped))
     }
 }

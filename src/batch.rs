@@ -1,92 +1,18 @@
 //! What goes down to a provider: batches of absolute changes.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
 use crate::{
+    incarnation::Incarnation,
     name::MapName,
     record::{Payload, Record, Revision},
 };
 
+mod id;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) mod key_order;
 
-/// Who writes: each open map draws one at random.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WriterId(u128);
-
-impl WriterId {
-    /// A writer that nobody else is.
-    pub fn random() -> Self {
-        Self(rand::random())
-    }
-
-    /// The writer with this number.
-    pub const fn new(number: u128) -> Self {
-        Self(number)
-    }
-
-    /// The number.
-    pub const fn get(self) -> u128 {
-        self.0
-    }
-}
-
-impl fmt::Display for WriterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
-}
-
-impl fmt::Debug for WriterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// What tells a batch from every other, so that a provider applies it once.
-///
-/// The sequences of a writer grow by whatever steps. A batch is sent again
-/// under the same id only if it is the identical batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct BatchId {
-    /// Who writes.
-    pub writer: WriterId,
-    /// Grows with each new batch of this writer.
-    pub sequence: u64,
-}
-
-impl BatchId {
-    /// That batch of that writer.
-    pub const fn new(writer: WriterId, sequence: u64) -> Self {
-        Self { writer, sequence }
-    }
-
-    /// What a provider does with this batch when `last` is the sequence of the
-    /// last one it applied of the same writer.
-    ///
-    /// The fence rests on this: once a later batch was applied, an earlier one
-    /// that was given up on and comes in late changes nothing.
-    pub fn turn(self, last: Option<u64>) -> Turn {
-        match last {
-            Some(last) if self.sequence == last => Turn::Repeat,
-            Some(last) if self.sequence < last => Turn::Superseded,
-            _ => Turn::Apply,
-        }
-    }
-}
-
-/// What a provider does with a batch that comes in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
-    /// It is new: apply it.
-    Apply,
-    /// It was applied already: answer what was answered before.
-    Repeat,
-    /// A later one was applied: refuse it as
-    /// [`Superseded`](crate::ErrorKind::Superseded).
-    Superseded,
-}
+pub use id::{Acknowledged, BatchId, Turn, WriterId};
 
 /// Changes to one or several maps, committed whole or not at all.
 ///
@@ -147,6 +73,18 @@ pub struct MapBatch {
     /// The changes; no key occurs twice. They are independent of each other:
     /// a provider may apply them in any order.
     pub changes: Vec<Change>,
+    /// The incarnation in which the writer of this map knows the store; `None`
+    /// if it knows none, and then any will do. A store in another one refuses
+    /// the batch as [`Rewound`](crate::ErrorKind::Rewound).
+    pub incarnation: Option<Incarnation>,
+    /// The last commit that was acknowledged to the writer of this map; `None`
+    /// if there was none. A store that does not remember it has lost commits:
+    /// it refuses the batch as [`Rewound`](crate::ErrorKind::Rewound), and gets
+    /// a new incarnation.
+    ///
+    /// In a batch of several maps each part names the writer of its own map,
+    /// while [`Batch::id`] is that of one of them.
+    pub acknowledged: Option<Acknowledged>,
 }
 
 impl MapBatch {
@@ -156,7 +94,23 @@ impl MapBatch {
             map,
             clear: false,
             changes,
+            incarnation: None,
+            acknowledged: None,
         }
+    }
+
+    /// The same changes, for a store in this incarnation only.
+    #[must_use]
+    pub fn in_incarnation(mut self, incarnation: Option<Incarnation>) -> Self {
+        self.incarnation = incarnation;
+        self
+    }
+
+    /// The same changes, for a store that remembers this commit only.
+    #[must_use]
+    pub fn after_acknowledged(mut self, acknowledged: Option<Acknowledged>) -> Self {
+        self.acknowledged = acknowledged;
+        self
     }
 
     /// The same changes, after everything stored was deleted.
@@ -324,6 +278,8 @@ pub struct Committed {
     pub revision: Option<Revision>,
     /// The changes that were left out because their condition did not hold.
     pub skipped: Vec<Skipped>,
+    /// The incarnation of the store; `None` if it keeps none.
+    pub incarnation: Option<Incarnation>,
 }
 
 impl Committed {
@@ -332,7 +288,15 @@ impl Committed {
         Self {
             revision: Some(revision),
             skipped: Vec::new(),
+            incarnation: None,
         }
+    }
+
+    /// The same answer, of a store in this incarnation.
+    #[must_use]
+    pub fn with_incarnation(mut self, incarnation: Option<Incarnation>) -> Self {
+        self.incarnation = incarnation;
+        self
     }
 
     /// The same answer, with the changes that were left out.

@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
-use crate::record::Record;
+use crate::{incarnation::Rewound, record::Record};
 
 mod in_full;
 mod logged;
@@ -33,6 +33,12 @@ pub enum ErrorKind {
     /// A later batch of the same writer was applied already. Nothing was
     /// written.
     Superseded,
+    /// The store has lost commits that it had acknowledged: it was replaced by an
+    /// older copy of itself, or by an empty store; [`Error::rewound`] has the two
+    /// states. Nothing was written. A map stops writing until it is told how to
+    /// go on: [`on_rewind`](crate::Builder::on_rewind),
+    /// [`resolve_rewind`](crate::Map::resolve_rewind).
+    Rewound,
     /// What is stored does not make sense. Nothing was overwritten.
     Corrupt,
     /// The call cannot be carried out as it is: fix the call.
@@ -58,6 +64,7 @@ struct Parts {
     map: Option<Arc<str>>,
     keys: Vec<Arc<str>>,
     found: Option<Record>,
+    rewound: Option<Rewound>,
     may_have_applied: bool,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -78,6 +85,7 @@ impl Error {
             map: None,
             keys: Vec::new(),
             found: None,
+            rewound: None,
             may_have_applied: kind == ErrorKind::Unavailable,
             source: None,
         }))
@@ -98,6 +106,16 @@ impl Error {
             .on_map(map)
             .on_keys([key.clone()])
             .with_found(found)
+    }
+
+    /// What every provider, and every map, says of a store in these two states.
+    pub(crate) fn store_rewound(states: Rewound) -> Self {
+        let message = format!(
+            "the store has gone back in time, or is another one: it {states}; nothing was \
+             written: put back the store as it was, or say how to go on with `resolve_rewind` or \
+             `on_rewind`"
+        );
+        Self::new(ErrorKind::Rewound, message).with_rewound(states)
     }
 
     /// The same error; the message goes on with what only this caller knows.
@@ -121,6 +139,12 @@ impl Error {
     #[must_use]
     pub fn with_found(self, found: Option<Record>) -> Self {
         self.change(|parts| parts.found = found)
+    }
+
+    /// The same error, with the two states of the store that was rewound.
+    #[must_use]
+    pub fn with_rewound(self, rewound: Rewound) -> Self {
+        self.change(|parts| parts.rewound = Some(rewound))
     }
 
     /// The same error, with its cause.
@@ -160,6 +184,12 @@ impl Error {
     /// What the store holds instead, for a [`Conflict`](ErrorKind::Conflict).
     pub fn found(&self) -> Option<&Record> {
         self.0.found.as_ref()
+    }
+
+    /// What the map knew of the store, and what the store holds, for a store that
+    /// was [`Rewound`](ErrorKind::Rewound).
+    pub fn rewound(&self) -> Option<&Rewound> {
+        self.0.rewound.as_ref()
     }
 
     /// Whether the batch may have been applied, or may yet be. The remedy is

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     error::{Error, ErrorKind},
+    incarnation::Rewound,
     name::MapName,
     record::{Record, Revision},
 };
@@ -138,6 +139,19 @@ pub enum Health {
         /// [`ErrorKind::Closed`].
         error: Error,
     },
+    /// They do not: the store has lost commits that it had acknowledged, because
+    /// it was replaced by an older copy of itself or by an empty store. Nothing
+    /// is written, and everything stays pending, until the store is as it was or
+    /// the map is [told how to go on](crate::Map::resolve_rewind). Reads go on.
+    #[non_exhaustive]
+    Rewound {
+        /// When that was noticed, by the map's clock.
+        since: SystemTime,
+        /// What the map knew of the store, and what the store holds.
+        store: Rewound,
+        /// The same as an error, which says what to do.
+        error: Error,
+    },
 }
 
 impl Health {
@@ -148,9 +162,24 @@ impl Health {
 
     /// The kind of what is wrong, if something is.
     pub fn kind(&self) -> Option<ErrorKind> {
+        self.error().map(Error::kind)
+    }
+
+    /// What is wrong, if something is.
+    pub fn error(&self) -> Option<&Error> {
         match self {
             Self::Healthy => None,
-            Self::Down { error, .. } | Self::Ended { error } => Some(error.kind()),
+            Self::Down { error, .. } | Self::Ended { error } | Self::Rewound { error, .. } => {
+                Some(error)
+            }
+        }
+    }
+
+    /// Since when the store is down or has gone back in time, if it is so.
+    pub fn since(&self) -> Option<SystemTime> {
+        match self {
+            Self::Healthy | Self::Ended { .. } => None,
+            Self::Down { since, .. } | Self::Rewound { since, .. } => Some(*since),
         }
     }
 
@@ -158,10 +187,21 @@ impl Health {
     /// well before, or has another remedy now.
     pub(crate) fn fail(&mut self, now: SystemTime, error: Error) -> bool {
         let (since, is_change) = match self {
-            Self::Down { since, error: last } => (*since, last.kind() != error.kind()),
+            Self::Down { since, error: last }
+            | Self::Rewound {
+                since, error: last, ..
+            } => (*since, last.kind() != error.kind()),
             Self::Healthy | Self::Ended { .. } => (now, true),
         };
-        *self = Self::Down { since, error };
+        *self = if error.kind() == ErrorKind::Rewound {
+            Self::Rewound {
+                since,
+                store: error.rewound().copied().unwrap_or_default(),
+                error,
+            }
+        } else {
+            Self::Down { since, error }
+        };
         is_change
     }
 }

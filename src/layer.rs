@@ -8,6 +8,7 @@ use crate::{
     batch::{Batch, Committed},
     error::Result,
     heartbeat::Heartbeat,
+    incarnation::Incarnation,
     load::{Load, Wanted},
     name::MapName,
     provider::{Capabilities, Provider},
@@ -118,7 +119,7 @@ pub trait Layer: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// As [`Provider::ping`].
-    async fn ping(&self) -> Result<()> {
+    async fn ping(&self) -> Result<Option<Incarnation>> {
         self.inner().ping().await
     }
 
@@ -160,7 +161,7 @@ impl<L: Layer> Provider for L {
         Layer::maps(self).await
     }
 
-    async fn ping(&self) -> Result<()> {
+    async fn ping(&self) -> Result<Option<Incarnation>> {
         Layer::ping(self).await
     }
 

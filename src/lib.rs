@@ -129,6 +129,7 @@
 
 // In reading order: what is stored, what comes up, what goes down, where it is kept.
 mod error;
+mod incarnation;
 mod record;
 
 #[cfg(any(feature = "json", feature = "sqlite", feature = "postgres"))]
@@ -161,7 +162,8 @@ pub mod blocking;
 /// The attribute that an implementation of [`Provider`] carries.
 pub use async_trait::async_trait;
 pub use batch::{
-    Batch, BatchId, Change, Committed, Expect, MapBatch, Op, Otherwise, Skipped, Turn, WriterId,
+    Acknowledged, Batch, BatchId, Change, Committed, Expect, MapBatch, Op, Otherwise, Skipped,
+    Turn, WriterId,
 };
 pub use caching::{CachingMap, CachingMapBuilder, Expiring};
 pub use clock::{Clock, SystemClock};
@@ -172,6 +174,7 @@ pub use event::{
     UnreadableRecord,
 };
 pub use heartbeat::Heartbeat;
+pub use incarnation::{Incarnation, Rewound};
 pub use layer::Layer;
 pub use load::{Load, PAGE_RECORDS, Wanted};
 pub use map::{
@@ -186,6 +189,7 @@ pub use map::{
     occupied::Occupied,
     persistent::{PersistentMap, PersistentMapBuilder},
     retry::RetryPolicy,
+    rewind::Rewind,
     shape::Migrated,
     transaction::Transaction,
     verify::Verify,
@@ -202,7 +206,7 @@ pub use provider::sqlite::{
     Sqlite,
     builder::{SqliteBuilder, Synchronous},
 };
-pub use provider::{Capabilities, Provider, memory::Memory};
+pub use provider::{Capabilities, Provider, ledger, memory::Memory};
 pub use record::{Encoding, Payload, Record, Revision};
 /// The JSON library whose values [migrations](Builder::migrate) work on.
 pub use serde_json;

@@ -9,6 +9,7 @@ use futures_util::{
 
 use crate::{
     error::Result,
+    incarnation::Incarnation,
     record::{Record, Revision},
 };
 
@@ -61,6 +62,8 @@ pub struct Load<'a> {
     /// Every commit up to this revision is in the pages; what came later may
     /// or may not be.
     pub horizon: Revision,
+    /// The incarnation of the store; `None` if it keeps none.
+    pub incarnation: Option<Incarnation>,
     /// The shape that all values were written in, where the store knows that
     /// there is only one. Each record carries its own number all the same.
     pub schema: Option<u32>,
@@ -75,6 +78,7 @@ impl<'a> Load<'a> {
     pub fn new(horizon: Revision, pages: BoxStream<'a, Result<Vec<Record>>>) -> Self {
         Self {
             horizon,
+            incarnation: None,
             schema: None,
             total_hint: None,
             pages,
@@ -90,6 +94,13 @@ impl<'a> Load<'a> {
             (!page.is_empty()).then_some(Ok(page))
         });
         Self::new(horizon, stream::iter(pages).boxed()).with_total_hint(Some(total))
+    }
+
+    /// The same load, of a store in this incarnation.
+    #[must_use]
+    pub fn with_incarnation(mut self, incarnation: Option<Incarnation>) -> Self {
+        self.incarnation = incarnation;
+        self
     }
 
     /// The same load, with the shape of its values.
@@ -132,7 +143,9 @@ impl<'a> Load<'a> {
                 }
                 records.sort_unstable_by(|a, b| a.key.cmp(&b.key));
                 records.truncate(*limit);
-                Ok(Load::of(horizon, records).with_schema(self.schema))
+                Ok(Load::of(horizon, records)
+                    .with_incarnation(self.incarnation)
+                    .with_schema(self.schema))
             }
         }
     }
@@ -164,6 +177,7 @@ impl fmt::Debug for Load<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Load")
             .field("horizon", &self.horizon)
+            .field("incarnation", &self.incarnation)
             .field("schema", &self.schema)
             .field("total_hint", &self.total_hint)
             .finish_non_exhaustive()

@@ -6,6 +6,7 @@ mod asking;
 pub(crate) mod atomic_batch;
 pub(crate) mod builder;
 mod calls;
+mod claims;
 pub(crate) mod close_on_drop;
 mod coding;
 mod conditional;
@@ -43,8 +44,10 @@ mod phase;
 pub(crate) mod polling;
 mod proposed;
 mod read;
+mod recovery;
 mod requests;
 pub(crate) mod retry;
+pub(crate) mod rewind;
 mod save;
 pub(crate) mod shape;
 mod shards;
@@ -63,10 +66,9 @@ use std::{fmt, sync::Arc};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use self::{core::Core, flusher::Flusher, lifetime::Lifetime};
+use self::{core::Core, flusher::Flusher, lifetime::Lifetime, loading::Loaded};
 use crate::{
     error::{Error, ErrorKind, Result},
-    record::Revision,
     trace::MAP,
 };
 
@@ -109,8 +111,8 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    fn start(core: Arc<Core<V, L>>, horizon: Revision, runtime: Handle) -> Self {
-        runtime.spawn(Flusher::new(core.clone(), horizon).run());
+    fn start(core: Arc<Core<V, L>>, loaded: Loaded, runtime: Handle) -> Self {
+        runtime.spawn(Flusher::new(core.clone(), loaded).run());
         let map = Arc::downgrade(&core);
         let expire = move |key: &str| map.upgrade()?.expire(key).ok();
         core.lifetime.opened(Box::new(expire));

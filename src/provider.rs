@@ -8,12 +8,14 @@ use crate::{
     batch::{Batch, Committed},
     error::{Error, ErrorKind, Result},
     heartbeat::Heartbeat,
+    incarnation::Incarnation,
     load::{Load, Wanted},
     name::MapName,
 };
 
 #[cfg(feature = "json")]
 pub(crate) mod json_file;
+pub mod ledger;
 pub(crate) mod memory;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
@@ -109,7 +111,11 @@ impl Capabilities {
 ///   lower ones are refused as `Superseded`. So a commit that timed out cannot
 ///   land late. What is remembered of a writer survives a restart like the
 ///   batch itself (it commits with it), for a day at least. Nothing is
-///   remembered of a batch that failed.
+///   remembered of a batch that failed. A store that does not remember what was
+///   [acknowledged](crate::MapBatch::acknowledged) has lost commits: it refuses
+///   the batch as `Rewound`, and takes a new [incarnation](Incarnation), which it
+///   keeps durably and answers from then on. [`ledger::admit`] decides all of
+///   this.
 /// - **Isolated**: no map sees another's keys, whatever the names.
 /// - **Durable**: what `commit` returned from is there after the process is
 ///   killed, if [`Capabilities::durable`] says so.
@@ -172,13 +178,14 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
         ))
     }
 
-    /// Whether the store can be written to just now.
+    /// Whether the store can be written to just now, and the incarnation that it
+    /// is in; `None` if it keeps none, or one for each map.
     ///
     /// # Errors
     ///
     /// `Unavailable` or `Unusable`, as a commit would be answered now.
-    async fn ping(&self) -> Result<()> {
-        Ok(())
+    async fn ping(&self) -> Result<Option<Incarnation>> {
+        Ok(None)
     }
 
     /// The signal that the store answers, one for all handles of it: through it

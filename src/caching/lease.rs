@@ -265,6 +265,10 @@ impl<V: Send + Sync + 'static> Leases<V> for Expiring<V> {
         lease.only_touched
     }
 
+    fn lost(&self, lease: &mut Lease) {
+        lease.only_touched = false;
+    }
+
     fn stored(&self, lease: &mut Lease) {
         lease.only_touched = false;
     }

@@ -13,6 +13,7 @@ use super::{
     lifetime::Plan,
     options::{Options, Progress, Triggers},
     retry::RetryPolicy,
+    rewind::Rewind,
     shape::Migrated,
     spans,
     verify::Verify,
@@ -182,6 +183,19 @@ impl<V, P> Builder<V, P> {
         self
     }
 
+    /// How the map goes on once its store has gone back in time: its server was
+    /// replaced by an older backup, or by an empty one, while the map was open. By
+    /// default it stops, writes nothing, and waits for a decision; see [`Rewind`].
+    ///
+    /// A store that went back notices it at the next commit, provided that the
+    /// map's last commit was less than 12 hours ago, or that the store remembers
+    /// an older one of this map, or that another map has noticed it. What a store
+    /// holds when a map is opened is taken as it is.
+    pub fn on_rewind(mut self, policy: Rewind) -> Self {
+        self.options.on_rewind = policy;
+        self
+    }
+
     /// The number of the shape that the program writes its values in; 0 by
     /// default. Each stored record carries the number of its own.
     ///
@@ -325,8 +339,8 @@ where
         let open = spans::open(&core.name, &*core.provider);
         let load = open.in_scope(|| spans::load(&core.name, &*core.provider));
         let loading = core.load_in_time(self.progress.as_ref()).instrument(load);
-        let horizon = loading.instrument(open).await?;
-        Ok(Map::start(Arc::new(core), horizon, runtime).into())
+        let loaded = loading.instrument(open).await?;
+        Ok(Map::start(Arc::new(core), loaded, runtime).into())
     }
 }
 

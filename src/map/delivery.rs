@@ -143,7 +143,12 @@ impl Delivery {
         } = self.batch.id;
         let maps = self.batch.maps.iter();
         let maps: Vec<_> = maps
-            .map(|part| MapBatch::new(part.map.clone(), Vec::new()))
+            .map(|part| {
+                // A store that has gone back refuses it like the batch itself.
+                MapBatch::new(part.map.clone(), Vec::new())
+                    .in_incarnation(part.incarnation)
+                    .after_acknowledged(part.acknowledged)
+            })
             .collect();
         let id = BatchId::new(writer, sequence + 1);
         Batch::new(id, self.batch.after, self.line.clock.now(), maps)

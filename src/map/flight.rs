@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::{
     delivery::is_an_answer,
-    hold::{Applied, Grant, Word, Words},
+    hold::{Applied, Failure, Grant, Word, Words},
     share::{Share, land_all},
 };
 use crate::{
@@ -42,7 +42,8 @@ impl<'a> Flight<'a> {
     pub(super) fn batch(&self, at: SystemTime) -> Batch {
         let horizons = self.grants.iter().map(|grant| grant.horizon);
         let after = horizons.max().unwrap_or_default();
-        let parts = self.shares.iter().map(|share| share.part(Otherwise::Fail));
+        let parts = self.shares.iter().zip(&self.grants);
+        let parts = parts.map(|(share, grant)| grant.claims.on(share.part(Otherwise::Fail), at));
         let parts: Vec<_> = parts.collect();
         // The first map's flusher numbers the batch: none of that writer's comes
         // before its fate is known.
@@ -61,6 +62,10 @@ impl<'a> Flight<'a> {
             let changes = part.changes;
             let applied = Applied { revision, changes };
             grant.words.tell(Word::Well(Some(applied)));
+            let id = self.grants[0].id;
+            grant
+                .words
+                .tell(Word::Acknowledged(id, committed.incarnation));
         }
         revision
     }
@@ -78,9 +83,32 @@ impl<'a> Flight<'a> {
                 share.learn(key, error.found().cloned());
             }
         }
+        if error.kind() == ErrorKind::Rewound {
+            return tell_of_rewind(self.shares, &self.grants, error);
+        }
         for grant in &self.grants {
             grant.words.tell(Word::Well(None));
         }
+    }
+}
+
+/// The store has gone back in time. The map that has noticed is told, and the
+/// others notice by themselves.
+pub(super) fn tell_of_rewind(shares: &[Box<dyn Share>], grants: &[Grant], error: &Error) {
+    for (share, grant) in shares.iter().zip(grants) {
+        let is_of_it = error.map().is_none_or(|map| map == share.name().as_str());
+        grant.words.tell(if is_of_it {
+            let now = share.line().clock.now();
+            let part = share.part(Otherwise::Fail);
+            Word::Failed(Failure {
+                attempt: 1,
+                batch: Batch::new(grant.id, grant.horizon, now, [part]),
+                is_final: true,
+                error: error.clone(),
+            })
+        } else {
+            Word::Well(None)
+        });
     }
 }
 

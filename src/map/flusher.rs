@@ -9,6 +9,7 @@ mod merging;
 mod parts;
 mod probing;
 mod resolving;
+mod rewinding;
 mod serving;
 mod settling;
 mod waiting;
@@ -22,10 +23,14 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 use tracing::Instrument;
 
-use self::{assembled::Assembled, doubts::Doubts, parts::Part, probing::News};
+use self::{
+    assembled::Assembled, doubts::Doubts, parts::Part, probing::News, rewinding::MAX_REWINDS,
+};
 use super::{
+    claims::Claims,
     core::Core,
     lifetime::Lifetime,
+    loading::Loaded,
     pending::Until,
     phase,
     requests::{Answer, Asked, ended, send},
@@ -35,7 +40,7 @@ use super::{
 use crate::{
     batch::{Batch, BatchId, Committed, MapBatch, WriterId},
     error::{Error, Result},
-    event::{Health, KeySample, Operation},
+    event::{Health, Operation},
     name::MapName,
     record::{Record, Revision},
     trace::FLUSH,
@@ -62,8 +67,10 @@ pub(super) struct Flusher<V, L: Lifetime<V>> {
     news: News,
     /// What had been [retried](Core::retried) when the last round began.
     retried: u64,
-    /// When the store last applied something of this writer.
-    introduced: Option<SystemTime>,
+    /// What the store has to know of this map.
+    claims: Claims,
+    /// The store has gone back in time, and nothing was decided yet.
+    rewound: bool,
 }
 
 impl<V, L> Flusher<V, L>
@@ -71,11 +78,11 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    pub(super) fn new(core: Arc<Core<V, L>>, horizon: Revision) -> Self {
+    pub(super) fn new(core: Arc<Core<V, L>>, loaded: Loaded) -> Self {
         Self {
             writer: WriterId::random(),
             sequence: 0,
-            horizon,
+            horizon: loaded.horizon,
             unresolved: None,
             doubts: Doubts::default(),
             parts: Vec::new(),
@@ -84,7 +91,8 @@ where
             down: false,
             news: News::of(core.provider.heartbeat()),
             retried: 0,
-            introduced: None,
+            claims: Claims::of(loaded.incarnation),
+            rewound: false,
             core,
         }
     }
@@ -111,8 +119,11 @@ where
             if done.is_ok() && !self.is_round_due() {
                 continue;
             }
-            let asked = std::mem::take(&mut self.core.requests.lock().asked);
-            if done.is_ok() {
+            let mut asked = std::mem::take(&mut self.core.requests.lock().asked);
+            let resolutions = std::mem::take(&mut asked.resolutions);
+            if !resolutions.is_empty() {
+                done = self.resolve_asked(resolutions).await;
+            } else if done.is_ok() {
                 done = self.round().await;
             }
             if let ControlFlow::Break(closing) = self.answer(asked, done, was_down).await {
@@ -140,7 +151,8 @@ where
     }
 
     fn is_due(&self) -> bool {
-        self.core.pending.len() >= self.core.triggers.load().size
+        self.rewound
+            || self.core.pending.len() >= self.core.triggers.load().size
             || !self.core.requests.lock().is_empty()
     }
 
@@ -155,7 +167,7 @@ where
                 .is_some_and(|at| at <= self.core.clock.now())
         };
         let is_much = || self.core.pending.len() >= self.core.triggers.load().size;
-        self.down || is_wanted || is_much() || is_late()
+        self.down || self.rewound || is_wanted || is_much() || is_late()
     }
 
     /// When the oldest change has waited long enough.
@@ -166,13 +178,35 @@ where
         waits.then(|| self.core.age.queued_since().checked_add(interval))?
     }
 
-    /// Commits all that is pending now, in as many batches as it takes.
+    /// Commits all that is pending now. If the store turns out to have gone back
+    /// in time, and the map goes on by itself then, it begins anew.
     ///
     /// # Errors
     ///
     /// What the last attempt failed with. By then everything is queued again
     /// (or kept as unresolved), and everybody who waits was told.
     async fn round(&mut self) -> Result<()> {
+        let mut rewinds = 0;
+        loop {
+            self.go_on_by_itself().await?;
+            let done = self.commit_all().await;
+            let Some(error) = done.as_ref().err().filter(|_| self.is_going_on()) else {
+                return done;
+            };
+            rewinds += 1;
+            if rewinds == MAX_REWINDS {
+                self.give_up(error);
+                return done;
+            }
+        }
+    }
+
+    /// In as many batches as it takes.
+    ///
+    /// # Errors
+    ///
+    /// As [`round`](Self::round).
+    async fn commit_all(&mut self) -> Result<()> {
         let began = self.core.clock.now();
         self.retried = self.core.retried.load(SeqCst);
         let mut until = self.core.pending.until_now();
@@ -205,6 +239,7 @@ where
             self.spent = None;
             match self.commit(&assembled).await {
                 Ok(committed) => {
+                    let (id, incarnation) = (assembled.batch.id, committed.incarnation);
                     // What met another's change goes again at once: what was
                     // found is known afresh, and a pause would only make it
                     // older. Whoever loses to others time and again does not
@@ -212,6 +247,7 @@ where
                     if self.settle(assembled, committed) {
                         until.rewind();
                     }
+                    self.acknowledge(id, incarnation)?;
                 }
                 Err((operation, error)) => {
                     self.fail(assembled, operation, error).await?;
@@ -227,25 +263,13 @@ where
         Ok(())
     }
 
-    /// With nothing to write, whether the store is well has to be asked.
-    async fn ping(&mut self) -> Result<()> {
-        self.begin_attempt();
-        match self.core.call(|| self.core.provider.ping()).await {
-            Ok(()) => self.is_well(),
-            Err(error) => {
-                self.report(Operation::Probe, KeySample::default(), &error, false);
-                self.give_up(&error);
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
     /// A batch of this writer under a number of its own.
     fn batch(&mut self, part: MapBatch) -> Batch {
         self.sequence += 1;
         let id = BatchId::new(self.writer, self.sequence);
-        Batch::new(id, self.horizon, self.core.clock.now(), vec![part])
+        let now = self.core.clock.now();
+        let part = self.claims.on(part, now);
+        Batch::new(id, self.horizon, now, vec![part])
     }
 
     /// An id for a batch of its own kind; the sequence after it stays free, to
@@ -281,10 +305,12 @@ where
         }
         let map: MapName = self.core.name.nested(super::unreadable::ASIDE)?;
         let changes = records.iter().map(super::unreadable::copy_of).collect();
-        let mut batch = self.batch(MapBatch::new(map, changes));
         // A writer of its own each time: a number of ours must stay free for
-        // the batch that waits, which may be older than this one.
-        batch.id = BatchId::new(WriterId::random(), 1);
+        // the batch that waits, which may be older than this one. And no claims:
+        // what the store knows of the map says nothing of that one.
+        let id = BatchId::new(WriterId::random(), 1);
+        let part = MapBatch::new(map, changes);
+        let batch = Batch::new(id, self.horizon, self.core.clock.now(), vec![part]);
         let span = spans::commit(&batch, &*self.core.provider, self.attempts.made + 1);
         let commit = self.core.call(|| self.core.provider.commit(&batch));
         commit.instrument(span).await?;
@@ -295,7 +321,6 @@ where
     /// Says whether some of it waits again.
     fn settle(&mut self, mut assembled: Assembled, committed: Committed) -> bool {
         self.horizon = self.horizon.max(committed.revision.unwrap_or_default());
-        self.introduced = Some(self.core.clock.now());
         let changes = assembled.changes();
         self.settle_doubts(changes, &committed.skipped, committed.revision);
         let skipped = self.core.settle_all(&assembled, committed);
@@ -308,7 +333,8 @@ where
     fn is_well(&mut self) {
         self.start_attempts();
         *self.core.trouble.lock() = None;
-        if std::mem::take(&mut self.down) {
+        let was_rewound = std::mem::take(&mut self.rewound);
+        if std::mem::take(&mut self.down) || was_rewound {
             tracing::info!(target: FLUSH, map = %self.core.name, "the store is well again");
             self.core.health.send_replace(Health::Healthy);
         }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::claims::Claims;
 use crate::{
     batch::{Batch, BatchId, Change},
     error::{Error, Result},
+    incarnation::Incarnation,
     record::Revision,
 };
 
@@ -31,6 +33,8 @@ pub(super) struct Grant {
     pub(super) proof: BatchId,
     /// The highest revision that the map has seen.
     pub(super) horizon: Revision,
+    /// For the map's part of the batch.
+    pub(super) claims: Claims,
     pub(super) words: Words,
 }
 
@@ -81,6 +85,8 @@ pub(super) enum Word {
     Failed(Failure),
     /// The store has answered; what was applied, if anything was.
     Well(Option<Applied>),
+    /// The store has acknowledged a batch, in this incarnation.
+    Acknowledged(BatchId, Option<Incarnation>),
 }
 
 #[derive(Clone)]

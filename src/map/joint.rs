@@ -14,7 +14,7 @@ use super::{
     conditional::check_conditions,
     delivery::Delivery,
     errands::{Reply, answered},
-    flight::Flight,
+    flight::{self, Flight},
     hold::{Grant, Hold},
     inside::Inside,
     line::Line,
@@ -97,7 +97,12 @@ impl Joint {
         let grants = self.hold().await?;
         if self.prove {
             for (share, grant) in self.shares.iter().zip(&grants) {
-                self.prove_kept_here(&**share, grant).await?;
+                let proven = self.prove_kept_here(&**share, grant).await;
+                proven.inspect_err(|error| {
+                    if error.kind() == ErrorKind::Rewound {
+                        flight::tell_of_rewind(&self.shares, &grants, error);
+                    }
+                })?;
             }
         }
         let alone = self.alone();
@@ -164,6 +169,19 @@ impl Joint {
                 return Err(error.nothing_applied().on_map(share.name()));
             };
             self.line.clock.sleep(delay).await;
+        }
+        // Its own store may have forgotten the writer: it has gone back in time.
+        let nothing = MapBatch::new(share.name().clone(), Vec::new());
+        let claiming = Batch::new(
+            grant.id,
+            grant.horizon,
+            now,
+            [grant.claims.on(nothing, now)],
+        );
+        match share.line().commit(&claiming, 1).await {
+            Err(error) if error.kind() == ErrorKind::Rewound => return Err(error),
+            // Whatever it says, it is another store than the transaction's.
+            Ok(_) | Err(_) => {}
         }
         let message = "this map is not kept by the provider of the transaction; nothing was \
                        written: begin it with the provider that the map was opened with, or a \

@@ -79,6 +79,9 @@ pub trait Leases<V>: fmt::Debug + Send + Sync + Sized + 'static {
     /// Whether [`touch`](Self::touch) is all that happened since the last commit.
     fn only_touched(&self, lease: &Self::Lease) -> bool;
 
+    /// The store has lost the entry: all of it is to go there once more.
+    fn lost(&self, lease: &mut Self::Lease);
+
     /// The store has the entry as it is.
     fn stored(&self, lease: &mut Self::Lease);
 
@@ -177,6 +180,8 @@ impl<V> Leases<V> for Forever {
     fn only_touched(&self, (): &()) -> bool {
         false
     }
+
+    fn lost(&self, (): &mut ()) {}
 
     fn stored(&self, (): &mut ()) {}
 

@@ -20,9 +20,17 @@ use super::{
 use crate::{
     clock::Seen,
     error::{Error, ErrorKind, Result},
-    load::Wanted,
+    incarnation::Incarnation,
+    load::Load,
     record::{Record, Revision},
 };
+
+/// What a load says of the store as a whole.
+#[derive(Clone, Copy)]
+pub(super) struct Loaded {
+    pub(super) horizon: Revision,
+    pub(super) incarnation: Option<Incarnation>,
+}
 
 impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// Fills the empty map from the store.
@@ -31,29 +39,26 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     ///
     /// What the provider errs with; `Corrupt`, naming them all, if records do not
     /// decode.
-    pub(super) async fn load(&self, progress: Option<&Progress>) -> Result<Revision> {
-        let mut load = self
-            .call(|| self.provider.load(&self.name, Wanted::All))
-            .await?;
-        self.check_shape(load.schema)?;
+    pub(super) async fn load(&self, progress: Option<&Progress>) -> Result<Loaded> {
+        let (loaded, mut load) = self.begin_load().await?;
         let mut unread = Unread::default();
-        let mut loaded = 0;
+        let mut records = 0;
         while let Some(page) = self.call(|| load.pages.try_next()).await? {
-            loaded += page.len() as u64;
+            records += page.len() as u64;
             for record in page {
                 self.take_in(record, 0, &mut unread)?;
             }
             if let Some(progress) = progress {
-                progress(loaded, load.total_hint);
+                progress(records, load.total_hint);
             }
             // A provider that never waits must not keep the thread to itself.
             tokio::task::yield_now().await;
         }
-        unread.check::<V>(loaded, &self.name)?;
+        unread.check::<V>(records, &self.name)?;
         if L::EXPIRES {
             self.all_loaded();
         }
-        Ok(load.horizon)
+        Ok(loaded)
     }
 
     pub(super) fn all_loaded(&self) {
@@ -71,7 +76,8 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         });
     }
 
-    /// Takes the store's state for every entry that has nothing pending.
+    /// Takes the store's state, which this load brings, for every entry that has
+    /// nothing pending.
     ///
     /// The flusher calls it, so no commit of this map is in flight: what is
     /// clean now was clean all along, and what the store does not have any more
@@ -83,17 +89,17 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// in the store, the others as they were. `Corrupt` if records do not decode:
     /// their entries are as they were, the others as in the store. Nothing
     /// pending is lost.
-    pub(super) async fn reload(&self, progress: Option<&Progress>) -> Result<Revision> {
+    pub(super) async fn take_all(
+        &self,
+        mut load: Load<'_>,
+        progress: Option<&Progress>,
+    ) -> Result<()> {
         // Not the map's own epoch: what the store holds is older than a clear of
         // which it has not heard, and then none of it is wanted.
         let epoch = self.cleared.load(SeqCst);
         let mut seen = HashSet::new();
         let mut unreadable = HashSet::new();
         let mut unread = Unread::in_open_map();
-        let mut load = self
-            .call(|| self.provider.load(&self.name, Wanted::All))
-            .await?;
-        self.check_shape(load.schema)?;
         while let Some(page) = self.call(|| load.pages.try_next()).await? {
             for record in page {
                 let key = record.key.clone();
@@ -109,8 +115,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
         self.drop_unseen(&seen, epoch);
         self.list_only(&unreadable);
-        unread.check::<V>(seen.len() as u64, &self.name)?;
-        Ok(load.horizon)
+        unread.check::<V>(seen.len() as u64, &self.name)
     }
 
     /// Takes in one stored record, unless something is pending for its key, or
@@ -153,7 +158,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
 
     /// What the store says of all its values at once is looked at before the
     /// first of them.
-    fn check_shape(&self, schema: Option<u32>) -> Result<()> {
+    pub(super) fn check_shape(&self, schema: Option<u32>) -> Result<()> {
         let known = schema.map(|schema| self.options.shapes.check_known(schema));
         known
             .unwrap_or(Ok(()))
@@ -365,7 +370,8 @@ mod tests {
         assert_eq!(core.len(), 1);
         core.clear(|| {}).unwrap();
         core.alter("new", |spot| spot.put(2, None)).unwrap();
-        core.reload(None).await.unwrap();
+        let (_, load) = core.begin_load().await.unwrap();
+        core.take_all(load, None).await.unwrap();
         assert_eq!(core.look("old", |n| *n), None);
         assert_eq!(core.look("new", |n| *n), Some(2));
     }

@@ -2,11 +2,8 @@
 
 use serde::de::DeserializeOwned;
 
-use super::{core::Core, lifetime::Lifetime, options::Progress, retry::Attempts};
-use crate::{
-    error::{ErrorKind, Result},
-    record::Revision,
-};
+use super::{core::Core, lifetime::Lifetime, loading::Loaded, options::Progress, retry::Attempts};
+use crate::error::{ErrorKind, Result};
 
 impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// Fills the empty map from the store, and tries again while that is
@@ -15,7 +12,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// # Errors
     ///
     /// What the provider errs with; `Corrupt` if a record does not decode.
-    pub(super) async fn load_in_time(&self, progress: Option<&Progress>) -> Result<Revision> {
+    pub(super) async fn load_in_time(&self, progress: Option<&Progress>) -> Result<Loaded> {
         let limit = self.options.open_timeout;
         let policy = self.options.retry.within(limit);
         let mut attempts = Attempts::new(&policy).since(self.clock.now());
@@ -38,11 +35,12 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
 
     /// The last attempt may have failed halfway: what it brought may be gone from
     /// the store by now.
-    async fn load_again(&self, progress: Option<&Progress>) -> Result<Revision> {
-        let horizon = self.reload(progress).await?;
+    async fn load_again(&self, progress: Option<&Progress>) -> Result<Loaded> {
+        let (loaded, load) = self.begin_load().await?;
+        self.take_all(load, progress).await?;
         if L::EXPIRES {
             self.all_loaded();
         }
-        Ok(horizon)
+        Ok(loaded)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{retry::RetryPolicy, shape::Shapes, verify::Verify};
+use super::{retry::RetryPolicy, rewind::Rewind, shape::Shapes, verify::Verify};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Called while a map loads: how many records came, and about how many there
@@ -22,6 +22,7 @@ pub(super) struct Options {
     pub(super) open_timeout: Duration,
     pub(super) allow_unreadable: bool,
     pub(super) verify: Verify,
+    pub(super) on_rewind: Rewind,
     pub(super) shapes: Shapes,
 }
 
@@ -47,6 +48,7 @@ impl Default for Options {
             open_timeout: Duration::ZERO,
             allow_unreadable: false,
             verify: Verify::Always,
+            on_rewind: Rewind::Stop,
             shapes: Shapes::default(),
         }
     }

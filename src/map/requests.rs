@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use tokio::sync::oneshot;
 
-use super::errands::Errand;
+use super::{errands::Errand, rewind::Rewind};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where an answer goes. Whoever waits may have stopped waiting.
@@ -66,11 +66,21 @@ pub(super) struct Asked {
     pub(super) flushes: Vec<Answer>,
     pub(super) reloads: Vec<Answer>,
     pub(super) closes: Vec<Answer>,
+    pub(super) resolutions: Vec<Resolution>,
+}
+
+/// How the map is to go on after its store has gone back in time.
+pub(super) struct Resolution {
+    pub(super) how: Rewind,
+    pub(super) answer: Answer,
 }
 
 impl Asked {
     pub(super) fn is_empty(&self) -> bool {
-        self.flushes.is_empty() && self.reloads.is_empty() && self.closes.is_empty()
+        self.flushes.is_empty()
+            && self.reloads.is_empty()
+            && self.closes.is_empty()
+            && self.resolutions.is_empty()
     }
 }
 

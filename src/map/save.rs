@@ -8,7 +8,8 @@ use super::{
     lifetime::Lifetime,
     occupied::Occupied,
     phase,
-    requests::{Awaited, Save, Ticket},
+    requests::{Awaited, Resolution, Save, Ticket},
+    rewind::Rewind,
     spot::Spot,
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -27,6 +28,8 @@ use tokio::task::JoinSet;
 /// - `Unavailable`, `Unusable`: the attempts are spent. The change is in memory,
 ///   still pending, and may yet be saved. (Beyond
 ///   [`max_pending`](super::builder::Builder::max_pending): nothing was changed.)
+/// - `Rewound`: the store has gone back in time, and the map has stopped; see
+///   [`Rewind`]. The change is in memory, still pending.
 /// - `Conflict`, only if the map [looks for conflicts](super::builder::Builder::conflicts):
 ///   another process has changed the entry, and what is stored won. The map holds
 ///   that now; [`Error::found`] has it.
@@ -195,6 +198,33 @@ where
         self.core.check_not_closed()?;
         let ask = |requests: &mut super::requests::Requests, answer| {
             requests.asked.reloads.push(answer);
+        };
+        self.core.ask(ask).wait().await
+    }
+
+    /// Goes on after the store has gone back in time ([health](Self::health) is
+    /// [`Rewound`](crate::Health::Rewound)): takes over the store as it is, saves
+    /// memory again or takes what the store holds, and commits what is pending
+    /// then. A map whose store has not gone back is only flushed.
+    ///
+    /// It reads the whole map from the store; meanwhile nothing is committed.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for [`Rewind::Stop`], which decides nothing. What the provider
+    /// errs with, or `Corrupt` if a record does not decode (and unreadable ones
+    /// are not allowed): then nothing was decided, and the map stays as it was.
+    /// Otherwise as [`flush`](Self::flush).
+    pub async fn resolve_rewind(&self, how: Rewind) -> Result<()> {
+        Inside::check_not();
+        self.core.check_not_closed()?;
+        if how == Rewind::Stop {
+            let message = "Rewind::Stop decides nothing; say SaveAgain or TakeStore";
+            return Err(Error::new(ErrorKind::Invalid, message).on_map(&self.core.name));
+        }
+        let ask = |requests: &mut super::requests::Requests, answer| {
+            let asked = &mut requests.asked.resolutions;
+            asked.push(Resolution { how, answer });
         };
         self.core.ask(ask).wait().await
     }

@@ -11,6 +11,7 @@ use crate::{
     batch::{Batch, Committed},
     error::{Error, ErrorKind, Result},
     heartbeat::Heartbeat,
+    incarnation::Incarnation,
     load::{Load, Wanted},
     name::MapName,
 };
@@ -187,8 +188,9 @@ impl Provider for JsonFile {
         self.work(|shared| shared.maps()).await
     }
 
-    async fn ping(&self) -> Result<()> {
-        self.work(|shared| shared.ping()).await
+    async fn ping(&self) -> Result<Option<Incarnation>> {
+        // Each map has one of its own.
+        self.work(|shared| shared.ping()).await.map(|()| None)
     }
 
     fn heartbeat(&self) -> Option<Heartbeat> {

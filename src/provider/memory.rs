@@ -11,11 +11,15 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::{Capabilities, Provider};
+use super::{
+    Capabilities, Provider,
+    ledger::{self, Admission},
+};
 use crate::{
-    batch::{Batch, Change, Committed, MapBatch, Op, Otherwise, Skipped, Turn, WriterId},
+    batch::{Batch, Change, Committed, MapBatch, Op, Otherwise, Skipped, WriterId},
     error::{Error, ErrorKind, Result},
     heartbeat::Heartbeat,
+    incarnation::Incarnation,
     load::{Load, Wanted},
     name::MapName,
     record::{Record, Revision},
@@ -33,8 +37,9 @@ pub struct Memory {
     heartbeat: Heartbeat,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug)]
 struct Kept {
+    incarnation: Incarnation,
     maps: HashMap<MapName, Table>,
     /// The last batch applied of each writer, and the answer it was given.
     writers: HashMap<WriterId, (u64, Committed)>,
@@ -44,10 +49,41 @@ struct Kept {
 
 type Table = BTreeMap<Arc<str>, Record>;
 
+impl Default for Kept {
+    fn default() -> Self {
+        Self {
+            incarnation: Incarnation::random(),
+            maps: HashMap::new(),
+            writers: HashMap::new(),
+            last: Revision::ZERO,
+        }
+    }
+}
+
 impl Memory {
     /// Memory that holds nothing yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A copy of all that it keeps now, on its own: what a backup is to a
+    /// database.
+    #[must_use]
+    pub fn backup(&self) -> Self {
+        let kept = self.kept.lock().clone();
+        Self {
+            kept: Arc::new(Mutex::new(kept)),
+            ..Self::default()
+        }
+    }
+
+    /// Replaces all that it keeps by what the backup keeps, for all clones, also
+    /// under open maps: so a test can have its store go back in time. An empty
+    /// one is `Memory::new()`.
+    pub fn restore(&self, backup: &Self) {
+        // One after the other, so two that restore each other cannot deadlock.
+        let kept = backup.kept.lock().clone();
+        *self.kept.lock() = kept;
     }
 
     fn check_open(&self) -> Result<()> {
@@ -83,29 +119,21 @@ impl Provider for Memory {
 
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
         self.check_open()?;
-        let (last, records) = {
+        let (last, incarnation, records) = {
             let kept = self.kept.lock();
             let table = kept.maps.get(map);
             (
                 kept.last,
+                kept.incarnation,
                 table.map_or_else(Vec::new, |t| select(t, &wanted)),
             )
         };
-        Ok(Load::of(last, records))
+        Ok(Load::of(last, records).with_incarnation(Some(incarnation)))
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
         self.check_open()?;
-        let mut kept = self.kept.lock();
-        let last = kept.writers.get(&batch.id.writer);
-        match batch.id.turn(last.map(|(sequence, _)| *sequence)) {
-            Turn::Apply => kept.apply(batch),
-            Turn::Repeat => Ok(last.map(|(_, answer)| answer.clone()).unwrap_or_default()),
-            Turn::Superseded => Err(Error::new(
-                ErrorKind::Superseded,
-                "a later batch of this writer was committed already",
-            )),
-        }
+        self.kept.lock().commit(batch)
     }
 
     async fn maps(&self) -> Result<Vec<MapName>> {
@@ -114,8 +142,9 @@ impl Provider for Memory {
         Ok(kept.maps.keys().cloned().collect())
     }
 
-    async fn ping(&self) -> Result<()> {
-        self.check_open()
+    async fn ping(&self) -> Result<Option<Incarnation>> {
+        self.check_open()?;
+        Ok(Some(self.kept.lock().incarnation))
     }
 
     fn heartbeat(&self) -> Option<Heartbeat> {
@@ -133,6 +162,26 @@ impl Provider for Memory {
 }
 
 impl Kept {
+    fn commit(&mut self, batch: &Batch) -> Result<Committed> {
+        let last = |writer| self.writers.get(&writer).map(|(sequence, _)| *sequence);
+        let answer = match ledger::admit(batch, Some(self.incarnation), last) {
+            Admission::Apply => self.apply(batch)?,
+            Admission::Repeat => self.answer(batch.id.writer),
+            Admission::Refuse(error) => return Err(error),
+            Admission::Renew(incarnation, error) => {
+                self.incarnation = incarnation;
+                return Err(error);
+            }
+        };
+        Ok(answer.with_incarnation(Some(self.incarnation)))
+    }
+
+    /// What the last batch of this writer was answered.
+    fn answer(&self, writer: WriterId) -> Committed {
+        let last = self.writers.get(&writer);
+        last.map(|(_, answer)| answer.clone()).unwrap_or_default()
+    }
+
     fn apply(&mut self, batch: &Batch) -> Result<Committed> {
         // Judge everything before the first change, so that a conflict in the
         // last map leaves the first one as it was.

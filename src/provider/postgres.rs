@@ -14,6 +14,7 @@ use crate::{
     batch::{Batch, Committed},
     error::Result,
     heartbeat::Heartbeat,
+    incarnation::Incarnation,
     load::{Load, Wanted},
     name::MapName,
 };
@@ -25,6 +26,7 @@ pub(crate) mod builder;
 mod connections;
 mod copy;
 mod errors;
+mod incarnations;
 mod inspect;
 mod judge;
 mod keys;
@@ -214,7 +216,7 @@ impl Provider for Postgres {
         listed.map_err(|fault| fault.explained(&options.place))
     }
 
-    async fn ping(&self) -> Result<()> {
+    async fn ping(&self) -> Result<Option<Incarnation>> {
         let Shared {
             connections,
             options,

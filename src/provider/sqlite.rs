@@ -15,6 +15,7 @@ use crate::{
     batch::{Batch, Committed},
     error::Result,
     heartbeat::Heartbeat,
+    incarnation::Incarnation,
     load::{Load, Wanted},
     name::MapName,
 };
@@ -174,10 +175,13 @@ impl Provider for Sqlite {
         listed.await
     }
 
-    async fn ping(&self) -> Result<()> {
+    async fn ping(&self) -> Result<Option<Incarnation>> {
         let asked = self.shared.worker.run(|writer| {
             writer.file.check_writable(&writer.connection)?;
-            Ok(schema::begin(&mut writer.connection)?.rollback()?)
+            let transaction = schema::begin(&mut writer.connection)?;
+            let incarnation = schema::incarnation(&transaction)?;
+            transaction.rollback()?;
+            Ok(incarnation)
         });
         asked.await
     }

@@ -23,7 +23,9 @@
 //! opened, and is asked again for up to ten seconds.
 //!
 //! The suite uses maps of its own, with names that no other run uses, and
-//! empties them at the end: it may run in a store that holds other maps. It
+//! empties them at the end: it may run in a store that holds other maps, but
+//! not one in which maps are open: the store pretends to have lost commits,
+//! and they would stop ([`ErrorKind::Rewound`](crate::ErrorKind::Rewound)). It
 //! reads [`Provider::capabilities`], and leaves out what a provider does not
 //! claim, except that it refuses it properly. A layer that answers commits
 //! ahead of its store ([`Committed::revision`](crate::Committed) is `None`)
@@ -46,6 +48,7 @@ mod loads;
 mod model;
 mod ordered;
 mod report;
+mod rewound;
 mod same;
 mod trial;
 mod values;
@@ -90,7 +93,7 @@ pub async fn atomic<P: Provider>(open: &impl AsyncFn() -> Result<P>) -> Outcome 
 }
 
 /// Each batch is applied once, a repeat is answered as before, an earlier one
-/// is refused.
+/// is refused; and a store that has lost commits says so.
 ///
 /// # Panics
 ///
@@ -145,7 +148,10 @@ async fn run<P: Provider>(word: Word, open: &impl AsyncFn() -> Result<P>) -> Out
     match word {
         Word::Faithful => faithful::run(&mut trial).await,
         Word::Atomic => atomic::run(&mut trial).await,
-        Word::IdempotentAndFenced => idempotent::run(&mut trial).await,
+        Word::IdempotentAndFenced => {
+            idempotent::run(&mut trial).await;
+            rewound::run(&mut trial).await;
+        }
         Word::Isolated => isolated::run(&mut trial).await,
         Word::Durable => durable::run(&mut trial).await,
         Word::Ordered => ordered::run(&mut trial).await,

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use crate::{
     batch::{Batch, Committed, Op},
     error::{Error, ErrorKind, Result},
+    incarnation::Incarnation,
     layer::Layer,
     load::{Load, Wanted},
     name::MapName,
@@ -358,7 +359,7 @@ impl<P: Provider> Layer for Faulty<P> {
         self.call(Method::Maps, None, None, maps).await
     }
 
-    async fn ping(&self) -> Result<()> {
+    async fn ping(&self) -> Result<Option<Incarnation>> {
         self.call(Method::Ping, None, None, self.inner().ping())
             .await
     }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use persistify::{
-    Batch, BatchId, Capabilities, Committed, Heartbeat, Layer, Load, MapName, Memory, Provider,
-    Result, Revision, Wanted, WriterId, async_trait,
+    Batch, BatchId, Capabilities, Committed, Heartbeat, Incarnation, Layer, Load, MapName, Memory,
+    Provider, Result, Revision, Wanted, WriterId, async_trait,
     testing::{Faulty, conformance},
 };
 
@@ -59,7 +59,7 @@ impl Provider for Noting {
         self.store.maps().await
     }
 
-    async fn ping(&self) -> Result<()> {
+    async fn ping(&self) -> Result<Option<Incarnation>> {
         self.note("ping");
         self.store.ping().await
     }

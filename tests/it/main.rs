@@ -50,6 +50,7 @@ mod public_api;
 mod races;
 mod readme;
 mod reload;
+mod rewind;
 mod said;
 mod shapes;
 mod single_flight;

@@ -10,6 +10,7 @@ use persistify::{
 
 mod broken;
 mod least;
+mod rewound;
 
 #[tokio::test]
 async fn memory_conforms() {

@@ -100,7 +100,7 @@ async fn every_method_can_fail_and_is_counted() {
         let commit = other.commit(&batch(&[])).await.map(drop);
         let release = other.release(&map).await;
         let maps = other.maps().await.map(drop);
-        let ping = other.ping().await;
+        let ping = other.ping().await.map(drop);
         let close = other.close().await;
         for answer in [load, commit, release, maps, ping, close] {
             assert_eq!(answer.err().map(|error| error.kind()), expected);

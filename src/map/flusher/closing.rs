@@ -36,6 +36,9 @@ where
             asked.flushes.extend(late.flushes);
             asked.reloads.extend(late.reloads);
             asked.closes.extend(late.closes);
+            // That is not done by what has failed.
+            let mut requests = self.core.requests.lock();
+            requests.asked.resolutions.extend(late.resolutions);
         }
         self.answer_flushes(std::mem::take(&mut asked.flushes), &done);
         if !asked.reloads.is_empty() {
@@ -87,14 +90,9 @@ where
         self.core.refuse_errands(&self.core.closed(), |_| true);
         send(asked.flushes, &Ok(()));
         send(asked.reloads, &Err(self.core.closed()));
+        let resolutions = asked.resolutions.into_iter();
+        send(resolutions.map(|ask| ask.answer).collect(), &Ok(()));
         asked.closes
-    }
-
-    async fn reload(&mut self) -> Result<()> {
-        let span = spans::load(&self.core.name, &*self.core.provider);
-        let horizon = self.core.reload(None).instrument(span).await?;
-        self.horizon = self.horizon.max(horizon);
-        Ok(())
     }
 
     /// Saves the rest, lets go of the store, and turns the map to closed; or

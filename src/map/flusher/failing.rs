@@ -46,7 +46,10 @@ where
         let delay = delay.filter(|_| is_to_pass);
         let is_final = delay.is_none() && !self.down;
         self.report(operation, assembled.sample(), &error, is_final);
-        if assembled.uncertain && error.kind() != ErrorKind::Superseded {
+        // A store that has gone back does not have it, and never will: an attempt
+        // that is still on its way claims what the store has lost.
+        let is_known = matches!(error.kind(), ErrorKind::Superseded | ErrorKind::Rewound);
+        if assembled.uncertain && !is_known {
             // It may have landed, or may land yet: sent again as it is, it
             // lands once at the most, and its fate becomes known.
             self.unresolved = Some(assembled);
@@ -54,7 +57,7 @@ where
             self.put_back(assembled);
         }
         let Some(delay) = delay else {
-            self.give_up(&error);
+            self.stop_or_note(&error);
             return Err(error);
         };
         self.pause(delay).await;
@@ -62,7 +65,7 @@ where
     }
 
     /// Everything of this batch waits again, the values to be read anew.
-    fn put_back(&mut self, assembled: Assembled) {
+    pub(super) fn put_back(&mut self, assembled: Assembled) {
         if assembled.uncertain && self.core.asks_conditions() {
             self.doubts.add(assembled.changes());
         }
@@ -112,7 +115,7 @@ where
         self.start_attempts();
         self.core.age.round_fails(self.unresolved.is_some());
         self.down = true;
-        let error = error.clone();
+        self.rewound |= error.kind() == ErrorKind::Rewound;
         let mut waiting = self.core.requests.lock().take_early_saves();
         if let Some(unresolved) = &mut self.unresolved {
             waiting.append(&mut unresolved.saves);
@@ -121,9 +124,13 @@ where
             waiting.append(&mut part.saves);
         }
         answer_all(waiting, &Err(error.clone()));
-        self.core.refuse_errands(&error, |_| true);
+        self.core.refuse_errands(error, |_| true);
+        self.tell_health(error);
+    }
+
+    pub(super) fn tell_health(&self, error: &Error) {
         let now = self.core.clock.now();
-        let fail = |health: &mut Health| health.fail(now, error);
+        let fail = |health: &mut Health| health.fail(now, error.clone());
         self.core.health.send_if_modified(fail);
     }
 

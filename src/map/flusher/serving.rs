@@ -7,14 +7,13 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
 };
 
 use super::{Flusher, probing::urgency};
 use crate::{
     batch::{Batch, BatchId, Change, Committed, MapBatch, Otherwise},
-    error::{Error, Result},
-    event::{Health, KeySample, Operation},
+    error::{Error, ErrorKind, Result},
+    event::{KeySample, Operation},
     map::{
         delivery::{Delivery, is_an_answer},
         errands::{Errand, Proposal},
@@ -25,9 +24,6 @@ use crate::{
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
-
-/// How long a store surely remembers a writer; they do so for a day.
-const REMEMBERED: Duration = Duration::from_secs(60 * 60);
 
 impl<V, L> Flusher<V, L>
 where
@@ -42,7 +38,7 @@ where
     pub(super) async fn serve(&mut self) -> Result<()> {
         let waiting = self.core.requests.lock().errands.len();
         for _ in 0..waiting {
-            if self.down {
+            if self.down || self.rewound {
                 break;
             }
             let next = self.core.requests.lock().errands.pop_front();
@@ -61,8 +57,8 @@ where
     }
 
     fn is_up(&self) -> Result<()> {
-        match &*self.core.health.borrow() {
-            Health::Down { error, .. } if self.down => Err(error.clone()),
+        match self.core.health.borrow().error() {
+            Some(error) if self.down => Err(error.clone()),
             _ => Ok(()),
         }
     }
@@ -72,6 +68,9 @@ where
     pub(super) async fn refuse_to_stand_still(&self) {
         loop {
             let woken = self.core.wake.notified();
+            if !self.core.requests.lock().asked.resolutions.is_empty() {
+                return;
+            }
             if let Err(error) = self.is_up() {
                 self.core.refuse_errands(&error, Errand::holds_others);
             }
@@ -160,7 +159,12 @@ where
             return Vec::new();
         }
         match self.deliver(self.changes(changes), &mut group).await {
-            Ok(committed) => self.land(group, committed),
+            Ok(committed) => {
+                let incarnation = committed.incarnation;
+                self.land(group, committed);
+                // Everybody who waits from here on is told.
+                let _ = self.check_incarnation(incarnation);
+            }
             Err(error) => return self.withdraw(group, &error),
         }
         Vec::new()
@@ -171,7 +175,7 @@ where
         for proposal in &group {
             proposal.withdraw(error);
         }
-        if group.len() > 1 && !self.down {
+        if group.len() > 1 && !self.down && !self.rewound {
             return group;
         }
         answer_all(group, error);
@@ -180,9 +184,16 @@ where
 
     /// Sends a batch until its fate is known. Those of the group are told if
     /// that takes longer than the attempts.
-    async fn deliver(&mut self, part: MapBatch, group: &mut [Proposal]) -> Result<Committed> {
+    pub(super) async fn deliver(
+        &mut self,
+        part: MapBatch,
+        group: &mut [Proposal],
+    ) -> Result<Committed> {
         let id = self.fenced_id();
-        let batch = Batch::new(id, self.horizon, self.core.clock.now(), vec![part]);
+        let now = self.core.clock.now();
+        let part = self.claims.on(part, now);
+        let keys = KeySample::of(part.changes.iter().map(|change| &change.key));
+        let batch = Batch::new(id, self.horizon, now, vec![part]);
         let (words, heard) = hold::words();
         let delivery = Delivery::new(self.core.line(), batch, vec![words]);
         let name = self.core.name.clone();
@@ -194,7 +205,11 @@ where
         };
         let (fate, ()) = tokio::join!(delivery.run(unknown), self.hear(heard));
         match &fate {
-            Ok(_) => self.introduced = Some(self.core.clock.now()),
+            Ok(_) => self.claims.acknowledge(id, self.core.clock.now()),
+            Err(error) if error.kind() == ErrorKind::Rewound => {
+                self.report(Operation::Commit, keys, error, true);
+                self.stop_or_note(error);
+            }
             // Whatever it was, the store has answered.
             Err(error) if is_an_answer(error) => self.is_well(),
             Err(_) => {}
@@ -202,7 +217,7 @@ where
         fate.map_err(|error| error.on_map(&name))
     }
 
-    fn changes(&self, changes: Vec<Change>) -> MapBatch {
+    pub(super) fn changes(&self, changes: Vec<Change>) -> MapBatch {
         MapBatch::new(self.core.name.clone(), changes)
     }
 
@@ -243,6 +258,7 @@ where
             id,
             proof: BatchId::new(id.writer, 0),
             horizon: self.horizon,
+            claims: self.claims,
             words,
         });
         // If nobody waits any more, the grant is dropped, and this is over.
@@ -257,23 +273,6 @@ where
         if hold.prove {
             self.introduce().await?;
         }
-        Ok(())
-    }
-
-    /// Sees to it that the store knows this writer.
-    async fn introduce(&mut self) -> Result<()> {
-        let now = self.core.clock.now();
-        let is_recent = |at| now.duration_since(at).is_ok_and(|past| past < REMEMBERED);
-        if self.introduced.is_some_and(is_recent) {
-            return Ok(());
-        }
-        let nothing = self.changes(Vec::new());
-        let committed = self.deliver(nothing, &mut []).await?;
-        let revision = committed.revision;
-        self.applied(Applied {
-            revision,
-            changes: Vec::new(),
-        });
         Ok(())
     }
 
@@ -332,6 +331,10 @@ where
                     }
                     self.is_well();
                 }
+                Word::Acknowledged(id, incarnation) => {
+                    // Everybody who waits is told.
+                    let _ = self.acknowledge(id, incarnation);
+                }
             }
         }
     }
@@ -358,7 +361,10 @@ where
         if is_final {
             // When the attempt began is not known here: all are told.
             self.begin_attempt();
-            self.give_up(&error);
+            self.stop_or_note(&error);
+            if !self.down {
+                return;
+            }
             // Nobody shall wait for as long as the store is down.
             let asked = std::mem::take(&mut self.core.requests.lock().asked);
             // Never a break: on an error the map stays open.
@@ -366,7 +372,7 @@ where
         }
     }
 
-    fn applied(&mut self, Applied { revision, changes }: Applied) {
+    pub(super) fn applied(&mut self, Applied { revision, changes }: Applied) {
         self.horizon = self.horizon.max(revision.unwrap_or_default());
         self.settle_doubts(&changes, &[], revision);
         let now = self.core.clock.now();

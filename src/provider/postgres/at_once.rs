@@ -26,6 +26,7 @@ use tokio_postgres::{SimpleQueryMessage, error::SqlState};
 use super::{
     connections::{Connections, Lease},
     errors::Fault,
+    incarnations,
     known::Known,
     options::Options,
     place::Place,
@@ -36,7 +37,7 @@ use super::{
     values::{revision_from, revision_to},
 };
 use crate::{
-    batch::{Batch, Committed},
+    batch::{Batch, Committed, MapBatch},
     error::{Error, ErrorKind, Result},
     record::Revision,
 };
@@ -113,8 +114,8 @@ async fn send_at_once(
         }
         Ok(said) => {
             body?;
-            let revision = revision_in(&said).ok_or_else(forgotten)?;
-            Ok(Tried::Done(Committed::at(revision)))
+            let answer = answer_in(&said).ok_or_else(forgotten)?;
+            Ok(Tried::Done(answer))
         }
     }
 }
@@ -135,6 +136,12 @@ fn take_turn(options: &Options, place: &Place, batch: &Batch) -> Result<String> 
     let (id, is_as_known) = (place.id, is_as_known(place));
     // The sequences from 2^63 on are kept as negative numbers: they are for a look.
     let is_earlier = format!("sequence >= 0 AND sequence < {sequence}");
+    let incarnation = incarnations::current(options);
+    let claims = batch
+        .maps
+        .iter()
+        .map(|part| claims_hold(part, &incarnation));
+    let claims: String = claims.collect();
     Ok(format!(
         "{};
          UPDATE {maps} SET
@@ -142,10 +149,10 @@ fn take_turn(options: &Options, place: &Place, batch: &Batch) -> Result<String> 
                 + (SELECT 0 FROM {writers} WHERE writer = '{writer}')
             WHERE id = {id};
          UPDATE {writers} SET
-            sequence = CASE WHEN {is_earlier} AND skipped = 0 THEN {sequence} END,
+            sequence = CASE WHEN {is_earlier} AND skipped = 0{claims} THEN {sequence} END,
             revision = (SELECT revision FROM {maps} WHERE id = {id}),
             at = now()
-            WHERE writer = '{writer}' RETURNING revision",
+            WHERE writer = '{writer}' RETURNING revision, {incarnation}",
         transaction::begin(options),
     ))
 }
@@ -161,19 +168,36 @@ fn is_as_known(place: &Place) -> String {
     )
 }
 
+/// What has to hold beside that, so that the store has lost nothing. It is asked
+/// for once the counter is locked: whoever noticed a loss by a batch to this map
+/// has stored the new incarnation by then.
+fn claims_hold(part: &MapBatch, incarnation: &str) -> String {
+    let expected = part.incarnation.map(|expected| {
+        let expected = i64::from_ne_bytes(expected.get().to_ne_bytes());
+        format!(" AND {incarnation} = {expected}")
+    });
+    let acknowledged = part.acknowledged.map(|last| {
+        let sequence = i64::from_ne_bytes(last.id.sequence.to_ne_bytes());
+        format!(" AND sequence >= {sequence}")
+    });
+    expected.unwrap_or_default() + &acknowledged.unwrap_or_default()
+}
+
 /// Whether the cause is a column that would have to hold nothing.
 fn is_no_turn(cause: &tokio_postgres::Error) -> bool {
     cause.code() == Some(&SqlState::NOT_NULL_VIOLATION)
 }
 
 /// The last row is that of the last statement.
-fn revision_in(said: &[SimpleQueryMessage]) -> Option<Revision> {
+fn answer_in(said: &[SimpleQueryMessage]) -> Option<Committed> {
     let rows = said.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });
-    let revision = rows.last()?.try_get(0).ok()??;
-    revision.parse().ok().map(revision_from)
+    let row = rows.last()?;
+    let number = |column| row.try_get(column).ok()??.parse::<i64>().ok();
+    let incarnation = number(1).map(incarnations::from);
+    Some(Committed::at(revision_from(number(0)?)).with_incarnation(incarnation))
 }
 
 /// The writer was there for the first of the two statements, and gone for the

@@ -38,7 +38,10 @@ impl Known {
         } = last.batch;
         let is_next = batch.id.writer == writer && batch.id.sequence > sequence;
         let is_plain = part.changes.iter().all(|c| c.expect == Expect::Any);
-        (is_next && is_plain).then_some(last.place)
+        let is_own = part
+            .acknowledged
+            .is_none_or(|last| last.id.writer == writer);
+        (is_next && is_plain && is_own).then_some(last.place)
     }
 
     /// The batch was committed, to maps that are kept there.

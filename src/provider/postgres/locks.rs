@@ -6,14 +6,15 @@
 //! or for this writer, until this transaction ends: revisions are given out in
 //! the order of the commits, whichever processes they come from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
-use futures_util::future::{join, join3};
+use futures_util::future::{join, join5};
 use tokio_postgres::types::Type;
 
 use super::{
     connections::{Connections, Lease},
     errors::Fault,
+    incarnations,
     options::Options,
     pipeline::Statement,
     place::{PLACE, Place},
@@ -22,13 +23,23 @@ use super::{
     values::revision_to,
     writers::{self, Last},
 };
-use crate::{batch::Batch, error::Result, name::MapName, record::Revision};
+use crate::{
+    batch::{Batch, WriterId},
+    error::Result,
+    incarnation::Incarnation,
+    name::MapName,
+    provider::ledger,
+    record::Revision,
+};
 
 /// What was locked, and what was prepared meanwhile.
 pub(super) struct Locked<'b> {
     /// In the order of the maps' names.
     pub(super) places: Vec<Place>,
     pub(super) last: Option<Last>,
+    /// The last sequences of the other writers that the batch names.
+    others: HashMap<WriterId, u64>,
+    pub(super) incarnation: Option<Incarnation>,
     /// All changes, a map an item.
     pub(super) sorted: Vec<Sorted<'b>>,
 }
@@ -41,6 +52,14 @@ impl Locked<'_> {
 
     pub(super) fn place(&self, map: &MapName) -> Option<&Place> {
         self.places.iter().find(|place| place.map == *map)
+    }
+
+    /// The sequence of the last batch of a writer that the batch names.
+    pub(super) fn last_of(&self, batch: &Batch, writer: WriterId) -> Option<u64> {
+        if writer == batch.id.writer {
+            return self.last.map(|last| last.sequence);
+        }
+        self.others.get(&writer).copied()
     }
 
     /// Whether anything is put that must not be there yet.
@@ -83,10 +102,12 @@ async fn lock<'b>(lease: &Lease, options: &Options, batch: &'b Batch) -> Result<
     let names: Vec<&str> = batch.maps.iter().map(|part| part.map.as_str()).collect();
     let counters = Statement::new(counters).with(names, Type::TEXT_ARRAY);
     let writer = writers::lock(options, batch.id.writer);
-    let answers = join3(
+    let answers = join5(
         client.batch_execute(&begin),
         counters.rows(client),
         client.query_typed_opt(&writer, &[]),
+        writers::ask(client, options, others(batch)),
+        incarnations::ask(client, options),
     );
     // What is joined first is sent first; the sorting is done by the time the
     // server answers.
@@ -95,18 +116,33 @@ async fn lock<'b>(lease: &Lease, options: &Options, batch: &'b Batch) -> Result<
         .iter()
         .map(|part| Sorted::new(part.changes.iter()));
     let sorted = async { sorted.collect() };
-    let ((started, counters, writer), sorted) = lease.in_time(3, join(answers, sorted)).await?;
+    let (answers, sorted) = lease.in_time(5, join(answers, sorted)).await?;
+    let (started, counters, writer, others, incarnation) = answers;
     started?;
     let places = counters?
         .iter()
         .map(Place::read)
         .collect::<Result<_, _>>()?;
     let last = writer?.as_ref().map(Last::read).transpose()?;
+    let others = others?
+        .iter()
+        .map(writers::read)
+        .collect::<Result<_, _>>()?;
     Ok(Locked {
         places,
         last,
+        others,
+        incarnation: incarnations::read(&incarnation?)?,
         sorted,
     })
+}
+
+/// The writers that a batch of several maps names beside its own.
+fn others(batch: &Batch) -> BTreeSet<WriterId> {
+    let writers = ledger::writers(batch);
+    writers
+        .filter(|writer| *writer != batch.id.writer)
+        .collect()
 }
 
 /// What raises the counters of the maps to that revision.

@@ -60,11 +60,13 @@ async fn read(
         lease,
         table,
         horizon,
+        incarnation,
         total,
     } = snapshot;
+    let loaded = |load: Load<'static>| load.with_incarnation(incarnation);
     let Some(table) = table else {
         lease.end().await?;
-        return Ok(Some(Load::of(horizon, Vec::new())));
+        return Ok(Some(loaded(Load::of(horizon, Vec::new()))));
     };
     let rest = match wanted {
         Wanted::All => String::new(),
@@ -74,7 +76,8 @@ async fn read(
             return match snapshot::with(&lease, &table, records).await {
                 Ok(records) => {
                     lease.end().await?;
-                    Ok(records.map(|records| Load::of(horizon, records).with_total_hint(None)))
+                    let load = |records| Load::of(horizon, records).with_total_hint(None);
+                    Ok(records.map(|records| loaded(load(records))))
                 }
                 Err(fault) => Err(lease.abandon(fault).await),
             };
@@ -96,9 +99,8 @@ async fn read(
         copied: CopiedRows::default(),
         place: shared.options.place.clone(),
     };
-    Ok(Some(
-        Load::new(horizon, streaming.pages().boxed()).with_total_hint(total),
-    ))
+    let load = Load::new(horizon, streaming.pages().boxed()).with_total_hint(total);
+    Ok(Some(loaded(load)))
 }
 
 /// Rows that another program writes in this very moment are taken as changed.

@@ -6,12 +6,12 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{
     connections::{Connections, Lease, unusable},
     errors::Fault,
-    inspect,
+    incarnations, inspect,
     options::Options,
     quoting::{literal, quoted},
     transaction, writers,
 };
-use crate::{error::Result, name::MapName};
+use crate::{error::Result, incarnation::Incarnation, name::MapName};
 
 /// The format of the tables that this version writes and reads.
 pub(super) const FORMAT: i64 = 1;
@@ -27,6 +27,9 @@ pub(super) async fn prepare(connections: &Connections, options: &Options) -> Res
             }
         }
         Err(fault) => return Err(lease.give_up(fault)),
+    }
+    if let Err(fault) = incarnations::make(&lease, options).await {
+        return Err(lease.abandon(fault).await);
     }
     lease.give_back();
     for (map, name) in &options.adopted {
@@ -172,13 +175,19 @@ pub(super) async fn maps(
 }
 
 /// Writes, and takes it back.
-pub(super) async fn ping(connections: &Connections, options: &Options) -> Result<(), Fault> {
+pub(super) async fn ping(
+    connections: &Connections,
+    options: &Options,
+) -> Result<Option<Incarnation>, Fault> {
     let sql = format!(
         "{}; UPDATE {} SET value = value WHERE name = 'format'; ROLLBACK",
         transaction::begin(options),
         options.qualified("persistify_meta")
     );
-    connections.run(&sql).await
+    connections.run(&sql).await?;
+    let asked = format!("SELECT {}", incarnations::current(options));
+    let rows = connections.query(&asked).await?;
+    rows.first().map_or(Ok(None), incarnations::read)
 }
 
 /// Forgets writers that have not written for long, if there are any.

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use futures_util::future::{join, join3};
+use futures_util::future::{join, join3, join4};
 use tokio_postgres::{Client, error::SqlState, types::Type};
 
 use super::{
     Shared, adopted,
     connections::{Connections, Lease},
     errors::Fault,
+    incarnations,
     options::Options,
     page,
     pipeline::Statement,
@@ -20,6 +21,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
+    incarnation::Incarnation,
     load::Wanted,
     name::MapName,
     record::Revision,
@@ -35,6 +37,7 @@ pub(super) struct Snapshot {
     pub(super) lease: Lease,
     pub(super) table: Option<Table>,
     pub(super) horizon: Revision,
+    pub(super) incarnation: Option<Incarnation>,
     pub(super) total: Option<u64>,
 }
 
@@ -145,7 +148,7 @@ async fn snapshot(shared: &Shared, map: &MapName, wanted: &Wanted) -> Result<Sna
     loop {
         let lease = shared.connections.lease().await?;
         match look(&lease, shared, map, wanted).await {
-            Ok((place, total)) => {
+            Ok((place, total, incarnation)) => {
                 let horizon = place
                     .as_ref()
                     .map_or(Revision::ZERO, |place| place.revision);
@@ -153,6 +156,7 @@ async fn snapshot(shared: &Shared, map: &MapName, wanted: &Wanted) -> Result<Sna
                     lease,
                     table: place.map(|place| place.table(&shared.options)),
                     horizon,
+                    incarnation,
                     total,
                 });
             }
@@ -169,7 +173,7 @@ async fn look(
     shared: &Shared,
     map: &MapName,
     wanted: &Wanted,
-) -> Result<(Option<Place>, Option<u64>), Fault> {
+) -> Result<(Option<Place>, Option<u64>, Option<Incarnation>), Fault> {
     let (client, options) = (lease.client()?, &shared.options);
     let begin = begin_reading(options, wanted);
     let sql = format!(
@@ -178,16 +182,19 @@ async fn look(
         options.qualified("persistify_maps")
     );
     let asked = Statement::new(sql).with(map.as_str(), Type::TEXT);
-    let answers = join3(
+    let answers = join4(
         wait_out(client, shared, map, wanted),
         client.batch_execute(&begin),
         asked.row(client),
+        incarnations::ask(client, options),
     );
-    let ((), started, found) = lease.in_time(5, answers).await?;
+    let ((), started, found, incarnation) = lease.in_time(6, answers).await?;
     started?;
-    let Some(row) = found? else {
+    let found = found?;
+    let incarnation = incarnations::read(&incarnation?)?;
+    let Some(row) = found else {
         check_unlisted(lease, options, map).await?;
-        return Ok((None, None));
+        return Ok((None, None, incarnation));
     };
     let total = row
         .try_get::<_, Option<i64>>(PLACE_COLUMNS)?
@@ -195,6 +202,7 @@ async fn look(
     Ok((
         Some(Place::read(&row)?),
         total.and_then(|rows| u64::try_from(rows).ok()),
+        incarnation,
     ))
 }
 

@@ -14,6 +14,7 @@ use super::{
     at_once::{self, Tried},
     connections::{Connections, Lease},
     errors::Fault,
+    incarnations,
     judge::Judge,
     known::Known,
     left_out::Checks,
@@ -26,8 +27,9 @@ use super::{
     writers,
 };
 use crate::{
-    batch::{Batch, Committed, Turn},
+    batch::{Batch, Committed},
     error::{Error, ErrorKind, Result},
+    provider::ledger::{self, Admission},
 };
 
 /// How often tables are made and then found to be missing again, and how often
@@ -60,6 +62,15 @@ async fn commit_with_look(
 ) -> Result<Committed, Fault> {
     for round in 1..=MAX_ROUNDS {
         let (lease, mut locked) = begin(connections, options, batch).await?;
+        match admit(&lease, options, batch, &locked).await {
+            Ok(None) => {}
+            Ok(Some(answer)) => {
+                lease.give_back_after(batch);
+                known.note(batch, &answer, locked.places);
+                return Ok(answer);
+            }
+            Err(fault) => return Err(lease.abandon(fault).await),
+        }
         let missing = locked.missing(batch);
         if missing.is_empty() {
             let answer = match commit_locked(&lease, options, batch, &mut locked).await {
@@ -90,23 +101,38 @@ fn meddled() -> Error {
     Error::new(ErrorKind::Unavailable, message).nothing_applied()
 }
 
+/// What was answered before, if the batch is a repeat; nothing if it is to be
+/// applied.
+async fn admit(
+    lease: &Lease,
+    options: &Options,
+    batch: &Batch,
+    locked: &Locked<'_>,
+) -> Result<Option<Committed>, Fault> {
+    let incarnation = locked.incarnation;
+    let last = |writer| locked.last_of(batch, writer);
+    match (ledger::admit(batch, incarnation, last), locked.last) {
+        (Admission::Repeat, Some(last)) => {
+            let answer = writers::answer(lease, options, batch.id.writer, last).await?;
+            let ended = lease.client()?.batch_execute("ROLLBACK");
+            lease.answer(ended).await?;
+            Ok(Some(answer.with_incarnation(incarnation)))
+        }
+        (Admission::Refuse(error), _) => Err(error.into()),
+        (Admission::Renew(new, error), _) => {
+            incarnations::renew(lease, options, incarnation, new).await?;
+            Err(error.into())
+        }
+        (Admission::Apply | Admission::Repeat, _) => Ok(None),
+    }
+}
+
 async fn commit_locked<'b>(
     lease: &Lease,
     options: &Options,
     batch: &'b Batch,
     locked: &mut Locked<'b>,
 ) -> Result<Committed, Fault> {
-    let last = locked.last;
-    match (batch.id.turn(last.map(|last| last.sequence)), last) {
-        (Turn::Repeat, Some(last)) => {
-            let answer = writers::answer(lease, options, batch.id.writer, last).await?;
-            let ended = lease.client()?.batch_execute("ROLLBACK");
-            lease.answer(ended).await?;
-            return Ok(answer);
-        }
-        (Turn::Superseded, _) => return Err(superseded().into()),
-        _ => {}
-    }
     let judge = Judge::all(lease, options, batch, locked).await?;
     let revision = judge.next_revision();
     let answer = Committed::at(revision).with_skipped(judge.skipped);
@@ -119,14 +145,7 @@ async fn commit_locked<'b>(
         }
     }
     apply(lease, options, batch, locked, &answer).await?;
-    Ok(answer)
-}
-
-fn superseded() -> Error {
-    Error::new(
-        ErrorKind::Superseded,
-        "a later batch of this writer was committed already",
-    )
+    Ok(answer.with_incarnation(locked.incarnation))
 }
 
 /// All changes but those that were left out.

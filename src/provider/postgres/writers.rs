@@ -1,10 +1,10 @@
 //! The last batch of each writer and the answer it was given: what makes a
 //! repeat harmless and a late batch void.
 
-use std::time::SystemTime;
+use std::{collections::BTreeSet, time::SystemTime};
 
 use bytes::Bytes;
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::{Client, Error as SqlError, Row, types::Type};
 
 use super::{
     connections::Lease,
@@ -48,6 +48,32 @@ pub(super) fn lock(options: &Options, writer: WriterId) -> String {
         "SELECT sequence, revision, skipped FROM {} WHERE writer = '{writer}' FOR NO KEY UPDATE",
         options.qualified("persistify_writers")
     )
+}
+
+/// Asks for the last sequences of these writers; of none, the server is not asked.
+pub(super) async fn ask(
+    client: &Client,
+    options: &Options,
+    writers: BTreeSet<WriterId>,
+) -> Result<Vec<Row>, SqlError> {
+    if writers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let listed: Vec<_> = writers.iter().map(|w| format!("'{w}'")).collect();
+    let sql = format!(
+        "SELECT uuid_send(writer), sequence FROM {} WHERE writer IN ({})",
+        options.qualified("persistify_writers"),
+        listed.join(", ")
+    );
+    client.query_typed(&sql, &[]).await
+}
+
+/// A writer, and the sequence of its last batch.
+pub(super) fn read(row: &Row) -> Result<(WriterId, u64), Fault> {
+    let writer: &[u8] = row.try_get(0)?;
+    let writer = writer.try_into().map(u128::from_be_bytes);
+    let sequence = u64::from_ne_bytes(row.try_get::<_, i64>(1)?.to_ne_bytes());
+    Ok((WriterId::new(writer.unwrap_or_default()), sequence))
 }
 
 /// Notes that the batch was applied. For a writer that is not known yet two

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
+    incarnation::Incarnation,
     load::{Load, PAGE_RECORDS, Wanted},
     name::MapName,
     record::{Record, Revision},
@@ -30,6 +31,7 @@ const MAX_ROUNDS: usize = 16;
 /// What is known before the first page.
 struct Head {
     horizon: Revision,
+    incarnation: Option<Incarnation>,
     total: Option<u64>,
 }
 
@@ -57,7 +59,11 @@ pub(super) async fn load(
     let started = thread.spawn(move || reading.run(shared, begun));
     started.map_err(|cause| cut_short().with_source(cause))?;
     let head = head.await.map_err(|cause| cut_short().with_source(cause))?;
-    let Head { horizon, total } = head.map_err(|fault| fault.on_map(map).explained(&place))?;
+    let Head {
+        horizon,
+        incarnation,
+        total,
+    } = head.map_err(|fault| fault.on_map(map).explained(&place))?;
     let pages = stream::unfold(Some(received), async |received| {
         let mut received = received?;
         match received.recv().await {
@@ -67,7 +73,9 @@ pub(super) async fn load(
             None => Some((Err(cut_short()), None)),
         }
     });
-    Ok(Load::new(horizon, pages.boxed()).with_total_hint(total))
+    Ok(Load::new(horizon, pages.boxed())
+        .with_incarnation(incarnation)
+        .with_total_hint(total))
 }
 
 fn cut_short() -> Error {
@@ -179,6 +187,7 @@ impl Snapshot {
         // that is made in between would seem to be empty.
         connection.execute_batch("BEGIN")?;
         let horizon = schema::revision(&connection)?;
+        let incarnation = schema::incarnation(&connection)?;
         let table = Table::find(&connection, map, columns)?;
         let total = match (&table, wanted) {
             (Some(table), Wanted::All) => Some(table.count(&connection)?),
@@ -187,7 +196,11 @@ impl Snapshot {
         Ok(Self {
             connection,
             table,
-            head: Head { horizon, total },
+            head: Head {
+                horizon,
+                incarnation,
+                total,
+            },
         })
     }
 

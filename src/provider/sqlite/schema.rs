@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use super::{builder::Options, errors::Fault, rows, writers};
 use crate::{
     error::{Error, ErrorKind, Result},
+    incarnation::Incarnation,
     name::MapName,
     record::Revision,
 };
@@ -71,6 +72,9 @@ pub(super) fn prepare(connection: &mut Connection, options: &Options) -> Result<
     if format(&transaction)?.is_none() {
         create(&transaction)?;
     }
+    if incarnation(&transaction)?.is_none() {
+        set_incarnation(&transaction, Incarnation::random())?;
+    }
     for (map, table) in &options.adopted {
         adopt(&transaction, map, table)?;
     }
@@ -79,7 +83,7 @@ pub(super) fn prepare(connection: &mut Connection, options: &Options) -> Result<
 }
 
 fn is_ready(connection: &Connection, options: &Options) -> Result<bool, Fault> {
-    if format(connection)?.is_none() {
+    if format(connection)?.is_none() || incarnation(connection)?.is_none() {
         return Ok(false);
     }
     for (map, table) in &options.adopted {
@@ -222,6 +226,22 @@ pub(super) fn revision_now(connection: &Connection) -> rusqlite::Result<Revision
     let now = rows::revision_from(rows::to_millis(SystemTime::now()));
     let next = revision(connection)?.get().saturating_add(1);
     Ok(now.max(Revision::new(next)))
+}
+
+/// The incarnation of the file; none if an earlier version of this library made
+/// it, and nobody has opened it since to write.
+pub(super) fn incarnation(connection: &Connection) -> rusqlite::Result<Option<Incarnation>> {
+    connection
+        .prepare_cached("SELECT value FROM persistify_meta WHERE name = 'incarnation'")?
+        .query_row([], |row| row.get(0))
+        .optional()
+        .map(|found| found.map(|n: i64| Incarnation::new(u64::from_ne_bytes(n.to_ne_bytes()))))
+}
+
+pub(super) fn set_incarnation(connection: &Connection, to: Incarnation) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO persistify_meta (name, value) VALUES ('incarnation', ?1)";
+    let number = i64::from_ne_bytes(to.get().to_ne_bytes());
+    connection.execute(sql, [number]).map(drop)
 }
 
 pub(super) fn set_revision(connection: &Connection, to: Revision) -> Result<(), Fault> {

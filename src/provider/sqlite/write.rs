@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{
     batch::{
-        Batch, Change, Committed, Expect, MapBatch, Otherwise, Skipped, Turn,
-        key_order::sort_by_key,
+        Batch, Change, Committed, Expect, MapBatch, Otherwise, Skipped, key_order::sort_by_key,
     },
-    error::{Error, ErrorKind, Result},
+    error::{Error, Result},
+    provider::ledger::{self, Admission},
     record::Revision,
 };
 
@@ -29,13 +29,21 @@ pub(super) fn commit(
     batch: &Batch,
 ) -> Result<Committed, Fault> {
     let transaction = schema::begin(connection)?;
-    let last = writers::last(&transaction, batch.id.writer)?;
-    match (batch.id.turn(last.map(|(sequence, _)| sequence)), last) {
-        (Turn::Repeat, Some((_, revision))) => {
-            return writers::answer(&transaction, batch.id.writer, revision);
+    let incarnation = schema::incarnation(&transaction)?;
+    let lasts = writers::lasts(&transaction, batch)?;
+    let last = |writer| lasts.get(&writer).map(|(sequence, _)| *sequence);
+    match ledger::admit(batch, incarnation, last) {
+        Admission::Apply => {}
+        Admission::Repeat => {
+            let answer = writers::answer(&transaction, batch.id.writer, &lasts)?;
+            return Ok(answer.with_incarnation(incarnation));
         }
-        (Turn::Superseded, _) => return Err(superseded().into()),
-        _ => {}
+        Admission::Refuse(error) => return Err(error.into()),
+        Admission::Renew(new, error) => {
+            schema::set_incarnation(&transaction, new)?;
+            transaction.commit()?;
+            return Err(error.into());
+        }
     }
     let mut judge = Judge::new(&transaction, columns, batch)?;
     let judged = judge.all();
@@ -53,14 +61,7 @@ pub(super) fn commit(
     schema::set_revision(&transaction, revision)?;
     writers::note(&transaction, batch, &answer)?;
     transaction.commit().map_err(Fault::Commit)?;
-    Ok(answer)
-}
-
-fn superseded() -> Error {
-    Error::new(
-        ErrorKind::Superseded,
-        "a later batch of this writer was committed already",
-    )
+    Ok(answer.with_incarnation(incarnation))
 }
 
 /// Looks at all conditions before the first change, so that they see the state

@@ -1,7 +1,10 @@
 //! The last batch of each writer and the answer it was given: what makes a
 //! repeat harmless and a late batch void.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -13,18 +16,32 @@ use crate::{
     batch::{Batch, Committed, Skipped, WriterId},
     error::Result,
     name::MapName,
+    provider::ledger,
     record::Revision,
 };
 
 /// How long a writer is remembered after its last batch.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// The sequence of the last batch that was applied of this writer, and its
+/// The sequence of the last batch that was applied of a writer, and its
 /// revision.
-pub(super) fn last(
-    connection: &Connection,
-    writer: WriterId,
-) -> rusqlite::Result<Option<(u64, Revision)>> {
+pub(super) type Lasts = HashMap<WriterId, (u64, Revision)>;
+
+/// The last batches of the writers on which it depends what is done with this
+/// one.
+pub(super) fn lasts(connection: &Connection, batch: &Batch) -> rusqlite::Result<Lasts> {
+    let mut lasts = Lasts::new();
+    let mut asked = None;
+    for writer in ledger::writers(batch) {
+        // As a rule all of them are the same.
+        if asked.replace(writer) != Some(writer) {
+            lasts.extend(last(connection, writer)?.map(|last| (writer, last)));
+        }
+    }
+    Ok(lasts)
+}
+
+fn last(connection: &Connection, writer: WriterId) -> rusqlite::Result<Option<(u64, Revision)>> {
     connection
         .prepare_cached("SELECT sequence, revision FROM persistify_writers WHERE writer = ?1")?
         .query_row([writer.to_string()], |row| {
@@ -98,8 +115,9 @@ fn note_skipped(
 pub(super) fn answer(
     connection: &Connection,
     writer: WriterId,
-    revision: Revision,
+    lasts: &Lasts,
 ) -> Result<Committed, Fault> {
+    let revision = lasts.get(&writer).map(|(_, revision)| *revision);
     let mut statement = connection.prepare_cached(
         "SELECT key, value, updated_at, revision, expires_at, schema, NULL, map
          FROM persistify_skipped WHERE writer = ?1 ORDER BY position",
@@ -113,7 +131,7 @@ pub(super) fn answer(
         let found = stored.revision.is_some().then(|| stored.into_record());
         skipped.push(Skipped::new(map, key, found));
     }
-    Ok(Committed::at(revision).with_skipped(skipped))
+    Ok(Committed::at(revision.unwrap_or_default()).with_skipped(skipped))
 }
 
 pub(super) fn any_to_prune(connection: &Connection) -> rusqlite::Result<bool> {

@@ -96,7 +96,7 @@ async fn closed(trial: &mut Trial<'_>) {
     let provider = trial.provider().clone();
     trial.expect_ok(provider.close().await);
     let told = told_closed(trial, provider.load(&map, Wanted::All).await.map(drop))
-        & told_closed(trial, provider.ping().await)
+        & told_closed(trial, provider.ping().await.map(drop))
         & told_closed(trial, provider.release(&map).await)
         & told_closed(trial, commit_after_close(trial, &*provider).await);
     drop(provider);

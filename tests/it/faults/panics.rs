@@ -7,8 +7,8 @@ use std::sync::{
 
 use async_trait::async_trait;
 use persistify::{
-    Batch, Committed, ErrorKind, Expect, Load, MapName, Memory, OnConflict, PersistentMap,
-    Provider, Result, Wanted,
+    Batch, Committed, ErrorKind, Expect, Incarnation, Load, MapName, Memory, OnConflict,
+    PersistentMap, Provider, Result, Wanted,
     testing::{Fault, Hang, Method},
 };
 use serde::{Deserialize, Deserializer, Serialize};
@@ -47,9 +47,9 @@ impl Provider for Panicking {
         self.inner.release(map).await
     }
 
-    async fn ping(&self) -> Result<()> {
+    async fn ping(&self) -> Result<Option<Incarnation>> {
         panic_if(&self.pings);
-        Ok(())
+        Ok(None)
     }
 }
 

@@ -134,7 +134,7 @@ async fn many_open_and_write_at_once() {
     for map in ["a", "b", "c"] {
         assert_eq!(other.text(&format!("SELECT count(*) FROM map_{map}")), "9");
     }
-    assert_eq!(other.text("SELECT count(*) FROM persistify_meta"), "1");
+    assert_eq!(other.text("SELECT count(*) FROM persistify_meta"), "2");
 }
 
 /// A commit that is dropped at any moment leaves its connection to no one, and

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Mutex};
 
 use async_trait::async_trait;
-use persistify::{Capabilities, Load, testing::conformance};
+use persistify::{Capabilities, Incarnation, Load, testing::conformance};
 
 use super::*;
 
@@ -129,7 +129,7 @@ impl Provider for Adopting {
         self.with(&[]).await?.maps().await
     }
 
-    async fn ping(&self) -> Result<()> {
+    async fn ping(&self) -> Result<Option<Incarnation>> {
         self.with(&[]).await?.ping().await
     }
 

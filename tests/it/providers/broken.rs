@@ -12,9 +12,9 @@ use std::{
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use persistify::{
-    Batch, BatchId, Capabilities, Change, Committed, Error, ErrorKind, Expect, Heartbeat, Load,
-    MapBatch, MapName, Memory, Op, Otherwise, Payload, Provider, Record, Result, Revision, Wanted,
-    WriterId,
+    Batch, BatchId, Capabilities, Change, Committed, Error, ErrorKind, Expect, Heartbeat,
+    Incarnation, Load, MapBatch, MapName, Memory, Op, Otherwise, Payload, Provider, Record, Result,
+    Revision, Wanted, WriterId,
     testing::{conformance as suite, conformance::Outcome},
 };
 
@@ -357,12 +357,12 @@ impl Provider for Broken {
         }
     }
 
-    async fn ping(&self) -> Result<()> {
+    async fn ping(&self) -> Result<Option<Incarnation>> {
         match self.flaw {
-            Flaw::NoPing => fails(ErrorKind::Unavailable).map(drop),
+            Flaw::NoPing => fails(ErrorKind::Unavailable).map(|_| None),
             Flaw::UnavailableWhenClosed => {
                 let answer = self.memory.ping().await;
-                answer.or_else(|_| fails(ErrorKind::Unavailable).map(drop))
+                answer.or_else(|_| fails(ErrorKind::Unavailable).map(|_| None))
             }
             _ => self.memory.ping().await,
         }

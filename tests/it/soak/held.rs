@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use persistify::{
-    Batch, Capabilities, Committed, Heartbeat, Load, MapName, Provider, Result, Wanted, async_trait,
+    Batch, Capabilities, Committed, Heartbeat, Incarnation, Load, MapName, Provider, Result,
+    Wanted, async_trait,
 };
 use tokio::{runtime::Handle, sync::watch, task::spawn_blocking};
 
@@ -100,7 +101,7 @@ impl Provider for Held {
         self.held(async move { inner.maps().await }).await
     }
 
-    async fn ping(&self) -> Result<()> {
+    async fn ping(&self) -> Result<Option<Incarnation>> {
         let inner = self.inner.clone();
         self.held(async move { inner.ping().await }).await
     }

@@ -5,7 +5,7 @@ use crate::{
     batch::Committed,
     clock::{MapClock, SystemClock},
     error::{Error, ErrorKind},
-    map::{lifetime::Forever, options::Options, requests::Ticket, spot::Spot},
+    map::{lifetime::Forever, loading::Loaded, options::Options, requests::Ticket, spot::Spot},
     provider::memory::Memory,
     record::Revision,
 };
@@ -19,7 +19,11 @@ fn flusher_with(options: Options) -> Flusher<u32, Forever> {
     let clock = Arc::new(MapClock::new(Arc::new(SystemClock::new())));
     let name = "map".try_into().unwrap();
     let core = Core::new(name, Arc::new(Memory::new()), options, clock, Forever);
-    Flusher::new(Arc::new(core), Revision::ZERO)
+    let loaded = Loaded {
+        horizon: Revision::ZERO,
+        incarnation: None,
+    };
+    Flusher::new(Arc::new(core), loaded)
 }
 
 fn insert_and_wait(core: &Core<u32, Forever>, key: &str, value: u32) -> Ticket {

@@ -1,0 +1,190 @@
+//! How a map goes on once its store has gone back in time.
+
+use std::time::Duration;
+
+use persistify::{CachingMap, OnConflict};
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn save_again_makes_the_store_equal_memory_removals_included() {
+    for by_option in [false, true] {
+        let store = store();
+        let policy = if by_option {
+            Rewind::SaveAgain
+        } else {
+            Rewind::Stop
+        };
+        let map = builder(&store).on_rewind(policy).open().await.unwrap();
+        for (key, value) in [("removed", 1), ("changed", 1), ("kept", 1), ("pending", 1)] {
+            map.insert_and_save(key, value).await.unwrap();
+        }
+        let older = store.inner().backup();
+        map.remove_and_save("removed").await.unwrap();
+        map.insert_and_save("changed", 2).await.unwrap();
+        map.insert_and_save("lost", 2).await.unwrap();
+        store.inner().restore(&older);
+        map.remove("pending");
+        map.insert("more", 3);
+        if by_option {
+            map.flush().await.unwrap();
+        } else {
+            assert_eq!(kind(map.flush().await), ErrorKind::Rewound);
+            map.resolve_rewind(Rewind::SaveAgain).await.unwrap();
+        }
+        let all = pairs([("changed", 2), ("kept", 1), ("lost", 2), ("more", 3)]);
+        assert_eq!((stored(&store).await, in_memory(&map)), (all.clone(), all));
+        assert!(map.health().borrow().is_healthy());
+        assert_eq!(map.pending(), 0);
+        map.close().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn take_store_takes_what_is_stored_and_commits_what_is_pending() {
+    for by_option in [false, true] {
+        let store = store();
+        let policy = if by_option {
+            Rewind::TakeStore
+        } else {
+            Rewind::Stop
+        };
+        let map = builder(&store).on_rewind(policy).open().await.unwrap();
+        rewound(&store, &map).await;
+        map.insert("more", 3);
+        if by_option {
+            map.flush().await.unwrap();
+        } else {
+            assert_eq!(kind(map.flush().await), ErrorKind::Rewound);
+            map.resolve_rewind(Rewind::TakeStore).await.unwrap();
+        }
+        let all = pairs([("more", 3), ("old", 1)]);
+        assert_eq!((stored(&store).await, in_memory(&map)), (all.clone(), all));
+        assert!(map.health().borrow().is_healthy());
+    }
+}
+
+/// What is pending meets what the older copy has, as it would meet the write of
+/// another process.
+#[tokio::test(start_paused = true)]
+async fn take_store_judges_what_is_pending_by_the_conflict_policy() {
+    let store = store();
+    let map = builder(&store)
+        .conflicts(OnConflict::StoreWins)
+        .on_rewind(Rewind::TakeStore)
+        .open()
+        .await
+        .unwrap();
+    map.insert_and_save("k", 1).await.unwrap();
+    let older = store.inner().backup();
+    map.insert_and_save("k", 2).await.unwrap();
+    store.inner().restore(&older);
+    let failed = map.insert_and_save("k", 3).await.unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Conflict, "{failed:?}");
+    assert_eq!(in_memory(&map), pairs([("k", 1)]));
+    assert_eq!(stored(&store).await, pairs([("k", 1)]));
+}
+
+/// Memory wins, also over what the older copy has: it is no conflict.
+#[tokio::test(start_paused = true)]
+async fn save_again_finds_no_conflicts_with_the_older_copy() {
+    let store = store();
+    let map = builder(&store)
+        .conflicts(OnConflict::StoreWins)
+        .on_rewind(Rewind::SaveAgain)
+        .open()
+        .await
+        .unwrap();
+    map.insert_and_save("k", 1).await.unwrap();
+    map.insert_and_save("removed", 1).await.unwrap();
+    let older = store.inner().backup();
+    map.insert_and_save("k", 2).await.unwrap();
+    map.remove_and_save("removed").await.unwrap();
+    store.inner().restore(&older);
+    map.insert_and_save("new", 3).await.unwrap();
+    map.flush().await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("k", 2), ("new", 3)]));
+    assert_eq!(map.stats().conflicts, 0);
+}
+
+/// Its expiry alone was to be told; but the store has lost the value as well.
+#[tokio::test(start_paused = true)]
+async fn save_again_brings_back_the_value_of_an_entry_that_was_only_read() {
+    let store = store();
+    let map: CachingMap<u32> = CachingMap::builder(store.clone(), "map")
+        .time_to_idle(Duration::from_hours(1))
+        .on_rewind(Rewind::SaveAgain)
+        .open()
+        .await
+        .unwrap();
+    map.insert_and_save("k", 1).await.unwrap();
+    store.inner().restore(&Memory::new());
+    tokio::time::advance(Duration::from_mins(30)).await;
+    assert_eq!(map.get("k"), Some(1));
+    map.flush().await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("k", 1)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_that_cannot_be_carried_out_changes_nothing() {
+    let store = store();
+    let map = open(&store).await;
+    rewound(&store, &map).await;
+    map.insert("more", 3);
+    assert_eq!(kind(map.flush().await), ErrorKind::Rewound);
+    let memory = in_memory(&map);
+    for decision in [Rewind::TakeStore, Rewind::SaveAgain] {
+        let fault = persistify::testing::Fault::Before(ErrorKind::Unavailable);
+        store.fail_next_of(persistify::testing::Method::Load, 1, fault);
+        assert_eq!(
+            kind(map.resolve_rewind(decision).await),
+            ErrorKind::Unavailable
+        );
+        assert_eq!((in_memory(&map), map.pending()), (memory.clone(), 1));
+    }
+    assert_eq!(
+        kind(map.resolve_rewind(Rewind::Stop).await),
+        ErrorKind::Invalid
+    );
+    assert_eq!(stored(&store).await, pairs([("old", 1)]));
+    states(&map);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_for_a_map_whose_store_is_as_it_was_is_a_flush() {
+    let store = store();
+    let map = open(&store).await;
+    map.insert("a", 1);
+    map.resolve_rewind(Rewind::TakeStore).await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 1)]));
+    store.fail_next_of(
+        persistify::testing::Method::Load,
+        1,
+        persistify::testing::Fault::Before(ErrorKind::Unusable),
+    );
+    map.resolve_rewind(Rewind::SaveAgain).await.unwrap();
+}
+
+/// A map that goes on by itself must not do so for ever.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_goes_back_at_every_commit_stops_the_map() {
+    let store = store();
+    let map = builder(&store)
+        .on_rewind(Rewind::SaveAgain)
+        .open()
+        .await
+        .unwrap();
+    map.insert_and_save("a", 1).await.unwrap();
+    let kept = store.inner().clone();
+    store.set_rule(move |call| {
+        if call.batch.is_some() {
+            kept.restore(&Memory::new());
+        }
+        persistify::testing::Fault::None
+    });
+    assert_eq!(kind(map.insert_and_save("b", 2).await), ErrorKind::Rewound);
+    states(&map);
+    store.behave();
+    map.resolve_rewind(Rewind::SaveAgain).await.unwrap();
+    assert_eq!(stored(&store).await, in_memory(&map));
+}

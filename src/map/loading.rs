@@ -23,6 +23,7 @@ use crate::{
     incarnation::Incarnation,
     load::Load,
     record::{Record, Revision},
+    trace::LOAD,
 };
 
 /// What a load says of the store as a whole.
@@ -149,10 +150,11 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         };
         if self.clock.observe(written) == (Seen::Glitch { is_first: true }) {
             tracing::warn!(
-                map = %self.name, key = %record.key, ?written, now = ?self.clock.now(),
+                target: LOAD, map = %self.name, ?written, now = ?self.clock.now(),
                 "an entry says that it was written more than a day from now: a clock is or was \
                  wrong; the map goes by its own"
             );
+            tracing::trace!(target: LOAD, map = %self.name, key = %record.key, "this entry says so");
         }
     }
 

@@ -115,7 +115,9 @@ async fn a_read_meanwhile_is_no_write() {
         assert_eq!(map.expires_at("k"), stored["k"].expires_at);
         let read_at = start() + 50 * SECOND;
         let ends = if landed { start() } else { read_at } + 100 * SECOND;
-        assert_eq!(stored["k"].expires_at, Some(ends));
+        // A deadline is up to three milliseconds early.
+        let early = ends.duration_since(stored["k"].expires_at.unwrap());
+        assert!(early.unwrap() <= 3 * SECOND / 1_000);
         assert_eq!((map.pending(), map.get("k")), (0, Some(value)));
     }
 }

@@ -1,5 +1,4 @@
-//! A store that goes down and comes back: what the map tells about it, and
-//! what is lost (nothing).
+//! A store goes down and comes back: what the map reports. Nothing is lost.
 //!
 //! ```text
 //! cargo run --example retry_events

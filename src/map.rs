@@ -158,6 +158,13 @@ impl<V, L: Lifetime<V>> Drop for Life<V, L> {
                 lost,
                 "the last handle of a map was dropped before `close`; changes are lost"
             );
+            if !tracing::dispatcher::has_been_set() {
+                eprintln!(
+                    "persistify: the last handle of the map {:?} was dropped before `close`; \
+                     {lost} changes are lost",
+                    core.name.as_str()
+                );
+            }
         }
         core.stop.notify_one();
     }

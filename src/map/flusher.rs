@@ -320,13 +320,15 @@ where
 
     /// Says whether some of it waits again.
     fn settle(&mut self, mut assembled: Assembled, committed: Committed) -> bool {
+        // Before the waiters hear: a caller whose save succeeded finds the map
+        // healthy.
+        self.is_well();
         self.horizon = self.horizon.max(committed.revision.unwrap_or_default());
         let changes = assembled.changes();
         self.settle_doubts(changes, &committed.skipped, committed.revision);
         let skipped = self.core.settle_all(&assembled, committed);
         let again = self.resolve(&mut assembled, skipped);
         self.spent = Some(assembled.answer(&Ok(())));
-        self.is_well();
         again
     }
 

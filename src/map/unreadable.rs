@@ -49,7 +49,9 @@ impl Unread {
             return Ok(());
         };
         let message = format!(
-            "{} of {of} stored records cannot be read as `{}`; nothing was overwritten: mend              them, or the step that leads to their shape of today (`migrate`), or open the map              without them (`allow_unreadable`), which lists and keeps them",
+            "{} of {of} stored records cannot be read as `{}`; nothing was overwritten: mend \
+             them, or the step that leads to their current schema (`migrate`), or open the map \
+             without them (`allow_unreadable`), which lists and keeps them",
             self.keys.len(),
             std::any::type_name::<V>(),
         );

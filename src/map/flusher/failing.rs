@@ -116,6 +116,9 @@ where
         self.core.age.round_fails(self.unresolved.is_some());
         self.down = true;
         self.rewound |= error.kind() == ErrorKind::Rewound;
+        // Before the waiters hear: a caller whose save failed finds the health
+        // that says why.
+        self.tell_health(error);
         let mut waiting = self.core.requests.lock().take_early_saves();
         if let Some(unresolved) = &mut self.unresolved {
             waiting.append(&mut unresolved.saves);
@@ -125,7 +128,6 @@ where
         }
         answer_all(waiting, &Err(error.clone()));
         self.core.refuse_errands(error, |_| true);
-        self.tell_health(error);
     }
 
     pub(super) fn tell_health(&self, error: &Error) {

@@ -47,8 +47,9 @@ pub(super) fn changed(file: &Path, journal: &Path) -> Error {
     corrupt(
         file,
         &problem,
-        "nothing was overwritten; put it back as it was, or remove the journal to go on with the \
-         file as it is and without those changes",
+        "nothing was overwritten; put it back as it was; or, to go on with the file as it is and \
+         without those changes, remove the journal and the line `{\"journal\": \"in use\"}` at the \
+         end of the .meta file",
     )
 }
 

@@ -353,6 +353,15 @@ fn settle_torn(disk: &dyn Disk, files: &Files, torn: &[u8]) -> Result<std::path:
     }
 }
 
+fn leads_nowhere(link: &Path) -> Error {
+    let message = format!(
+        "{} is a symbolic link to a file that does not exist; create or mount that file, or remove \
+         the link to start anew",
+        link.display()
+    );
+    Error::new(ErrorKind::Unusable, message)
+}
+
 /// That a new map does not stand in for the file of another program that its
 /// user means.
 fn check_not_literal(folder: &Folder, map: &MapName, files: &Files) -> Result<()> {
@@ -361,6 +370,9 @@ fn check_not_literal(folder: &Folder, map: &MapName, files: &Files) -> Result<()
     };
     let expected = files.snapshot.file_name().unwrap_or_default();
     let expected = expected.to_string_lossy();
+    if literal == expected {
+        return Err(leads_nowhere(&files.snapshot).on_map(map));
+    }
     let message = format!(
         "this map is kept in {expected}, which is not there, but {literal} is: to use that file, \
          open the folder with JsonFile::builder(..).file({:?}, {literal:?}); to start anew, move \

@@ -167,3 +167,22 @@ async fn what_is_pending_grows_older_through_all_attempts() {
     map.flush().await.unwrap();
     assert_eq!(map.stats().oldest_pending, None);
 }
+
+/// Waiters were answered before health was published: a caller whose save had
+/// just failed read `Healthy`, and one whose save had just succeeded read `Down`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_is_published_before_a_save_is_answered() {
+    let store = store();
+    let retry = impatient().base_delay(Duration::from_millis(1));
+    let map = builder(&store).retry(retry).open().await.unwrap();
+    let health = map.health();
+    for n in 0..200 {
+        store.down(ErrorKind::Unusable);
+        map.insert_and_save("a", n).await.unwrap_err();
+        assert_eq!(health.borrow().kind(), Some(ErrorKind::Unusable), "{n}");
+        store.up();
+        map.retry_now();
+        map.insert_and_save("a", n).await.unwrap();
+        assert!(health.borrow().is_healthy(), "{n}");
+    }
+}

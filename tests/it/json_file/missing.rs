@@ -169,7 +169,8 @@ async fn the_meta_file_does_not_grow_with_each_run() {
         files.close().await.unwrap();
         sizes.push(fs::metadata(&meta).unwrap().len());
     }
-    assert!(sizes[59] <= sizes[20], "{sizes:?}");
+    // Some numbers of a writer are random, and a digit shorter now and then.
+    assert!(sizes[59] <= sizes[20] + 16, "{sizes:?}");
     assert!(sizes[59] < 1_000, "{sizes:?}");
 }
 
@@ -187,4 +188,18 @@ async fn a_writer_of_this_run_is_remembered_however_many_there_are() {
         files.release(&stock()).await.unwrap();
     }
     assert_eq!(files.commit(&batch).await.unwrap(), answer);
+}
+
+/// A link into a volume that was not mounted was reported as a file of another
+/// name, and following that advice replaced the link with an empty map.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_symbolic_link_that_leads_nowhere_is_unusable_and_stays() {
+    let folder = TempDir::new().unwrap();
+    let link = folder.path().join("stock.json");
+    std::os::unix::fs::symlink("/nowhere/stock.json", &link).unwrap();
+    let error = load(&open(&folder).await).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unusable);
+    assert!(error.to_string().contains("symbolic link"), "{error}");
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
 }

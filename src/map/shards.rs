@@ -270,3 +270,36 @@ fn find<'a, V, X>(stored: &'a Stored<V, X>, hash: u64, key: &str) -> Option<Entr
 fn is_of<V, X>(key: &str) -> impl Fn(&Pair<V, X>) -> bool {
     move |(own, _)| std::ptr::eq(&raw const **own, key) || **own == *key
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc::channel, thread, time::Duration};
+
+    use super::*;
+
+    /// In different orders, two calls would wait for each other for ever.
+    #[test]
+    fn several_shards_are_locked_in_one_order_whatever_the_order_of_the_keys() {
+        let shards = Arc::new(Shards::<u32, ()>::new());
+        let hashes: Vec<_> = (0..16).map(|n| shards.hash(&n.to_string())).collect();
+        let backwards = hashes.iter().rev().copied().collect();
+        let (done, ended) = channel();
+        for hashes in [hashes, backwards, Vec::new()] {
+            let (shards, done) = (shards.clone(), done.clone());
+            thread::spawn(move || {
+                for _ in 0..5_000 {
+                    drop(shards.write_several(hashes.iter().copied()));
+                    if hashes.is_empty() {
+                        drop(shards.take_all(|| Ok(())));
+                    }
+                }
+                done.send(()).unwrap();
+            });
+        }
+        for _ in 0..3 {
+            let limit = Duration::from_secs(60);
+            let ended = ended.recv_timeout(limit);
+            ended.expect("threads that lock several shards wait for each other");
+        }
+    }
+}

@@ -90,6 +90,20 @@ async fn tombstones_are_not_counted() {
 }
 
 #[tokio::test]
+async fn a_clear_takes_the_tombstones_along() {
+    let map = map().await;
+    map.extend((0..1_000).map(|n| (n.to_string(), n)));
+    map.flush().await.unwrap();
+    for n in 0..1_000 {
+        map.remove(n.to_string());
+    }
+    map.clear();
+    assert_eq!((map.len(), map.is_empty()), (0, true));
+    map.extend((0..100).map(|n| (n.to_string(), n)));
+    assert_eq!((map.len(), map.iter().count()), (100, 100));
+}
+
+#[tokio::test]
 async fn one_loader_runs_for_all_that_wait() {
     let map = map().await;
     let (ask, asked) = tokio::sync::oneshot::channel::<()>();

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use persistify::{ErrorKind, Expect, PersistentMap, Transaction, Verify};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::json;
 
 use crate::store::{HOUR, Store, builder, store, stored};
 
@@ -36,6 +37,25 @@ async fn what_is_not_read_back_may_keep_the_map_from_opening() {
     let error = builder::<Picky>(&store).open().await.unwrap_err();
     assert_eq!((error.kind(), error.keys().len()), (ErrorKind::Corrupt, 3));
     assert!(error.to_string().contains("allow_unreadable"), "{error}");
+}
+
+async fn refused<V>(value: V) -> bool
+where
+    V: Serialize + serde::de::DeserializeOwned + Send + Sync + 'static,
+{
+    let map = builder(&store()).verify(Verify::Never).open();
+    let map: PersistentMap<V> = map.await.unwrap();
+    let saved = map.insert_and_save("a", value).await;
+    saved.is_err_and(|error| error.kind() == ErrorKind::Refused)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_json_cannot_hold_is_refused_although_nothing_is_read_back() {
+    let nested = |levels| (0..levels).fold(json!(1), |value, _| json!([value]));
+    assert!(!refused(nested(127)).await);
+    assert!(refused(nested(128)).await);
+    assert!(refused(f64::NAN).await);
+    assert!(refused(f32::INFINITY).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,9 +115,15 @@ async fn values_are_written_and_read_back_by_the_background_task_alone() {
     let mut batch = map.batch();
     batch.insert("c", Counted(1));
     assert_eq!(counts(), (0, 0));
-    tx.commit().await.unwrap();
+    let mut commit = Box::pin(tx.commit());
+    assert!(futures_util::poll!(&mut commit).is_pending());
+    assert_eq!(counts(), (0, 0));
+    commit.await.unwrap();
     assert_eq!(counts(), (1, 1));
-    batch.commit().await.unwrap();
+    let mut commit = Box::pin(batch.commit());
+    assert!(futures_util::poll!(&mut commit).is_pending());
+    assert_eq!(counts(), (1, 1));
+    commit.await.unwrap();
     let mut save = Box::pin(map.save_if("d", Counted(1), Expect::Absent));
     assert!(futures_util::poll!(&mut save).is_pending());
     assert_eq!(counts(), (2, 2));

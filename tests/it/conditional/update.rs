@@ -97,6 +97,35 @@ async fn it_gives_up_after_so_many_attempts_and_waits_between_them() {
     );
 }
 
+/// After a conflict it went on with the value that it had met there. While it
+/// paused, others had gone on, so it met the next conflict.
+#[tokio::test(start_paused = true)]
+async fn after_a_pause_it_begins_with_what_the_store_has_by_then() {
+    let store = store();
+    let map = quiet(&store).await;
+    map.save_if("a", 0, Expect::Absent).await.unwrap();
+    let inner = store.inner().clone();
+    let mut seen = Vec::new();
+    let updating = map.update_in_store("a", |n| {
+        if seen.is_empty() {
+            let theirs = write_as_another(&inner, vec![put("a", 100)]);
+            futures_util::FutureExt::now_or_never(theirs).unwrap();
+        }
+        seen.push(n);
+        n + 1
+    });
+    let meanwhile = async {
+        // Time stands still while this goes on: the pause does not end.
+        while map.get("a") != Some(100) {
+            tokio::task::yield_now().await;
+        }
+        write_as_another(&inner, vec![put("a", 200)]).await;
+    };
+    let (updated, ()) = tokio::join!(updating, meanwhile);
+    assert_eq!(updated.unwrap(), Some(201));
+    assert_eq!(seen, [0, 200]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_does_not_decode_or_cannot_be_reached_is_an_error() {
     let store = store();

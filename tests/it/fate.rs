@@ -13,6 +13,8 @@ use crate::{
 };
 
 mod caching;
+mod meanwhile;
+mod policies;
 mod reads;
 mod runtimes;
 mod stores;

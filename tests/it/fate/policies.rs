@@ -1,0 +1,44 @@
+//! Maps that look for conflicts, and commits that memory takes over.
+
+use super::*;
+
+async fn map(store: &Store) -> PersistentMap<u32> {
+    let map = builder(store).retry(impatient()).batch(1_000, HOUR);
+    map.conflicts(OnConflict::StoreWins).open().await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_written_after_a_clear_meets_no_conflict_with_what_that_took_away() {
+    for (commit, fault) in COMMITS
+        .into_iter()
+        .flat_map(|c| LOST.each_ref().map(|f| (c, f)))
+    {
+        let store = store();
+        let map = map(&store).await;
+        commit.lose(&store, &map, fault).await;
+        map.clear();
+        map.insert("k", 7);
+        map.flush().await.unwrap();
+        assert_eq!((map.get("k"), map.pending()), (Some(7), 0), "{commit:?}");
+        assert_eq!(stored(&store).await, pairs([("k", 7)]));
+        map.insert_and_save("k", 8).await.unwrap();
+    }
+}
+
+/// Of an entry that a batch only requires, memory learns nothing: a write to it has
+/// not seen what the store holds there.
+#[tokio::test(start_paused = true)]
+async fn what_was_required_and_is_not_in_memory_is_not_written_over() {
+    let store = store();
+    let map = map(&store).await;
+    let theirs = Change::put("theirs", Payload::json("5"), None);
+    write_as_another(store.inner(), vec![theirs]).await;
+    let mut batch = map.batch();
+    batch.insert("k", 1).require("theirs", Expect::Present);
+    batch.commit().await.unwrap();
+    assert_eq!((map.get("theirs"), map.len(), map.pending()), (None, 1, 0));
+    let error = map.insert_and_save("theirs", 7).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(map.get("theirs"), Some(5));
+    assert_eq!(stored(&store).await, pairs([("k", 1), ("theirs", 5)]));
+}

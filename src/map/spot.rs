@@ -205,10 +205,11 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
     fn take_away(&mut self, expired: bool) -> Option<(V, L::Lease)> {
         let EntryMut { key, slot } = self.shard.find_mut(self.hash, self.key)?;
         let Some(lease) = slot.lease() else {
-            // Nothing is here, and a commit in flight may bring something: the
-            // removal goes behind it.
+            // Nothing is here, and a commit in flight, or one that was abandoned,
+            // may bring something: the removal goes behind it.
             let trail = slot.trail_mut();
-            if !expired && trail.mark.is_proposed() {
+            let is_looked_for = trail.unasked && trail.known == Known::MAYBE;
+            if !expired && (trail.mark.is_proposed() || is_looked_for) {
                 self.core.mark(key, trail);
                 trail.unasked = false;
             }

@@ -1,7 +1,9 @@
 //! Files of this machine, opened without a wait.
 
+#[cfg(any(feature = "json", feature = "postgres"))]
+use std::fs::{File, OpenOptions};
 use std::{
-    fs::{self, File, FileType, OpenOptions},
+    fs::{self, FileType},
     io,
     path::Path,
 };
@@ -23,6 +25,7 @@ pub(crate) mod folder;
 ///
 /// `IsADirectory` for a folder, `InvalidInput` for what is neither; else what the
 /// system says.
+#[cfg(any(feature = "json", feature = "postgres"))]
 pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     check(path)?;
     let opened = without_waiting(options).open(path)?;
@@ -80,13 +83,13 @@ fn name_of(_: FileType) -> &'static str {
     "something else"
 }
 
-#[cfg(unix)]
+#[cfg(all(unix, any(feature = "json", feature = "postgres")))]
 fn without_waiting(options: &mut OpenOptions) -> &mut OpenOptions {
     use std::os::unix::fs::OpenOptionsExt;
     options.custom_flags(libc::O_NONBLOCK)
 }
 
-#[cfg(not(unix))]
+#[cfg(all(not(unix), any(feature = "json", feature = "postgres")))]
 fn without_waiting(options: &mut OpenOptions) -> &mut OpenOptions {
     options
 }

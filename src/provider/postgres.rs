@@ -191,7 +191,8 @@ impl Provider for Postgres {
             known,
             ..
         } = &*self.shared;
-        let committed = write::commit(connections, options, known, batch).await;
+        let commit = || write::commit(connections, options, known, batch);
+        let committed = schema::on_tables(connections, options, commit).await;
         committed.map_err(|fault| fault.explained(&options.place))
     }
 
@@ -222,7 +223,8 @@ impl Provider for Postgres {
             options,
             ..
         } = &*self.shared;
-        let asked = schema::ping(connections, options).await;
+        let ping = || schema::ping(connections, options);
+        let asked = schema::on_tables(connections, options, ping).await;
         asked.map_err(|fault| fault.explained(&options.place))
     }
 

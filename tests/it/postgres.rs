@@ -32,6 +32,7 @@ mod pgbouncer;
 mod proxy;
 mod quiet;
 mod refused;
+mod rewound;
 mod sample;
 mod server;
 mod sessions;

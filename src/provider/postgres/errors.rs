@@ -5,7 +5,7 @@ use std::{error::Error as _, io, sync::Arc};
 use deadpool_postgres::{PoolError, TimeoutType};
 use tokio_postgres::{
     Error as SqlError,
-    error::{DbError, Severity},
+    error::{DbError, Severity, SqlState},
     types::{WasNull, WrongType},
 };
 
@@ -96,6 +96,16 @@ impl Fault {
     /// Whether there was a row already where one was to be inserted.
     pub(super) fn is_duplicate(&self) -> bool {
         matches!(self, Self::Rows(cause, ..) if code(cause) == Some("23505"))
+    }
+
+    /// Whether a table is missing. Then the server has changed nothing.
+    pub(super) fn lacks_table(&self) -> bool {
+        match self {
+            Self::Sql(cause) | Self::Table(cause, _) | Self::Rows(cause, ..) | Self::End(cause) => {
+                cause.code() == Some(&SqlState::UNDEFINED_TABLE)
+            }
+            _ => false,
+        }
     }
 
     /// Whether the server still talks: the transaction can be ended in order.

@@ -13,6 +13,7 @@ use super::{
     page,
     pipeline::Statement,
     rows::{Reading, rows},
+    schema,
     snapshot::{self, MAX_ROUNDS, Snapshot},
     table::{Adopted, Table},
 };
@@ -32,18 +33,24 @@ pub(super) async fn load(
     map: &MapName,
     wanted: Wanted,
 ) -> Result<Load<'static>> {
-    let loaded = begin(shared, map, wanted).await;
+    let Shared {
+        connections,
+        options,
+        ..
+    } = &**shared;
+    let begin = || begin(shared, map, &wanted);
+    let loaded = schema::on_tables(connections, options, begin).await;
     loaded.map_err(|fault| fault.on_map(map).explained(&shared.options.place))
 }
 
 async fn begin(
     shared: &Arc<Shared>,
     map: &MapName,
-    wanted: Wanted,
+    wanted: &Wanted,
 ) -> Result<Load<'static>, Fault> {
     for _ in 0..MAX_ROUNDS {
-        let snapshot = snapshot::fresh(shared, map, &wanted).await?;
-        if let Some(load) = read(shared, snapshot, &wanted).await? {
+        let snapshot = snapshot::fresh(shared, map, wanted).await?;
+        if let Some(load) = read(shared, snapshot, wanted).await? {
             return Ok(load);
         }
     }

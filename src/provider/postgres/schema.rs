@@ -11,7 +11,7 @@ use super::{
     quoting::{literal, quoted},
     transaction, writers,
 };
-use crate::{error::Result, incarnation::Incarnation, name::MapName};
+use crate::{error::Result, incarnation::Incarnation, name::MapName, trace::PROVIDER};
 
 /// The format of the tables that this version writes and reads.
 pub(super) const FORMAT: i64 = 1;
@@ -36,6 +36,50 @@ pub(super) async fn prepare(connections: &Connections, options: &Options) -> Res
         inspect::adopt(connections, options, map, name).await?;
     }
     Ok(())
+}
+
+/// Runs this work, and once more if the database turns out to be empty: it was
+/// made anew, or replaced, under maps that are open. It is made ready like any new
+/// database then, with an incarnation of its own, by which each map learns that
+/// its commits are gone.
+///
+/// The work may be repeated, because a statement about a table that is missing
+/// has ended its transaction and changed nothing.
+pub(super) async fn on_tables<T, W>(
+    connections: &Connections,
+    options: &Options,
+    work: impl Fn() -> W,
+) -> Result<T, Fault>
+where
+    W: Future<Output = Result<T, Fault>>,
+{
+    let missing = match work().await {
+        Err(fault) if fault.lacks_table() => fault,
+        done => return done,
+    };
+    let left = what_is_left(connections, options).await?;
+    if left.is_empty() {
+        tracing::warn!(target: PROVIDER, database = %options.place, "the database is empty: it was made anew or replaced while it was in use; its tables are made once more");
+        prepare(connections, options).await?;
+    } else if !left.iter().any(|table| table == "persistify_meta") {
+        // Some of the tables were dropped. What the others hold is not thrown away,
+        // and not added to.
+        return Err(missing);
+    }
+    // Made anew, by another process if not here.
+    work().await
+}
+
+/// The tables beside the maps that are there.
+async fn what_is_left(connections: &Connections, options: &Options) -> Result<Vec<String>, Fault> {
+    let sql = format!(
+        "SELECT c.relname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE n.nspname = {} AND starts_with(c.relname::text, 'persistify_')",
+        literal(&options.schema)
+    );
+    let rows = connections.query(&sql).await?;
+    let names = rows.iter().map(|row| Ok(row.try_get(0)?));
+    names.collect()
 }
 
 /// Whether the tables are there, in a format that is known.

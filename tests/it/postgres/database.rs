@@ -37,15 +37,20 @@ impl Database {
         let name = format!("persistify_test_{:016x}", rand::random::<u64>());
         let made = Witness::try_connect(admin);
         let made = made.unwrap_or_else(|error| panic!("no Postgres at {VARIABLE}: {error:?}"));
-        made.execute(format!(
-            "CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"
-        ));
+        made.execute(create(&name));
         Self {
             url: with_database(admin, &name),
             admin: admin.to_owned(),
             name,
             to_be_dropped,
         }
+    }
+
+    /// Drops it under those who are connected, and makes an empty one in its place.
+    pub(crate) fn make_anew(&self) {
+        let admin = self.admin();
+        admin.execute(format!("DROP DATABASE {} WITH (FORCE)", self.name));
+        admin.execute(create(&self.name));
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -83,6 +88,10 @@ impl Database {
     pub(crate) fn admin(&self) -> Witness {
         Witness::connect(&self.admin)
     }
+}
+
+fn create(name: &str) -> String {
+    format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
 }
 
 impl Drop for Database {

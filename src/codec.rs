@@ -1,9 +1,6 @@
-//! A value to and from its JSON text.
+//! Values to and from the bytes that are stored.
 
-mod guard;
-mod place;
-mod room;
-mod walk;
+pub(crate) mod json;
 
 use std::{
     any::Any,
@@ -15,64 +12,64 @@ use std::{
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
-use self::{guard::Guard, place::Place};
+use self::json::ValuePath;
 use crate::{
     error::{Error, ErrorKind, Result},
     record::{Encoding, Payload},
 };
 
-/// The longest text whose room is kept for the next value.
-const KEPT: usize = 64 * 1024;
+/// A larger buffer is not kept for the next value.
+const MAX_KEPT: usize = 64 * 1024;
 
 thread_local! {
-    /// Where a text grows, so that each is allocated once, in its length.
-    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// Where a text grows. The payload is then allocated once, at its length.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
-/// The JSON text of a value.
+/// Encodes a value as JSON text.
 ///
 /// # Errors
 ///
-/// `Refused`, naming the type and the place, if the value's `Serialize` fails or
-/// panics, if it holds a NaN or an infinity, or if it is nested too deeply.
+/// `Refused`, naming the type and the path to the fault, if the value's
+/// `Serialize` fails or panics, if it holds a NaN or an infinity, or if it is
+/// nested too deeply.
 pub(crate) fn encode<V: Serialize>(value: &V) -> Result<Payload> {
     // A panic in a user's `Serialize` must cost one entry, not the task that
-    // writes all of them. Nothing of ours is half changed by then.
+    // writes all of them. It leaves nothing of ours half changed.
     let encoded = catch_unwind(AssertUnwindSafe(|| encode_checked(value)));
     let encoded = encoded.unwrap_or_else(|panic| Err(panicked(panic.as_ref()).into()));
     encoded.map_err(|cause| {
-        let place = catch_unwind(AssertUnwindSafe(|| walk::unwritable(value)));
-        let place = place.ok().flatten().unwrap_or_default();
-        refused::<V>("cannot be written as JSON", &place, cause)
+        let path = catch_unwind(AssertUnwindSafe(|| json::unwritable(value)));
+        let path = path.ok().flatten().unwrap_or_default();
+        refused::<V>("cannot be written as JSON", &path, cause)
     })
 }
 
 fn encode_checked<V: Serialize>(value: &V) -> Result<Payload, Cause> {
-    let mut text = ROOM.take();
+    let mut text = BUFFER.take();
     text.clear();
-    let mut json = serde_json::Serializer::new(&mut text);
-    let written = value.serialize(Guard::new(&mut json));
-    // Without the room to grow, for as long as the payload is held.
+    let written = json::write(value, &mut text);
+    // The copy has no spare capacity, for as long as the payload is held.
     let payload = written.map(|()| Payload::json(Bytes::copy_from_slice(&text)));
-    if text.capacity() <= KEPT {
-        ROOM.set(text);
+    if text.capacity() <= MAX_KEPT {
+        BUFFER.set(text);
     }
     Ok(payload?)
 }
 
-/// The value that this payload holds.
+/// Decodes a value.
 ///
 /// # Errors
 ///
-/// `Corrupt`, naming the type and the place, if the payload is not the JSON text
-/// of such a value, or if the value's `Deserialize` panics.
+/// `Corrupt`, naming the type and the path to the fault, if the payload is not
+/// the JSON text of such a value, or if the value's `Deserialize` panics.
 pub(crate) fn decode<V: DeserializeOwned>(payload: &Payload) -> Result<V> {
     read(payload).map_err(|not_read| not_read.corrupt::<V>())
 }
 
-/// The value that this payload holds.
+/// Decodes a value.
 ///
 /// # Errors
 ///
@@ -80,83 +77,83 @@ pub(crate) fn decode<V: DeserializeOwned>(payload: &Payload) -> Result<V> {
 pub(crate) fn read<V: DeserializeOwned>(payload: &Payload) -> Result<V, NotRead> {
     match payload.encoding {
         // A panic in a user's `Deserialize` must not end the task that reads.
-        Encoding::Json => match catch_unwind(|| serde_json::from_slice(&payload.bytes)) {
+        Encoding::Json => match catch_unwind(|| json::read(&payload.bytes)) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(cause)) => Err(NotRead {
-                place: unreadable_place::<V>(&payload.bytes).unwrap_or_default(),
+                path: unreadable_path::<V>(&payload.bytes).unwrap_or_default(),
                 cause: cause.into(),
             }),
             Err(panic) => Err(NotRead {
-                place: Place::default(),
+                path: ValuePath::default(),
                 cause: panicked(panic.as_ref()).into(),
             }),
         },
     }
 }
 
-/// Where reading fails; found by reading again, because it is seldom asked.
-fn unreadable_place<V: DeserializeOwned>(text: &[u8]) -> Option<Place> {
+/// The part that cannot be read; found by reading again, because it is rarely
+/// needed.
+fn unreadable_path<V: DeserializeOwned>(text: &[u8]) -> Option<ValuePath> {
     let mut json = serde_json::Deserializer::from_slice(text);
     let failed = AssertUnwindSafe(|| {
         let read: Result<V, _> = serde_path_to_error::deserialize(&mut json);
         read.err()
     });
     let failed = catch_unwind(failed).ok()??;
-    Some(Place::of(failed.path()))
+    Some(ValuePath::of(failed.path()))
 }
 
 /// Where and why a text cannot be read.
 pub(crate) struct NotRead {
-    place: Place,
+    path: ValuePath,
     cause: Cause,
 }
 
 impl NotRead {
-    /// What this is of a stored value.
+    /// The error for a stored value.
     fn corrupt<V>(self) -> Error {
         let wanted = std::any::type_name::<V>();
         let message = format!(
             "the stored value cannot be read as `{wanted}`{}",
-            at(&self.place)
+            at(&self.path)
         );
         Error::new(ErrorKind::Corrupt, message).with_source(self.cause)
     }
 
-    /// Looks for the place in the value itself, which may tell it better than the
-    /// text.
+    /// Looks for the fault in the value itself, which may tell more than its text.
     pub(crate) fn look_in<V: Serialize>(&mut self, value: &V) {
         let said = self.cause.to_string();
-        let suspect = AssertUnwindSafe(|| walk::suspect(value, &said, &self.place));
-        if let Ok(Some(place)) = catch_unwind(suspect) {
-            self.place = place;
+        let suspect = AssertUnwindSafe(|| json::suspect(value, &said, &self.path));
+        if let Ok(Some(path)) = catch_unwind(suspect) {
+            self.path = path;
         }
     }
 
-    /// What this is of a value that was about to be stored.
+    /// The error for a value that was about to be stored.
     pub(crate) fn refusal<V>(self) -> Error {
         let problem = "cannot be read back from its own JSON text";
-        refused::<V>(problem, &self.place, self.cause)
+        refused::<V>(problem, &self.path, self.cause)
     }
 }
 
-fn refused<V>(problem: &str, place: &Place, cause: Cause) -> Error {
+fn refused<V>(problem: &str, path: &ValuePath, cause: Cause) -> Error {
     let message = format!(
         "a value of the type `{}` {problem}{}, so it is not saved; write another one to the key, \
          or remove it",
         std::any::type_name::<V>(),
-        at(place)
+        at(path)
     );
     Error::new(ErrorKind::Refused, message).with_source(cause)
 }
 
-fn at(place: &Place) -> String {
-    if place.is_whole() {
+fn at(path: &ValuePath) -> String {
+    if path.is_whole() {
         return String::new();
     }
-    format!(" (at `{place}`)")
+    format!(" (at `{path}`)")
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(crate) fn panicked(panic: &(dyn Any + Send)) -> String {
     let words = panic
         .downcast_ref::<&str>()

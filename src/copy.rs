@@ -1,6 +1,5 @@
 //! Moves maps from one provider to another.
 
-mod canonical;
 mod pass;
 mod sum;
 

@@ -101,7 +101,9 @@ impl Capabilities {
 /// `testing`), which every provider should run.
 ///
 /// - **Faithful**: a load answers with what was committed: every key as it was
-///   written, equal JSON, times to the millisecond; expired entries too. It has
+///   written, the same JSON value, times to the millisecond; expired entries too.
+///   The text of a value may differ: white space, the order of fields, escapes,
+///   and another way to write a number, of which no digit may be lost. A load has
 ///   every commit that was acknowledged before it began, so its horizon is not
 ///   below their revisions.
 /// - **Atomic**: a batch lands whole, or not at all, also when the process is

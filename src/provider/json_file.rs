@@ -38,7 +38,6 @@ mod recover;
 mod shared;
 mod snapshot;
 mod store;
-mod text;
 mod values;
 mod whole;
 
@@ -65,7 +64,9 @@ use shared::Shared;
 /// # Edits by hand
 ///
 /// While the map is closed, the file may be edited: keys that changed have new
-/// revisions and no expiry, the others are as they were. The
+/// revisions and no expiry, the others are as they were. To format the file, to
+/// sort fields, or to write a number in another way (`1e2` as `100`), changes no
+/// value. The
 /// [number of its shape](crate::PersistentMapBuilder::schema) is not in the
 /// file: a value that was edited keeps its number, one that was added has the
 /// highest of that file, and all those of a file without a `.meta` have 0. While the map is

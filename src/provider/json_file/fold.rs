@@ -11,10 +11,12 @@ use super::{
     meta::{self, Head, Row},
     snapshot::Layout,
     store::{Store, remove_journal},
-    text::fingerprint,
     whole::{Looks, create, replace, sync, write},
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    codec::json::fingerprint,
+    error::{Error, ErrorKind, Result},
+};
 
 /// A snapshot that is safe on the disk and not in its place yet.
 struct NewSnapshot {

@@ -17,12 +17,11 @@ use super::{
     index::Stamp,
     mark::Mark,
     pairs::Pairs,
-    snapshot::json_string,
-    text,
     whole::{create, read_whole, sync, write},
 };
 use crate::{
     batch::{Committed, Skipped, WriterId},
+    codec::json::{self, layout::quoted},
     error::{Error, ErrorKind, Result},
     name::MapName,
     record::{Payload, Record, Revision},
@@ -323,7 +322,7 @@ fn head_text(head: &Head) -> String {
     format!(
         "{{\n\"format\": {FORMAT},\n\"map\": {},\n\"counter\": {},\n\"snapshot\": {snapshot},\n\
          \"folded\": {},\n\"writers\": {{{}}},\n\"entries\": {{",
-        json_string(head.map.as_str()),
+        quoted(head.map.as_str()),
         head.counter,
         head.folded,
         writers.join(",\n"),
@@ -342,16 +341,16 @@ fn writer_text(writer: WriterId, last: &Last) -> String {
 }
 
 fn skipped_text(skipped: &Skipped) -> String {
-    let key = json_string(&skipped.key);
+    let key = quoted(&skipped.key);
     let found = skipped.found.as_ref();
     let Some((found, payload)) = found.and_then(|f| Some((f, f.value.as_ref()?))) else {
         return format!("[{key},null]");
     };
     // What is stored was found to be JSON text, and so UTF-8, when it came in.
-    let text = text::checked(&payload.bytes).unwrap_or("null");
+    let text = json::text(&payload.bytes).unwrap_or("null");
     format!(
         "[{key},[{},{},{},{},{}]]",
-        json_string(text),
+        quoted(text),
         payload.schema,
         found.revision,
         stamp_text(found.expires_at.into()),
@@ -362,7 +361,7 @@ fn skipped_text(skipped: &Skipped) -> String {
 fn row_text(key: &str, row: &Row) -> String {
     format!(
         "{}: [{},{},{},{},{}]",
-        json_string(key),
+        quoted(key),
         row.revision,
         stamp_text(row.updated),
         stamp_text(row.expires),

@@ -14,10 +14,10 @@ use super::{
     meta::{Meta, check_map, newer},
     snapshot::Snapshot,
     store::{Journal, Store, put_journal, remove_journal},
-    text::fingerprint,
     whole::{create, read_whole, sync, write},
 };
 use crate::{
+    codec::json::fingerprint,
     error::{Error, ErrorKind, Result},
     name::MapName,
     record::Revision,

@@ -12,9 +12,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use super::{files::Folder, store::Store, text};
+use super::{files::Folder, store::Store};
 use crate::{
     batch::{Batch, Committed, MapBatch, Op},
+    codec::json,
     error::{Error, ErrorKind, Result},
     name::MapName,
     trace::PROVIDER,
@@ -233,7 +234,7 @@ fn check_payloads(part: &MapBatch) -> Result<()> {
         let Op::Put { payload, .. } = &change.op else {
             continue;
         };
-        let checked = text::checked(&payload.bytes);
+        let checked = json::text(&payload.bytes);
         if checked.is_err() || u32::try_from(payload.bytes.len()).is_err() {
             refused.push(change.key.clone());
             cause = cause.or(checked.err());

@@ -9,10 +9,13 @@ use super::{
     disk::Disk,
     fault::corrupt,
     pairs::Pairs,
-    text::{self, on_one_line},
     whole::{Looks, read_whole},
 };
-use crate::{error::Result, record::Revision};
+use crate::{
+    codec::json::layout::{on_one_line, quoted, without_mark},
+    error::Result,
+    record::Revision,
+};
 
 /// A snapshot, as it was read.
 pub(super) struct Snapshot {
@@ -49,7 +52,7 @@ impl Snapshot {
 
     /// Its entries: key, where the text of the value is, and the text.
     pub(super) fn entries(&self, path: &Path) -> Result<Vec<(Arc<str>, u64, &str)>> {
-        let text = text::without_mark(&self.bytes);
+        let text = without_mark(&self.bytes);
         let pairs: Pairs<&RawValue> = serde_json::from_slice(text).map_err(|error| {
             let place = format!("line {}, column {}", error.line(), error.column());
             corrupt(
@@ -93,7 +96,7 @@ impl Layout {
         } else {
             b",\n  "
         });
-        out.extend(json_string(key).as_bytes());
+        out.extend(quoted(key).as_bytes());
         out.extend(b": ");
         let text = on_one_line(text);
         let offset = self.bytes + (out.len() - from) as u64;
@@ -115,9 +118,4 @@ impl Layout {
         self.digest.update(bytes);
         self.bytes += bytes.len() as u64;
     }
-}
-
-/// A string as JSON text.
-pub(super) fn json_string(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }

@@ -7,10 +7,9 @@ use super::{
     fault::{corrupt, fault},
     files::Files,
     index::{Place, Source},
-    text::on_one_line,
     whole::Looks,
 };
-use crate::error::Result;
+use crate::{codec::json::layout::on_one_line, error::Result};
 
 /// Up to this distance it is cheaper to read what is between two values than
 /// to read twice.

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use serde::de::IgnoredAny;
-
 use super::{numbers, sorted::Sorted, table::Table, values::ValueType};
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    codec::json::{
+        self,
+        tokens::{tokens, unescaped},
+    },
+    error::{Error, ErrorKind, Result},
+};
 
 /// The longest key and value of an entry, together, in bytes: a message to the
 /// server ends at a gigabyte, and the rest of it needs some room as well.
@@ -55,32 +59,21 @@ pub(super) fn keys_to_blame(values: ValueType, sorted: &Sorted<'_>) -> Vec<Arc<s
     bad.map(|put| put.of.clone()).collect()
 }
 
-fn is_taken(values: ValueType, text: &[u8]) -> bool {
-    let is_text = std::str::from_utf8(text).is_ok() && !text.contains(&0);
-    is_text
-        && match values {
-            ValueType::Text => true,
-            ValueType::Json => is_json(text),
-            ValueType::Jsonb => is_json(text) && !holds_nul(text) && !numbers::overflow(text),
-        }
-}
-
-fn is_json(text: &[u8]) -> bool {
-    serde_json::from_slice::<IgnoredAny>(text).is_ok()
-}
-
-/// Whether a string in that JSON has a `\u0000`: after an even number of
-/// backslashes, for each two of them are one of the string.
-fn holds_nul(text: &[u8]) -> bool {
-    let mut rest = text;
-    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
-        let escape = &rest[at..];
-        if escape.starts_with(b"\\u0000") {
-            return true;
-        }
-        rest = escape.get(2..).unwrap_or_default();
+fn is_taken(values: ValueType, bytes: &[u8]) -> bool {
+    match (values, json::text(bytes)) {
+        // Postgres stores no NUL in any text.
+        (ValueType::Text, _) => std::str::from_utf8(bytes).is_ok() && !bytes.contains(&0),
+        (ValueType::Json, text) => text.is_ok(),
+        (ValueType::Jsonb, Ok(text)) => strings_are_taken(text) && !numbers::overflow(text),
+        (ValueType::Jsonb, Err(_)) => false,
     }
-    false
+}
+
+/// Whether `jsonb` takes all strings of that JSON: it takes neither a NUL nor
+/// half of a surrogate pair, both of which are written as escapes.
+fn strings_are_taken(text: &str) -> bool {
+    let strings = tokens(text).filter(|token| token.starts_with('"'));
+    { strings }.all(|string| unescaped(string).is_some_and(|text| !text.contains('\0')))
 }
 
 #[cfg(test)]
@@ -88,16 +81,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_nul_is_found_where_it_is_one() {
-        for (text, holds) in [
-            (r#""a\u0000b""#, true),
-            (r#""\\\u0000""#, true),
-            (r#""\\u0000""#, false),
-            (r#""\u0001\u00001""#, true),
-            (r#""\"\\\\u0000\\""#, false),
-            ("7", false),
+    fn strings_with_a_nul_or_half_a_surrogate_pair_are_not_taken() {
+        for (text, is_taken) in [
+            (r#""a\u0000b""#, false),
+            (r#""\\\u0000""#, false),
+            (r#""\\u0000""#, true),
+            (r#""\u0001\u00001""#, false),
+            (r#""\"\\\\u0000\\""#, true),
+            (r#"{"\u0000": 1}"#, false),
+            (r#""\ud83d\ude00""#, true),
+            (r#""\ud83d""#, false),
+            ("7", true),
         ] {
-            assert_eq!(holds_nul(text.as_bytes()), holds, "{text}");
+            assert_eq!(strings_are_taken(text), is_taken, "{text}");
         }
     }
 }

@@ -56,6 +56,37 @@ async fn changed_keys_have_new_revisions_and_the_others_stay_as_they_were() {
     assert_eq!(last, after);
 }
 
+/// A tool that formats JSON sorts the fields and writes numbers and characters in
+/// its own way. Such a file was taken for one with other values: each of them got
+/// a new revision and lost its expiry.
+#[tokio::test]
+async fn a_value_that_is_written_in_another_way_is_not_edited() {
+    let folder = TempDir::new().unwrap();
+    let files = open(&folder).await;
+    let value = r#"{"z": [1e2, -0.50], "a": "é", "on": {"y": 1, "x": null}}"#;
+    let plum = Change::put("plum", Payload::json(value), Some(time(5_000)));
+    let batch = Writer::new().batch(vec![plum, put("nut", "10")]);
+    files.commit(&batch).await.unwrap();
+    let before = load(&files).await.unwrap();
+    files.release(&stock()).await.unwrap();
+
+    let formatted = "{ \"nut\": 1.0E1,\n \"plum\": {\n  \"a\": \"\\u00e9\", \
+                     \"on\": {\"x\": null, \"y\": 1.0}, \"z\": [100, -0.5]}}";
+    write_by_hand(&folder, formatted);
+    let after = load(&files).await.unwrap();
+    assert_eq!(after["plum"].expires_at, Some(time(5_000)));
+    for key in ["plum", "nut"] {
+        assert_eq!(after[key].revision, before[key].revision, "{key}");
+    }
+    assert_eq!(text(&after["nut"]), "1.0E1");
+    files.release(&stock()).await.unwrap();
+
+    write_by_hand(&folder, &formatted.replace("-0.5", "-0.51"));
+    let edited = load(&files).await.unwrap();
+    assert_eq!(edited["plum"].expires_at, None);
+    assert_eq!(edited["nut"].revision, before["nut"].revision);
+}
+
 /// Two edits in a row that the file system dates alike.
 #[tokio::test]
 async fn each_edit_has_revisions_of_its_own() {

@@ -26,6 +26,7 @@ enum Flaw {
     TrimsNuls,
     LosesExpiry,
     LosesShape,
+    RoundsNumbers,
     TrustsHints,
     IgnoresClear,
     TouchSetsTheTime,
@@ -162,6 +163,7 @@ impl Broken {
             (Flaw::TrimsNuls, _) => change.key = change.key.trim_end_matches('\0').into(),
             (Flaw::LosesExpiry, Op::Put { expires_at, .. }) => *expires_at = None,
             (Flaw::LosesShape, Op::Put { payload, .. }) => payload.schema = 0,
+            (Flaw::RoundsNumbers, Op::Put { payload, .. }) => round_numbers(payload),
             (Flaw::TrustsHints, Op::Put { payload, .. }) if change.likely_new => {
                 *payload = stored.unwrap_or(payload.clone());
             }
@@ -228,6 +230,13 @@ impl Broken {
 
     fn remember(&self, id: BatchId) -> Option<BatchId> {
         self.last.lock().unwrap().replace(id)
+    }
+}
+
+/// As a store does that keeps JSON as a tree with floats in it.
+fn round_numbers(payload: &mut Payload) {
+    if let Ok(tree) = serde_json::from_slice::<serde_json::Value>(&payload.bytes) {
+        payload.bytes = tree.to_string().into();
     }
 }
 
@@ -462,6 +471,7 @@ async fn the_unfaithful_are_caught() {
         Flaw::TrimsNuls,
         Flaw::LosesExpiry,
         Flaw::LosesShape,
+        Flaw::RoundsNumbers,
         Flaw::TrustsHints,
         Flaw::IgnoresClear,
         Flaw::TouchSetsTheTime,

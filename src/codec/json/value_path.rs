@@ -1,18 +1,18 @@
-//! Where in a value something is: `.by_player["7"]`, `.points[3].x`.
+//! The path to a part of a value: `.by_player["7"]`, `.points[3].x`.
 
 use std::fmt;
 
 use serde_path_to_error::{Path, Segment};
 
-/// How many steps are told before the middle of a longer path is left out.
+/// The middle of a path with more steps is left out when it is shown.
 const MAX_STEPS: usize = 12;
 
-/// A place in a value, as the steps that lead there; none for the whole value.
+/// The steps that lead to a part of a value; none for the value itself.
 #[derive(Debug, Default)]
-pub(super) struct Place(Vec<String>);
+pub(crate) struct ValuePath(Vec<String>);
 
-impl Place {
-    pub(super) fn of(path: &Path) -> Self {
+impl ValuePath {
+    pub(crate) fn of(path: &Path) -> Self {
         Self(path.iter().map(step).collect())
     }
 
@@ -28,7 +28,7 @@ impl Place {
         self.0.pop();
     }
 
-    pub(super) fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.0.is_empty()
     }
 
@@ -49,7 +49,7 @@ fn item(number: usize) -> String {
     format!("[{number}]")
 }
 
-/// Names of fields stand for themselves, other keys in quotes.
+/// A name that could be a field's is written plainly, any other key in quotes.
 fn named(key: &str) -> String {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     if key.starts_with(|c: char| c.is_alphabetic() || c == '_') && key.chars().all(is_name) {
@@ -59,7 +59,7 @@ fn named(key: &str) -> String {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ValuePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let steps = &self.0;
         if steps.len() <= MAX_STEPS {

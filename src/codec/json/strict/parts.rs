@@ -5,9 +5,9 @@ use serde::ser::{
     SerializeTuple, SerializeTupleStruct, SerializeTupleVariant,
 };
 
-use super::{Below, Guard, Step, Watch};
+use super::{Below, Step, Strict, Watch};
 
-impl<S, W: Watch> Guard<S, W> {
+impl<S, W: Watch> Strict<S, W> {
     fn part<T: Serialize + ?Sized, E: Error>(
         &mut self,
         step: Step,
@@ -32,7 +32,7 @@ impl<S, W: Watch> Guard<S, W> {
     }
 }
 
-impl<S: SerializeSeq, W: Watch> SerializeSeq for Guard<S, W> {
+impl<S: SerializeSeq, W: Watch> SerializeSeq for Strict<S, W> {
     type Ok = S::Ok;
     type Error = S::Error;
 
@@ -45,7 +45,7 @@ impl<S: SerializeSeq, W: Watch> SerializeSeq for Guard<S, W> {
     }
 }
 
-impl<S: SerializeTuple, W: Watch> SerializeTuple for Guard<S, W> {
+impl<S: SerializeTuple, W: Watch> SerializeTuple for Strict<S, W> {
     type Ok = S::Ok;
     type Error = S::Error;
 
@@ -58,7 +58,7 @@ impl<S: SerializeTuple, W: Watch> SerializeTuple for Guard<S, W> {
     }
 }
 
-impl<S: SerializeTupleStruct, W: Watch> SerializeTupleStruct for Guard<S, W> {
+impl<S: SerializeTupleStruct, W: Watch> SerializeTupleStruct for Strict<S, W> {
     type Ok = S::Ok;
     type Error = S::Error;
 
@@ -71,7 +71,7 @@ impl<S: SerializeTupleStruct, W: Watch> SerializeTupleStruct for Guard<S, W> {
     }
 }
 
-impl<S: SerializeTupleVariant, W: Watch> SerializeTupleVariant for Guard<S, W> {
+impl<S: SerializeTupleVariant, W: Watch> SerializeTupleVariant for Strict<S, W> {
     type Ok = S::Ok;
     type Error = S::Error;
 
@@ -86,7 +86,7 @@ impl<S: SerializeTupleVariant, W: Watch> SerializeTupleVariant for Guard<S, W> {
     }
 }
 
-impl<S: SerializeMap, W: Watch> SerializeMap for Guard<S, W> {
+impl<S: SerializeMap, W: Watch> SerializeMap for Strict<S, W> {
     type Ok = S::Ok;
     type Error = S::Error;
 
@@ -104,7 +104,7 @@ impl<S: SerializeMap, W: Watch> SerializeMap for Guard<S, W> {
     }
 }
 
-impl<S: SerializeStruct, W: Watch> SerializeStruct for Guard<S, W> {
+impl<S: SerializeStruct, W: Watch> SerializeStruct for Strict<S, W> {
     type Ok = S::Ok;
     type Error = S::Error;
 
@@ -127,7 +127,7 @@ impl<S: SerializeStruct, W: Watch> SerializeStruct for Guard<S, W> {
     }
 }
 
-impl<S: SerializeStructVariant, W: Watch> SerializeStructVariant for Guard<S, W> {
+impl<S: SerializeStructVariant, W: Watch> SerializeStructVariant for Strict<S, W> {
     type Ok = S::Ok;
     type Error = S::Error;
 

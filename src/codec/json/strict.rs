@@ -1,8 +1,8 @@
-//! A serializer that stands before another one and refuses what would not come
-//! back: numbers that JSON has no form for, and values nested too deeply.
+//! A serializer that wraps another one and refuses values that could not be read
+//! again: numbers that JSON cannot express, and values nested too deeply.
 //!
-//! It counts levels on the way down, so a value that is deeper than the limit
-//! errs before the recursion of its `Serialize` can overflow the stack.
+//! It counts the levels on the way down. A value that exceeds the limit fails
+//! before the recursion of its `Serialize` can overflow the stack.
 
 mod parts;
 
@@ -10,10 +10,10 @@ use std::fmt;
 
 use serde::ser::{Error, Serialize, Serializer};
 
-use super::room::Room;
+use super::depth::Depth;
 
-/// Follows the walk through a value, when a place in it is to be found. Saving
-/// follows nothing, at no cost.
+/// Observes the walk through a value, to find a place in it. Saving observes
+/// nothing, at no cost.
 pub(super) trait Watch: Copy {
     /// For the key of an entry.
     fn of_key(self) -> Self {
@@ -41,7 +41,8 @@ pub(super) trait Watch: Copy {
         Ok(())
     }
 
-    /// Comes back from there. Not where the walk ended: that is the place.
+    /// Comes back from there. It is not called where the walk ends: that is the
+    /// place.
     fn leave(self) {}
 }
 
@@ -55,63 +56,71 @@ pub(super) enum Step {
     Entry,
 }
 
-/// Looks for nothing.
+/// Observes nothing.
 #[derive(Clone, Copy)]
 pub(super) struct Unwatched;
 
 impl Watch for Unwatched {}
 
-/// Stands before a serializer, or before what that hands out for the parts of a
-/// sequence, a map or a structure.
-pub(super) struct Guard<S, W> {
+/// Wraps a serializer, or what a serializer returns for the parts of a sequence,
+/// a map or a structure.
+pub(super) struct Strict<S, W> {
     inner: S,
-    room: Room,
+    depth: Depth,
     watch: W,
-    /// How many items have come.
+    /// How many items were written.
     items: usize,
 }
 
-impl<S> Guard<S, Unwatched> {
+impl<S> Strict<S, Unwatched> {
     pub(super) fn new(inner: S) -> Self {
         Self::watched(inner, Unwatched)
     }
 }
 
-impl<S, W> Guard<S, W> {
+impl<S, W> Strict<S, W> {
     pub(super) fn watched(inner: S, watch: W) -> Self {
         Self {
             inner,
-            room: Room::WHOLE,
+            depth: Depth::FULL,
             watch,
             items: 0,
         }
     }
 }
 
-/// A value that is one level further down.
+/// A value one level further down.
 struct Below<'a, T: ?Sized, W> {
     value: &'a T,
-    room: Room,
+    depth: Depth,
     watch: W,
 }
 
 impl<T: Serialize + ?Sized, W: Watch> Serialize for Below<'_, T, W> {
     fn serialize<S: Serializer>(&self, inner: S) -> Result<S::Ok, S::Error> {
-        let Self { value, room, watch } = *self;
+        let Self {
+            value,
+            depth,
+            watch,
+        } = *self;
         let items = 0;
-        value.serialize(Guard {
+        value.serialize(Strict {
             inner,
-            room,
+            depth,
             watch,
             items,
         })
     }
 }
 
-impl<S, W: Watch> Guard<S, W> {
+impl<S, W: Watch> Strict<S, W> {
     fn below<'a, T: ?Sized>(&self, value: &'a T) -> Below<'a, T, W> {
-        let Self { room, watch, .. } = *self;
-        Below { value, room, watch }
+        let Self { depth, watch, .. } = *self;
+        Below {
+            value,
+            depth,
+            watch,
+        }
     }
 
     fn key<'a, T: ?Sized>(&self, value: &'a T) -> Below<'a, T, W> {
@@ -122,25 +131,25 @@ impl<S, W: Watch> Guard<S, W> {
         }
     }
 
-    /// The same, within so many more arrays or objects.
+    /// Enters that many arrays or objects at once.
     fn nested<E: Error>(self, more: u16) -> Result<Self, E> {
-        let room = self.room.nested(more);
-        let room = room.ok_or_else(|| E::custom(Room::SPENT))?;
-        Ok(Self { room, ..self })
+        let depth = self.depth.nested(more);
+        let depth = depth.ok_or_else(|| E::custom(Depth::EXCEEDED))?;
+        Ok(Self { depth, ..self })
     }
 
-    /// The same, within an option or a newtype.
+    /// Enters an option or a newtype.
     fn wrapped<E: Error>(self) -> Result<Self, E> {
-        let room = self.room.wrapped();
-        let room = room.ok_or_else(|| E::custom(Room::SPENT))?;
-        Ok(Self { room, ..self })
+        let depth = self.depth.wrapped();
+        let depth = depth.ok_or_else(|| E::custom(Depth::EXCEEDED))?;
+        Ok(Self { depth, ..self })
     }
 
-    /// Goes on with what the serializer hands out.
-    fn parts<P, E>(self, open: impl FnOnce(S) -> Result<P, E>) -> Result<Guard<P, W>, E> {
-        Ok(Guard {
+    /// Wraps what the serializer returns for the parts.
+    fn parts<P, E>(self, open: impl FnOnce(S) -> Result<P, E>) -> Result<Strict<P, W>, E> {
+        Ok(Strict {
             inner: open(self.inner)?,
-            room: self.room,
+            depth: self.depth,
             watch: self.watch,
             items: 0,
         })
@@ -156,16 +165,16 @@ fn finite<E: Error>(number: f64) -> Result<(), E> {
     )))
 }
 
-impl<S: Serializer, W: Watch> Serializer for Guard<S, W> {
+impl<S: Serializer, W: Watch> Serializer for Strict<S, W> {
     type Ok = S::Ok;
     type Error = S::Error;
-    type SerializeSeq = Guard<S::SerializeSeq, W>;
-    type SerializeTuple = Guard<S::SerializeTuple, W>;
-    type SerializeTupleStruct = Guard<S::SerializeTupleStruct, W>;
-    type SerializeTupleVariant = Guard<S::SerializeTupleVariant, W>;
-    type SerializeMap = Guard<S::SerializeMap, W>;
-    type SerializeStruct = Guard<S::SerializeStruct, W>;
-    type SerializeStructVariant = Guard<S::SerializeStructVariant, W>;
+    type SerializeSeq = Strict<S::SerializeSeq, W>;
+    type SerializeTuple = Strict<S::SerializeTuple, W>;
+    type SerializeTupleStruct = Strict<S::SerializeTupleStruct, W>;
+    type SerializeTupleVariant = Strict<S::SerializeTupleVariant, W>;
+    type SerializeMap = Strict<S::SerializeMap, W>;
+    type SerializeStruct = Strict<S::SerializeStruct, W>;
+    type SerializeStructVariant = Strict<S::SerializeStructVariant, W>;
 
     fn is_human_readable(&self) -> bool {
         self.inner.is_human_readable()

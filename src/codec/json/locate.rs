@@ -1,34 +1,39 @@
-//! Walks through a value once more, to find the place of a fault in it. Faults
-//! are seldom, and to keep track of places takes time that saving does not have.
+//! Finds the part of a value that cannot be written or read again, in another
+//! walk through it. Faults are rare, and tracking paths would slow down each save.
 
 use std::{cell::RefCell, fmt, io, mem};
 
 use serde::ser::{Error, Serialize};
 
 use super::{
-    guard::{Guard, Step, Watch},
-    place::Place,
+    strict::{Step, Strict, Watch},
+    value_path::ValuePath,
 };
 
-/// Where the value cannot be written.
-pub(super) fn unwritable<V: Serialize>(value: &V) -> Option<Place> {
+/// The part that cannot be written; `None` if all of it can.
+pub(crate) fn unwritable<V: Serialize>(value: &V) -> Option<ValuePath> {
     end_of_walk(value, None)
 }
 
-/// The place of a fault that reading could not name any closer than this.
+/// The part that cannot be read again, if reading could not name it more closely
+/// than `within`.
 ///
-/// Some types are read in two steps: enums with a tag, untagged enums and
-/// flattened fields are gathered without knowing their types, and then taken
-/// apart. The second step knows no places. It fails where the JSON text does not
-/// tell the type: at keys that are not strings, and at integers of 128 bits. The
-/// first of these that fits what that step said is the place.
-pub(super) fn suspect<V: Serialize>(value: &V, said: &str, within: &Place) -> Option<Place> {
+/// serde reads some types in two steps: it buffers tagged and untagged enums and
+/// flattened fields without knowing their types, and then takes them apart. The
+/// second step knows no paths. It fails where the JSON text does not tell the
+/// type: at keys that are not strings, and at integers of 128 bits. The first of
+/// these that fits the message of that step is the part.
+pub(crate) fn suspect<V: Serialize>(
+    value: &V,
+    said: &str,
+    within: &ValuePath,
+) -> Option<ValuePath> {
     end_of_walk(value, Some(Suspicion { said, within }))
 }
 
-fn end_of_walk<V: Serialize>(value: &V, suspicion: Option<Suspicion<'_>>) -> Option<Place> {
+fn end_of_walk<V: Serialize>(value: &V, suspicion: Option<Suspicion<'_>>) -> Option<ValuePath> {
     let walk = RefCell::new(Walk {
-        place: Place::default(),
+        path: ValuePath::default(),
         key: None,
         suspicion,
     });
@@ -37,27 +42,27 @@ fn end_of_walk<V: Serialize>(value: &V, suspicion: Option<Suspicion<'_>>) -> Opt
         is_key: false,
     };
     let mut out = serde_json::Serializer::new(io::sink());
-    let ended = value.serialize(Guard::watched(&mut out, tracker)).is_err();
-    ended.then(|| mem::take(&mut walk.borrow_mut().place))
+    let ended = value.serialize(Strict::watched(&mut out, tracker)).is_err();
+    ended.then(|| mem::take(&mut walk.borrow_mut().path))
 }
 
 struct Suspicion<'a> {
-    /// What the second step said.
+    /// The message of the second step.
     said: &'a str,
-    /// The place where it began.
-    within: &'a Place,
+    /// The part that it was reading.
+    within: &'a ValuePath,
 }
 
 impl Suspicion<'_> {
-    fn is_at(&self, place: &Place, clue: &str) -> bool {
-        // An untagged enum that fits no variant does not say what it found.
+    fn is_at(&self, path: &ValuePath, clue: &str) -> bool {
+        // An untagged enum that matches no variant does not say what it found.
         let fits = self.said.contains(clue) || self.said.contains("any variant of untagged enum");
-        fits && place.is_within(self.within)
+        fits && path.is_within(self.within)
     }
 }
 
 struct Walk<'a> {
-    place: Place,
+    path: ValuePath,
     key: Option<Key>,
     suspicion: Option<Suspicion<'a>>,
 }
@@ -65,24 +70,24 @@ struct Walk<'a> {
 /// The key that was written last.
 struct Key {
     text: String,
-    /// Whether it is a text in the value, too.
+    /// Whether the value's own key is a string, too.
     is_text: bool,
 }
 
 impl Walk<'_> {
     fn check<E: Error>(&self, clue: &str) -> Result<(), E> {
         match &self.suspicion {
-            Some(suspicion) if suspicion.is_at(&self.place, clue) => Err(E::custom("here")),
+            Some(suspicion) if suspicion.is_at(&self.path, clue) => Err(E::custom("here")),
             _ => Ok(()),
         }
     }
 
     fn enter_entry<E: Error>(&mut self) -> Result<(), E> {
         let Some(Key { text, is_text }) = self.key.take() else {
-            self.place.enter_named("?");
+            self.path.enter_named("?");
             return Ok(());
         };
-        self.place.enter_named(&text);
+        self.path.enter_named(&text);
         if is_text {
             return Ok(());
         }
@@ -119,14 +124,14 @@ impl Watch for Tracker<'_, '_> {
     fn enter<E: Error>(self, step: Step) -> Result<(), E> {
         let mut walk = self.walk.borrow_mut();
         match step {
-            Step::Name(name) => walk.place.enter_named(name),
-            Step::Item(number) => walk.place.enter_item(number),
+            Step::Name(name) => walk.path.enter_named(name),
+            Step::Item(number) => walk.path.enter_item(number),
             Step::Entry => walk.enter_entry()?,
         }
         Ok(())
     }
 
     fn leave(self) {
-        self.walk.borrow_mut().place.leave();
+        self.walk.borrow_mut().path.leave();
     }
 }

@@ -1,0 +1,47 @@
+//! How JSON text is laid out: white space, quotes, and the byte order mark.
+
+use std::borrow::Cow;
+
+/// Some editors put it at the front of a text to say that it is UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// A text that a person may have written, without the mark of an editor.
+pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
+}
+
+/// The same value on one line. A text without a line break stays as it is, byte
+/// for byte; another one loses all white space between its tokens.
+pub(crate) fn on_one_line(text: &str) -> Cow<'_, str> {
+    // In valid JSON a line break is never part of a string.
+    if text.contains(['\n', '\r']) {
+        Cow::Owned(super::tokens::tokens(text).collect())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// A string as JSON text.
+pub(crate) fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_several_lines_loses_its_white_space_and_another_none() {
+        for (text, line) in [
+            (
+                "{\n \"a b\" : [ 1 ,\r\n\"\\\" \\\\\"\t] }",
+                r#"{"a b":[1,"\" \\"]}"#,
+            ),
+            ("[ 1,  2 ]", "[ 1,  2 ]"),
+            ("\n7", "7"),
+            ("[\ntrue , \"é\u{2028}\"]", "[true,\"é\u{2028}\"]"),
+        ] {
+            assert_eq!(on_one_line(text), line);
+        }
+    }
+}

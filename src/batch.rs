@@ -9,8 +9,6 @@ use crate::{
 };
 
 mod id;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub(crate) mod key_order;
 
 pub use id::{Acknowledged, BatchId, Turn, WriterId};
 

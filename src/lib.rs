@@ -105,7 +105,7 @@
 //! | `persistify::map` | a map was dropped before `close`; a listener or a `Drop` of the program panicked | `open`, `close` (`INFO`): `map`, `provider` |
 //! | `persistify::load` | a stored record is unreadable | `load` (`DEBUG`): `map`, `provider` |
 //! | `persistify::flush` | a save failed: `map`, `operation`, `attempt`, `is_final`, `error` | `commit` (`DEBUG`): `map`, `provider`, `changes`, `bytes`, `attempt` |
-//! | `persistify::provider` | a torn journal, a file that another program changed, a log that cannot be moved | |
+//! | `persistify::provider` | a torn journal, a file that another program changed | |
 //! | `persistify::copy` | a map that was not released after a failed copy | |
 //!
 //! No key and no value is logged above `TRACE`.

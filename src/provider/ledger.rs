@@ -35,6 +35,10 @@ use crate::{
     incarnation::{Incarnation, Rewound},
 };
 
+mod conditions;
+
+pub use conditions::{applied, check_conditions, conditional};
+
 /// For how long after an acknowledgement a store surely remembers its writer.
 ///
 /// The contract says a day at least, by the clock of the store; the other half

@@ -16,7 +16,7 @@ use super::{
     ledger::{self, Admission},
 };
 use crate::{
-    batch::{Batch, Change, Committed, MapBatch, Op, Otherwise, Skipped, WriterId},
+    batch::{Batch, Change, Committed, MapBatch, Op, Skipped, WriterId},
     error::{Error, ErrorKind, Result},
     heartbeat::Heartbeat,
     incarnation::Incarnation,
@@ -183,12 +183,12 @@ impl Kept {
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<Committed> {
-        // Judge everything before the first change, so that a conflict in the
+        // All conditions before the first change, so that a conflict in the
         // last map leaves the first one as it was.
-        let mut skipped = Vec::new();
-        for part in batch.maps.iter() {
-            self.judge(part, batch, &mut skipped)?;
-        }
+        let skipped = ledger::check_conditions(batch, |map, key| {
+            let table = self.maps.get(map);
+            Ok::<_, Error>(table.and_then(|table| table.get(key)).cloned())
+        })?;
         let revision = batch.revision_after(self.last);
         for part in batch.maps.iter() {
             self.change(part, batch, revision, &skipped);
@@ -200,39 +200,13 @@ impl Kept {
         Ok(answer)
     }
 
-    fn judge(&self, part: &MapBatch, batch: &Batch, skipped: &mut Vec<Skipped>) -> Result<()> {
-        let table = self.maps.get(&part.map).filter(|_| !part.clear);
-        for change in &part.changes {
-            let found = table.and_then(|table| table.get(&change.key));
-            let stored = found.map(|record| (record.revision, record.expires_at));
-            if change.expect.holds(stored, batch.at) {
-                continue;
-            }
-            let found = found.cloned();
-            match change.otherwise {
-                Otherwise::Skip => {
-                    skipped.push(Skipped::new(part.map.clone(), change.key.clone(), found));
-                }
-                Otherwise::Fail => {
-                    return Err(Error::conflict(&part.map, &change.key, found));
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn change(&mut self, part: &MapBatch, batch: &Batch, to: Revision, skipped: &[Skipped]) {
         let table = self.maps.entry(part.map.clone()).or_default();
         if part.clear {
             table.clear();
         }
-        // Skipped changes come in the order of the changes, so one walk along
-        // both finds them.
-        let mut skipped = skipped.iter().filter(|s| s.map == part.map).peekable();
-        for change in &part.changes {
-            if skipped.next_if(|s| s.key == change.key).is_none() {
-                apply_change(table, change, batch, to);
-            }
+        for change in ledger::applied(part, skipped) {
+            apply_change(table, change, batch, to);
         }
     }
 }

@@ -20,27 +20,24 @@ use crate::{
     name::MapName,
 };
 
-mod access;
 mod adopted;
 mod backup;
 pub(crate) mod builder;
+mod commit;
 mod errors;
 mod file;
-mod inspect;
+mod inspection;
+mod load;
 mod log;
-mod noted;
 mod own;
-mod puts;
-mod read;
 mod readers;
 mod replica;
 mod rows;
 mod schema;
+mod selection;
 mod table;
-mod time;
-mod wanted;
+mod times;
 mod worker;
-mod write;
 mod writers;
 
 /// Keeps maps in one SQLite file: a table a map.
@@ -142,7 +139,7 @@ impl Provider for Sqlite {
 
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
         self.shared.worker.check_open()?;
-        read::load(&self.shared, map, wanted).await
+        load::load(&self.shared, map, wanted).await
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
@@ -151,7 +148,7 @@ impl Provider for Sqlite {
         let committed = self
             .shared
             .worker
-            .run(move |writer| write::commit(&mut writer.connection, &columns, &batch));
+            .run(move |writer| commit::commit(&mut writer.connection, &columns, &batch));
         committed.await
     }
 
@@ -161,7 +158,7 @@ impl Provider for Sqlite {
             if writers::any_to_prune(&writer.connection)? {
                 writers::prune(&writer.connection)?;
             }
-            log::move_pages(&writer.connection)?;
+            log::checkpoint(&writer.connection)?;
             Ok(())
         });
         tidied.await
@@ -177,8 +174,8 @@ impl Provider for Sqlite {
 
     async fn ping(&self) -> Result<Option<Incarnation>> {
         let asked = self.shared.worker.run(|writer| {
-            writer.file.check_writable(&writer.connection)?;
             let transaction = schema::begin(&mut writer.connection)?;
+            schema::touch(&transaction)?;
             let incarnation = schema::incarnation(&transaction)?;
             transaction.rollback()?;
             Ok(incarnation)

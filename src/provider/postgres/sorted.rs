@@ -6,7 +6,8 @@ use tokio_postgres::types::Type;
 
 use super::{keys::StoredKey, pipeline::Columns, values::Moment};
 use crate::{
-    batch::{Change, Op, key_order::sort_by_key},
+    batch::{Change, Op},
+    provider::sql::key_order::sort_by_key,
     record::Payload,
 };
 

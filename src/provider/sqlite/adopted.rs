@@ -1,183 +1,130 @@
-//! How entries are written to a table of another program.
+//! Tables of other programs: how entries are written to them, and how writes of
+//! the other program are noted.
 
-use rusqlite::{CachedStatement, Connection, params, types::Value};
+use rusqlite::{CachedStatement, Connection, ToSql, params};
 
 use super::{
-    errors::Fault,
-    inspect::Holds,
-    noted::{Note, digest_of},
-    rows::{to_millis, value_to},
+    errors::Failure,
+    inspection::Holds,
+    rows::value_to,
+    schema,
     table::{Adopted, Table},
-    time::Time,
+    times::{Time, to_millis},
 };
 use crate::{
     batch::{Change, Op},
     error::{Error, ErrorKind, Result},
-    record::Payload,
+    load::Wanted,
+    provider::sql::numbers::{from_revision, revision_now},
+    record::{Payload, Revision},
 };
 
 /// The statements for one batch.
 pub(super) struct AdoptedTable<'c> {
     connection: &'c Connection,
     table: &'c Table,
+    adopted: &'c Adopted,
+    at: i64,
+    revision: i64,
     put: CachedStatement<'c>,
+    note: CachedStatement<'c>,
+    touch: CachedStatement<'c>,
     delete: CachedStatement<'c>,
     forget: CachedStatement<'c>,
-    note: Note<'c>,
-    time: Time,
-    /// `None` if the table does not keep it.
-    at: Option<Value>,
-    /// What stands in the table by then may be something else.
-    has_trigger: bool,
 }
 
 impl<'c> AdoptedTable<'c> {
     pub(super) fn new(
         connection: &'c Connection,
         table: &'c Table,
-        adopted: &Adopted,
+        adopted: &'c Adopted,
         at: i64,
         revision: i64,
     ) -> rusqlite::Result<Self> {
-        let (name, companion) = (&table.name, &adopted.companion);
-        let delete = format!(
-            "DELETE FROM {name} AS t WHERE {} = ?1",
-            table.key_by_bytes()
-        );
-        let forget = format!("DELETE FROM {companion} WHERE key = ?1");
-        let at = match adopted.time {
-            Time::Missing => None,
-            kept => Some(kept.written(connection, at)?),
-        };
+        let companion = &adopted.companion;
+        let (name, key) = (&table.name, table.key_by_bytes());
+        // Notes the value as it is in the table by then: a trigger may have
+        // changed it.
+        let note = companion.note(&format!(
+            "SELECT {}, ?2, ?3, ?4, {} FROM {name} AS t WHERE {key} = ?1",
+            companion.key, companion.digest
+        ));
+        let touch = companion.note(&format!(
+            "SELECT {}, ?2, ?3, coalesce(c.schema, 0), {} FROM {} WHERE {key} = ?1",
+            companion.key,
+            companion.digest,
+            companion.joined()
+        ));
+        let delete = format!("DELETE FROM {name} AS t WHERE {key} = ?1");
+        let forget = format!("DELETE FROM {} WHERE key = ?1", companion.name);
         Ok(Self {
             connection,
             table,
-            put: connection.prepare_cached(&put(table, adopted.values, at.is_some()))?,
+            adopted,
+            at,
+            revision,
+            put: connection.prepare_cached(&put(table, adopted))?,
+            note: connection.prepare_cached(&note)?,
+            touch: connection.prepare_cached(&touch)?,
             delete: connection.prepare_cached(&delete)?,
             forget: connection.prepare_cached(&forget)?,
-            note: Note::new(connection, companion, revision)?,
-            time: adopted.time,
-            at,
-            has_trigger: table.has_trigger(connection)?,
         })
     }
 
-    /// What the row says of when it was written.
-    fn written(&self, at: Option<i64>) -> rusqlite::Result<Option<Value>> {
-        match (&self.at, at) {
-            (Some(_), Some(at)) => self.time.written(self.connection, at).map(Some),
-            (of_batch, _) => Ok(of_batch.clone()),
-        }
-    }
-}
-
-/// An upsert, and not a replacement: the other columns keep their values. It
-/// is the same key only if its bytes are, whatever another index takes it for. A
-/// value that its program stored as text or as bytes is stored as that again: one
-/// that reads the other may not take it.
-fn put(table: &Table, values: Holds, with_time: bool) -> String {
-    let Table {
-        name,
-        key,
-        value,
-        updated_at,
-        ..
-    } = table;
-    let new = match values {
-        Holds::Text => "?2",
-        Holds::Bytes => "CAST(?2 AS BLOB)",
-    };
-    let again = format!(
-        "{value} = CASE typeof({name}.{value}) WHEN 'blob' THEN CAST(?2 AS BLOB)
-            WHEN 'text' THEN ?2 ELSE excluded.{value} END"
-    );
-    if with_time {
-        format!(
-            "INSERT INTO {name} ({key}, {value}, {updated_at}) VALUES (?1, {new}, ?3)
-             ON CONFLICT ({key} COLLATE BINARY) DO UPDATE SET
-                {again}, {updated_at} = excluded.{updated_at}"
-        )
-    } else {
-        format!(
-            "INSERT INTO {name} ({key}, {value}) VALUES (?1, {new})
-             ON CONFLICT ({key} COLLATE BINARY) DO UPDATE SET {again}"
-        )
-    }
-}
-
-impl AdoptedTable<'_> {
-    /// Writes these changes, one by one.
-    pub(super) fn write(&mut self, changes: &[&Change]) -> Result<(), Fault> {
-        let map = &self.table.map;
-        changes.iter().try_for_each(|change| {
-            let done = self.change(change);
-            done.map_err(|fault| fault.on_key(map, &change.key))
-        })
-    }
-
-    fn change(&mut self, change: &Change) -> Result<(), Fault> {
+    pub(super) fn write(&mut self, change: &Change) -> Result<(), Failure> {
         let key = &change.key;
         match &change.op {
             Op::Put {
                 payload,
                 expires_at,
             } => {
-                let (expires_at, written_at) = (expires_at.map(to_millis), change.written_at);
-                self.put(key, payload, expires_at, written_at.map(to_millis))
+                let at = change.written_at.map_or(self.at, to_millis);
+                self.put(key, payload, at, expires_at.map(to_millis))
             }
-            Op::Touch { expires_at } => self.touch(key, expires_at.map(to_millis)),
+            Op::Touch { expires_at } => {
+                let expires_at = expires_at.map(to_millis);
+                self.touch
+                    .execute(params![key, self.revision, expires_at])?;
+                Ok(())
+            }
             Op::Delete => self.delete(key),
         }
     }
 
-    /// `written_at` is of the value, if it is not of the batch.
     fn put(
         &mut self,
         key: &str,
         payload: &Payload,
+        at: i64,
         expires_at: Option<i64>,
-        written_at: Option<i64>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Failure> {
         let value = value_to(&payload.bytes);
-        let put = match self.written(written_at)? {
+        let put = match self.adopted.time.written(self.connection, at)? {
             Some(at) => self.put.execute(params![key, value, at])?,
             None => self.put.execute(params![key, value])?,
         };
-        if put == 0 {
-            return Err(self.left_out(key).into());
+        let noted = params![key, self.revision, expires_at, payload.schema];
+        let noted = self.note.execute(noted)?;
+        if put == 0 || noted == 0 {
+            return Err(self.ignored(key).into());
         }
-        let digest = if self.has_trigger {
-            let stored = self.table.row(self.connection, key)?;
-            digest_of(&stored.ok_or_else(|| self.left_out(key))?.value)
-        } else {
-            digest_of(&payload.bytes)
-        };
-        self.note.add(key, expires_at, payload.schema, digest)?;
         Ok(())
     }
 
-    fn touch(&mut self, key: &str, expires_at: Option<i64>) -> Result<(), Fault> {
-        let Some(stored) = self.table.row(self.connection, key)? else {
-            return self.delete(key);
-        };
-        let digest = digest_of(&stored.value);
-        let known = stored.digest == Some(digest);
-        let schema = stored.schema.filter(|_| known).unwrap_or_default();
-        self.note.add(key, expires_at, schema, digest)?;
-        Ok(())
-    }
-
-    fn delete(&mut self, key: &str) -> Result<(), Fault> {
+    fn delete(&mut self, key: &str) -> Result<(), Failure> {
         let deleted = self.delete.execute([key])?;
-        if deleted == 0 && self.table.row(self.connection, key)?.is_some() {
-            return Err(self.left_out(key).into());
+        if deleted == 0 {
+            let left = self.table.record(self.connection, key, Revision::ZERO)?;
+            if left.is_some() {
+                return Err(self.ignored(key).into());
+            }
         }
         self.forget.execute([key])?;
         Ok(())
     }
 
-    /// What is not in the table must not count as saved.
-    fn left_out(&self, key: &str) -> Error {
+    /// A change that the table ignores must not count as saved.
+    fn ignored(&self, key: &str) -> Error {
         let message = format!(
             "the table {} leaves this change out, by a trigger or a rule of its own",
             self.table.name
@@ -187,4 +134,134 @@ impl AdoptedTable<'_> {
             .on_keys([key.into()])
             .nothing_applied()
     }
+}
+
+/// An upsert rather than a replacement, so that other columns keep their values.
+/// Two keys are the same only if their bytes are, whatever another index says. A
+/// value that its program stored as text or as bytes is stored as that again:
+/// programs that read the one may not take the other.
+fn put(table: &Table, adopted: &Adopted) -> String {
+    let Table {
+        name,
+        key,
+        value,
+        updated_at,
+        ..
+    } = table;
+    let new = match adopted.values {
+        Holds::Text => "?2",
+        Holds::Bytes => "CAST(?2 AS BLOB)",
+    };
+    let keeps_time = adopted.time != Time::Missing;
+    let [column, at, set] = if keeps_time {
+        [
+            format!(", {updated_at}"),
+            ", ?3".to_owned(),
+            format!(", {updated_at} = excluded.{updated_at}"),
+        ]
+    } else {
+        [const { String::new() }; 3]
+    };
+    format!(
+        "INSERT INTO {name} ({key}, {value}{column}) VALUES (?1, {new}{at})
+         ON CONFLICT ({key} COLLATE BINARY) DO UPDATE SET
+            {value} = CASE typeof({name}.{value}) WHEN 'blob' THEN CAST(?2 AS BLOB)
+                WHEN 'text' THEN ?2 ELSE excluded.{value} END{set}"
+    )
+}
+
+/// Some rows of an adopted table: a condition, and the key that it names `$1`.
+struct Rows<'w> {
+    within: Option<String>,
+    key: Option<&'w str>,
+}
+
+impl Rows<'_> {
+    fn parameters(&self) -> Vec<&dyn ToSql> {
+        let key = self.key.as_ref();
+        key.map(|key| key as &dyn ToSql).into_iter().collect()
+    }
+}
+
+impl Adopted {
+    /// The rows in which writes of the other program matter to a load.
+    fn rows_of<'w>(&self, wanted: &'w Wanted) -> Vec<Rows<'w>> {
+        match wanted {
+            Wanted::Keys(keys) => keys.iter().map(|key| self.row_of(key)).collect(),
+            Wanted::Page { after, limit } => {
+                let limit = i64::try_from(*limit).unwrap_or(i64::MAX);
+                let within = self.companion.is_on_page(after.is_some(), limit);
+                vec![Rows {
+                    within: Some(within),
+                    key: after.as_deref(),
+                }]
+            }
+            // All of them: the changed ones are not known before.
+            Wanted::All | Wanted::Changed { .. } => vec![Rows {
+                within: None,
+                key: None,
+            }],
+        }
+    }
+
+    fn row_of<'w>(&self, key: &'w str) -> Rows<'w> {
+        Rows {
+            within: Some(format!("{} = $1", self.companion.key_by_bytes)),
+            key: Some(key),
+        }
+    }
+
+    /// Whether the other program wrote anything that a load has to note first.
+    pub(super) fn any_new(
+        &self,
+        connection: &Connection,
+        wanted: &Wanted,
+    ) -> Result<bool, Failure> {
+        for rows in self.rows_of(wanted) {
+            let sql = self.companion.any_new(rows.within.as_deref());
+            let mut statement = connection.prepare_cached(&sql)?;
+            if statement.query_row(&*rows.parameters(), |row| row.get(0))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn note(
+        &self,
+        connection: &Connection,
+        rows: &Rows<'_>,
+        revision: i64,
+    ) -> Result<bool, Failure> {
+        let sql = self.companion.note_new(rows.within.as_deref(), revision);
+        let mut noted = connection.execute(&sql, &*rows.parameters())?;
+        if rows.within.is_none() {
+            noted += connection.execute(&self.companion.forget_deleted(), [])?;
+        }
+        Ok(noted > 0)
+    }
+
+    /// Notes the row of a key if the other program wrote it; returns whether it
+    /// did.
+    pub(super) fn note_row(
+        &self,
+        connection: &Connection,
+        key: &str,
+        revision: Revision,
+    ) -> Result<bool, Failure> {
+        self.note(connection, &self.row_of(key), from_revision(revision)?)
+    }
+}
+
+/// Notes what the other program wrote to a table before it is loaded.
+pub(super) fn note_before_load(
+    connection: &Connection,
+    adopted: &Adopted,
+    wanted: &Wanted,
+) -> Result<(), Failure> {
+    let revision = revision_now(schema::revision(connection)?);
+    for rows in adopted.rows_of(wanted) {
+        adopted.note(connection, &rows, from_revision(revision)?)?;
+    }
+    schema::set_revision(connection, revision)
 }

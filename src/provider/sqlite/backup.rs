@@ -2,13 +2,13 @@
 
 use std::{iter, path::Path, sync::Arc, thread};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
 use super::{
     Shared, Sqlite,
     builder::checked_path,
-    errors::Fault,
+    errors::Failure,
     file,
     replica::{Replica, check_free, exists, logs},
     schema,
@@ -128,17 +128,17 @@ fn back_up(shared: Arc<Shared>, path: &Path, is_given_up: &dyn Fn() -> bool) -> 
     let reader = shared.file.reader(&shared.options);
     // A copy that takes long keeps nothing else open.
     drop(shared);
-    let mut reader = reader.map_err(|fault| fault.explained(&from))?;
+    let mut reader = reader.map_err(|failure| failure.explained(&from))?;
     check_free(path)
         .and_then(|()| check_maps(path))
-        .map_err(|fault| not_ours(fault, path))?;
+        .map_err(|failure| not_ours(failure, path))?;
     Replica::of(&mut reader, path, is_given_up)
         .and_then(|replica| replica.settle(true))
-        .map_err(|fault| explained(fault, &from, path))
+        .map_err(|failure| explained(failure, &from, path))
 }
 
 /// What another program keeps there is not to be replaced.
-fn check_maps(path: &Path) -> Result<(), Fault> {
+fn check_maps(path: &Path) -> Result<(), Failure> {
     if !path.exists() {
         return Ok(());
     }
@@ -154,8 +154,8 @@ fn check_maps(path: &Path) -> Result<(), Fault> {
 }
 
 /// A file that is no database is none that a backup was meant to replace.
-fn not_ours(fault: Fault, path: &Path) -> Error {
-    let error = fault.explained(path);
+fn not_ours(failure: Failure, path: &Path) -> Error {
+    let error = failure.explained(path);
     if error.kind() != ErrorKind::Corrupt {
         return error;
     }
@@ -167,20 +167,9 @@ fn not_ours(fault: Fault, path: &Path) -> Error {
 }
 
 /// An error of a copy is about one of the two files.
-fn explained(fault: Fault, from: &Path, to: &Path) -> Error {
-    let about = if is_damage(&fault) { from } else { to };
-    fault.explained(about)
-}
-
-fn is_damage(fault: &Fault) -> bool {
-    let code = match fault {
-        Fault::Sql(cause) => cause.sqlite_error_code(),
-        _ => None,
-    };
-    matches!(
-        code,
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
-    )
+fn explained(failure: Failure, from: &Path, to: &Path) -> Error {
+    let about = if failure.is_damage() { from } else { to };
+    failure.explained(about)
 }
 
 async fn restore(backup: &Path, path: &Path, over: bool) -> Result<()> {
@@ -201,13 +190,13 @@ fn go_back(backup: &Path, path: &Path, over: bool, is_given_up: &dyn Fn() -> boo
     }
     let last = last_revision(path)?;
     let from = open_existing(backup);
-    let mut from = from.map_err(|cause| Fault::Sql(cause).explained(backup))?;
+    let mut from = from.map_err(|cause| Failure::database(cause).explained(backup))?;
     let replica = Replica::of(&mut from, path, is_given_up)
-        .map_err(|fault| explained(fault, backup, path))?;
+        .map_err(|failure| explained(failure, backup, path))?;
     check(replica.connection(), backup)?;
     raise(replica.connection(), last)
         .and_then(|()| replica.settle(over))
-        .map_err(|fault| fault.explained(path))
+        .map_err(|failure| failure.explained(path))
 }
 
 /// A log without its file, too: SQLite would take it for that of the new one.
@@ -232,8 +221,8 @@ fn last_revision(path: &Path) -> Result<Revision> {
     match check_free(path) {
         Ok(()) => {}
         // What is no database any more has nobody who has it open.
-        Err(fault) if is_damage(&fault) => return Ok(Revision::ZERO),
-        Err(fault) => return Err(fault.explained(path)),
+        Err(failure) if failure.is_damage() => return Ok(Revision::ZERO),
+        Err(failure) => return Err(failure.explained(path)),
     }
     let last = open_existing(path).and_then(|connection| schema::revision(&connection));
     // A counter that cannot be read is the wall clock's to exceed.
@@ -248,7 +237,7 @@ fn open_existing(path: &Path) -> rusqlite::Result<Connection> {
 /// That what was copied of a backup is whole, before it takes another's place.
 fn check(copied: &Connection, backup: &Path) -> Result<()> {
     let found = copied.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
-    let found = found.map_err(|cause| Fault::Sql(cause).explained(backup))?;
+    let found = found.map_err(|cause| Failure::database(cause).explained(backup))?;
     if found != "ok" {
         let message = format!(
             "the backup {} is damaged; use another one",
@@ -256,13 +245,13 @@ fn check(copied: &Connection, backup: &Path) -> Result<()> {
         );
         return Err(Error::new(ErrorKind::Corrupt, message).with_source(found));
     }
-    match schema::format(copied).map_err(|fault| fault.explained(backup))? {
+    match schema::format(copied).map_err(|failure| failure.explained(backup))? {
         Some(_) => Ok(()),
         None => Err(no_backup(backup, "it was not made of a file with maps")),
     }
 }
 
-fn raise(copied: &Connection, last: Revision) -> Result<(), Fault> {
+fn raise(copied: &Connection, last: Revision) -> Result<(), Failure> {
     let counter = schema::revision(copied)?;
     schema::set_revision(copied, counter.max(last))
 }

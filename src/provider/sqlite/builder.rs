@@ -11,6 +11,10 @@ use crate::{
     error::{Error, ErrorKind, Result},
     file::access::{PRIVATE, check_mode},
     name::MapName,
+    provider::sql::{
+        columns::Columns,
+        options::{Problem, adopt},
+    },
 };
 
 /// Options of a SQLite file, before it is opened.
@@ -35,14 +39,6 @@ pub(super) struct Options {
     pub(super) adopted: BTreeMap<MapName, String>,
 }
 
-/// What the columns are called in the tables of a file.
-#[derive(Clone, Debug)]
-pub(super) struct Columns {
-    pub(super) key: String,
-    pub(super) value: String,
-    pub(super) updated_at: String,
-}
-
 /// How much a commit waits for the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -60,7 +56,7 @@ pub enum Synchronous {
 const MAX_BUSY_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// The columns beside key, value and time in the tables that are made here.
-const TAKEN: [&str; 3] = ["revision", "expires_at", "schema"];
+const RESERVED: [&str; 3] = ["revision", "expires_at", "schema"];
 
 impl SqliteBuilder {
     pub(super) fn new(path: &Path) -> Self {
@@ -69,11 +65,7 @@ impl SqliteBuilder {
             options: Options {
                 busy_timeout: Duration::from_secs(5),
                 synchronous: Synchronous::Full,
-                columns: Columns {
-                    key: "key".into(),
-                    value: "value".into(),
-                    updated_at: "updated_at".into(),
-                },
+                columns: Columns::default(),
                 file_mode: PRIVATE,
                 adopted: BTreeMap::new(),
             },
@@ -149,11 +141,7 @@ impl SqliteBuilder {
         value: impl Into<String>,
         updated_at: impl Into<String>,
     ) -> Self {
-        self.options.columns = Columns {
-            key: key.into(),
-            value: value.into(),
-            updated_at: updated_at.into(),
-        };
+        self.options.columns = Columns::new(key, value, updated_at);
         self
     }
 
@@ -172,81 +160,49 @@ impl SqliteBuilder {
     /// In all of them, what was stored is as it was.
     pub async fn open(mut self) -> Result<Sqlite> {
         for (map, table) in std::mem::take(&mut self.adopt) {
-            self.adopt_table(&map, table)?;
+            check_name("table", &table).map_err(invalid)?;
+            check_foreign(&table).map_err(invalid)?;
+            let lower = table.to_ascii_lowercase();
+            let is_same = |other: &String| other.eq_ignore_ascii_case(&lower);
+            adopt(&mut self.options.adopted, &map, table, is_same, invalid)?;
         }
-        self.options.check()?;
+        self.options.check().map_err(invalid)?;
         let path = checked_path(&self.path)?;
         Sqlite::start(path, self.options).await
-    }
-
-    fn adopt_table(&mut self, map: &str, table: String) -> Result<()> {
-        let map = MapName::parse(map)?;
-        let lower = table.to_ascii_lowercase();
-        if table.is_empty() || table.contains('\0') {
-            return Err(invalid(
-                "table",
-                "the name of a table is not empty and holds no NUL",
-            ));
-        }
-        if lower.starts_with("sqlite_") || lower.starts_with("persistify_") {
-            let problem = format!("{table:?} is not a table of another program");
-            return Err(invalid("table", &problem));
-        }
-        let adopted = &mut self.options.adopted;
-        if adopted
-            .values()
-            .any(|other| other.eq_ignore_ascii_case(&table))
-        {
-            let problem = format!("{table:?} was given to two maps; a table holds one");
-            return Err(invalid("table", &problem));
-        }
-        if adopted.insert(map.clone(), table).is_some() {
-            return Err(invalid("table", "the map was given two tables").on_map(&map));
-        }
-        Ok(())
     }
 }
 
 impl Options {
-    fn check(&self) -> Result<()> {
+    fn check(&self) -> Result<(), Problem> {
         if self.busy_timeout > MAX_BUSY_TIMEOUT {
-            return Err(invalid(
-                "busy_timeout",
-                "it is at most 2147483647 milliseconds",
-            ));
+            let problem = "it is at most 2147483647 milliseconds";
+            return Err(Problem::new("busy_timeout", problem));
         }
-        check_mode(self.file_mode).map_err(|problem| invalid("file_mode", &problem))?;
-        self.columns.check()
+        check_mode(self.file_mode).map_err(|problem| Problem::new("file_mode", problem))?;
+        let mut names = self.columns.names().into_iter();
+        names.try_for_each(|name| check_name("columns", name))?;
+        self.columns.check(&RESERVED, str::to_ascii_lowercase)
     }
 }
 
-impl Columns {
-    fn check(&self) -> Result<()> {
-        let names =
-            [&self.key, &self.value, &self.updated_at].map(|name| name.to_ascii_lowercase());
-        if names
-            .iter()
-            .any(|name| name.is_empty() || name.contains('\0'))
-        {
-            return Err(invalid("columns", "a name is not empty and holds no NUL"));
-        }
-        if let Some(name) = names.iter().find(|name| TAKEN.contains(&name.as_str())) {
-            let problem = format!("{name:?} is the name of a column that every table has");
-            return Err(invalid("columns", &problem));
-        }
-        let [key, value, updated_at] = &names;
-        if key == value || key == updated_at || value == updated_at {
-            return Err(invalid("columns", "the three names differ from each other"));
-        }
-        Ok(())
+fn check_name(option: &'static str, name: &str) -> Result<(), Problem> {
+    if name.is_empty() || name.contains('\0') {
+        return Err(Problem::new(option, "a name is not empty and holds no NUL"));
     }
+    Ok(())
 }
 
-fn invalid(option: &str, problem: &str) -> Error {
-    Error::new(
-        ErrorKind::Invalid,
-        format!("option `{option}` of the SQLite file: {problem}"),
-    )
+fn check_foreign(table: &str) -> Result<(), Problem> {
+    let lower = table.to_ascii_lowercase();
+    if lower.starts_with("sqlite_") || lower.starts_with("persistify_") {
+        let problem = format!("{table:?} is not a table of another program");
+        return Err(Problem::new("table", problem));
+    }
+    Ok(())
+}
+
+fn invalid(problem: Problem) -> Error {
+    problem.of("the SQLite file")
 }
 
 /// The path for good, wherever the program's current folder moves to.

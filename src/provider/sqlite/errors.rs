@@ -1,101 +1,80 @@
-//! What SQLite's errors mean to the caller: sorted by what to do about them.
+//! What SQLite's errors mean to the caller, by what to do about them.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use rusqlite::ErrorCode;
 
 use crate::{
     error::{Error, ErrorKind},
-    name::MapName,
+    provider::sql::failure::{self, Subject},
 };
 
-/// What stopped a piece of work inside the provider.
-#[derive(Debug)]
-pub(super) enum Fault {
-    /// SQLite, before anything was committed.
-    Sql(rusqlite::Error),
-    /// SQLite, about the table of a map.
-    Table(rusqlite::Error, MapName),
-    /// SQLite, while this one key was written.
-    Row(rusqlite::Error, MapName, Arc<str>),
-    /// SQLite, in the commit itself.
-    Commit(rusqlite::Error),
-    /// The provider itself.
-    Ours(Error),
-}
+/// Why work on a file failed.
+pub(super) type Failure = failure::Failure<rusqlite::Error>;
 
-impl From<rusqlite::Error> for Fault {
+impl From<rusqlite::Error> for Failure {
     fn from(cause: rusqlite::Error) -> Self {
-        Self::Sql(cause)
+        Self::database(cause)
     }
 }
 
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Self::Ours(error)
-    }
-}
-
-impl Fault {
-    /// The same, if it is not known yet what it is about: about that map.
-    pub(super) fn on_map(self, map: &MapName) -> Self {
-        match self {
-            Self::Sql(cause) => Self::Table(cause, map.clone()),
-            other => other,
-        }
-    }
-
-    /// The same, about that change of that map.
-    pub(super) fn on_key(self, map: &MapName, key: &Arc<str>) -> Self {
-        match self {
-            Self::Sql(cause) => Self::Row(cause, map.clone(), key.clone()),
-            other => other,
-        }
-    }
-
+impl Failure {
     /// The error for the caller, about that file.
     pub(super) fn explained(self, path: &Path) -> Error {
         match self {
-            Self::Sql(cause) => explain(path, cause).nothing_applied(),
-            Self::Table(cause, map) => explain(path, cause).on_map(&map).nothing_applied(),
-            Self::Row(cause, map, key) => row_error(path, cause, &map, key).nothing_applied(),
-            Self::Commit(cause) => commit_error(path, cause),
-            Self::Ours(error) => error,
+            Self::Provider(error) => error,
+            Self::Database(cause, Subject::Commit) => commit_error(path, cause),
+            Self::Database(cause, subject) => {
+                let is_refused = is_about_the_row(&cause);
+                let error = match subject {
+                    Subject::Rows(map, keys) if is_refused => refused(
+                        path,
+                        "this change: it is too large, or breaks a rule of its table",
+                    )
+                    .on_map(&map)
+                    .on_keys(keys)
+                    .with_source(cause),
+                    Subject::Rows(map, _) | Subject::Table(map) => {
+                        explain(path, cause).on_map(&map)
+                    }
+                    _ => explain(path, cause),
+                };
+                error.nothing_applied()
+            }
         }
+    }
+
+    /// Whether the file is damaged, or not a database at all.
+    pub(super) fn is_damage(&self) -> bool {
+        let code = match self {
+            Self::Database(cause, _) => cause.sqlite_error_code(),
+            Self::Provider(_) => None,
+        };
+        matches!(
+            code,
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
+        )
     }
 }
 
-fn row_error(path: &Path, cause: rusqlite::Error, map: &MapName, key: Arc<str>) -> Error {
-    if !is_about_the_row(&cause) {
-        return explain(path, cause).on_map(map);
-    }
-    let message = format!(
-        "the SQLite file {} does not take this change: it is too large, or breaks a rule of its table",
-        path.display()
-    );
+fn refused(path: &Path, what: &str) -> Error {
+    let message = format!("the SQLite file {} does not take {what}", path.display());
     Error::new(ErrorKind::Refused, message)
-        .on_map(map)
-        .on_keys([key])
-        .with_source(cause)
 }
 
 fn commit_error(path: &Path, cause: rusqlite::Error) -> Error {
     match code(&cause) {
-        // The lock was not had, so nothing was written.
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            explain(path, cause).nothing_applied()
-        }
-        // A rule that is checked at the end only: SQLite has rolled back.
-        Some(ErrorCode::ConstraintViolation) => {
-            let message = format!(
-                "the SQLite file {} does not take these changes: together they break a rule of its tables",
-                path.display()
-            );
-            Error::new(ErrorKind::Refused, message).with_source(cause)
-        }
+        // Without the lock nothing was written.
+        _ if is_busy(&cause) => explain(path, cause).nothing_applied(),
+        // A deferred rule, checked at the end. SQLite has rolled back.
+        Some(ErrorCode::ConstraintViolation) => refused(
+            path,
+            "these changes: together they break a rule of its tables",
+        )
+        .with_source(cause),
         // The end of the transaction may be in the log all the same, where a
-        // crash right now would find it. Until then nobody sees it, and the
-        // next commit overwrites it, so the file may be used on.
+        // crash right now would find it. Otherwise no connection sees it and the
+        // next commit overwrites it, so the file can still be used.
         _ => explain(path, cause).outcome_unknown(),
     }
 }
@@ -163,10 +142,18 @@ fn remedy(cause: &rusqlite::Error) -> (ErrorKind, &'static str) {
 }
 
 /// Whether one row is to blame, and not the file.
-pub(super) fn is_about_the_row(cause: &rusqlite::Error) -> bool {
+fn is_about_the_row(cause: &rusqlite::Error) -> bool {
     matches!(
         code(cause),
         Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
+    )
+}
+
+/// Whether another connection or process holds a lock.
+pub(super) fn is_busy(cause: &rusqlite::Error) -> bool {
+    matches!(
+        code(cause),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
     )
 }
 

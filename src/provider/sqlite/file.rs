@@ -8,12 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, OpenFlags};
 
 use super::{
-    access::is_read_only,
     builder::{Options, Synchronous},
-    errors::Fault,
+    errors::{Failure, is_busy},
+    rows,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -46,7 +46,7 @@ pub(super) struct DbFile {
 
 impl DbFile {
     /// Opens the connection that writes; the file is made if there is none.
-    pub(super) fn open(path: &Path, options: &Options) -> Result<(Self, Connection), Fault> {
+    pub(super) fn open(path: &Path, options: &Options) -> Result<(Self, Connection), Failure> {
         make_folder(path, options.file_mode)?;
         check_files(path)?;
         make_new(path, options.file_mode).map_err(|cause| not_made(path, cause))?;
@@ -59,6 +59,7 @@ impl DbFile {
         };
         connection.pragma_update(None, "synchronous", synchronous)?;
         connection.pragma_update(None, "cache_size", -WRITE_CACHE_KIB)?;
+        check_writable(&connection, options.busy_timeout)?;
         // The first read makes the files of the log, and they stay for as long
         // as this connection is open.
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
@@ -70,22 +71,9 @@ impl DbFile {
     }
 
     /// Opens a connection to read from.
-    pub(super) fn reader(&self, options: &Options) -> Result<Connection, Fault> {
+    pub(super) fn reader(&self, options: &Options) -> Result<Connection, Failure> {
         self.check()?;
         Ok(connect(&self.path, options, OpenFlags::empty())?)
-    }
-
-    /// Whether the file takes writes at all: SQLite opens one that does not
-    /// for reading, and lets a transaction begin that could not write.
-    ///
-    /// # Errors
-    ///
-    /// `Unusable` if it does not.
-    pub(super) fn check_writable(&self, connection: &Connection) -> Result<(), Fault> {
-        if is_read_only(connection)? {
-            return Err(read_only(&self.path).into());
-        }
-        Ok(())
     }
 
     /// Whether the path still leads to the file that is open, and to its log:
@@ -132,14 +120,6 @@ fn not_made(path: &Path, cause: io::Error) -> Error {
         path.display()
     );
     Error::new(ErrorKind::Unusable, message).with_source(cause)
-}
-
-fn read_only(path: &Path) -> Error {
-    let message = format!(
-        "the SQLite file {} cannot be written to; allow this program to write to it and to its folder",
-        path.display()
-    );
-    Error::new(ErrorKind::Unusable, message)
 }
 
 fn gone(path: &Path) -> Error {
@@ -225,11 +205,12 @@ fn connect(path: &Path, options: &Options, more: OpenFlags) -> rusqlite::Result<
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(options.busy_timeout)?;
     connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+    rows::add_digest(&connection)?;
     Ok(connection)
 }
 
 /// Keys compare by their UTF-8 bytes, which only such a file does.
-fn check_encoding(connection: &Connection, path: &Path) -> Result<(), Fault> {
+fn check_encoding(connection: &Connection, path: &Path) -> Result<(), Failure> {
     let encoding: String = connection.pragma_query_value(None, "encoding", |row| row.get(0))?;
     if encoding == "UTF-8" {
         return Ok(());
@@ -241,7 +222,7 @@ fn check_encoding(connection: &Connection, path: &Path) -> Result<(), Fault> {
     Err(Error::new(ErrorKind::Unusable, message).into())
 }
 
-fn use_wal(connection: &Connection, path: &Path, timeout: Duration) -> Result<(), Fault> {
+fn use_wal(connection: &Connection, path: &Path, timeout: Duration) -> Result<(), Failure> {
     let deadline = Instant::now() + timeout;
     loop {
         let mode = connection
@@ -258,8 +239,22 @@ fn use_wal(connection: &Connection, path: &Path, timeout: Duration) -> Result<()
     }
 }
 
-fn is_busy(cause: &rusqlite::Error) -> bool {
-    cause.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+/// Checks that the file takes writes: SQLite silently opens one that does not for
+/// reading only.
+///
+/// A write that is rolled back tells. SQLite refuses it before it takes a lock, so
+/// this waits for no other writer. (There is a call for it, but its signature
+/// differs between the versions of rusqlite that can be used.)
+fn check_writable(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::ZERO)?;
+    let written = connection
+        .unchecked_transaction()
+        .and_then(|writing| writing.pragma_update(None, "user_version", 0));
+    connection.busy_timeout(busy_timeout)?;
+    match written {
+        Err(cause) if is_busy(&cause) => Ok(()),
+        written => written,
+    }
 }
 
 fn no_wal(path: &Path, mode: &str) -> Error {

@@ -1,98 +1,21 @@
-//! The write-ahead log, and when its pages are moved into the file.
-
-use std::{
-    cell::Cell,
-    path::{Path, PathBuf},
-};
+//! The write-ahead log: how long it gets.
 
 use rusqlite::Connection;
-use tracing::warn;
-
-use crate::trace::PROVIDER;
-
-/// From how many pages on the log is moved as soon as there is nothing else to
-/// do: as many as SQLite takes by default.
-const MOVED_WHEN_IDLE: i64 = 1_000;
-
-/// From how many pages on it is moved within a commit, if there always is
-/// something else to do.
-const MOVED_AT_ONCE: i64 = 10_000;
 
 /// How long the file of the log stays, in bytes, once all of it was moved: more
-/// than it comes to, unless someone has read for long and kept it from being
-/// moved.
+/// than it comes to, unless a long read kept it from being moved.
 const MAX_KEPT: i64 = 64 * 1024 * 1024;
 
-/// From this SQLite on (3.51), the log can be measured without moving it. An
-/// older one takes the word for a request to move it.
-const MEASURES: i32 = 3_051_000;
-
-/// The log of a connection.
-///
-/// Callers that wait for a commit need not wait until its pages are moved: they
-/// are safe in the log. So this is done after the answer. And a log that was
-/// moved whole is written anew from its start, which is faster than to let it
-/// grow. An SQLite that cannot measure its log moves it within a commit, by the
-/// rule that it has by default.
-pub(super) struct Log {
-    /// Whether something was asked of the connection since the log was measured.
-    is_changed: Cell<bool>,
-    measures: bool,
-    path: PathBuf,
+/// Limits the log of the connection that writes. A commit that leaves a long log
+/// moves its pages into the file, by SQLite's default.
+pub(super) fn limit(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_size_limit", MAX_KEPT)
 }
 
-impl Log {
-    /// Looks after the log of this connection, in place of SQLite.
-    pub(super) fn of(connection: &Connection, path: &Path) -> rusqlite::Result<Self> {
-        let measures = rusqlite::version_number() >= MEASURES;
-        connection.pragma_update(None, "journal_size_limit", MAX_KEPT)?;
-        if measures {
-            connection.pragma_update(None, "wal_autocheckpoint", MOVED_AT_ONCE)?;
-        }
-        Ok(Self {
-            is_changed: Cell::new(false),
-            measures,
-            path: path.to_owned(),
-        })
-    }
-
-    /// Notes that the log may be longer than it was.
-    pub(super) fn changed(&self) {
-        self.is_changed.set(self.measures);
-    }
-
-    /// Whether it is time to move it, now that there is nothing else to do.
-    pub(super) fn is_long(&self, connection: &Connection) -> bool {
-        if !self.is_changed.replace(false) {
-            return false;
-        }
-        // A log that cannot be measured cannot be moved either: a commit says why.
-        let pages = pages_after(connection, "NOOP");
-        pages.is_ok_and(|pages| pages >= MOVED_WHEN_IDLE)
-    }
-
-    /// Moves it, while there is nothing else to do.
-    pub(super) fn idle(&self, connection: &Connection) {
-        // The pages stay in the log if they cannot be moved, and after the next
-        // commit it is tried again.
-        if let Err(cause) = move_pages(connection) {
-            warn!(target: PROVIDER, path = %self.path.display(), %cause, "the log of the SQLite file could not be moved into it; nothing is lost");
-        }
-    }
-}
-
-/// Moves the pages into the file, as far as no one reads them. If another
-/// connection is moving them, it leaves them to that one.
-pub(super) fn move_pages(connection: &Connection) -> rusqlite::Result<()> {
-    pages_after(connection, "PASSIVE").map(drop)
-}
-
-/// How many pages are in the log only, after this.
-fn pages_after(connection: &Connection, mode: &str) -> rusqlite::Result<i64> {
-    let mut statement = connection.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?;
-    statement.query_row([], |row| {
-        Ok(row.get::<_, i64>("log")? - row.get::<_, i64>("checkpointed")?)
-    })
+/// Moves the pages into the file, as far as no other connection reads them. If
+/// another connection is moving them, it leaves them to that one.
+pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
 
 #[cfg(test)]
@@ -148,8 +71,8 @@ mod tests {
         assert_eq!(size(&folder, "a.db-wal"), log);
     }
 
-    /// Someone who reads for long keeps the log from being moved. It was as long
-    /// afterwards as it had come to meanwhile, until the file was closed.
+    /// A long read keeps the pages of the log from being moved. The log stayed as
+    /// long as it had become meanwhile, until the file was closed.
     #[tokio::test]
     async fn a_log_that_got_long_because_of_a_reader_gets_short_again() {
         let folder = tempfile::tempdir().unwrap();
@@ -193,6 +116,6 @@ mod tests {
             done.unwrap();
         }
         let pages = size(&folder, "a.db-wal") / PAGE;
-        assert!((10_000..14_000).contains(&pages), "{pages} pages");
+        assert!(pages < 6_000, "{pages} pages");
     }
 }

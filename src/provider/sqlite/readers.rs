@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{builder::Options, errors::Fault, file::DbFile};
+use super::{builder::Options, errors::Failure, file::DbFile};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How many loads are begun at once, and how many connections are kept that
@@ -56,7 +56,7 @@ impl Readers {
     }
 
     /// One that nobody reads with, or a new one.
-    pub(super) fn take(&self, file: &DbFile, options: &Options) -> Result<Connection, Fault> {
+    pub(super) fn take(&self, file: &DbFile, options: &Options) -> Result<Connection, Failure> {
         let idle = self.idle.lock().connections.pop();
         if let Some(connection) = idle {
             file.check()?;

@@ -7,12 +7,15 @@ use std::{
 };
 
 use rusqlite::{
-    Connection, ErrorCode, OpenFlags,
+    Connection, OpenFlags,
     backup::{Backup, StepResult},
 };
 use tempfile::TempPath;
 
-use super::{errors::Fault, file};
+use super::{
+    errors::{Failure, is_busy},
+    file,
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     file::{access, folder},
@@ -36,7 +39,7 @@ impl Replica {
         from: &mut Connection,
         path: &Path,
         is_given_up: &dyn Fn() -> bool,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, Failure> {
         file::make_folder(path, access::PRIVATE)?;
         let at = TempPath::try_from_path(beside(path)?).map_err(|cause| not_placed(path, cause))?;
         make_private(&at).map_err(|cause| not_placed(path, cause))?;
@@ -64,7 +67,7 @@ impl Replica {
 
     /// Puts the copy into its place, where there may be another file if
     /// `over` says so.
-    pub(super) fn settle(self, over: bool) -> Result<(), Fault> {
+    pub(super) fn settle(self, over: bool) -> Result<(), Failure> {
         let Self {
             connection,
             at,
@@ -111,7 +114,7 @@ fn copy(
     from: &mut Connection,
     to: &mut Connection,
     is_given_up: &dyn Fn() -> bool,
-) -> Result<(), Fault> {
+) -> Result<(), Failure> {
     let state = from.transaction()?;
     // The first read fixes the state.
     state.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
@@ -143,7 +146,7 @@ fn beside(path: &Path) -> Result<PathBuf> {
 ///
 /// `Invalid` if it is in use. Whether it is a database at all is not known
 /// before: then SQLite's error.
-pub(super) fn check_free(path: &Path) -> Result<(), Fault> {
+pub(super) fn check_free(path: &Path) -> Result<(), Failure> {
     file::check_files(path)?;
     if !path.exists() {
         return Ok(());
@@ -158,14 +161,6 @@ pub(super) fn check_free(path: &Path) -> Result<(), Fault> {
         Err(cause) if is_busy(&cause) => Err(in_use(path).with_source(cause).into()),
         done => Ok(done?),
     }
-}
-
-fn is_busy(cause: &rusqlite::Error) -> bool {
-    let code = cause.sqlite_error_code();
-    matches!(
-        code,
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
-    )
 }
 
 fn in_use(path: &Path) -> Error {

@@ -1,15 +1,17 @@
 //! What is kept beside the maps: the format, the counter, and which table is
 //! which map.
 
-use std::time::SystemTime;
-
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::{builder::Options, errors::Fault, rows, writers};
+use super::{builder::Options, errors::Failure, writers};
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorKind},
     incarnation::Incarnation,
     name::MapName,
+    provider::sql::{
+        inspection::{kept_elsewhere, taken},
+        numbers::{from_bits, from_revision, to_bits, to_revision},
+    },
     record::Revision,
 };
 
@@ -48,7 +50,7 @@ const CREATE: &str = "
 
 /// Where a map is kept.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Location {
     /// The table with the keys and values.
     pub(super) table: String,
     /// The table with what else is known of the rows of a table that is
@@ -62,8 +64,14 @@ pub(super) fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction
     connection.transaction_with_behavior(TransactionBehavior::Immediate)
 }
 
+/// Writes without a change, to find out whether the file can be written to.
+pub(super) fn touch(connection: &Connection) -> rusqlite::Result<()> {
+    let sql = "UPDATE persistify_meta SET value = value WHERE name = 'format'";
+    connection.execute(sql, []).map(drop)
+}
+
 /// Makes a file ready, once, whichever process comes first.
-pub(super) fn prepare(connection: &mut Connection, options: &Options) -> Result<(), Fault> {
+pub(super) fn prepare(connection: &mut Connection, options: &Options) -> Result<(), Failure> {
     // Most files are ready, and opening one then waits for no writer.
     if is_ready(connection, options)? {
         return Ok(());
@@ -79,18 +87,18 @@ pub(super) fn prepare(connection: &mut Connection, options: &Options) -> Result<
         adopt(&transaction, map, table)?;
     }
     writers::prune(&transaction)?;
-    transaction.commit().map_err(Fault::Commit)
+    transaction.commit().map_err(Failure::on_commit)
 }
 
-fn is_ready(connection: &Connection, options: &Options) -> Result<bool, Fault> {
+fn is_ready(connection: &Connection, options: &Options) -> Result<bool, Failure> {
     if format(connection)?.is_none() || incarnation(connection)?.is_none() {
         return Ok(false);
     }
     for (map, table) in &options.adopted {
-        let Some(place) = place_of(connection, map)? else {
+        let Some(location) = location(connection, map)? else {
             return Ok(false);
         };
-        check_place(map, &place, table)?;
+        check_location(map, &location, table)?;
     }
     Ok(!writers::any_to_prune(connection)?)
 }
@@ -105,7 +113,7 @@ fn create(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
 }
 
 /// The format of the file; `None` if nothing was ever kept there.
-pub(super) fn format(connection: &Connection) -> Result<Option<i64>, Fault> {
+pub(super) fn format(connection: &Connection) -> Result<Option<i64>, Failure> {
     if !has_table(connection, "persistify_meta")? {
         return Ok(None);
     }
@@ -133,11 +141,14 @@ pub(super) fn has_table(connection: &Connection, name: &str) -> rusqlite::Result
 }
 
 /// Where the map is kept; `None` if it was never written to.
-pub(super) fn place_of(connection: &Connection, map: &MapName) -> rusqlite::Result<Option<Place>> {
+pub(super) fn location(
+    connection: &Connection,
+    map: &MapName,
+) -> rusqlite::Result<Option<Location>> {
     connection
         .prepare_cached("SELECT table_name, companion FROM persistify_maps WHERE name = ?1")?
         .query_row([map.as_str()], |row| {
-            Ok(Place {
+            Ok(Location {
                 table: row.get(0)?,
                 companion: row.get(1)?,
             })
@@ -146,26 +157,25 @@ pub(super) fn place_of(connection: &Connection, map: &MapName) -> rusqlite::Resu
 }
 
 /// Notes where the map is kept.
-pub(super) fn add_place(
+pub(super) fn add_location(
     connection: &Connection,
     map: &MapName,
-    place: &Place,
-) -> Result<(), Fault> {
+    location: &Location,
+) -> Result<(), Failure> {
     connection.execute(
         "INSERT INTO persistify_maps (name, table_name, companion) VALUES (?1, ?2, ?3)",
-        params![map.as_str(), place.table, place.companion],
+        params![map.as_str(), location.table, location.companion],
     )?;
     Ok(())
 }
 
-fn adopt(connection: &Connection, map: &MapName, table: &str) -> Result<(), Fault> {
-    if let Some(place) = place_of(connection, map)? {
-        return Ok(check_place(map, &place, table)?);
+fn adopt(connection: &Connection, map: &MapName, table: &str) -> Result<(), Failure> {
+    if let Some(location) = location(connection, map)? {
+        return Ok(check_location(map, &location, table)?);
     }
-    if let Some(other) = map_in(connection, table)? {
-        let message =
-            format!("the table {table:?} is the map {other:?} already; a table holds one map");
-        return Err(Error::new(ErrorKind::Invalid, message).on_map(map).into());
+    let sql = "SELECT 1 FROM persistify_maps WHERE table_name = ?1";
+    if connection.prepare(sql)?.exists([table])? {
+        return Err(taken(map, &format!("{table:?}")).into());
     }
     let companion = format!("persistify_of_{}", map.encoded(usize::MAX));
     connection.execute_batch(&format!(
@@ -177,32 +187,23 @@ fn adopt(connection: &Connection, map: &MapName, table: &str) -> Result<(), Faul
             digest BLOB NOT NULL
         )"
     ))?;
-    let place = Place {
+    let location = Location {
         table: table.to_owned(),
         companion: Some(companion),
     };
-    add_place(connection, map, &place)
+    add_location(connection, map, &location)
 }
 
-fn map_in(connection: &Connection, table: &str) -> rusqlite::Result<Option<String>> {
-    let sql = "SELECT name FROM persistify_maps WHERE table_name = ?1";
-    let found = connection.query_row(sql, [table], |row| row.get(0));
-    found.optional()
-}
-
-fn check_place(map: &MapName, place: &Place, table: &str) -> Result<()> {
-    if place.companion.is_some() && place.table.eq_ignore_ascii_case(table) {
+fn check_location(map: &MapName, location: &Location, table: &str) -> Result<(), Error> {
+    if location.companion.is_some() && location.table.eq_ignore_ascii_case(table) {
         return Ok(());
     }
-    let message = format!(
-        "the map is kept in the table {:?} already, not in {table:?}; give the table another map's name",
-        place.table
-    );
-    Err(Error::new(ErrorKind::Invalid, message).on_map(map))
+    let shown = [&location.table, table].map(|name| format!("{name:?}"));
+    Err(kept_elsewhere(map, &shown[0], &shown[1]))
 }
 
 /// All maps of the file.
-pub(super) fn maps(connection: &Connection) -> Result<Vec<MapName>, Fault> {
+pub(super) fn maps(connection: &Connection) -> Result<Vec<MapName>, Failure> {
     let mut statement = connection.prepare_cached("SELECT name FROM persistify_maps")?;
     let mut rows = statement.query([])?;
     let mut maps = Vec::new();
@@ -218,34 +219,26 @@ pub(super) fn revision(connection: &Connection) -> rusqlite::Result<Revision> {
     connection
         .prepare_cached("SELECT value FROM persistify_meta WHERE name = 'revision'")?
         .query_row([], |row| row.get(0))
-        .map(rows::revision_from)
-}
-
-/// The revision for what another program wrote, found when no batch comes in.
-pub(super) fn revision_now(connection: &Connection) -> rusqlite::Result<Revision> {
-    let now = rows::revision_from(rows::to_millis(SystemTime::now()));
-    let next = revision(connection)?.get().saturating_add(1);
-    Ok(now.max(Revision::new(next)))
+        .map(to_revision)
 }
 
 /// The incarnation of the file; none if an earlier version of this library made
 /// it, and nobody has opened it since to write.
 pub(super) fn incarnation(connection: &Connection) -> rusqlite::Result<Option<Incarnation>> {
-    connection
+    let found = connection
         .prepare_cached("SELECT value FROM persistify_meta WHERE name = 'incarnation'")?
         .query_row([], |row| row.get(0))
-        .optional()
-        .map(|found| found.map(|n: i64| Incarnation::new(u64::from_ne_bytes(n.to_ne_bytes()))))
+        .optional()?;
+    Ok(found.map(|number| Incarnation::new(to_bits(number))))
 }
 
 pub(super) fn set_incarnation(connection: &Connection, to: Incarnation) -> rusqlite::Result<()> {
     let sql = "INSERT OR REPLACE INTO persistify_meta (name, value) VALUES ('incarnation', ?1)";
-    let number = i64::from_ne_bytes(to.get().to_ne_bytes());
-    connection.execute(sql, [number]).map(drop)
+    connection.execute(sql, [from_bits(to.get())]).map(drop)
 }
 
-pub(super) fn set_revision(connection: &Connection, to: Revision) -> Result<(), Fault> {
-    let to = rows::revision_to(to)?;
+pub(super) fn set_revision(connection: &Connection, to: Revision) -> Result<(), Failure> {
+    let to = from_revision(to)?;
     connection
         .prepare_cached("UPDATE persistify_meta SET value = ?1 WHERE name = 'revision'")?
         .execute([to])?;

@@ -1,24 +1,28 @@
-//! The table of a map, and the SQL that it takes.
+//! The table of a map, and its SQL.
 
 use rusqlite::{Connection, ToSql};
 
 use super::{
-    builder::Columns,
-    errors::Fault,
-    inspect::{Holds, inspect},
-    rows::Stored,
-    schema::{self, Place},
-    time::Time,
+    errors::Failure,
+    inspection::{Holds, inspect},
+    rows::{self, DIGEST},
+    schema::{self, Location},
+    times::Time,
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorKind},
     name::MapName,
+    provider::sql::{
+        columns::{Columns, quoted},
+        companion::Companion,
+    },
+    record::{Record, Revision},
 };
 
 /// The table of a map. All names are quoted.
 ///
-/// In the SQL every column carries the name of its table: SQLite takes a
-/// quoted name without one, if there is no such column, for a piece of text.
+/// In the SQL every column is qualified with its table: an unqualified quoted
+/// name that is not a column is a piece of text to SQLite.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) map: MapName,
@@ -34,8 +38,7 @@ pub(super) struct Table {
 pub(super) struct Adopted {
     pub(super) time: Time,
     pub(super) values: Holds,
-    /// The table beside it.
-    pub(super) companion: String,
+    pub(super) companion: Companion,
 }
 
 impl Table {
@@ -44,23 +47,21 @@ impl Table {
         connection: &Connection,
         map: &MapName,
         columns: &Columns,
-    ) -> Result<Option<Self>, Fault> {
-        let Some(place) = schema::place_of(connection, map)? else {
+    ) -> Result<Option<Self>, Failure> {
+        let Some(location) = schema::location(connection, map)? else {
             return Ok(None);
         };
-        let adopted = match place.companion {
-            Some(companion) => {
-                let (time, values) = inspect(connection, map, &place.table, columns)?;
-                let companion = quoted(&companion);
-                Some(Adopted {
-                    time,
-                    values,
-                    companion,
-                })
-            }
-            None => None,
-        };
-        Ok(Some(Self::new(map, &place.table, columns, adopted)))
+        let mut table = Self::new(map, &location.table, columns);
+        if let Some(companion) = location.companion {
+            let (time, values) = inspect(connection, map, &location.table, columns)?;
+            let companion = table.companion(&companion);
+            table.adopted = Some(Adopted {
+                time,
+                values,
+                companion,
+            });
+        }
+        Ok(Some(table))
     }
 
     /// The table of a map; made if there is none.
@@ -68,7 +69,7 @@ impl Table {
         connection: &Connection,
         map: &MapName,
         columns: &Columns,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, Failure> {
         if let Some(table) = Self::find(connection, map, columns)? {
             return Ok(table);
         }
@@ -77,24 +78,34 @@ impl Table {
         if schema::has_table(connection, &name)? {
             return Err(taken(map, &name).into());
         }
-        let table = Self::new(map, &name, columns, None);
+        let table = Self::new(map, &name, columns);
         connection.execute_batch(&table.create())?;
-        let place = Place {
+        let location = Location {
             table: name,
             companion: None,
         };
-        schema::add_place(connection, map, &place)?;
+        schema::add_location(connection, map, &location)?;
         Ok(table)
     }
 
-    fn new(map: &MapName, name: &str, columns: &Columns, adopted: Option<Adopted>) -> Self {
+    fn new(map: &MapName, name: &str, columns: &Columns) -> Self {
         Self {
             map: map.clone(),
             name: quoted(name),
             key: quoted(&columns.key),
             value: quoted(&columns.value),
             updated_at: quoted(&columns.updated_at),
-            adopted,
+            adopted: None,
+        }
+    }
+
+    fn companion(&self, name: &str) -> Companion {
+        Companion {
+            name: quoted(name),
+            table: self.name.clone(),
+            key: format!("t.{}", self.key),
+            key_by_bytes: self.key_by_bytes(),
+            digest: format!("{DIGEST}(t.{})", self.value),
         }
     }
 
@@ -124,77 +135,72 @@ impl Table {
         )
     }
 
-    /// Selects what [`Stored`] reads, of the rows that the rest says.
+    /// The query for the columns that [`rows::record`] reads; `rest` follows the
+    /// tables.
     pub(super) fn select(&self, rest: &str) -> String {
-        let Self {
-            name, key, value, ..
-        } = self;
-        match &self.adopted {
-            None => format!(
-                "SELECT t.{key}, t.{value}, t.{}, t.revision, t.expires_at, t.schema, NULL
-                 FROM {name} AS t {rest}",
-                self.updated_at
-            ),
-            Some(Adopted {
-                time, companion, ..
-            }) => format!(
-                "SELECT t.{key}, t.{value}, {}, c.revision, c.expires_at, c.schema, c.digest
-                 FROM {name} AS t
-                 LEFT JOIN {companion} AS c ON c.key = t.{key} COLLATE BINARY {rest}",
-                time.in_millis(&self.updated_at)
-            ),
-        }
+        let (time, known, from) = match &self.adopted {
+            None => {
+                let time = format!("t.{}", self.updated_at);
+                (time, "t", format!("{} AS t", self.name))
+            }
+            Some(adopted) => {
+                let time = adopted.time.in_millis(&self.updated_at);
+                (time, "c", adopted.companion.joined())
+            }
+        };
+        format!(
+            "SELECT t.{}, t.{}, {time}, {known}.revision, {known}.expires_at, {known}.schema
+             FROM {from} {rest}",
+            self.key, self.value
+        )
     }
 
-    /// The key's column, comparing by bytes whatever the table says.
+    /// The key's column, comparing byte by byte whatever the table says.
     pub(super) fn key_by_bytes(&self) -> String {
         format!("t.{} COLLATE BINARY", self.key)
     }
 
-    /// The column that holds the revisions.
-    pub(super) fn revision(&self) -> &'static str {
-        if self.adopted.is_some() {
-            "c.revision"
-        } else {
-            "t.revision"
+    /// The condition of the rows that were written after a revision.
+    pub(super) fn changed_after(&self, revision: i64) -> String {
+        match &self.adopted {
+            None => format!("t.revision > {revision}"),
+            Some(Adopted { companion, .. }) => {
+                format!("c.revision > {revision} OR {}", companion.is_new())
+            }
         }
     }
 
-    /// The row of that key.
-    pub(super) fn row(&self, connection: &Connection, key: &str) -> Result<Option<Stored>, Fault> {
+    /// The record of that key.
+    pub(super) fn record(
+        &self,
+        connection: &Connection,
+        key: &str,
+        unknown: Revision,
+    ) -> Result<Option<Record>, Failure> {
         let mut found = None;
-        let rest = format!("WHERE {} = ?1", self.key_by_bytes());
-        self.for_each(connection, &rest, &[&key], |stored| {
-            found = Some(stored);
+        let rest = format!("WHERE {} = $1", self.key_by_bytes());
+        self.for_each(connection, &rest, &[&key], unknown, |record| {
+            found = Some(record);
             Ok(())
         })?;
         Ok(found)
     }
 
-    /// Each row of a select with that rest.
+    /// Each record of a [`select`](Self::select).
     pub(super) fn for_each(
         &self,
         connection: &Connection,
         rest: &str,
         parameters: &[&dyn ToSql],
-        mut each: impl FnMut(Stored) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+        unknown: Revision,
+        mut each: impl FnMut(Record) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let mut statement = connection.prepare_cached(&self.select(rest))?;
         let mut rows = statement.query(parameters)?;
         while let Some(row) = rows.next()? {
-            each(Stored::read(row, &self.map)?)?;
+            each(rows::record(row, &self.map, unknown)?)?;
         }
         Ok(())
-    }
-
-    /// Whether writing to it sets off something that another program put there.
-    pub(super) fn has_trigger(&self, connection: &Connection) -> rusqlite::Result<bool> {
-        connection
-            .prepare_cached(
-                "SELECT 1 FROM sqlite_schema
-                 WHERE type = 'trigger' AND format('\"%w\"', tbl_name) = ?1 COLLATE NOCASE",
-            )?
-            .exists([&self.name])
     }
 
     /// How many rows there are.
@@ -203,11 +209,6 @@ impl Table {
         let count: i64 = connection.query_row(&sql, [], |row| row.get(0))?;
         Ok(u64::try_from(count).unwrap_or_default())
     }
-}
-
-/// A name as it stands in SQL, whatever is in it.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 fn taken(map: &MapName, table: &str) -> Error {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{builder::Options, errors::Fault, file::DbFile, inspect::inspect, log::Log, schema};
+use super::{builder::Options, errors::Failure, file::DbFile, inspection::inspect, log, schema};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The thread, seen from outside. It ends when it is closed or dropped, after
@@ -25,7 +25,6 @@ pub(super) struct Worker {
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) file: DbFile,
-    log: Log,
 }
 
 enum Request {
@@ -41,7 +40,7 @@ impl Worker {
         let place = path.clone();
         let thread = thread::Builder::new().name("persistify-sqlite".into());
         let started = thread.spawn(move || {
-            let writer = open(&place, &options).map_err(|fault| fault.explained(&place));
+            let writer = open(&place, &options).map_err(|failure| failure.explained(&place));
             match writer {
                 Ok(writer) => {
                     // Nobody waits any more: then there is nothing to do.
@@ -64,7 +63,7 @@ impl Worker {
     /// or not someone still waits for the answer.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Writer) -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce(&mut Writer) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T> {
         let answer = self.ask(work)?.await;
         answer.map_err(|cause| ended(&self.path).with_source(cause))?
@@ -73,7 +72,7 @@ impl Worker {
     /// The same, from a thread that may wait.
     pub(super) fn run_blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Writer) -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce(&mut Writer) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T> {
         let answer = self.ask(work)?.blocking_recv();
         answer.map_err(|cause| ended(&self.path).with_source(cause))?
@@ -81,17 +80,17 @@ impl Worker {
 
     fn ask<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Writer) -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce(&mut Writer) -> Result<T, Failure> + Send + 'static,
     ) -> Result<oneshot::Receiver<Result<T>>> {
         let (answer, answered) = oneshot::channel();
         let work = Box::new(move |writer: &mut Writer| {
             let result = writer
                 .file
                 .check()
-                .map_err(Fault::Ours)
+                .map_err(Failure::Provider)
                 .and_then(|()| work(writer));
             // Who asked may have gone; a commit is done all the same.
-            drop(answer.send(result.map_err(|fault| fault.explained(&writer.file.path))));
+            drop(answer.send(result.map_err(|failure| failure.explained(&writer.file.path))));
         });
         self.send(Request::Work(work))?;
         Ok(answered)
@@ -132,28 +131,21 @@ impl Worker {
     }
 }
 
-fn open(path: &Path, options: &Options) -> Result<Writer, Fault> {
+fn open(path: &Path, options: &Options) -> Result<Writer, Failure> {
     let (file, mut connection) = DbFile::open(path, options)?;
-    file.check_writable(&connection)?;
     for (map, table) in &options.adopted {
-        inspect(&connection, map, table, &options.columns).map_err(|fault| fault.on_map(map))?;
+        inspect(&connection, map, table, &options.columns)
+            .map_err(|failure| failure.on_map(map))?;
     }
     schema::prepare(&mut connection, options)?;
-    let log = Log::of(&connection, path)?;
-    Ok(Writer {
-        connection,
-        file,
-        log,
-    })
+    log::limit(&connection)?;
+    Ok(Writer { connection, file })
 }
 
 fn serve(mut writer: Writer, requests: &mpsc::Receiver<Request>) {
-    while let Some(request) = next(&writer, requests) {
+    while let Ok(request) = requests.recv() {
         match request {
-            Request::Work(work) => {
-                work(&mut writer);
-                writer.log.changed();
-            }
+            Request::Work(work) => work(&mut writer),
             Request::Close(answer) => {
                 drop(answer.send(close(writer)));
                 return;
@@ -162,24 +154,13 @@ fn serve(mut writer: Writer, requests: &mpsc::Receiver<Request>) {
     }
 }
 
-/// What is asked next; `None` if no one is left to ask.
-fn next(writer: &Writer, requests: &mpsc::Receiver<Request>) -> Option<Request> {
-    requests.try_recv().ok().or_else(|| {
-        // Who has opened another log meanwhile may have written to the file.
-        if writer.log.is_long(&writer.connection) && writer.file.check().is_ok() {
-            writer.log.idle(&writer.connection);
-        }
-        requests.recv().ok()
-    })
-}
-
 /// The last connection that closes folds the log into the file.
 fn close(writer: Writer) -> Result<()> {
-    let Writer {
-        connection, file, ..
-    } = writer;
-    let closed = connection.close().map_err(|(_, cause)| Fault::Sql(cause));
-    closed.map_err(|fault| fault.explained(&file.path))
+    let Writer { connection, file } = writer;
+    let closed = connection
+        .close()
+        .map_err(|(_, cause)| Failure::database(cause));
+    closed.map_err(|failure| failure.explained(&file.path))
 }
 
 fn closed(path: &Path) -> Error {

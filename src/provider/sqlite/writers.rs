@@ -1,5 +1,4 @@
-//! The last batch of each writer and the answer it was given: what makes a
-//! repeat harmless and a late batch void.
+//! Deduplication: the last batch of each writer, and the answer to it.
 
 use std::{
     collections::HashMap,
@@ -9,14 +8,18 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    errors::Fault,
-    rows::{Stored, revision_from, revision_to, to_millis, value_to},
+    errors::Failure,
+    rows::{self, value_to},
+    times::to_millis,
 };
 use crate::{
     batch::{Batch, Committed, Skipped, WriterId},
     error::Result,
     name::MapName,
-    provider::ledger,
+    provider::{
+        ledger,
+        sql::numbers::{from_bits, from_revision, to_bits, to_revision},
+    },
     record::Revision,
 };
 
@@ -27,13 +30,12 @@ const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// revision.
 pub(super) type Lasts = HashMap<WriterId, (u64, Revision)>;
 
-/// The last batches of the writers on which it depends what is done with this
-/// one.
+/// The last batches of the writers that [`ledger::admit`] asks about.
 pub(super) fn lasts(connection: &Connection, batch: &Batch) -> rusqlite::Result<Lasts> {
     let mut lasts = Lasts::new();
     let mut asked = None;
     for writer in ledger::writers(batch) {
-        // As a rule all of them are the same.
+        // Mostly they are all the same.
         if asked.replace(writer) != Some(writer) {
             lasts.extend(last(connection, writer)?.map(|last| (writer, last)));
         }
@@ -45,9 +47,7 @@ fn last(connection: &Connection, writer: WriterId) -> rusqlite::Result<Option<(u
     connection
         .prepare_cached("SELECT sequence, revision FROM persistify_writers WHERE writer = ?1")?
         .query_row([writer.to_string()], |row| {
-            let sequence: i64 = row.get(0)?;
-            let sequence = u64::from_ne_bytes(sequence.to_ne_bytes());
-            Ok((sequence, revision_from(row.get(1)?)))
+            Ok((to_bits(row.get(0)?), to_revision(row.get(1)?)))
         })
         .optional()
 }
@@ -57,7 +57,7 @@ pub(super) fn note(
     connection: &Connection,
     batch: &Batch,
     answer: &Committed,
-) -> Result<(), Fault> {
+) -> Result<(), Failure> {
     let writer = batch.id.writer.to_string();
     connection
         .prepare_cached(
@@ -67,8 +67,8 @@ pub(super) fn note(
         )?
         .execute(params![
             writer,
-            i64::from_ne_bytes(batch.id.sequence.to_ne_bytes()),
-            revision_to(answer.revision.unwrap_or_default())?,
+            from_bits(batch.id.sequence),
+            from_revision(answer.revision.unwrap_or_default())?,
             to_millis(SystemTime::now()),
         ])?;
     connection
@@ -85,11 +85,11 @@ fn note_skipped(
     writer: &str,
     position: usize,
     skipped: &Skipped,
-) -> Result<(), Fault> {
+) -> Result<(), Failure> {
     let found = skipped.found.as_ref();
     let value = found.and_then(|record| record.value.as_ref());
     let revision = found
-        .map(|record| revision_to(record.revision))
+        .map(|record| from_revision(record.revision))
         .transpose()?;
     connection
         .prepare_cached(
@@ -116,20 +116,19 @@ pub(super) fn answer(
     connection: &Connection,
     writer: WriterId,
     lasts: &Lasts,
-) -> Result<Committed, Fault> {
+) -> Result<Committed, Failure> {
     let revision = lasts.get(&writer).map(|(_, revision)| *revision);
     let mut statement = connection.prepare_cached(
-        "SELECT key, value, updated_at, revision, expires_at, schema, NULL, map
+        "SELECT key, value, updated_at, revision, expires_at, schema, map, revision IS NULL
          FROM persistify_skipped WHERE writer = ?1 ORDER BY position",
     )?;
     let mut rows = statement.query([writer.to_string()])?;
     let mut skipped = Vec::new();
     while let Some(row) = rows.next()? {
-        let map = MapName::parse(row.get::<_, String>(7)?)?;
-        let stored = Stored::read(row, &map)?;
-        let key = stored.key.clone();
-        let found = stored.revision.is_some().then(|| stored.into_record());
-        skipped.push(Skipped::new(map, key, found));
+        let map = MapName::parse(row.get::<_, String>(6)?)?;
+        let record = rows::record(row, &map, Revision::ZERO)?;
+        let (key, is_absent) = (record.key.clone(), row.get::<_, bool>(7)?);
+        skipped.push(Skipped::new(map, key, (!is_absent).then_some(record)));
     }
     Ok(Committed::at(revision.unwrap_or_default()).with_skipped(skipped))
 }
@@ -140,7 +139,7 @@ pub(super) fn any_to_prune(connection: &Connection) -> rusqlite::Result<bool> {
         .exists([forgotten_before()])
 }
 
-/// Forgets who has not written for long, or the list would grow with each open.
+/// Forgets writers that have been idle for long: each open map adds one.
 pub(super) fn prune(connection: &Connection) -> rusqlite::Result<()> {
     let before = forgotten_before();
     connection.execute(

@@ -51,8 +51,10 @@ async fn a_wait_that_is_too_long_is_unavailable_with_nothing_applied() {
         assert!(std::error::Error::source(&failed).is_some());
     }
     assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "0");
-    // A file that is ready opens all the same, and reads.
-    let second = place.open().await;
+    // A file that is ready opens without a wait, and reads.
+    let hour = Duration::from_hours(1);
+    let patient = Sqlite::builder(place.path()).busy_timeout(hour).open();
+    let second = patient.await.unwrap();
     assert_eq!(text_of(&second, &map, "k").await.unwrap(), "0");
     other.execute_batch("ROLLBACK").unwrap();
     sqlite.ping().await.unwrap();

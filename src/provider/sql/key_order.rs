@@ -1,6 +1,6 @@
 //! Puts changes in the order of their keys.
 
-use super::Change;
+use crate::batch::Change;
 
 /// Sorts by the keys' bytes; changes of one key stay in their order.
 ///

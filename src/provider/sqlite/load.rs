@@ -6,15 +6,13 @@ use futures_util::{StreamExt, stream};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    Shared, builder::Columns, errors::Fault, noted, readers::Turn, schema, table::Table, wanted,
-    worker::Writer,
-};
+use super::{Shared, adopted, errors::Failure, readers::Turn, schema, selection, table::Table};
 use crate::{
     error::{Error, ErrorKind, Result},
     incarnation::Incarnation,
     load::{Load, PAGE_RECORDS, Wanted},
     name::MapName,
+    provider::sql::columns::Columns,
     record::{Record, Revision},
 };
 
@@ -23,10 +21,6 @@ const PAGES_AHEAD: usize = 2;
 
 /// A page of large values ends early.
 const PAGE_BYTES: usize = 1024 * 1024;
-
-/// How often a table is read anew because another program wrote to it in the
-/// very moment; each time what it wrote is noted.
-const MAX_ROUNDS: usize = 16;
 
 /// What is known before the first page.
 struct Head {
@@ -63,7 +57,7 @@ pub(super) async fn load(
         horizon,
         incarnation,
         total,
-    } = head.map_err(|fault| fault.on_map(map).explained(&place))?;
+    } = head.map_err(|failure| failure.on_map(map).explained(&place))?;
     let pages = stream::unfold(Some(received), async |received| {
         let mut received = received?;
         match received.recv().await {
@@ -94,10 +88,10 @@ struct Reading {
 }
 
 impl Reading {
-    fn run(mut self, shared: Arc<Shared>, begun: oneshot::Sender<Result<Head, Fault>>) {
+    fn run(mut self, shared: Arc<Shared>, begun: oneshot::Sender<Result<Head, Failure>>) {
         let snapshot = match self.begin(&shared) {
             Ok(snapshot) => snapshot,
-            Err(fault) => return drop(begun.send(Err(fault))),
+            Err(failure) => return drop(begun.send(Err(failure))),
         };
         let (path, readers) = (shared.file.path.clone(), shared.readers.clone());
         // A load that is not read to its end keeps nothing else open.
@@ -107,8 +101,9 @@ impl Reading {
             table,
             head,
         } = snapshot;
+        let horizon = head.horizon;
         let streamed = match (begun.send(Ok(head)), &table) {
-            (Ok(()), Some(table)) => self.stream(&connection, table),
+            (Ok(()), Some(table)) => self.stream(&connection, table, horizon),
             _ => Ok(()),
         };
         // Before anyone is told that this is the end: whoever closes the file
@@ -117,33 +112,54 @@ impl Reading {
             readers.give_back(connection);
         }
         drop(self.turn.take());
-        let streamed = streamed.map_err(|fault| fault.on_map(&self.map).explained(&path));
+        let streamed = streamed.map_err(|failure| failure.on_map(&self.map).explained(&path));
         let last = streamed.err();
         // Whoever does not listen any more does not miss it.
         drop(self.pages.blocking_send(last.map(Err)));
     }
 
-    fn begin(&self, shared: &Shared) -> Result<Snapshot, Fault> {
+    fn begin(&self, shared: &Shared) -> Result<Snapshot, Failure> {
         let reader = shared.readers.take(&shared.file, &shared.options)?;
         let columns = &shared.options.columns;
         let snapshot = Snapshot::begin(reader, &self.map, &self.wanted, columns)?;
-        if !snapshot.is_adopted() {
+        if !snapshot.any_new(&self.wanted)? {
             return Ok(snapshot);
         }
+        // What the other program writes between the two is loaded as well, with
+        // the revision of the snapshot, and noted by a later load.
         let reader = snapshot.end()?;
-        let (map, wanted, columns) = (self.map.clone(), self.wanted.clone(), columns.clone());
-        Ok(shared
-            .worker
-            .run_blocking(move |writer| begin_noted(writer, reader, &map, &wanted, &columns))?)
+        self.note(shared)?;
+        Snapshot::begin(reader, &self.map, &self.wanted, columns)
     }
 
-    fn stream(&mut self, connection: &Connection, table: &Table) -> Result<(), Fault> {
+    /// Notes what the other program wrote to the table.
+    fn note(&self, shared: &Shared) -> Result<(), Failure> {
+        let (map, wanted) = (self.map.clone(), self.wanted.clone());
+        let columns = shared.options.columns.clone();
+        let noted = shared.worker.run_blocking(move |writer| {
+            let transaction = schema::begin(&mut writer.connection)?;
+            let table = Table::find(&transaction, &map, &columns)?;
+            if let Some(adopted) = table.and_then(|table| table.adopted) {
+                adopted::note_before_load(&transaction, &adopted, &wanted)?;
+            }
+            Ok(transaction.commit()?)
+        });
+        Ok(noted?)
+    }
+
+    fn stream(
+        &mut self,
+        connection: &Connection,
+        table: &Table,
+        horizon: Revision,
+    ) -> Result<(), Failure> {
         let mut page = Vec::new();
         let mut bytes = 0;
         let wanted = self.wanted.clone();
-        let read = wanted::for_each(connection, table, &wanted, |stored| {
-            bytes += stored.key.len() + stored.value.len();
-            page.push(stored.into_record());
+        let read = selection::for_each(connection, table, &wanted, horizon, |record| {
+            let value = record.value.as_ref().map_or(0, |value| value.bytes.len());
+            bytes += record.key.len() + value;
+            page.push(record);
             if page.len() < PAGE_RECORDS && bytes < PAGE_BYTES {
                 return Ok(());
             }
@@ -157,7 +173,7 @@ impl Reading {
         self.send(page)
     }
 
-    fn send(&mut self, page: Vec<Record>) -> Result<(), Fault> {
+    fn send(&mut self, page: Vec<Record>) -> Result<(), Failure> {
         if self.pages.capacity() == 0 {
             // From here on it waits for whoever takes the pages, who may be
             // waiting for another load.
@@ -165,7 +181,7 @@ impl Reading {
         }
         let sent = self.pages.blocking_send(Some(Ok(page)));
         // Nobody listens: the error ends the reading, and reaches no one.
-        sent.map_err(|_| Fault::Ours(cut_short()))
+        sent.map_err(|_| Failure::Provider(cut_short()))
     }
 }
 
@@ -182,7 +198,7 @@ impl Snapshot {
         map: &MapName,
         wanted: &Wanted,
         columns: &Columns,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, Failure> {
         // The first read fixes the state; all else is read in it, or a table
         // that is made in between would seem to be empty.
         connection.execute_batch("BEGIN")?;
@@ -204,64 +220,16 @@ impl Snapshot {
         })
     }
 
-    fn is_adopted(&self) -> bool {
-        self.table.as_ref().is_some_and(|t| t.adopted.is_some())
+    /// Whether the table is another program's, and that wrote to it since.
+    fn any_new(&self, wanted: &Wanted) -> Result<bool, Failure> {
+        let adopted = self.table.as_ref().and_then(|table| table.adopted.as_ref());
+        adopted.map_or(Ok(false), |adopted| {
+            adopted.any_new(&self.connection, wanted)
+        })
     }
 
     fn end(self) -> rusqlite::Result<Connection> {
         self.connection.execute_batch("ROLLBACK")?;
         Ok(self.connection)
     }
-}
-
-/// A snapshot in which everything that another program wrote has its revision.
-///
-/// The right to write is held while the snapshot begins: nothing slips in
-/// between.
-fn begin_noted(
-    writer: &mut Writer,
-    reader: Connection,
-    map: &MapName,
-    wanted: &Wanted,
-    columns: &Columns,
-) -> Result<Snapshot, Fault> {
-    let mut noted_at = None;
-    for _ in 0..MAX_ROUNDS {
-        let transaction = schema::begin(&mut writer.connection)?;
-        let version = version(&transaction)?;
-        if noted_at == Some(version) || !note(&transaction, map, wanted, columns)? {
-            let snapshot = Snapshot::begin(reader, map, wanted, columns);
-            transaction.rollback()?;
-            return snapshot;
-        }
-        transaction.commit()?;
-        noted_at = Some(version);
-    }
-    Err(too_busy(map).into())
-}
-
-fn note(
-    connection: &Connection,
-    map: &MapName,
-    wanted: &Wanted,
-    columns: &Columns,
-) -> Result<bool, Fault> {
-    match Table::find(connection, map, columns)? {
-        Some(table) => noted::note_all(connection, &table, wanted),
-        None => Ok(false),
-    }
-}
-
-fn too_busy(map: &MapName) -> Error {
-    Error::new(
-        ErrorKind::Unavailable,
-        "another program writes to the table faster than it can be read; it may be tried again",
-    )
-    .on_map(map)
-    .nothing_applied()
-}
-
-/// Changes with each commit of any other connection.
-fn version(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.pragma_query_value(None, "data_version", |row| row.get(0))
 }

@@ -1,0 +1,9 @@
+//! What the providers on SQL databases share.
+
+pub(crate) mod columns;
+pub(crate) mod companion;
+pub(crate) mod failure;
+pub(crate) mod inspection;
+pub(crate) mod key_order;
+pub(crate) mod numbers;
+pub(crate) mod options;

@@ -1,0 +1,61 @@
+//! Times in SQLite: milliseconds since 1970, and what tables of other programs
+//! keep instead.
+
+use std::time::{Duration, SystemTime};
+
+use rusqlite::{Connection, types::Value};
+
+use crate::provider::sql::numbers;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// Milliseconds since 1970, rounded down: an entry expires early, not late.
+pub(super) fn to_millis(time: SystemTime) -> i64 {
+    numbers::from_time(time, SystemTime::UNIX_EPOCH, MILLISECOND)
+}
+
+pub(super) fn from_millis(millis: i64) -> SystemTime {
+    numbers::to_time(millis, SystemTime::UNIX_EPOCH, MILLISECOND)
+}
+
+/// How an adopted table keeps the time of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Time {
+    /// Milliseconds since 1970.
+    Millis,
+    /// `YYYY-MM-DD HH:MM:SS.SSS`, in UTC, the form of SQLite's own functions.
+    Text,
+    /// Not at all.
+    Missing,
+}
+
+impl Time {
+    /// The SQL that reads it, in whichever form a row has it.
+    pub(super) fn in_millis(self, column: &str) -> String {
+        match self {
+            Self::Missing => "NULL".to_owned(),
+            Self::Millis | Self::Text => format!(
+                "CASE typeof(t.{column})
+                    WHEN 'integer' THEN t.{column}
+                    WHEN 'text' THEN CAST(round(unixepoch(t.{column}, 'subsec') * 1000) AS INTEGER)
+                 END"
+            ),
+        }
+    }
+
+    /// The value to write for a time; `None` if the table keeps none.
+    pub(super) fn written(
+        self,
+        connection: &Connection,
+        millis: i64,
+    ) -> rusqlite::Result<Option<Value>> {
+        match self {
+            Self::Missing => Ok(None),
+            Self::Millis => Ok(Some(Value::Integer(millis))),
+            Self::Text => connection
+                .prepare_cached("SELECT strftime('%Y-%m-%d %H:%M:%f', ?1 / 1000.0, 'unixepoch')")?
+                .query_row([millis], |row| row.get(0))
+                .map(Some),
+        }
+    }
+}

@@ -135,6 +135,10 @@ pub struct Change {
     /// When the value was written, if that matters and was before the batch was
     /// made: the `updated_at` of what is put, instead of [`Batch::at`].
     pub written_at: Option<SystemTime>,
+    /// The group of the batch that the change belongs to, also across its maps: if
+    /// a condition of the group that says [`Otherwise::Skip`] does not hold, all
+    /// changes of the group are left out. The numbers mean nothing beyond the batch.
+    pub group: Option<u32>,
     /// Whether the writer knows of nothing that is stored under the key. That
     /// is a hint, by which a provider may choose the faster way to write it;
     /// another process may have stored something since.
@@ -171,6 +175,7 @@ impl Change {
             expect: Expect::Any,
             otherwise: Otherwise::Fail,
             written_at: None,
+            group: None,
             likely_new: false,
         }
     }
@@ -179,6 +184,13 @@ impl Change {
     #[must_use]
     pub fn written_at(mut self, at: Option<SystemTime>) -> Self {
         self.written_at = at;
+        self
+    }
+
+    /// The same change, tied to the others of this group of the batch.
+    #[must_use]
+    pub fn in_group(mut self, group: u32) -> Self {
+        self.group = Some(group);
         self
     }
 
@@ -263,7 +275,8 @@ pub enum Otherwise {
     /// that carries the key and the record found.
     #[default]
     Fail,
-    /// This change alone is left out and listed as [`Skipped`].
+    /// The change is left out and listed as [`Skipped`], and with it all others of
+    /// its [group](Change::group). The rest of the batch is applied.
     Skip,
 }
 
@@ -274,7 +287,8 @@ pub struct Committed {
     /// The revision of everything it wrote; `None` if a layer accepted it
     /// ahead of the store.
     pub revision: Option<Revision>,
-    /// The changes that were left out because their condition did not hold.
+    /// The changes that were left out because a condition did not hold, their own
+    /// or another one of their [group](Change::group); in the order of the batch.
     pub skipped: Vec<Skipped>,
     /// The incarnation of the store; `None` if it keeps none.
     pub incarnation: Option<Incarnation>,

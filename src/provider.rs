@@ -34,7 +34,8 @@ pub(crate) mod sqlite;
 pub struct Capabilities {
     /// A batch may touch several maps, and still lands whole or not at all.
     pub several_maps: bool,
-    /// Conditions ([`Expect`](crate::Expect)) are checked in the commit itself.
+    /// Conditions ([`Expect`](crate::Expect)) are checked in the commit itself, and
+    /// a change that is skipped takes its [group](crate::Change::group) with it.
     pub conditions: bool,
     /// Parts of a map load at a cost that follows the part.
     pub partial_loads: bool,
@@ -109,7 +110,8 @@ impl Capabilities {
 ///   every commit that was acknowledged before it began, so its horizon is not
 ///   below their revisions.
 /// - **Atomic**: a batch lands whole, or not at all, also when the process is
-///   killed in the middle of it.
+///   killed in the middle of it. Changes that are [skipped](crate::Otherwise::Skip)
+///   are no part of it; [`ledger::check_conditions`] says which those are.
 /// - **Idempotent and fenced**: the sequences of a writer grow; each batch is
 ///   applied once, a repeat of the writer's last one is answered as before,
 ///   lower ones are refused as `Superseded`. So a commit that timed out cannot

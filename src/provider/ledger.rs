@@ -37,7 +37,7 @@ use crate::{
 
 mod conditions;
 
-pub use conditions::{applied, check_conditions, conditional};
+pub use conditions::{Found, applied, check_conditions, conditional};
 
 /// For how long after an acknowledgement a store surely remembers its writer.
 ///

@@ -7,6 +7,7 @@ use super::index::{Entry, Index, Place, Source, Stamp};
 use crate::{
     batch::{Batch, BatchId, Change, Committed, MapBatch, Op, Skipped, WriterId},
     name::MapName,
+    provider::ledger,
     record::{Payload, Record, Revision},
 };
 
@@ -140,13 +141,8 @@ pub(super) fn applied(
     out.extend(revision.get().to_le_bytes());
     out.push(part.clear.into());
     put_count(&mut out, part.changes.len() - skipped.len());
-    // What was skipped comes in the order of the changes, so one walk along
-    // both finds it.
-    let mut left_out = skipped.iter().peekable();
-    for change in &part.changes {
-        if left_out.next_if(|s| s.key == change.key).is_none() {
-            put_change(&mut out, change);
-        }
+    for change in ledger::applied(part, skipped) {
+        put_change(&mut out, change);
     }
     put_count(&mut out, skipped.len());
     for one in skipped {

@@ -10,17 +10,18 @@ use super::{
     files::{Files, Folder},
     frame::{self, Frame},
     index::{Entry, Index, Stamp},
-    journal::{FRAME_HEADER, Found, Header, frame},
+    journal::{self, FRAME_HEADER, Header, frame},
     mark,
     meta::{Last, Writers},
     snapshot::Snapshot,
-    values::Values,
+    values::{Unread, Values},
     whole::{Looks, create, replace, sync, write},
 };
 use crate::{
-    batch::{Batch, Committed, Expect, MapBatch, Otherwise, Skipped, Turn},
+    batch::{Batch, Committed, MapBatch, Turn},
     error::{Error, ErrorKind, Result},
     name::MapName,
+    provider::ledger,
     record::{Record, Revision},
 };
 
@@ -109,7 +110,7 @@ impl Store {
     }
 
     fn apply(&mut self, folder: &Folder, batch: &Batch, part: &MapBatch) -> Result<Committed> {
-        let skipped = self.judge(folder, batch, part)?;
+        let skipped = ledger::check_conditions(batch, |_, key| Ok(self.unread(folder, key)))?;
         let revision = batch.revision_after(self.last);
         let payload = frame::applied(batch, part, revision, &skipped);
         let journal = self.writable_journal(folder)?;
@@ -120,24 +121,9 @@ impl Store {
         Ok(Committed::at(revision).with_skipped(skipped))
     }
 
-    fn judge(&self, folder: &Folder, batch: &Batch, part: &MapBatch) -> Result<Vec<Skipped>> {
-        let mut skipped = Vec::new();
-        for change in part.changes.iter().filter(|c| c.expect != Expect::Any) {
-            let found = self
-                .index
-                .get_key_value(&change.key)
-                .filter(|_| !part.clear);
-            let stored = found.map(|(_, entry)| (entry.revision, entry.expires.time()));
-            if change.expect.holds(stored, batch.at) {
-                continue;
-            }
-            let found = self.records(folder, found.as_slice())?.pop();
-            if change.otherwise == Otherwise::Fail {
-                return Err(Error::conflict(&self.map, &change.key, found));
-            }
-            skipped.push(Skipped::new(self.map.clone(), change.key.clone(), found));
-        }
-        Ok(skipped)
+    fn unread<'a>(&'a self, folder: &'a Folder, key: &str) -> Option<Unread<'a>> {
+        let entry = self.index.get_key_value(key);
+        entry.map(|entry| Unread::new(self.values(folder), entry))
     }
 
     /// Makes what a frame says of the map true of what is known here.
@@ -268,8 +254,8 @@ impl Store {
     }
 
     fn check_copy(&self, bytes: &[u8], broken: Journal) -> Result<()> {
-        match Found::in_bytes(bytes) {
-            Found::Journal {
+        match journal::Found::in_bytes(bytes) {
+            journal::Found::Journal {
                 header,
                 payloads,
                 end,

@@ -1,15 +1,22 @@
 //! Reading the texts of values from where they are.
 
+use std::{sync::Arc, time::SystemTime};
+
 use bytes::Bytes;
 
 use super::{
     disk::Disk,
     fault::{corrupt, fault},
     files::Files,
-    index::{Place, Source},
+    index::{Entry, Place, Source},
     whole::Looks,
 };
-use crate::{codec::json::layout::on_one_line, error::Result};
+use crate::{
+    codec::json::layout::on_one_line,
+    error::{Error, Result},
+    provider::ledger::Found,
+    record::{Record, Revision},
+};
 
 /// Up to this distance it is cheaper to read what is between two values than
 /// to read twice.
@@ -29,6 +36,12 @@ pub(super) struct Values<'a> {
 }
 
 impl Values<'_> {
+    /// The text at that place.
+    pub(super) fn read_one(self, place: Place) -> Result<Bytes> {
+        let mut texts = self.read(&[place])?;
+        Ok(texts.pop().unwrap_or_default())
+    }
+
     /// The texts at these places, in this order.
     pub(super) fn read(self, places: &[Place]) -> Result<Vec<Bytes>> {
         let mut texts = vec![Bytes::new(); places.len()];
@@ -101,6 +114,30 @@ impl Values<'_> {
         }
         let problem = "another program wrote to it while the map was open";
         Err(corrupt(&self.files.snapshot, problem, CHANGED_REMEDY))
+    }
+}
+
+/// A stored entry whose value has not been read from its file.
+pub(super) struct Unread<'a> {
+    values: Values<'a>,
+    entry: (&'a Arc<str>, &'a Entry),
+}
+
+impl<'a> Unread<'a> {
+    pub(super) fn new(values: Values<'a>, entry: (&'a Arc<str>, &'a Entry)) -> Self {
+        Self { values, entry }
+    }
+}
+
+impl Found<Error> for Unread<'_> {
+    fn version(&self) -> (Revision, Option<SystemTime>) {
+        let (_, entry) = self.entry;
+        (entry.revision, entry.expires.time())
+    }
+
+    fn into_record(self) -> Result<Record> {
+        let (key, entry) = self.entry;
+        Ok(entry.record(key, self.values.read_one(entry.place)?))
     }
 }
 

@@ -17,9 +17,10 @@ use super::{
     values::revision_to,
 };
 use crate::{
-    batch::{Batch, Expect, MapBatch, Otherwise, Skipped},
+    batch::{Batch, Expect, MapBatch, Skipped},
     error::{Error, Result},
     name::MapName,
+    provider::ledger,
     record::{Record, Revision},
 };
 
@@ -86,33 +87,34 @@ impl<'a> Judge<'a> {
         locked: &Locked<'_>,
     ) -> Result<Option<Error>, Fault> {
         let batch = self.batch;
-        for part in batch.maps.iter() {
-            let conditional = part.changes.iter().any(|c| c.expect != Expect::Any);
-            let Some(place) = locked.place(&part.map).filter(|_| conditional) else {
-                continue;
-            };
-            let found = if part.clear {
-                Found::new()
-            } else {
-                self.find(lease, &place.table(options), part).await?
-            };
-            if let Some(conflict) = self.part(part, &found) {
-                return Ok(Some(conflict));
+        let mut found = HashMap::new();
+        for part in batch.maps.iter().filter(|part| !part.clear) {
+            let is_conditional = ledger::conditional(part).next().is_some();
+            if let Some(place) = locked.place(&part.map).filter(|_| is_conditional) {
+                let records = self.find(lease, &place.table(options), part).await?;
+                found.insert(part.map.clone(), records);
             }
+        }
+        let checked = ledger::check_conditions(batch, |map, key| {
+            let records = found.get(map);
+            Ok::<_, Error>(records.and_then(|records| records.get(key)).cloned())
+        });
+        match checked {
+            Ok(skipped) => self.skipped = skipped,
+            Err(conflict) => return Ok(Some(conflict)),
         }
         Ok(None)
     }
 
-    /// What is stored of the keys that a condition is about.
+    /// The stored records that the conditions and groups of a part need.
     async fn find(
         &mut self,
         lease: &Lease,
         table: &Table,
         part: &'a MapBatch,
     ) -> Result<Found, Fault> {
-        let conditional = part.changes.iter().filter(|c| c.expect != Expect::Any);
-        let wanted = conditional.map(|change| &*change.key);
-        let keys = table.keys(wanted.clone());
+        let wanted = ledger::conditional(part).map(|change| &*change.key);
+        let keys = table.keys(wanted);
         adopted::hold(lease, table, &keys).await?;
         let revision = revision_to(self.revision)?;
         self.noted |= adopted::note(lease, table, Some(&keys), revision).await?;
@@ -121,31 +123,11 @@ impl<'a> Judge<'a> {
         let by_key = found.into_iter().map(|record| (record.key.clone(), record));
         let found: Found = by_key.collect();
         if table.adopted.is_some() {
-            let absent = wanted.filter(|key| !found.contains_key(*key)).collect();
+            let expecting = part.changes.iter().filter(|c| c.expect != Expect::Any);
+            let keys = expecting.map(|change| &*change.key);
+            let absent = keys.filter(|key| !found.contains_key(*key)).collect();
             self.absent.insert(&part.map, absent);
         }
         Ok(found)
-    }
-
-    fn part(&mut self, part: &MapBatch, found: &Found) -> Option<Error> {
-        let conditional = part.changes.iter().filter(|c| c.expect != Expect::Any);
-        for change in conditional {
-            let found = found.get(&change.key);
-            let stored = found.map(|found| (found.revision, found.expires_at));
-            if change.expect.holds(stored, self.batch.at) {
-                continue;
-            }
-            match change.otherwise {
-                Otherwise::Skip => {
-                    let skipped =
-                        Skipped::new(part.map.clone(), change.key.clone(), found.cloned());
-                    self.skipped.push(skipped);
-                }
-                Otherwise::Fail => {
-                    return Some(Error::conflict(&part.map, &change.key, found.cloned()));
-                }
-            }
-        }
-        None
     }
 }

@@ -150,14 +150,8 @@ async fn commit_locked<'b>(
 
 /// All changes but those that were left out.
 fn without_skipped<'b>(batch: &'b Batch, answer: &Committed) -> Vec<Sorted<'b>> {
-    let parts = batch.maps.iter().map(|part| {
-        // Skipped changes come in the order of the changes, so one walk along
-        // both finds them.
-        let skipped = answer.skipped.iter().filter(|s| s.map == part.map);
-        let mut skipped = skipped.peekable();
-        let changes = part.changes.iter();
-        Sorted::new(changes.filter(|change| skipped.next_if(|s| s.key == change.key).is_none()))
-    });
+    let parts =
+        { batch.maps.iter() }.map(|part| Sorted::new(ledger::applied(part, &answer.skipped)));
     parts.collect()
 }
 

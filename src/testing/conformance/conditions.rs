@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+mod groups;
+
 use super::{
     same::same_found,
     trial::Trial,
@@ -20,6 +22,7 @@ pub(super) async fn run(trial: &mut Trial<'_>) {
     after_a_clear(trial).await;
     skip_some(trial).await;
     several_keys(trial).await;
+    groups::run(trial).await;
     if !trial.claims().several_maps {
         return trial.leave_out("conditions in several maps", "several maps are not claimed");
     }

@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::{
+    batch::Skipped,
     codec::json,
     record::{Payload, Record},
 };
@@ -33,6 +34,14 @@ pub(super) fn same_found(expected: Option<&Record>, found: Option<&Record>) -> b
         (None, None) => true,
         _ => false,
     }
+}
+
+/// Whether both list the same changes, in the same order.
+pub(super) fn same_skipped(expected: &[Skipped], found: &[Skipped]) -> bool {
+    let same = |(a, b): (&Skipped, &Skipped)| {
+        a.map == b.map && a.key == b.key && same_found(a.found.as_ref(), b.found.as_ref())
+    };
+    expected.len() == found.len() && expected.iter().zip(found).all(same)
 }
 
 fn same_time(expected: Option<SystemTime>, found: Option<SystemTime>) -> bool {

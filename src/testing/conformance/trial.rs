@@ -12,11 +12,11 @@ use futures_util::future::LocalBoxFuture;
 use super::{
     model::Model,
     report::{Outcome, Word},
-    same::{difference, same_found},
+    same::{difference, same_skipped},
     writer::Writer,
 };
 use crate::{
-    batch::{Batch, Committed, Skipped},
+    batch::{Batch, Committed},
     error::{Error, ErrorKind, Result},
     load::{Load, Wanted},
     name::MapName,
@@ -271,12 +271,7 @@ fn broken(word: Word, doing: &str, expected: &dyn fmt::Display, found: &dyn fmt:
 }
 
 fn same_answer(before: &Committed, now: &Committed) -> bool {
-    let same = |(a, b): (&Skipped, &Skipped)| {
-        a.map == b.map && a.key == b.key && same_found(a.found.as_ref(), b.found.as_ref())
-    };
-    before.revision == now.revision
-        && before.skipped.len() == now.skipped.len()
-        && before.skipped.iter().zip(&now.skipped).all(same)
+    before.revision == now.revision && same_skipped(&before.skipped, &now.skipped)
 }
 
 fn first_difference(

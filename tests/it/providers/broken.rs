@@ -61,6 +61,8 @@ enum Flaw {
     ConflictWithoutFound,
     ConflictWithoutKey,
     SkipsSilently,
+    IgnoresGroups,
+    GroupsWithinAMap,
     ExpiredIsPresent,
     AfterClearSeesTheOld,
     UnsureOfConflicts,
@@ -153,6 +155,10 @@ impl Broken {
         }
         for change in &mut part.changes {
             let value = stored.iter().find(|record| record.key == change.key);
+            if self.flaw == Flaw::GroupsWithinAMap {
+                let last = part.map.as_str().bytes().last().unwrap();
+                change.group = change.group.map(|group| group * 1_000 + u32::from(last));
+            }
             self.change_one(change, value.and_then(|r| r.value.clone()));
         }
     }
@@ -184,6 +190,7 @@ impl Broken {
                     expires_at,
                 };
             }
+            (Flaw::IgnoresGroups, _) => change.group = None,
             (Flaw::IgnoresConditions, _) => change.expect = Expect::Any,
             // Present, also if it has expired: any revision will do.
             (Flaw::ExpiredIsPresent, _) if change.expect == Expect::Present && stored.is_some() => {
@@ -545,6 +552,8 @@ async fn the_dishonest_are_caught() {
         Flaw::ConflictWithoutFound,
         Flaw::ConflictWithoutKey,
         Flaw::SkipsSilently,
+        Flaw::IgnoresGroups,
+        Flaw::GroupsWithinAMap,
         Flaw::ExpiredIsPresent,
         Flaw::AfterClearSeesTheOld,
         Flaw::UnsureOfConflicts,

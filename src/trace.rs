@@ -11,7 +11,7 @@ pub(crate) const LOAD: &str = "persistify::load";
 pub(crate) const FLUSH: &str = "persistify::flush";
 
 /// What a provider notices.
-#[cfg(feature = "json")]
+#[cfg(any(feature = "json", feature = "postgres"))]
 pub(crate) const PROVIDER: &str = "persistify::provider";
 
 /// Maps on their way from one store to another.

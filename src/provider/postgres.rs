@@ -8,7 +8,10 @@ use std::{
 use async_trait::async_trait;
 use deadpool_postgres::Pool;
 
-use self::{builder::PostgresBuilder, connections::Connections, known::Known, options::Options};
+use self::{
+    builder::PostgresBuilder, errors::Failure, last_commits::LastCommits, options::Options,
+    sessions::Connections,
+};
 use super::{Capabilities, Provider};
 use crate::{
     batch::{Batch, Committed},
@@ -21,38 +24,37 @@ use crate::{
 
 mod address;
 mod adopted;
-mod at_once;
 pub(crate) mod builder;
-mod connections;
+mod catalog;
+mod changes;
+mod commit;
+mod conditions;
 mod copy;
 mod errors;
 mod incarnations;
-mod inspect;
-mod judge;
+mod inspection;
 mod keys;
-mod known;
-mod left_out;
+mod last_commits;
+mod load;
 mod locks;
 mod numbers;
 mod options;
 mod own;
 mod page;
 mod pipeline;
-mod place;
-mod quoting;
-mod read;
 mod refusals;
 mod rows;
 mod schema;
-mod sending;
+mod sessions;
+mod single_trip;
 mod snapshot;
-mod sorted;
+mod statement;
 mod table;
-mod time;
+mod times;
 pub(crate) mod tls;
 mod transaction;
+mod trigger_checks;
 pub(crate) mod values;
-mod write;
 mod writers;
 
 /// Keeps maps in a PostgreSQL database: a table a map.
@@ -112,8 +114,8 @@ pub struct Postgres {
 pub(super) struct Shared {
     connections: Connections,
     options: Options,
-    known: Known,
-    /// Whether the counters of the maps turned out to be locked against us.
+    last_commits: LastCommits,
+    /// Whether this user turned out to have no right to lock the counters.
     only_reads: AtomicBool,
 }
 
@@ -157,15 +159,27 @@ impl Postgres {
 
     async fn start(connections: Connections, options: Options) -> Result<Self> {
         let prepared = schema::prepare(&connections, &options).await;
-        prepared.map_err(|fault| fault.explained(&options.place))?;
+        prepared.map_err(|failure| failure.explained(&options.database))?;
         let shared = Arc::new(Shared {
             connections,
             options,
-            known: Known::default(),
+            last_commits: LastCommits::default(),
             only_reads: AtomicBool::new(false),
         });
         let heartbeat = Heartbeat::new();
         Ok(Self { shared, heartbeat })
+    }
+}
+
+impl Postgres {
+    fn explained<T>(&self, done: Result<T, Failure>) -> Result<T> {
+        done.map_err(|failure| failure.explained(&self.shared.options.database))
+    }
+}
+
+impl Shared {
+    fn both(&self) -> (&Connections, &Options) {
+        (&self.connections, &self.options)
     }
 }
 
@@ -181,51 +195,30 @@ impl Provider for Postgres {
 
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
         self.shared.connections.check_open()?;
-        read::load(&self.shared, map, wanted).await
+        load::load(&self.shared, map, wanted).await
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
-        let Shared {
-            connections,
-            options,
-            known,
-            ..
-        } = &*self.shared;
-        let commit = || write::commit(connections, options, known, batch);
-        let committed = schema::on_tables(connections, options, commit).await;
-        committed.map_err(|fault| fault.explained(&options.place))
+        let (connections, options) = self.shared.both();
+        let commit = || commit::commit(&self.shared, batch);
+        self.explained(schema::on_tables(connections, options, commit).await)
     }
 
     /// Forgets writers that have not written for long.
     async fn release(&self, _map: &MapName) -> Result<()> {
-        let Shared {
-            connections,
-            options,
-            ..
-        } = &*self.shared;
-        let tidied = schema::tidy(connections, options).await;
-        tidied.map_err(|fault| fault.explained(&options.place))
+        let (connections, options) = self.shared.both();
+        self.explained(schema::tidy(connections, options).await)
     }
 
     async fn maps(&self) -> Result<Vec<MapName>> {
-        let Shared {
-            connections,
-            options,
-            ..
-        } = &*self.shared;
-        let listed = schema::maps(connections, options).await;
-        listed.map_err(|fault| fault.explained(&options.place))
+        let (connections, options) = self.shared.both();
+        self.explained(schema::maps(connections, options).await)
     }
 
     async fn ping(&self) -> Result<Option<Incarnation>> {
-        let Shared {
-            connections,
-            options,
-            ..
-        } = &*self.shared;
+        let (connections, options) = self.shared.both();
         let ping = || schema::ping(connections, options);
-        let asked = schema::on_tables(connections, options, ping).await;
-        asked.map_err(|fault| fault.explained(&options.place))
+        self.explained(schema::on_tables(connections, options, ping).await)
     }
 
     fn heartbeat(&self) -> Option<Heartbeat> {
@@ -241,7 +234,7 @@ impl Provider for Postgres {
 impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Postgres")
-            .field("place", &self.shared.options.place)
+            .field("database", &self.shared.options.database)
             .field("schema", &self.shared.options.schema)
             .finish_non_exhaustive()
     }

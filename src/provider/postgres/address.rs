@@ -9,8 +9,8 @@ use tokio_postgres::{
 };
 
 use super::{
-    connections::{MAX_PING, before_reuse},
     options::invalid,
+    sessions::{MAX_PING, before_reuse},
     tls::{self, Tls},
 };
 use crate::error::{Error, Result};

@@ -7,12 +7,18 @@ use deadpool_postgres::Pool;
 use super::{
     Postgres,
     address::{Address, Pooling},
-    connections::Connections,
-    options::{AdoptedName, Columns, Options, check_name, invalid},
+    options::{Options, TableName, check_name, invalid, of_database},
+    sessions::Connections,
     tls::Tls,
     values::ValueType,
 };
-use crate::{error::Result, name::MapName};
+use crate::{
+    error::Result,
+    provider::sql::{
+        columns::Columns,
+        options::{Problem, adopt},
+    },
+};
 
 /// Options of a Postgres database, before it is connected to.
 ///
@@ -45,13 +51,9 @@ impl PostgresBuilder {
             source,
             pooling: Pooling::default(),
             options: Options {
-                place: "database of the pool that was handed in".into(),
+                database: "database of the pool that was handed in".into(),
                 schema: "public".into(),
-                columns: Columns {
-                    key: "key".into(),
-                    value: "value".into(),
-                    updated_at: "updated_at".into(),
-                },
+                columns: Columns::default(),
                 value_type: ValueType::Jsonb,
                 statement_timeout: Duration::from_secs(30),
                 lock_timeout: Duration::from_secs(5),
@@ -180,11 +182,7 @@ impl PostgresBuilder {
         value: impl Into<String>,
         updated_at: impl Into<String>,
     ) -> Self {
-        self.options.columns = Columns {
-            key: key.into(),
-            value: value.into(),
-            updated_at: updated_at.into(),
-        };
+        self.options.columns = Columns::new(key, value, updated_at);
         self
     }
 
@@ -202,13 +200,16 @@ impl PostgresBuilder {
     /// In all of them, what was stored is as it was.
     pub async fn connect(mut self) -> Result<Postgres> {
         for (map, table) in std::mem::take(&mut self.adopt) {
-            self.adopt_table(&map, &table)?;
+            let name = self.table_name(&table).map_err(of_database)?;
+            let is_same = |other: &TableName| *other == name;
+            let adopted = &mut self.options.adopted;
+            adopt(adopted, &map, name.clone(), is_same, of_database)?;
         }
-        self.options.check()?;
+        self.options.check().map_err(of_database)?;
         let (pool, own) = match self.source {
             Source::Url(url) => {
                 let address = Address::parse(&url, &self.pooling)?;
-                self.options.place = address.place();
+                self.options.database = address.place();
                 (address.pool(&self.pooling)?, true)
             }
             Source::Pool(_) if self.pooling != Pooling::default() => {
@@ -221,8 +222,7 @@ impl PostgresBuilder {
         Postgres::start(connections, self.options).await
     }
 
-    fn adopt_table(&mut self, map: &str, table: &str) -> Result<()> {
-        let map = MapName::parse(map)?;
+    fn table_name(&self, table: &str) -> Result<TableName, Problem> {
         let (schema, table) = match table.split_once('.') {
             Some(both) => both,
             None => (self.options.schema.as_str(), table),
@@ -231,21 +231,12 @@ impl PostgresBuilder {
         check_name("table", table)?;
         if table.starts_with("persistify_") || schema.starts_with("pg_") {
             let problem = format!("{table:?} is not a table of another program");
-            return Err(invalid("table", &problem));
+            return Err(Problem::new("table", problem));
         }
-        let name = AdoptedName {
+        Ok(TableName {
             schema: schema.to_owned(),
             table: table.to_owned(),
-        };
-        let adopted = &mut self.options.adopted;
-        if adopted.values().any(|other| *other == name) {
-            let problem = format!("{table:?} was given to two maps; a table holds one");
-            return Err(invalid("table", &problem));
-        }
-        if adopted.insert(map.clone(), name).is_some() {
-            return Err(invalid("table", "the map was given two tables").on_map(&map));
-        }
-        Ok(())
+        })
     }
 }
 

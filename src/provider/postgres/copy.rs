@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{
-    errors::Fault,
+    errors::Failure,
     rows::{COLUMNS, Fields},
 };
 use crate::error::{Error, ErrorKind};
@@ -22,8 +22,8 @@ impl CopiedRows {
     pub(super) fn read(
         &mut self,
         piece: &Bytes,
-        mut each: impl FnMut(&Fields<'_>) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+        mut each: impl FnMut(&Fields<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let mut rest = &**piece;
         if !self.begun {
             rest = after_header(rest).ok_or_else(garbled)?;
@@ -79,7 +79,7 @@ fn number(rest: &mut &[u8]) -> Option<i32> {
     Some(i32::from_be_bytes(*number))
 }
 
-fn garbled() -> Fault {
+fn garbled() -> Failure {
     let message = "Postgres sent rows in a form that is not known here; load again";
-    Fault::Ours(Error::new(ErrorKind::Unavailable, message))
+    Error::new(ErrorKind::Unavailable, message).into()
 }

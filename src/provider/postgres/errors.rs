@@ -1,6 +1,6 @@
-//! What Postgres's errors mean to the caller: sorted by what to do about them.
+//! What Postgres's errors mean to the caller, by what to do about them.
 
-use std::{error::Error as _, io, sync::Arc};
+use std::{error::Error as _, io};
 
 use deadpool_postgres::{PoolError, TimeoutType};
 use tokio_postgres::{
@@ -12,72 +12,71 @@ use tokio_postgres::{
 use super::values::ValueType;
 use crate::{
     error::{Error, ErrorKind},
-    name::MapName,
+    provider::sql::failure::{self, Subject},
 };
 
-/// What stopped a piece of work inside the provider.
+/// Why work on a database failed.
+pub(super) type Failure = failure::Failure<Cause>;
+
+/// What stopped it.
 #[derive(Debug)]
-pub(super) enum Fault {
-    /// The server, or the way to it, before a commit was sent.
+pub(super) enum Cause {
+    /// The server, or the connection to it.
     Sql(SqlError),
-    /// The same, about the table of a map.
-    Table(SqlError, MapName),
-    /// The server does not take rows of a map.
-    Rows(SqlError, MapName, Blame),
-    /// The server does not take what ends the transaction.
-    End(SqlError),
-    /// The way to the server, once a commit was sent.
-    Commit(SqlError),
-    /// The server did not answer in time, before a commit was sent.
-    Silent,
-    /// The server did not answer in time, once a commit was sent.
-    SilentCommit,
-    /// There was no connection to be had.
+    /// The server does not take values, in a column of this type.
+    Values(SqlError, ValueType),
+    /// The server did not answer in time.
+    Silence,
+    /// The pool has no connection.
     Pool(PoolError),
-    /// The provider itself.
-    Ours(Error),
+    /// One of these, after a commit was sent: it is not known how far it got.
+    Unknown(Box<Cause>),
 }
 
-/// Which rows are to blame, and how the values are kept.
-#[derive(Debug, Default)]
-pub(super) struct Blame {
-    /// Empty where it is not known.
-    pub(super) keys: Vec<Arc<str>>,
-    pub(super) values: ValueType,
-}
-
-impl From<SqlError> for Fault {
+impl From<SqlError> for Failure {
     fn from(cause: SqlError) -> Self {
-        Self::Sql(cause)
+        Self::database(Cause::Sql(cause))
     }
 }
 
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Self::Ours(error)
+impl From<Cause> for Failure {
+    fn from(cause: Cause) -> Self {
+        Self::database(cause)
     }
 }
 
-impl Fault {
-    /// The same, if it is not known yet what it is about: about that map.
-    pub(super) fn on_map(self, map: &MapName) -> Self {
+impl Cause {
+    fn sql(&self) -> Option<&SqlError> {
         match self {
-            Self::Sql(cause) => Self::Table(cause, map.clone()),
-            other => other,
+            Self::Sql(cause) | Self::Values(cause, _) => Some(cause),
+            _ => None,
         }
     }
 
-    /// The same, once a commit was sent: what a server says as an `ERROR` has
-    /// ended the transaction with nothing applied. Everything else, be it that
-    /// it shuts down or that no one answers, leaves open how far it got.
+    /// Whether the server said so and goes on, rather than ended the connection.
+    fn is_refusal(&self) -> bool {
+        self.sql().is_some_and(is_refusal)
+    }
+
+    fn explained(self, database: &str) -> Error {
+        match self {
+            Self::Sql(cause) | Self::Values(cause, _) => explain(database, cause).nothing_applied(),
+            Self::Silence => silent(database).nothing_applied(),
+            Self::Pool(cause) => pool_error(database, cause).nothing_applied(),
+            Self::Unknown(cause) => cause.explained(database).outcome_unknown(),
+        }
+    }
+}
+
+impl Failure {
+    /// The same failure, once a commit was sent: an `ERROR` of the server has
+    /// ended the transaction with nothing applied. Everything else, such as a
+    /// shutdown or no answer, leaves open how far it got.
     pub(super) fn committing(self) -> Self {
         match self {
-            Self::Sql(cause) | Self::Table(cause, _) | Self::Rows(cause, ..) | Self::End(cause)
-                if !is_refusal(&cause) =>
-            {
-                Self::Commit(cause)
+            Self::Database(cause, subject) if !cause.is_refusal() => {
+                Self::Database(Cause::Unknown(Box::new(cause)), subject)
             }
-            Self::Silent => Self::SilentCommit,
             other => other,
         }
     }
@@ -85,53 +84,62 @@ impl Fault {
     /// Whether the connection was gone, or is to be taken for gone.
     pub(super) fn is_lost_connection(&self) -> bool {
         match self {
-            Self::Sql(cause) | Self::Table(cause, _) => {
-                !is_refusal(cause) && !is_about_types(cause)
-            }
-            Self::Silent => true,
+            Self::Database(Cause::Sql(cause), _) => !is_refusal(cause) && !is_about_types(cause),
+            Self::Database(Cause::Silence, _) => true,
             _ => false,
         }
     }
 
     /// Whether there was a row already where one was to be inserted.
     pub(super) fn is_duplicate(&self) -> bool {
-        matches!(self, Self::Rows(cause, ..) if code(cause) == Some("23505"))
+        let is_about_rows = matches!(self, Self::Database(_, Subject::Rows(..)));
+        is_about_rows && self.code() == Some(&SqlState::UNIQUE_VIOLATION)
     }
 
     /// Whether a table is missing. Then the server has changed nothing.
     pub(super) fn lacks_table(&self) -> bool {
-        match self {
-            Self::Sql(cause) | Self::Table(cause, _) | Self::Rows(cause, ..) | Self::End(cause) => {
-                cause.code() == Some(&SqlState::UNDEFINED_TABLE)
-            }
-            _ => false,
-        }
+        self.code() == Some(&SqlState::UNDEFINED_TABLE)
+    }
+
+    /// Whether this user, or this server, may only read.
+    pub(super) fn is_read_only(&self) -> bool {
+        let codes = [
+            &SqlState::READ_ONLY_SQL_TRANSACTION,
+            &SqlState::INSUFFICIENT_PRIVILEGE,
+        ];
+        self.code().is_some_and(|code| codes.contains(&code))
     }
 
     /// Whether the server still talks: the transaction can be ended in order.
     pub(super) fn is_answer(&self) -> bool {
         match self {
-            Self::Sql(cause) | Self::Table(cause, _) | Self::Rows(cause, ..) | Self::End(cause) => {
-                is_refusal(cause)
-            }
-            Self::Ours(_) => true,
-            _ => false,
+            Self::Database(cause, _) => cause.is_refusal(),
+            Self::Provider(_) => true,
+        }
+    }
+
+    pub(super) fn code(&self) -> Option<&SqlState> {
+        match self {
+            Self::Database(cause, _) => cause.sql().and_then(SqlError::code),
+            Self::Provider(_) => None,
         }
     }
 
     /// The error for the caller, about that database.
-    pub(super) fn explained(self, place: &str) -> Error {
-        match self {
-            Self::Sql(cause) => explain(place, cause).nothing_applied(),
-            Self::Table(cause, map) => explain(place, cause).on_map(&map).nothing_applied(),
-            Self::Rows(cause, map, blame) => rows_error(place, cause, &map, blame),
-            Self::End(cause) => end_error(place, cause).nothing_applied(),
-            Self::Commit(cause) => explain(place, cause).outcome_unknown(),
-            Self::Silent => silent(place).nothing_applied(),
-            Self::SilentCommit => silent(place).outcome_unknown(),
-            Self::Pool(cause) => pool_error(place, cause).nothing_applied(),
-            Self::Ours(error) => error,
-        }
+    pub(super) fn explained(self, database: &str) -> Error {
+        let (cause, subject) = match self {
+            Self::Provider(error) => return error,
+            Self::Database(cause, subject) => (cause, subject),
+        };
+        let map = match &subject {
+            Subject::Table(map) | Subject::Rows(map, _) => Some(map.clone()),
+            Subject::Database | Subject::Commit => None,
+        };
+        let error = match refusal(&cause, &subject) {
+            Some(what) => refused(database, what, cause, subject),
+            None => cause.explained(database),
+        };
+        map.into_iter().fold(error, Error::on_map)
     }
 }
 
@@ -143,38 +151,53 @@ fn is_refusal(cause: &SqlError) -> bool {
     })
 }
 
-fn rows_error(place: &str, cause: SqlError, map: &MapName, blame: Blame) -> Error {
-    if !is_about_rows(&cause) {
-        return explain(place, cause).on_map(map).nothing_applied();
+/// Why changes are refused, if that is what it is: the rest of a sentence that
+/// begins with the database.
+fn refusal(cause: &Cause, subject: &Subject) -> Option<&'static str> {
+    let said = cause.sql()?.as_db_error()?;
+    let code = said.code().code();
+    match subject {
+        Subject::Commit => {
+            is_broken_rule(said).then_some("together they break a rule of its tables")
+        }
+        Subject::Rows(..) if is_about_rows(said) => Some(match (code, cause) {
+            ("22P05" | "22P02", Cause::Values(_, ValueType::Jsonb)) => {
+                "a value is no `jsonb`, which holds no `\\u0000`; a map made with `ValueType::Json` or `ValueType::Text` takes any JSON"
+            }
+            ("22003", Cause::Values(_, ValueType::Jsonb)) => {
+                "a value holds a number beyond those of `jsonb`; a map made with `ValueType::Json` or `ValueType::Text` takes any JSON"
+            }
+            ("22P02", Cause::Values(_, ValueType::Json)) => {
+                "a value is no JSON; a map made with `ValueType::Text` takes any text"
+            }
+            ("23502", _) if is_ignored_change(said) => {
+                "its table leaves them out, by a trigger or a rule, or cuts off the blanks at the end of a key"
+            }
+            ("42501", _) => "a policy of its table does not let this user write them",
+            ("22021", _) => "a value or a key is no UTF-8 text, or holds a NUL",
+            _ => "they are too large, or break a rule of its table",
+        }),
+        _ => None,
     }
-    let what = match (code(&cause), blame.values) {
-        (Some("22P05" | "22P02"), ValueType::Jsonb) => {
-            "a value is no `jsonb`, which holds no `\\u0000`; a map made with `ValueType::Json` or `ValueType::Text` takes any JSON"
-        }
-        (Some("22003"), ValueType::Jsonb) => {
-            "a value holds a number beyond those of `jsonb`; a map made with `ValueType::Json` or `ValueType::Text` takes any JSON"
-        }
-        (Some("22P02"), ValueType::Json) => {
-            "a value is no JSON; a map made with `ValueType::Text` takes any text"
-        }
-        (Some("23502"), _) if cause.as_db_error().is_some_and(is_left_out) => {
-            "its table leaves them out, by a trigger or a rule, or cuts off the blanks at the end of a key"
-        }
-        (Some("42501"), _) => "a policy of its table does not let this user write them",
-        (Some("22021"), _) => "a value or a key is no UTF-8 text, or holds a NUL",
-        _ => "they are too large, or break a rule of its table",
-    };
-    let message = format!("the Postgres {place} does not take these changes: {what}");
-    Error::new(ErrorKind::Refused, message)
-        .on_map(map)
-        .on_keys(blame.keys)
-        .with_source(cause)
-        .nothing_applied()
 }
 
-/// Whether there was nothing to note of a row that was written, or a check has
-/// found that it is not there.
-fn is_left_out(said: &DbError) -> bool {
+fn refused(database: &str, what: &str, cause: Cause, subject: Subject) -> Error {
+    let message = format!("the Postgres {database} does not take these changes: {what}");
+    let keys = match subject {
+        Subject::Rows(_, keys) => keys,
+        _ => Vec::new(),
+    };
+    let error = Error::new(ErrorKind::Refused, message).on_keys(keys);
+    match cause {
+        Cause::Sql(cause) | Cause::Values(cause, _) => error.with_source(cause),
+        _ => error,
+    }
+    .nothing_applied()
+}
+
+/// Whether a check has found that a change was not made: a companion takes no row
+/// without a digest, and the list of the writers none without a writer.
+fn is_ignored_change(said: &DbError) -> bool {
     let table = said.table().unwrap_or_default();
     match said.column() {
         Some("digest") => table.starts_with("persistify_of_"),
@@ -183,10 +206,7 @@ fn is_left_out(said: &DbError) -> bool {
     }
 }
 
-fn is_about_rows(cause: &SqlError) -> bool {
-    let Some(said) = cause.as_db_error() else {
-        return false;
-    };
+fn is_about_rows(said: &DbError) -> bool {
     // Data, cardinality, integrity, `WITH CHECK OPTION`, limits, and what the
     // functions of a trigger raise.
     let classes = ["21", "22", "23", "38", "39", "44", "54", "P0"];
@@ -198,19 +218,9 @@ fn is_about_rows(cause: &SqlError) -> bool {
             .any(|class| said.code().code().starts_with(class))
 }
 
-fn end_error(place: &str, cause: SqlError) -> Error {
-    if !cause.as_db_error().is_some_and(is_broken_rule) {
-        return explain(place, cause);
-    }
-    let message = format!(
-        "the Postgres {place} does not take these changes: together they break a rule of its tables"
-    );
-    Error::new(ErrorKind::Refused, message).with_source(cause)
-}
-
 const ALTERED: &str = "lacks a table, a column or an index that belongs there, or it was altered; put it back as it was, or restore it from a backup; columns that were made under other names take `.columns(..)`";
 
-fn explain(place: &str, cause: SqlError) -> Error {
+fn explain(database: &str, cause: SqlError) -> Error {
     let (kind, what) = match cause.as_db_error() {
         Some(said) => remedy(said),
         None if is_about_trust(&cause) => (
@@ -227,7 +237,7 @@ fn explain(place: &str, cause: SqlError) -> Error {
             "cannot be reached, or broke off the connection; check host and port, or try again",
         ),
     };
-    Error::new(kind, format!("the Postgres {place} {what}")).with_source(cause)
+    Error::new(kind, format!("the Postgres {database} {what}")).with_source(cause)
 }
 
 /// Whether a column of ours holds something else than it was made for.
@@ -325,7 +335,7 @@ fn remedy(said: &DbError) -> (ErrorKind, &'static str) {
         "42P01" | "42703" | "42804" | "42P10" | "42704" | "42809" | "42846" | "42883" => {
             (Unusable, ALTERED)
         }
-        "23502" if is_left_out(said) => (
+        "23502" if is_ignored_change(said) => (
             Unusable,
             "does not empty this table, because a trigger or a rule leaves rows out; drop that",
         ),
@@ -349,18 +359,18 @@ fn remedy(said: &DbError) -> (ErrorKind, &'static str) {
     }
 }
 
-fn silent(place: &str) -> Error {
+fn silent(database: &str) -> Error {
     Error::new(
         ErrorKind::Unavailable,
         format!(
-            "the Postgres {place} did not answer in time; it may be tried again; raise `.statement_timeout(..)` if that happens often"
+            "the Postgres {database} did not answer in time; it may be tried again; raise `.statement_timeout(..)` if that happens often"
         ),
     )
 }
 
-fn pool_error(place: &str, cause: PoolError) -> Error {
+fn pool_error(database: &str, cause: PoolError) -> Error {
     let what = match cause {
-        PoolError::Backend(cause) => return explain(place, cause),
+        PoolError::Backend(cause) => return explain(database, cause),
         PoolError::Closed => return closed(),
         PoolError::Timeout(TimeoutType::Wait) => {
             "is in use over all connections of the pool; it may be tried again; raise `.max_connections(..)` if that happens often"
@@ -368,7 +378,7 @@ fn pool_error(place: &str, cause: PoolError) -> Error {
         PoolError::Timeout(_) => "did not let us connect in time; it may be tried again",
         _ => "cannot be connected to: the pool lacks a runtime, or a hook of it failed",
     };
-    let message = format!("the Postgres {place} {what}");
+    let message = format!("the Postgres {database} {what}");
     Error::new(ErrorKind::Unavailable, message).with_source(cause)
 }
 
@@ -379,6 +389,7 @@ pub(super) fn closed() -> Error {
     )
 }
 
-fn code(cause: &SqlError) -> Option<&str> {
-    cause.code().map(|state| state.code())
+/// A server that is not as it has to be.
+pub(super) fn unusable(message: impl Into<String>) -> Failure {
+    Error::new(ErrorKind::Unusable, message).into()
 }

@@ -1,11 +1,12 @@
-//! Which life of the database this is: a number beside the format.
+//! The incarnation of the database: a number beside the format.
 
-use tokio_postgres::{Client, Error as SqlError, Row};
+use tokio_postgres::Row;
 
-use super::{connections::Lease, errors::Fault, options::Options};
+use super::{errors::Failure, options::Options, sessions::Session, statement::Statement};
 use crate::{
     error::{Error, ErrorKind},
     incarnation::Incarnation,
+    provider::sql::numbers::{from_bits, to_bits},
 };
 
 /// An expression with the number of the incarnation; `NULL` if there is none.
@@ -14,32 +15,32 @@ pub(super) fn current(options: &Options) -> String {
     format!("(SELECT value FROM {meta} WHERE name = 'incarnation')")
 }
 
-/// Asks for the incarnation.
-pub(super) async fn ask(client: &Client, options: &Options) -> Result<Row, SqlError> {
-    let sql = format!("SELECT {}", current(options));
-    client.query_typed_one(&sql, &[]).await
+/// A query for the incarnation.
+pub(super) fn query(options: &Options) -> Statement<'static> {
+    Statement::new(format!("SELECT {}", current(options)))
 }
 
-/// The incarnation in the first column.
-pub(super) fn read(row: &Row) -> Result<Option<Incarnation>, Fault> {
-    Ok(row.try_get::<_, Option<i64>>(0)?.map(from))
+/// The incarnation that [`query`] has found.
+pub(super) fn read(rows: &[Row]) -> Result<Option<Incarnation>, Failure> {
+    let found = rows.first().map(|row| row.try_get::<_, Option<i64>>(0));
+    Ok(found.transpose()?.flatten().map(stored))
 }
 
-pub(super) fn from(stored: i64) -> Incarnation {
-    Incarnation::new(u64::from_ne_bytes(stored.to_ne_bytes()))
+pub(super) fn stored(number: i64) -> Incarnation {
+    Incarnation::new(to_bits(number))
 }
 
 /// Gives the database an incarnation, unless it has one: it is new, or an
 /// earlier version of this library made it. A user who may only read goes
 /// without.
-pub(super) async fn make(lease: &Lease, options: &Options) -> Result<(), Fault> {
+pub(super) async fn make(session: &Session, options: &Options) -> Result<(), Failure> {
     let sql = format!(
         "INSERT INTO {} (name, value) VALUES ('incarnation', {}) ON CONFLICT (name) DO NOTHING",
         options.qualified("persistify_meta"),
         Incarnation::random().get()
     );
-    match lease.answer(lease.client()?.batch_execute(&sql)).await {
-        Err(fault) if !fault.is_answer() => Err(fault),
+    match session.batch(&sql).await {
+        Err(failure) if !failure.is_answer() => Err(failure),
         Ok(()) | Err(_) => Ok(()),
     }
 }
@@ -51,28 +52,26 @@ pub(super) async fn make(lease: &Lease, options: &Options) -> Result<(), Fault> 
 /// `Unavailable` if another process has done so in the same moment; it has
 /// noticed the same, and by its incarnation the next try finds out.
 pub(super) async fn renew(
-    lease: &Lease,
+    session: &Session,
     options: &Options,
     old: Option<Incarnation>,
     new: Incarnation,
-) -> Result<(), Fault> {
-    let client = lease.client()?;
+) -> Result<(), Failure> {
     let (meta, new) = (options.qualified("persistify_meta"), new.get());
     let sql = match old {
         Some(old) => format!(
             "UPDATE {meta} SET value = {new} WHERE name = 'incarnation' AND value = {}",
-            i64::from_ne_bytes(old.get().to_ne_bytes())
+            from_bits(old.get())
         ),
         None => format!(
             "INSERT INTO {meta} (name, value) VALUES ('incarnation', {new})
              ON CONFLICT (name) DO NOTHING"
         ),
     };
-    let renewed = lease.answer(client.execute_typed(&sql, &[])).await?;
-    if renewed == 0 {
+    if session.execute(&Statement::new(sql)).await? == 0 {
         return Err(renewed_already().into());
     }
-    lease.answer(client.batch_execute("COMMIT")).await
+    session.finish("COMMIT").await
 }
 
 fn renewed_already() -> Error {

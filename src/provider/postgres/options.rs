@@ -2,108 +2,97 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{
-    quoting::{MAX_NAME, quoted},
-    values::ValueType,
-};
+use super::values::ValueType;
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, Result},
     name::MapName,
+    provider::sql::{
+        columns::{Columns, quoted},
+        options::Problem,
+    },
 };
+
+/// The longest name that Postgres takes, in bytes.
+pub(super) const MAX_NAME: usize = 63;
 
 #[derive(Clone, Debug)]
 pub(super) struct Options {
     /// Which database it is, in the words of a message: without any secret.
-    pub(super) place: String,
+    pub(super) database: String,
     pub(super) schema: String,
     pub(super) columns: Columns,
     pub(super) value_type: ValueType,
     pub(super) statement_timeout: Duration,
     pub(super) lock_timeout: Duration,
-    /// Which table of another program a map is, by its quoted name.
-    pub(super) adopted: BTreeMap<MapName, AdoptedName>,
+    /// The table of each adopted map.
+    pub(super) adopted: BTreeMap<MapName, TableName>,
 }
 
-/// A table of another program.
+/// The name of a table of another program.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct AdoptedName {
+pub(super) struct TableName {
     pub(super) schema: String,
     pub(super) table: String,
 }
 
-impl AdoptedName {
-    /// As it stands in SQL.
+impl TableName {
+    /// As it is written in SQL.
     pub(super) fn quoted(&self) -> String {
         format!("{}.{}", quoted(&self.schema), quoted(&self.table))
     }
-}
-
-/// What the columns are called in the tables of a schema.
-#[derive(Clone, Debug)]
-pub(super) struct Columns {
-    pub(super) key: String,
-    pub(super) value: String,
-    pub(super) updated_at: String,
 }
 
 /// Postgres counts timeouts in milliseconds, as a C `int`.
 const MAX_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// The columns beside key, value and time in the tables that are made here.
-const TAKEN: [&str; 4] = ["revision", "expires_at", "schema", "long_key"];
+const RESERVED: [&str; 4] = ["revision", "expires_at", "schema", "long_key"];
 
 impl Options {
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<(), Problem> {
         for (option, timeout) in [
             ("statement_timeout", self.statement_timeout),
             ("lock_timeout", self.lock_timeout),
         ] {
             if timeout > MAX_TIMEOUT {
-                return Err(invalid(option, "it is at most 2147483647 milliseconds"));
+                let problem = "it is at most 2147483647 milliseconds";
+                return Err(Problem::new(option, problem));
             }
             if !timeout.is_zero() && timeout.as_millis() == 0 {
-                return Err(invalid(option, "it is zero, or at least a millisecond"));
+                let problem = "it is zero, or at least a millisecond";
+                return Err(Problem::new(option, problem));
             }
         }
         check_name("schema", &self.schema)?;
-        self.columns.check()
+        let mut names = self.columns.names().into_iter();
+        names.try_for_each(|name| check_name("columns", name))?;
+        self.columns.check(&RESERVED, str::to_owned)
     }
 
-    /// A table of ours, as it stands in SQL.
+    /// A table of ours, as it is written in SQL.
     pub(super) fn qualified(&self, table: &str) -> String {
         format!("{}.{}", quoted(&self.schema), quoted(table))
     }
 }
 
-impl Columns {
-    fn check(&self) -> Result<()> {
-        let names = [&self.key, &self.value, &self.updated_at];
-        for name in names {
-            check_name("columns", name)?;
-        }
-        if let Some(name) = names.iter().find(|name| TAKEN.contains(&name.as_str())) {
-            let problem = format!("{name:?} is the name of a column that every table has");
-            return Err(invalid("columns", &problem));
-        }
-        let [key, value, updated_at] = names;
-        if key == value || key == updated_at || value == updated_at {
-            return Err(invalid("columns", "the three names differ from each other"));
-        }
-        Ok(())
-    }
-}
-
-pub(super) fn check_name(option: &str, name: &str) -> Result<()> {
+pub(super) fn check_name(option: &'static str, name: &str) -> Result<(), Problem> {
     if name.is_empty() || name.contains('\0') || name.len() > MAX_NAME {
         let problem = format!("a name has 1 to {MAX_NAME} bytes and no NUL");
-        return Err(invalid(option, &problem));
+        return Err(Problem::new(option, problem));
     }
     Ok(())
 }
 
-pub(super) fn invalid(option: &str, problem: &str) -> Error {
-    Error::new(
-        ErrorKind::Invalid,
-        format!("option `{option}` of the Postgres database: {problem}"),
-    )
+pub(super) fn invalid(option: &'static str, problem: &str) -> Error {
+    of_database(Problem::new(option, problem))
+}
+
+pub(super) fn of_database(problem: Problem) -> Error {
+    problem.of("the Postgres database")
+}
+
+/// A piece of text as it is written in SQL, whatever characters it has and
+/// however the server reads backslashes.
+pub(super) fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

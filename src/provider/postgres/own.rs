@@ -5,9 +5,9 @@ use std::time::SystemTime;
 use tokio_postgres::types::Type;
 
 use super::{
+    changes::{Changes, Put, Touch, times},
     keys::StoredKey,
-    pipeline::{Columns, Statement},
-    sorted::{Put, Sorted, Touch, times},
+    statement::{Columns, Statement},
     table::Table,
     values::{Moment, ValueText},
 };
@@ -18,7 +18,7 @@ use super::{
 /// it is not.
 pub(super) fn statements<'a>(
     table: &Table,
-    changes: &'a Sorted<'a>,
+    changes: &'a Changes<'a>,
     at: SystemTime,
     revision: &str,
     hints: bool,

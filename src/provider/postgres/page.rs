@@ -3,11 +3,12 @@
 use tokio_postgres::types::Type;
 
 use super::{
-    connections::Lease,
-    errors::Fault,
+    adopted::before_nul,
+    errors::Failure,
     keys::{self, StoredKey},
-    pipeline::Statement,
     rows::{Stored, rows},
+    sessions::Session,
+    statement::Statement,
     table::Table,
 };
 use crate::record::{Record, Revision};
@@ -17,25 +18,21 @@ use crate::record::{Record, Revision};
 /// The stand-ins of long keys that begin the same are not in order among
 /// themselves, so those that a page begins or ends with are read all.
 pub(super) async fn page(
-    lease: &Lease,
+    session: &Session,
     table: &Table,
     after: Option<&str>,
     limit: usize,
     horizon: Revision,
-) -> Result<Vec<Record>, Fault> {
+) -> Result<Vec<Record>, Failure> {
     let reader = Pages {
-        lease,
+        session,
         table,
         horizon,
     };
     let mut found = Vec::new();
     let from = match after {
         None => From::Begin,
-        // No key there has a NUL, nor does Postgres take one; what comes after
-        // such a key comes after its beginning.
-        Some(after) if table.adopted.is_some() => {
-            From::After(after.split('\0').next().unwrap_or_default().to_owned())
-        }
+        Some(after) if table.adopted.is_some() => From::After(before_nul(after).to_owned()),
         Some(after) => {
             let stored = StoredKey::new(after);
             if stored.long.is_none() {
@@ -66,13 +63,13 @@ enum From {
 }
 
 struct Pages<'a> {
-    lease: &'a Lease,
+    session: &'a Session,
     table: &'a Table,
     horizon: Revision,
 }
 
 impl Pages<'_> {
-    async fn run(&self, from: From, limit: usize) -> Result<Vec<Stored>, Fault> {
+    async fn run(&self, from: From, limit: usize) -> Result<Vec<Stored>, Failure> {
         let key = self.table.key_by_bytes();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let statement = match from {
@@ -85,16 +82,16 @@ impl Pages<'_> {
                 Statement::new(self.table.select(&rest)).with(after, Type::TEXT)
             }
         };
-        rows(self.lease, self.table, &statement, self.horizon).await
+        rows(self.session, self.table, &statement, self.horizon).await
     }
 
     /// All long keys that begin so.
-    async fn alike(&self, beginning: &str) -> Result<Vec<Stored>, Fault> {
+    async fn alike(&self, beginning: &str) -> Result<Vec<Stored>, Failure> {
         let key = self.table.key_by_bytes();
         let rest = format!("WHERE {key} > $1 AND {key} < $2");
         let statement = Statement::new(self.table.select(&rest))
             .with(beginning, Type::TEXT)
             .with(keys::above(beginning), Type::TEXT);
-        rows(self.lease, self.table, &statement, self.horizon).await
+        rows(self.session, self.table, &statement, self.horizon).await
     }
 }

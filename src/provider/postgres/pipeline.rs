@@ -1,207 +1,145 @@
-//! Statements that are sent one after the other, without waiting for answers
-//! in between.
+//! All changes of a batch and its commit, sent in one go.
 
-use std::{fmt, future::poll_fn, task::Poll};
+use std::time::SystemTime;
 
-use futures_util::future::BoxFuture;
-use tokio_postgres::{
-    Client, Error as SqlError, Row,
-    types::{ToSql, Type},
+use futures_util::FutureExt;
+
+use super::{
+    adopted,
+    changes::Changes,
+    errors::{Cause, Failure},
+    own, refusals,
+    sessions::Session,
+    statement::{Statement, pipelined},
+    table::Table,
+    trigger_checks::{self, Checks},
 };
+use crate::{name::MapName, provider::sql::failure::Subject};
 
-/// A statement and what it is given. It is never prepared under a name: behind
-/// a pooler the next one may run elsewhere.
-pub(super) struct Statement<'a> {
-    sql: String,
-    parameters: Vec<(Box<dyn ToSql + Sync + Send + 'a>, Type)>,
-    /// How many rows it changes, if that is known.
-    rows: Option<u64>,
+/// The changes to one map.
+pub(super) struct Part<'a> {
+    pub(super) map: &'a MapName,
+    pub(super) clear: bool,
+    pub(super) table: Table,
+    pub(super) changes: &'a Changes<'a>,
+    /// Whether the hints as to what is new are taken at their word.
+    pub(super) hints: bool,
+    /// What shows that nothing was left out, where that has to be looked for.
+    pub(super) checks: Option<Checks>,
 }
 
-impl<'a> Statement<'a> {
-    pub(super) fn new(sql: String) -> Self {
-        Self {
-            sql,
-            parameters: Vec::new(),
-            rows: None,
+impl<'a> Part<'a> {
+    /// What empties the table first, if anything does. The revision is given as
+    /// the SQL of it. Where that is `NULL`, nothing is changed.
+    fn clears(&self, revision: &str) -> Vec<Statement<'a>> {
+        if !self.clear {
+            return Vec::new();
         }
+        let mut statements = adopted::clear(&self.table, revision);
+        let checks = self.checks.as_ref();
+        statements.extend(checks.map(|checks| checks.cleared(&self.table)));
+        statements
     }
 
-    /// The same, which changes as many rows, unless some are left out.
-    pub(super) fn changing(self, rows: usize) -> Self {
-        let rows = u64::try_from(rows).ok();
-        Self { rows, ..self }
-    }
-
-    /// Whether it has left out some, if it changed so many.
-    pub(super) fn falls_short(&self, changed: u64) -> bool {
-        self.rows.is_some_and(|rows| changed < rows)
-    }
-
-    /// The same, with one more parameter of that type.
-    pub(super) fn with(mut self, value: impl ToSql + Sync + Send + 'a, kind: Type) -> Self {
-        self.parameters.push((Box::new(value), kind));
-        self
-    }
-
-    fn parameters(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
-        let all = self.parameters.iter();
-        all.map(|(value, kind)| (&**value as &(dyn ToSql + Sync), kind.clone()))
-            .collect()
-    }
-
-    /// The rows it answers with.
-    pub(super) async fn rows(&self, client: &Client) -> Result<Vec<Row>, SqlError> {
-        client.query_typed(&self.sql, &self.parameters()).await
-    }
-
-    /// The one row it answers with, if there is one.
-    pub(super) async fn row(&self, client: &Client) -> Result<Option<Row>, SqlError> {
-        client.query_typed_opt(&self.sql, &self.parameters()).await
-    }
-
-    /// The one row it always answers with.
-    pub(super) async fn one(&self, client: &Client) -> Result<Row, SqlError> {
-        client.query_typed_one(&self.sql, &self.parameters()).await
-    }
-
-    /// How many rows it changed.
-    pub(super) async fn execute(&self, client: &Client) -> Result<u64, SqlError> {
-        client.execute_typed(&self.sql, &self.parameters()).await
-    }
-}
-
-impl fmt::Debug for Statement<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Statement")
-            .field("sql", &self.sql)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Sends all of these, in this order, before it waits; the answers, each in
-/// the place of its request. All answers are waited for, also after an error:
-/// what comes after it fails as well, and then the connection is in order.
-///
-/// What cannot be sent, because no message is that long, keeps what comes after
-/// it from being sent: a commit must not come through without it.
-pub(super) async fn all<T>(
-    mut requests: Vec<BoxFuture<'_, Result<T, SqlError>>>,
-) -> Vec<Result<T, SqlError>> {
-    let mut answers: Vec<_> = requests.iter().map(|_| None).collect();
-    poll_fn(|cx| {
-        let mut left = 0;
-        // A request is sent when it is polled first, so this is the order.
-        for n in 0..requests.len() {
-            if answers[n].is_some() {
-                continue;
+    /// What changes single entries, in the same way.
+    fn writes(&self, at: SystemTime, revision: &str) -> Vec<Statement<'a>> {
+        match &self.table.adopted {
+            None => {
+                let (table, changes) = (&self.table, self.changes);
+                let mut statements = own::statements(table, changes, at, revision, self.hints);
+                let checks = self.checks.as_ref();
+                statements.extend(checks.into_iter().flat_map(|c| c.changed(table, changes)));
+                statements
             }
-            match requests[n].as_mut().poll(cx) {
-                Poll::Pending => left += 1,
-                Poll::Ready(answer) => {
-                    let unsent = is_unsent(&answer);
-                    answers[n] = Some(answer);
-                    if unsent {
-                        requests.truncate(n + 1);
-                        break;
-                    }
-                }
-            }
-        }
-        if left == 0 {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    })
-    .await;
-    answers.into_iter().flatten().collect()
-}
-
-/// Whether no server said so. After that nothing more comes of a connection, or
-/// must not.
-fn is_unsent<T>(answer: &Result<T, SqlError>) -> bool {
-    matches!(answer, Err(cause) if cause.as_db_error().is_none())
-}
-
-/// Builds a statement over rows that are sent as columns.
-#[derive(Default)]
-pub(super) struct Columns<'a> {
-    parameters: Vec<(Box<dyn ToSql + Sync + Send + 'a>, Type)>,
-    /// Which of the parameters are columns.
-    arrays: Vec<usize>,
-}
-
-impl<'a> Columns<'a> {
-    /// One more column; its name.
-    pub(super) fn array(
-        &mut self,
-        values: Vec<impl ToSql + Sync + Send + 'a>,
-        kind: Type,
-    ) -> String {
-        self.parameters.push((Box::new(values), kind));
-        let number = self.parameters.len();
-        self.arrays.push(number);
-        format!("u.c{number}")
-    }
-
-    /// A value that is the same for all rows; what stands for it.
-    pub(super) fn one(&mut self, value: impl ToSql + Sync + Send + 'a, kind: Type) -> String {
-        self.parameters.push((Box::new(value), kind));
-        format!("${}", self.parameters.len())
-    }
-
-    /// The statement whose text is made with what the rows are selected from.
-    pub(super) fn into_statement(self, sql: impl FnOnce(&str) -> String) -> Statement<'a> {
-        let list = |prefix: &str| {
-            let all: Vec<_> = self.arrays.iter().map(|n| format!("{prefix}{n}")).collect();
-            all.join(", ")
-        };
-        let unnested = format!("unnest({}) AS u ({})", list("$"), list("c"));
-        Statement {
-            sql: sql(&unnested),
-            parameters: self.parameters,
-            rows: None,
+            Some(adopted) => adopted.statements(&self.table, self.changes, at, revision),
         }
     }
+
+    fn refused(&self, cause: tokio_postgres::Error) -> Failure {
+        let values = self.table.values;
+        let keys = refusals::keys_to_blame(values, self.changes);
+        Failure::Database(
+            Cause::Values(cause, values),
+            Subject::Rows(self.map.clone(), keys),
+        )
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::future::{pending, ready};
-
-    use futures_util::{FutureExt, future::poll_immediate};
-    use tokio_postgres::Config;
-
-    use super::*;
-
-    fn unsent() -> SqlError {
-        "no url".parse::<Config>().unwrap_err()
+/// Sends all changes, what else there is to write, and what ends the
+/// transaction: a message of its own, which commits nothing if anything before
+/// it failed.
+pub(super) async fn send(
+    session: &Session,
+    parts: &[Part<'_>],
+    (at, revision): (SystemTime, &str),
+    more: Vec<Statement<'_>>,
+    end: &str,
+) -> Result<(), Failure> {
+    let mut statements = Vec::new();
+    let mut parts_of = Vec::new();
+    for part in parts {
+        refusals::check_sizes(&part.table, part.changes)?;
+        refusals::check_keys(&part.table, part.changes)?;
+        statements.extend(part.clears(revision));
+        parts_of.resize(statements.len(), (part, true));
+        statements.extend(part.writes(at, revision));
+        parts_of.resize(statements.len(), (part, false));
     }
+    statements.extend(more);
+    let answers = send_all(session, &statements, end).await;
+    let (failed, cause) = match first_failed(answers.map_err(Failure::committing)?) {
+        Ok(changed) => return check_rows(&statements, &changed, &parts_of),
+        Err(failed) => failed,
+    };
+    let failure = match parts_of.get(failed) {
+        // No entry that comes after it is to blame.
+        Some((part, true)) => Failure::from(cause).on_map(part.map),
+        Some((part, false)) => part.refused(cause),
+        None => Failure::on_commit(Cause::Sql(cause)),
+    };
+    Err(failure.committing())
+}
 
-    /// A value of more than two gigabytes cannot be sent. What came after it
-    /// was, the commit included: the batch counted as applied, and was without
-    /// that value.
-    #[tokio::test]
-    async fn nothing_is_sent_after_what_cannot_be() {
-        let sent = |()| panic!("it was sent");
-        let after = ready(()).map(sent);
-        let requests = vec![
-            ready(Ok(1)).boxed(),
-            ready(Err(unsent())).boxed(),
-            after.boxed(),
-        ];
-        let answers = all(requests).await;
-        assert_eq!(answers.len(), 2);
-        assert!(answers[0].is_ok() && answers[1].is_err());
-    }
+/// How many rows each has changed; or the first that failed, by its place.
+fn first_failed(answers: Vec<Answer>) -> Result<Vec<u64>, (usize, tokio_postgres::Error)> {
+    let answers = answers.into_iter().enumerate();
+    answers
+        .map(|(n, answer)| answer.map_err(|cause| (n, cause)))
+        .collect()
+}
 
-    #[tokio::test]
-    async fn what_was_sent_before_it_is_waited_for() {
-        let requests = vec![
-            pending::<Result<(), _>>().boxed(),
-            ready(Err(unsent())).boxed(),
-        ];
-        assert!(poll_immediate(all(requests)).await.is_none());
+/// A trigger that was made a moment ago shows by the rows that it ignored, when the
+/// rest is committed already. From then on changes are checked in the transaction.
+fn check_rows(
+    statements: &[Statement<'_>],
+    changed: &[u64],
+    parts_of: &[(&Part<'_>, bool)],
+) -> Result<(), Failure> {
+    let mut all = statements.iter().zip(changed).zip(parts_of);
+    match all.find(|((statement, changed), _)| statement.falls_short(**changed)) {
+        Some((_, (part, _))) => Err(trigger_checks::refused(part.map).into()),
+        None => Ok(()),
     }
+}
+
+type Answer = Result<u64, tokio_postgres::Error>;
+
+async fn send_all(
+    session: &Session,
+    statements: &[Statement<'_>],
+    end: &str,
+) -> Result<Vec<Answer>, Failure> {
+    let client = session.client()?;
+    let changes = statements
+        .iter()
+        .map(|statement| statement.execute(client).boxed());
+    let ended = client.batch_execute(end).map(|ended| ended.map(|()| 0));
+    let requests = changes.chain([ended.boxed()]).collect::<Vec<_>>();
+    let count = requests.len();
+    let answers = session.in_time(count, pipelined(requests)).await?;
+    // After a failed statement, a commit that comes alone is a rollback.
+    if answers.len() == count && answers.last().is_some_and(Result::is_ok) {
+        session.ended();
+    }
+    Ok(answers)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{numbers, sorted::Sorted, table::Table, values::ValueType};
+use super::{changes::Changes, numbers, table::Table, values::ValueType};
 use crate::{
     codec::json::{
         self,
@@ -18,8 +18,8 @@ const MAX_ENTRY: usize = (1 << 30) - (1 << 20);
 /// # Errors
 ///
 /// `Refused` for entries that no message can hold: the server would hang up.
-pub(super) fn check_sizes(table: &Table, sorted: &Sorted<'_>) -> Result<()> {
-    let puts = sorted.puts.iter();
+pub(super) fn check_sizes(table: &Table, changes: &Changes<'_>) -> Result<()> {
+    let puts = changes.puts.iter();
     let long = puts.filter(|put| put.of.len() + put.payload.bytes.len() > MAX_ENTRY);
     let keys: Vec<_> = long.map(|put| put.of.clone()).collect();
     if keys.is_empty() {
@@ -34,11 +34,11 @@ pub(super) fn check_sizes(table: &Table, sorted: &Sorted<'_>) -> Result<()> {
 ///
 /// `Refused` for keys with a NUL in a table of another program: there they
 /// stand as they are, and no text column of Postgres takes one.
-pub(super) fn check_keys(table: &Table, sorted: &Sorted<'_>) -> Result<()> {
+pub(super) fn check_keys(table: &Table, changes: &Changes<'_>) -> Result<()> {
     if table.adopted.is_none() {
         return Ok(());
     }
-    let keys = sorted.puts.iter().map(|put| put.of);
+    let keys = changes.puts.iter().map(|put| put.of);
     let keys: Vec<_> = keys.filter(|key| key.contains('\0')).cloned().collect();
     if keys.is_empty() {
         return Ok(());
@@ -53,8 +53,8 @@ pub(super) fn check_keys(table: &Table, sorted: &Sorted<'_>) -> Result<()> {
 
 /// The keys of the values that a column of that type does not take, as far as
 /// the values tell. Looked for only once something was refused.
-pub(super) fn keys_to_blame(values: ValueType, sorted: &Sorted<'_>) -> Vec<Arc<str>> {
-    let puts = sorted.puts.iter();
+pub(super) fn keys_to_blame(values: ValueType, changes: &Changes<'_>) -> Vec<Arc<str>> {
+    let puts = changes.puts.iter();
     let bad = puts.filter(|put| !is_taken(values, &put.payload.bytes));
     bad.map(|put| put.of.clone()).collect()
 }

@@ -1,4 +1,4 @@
-//! One row, as Postgres has it, to and from what the crate has.
+//! Rows, as Postgres has them and as the crate has them.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -6,15 +6,16 @@ use bytes::Bytes;
 use tokio_postgres::Row;
 
 use super::{
-    connections::Lease,
-    errors::Fault,
+    errors::Failure,
     keys,
-    pipeline::Statement,
+    sessions::Session,
+    statement::Statement,
     table::Table,
-    values::{Moment, Raw, revision_from},
+    values::{Moment, Raw},
 };
 use crate::{
     error::{Error, ErrorKind},
+    provider::sql::numbers::to_revision,
     record::{Payload, Record, Revision},
 };
 
@@ -33,7 +34,7 @@ pub(super) struct Stored {
 }
 
 /// The columns of a row that came as the answer to a query.
-pub(super) fn fields_of(row: &Row) -> Result<Fields<'_>, Fault> {
+pub(super) fn fields_of(row: &Row) -> Result<Fields<'_>, Failure> {
     let mut fields = Fields::default();
     for (n, field) in fields.iter_mut().enumerate() {
         *field = row.try_get::<_, Option<Raw<'_>>>(n)?.map(|raw| raw.0);
@@ -44,8 +45,8 @@ pub(super) fn fields_of(row: &Row) -> Result<Fields<'_>, Fault> {
 /// Reads rows of a table.
 pub(super) struct Reading<'a> {
     pub(super) table: &'a Table,
-    /// For rows of which nothing else is known: another program wrote them in
-    /// the very moment.
+    /// For rows of an adopted table that have no revision yet: the other program
+    /// wrote them this very moment.
     pub(super) horizon: Revision,
 }
 
@@ -54,7 +55,7 @@ impl Reading<'_> {
         &self,
         fields: &Fields<'_>,
         bytes: impl FnOnce(&[u8]) -> Bytes,
-    ) -> Result<Record, Fault> {
+    ) -> Result<Record, Failure> {
         let [key, long, value, updated_at, revision, expires_at, schema] = *fields;
         let key = long.or(key).ok_or_else(|| self.corrupt(&self.table.key))?;
         let key = self.text(key)?;
@@ -64,14 +65,14 @@ impl Reading<'_> {
         let schema = self.number(schema)?.unwrap_or_default();
         let schema = u32::try_from(schema).map_err(|_| self.corrupt("schema"))?;
         let payload = Payload::json(value).with_schema(schema);
-        let revision = self.number(revision)?.map_or(self.horizon, revision_from);
-        let moment = |field| Ok::<_, Fault>(self.number(field)?.map(|n| Moment(n).time()));
+        let revision = self.number(revision)?.map_or(self.horizon, to_revision);
+        let moment = |field| Ok::<_, Failure>(self.number(field)?.map(|n| Moment(n).time()));
         Ok(Record::new(self.key(key), Some(payload), revision)
             .with_expires_at(moment(expires_at)?)
             .with_updated_at(moment(updated_at)?))
     }
 
-    pub(super) fn row(&self, row: &Row) -> Result<Stored, Fault> {
+    pub(super) fn row(&self, row: &Row) -> Result<Stored, Failure> {
         let fields = fields_of(row)?;
         let record = self.record(&fields, Bytes::copy_from_slice)?;
         let is_long = fields[1].is_some();
@@ -92,34 +93,36 @@ impl Reading<'_> {
         }
     }
 
-    fn text<'f>(&self, field: &'f [u8]) -> Result<&'f str, Fault> {
+    fn text<'f>(&self, field: &'f [u8]) -> Result<&'f str, Failure> {
         std::str::from_utf8(field).map_err(|_| self.corrupt(&self.table.key))
     }
 
-    fn number(&self, field: Option<&[u8]>) -> Result<Option<i64>, Fault> {
+    fn number(&self, field: Option<&[u8]>) -> Result<Option<i64>, Failure> {
         let number = field.map(|bytes| bytes.try_into().map(i64::from_be_bytes));
         number
             .transpose()
             .map_err(|_| self.corrupt("a number or a time"))
     }
 
-    fn corrupt(&self, column: &str) -> Fault {
+    fn corrupt(&self, column: &str) -> Failure {
         let message = format!(
             "a row of the table {} holds something that does not belong there, in {column}; change that row, nothing was overwritten",
             self.table.name
         );
-        Fault::Ours(Error::new(ErrorKind::Corrupt, message).on_map(&self.table.map))
+        Error::new(ErrorKind::Corrupt, message)
+            .on_map(&self.table.map)
+            .into()
     }
 }
 
 /// The rows that a query answers with.
 pub(super) async fn rows(
-    lease: &Lease,
+    session: &Session,
     table: &Table,
     statement: &Statement<'_>,
     horizon: Revision,
-) -> Result<Vec<Stored>, Fault> {
-    let rows = lease.answer(statement.rows(lease.client()?)).await?;
+) -> Result<Vec<Stored>, Failure> {
+    let rows = session.rows(statement).await?;
     let reading = Reading { table, horizon };
     rows.iter().map(|row| reading.row(row)).collect()
 }

@@ -1,41 +1,44 @@
-//! What is kept beside the maps, and how it is made.
+//! The tables beside the maps, and how they are made.
 
-use tokio_postgres::Client;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    connections::{Connections, Lease, unusable},
-    errors::Fault,
-    incarnations, inspect,
-    options::Options,
-    quoting::{literal, quoted},
+    errors::{Failure, unusable},
+    incarnations, inspection,
+    options::{Options, literal},
+    sessions::{Connections, Session},
+    statement::Statement,
     transaction, writers,
 };
-use crate::{error::Result, incarnation::Incarnation, name::MapName, trace::PROVIDER};
+use crate::{
+    error::Result,
+    incarnation::Incarnation,
+    name::MapName,
+    provider::sql::{columns::quoted, numbers::from_bits},
+    trace::PROVIDER,
+};
 
 /// The format of the tables that this version writes and reads.
 pub(super) const FORMAT: i64 = 1;
 
 /// Makes a database ready, once, whichever process comes first.
-pub(super) async fn prepare(connections: &Connections, options: &Options) -> Result<(), Fault> {
-    let lease = connections.lease().await?;
-    match check(&lease, options).await {
-        Ok(true) => {}
-        Ok(false) => {
-            if let Err(fault) = create(&lease, options).await {
-                return Err(lease.abandon(fault).await);
-            }
-        }
-        Err(fault) => return Err(lease.give_up(fault)),
+pub(super) async fn prepare(connections: &Connections, options: &Options) -> Result<(), Failure> {
+    let session = connections.session().await?;
+    match make_tables(&session, options).await {
+        Ok(()) => session.give_back(),
+        Err(failure) => return Err(session.abandon(failure).await),
     }
-    if let Err(fault) = incarnations::make(&lease, options).await {
-        return Err(lease.abandon(fault).await);
-    }
-    lease.give_back();
     for (map, name) in &options.adopted {
-        inspect::adopt(connections, options, map, name).await?;
+        inspection::adopt(connections, options, map, name).await?;
     }
     Ok(())
+}
+
+async fn make_tables(session: &Session, options: &Options) -> Result<(), Failure> {
+    if !check(session, options).await? {
+        create(session, options).await?;
+    }
+    incarnations::make(session, options).await
 }
 
 /// Runs this work, and once more if the database turns out to be empty: it was
@@ -49,17 +52,17 @@ pub(super) async fn on_tables<T, W>(
     connections: &Connections,
     options: &Options,
     work: impl Fn() -> W,
-) -> Result<T, Fault>
+) -> Result<T, Failure>
 where
-    W: Future<Output = Result<T, Fault>>,
+    W: Future<Output = Result<T, Failure>>,
 {
     let missing = match work().await {
-        Err(fault) if fault.lacks_table() => fault,
+        Err(failure) if failure.lacks_table() => failure,
         done => return done,
     };
     let left = what_is_left(connections, options).await?;
     if left.is_empty() {
-        tracing::warn!(target: PROVIDER, database = %options.place, "the database is empty: it was made anew or replaced while it was in use; its tables are made once more");
+        tracing::warn!(target: PROVIDER, database = %options.database, "the database is empty: it was made anew or replaced while it was in use; its tables are made once more");
         prepare(connections, options).await?;
     } else if !left.iter().any(|table| table == "persistify_meta") {
         // Some of the tables were dropped. What the others hold is not thrown away,
@@ -71,7 +74,10 @@ where
 }
 
 /// The tables beside the maps that are there.
-async fn what_is_left(connections: &Connections, options: &Options) -> Result<Vec<String>, Fault> {
+async fn what_is_left(
+    connections: &Connections,
+    options: &Options,
+) -> Result<Vec<String>, Failure> {
     let sql = format!(
         "SELECT c.relname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
          WHERE n.nspname = {} AND starts_with(c.relname::text, 'persistify_')",
@@ -83,8 +89,7 @@ async fn what_is_left(connections: &Connections, options: &Options) -> Result<Ve
 }
 
 /// Whether the tables are there, in a format that is known.
-async fn check(lease: &Lease, options: &Options) -> Result<bool, Fault> {
-    let client = lease.client()?;
+async fn check(session: &Session, options: &Options) -> Result<bool, Failure> {
     // A look at the catalogue itself: `to_regclass` would go on answering what
     // it answered before the wait for the lock.
     let sql = format!(
@@ -93,33 +98,33 @@ async fn check(lease: &Lease, options: &Options) -> Result<bool, Fault> {
             WHERE n.nspname = {} AND c.relname = 'persistify_meta')",
         literal(&options.schema)
     );
-    let row = lease.answer(client.query_typed_one(&sql, &[])).await?;
+    let Some(row) = session.row(&Statement::new(sql)).await? else {
+        return Ok(false);
+    };
     let encoding: &str = row.try_get(0)?;
     if encoding != "UTF8" {
         let message = format!(
             "the Postgres {} has the encoding {encoding}, which does not take every key and value; use a database with the encoding UTF8",
-            options.place
+            options.database
         );
         return Err(unusable(message));
     }
-    if !row.try_get(1)? {
-        return Ok(false);
-    }
-    check_format(lease, client, options).await
+    Ok(row.try_get(1)? && has_format(session, options).await?)
 }
 
-async fn check_format(lease: &Lease, client: &Client, options: &Options) -> Result<bool, Fault> {
+async fn has_format(session: &Session, options: &Options) -> Result<bool, Failure> {
     let sql = format!(
         "SELECT value FROM {} WHERE name = 'format'",
         options.qualified("persistify_meta")
     );
-    let found = lease.answer(client.query_typed_opt(&sql, &[])).await?;
-    let Some(row) = found else { return Ok(false) };
+    let Some(row) = session.row(&Statement::new(sql)).await? else {
+        return Ok(false);
+    };
     let format: i64 = row.try_get(0)?;
     if format > FORMAT {
         let message = format!(
             "the Postgres {} was written in format {format}, by a later version of this library; this one knows formats up to {FORMAT}: update the program",
-            options.place
+            options.database
         );
         return Err(unusable(message));
     }
@@ -128,37 +133,33 @@ async fn check_format(lease: &Lease, client: &Client, options: &Options) -> Resu
 
 /// Makes the tables. Processes that come at the same time wait for each other,
 /// by a lock that ends with the transaction, and then look again.
-async fn create(lease: &Lease, options: &Options) -> Result<(), Fault> {
-    let client = lease.client()?;
+async fn create(session: &Session, options: &Options) -> Result<(), Failure> {
     let name = xxh3_64(format!("persistify {}", options.schema).as_bytes());
     let lock = format!(
         "{}; SELECT pg_advisory_xact_lock({})",
         transaction::begin(options),
-        i64::from_ne_bytes(name.to_ne_bytes())
+        from_bits(name)
     );
-    lease.answer(client.batch_execute(&lock)).await?;
-    let ready = check(lease, options).await?;
-    if !ready {
-        create_schema(lease, client, options).await?;
-        let tables = tables(options);
-        lease.answer(client.batch_execute(&tables)).await?;
+    session.begin(&lock).await?;
+    if !check(session, options).await? {
+        create_schema(session, options).await?;
+        session.batch(&tables(options)).await?;
     }
-    lease.answer(client.batch_execute("COMMIT")).await
+    session.finish("COMMIT").await
 }
 
-/// Made only where it is missing: who may use a schema need not be one who may
-/// make some.
-async fn create_schema(lease: &Lease, client: &Client, options: &Options) -> Result<(), Fault> {
+/// Made only where it is missing: a user of a schema need not have the right to
+/// make one.
+async fn create_schema(session: &Session, options: &Options) -> Result<(), Failure> {
     let sql = format!(
-        "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = {})",
+        "SELECT 1 FROM pg_namespace WHERE nspname = {}",
         literal(&options.schema)
     );
-    let found = lease.answer(client.query_typed_one(&sql, &[])).await?;
-    if found.try_get(0)? {
+    if session.row(&Statement::new(sql)).await?.is_some() {
         return Ok(());
     }
     let sql = format!("CREATE SCHEMA {}", quoted(&options.schema));
-    lease.answer(client.batch_execute(&sql)).await
+    session.batch(&sql).await
 }
 
 fn tables(options: &Options) -> String {
@@ -205,7 +206,7 @@ fn tables(options: &Options) -> String {
 pub(super) async fn maps(
     connections: &Connections,
     options: &Options,
-) -> Result<Vec<MapName>, Fault> {
+) -> Result<Vec<MapName>, Failure> {
     let sql = format!(
         "SELECT convert_to(name, 'UTF8') FROM {} WHERE revision > 0 OR companion IS NOT NULL",
         options.qualified("persistify_maps")
@@ -218,24 +219,32 @@ pub(super) async fn maps(
     names.collect()
 }
 
-/// Writes, and takes it back.
+/// Writes without a change, to find out whether the database can be written to.
 pub(super) async fn ping(
     connections: &Connections,
     options: &Options,
-) -> Result<Option<Incarnation>, Fault> {
+) -> Result<Option<Incarnation>, Failure> {
     let sql = format!(
         "{}; UPDATE {} SET value = value WHERE name = 'format'; ROLLBACK",
         transaction::begin(options),
         options.qualified("persistify_meta")
     );
-    connections.run(&sql).await?;
-    let asked = format!("SELECT {}", incarnations::current(options));
-    let rows = connections.query(&asked).await?;
-    rows.first().map_or(Ok(None), incarnations::read)
+    let incarnation = incarnations::query(options);
+    let work = async |session: Session| {
+        session.begins();
+        let found = match session.finish(&sql).await {
+            Ok(()) => session.rows(&incarnation).await,
+            Err(failure) => Err(failure),
+        };
+        (session, found)
+    };
+    let (session, found) = connections.begin(work).await?;
+    session.give_back();
+    incarnations::read(&found)
 }
 
-/// Forgets writers that have not written for long, if there are any.
-pub(super) async fn tidy(connections: &Connections, options: &Options) -> Result<(), Fault> {
+/// Forgets writers that have been idle for long, if there are any.
+pub(super) async fn tidy(connections: &Connections, options: &Options) -> Result<(), Failure> {
     let old = connections.query(&writers::any_to_prune(options)).await?;
     if old.is_empty() {
         return Ok(());

@@ -1,218 +1,185 @@
-//! One state of the database, in which a load reads all it reads.
+//! One state of the database, in which a load reads everything.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use futures_util::future::{join, join3, join4};
-use tokio_postgres::{Client, error::SqlState, types::Type};
+use tokio_postgres::Client;
 
 use super::{
-    Shared, adopted,
-    connections::{Connections, Lease},
-    errors::Fault,
+    Shared,
+    adopted::Rows,
+    catalog::{self, ENTRY, ENTRY_COLUMNS, Entry},
+    errors::Failure,
     incarnations,
-    options::Options,
-    page,
-    pipeline::Statement,
-    place::{self, PLACE, PLACE_COLUMNS, Place},
-    quoting::literal,
-    table::Table,
+    options::{Options, literal},
+    sessions::Session,
+    statement::Statement,
+    table::{Adopted, Table},
     transaction,
-    values::{revision_now, revision_to},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     incarnation::Incarnation,
     load::Wanted,
     name::MapName,
+    provider::sql::numbers::{from_revision, revision_now},
     record::Revision,
 };
 
-/// How often it is noted what another program wrote, before its rows are taken
-/// as they are: one that writes all the time does not keep a map from opening.
-/// And how often a table may be altered under a load.
-pub(super) const MAX_ROUNDS: usize = 4;
-
-/// One state of the database, which nobody changes while it is read.
+/// One state of the database, which does not change while it is read.
 pub(super) struct Snapshot {
-    pub(super) lease: Lease,
+    pub(super) session: Session,
     pub(super) table: Option<Table>,
     pub(super) horizon: Revision,
     pub(super) incarnation: Option<Incarnation>,
     pub(super) total: Option<u64>,
 }
 
-/// A snapshot in which everything that another program wrote has its revision.
-pub(super) async fn fresh(
+impl Snapshot {
+    fn adopted(&self) -> Option<(&Table, &Adopted)> {
+        let table = self.table.as_ref()?;
+        Some((table, table.adopted.as_ref()?))
+    }
+}
+
+/// A snapshot in which everything that another program wrote before has its
+/// revision.
+pub(super) async fn begin(
     shared: &Shared,
     map: &MapName,
     wanted: &Wanted,
-) -> Result<Snapshot, Fault> {
-    let Shared {
-        connections,
-        options,
-        ..
-    } = shared;
-    let mut rounds = 0;
-    loop {
-        let snapshot = snapshot(shared, map, wanted).await?;
-        let Some(table) = snapshot.table.as_ref().filter(|t| t.adopted.is_some()) else {
-            return Ok(snapshot);
-        };
-        let stale = match among(&snapshot.lease, table, wanted).await {
-            Ok(among) => adopted::is_stale(&snapshot.lease, table, among.as_deref()).await,
-            Err(fault) => Err(fault),
-        };
-        match stale {
-            Ok(true) if rounds < MAX_ROUNDS => {}
-            Ok(_) => return Ok(snapshot),
-            Err(fault) => return Err(snapshot.lease.abandon(fault).await),
-        }
-        snapshot.lease.end().await?;
-        note(connections, options, map, wanted).await?;
-        rounds += 1;
+) -> Result<Snapshot, Failure> {
+    let snapshot = snapshot(shared, map, wanted).await?;
+    let Some((table, adopted)) = snapshot.adopted() else {
+        return Ok(snapshot);
+    };
+    let rows = Rows::of(table, adopted, wanted);
+    match adopted.any_new(&snapshot.session, &rows).await {
+        Ok(false) => return Ok(snapshot),
+        Ok(true) => snapshot.session.end("ROLLBACK").await?,
+        Err(failure) => return Err(snapshot.session.abandon(failure).await),
     }
+    note(shared, map, wanted).await?;
+    // What the other program writes between the two is loaded as well, with the
+    // revision of the snapshot, and noted by a later load.
+    self::snapshot(shared, map, wanted).await
 }
 
-/// The rows in which changes of another program matter; `None` are all.
-async fn among(
-    lease: &Lease,
-    table: &Table,
-    wanted: &Wanted,
-) -> Result<Option<Vec<String>>, Fault> {
-    match wanted {
-        Wanted::Keys(keys) => Ok(Some(table.keys(keys.iter().map(|key| &**key)))),
-        Wanted::Page { after, limit } => {
-            let rows = page::page(lease, table, after.as_deref(), *limit, Revision::ZERO).await?;
-            Ok(Some(
-                rows.iter().map(|record| record.key.to_string()).collect(),
-            ))
-        }
-        // All of them, if the wanted ones are those that turn out to have
-        // changed.
-        Wanted::All | Wanted::Changed { .. } => Ok(None),
-    }
-}
-
-/// Notes what another program wrote or deleted, under the lock of the counter:
-/// so its revision is above all earlier ones of the map.
-async fn note(
-    connections: &Connections,
-    options: &Options,
-    map: &MapName,
-    wanted: &Wanted,
-) -> Result<(), Fault> {
-    let lease = connections.lease().await?;
-    match note_locked(&lease, options, map, wanted).await {
-        Ok(()) => {
-            lease.give_back();
-            Ok(())
-        }
-        Err(fault) => Err(lease.abandon(fault).await),
+/// Notes what another program wrote to an adopted table, under the lock of its
+/// counter: so the revision is above all earlier ones of the map.
+async fn note(shared: &Shared, map: &MapName, wanted: &Wanted) -> Result<(), Failure> {
+    let session = shared.connections.session().await?;
+    match note_locked(&session, &shared.options, map, wanted).await {
+        Ok(()) => session.end("COMMIT").await,
+        Err(failure) => Err(session.abandon(failure).await),
     }
 }
 
 async fn note_locked(
-    lease: &Lease,
+    session: &Session,
     options: &Options,
     map: &MapName,
     wanted: &Wanted,
-) -> Result<(), Fault> {
-    let client = lease.client()?;
-    lease
-        .answer(client.batch_execute(&transaction::begin(options)))
-        .await?;
-    let maps = options.qualified("persistify_maps");
-    let sql = format!("SELECT {PLACE} FROM {maps} WHERE name = $1 FOR NO KEY UPDATE");
-    let asked = Statement::new(sql).with(map.as_str(), Type::TEXT);
-    let Some(row) = lease.answer(asked.row(client)).await? else {
-        return Err(place::no_longer_listed(map).into());
+) -> Result<(), Failure> {
+    session.begin(&transaction::begin(options)).await?;
+    let Some(entry) = Entry::find(session, options, map, "FOR NO KEY UPDATE").await? else {
+        return Err(catalog::no_longer_listed(map).into());
     };
-    let place = Place::read(&row)?;
-    let table = place.table(options);
-    let among = among(lease, &table, wanted).await?;
-    let revision = revision_to(revision_now(place.revision))?;
-    let noted = adopted::note(lease, &table, among.as_deref(), revision).await?;
-    let end = if noted {
-        format!(
-            "UPDATE {maps} SET revision = {revision} WHERE id = {}; COMMIT",
-            place.id
-        )
-    } else {
-        "ROLLBACK".to_owned()
+    let table = entry.table(options);
+    let Some(adopted) = &table.adopted else {
+        return Ok(());
     };
-    lease.answer(client.batch_execute(&end)).await
+    let revision = from_revision(revision_now(entry.revision))?;
+    let rows = Rows::of(&table, adopted, wanted);
+    if adopted.note_new(session, &rows, revision).await? {
+        let catalog = options.qualified("persistify_maps");
+        let id = entry.id;
+        let raise = format!("UPDATE {catalog} SET revision = {revision} WHERE id = {id}");
+        session.batch(&raise).await?;
+    }
+    Ok(())
 }
 
-/// Begins a snapshot; a connection that was lost meanwhile is no one's trouble.
-async fn snapshot(shared: &Shared, map: &MapName, wanted: &Wanted) -> Result<Snapshot, Fault> {
-    loop {
-        let lease = shared.connections.lease().await?;
-        match look(&lease, shared, map, wanted).await {
-            Ok((place, total, incarnation)) => {
-                let horizon = place
-                    .as_ref()
-                    .map_or(Revision::ZERO, |place| place.revision);
-                return Ok(Snapshot {
-                    lease,
-                    table: place.map(|place| place.table(&shared.options)),
-                    horizon,
-                    incarnation,
-                    total,
-                });
-            }
-            Err(fault) if lease.was_stale(&fault) => {}
-            Err(fault) => return Err(lease.abandon(fault).await),
-        }
-    }
+/// Begins a snapshot, on another connection if the first one turns out to be lost.
+async fn snapshot(shared: &Shared, map: &MapName, wanted: &Wanted) -> Result<Snapshot, Failure> {
+    let look = async |session: Session| {
+        let found = look(&session, shared, map, wanted).await;
+        (session, found)
+    };
+    let (session, found) = shared.connections.begin(look).await?;
+    let Found {
+        entry,
+        total,
+        incarnation,
+    } = found;
+    let horizon = entry.as_ref().map(|entry| entry.revision);
+    Ok(Snapshot {
+        session,
+        table: entry.map(|entry| entry.table(&shared.options)),
+        horizon: horizon.unwrap_or_default(),
+        incarnation,
+        total,
+    })
+}
+
+/// What a snapshot knows of a map before its rows.
+struct Found {
+    entry: Option<Entry>,
+    total: Option<u64>,
+    incarnation: Option<Incarnation>,
 }
 
 /// The first query fixes the state; all else is read in it. So the counter and
 /// the rows belong together.
 async fn look(
-    lease: &Lease,
+    session: &Session,
     shared: &Shared,
     map: &MapName,
     wanted: &Wanted,
-) -> Result<(Option<Place>, Option<u64>, Option<Incarnation>), Fault> {
-    let (client, options) = (lease.client()?, &shared.options);
+) -> Result<Found, Failure> {
+    let (client, options) = (session.client()?, &shared.options);
     let begin = begin_reading(options, wanted);
     let sql = format!(
-        "SELECT {PLACE}, {} FROM {} WHERE name = $1",
-        place::about_rows(options),
+        "SELECT {ENTRY}, {} FROM {} WHERE name = $1",
+        catalog::about_rows(options),
         options.qualified("persistify_maps")
     );
-    let asked = Statement::new(sql).with(map.as_str(), Type::TEXT);
+    let entry = Statement::new(sql).text(map.as_str());
+    let incarnation = incarnations::query(options);
+    session.begins();
     let answers = join4(
-        wait_out(client, shared, map, wanted),
+        wait_for_commit(client, shared, map, wanted),
         client.batch_execute(&begin),
-        asked.row(client),
-        incarnations::ask(client, options),
+        entry.rows(client),
+        incarnation.rows(client),
     );
-    let ((), started, found, incarnation) = lease.in_time(6, answers).await?;
+    let ((), started, entry, incarnation) = session.in_time(6, answers).await?;
     started?;
-    let found = found?;
-    let incarnation = incarnations::read(&incarnation?)?;
-    let Some(row) = found else {
-        check_unlisted(lease, options, map).await?;
-        return Ok((None, None, incarnation));
+    let (entry, incarnation) = (entry?, incarnations::read(&incarnation?)?);
+    let Some(row) = entry.first() else {
+        check_unlisted(session, options, map).await?;
+        return Ok(Found {
+            entry: None,
+            total: None,
+            incarnation,
+        });
     };
-    let total = row
-        .try_get::<_, Option<i64>>(PLACE_COLUMNS)?
-        .filter(|rows| *rows > 0);
-    Ok((
-        Some(Place::read(&row)?),
-        total.and_then(|rows| u64::try_from(rows).ok()),
+    let total = row.try_get::<_, Option<i64>>(ENTRY_COLUMNS)?;
+    let total = total.filter(|rows| *rows > 0);
+    Ok(Found {
+        entry: Some(Entry::read(row)?),
+        total: total.and_then(|rows| u64::try_from(rows).ok()),
         incarnation,
-    ))
+    })
 }
 
-/// Waits until what is just being committed to the map has landed, or is rolled
+/// Waits until the commit to the map that is under way has landed, or is rolled
 /// back: it may come from a program that was killed and is started again here,
-/// and what lands after its load would be there unknown to it.
+/// and what landed after its load would be unknown to it.
 ///
-/// It is sent along with what follows, so it costs no round trip. Who may not
-/// lock the counter, or waits in vain, loads what there is.
-async fn wait_out(client: &Client, shared: &Shared, map: &MapName, wanted: &Wanted) {
+/// It is sent along with what follows, so it costs no round trip. A user who may
+/// not lock the counter, or waits in vain, loads what there is.
+async fn wait_for_commit(client: &Client, shared: &Shared, map: &MapName, wanted: &Wanted) {
     if *wanted != Wanted::All || shared.only_reads.load(Relaxed) {
         return;
     }
@@ -222,38 +189,36 @@ async fn wait_out(client: &Client, shared: &Shared, map: &MapName, wanted: &Want
         "SELECT 1 FROM {} WHERE name = $1 FOR SHARE",
         options.qualified("persistify_maps")
     );
-    let locked = Statement::new(sql).with(map.as_str(), Type::TEXT);
+    let locked = Statement::new(sql).text(map.as_str());
     let answers = join3(
         client.batch_execute(&begin),
-        locked.row(client),
+        locked.rows(client),
         client.batch_execute("ROLLBACK"),
     );
-    // Whatever else went wrong, what follows on the connection tells.
+    // Whatever else went wrong, the statements that follow tell.
     if let (_, Err(cause), _) = answers.await {
-        let denied = [
-            SqlState::READ_ONLY_SQL_TRANSACTION,
-            SqlState::INSUFFICIENT_PRIVILEGE,
-        ];
-        if cause.code().is_some_and(|code| denied.contains(code)) {
+        if Failure::from(cause).is_read_only() {
             shared.only_reads.store(true, Relaxed);
         }
     }
 }
 
 /// A map that is not listed is an empty one, unless its table is there.
-async fn check_unlisted(lease: &Lease, options: &Options, map: &MapName) -> Result<(), Fault> {
+async fn check_unlisted(
+    session: &Session,
+    options: &Options,
+    map: &MapName,
+) -> Result<(), Failure> {
     if options.adopted.contains_key(map) {
-        return Err(place::no_longer_listed(map).into());
+        return Err(catalog::no_longer_listed(map).into());
     }
-    // In the same snapshot: somebody may be making it just now.
+    // In the same snapshot: another process may be making it just now.
     let sql = "SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
         WHERE n.nspname = $1 AND c.relname = $2";
-    let table = place::table_of(map);
-    let asked = Statement::new(sql.to_owned())
-        .with(options.schema.as_str(), Type::TEXT)
-        .with(table.as_str(), Type::TEXT);
-    match lease.answer(asked.row(lease.client()?)).await? {
-        Some(_) => Err(place::in_the_way(map, &table).into()),
+    let table = catalog::table_of(map);
+    let asked = Statement::new(sql).text(&options.schema).text(&table);
+    match session.row(&asked).await? {
+        Some(_) => Err(catalog::in_the_way(map, &table).into()),
         None => Ok(()),
     }
 }
@@ -282,17 +247,20 @@ fn begin_reading(options: &Options, wanted: &Wanted) -> String {
 /// to those who look at an older state. So it is locked, and then compared with
 /// what the catalogue of the snapshot says; all of that goes along with the
 /// reading.
-pub(super) async fn with<T>(
-    lease: &Lease,
+pub(super) async fn read<T>(
+    session: &Session,
     table: &Table,
-    reading: impl Future<Output = Result<T, Fault>>,
-) -> Result<Option<T>, Fault> {
-    let (is_there, read) = join(is_there(lease, table), reading).await;
+    reading: impl Future<Output = Result<T, Failure>>,
+) -> Result<Option<T>, Failure> {
+    let (is_there, read) = join(is_there(session, table), reading).await;
     Ok(if is_there? { Some(read?) } else { None })
 }
 
-async fn is_there(lease: &Lease, table: &Table) -> Result<bool, Fault> {
-    let companion = table.adopted.as_ref().map(|adopted| &adopted.companion);
+async fn is_there(session: &Session, table: &Table) -> Result<bool, Failure> {
+    let companion = table
+        .adopted
+        .as_ref()
+        .map(|adopted| &adopted.companion.name);
     let names: Vec<_> = [Some(&table.name), companion]
         .into_iter()
         .flatten()
@@ -308,12 +276,12 @@ async fn is_there(lease: &Lease, table: &Table) -> Result<bool, Fault> {
          AND c.relfilenode = coalesce(pg_relation_filenode(c.oid), 0)",
         oids.join(", ")
     );
-    let client = lease.client()?;
+    let client = session.client()?;
     let answers = join(
         client.batch_execute(&lock),
         client.query_typed_one(&count, &[]),
     );
-    let (locked, counted) = lease.in_time(2, answers).await?;
+    let (locked, counted) = session.in_time(2, answers).await?;
     locked?;
     let counted: i64 = counted?.try_get(0)?;
     Ok(usize::try_from(counted) == Ok(names.len()))

@@ -1,9 +1,15 @@
-//! The table of a map, and the SQL that it takes.
+//! The table of a map, and its SQL.
 
-use super::{keys::StoredKey, options::Columns, quoting::quoted, time::Time, values::ValueType};
-use crate::name::MapName;
+use super::{keys::StoredKey, times::Time, values::ValueType};
+use crate::{
+    name::MapName,
+    provider::sql::{
+        columns::{Columns, quoted},
+        companion::Companion,
+    },
+};
 
-/// The table of a map. All names are quoted, and carry their schema.
+/// The table of a map. All names are quoted, and qualified with their schema.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) map: MapName,
@@ -11,36 +17,51 @@ pub(super) struct Table {
     pub(super) key: String,
     pub(super) value: String,
     pub(super) updated_at: String,
-    /// What the column of the values is.
+    /// The type of the values' column.
     pub(super) values: ValueType,
-    /// What is known of a table of another program.
     pub(super) adopted: Option<Adopted>,
 }
 
 /// What is known of a table of another program.
 #[derive(Clone, Debug)]
 pub(super) struct Adopted {
-    /// The table beside it, with what else is known of its rows.
-    pub(super) companion: String,
+    pub(super) companion: Companion,
     pub(super) time: Time,
 }
 
 impl Table {
+    /// A table; an adopted one has a companion, and keeps times in its own form.
     pub(super) fn new(
         map: &MapName,
         name: String,
         columns: &Columns,
         values: ValueType,
-        adopted: Option<Adopted>,
+        adopted: Option<(String, Time)>,
     ) -> Self {
-        Self {
+        let mut table = Self {
             map: map.clone(),
             name,
             key: quoted(&columns.key),
             value: quoted(&columns.value),
             updated_at: quoted(&columns.updated_at),
             values,
-            adopted,
+            adopted: None,
+        };
+        table.adopted = adopted.map(|(companion, time)| Adopted {
+            companion: table.companion(companion),
+            time,
+        });
+        table
+    }
+
+    fn companion(&self, name: String) -> Companion {
+        let text = format!("convert_to(t.{}::text, 'UTF8')", self.value);
+        Companion {
+            name,
+            table: self.name.clone(),
+            key: format!("t.{}::text", self.key),
+            key_by_bytes: format!("t.{}::text COLLATE \"C\"", self.key),
+            digest: format!("coalesce(sha256({text}), ''::bytea)"),
         }
     }
 
@@ -70,19 +91,29 @@ impl Table {
         )
     }
 
-    /// Selects what [`Stored`](super::rows::Stored) reads, of the rows that the
-    /// rest says.
+    /// The query for the columns that [`Reading`](super::rows::Reading) reads;
+    /// `rest` follows the tables.
     pub(super) fn select(&self, rest: &str) -> String {
         let Self {
-            name, key, value, ..
+            name,
+            key,
+            value,
+            updated_at,
+            ..
         } = self;
         match &self.adopted {
             None => format!(
-                "SELECT t.{key}, t.long_key, t.{value}, t.{}, t.revision, t.expires_at, t.schema
-                 FROM {name} AS t {rest}",
-                self.updated_at
+                "SELECT t.{key}, t.long_key, t.{value}, t.{updated_at}, t.revision, t.expires_at,
+                    t.schema
+                 FROM {name} AS t {rest}"
             ),
-            Some(adopted) => adopted.select(self, rest),
+            Some(Adopted { companion, time }) => format!(
+                "SELECT {}, NULL::text, t.{value}::text, {}, c.revision, c.expires_at, c.schema
+                 FROM {} {rest}",
+                companion.key,
+                time.read(updated_at),
+                companion.joined()
+            ),
         }
     }
 
@@ -107,51 +138,26 @@ impl Table {
     pub(super) fn text<'v>(&self, selected: &'v [u8]) -> &'v [u8] {
         match self.adopted {
             None => ValueType::text(selected),
-            // Another program's is selected as text.
+            // An adopted one is selected as text.
             Some(_) => selected,
         }
     }
 
-    /// The key's column, comparing by bytes whatever the table says.
+    /// The key's column, comparing byte by byte whatever the table says.
     pub(super) fn key_by_bytes(&self) -> String {
-        match self.adopted {
+        match &self.adopted {
             None => format!("t.{}", self.key),
-            Some(_) => format!("t.{}::text COLLATE \"C\"", self.key),
+            Some(Adopted { companion, .. }) => companion.key_by_bytes.clone(),
         }
     }
-}
 
-impl Adopted {
-    /// The rows with what is known of them, if their value is still the one
-    /// that it is known of.
-    pub(super) fn select(&self, table: &Table, rest: &str) -> String {
-        let Table { key, value, .. } = table;
-        let time = self.time.read(&table.updated_at);
-        let digest = digest(table);
-        format!(
-            "SELECT t.{key}::text, NULL::text, t.{value}::text, {time},
-                CASE WHEN c.digest = {digest} THEN c.revision END,
-                CASE WHEN c.digest = {digest} THEN c.expires_at END,
-                CASE WHEN c.digest = {digest} THEN c.schema END
-             FROM {} {rest}",
-            self.joined(table)
-        )
+    /// The condition of the rows that were written after a revision.
+    pub(super) fn changed_after(&self, revision: i64) -> String {
+        match &self.adopted {
+            None => format!("t.revision > {revision}"),
+            Some(Adopted { companion, .. }) => {
+                format!("c.revision > {revision} OR {}", companion.is_new())
+            }
+        }
     }
-
-    pub(super) fn joined(&self, table: &Table) -> String {
-        format!(
-            "{} AS t LEFT JOIN {} AS c ON c.key = {}",
-            table.name,
-            self.companion,
-            table.key_by_bytes()
-        )
-    }
-}
-
-/// Tells a value from every other one, as it stands in the table now.
-pub(super) fn digest(table: &Table) -> String {
-    format!(
-        "coalesce(sha256(convert_to(t.{}::text, 'UTF8')), ''::bytea)",
-        table.value
-    )
 }

@@ -9,8 +9,8 @@ use bytes::{BufMut, BytesMut};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use crate::{
-    error::{Error, ErrorKind, Result},
-    record::Revision,
+    error::Result,
+    provider::sql::numbers::{from_time, to_time},
 };
 
 type Failure = Box<dyn StdError + Sync + Send>;
@@ -88,6 +88,8 @@ impl ToSql for ValueText<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Moment(pub(super) i64);
 
+const MICROSECOND: Duration = Duration::from_micros(1);
+
 /// The year 2000, counted from 1970.
 const YEAR_2000: Duration = Duration::from_secs(10_957 * 24 * 60 * 60);
 
@@ -96,29 +98,18 @@ const FIRST: i64 = -211_813_488_000_000_000;
 const LAST: i64 = 9_223_371_331_199_999_999;
 
 impl Moment {
-    /// Rounded down: an entry expires that much early, never late.
+    /// Rounded down: an entry expires early, not late.
     pub(super) fn new(time: SystemTime) -> Self {
-        let zero = SystemTime::UNIX_EPOCH + YEAR_2000;
-        let micros = match time.duration_since(zero) {
-            Ok(since) => i64::try_from(since.as_micros()).unwrap_or(LAST),
-            Err(before) => {
-                let micros = before.duration().as_nanos().div_ceil(1_000);
-                i64::try_from(micros).map_or(FIRST, |micros| -micros)
-            }
-        };
-        Self(micros.clamp(FIRST, LAST))
+        Self(from_time(time, zero(), MICROSECOND).clamp(FIRST, LAST))
     }
 
     pub(super) fn time(self) -> SystemTime {
-        let zero = SystemTime::UNIX_EPOCH + YEAR_2000;
-        let away = Duration::from_micros(self.0.unsigned_abs());
-        let time = if self.0 < 0 {
-            zero.checked_sub(away)
-        } else {
-            zero.checked_add(away)
-        };
-        time.unwrap_or(SystemTime::UNIX_EPOCH)
+        to_time(self.0, zero(), MICROSECOND)
     }
+}
+
+fn zero() -> SystemTime {
+    SystemTime::UNIX_EPOCH + YEAR_2000
 }
 
 impl ToSql for Moment {
@@ -145,28 +136,6 @@ impl<'a> FromSql<'a> for Raw<'a> {
     fn accepts(_kind: &Type) -> bool {
         true
     }
-}
-
-/// # Errors
-///
-/// `Invalid` beyond what Postgres's integers hold.
-pub(super) fn revision_to(revision: Revision) -> Result<i64> {
-    i64::try_from(revision.get()).map_err(|cause| {
-        let message =
-            "Postgres keeps revisions up to 2^63 only; check the writer's clock and `after`";
-        Error::new(ErrorKind::Invalid, message).with_source(cause)
-    })
-}
-
-pub(super) fn revision_from(stored: i64) -> Revision {
-    Revision::new(u64::try_from(stored).unwrap_or_default())
-}
-
-/// The revision for what another program wrote, found when no batch comes in.
-pub(super) fn revision_now(last: Revision) -> Revision {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let floor = since_1970.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0));
-    Revision::new(floor.max(last.get().saturating_add(1)))
 }
 
 #[cfg(test)]

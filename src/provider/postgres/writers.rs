@@ -1,22 +1,22 @@
-//! The last batch of each writer and the answer it was given: what makes a
-//! repeat harmless and a late batch void.
+//! Deduplication: the last batch of each writer, and the answer to it.
 
 use std::{collections::BTreeSet, time::SystemTime};
 
 use bytes::Bytes;
-use tokio_postgres::{Client, Error as SqlError, Row, types::Type};
+use tokio_postgres::{Row, types::Type};
 
 use super::{
-    connections::Lease,
-    errors::Fault,
+    errors::Failure,
     options::Options,
-    pipeline::Statement,
-    values::{Moment, Raw, revision_from, revision_to},
+    sessions::Session,
+    statement::Statement,
+    values::{Moment, Raw},
 };
 use crate::{
     batch::{Batch, Committed, Skipped, WriterId},
     error::{Error, ErrorKind, Result},
     name::MapName,
+    provider::sql::numbers::{from_bits, from_revision, to_bits, to_revision},
     record::{Payload, Record, Revision},
 };
 
@@ -32,10 +32,10 @@ pub(super) struct Last {
 }
 
 impl Last {
-    pub(super) fn read(row: &Row) -> Result<Self, Fault> {
+    pub(super) fn read(row: &Row) -> Result<Self, Failure> {
         Ok(Self {
-            sequence: u64::from_ne_bytes(row.try_get::<_, i64>(0)?.to_ne_bytes()),
-            revision: revision_from(row.try_get(1)?),
+            sequence: to_bits(row.try_get(0)?),
+            revision: to_revision(row.try_get(1)?),
             skipped: row.try_get(2)?,
         })
     }
@@ -43,42 +43,36 @@ impl Last {
 
 /// The last batch of this writer that was applied; locks it, so that no other
 /// one of this writer is applied until this transaction ends.
-pub(super) fn lock(options: &Options, writer: WriterId) -> String {
-    format!(
+pub(super) fn lock(options: &Options, writer: WriterId) -> Statement<'static> {
+    Statement::new(format!(
         "SELECT sequence, revision, skipped FROM {} WHERE writer = '{writer}' FOR NO KEY UPDATE",
         options.qualified("persistify_writers")
-    )
+    ))
 }
 
-/// Asks for the last sequences of these writers; of none, the server is not asked.
-pub(super) async fn ask(
-    client: &Client,
-    options: &Options,
-    writers: BTreeSet<WriterId>,
-) -> Result<Vec<Row>, SqlError> {
-    if writers.is_empty() {
-        return Ok(Vec::new());
-    }
-    let listed: Vec<_> = writers.iter().map(|w| format!("'{w}'")).collect();
-    let sql = format!(
-        "SELECT uuid_send(writer), sequence FROM {} WHERE writer IN ({})",
+/// A query for the last sequences of these writers.
+pub(super) fn sequences(options: &Options, writers: &BTreeSet<WriterId>) -> Statement<'static> {
+    let listed: Vec<_> = writers.iter().map(|w| format!("'{w}'::uuid")).collect();
+    Statement::new(format!(
+        "SELECT uuid_send(writer), sequence FROM {} WHERE writer = ANY(ARRAY[{}]::uuid[])",
         options.qualified("persistify_writers"),
         listed.join(", ")
-    );
-    client.query_typed(&sql, &[]).await
+    ))
 }
 
 /// A writer, and the sequence of its last batch.
-pub(super) fn read(row: &Row) -> Result<(WriterId, u64), Fault> {
+pub(super) fn read(row: &Row) -> Result<(WriterId, u64), Failure> {
     let writer: &[u8] = row.try_get(0)?;
     let writer = writer.try_into().map(u128::from_be_bytes);
-    let sequence = u64::from_ne_bytes(row.try_get::<_, i64>(1)?.to_ne_bytes());
-    Ok((WriterId::new(writer.unwrap_or_default()), sequence))
+    Ok((
+        WriterId::new(writer.unwrap_or_default()),
+        to_bits(row.try_get(1)?),
+    ))
 }
 
-/// Notes that the batch was applied. For a writer that is not known yet two
-/// batches at once cannot lock each other out; then the second one fails here,
-/// because it only inserts.
+/// Notes that the batch was applied. Two batches at once of a writer that is not
+/// known yet cannot lock each other out; the second one fails here, because it
+/// only inserts.
 pub(super) fn note(
     options: &Options,
     batch: &Batch,
@@ -87,8 +81,8 @@ pub(super) fn note(
 ) -> Result<String> {
     let writers = options.qualified("persistify_writers");
     let writer = batch.id.writer;
-    let sequence = i64::from_ne_bytes(batch.id.sequence.to_ne_bytes());
-    let revision = revision_to(answer.revision.unwrap_or_default())?;
+    let sequence = from_bits(batch.id.sequence);
+    let revision = from_revision(answer.revision.unwrap_or_default())?;
     let skipped = answer.skipped.len();
     Ok(match last {
         None => format!(
@@ -147,7 +141,7 @@ fn columns_of<'a>(statement: Statement<'a>, all: &'a [Skipped]) -> Result<Statem
     };
     let revisions = all
         .iter()
-        .map(|s| found(s).map(|record| revision_to(record.revision)));
+        .map(|s| found(s).map(|record| from_revision(record.revision)));
     let revisions = revisions
         .map(Option::transpose)
         .collect::<Result<Vec<_>>>()?;
@@ -164,11 +158,11 @@ fn columns_of<'a>(statement: Statement<'a>, all: &'a [Skipped]) -> Result<Statem
 
 /// What the last batch of this writer was answered.
 pub(super) async fn answer(
-    lease: &Lease,
+    session: &Session,
     options: &Options,
     writer: WriterId,
     last: Last,
-) -> Result<Committed, Fault> {
+) -> Result<Committed, Failure> {
     if last.skipped == 0 {
         return Ok(Committed::at(last.revision));
     }
@@ -177,12 +171,12 @@ pub(super) async fn answer(
          WHERE writer = '{writer}' ORDER BY position",
         options.qualified("persistify_skipped")
     );
-    let rows = lease.answer(lease.client()?.query_typed(&sql, &[])).await?;
+    let rows = session.rows(&Statement::new(sql)).await?;
     let skipped = rows.iter().map(skipped_of).collect::<Result<_, _>>()?;
     Ok(Committed::at(last.revision).with_skipped(skipped))
 }
 
-fn skipped_of(row: &Row) -> Result<Skipped, Fault> {
+fn skipped_of(row: &Row) -> Result<Skipped, Failure> {
     let map = MapName::parse(row.try_get::<_, &str>(0)?)?;
     let key: &[u8] = row.try_get(1)?;
     let key = std::str::from_utf8(key).map_err(|cause| {
@@ -198,13 +192,13 @@ fn skipped_of(row: &Row) -> Result<Skipped, Fault> {
         .try_get::<_, Option<&[u8]>>(2)?
         .map(Bytes::copy_from_slice);
     let value = value.map(|bytes| Payload::json(bytes).with_schema(schema));
-    let record = Record::new(key, value, revision_from(revision))
+    let record = Record::new(key, value, to_revision(revision))
         .with_updated_at(moment_of(row, 3)?)
         .with_expires_at(moment_of(row, 5)?);
     Ok(Skipped::new(map, key.into(), Some(record)))
 }
 
-fn moment_of(row: &Row, column: usize) -> Result<Option<SystemTime>, Fault> {
+fn moment_of(row: &Row, column: usize) -> Result<Option<SystemTime>, Failure> {
     let raw = row.try_get::<_, Option<Raw<'_>>>(column)?;
     let micros = raw.and_then(|raw| raw.0.try_into().ok().map(i64::from_be_bytes));
     Ok(micros.map(|micros| Moment(micros).time()))
@@ -216,8 +210,8 @@ pub(super) fn any_to_prune(options: &Options) -> String {
     format!("SELECT 1 FROM {writers} WHERE at < now() - {REMEMBERED} LIMIT 1")
 }
 
-/// Forgets who has not written for long, or the list would grow with each open.
-/// One who writes just now is left alone.
+/// Forgets writers that have been idle for long: each open map adds one. A writer
+/// that is writing just now is left alone.
 pub(super) fn prune(options: &Options) -> String {
     let [writers, skipped] =
         ["writers", "skipped"].map(|name| options.qualified(&format!("persistify_{name}")));

@@ -1,14 +1,13 @@
-//! What triggers and rules of others leave out of the tables that are made here:
-//! it must not count as saved.
+//! Changes that triggers and rules of other programs ignore, in the tables that
+//! are made here: they must not count as saved.
 //!
-//! A batch in one round trip is not slowed down by looking for it. It counts the
-//! rows that it has put; and where a look finds triggers or rules, there are no
-//! more such batches, and all others check what became of each change before
-//! they commit.
+//! A batch in a single round trip only counts the rows that it has put. Where the
+//! catalog shows triggers or rules, there are no such batches, and all others
+//! check each change before they commit.
 
 use tokio_postgres::types::Type;
 
-use super::{options::Options, pipeline::Statement, sorted::Sorted, table::Table};
+use super::{changes::Changes, options::Options, statement::Statement, table::Table};
 use crate::{
     error::{Error, ErrorKind},
     name::MapName,
@@ -34,7 +33,7 @@ impl Checks {
 
     /// That each row that was put is one of this transaction, and that none of
     /// those that were deleted is there.
-    pub(super) fn changed<'a>(&self, table: &Table, changes: &Sorted<'a>) -> Vec<Statement<'a>> {
+    pub(super) fn changed<'a>(&self, table: &Table, changes: &Changes<'a>) -> Vec<Statement<'a>> {
         let Table { name, key, .. } = table;
         let mut checks = Vec::new();
         if !changes.puts.is_empty() {

@@ -1,10 +1,10 @@
 //! The changes of a batch to one map, in the order of their keys.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use tokio_postgres::types::Type;
 
-use super::{keys::StoredKey, pipeline::Columns, values::Moment};
+use super::{keys::StoredKey, statement::Columns, values::Moment};
 use crate::{
     batch::{Change, Op},
     provider::sql::key_order::sort_by_key,
@@ -18,11 +18,11 @@ const MAX_ROWS: usize = 10_000;
 /// single row has more.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// Changes by what they do; each list in the order of the keys' bytes, each
-/// key once. All writers go through a table in the same order, so that none
-/// waits for another one who waits for it.
+/// Changes by what they do; each list in the order of the keys' bytes, each key
+/// once. All writers go through a table in the same order, so that no two of them
+/// wait for each other.
 #[derive(Debug, Default)]
-pub(super) struct Sorted<'a> {
+pub(super) struct Changes<'a> {
     pub(super) puts: Vec<Put<'a>>,
     pub(super) touches: Vec<Touch<'a>>,
     pub(super) deletes: Vec<StoredKey<'a>>,
@@ -37,8 +37,8 @@ pub(super) struct Put<'a> {
     /// If it is not that of the batch.
     pub(super) written_at: Option<Moment>,
     pub(super) likely_new: bool,
-    /// A condition found that there is no such row, in a table to which another
-    /// program may add one.
+    /// A condition found no such row, in a table to which another program may add
+    /// one.
     pub(super) absent: bool,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Touch<'a> {
     pub(super) expires_at: Option<Moment>,
 }
 
-impl<'a> Sorted<'a> {
+impl<'a> Changes<'a> {
     pub(super) fn new(changes: impl Iterator<Item = &'a Change>) -> Self {
         let mut changes: Vec<_> = changes.collect();
         sort_by_key(&mut changes);
@@ -60,11 +60,11 @@ impl<'a> Sorted<'a> {
             }
             twice
         });
-        let mut sorted = Self::default();
+        let mut all = Self::default();
         for change in changes {
-            sorted.add(change);
+            all.add(change);
         }
-        sorted
+        all
     }
 
     fn add(&mut self, change: &'a Change) {
@@ -90,10 +90,10 @@ impl<'a> Sorted<'a> {
         }
     }
 
-    /// These are to be inserted; they come last.
-    pub(super) fn expect_none(&mut self, absent: &HashSet<&str>) {
+    /// Puts of these keys are to be inserted; they come last.
+    pub(super) fn expect_absent(&mut self, is_absent: impl Fn(&str) -> bool) {
         for put in &mut self.puts {
-            put.absent = absent.contains(&**put.of);
+            put.absent = is_absent(put.of);
         }
         self.puts.sort_by_key(|put| put.absent);
     }

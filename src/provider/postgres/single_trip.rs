@@ -24,99 +24,102 @@ use futures_util::future::join;
 use tokio_postgres::{SimpleQueryMessage, error::SqlState};
 
 use super::{
-    connections::{Connections, Lease},
-    errors::Fault,
+    Shared,
+    catalog::Entry,
+    changes::Changes,
+    errors::Failure,
     incarnations,
-    known::Known,
-    options::Options,
-    place::Place,
-    quoting::literal,
-    sending::{Part, send},
-    sorted::Sorted,
+    options::{Options, literal},
+    pipeline::{Part, send},
+    sessions::Session,
     transaction,
-    values::{revision_from, revision_to},
 };
 use crate::{
     batch::{Batch, Committed, MapBatch},
     error::{Error, ErrorKind, Result},
+    provider::sql::numbers::{from_bits, from_revision, to_revision},
     record::Revision,
 };
 
-/// What came of it.
-pub(super) enum Tried {
-    Done(Committed),
-    /// Nothing was applied: it takes a look to know how to go on.
-    No,
+/// The outcome.
+pub(super) enum Outcome {
+    Committed(Committed),
+    /// Nothing was applied: the batch needs a look at the server first.
+    NotApplied,
     /// The connection had been idle, and was lost. What was sent on it may have
     /// been applied.
-    Lost(Fault),
+    Lost(Failure),
 }
 
-/// Applies the batch, whole or not at all, if it is one that needs no look.
-pub(super) async fn commit(
-    connections: &Connections,
-    options: &Options,
-    known: &Known,
-    batch: &Batch,
-) -> Result<Tried, Fault> {
-    let Some(place) = known.take(batch) else {
-        return Ok(Tried::No);
+/// Applies the batch, whole or not at all, if it needs no look at the server.
+pub(super) async fn commit(shared: &Shared, batch: &Batch) -> Result<Outcome, Failure> {
+    let Shared {
+        connections,
+        options,
+        last_commits,
+        ..
+    } = shared;
+    let Some(entry) = last_commits.take(batch) else {
+        return Ok(Outcome::NotApplied);
     };
-    let lease = connections.lease().await?;
-    let hints = !known.is_shared(&place.map);
-    let tried = match send_at_once(&lease, options, (&place, hints), batch).await {
-        Ok(tried) => tried,
+    let session = connections.session().await?;
+    let hints = !last_commits.is_shared(&entry.map);
+    match send_all(&session, options, (&entry, hints), batch).await {
+        Ok(Outcome::Committed(answer)) => {
+            session.give_back_after(batch);
+            last_commits.note(batch, &answer, vec![entry]);
+            Ok(Outcome::Committed(answer))
+        }
+        Ok(Outcome::NotApplied) => {
+            session.give_back();
+            Ok(Outcome::NotApplied)
+        }
+        Ok(lost @ Outcome::Lost(_)) => Ok(lost),
         // The transaction has ended, and changed nothing.
-        Err(fault) if hints && fault.is_duplicate() => {
-            known.note_shared(&place.map);
-            Tried::No
+        Err(failure) if hints && failure.is_duplicate() => {
+            last_commits.note_shared(&entry.map);
+            session.give_back();
+            Ok(Outcome::NotApplied)
         }
-        Err(fault) => return Err(lease.abandon(fault).await),
-    };
-    match &tried {
-        Tried::Done(answer) => {
-            lease.give_back_after(batch);
-            known.note(batch, answer, vec![place]);
-        }
-        Tried::No => lease.give_back(),
-        Tried::Lost(_) => {}
+        Err(failure) => Err(session.abandon(failure).await),
     }
-    Ok(tried)
 }
 
-async fn send_at_once(
-    lease: &Lease,
+async fn send_all(
+    session: &Session,
     options: &Options,
-    (place, hints): (&Place, bool),
+    (entry, hints): (&Entry, bool),
     batch: &Batch,
-) -> Result<Tried, Fault> {
-    let client = lease.client()?;
-    let turn = take_turn(options, place, batch)?;
-    let body = send_changes(lease, options, (place, hints), batch);
+) -> Result<Outcome, Failure> {
+    let client = session.client()?;
+    let turn = take_turn(options, entry, batch)?;
+    let body = send_changes(session, options, (entry, hints), batch);
+    session.begins();
     // What is joined first is sent first: the server is at it while the changes
     // are put together.
-    let (turn, body) = join(lease.in_time(2, client.simple_query(&turn)), body).await;
-    match turn.map_err(Fault::committing)? {
-        Err(cause) if is_no_turn(&cause) => match body {
-            // The server has answered all of it, so the transaction has ended.
-            Ok(()) | Err(Fault::Table(..) | Fault::Rows(..) | Fault::End(_)) => Ok(Tried::No),
-            Err(fault) => Err(fault),
-        },
-        Err(cause) => {
-            let fault = Fault::Sql(cause).on_map(&place.map);
-            let was_stale = lease.was_stale(&fault);
-            let fault = fault.committing();
-            if was_stale {
-                Ok(Tried::Lost(fault))
-            } else {
-                Err(fault)
-            }
-        }
+    let (turn, body) = join(session.in_time(2, client.simple_query(&turn)), body).await;
+    let cause = match turn.map_err(Failure::committing)? {
         Ok(said) => {
             body?;
             let answer = answer_in(&said).ok_or_else(forgotten)?;
-            Ok(Tried::Done(answer))
+            return Ok(Outcome::Committed(answer));
         }
+        Err(cause) => cause,
+    };
+    if cause.code() == Some(&SqlState::NOT_NULL_VIOLATION) {
+        return match body {
+            Err(failure) if !failure.is_answer() => Err(failure),
+            // The server has answered all of it, so the transaction has ended.
+            _ => Ok(Outcome::NotApplied),
+        };
+    }
+    let failure = Failure::from(cause).on_map(&entry.map);
+    let was_stale = session.was_stale(&failure);
+    let failure = failure.committing();
+    if was_stale {
+        Ok(Outcome::Lost(failure))
+    } else {
+        Err(failure)
     }
 }
 
@@ -127,13 +130,12 @@ async fn send_at_once(
 /// batch's turn, a column would hold what it must not, and that ends the
 /// transaction. (As a condition on the row it would change nothing, and the
 /// transaction would go on.)
-fn take_turn(options: &Options, place: &Place, batch: &Batch) -> Result<String> {
+fn take_turn(options: &Options, entry: &Entry, batch: &Batch) -> Result<String> {
     let [maps, writers] =
         ["maps", "writers"].map(|name| options.qualified(&format!("persistify_{name}")));
-    let lowest = revision_to(batch.revision_after(Revision::ZERO))?;
-    let (writer, sequence) = (batch.id.writer, batch.id.sequence.to_ne_bytes());
-    let sequence = i64::from_ne_bytes(sequence);
-    let (id, is_as_known) = (place.id, is_as_known(place));
+    let lowest = from_revision(batch.revision_after(Revision::ZERO))?;
+    let (writer, sequence) = (batch.id.writer, from_bits(batch.id.sequence));
+    let (id, is_as_known) = (entry.id, is_as_known(entry));
     // The sequences from 2^63 on are kept as negative numbers: they are for a look.
     let is_earlier = format!("sequence >= 0 AND sequence < {sequence}");
     let incarnation = incarnations::current(options);
@@ -158,13 +160,13 @@ fn take_turn(options: &Options, place: &Place, batch: &Batch) -> Result<String> 
 }
 
 /// Whether the map is where it was.
-fn is_as_known(place: &Place) -> String {
+fn is_as_known(entry: &Entry) -> String {
     format!(
         "(name, table_name, value_type, time_type) = ({}, {}, {}, {}) AND companion IS NULL",
-        literal(place.map.as_str()),
-        literal(&place.table),
-        literal(place.values.name()),
-        literal(place.time.name()),
+        literal(entry.map.as_str()),
+        literal(&entry.table),
+        literal(entry.values.name()),
+        literal(entry.time.name()),
     )
 }
 
@@ -173,19 +175,14 @@ fn is_as_known(place: &Place) -> String {
 /// has stored the new incarnation by then.
 fn claims_hold(part: &MapBatch, incarnation: &str) -> String {
     let expected = part.incarnation.map(|expected| {
-        let expected = i64::from_ne_bytes(expected.get().to_ne_bytes());
+        let expected = from_bits(expected.get());
         format!(" AND {incarnation} = {expected}")
     });
     let acknowledged = part.acknowledged.map(|last| {
-        let sequence = i64::from_ne_bytes(last.id.sequence.to_ne_bytes());
+        let sequence = from_bits(last.id.sequence);
         format!(" AND sequence >= {sequence}")
     });
     expected.unwrap_or_default() + &acknowledged.unwrap_or_default()
-}
-
-/// Whether the cause is a column that would have to hold nothing.
-fn is_no_turn(cause: &tokio_postgres::Error) -> bool {
-    cause.code() == Some(&SqlState::NOT_NULL_VIOLATION)
 }
 
 /// The last row is that of the last statement.
@@ -196,8 +193,8 @@ fn answer_in(said: &[SimpleQueryMessage]) -> Option<Committed> {
     });
     let row = rows.last()?;
     let number = |column| row.try_get(column).ok()??.parse::<i64>().ok();
-    let incarnation = number(1).map(incarnations::from);
-    Some(Committed::at(revision_from(number(0)?)).with_incarnation(incarnation))
+    let incarnation = number(1).map(incarnations::stored);
+    Some(Committed::at(to_revision(number(0)?)).with_incarnation(incarnation))
 }
 
 /// The writer was there for the first of the two statements, and gone for the
@@ -208,31 +205,29 @@ fn forgotten() -> Error {
 }
 
 async fn send_changes(
-    lease: &Lease,
+    session: &Session,
     options: &Options,
-    (place, hints): (&Place, bool),
+    (entry, hints): (&Entry, bool),
     batch: &Batch,
-) -> Result<(), Fault> {
-    let parts = batch
-        .maps
-        .iter()
-        .map(|part| (part, Sorted::new(part.changes.iter())));
-    let parts: Vec<_> = parts.collect();
-    let parts = parts.iter().map(|(part, sorted)| Part {
+) -> Result<(), Failure> {
+    let [part] = &*batch.maps else {
+        return Ok(());
+    };
+    let changes = Changes::new(part.changes.iter());
+    let parts = [Part {
         map: &part.map,
         clear: part.clear,
-        table: place.table(options),
-        sorted,
+        table: entry.table(options),
+        changes: &changes,
         hints,
         checks: None,
-    });
-    let parts: Vec<_> = parts.collect();
+    }];
     // The age counts transactions from the one that raised the counter: in that
     // one it is 0, and in any other there is no such row.
     let revision = format!(
         "(SELECT revision FROM {} WHERE id = {} AND age(xmin) = 0)",
         options.qualified("persistify_maps"),
-        place.id
+        entry.id
     );
-    send(lease, &parts, (batch.at, &revision), Vec::new(), "COMMIT").await
+    send(session, &parts, (batch.at, &revision), Vec::new(), "COMMIT").await
 }

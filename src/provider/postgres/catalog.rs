@@ -1,46 +1,46 @@
-//! Where a map is kept: its table, and its counter.
+//! The catalog: for each map its table, and its counter.
 
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::{Row, error::SqlState};
 
 use super::{
-    connections::{Connections, Lease, unusable},
-    errors::Fault,
-    options::Options,
-    pipeline::Statement,
-    quoting::{MAX_NAME, literal},
-    table::{Adopted, Table},
-    time::Time,
+    Shared,
+    errors::{Failure, unusable},
+    options::{MAX_NAME, Options, literal},
+    sessions::Session,
+    statement::Statement,
+    table::Table,
+    times::Time,
     transaction,
-    values::{ValueType, revision_from},
+    values::ValueType,
 };
 use crate::{
     error::{Error, ErrorKind},
     name::MapName,
+    provider::sql::numbers::to_revision,
     record::Revision,
 };
 
-/// Where a map is kept, and its counter.
+/// A map in the catalog.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Entry {
     pub(super) id: i32,
     pub(super) map: MapName,
-    /// The name of the table; that of another program's stands here as it
-    /// stands in SQL.
+    /// The name of the table; that of an adopted one as it is written in SQL.
     pub(super) table: String,
-    /// The table beside one that is another program's.
+    /// The companion of an adopted table.
     pub(super) companion: Option<String>,
     pub(super) values: ValueType,
     pub(super) time: Time,
-    /// The revision of the last commit.
+    /// The counter: the revision of the last commit.
     pub(super) revision: Revision,
-    /// Whether a trigger or a rule of someone else may leave out what is written.
-    pub(super) is_meddled_with: bool,
+    /// Whether a trigger or a rule of another program may ignore changes.
+    pub(super) has_triggers: bool,
 }
 
-/// The columns that [`Place`] is read from.
+/// The columns that an [`Entry`] is read from.
 ///
-/// The triggers are those before each row, 2 for the one and 1 for the other.
-pub(super) const PLACE: &str = "id, name, table_name, companion, value_type, time_type, revision,
+/// The triggers are those before each row: bits 1 and 2 of their type.
+pub(super) const ENTRY: &str = "id, name, table_name, companion, value_type, time_type, revision,
      EXISTS (SELECT 1 FROM pg_class AS c WHERE c.relname = table_name AND c.relnamespace =
             (SELECT relnamespace FROM pg_class WHERE oid = persistify_maps.tableoid)
         AND (EXISTS (SELECT 1 FROM pg_rewrite WHERE ev_class = c.oid)
@@ -48,10 +48,10 @@ pub(super) const PLACE: &str = "id, name, table_name, companion, value_type, tim
                 AND tgtype & 3 = 3 AND NOT tgisinternal AND tgenabled <> 'D')))";
 
 /// How many columns that are.
-pub(super) const PLACE_COLUMNS: usize = 8;
+pub(super) const ENTRY_COLUMNS: usize = 8;
 
-impl Place {
-    pub(super) fn read(row: &Row) -> Result<Self, Fault> {
+impl Entry {
+    pub(super) fn read(row: &Row) -> Result<Self, Failure> {
         let (values, time) = (row.try_get(4)?, row.try_get(5)?);
         let Some((values, time)) = ValueType::of_name(values).zip(Time::of_name(time)) else {
             let message = format!(
@@ -66,16 +66,27 @@ impl Place {
             companion: row.try_get(3)?,
             values,
             time,
-            revision: revision_from(row.try_get(6)?),
-            is_meddled_with: row.try_get(7)?,
+            revision: to_revision(row.try_get(6)?),
+            has_triggers: row.try_get(7)?,
         })
     }
 
+    /// The entry of a map, locked as `lock` says.
+    pub(super) async fn find(
+        session: &Session,
+        options: &Options,
+        map: &MapName,
+        lock: &str,
+    ) -> Result<Option<Self>, Failure> {
+        let catalog = options.qualified("persistify_maps");
+        let sql = format!("SELECT {ENTRY} FROM {catalog} WHERE name = $1 {lock}");
+        let found = session.row(&Statement::new(sql).text(map.as_str())).await?;
+        found.as_ref().map(Self::read).transpose()
+    }
+
     pub(super) fn table(&self, options: &Options) -> Table {
-        let adopted = self.companion.as_ref().map(|companion| Adopted {
-            companion: options.qualified(companion),
-            time: self.time,
-        });
+        let companion = self.companion.as_ref();
+        let adopted = companion.map(|name| (options.qualified(name), self.time));
         let name = match adopted {
             Some(_) => self.table.clone(),
             None => options.qualified(&self.table),
@@ -84,7 +95,7 @@ impl Place {
     }
 }
 
-/// The SQL for about how many rows the table of a place has: what the last
+/// The SQL for about how many rows the table of an entry has: what the last
 /// analysis counted, or the statistics, which may know of more.
 pub(super) fn about_rows(options: &Options) -> String {
     format!(
@@ -96,60 +107,49 @@ pub(super) fn about_rows(options: &Options) -> String {
     )
 }
 
-/// Makes the table of a map, unless someone else was quicker. It stays empty
+/// Makes the table of a map, unless another process was quicker. It stays empty
 /// until a commit, in a transaction of its own: so a commit finds all its
 /// counters there, and can lock them in one order.
-pub(super) async fn add_map(
-    connections: &Connections,
-    options: &Options,
-    map: &MapName,
-) -> Result<(), Fault> {
+pub(super) async fn add_map(shared: &Shared, map: &MapName) -> Result<(), Failure> {
+    let Shared {
+        connections,
+        options,
+        ..
+    } = shared;
     if options.adopted.contains_key(map) {
         return Err(no_longer_listed(map).into());
     }
-    let lease = connections.lease().await?;
-    match make_table(&lease, options, map).await {
-        Ok(()) => {
-            lease.give_back();
-            Ok(())
-        }
-        Err(fault) => Err(lease.abandon(fault.on_map(map)).await),
+    let session = connections.session().await?;
+    match make_table(&session, options, map).await {
+        Ok(()) => session.end("COMMIT").await,
+        Err(failure) => Err(session.abandon(failure.on_map(map)).await),
     }
 }
 
-async fn make_table(lease: &Lease, options: &Options, map: &MapName) -> Result<(), Fault> {
-    let client = lease.client()?;
-    lease
-        .answer(client.batch_execute(&transaction::begin(options)))
-        .await?;
+async fn make_table(session: &Session, options: &Options, map: &MapName) -> Result<(), Failure> {
+    session.begin(&transaction::begin(options)).await?;
     let name = table_of(map);
-    let note = format!(
+    let insert = format!(
         "INSERT INTO {} (name, table_name, value_type, time_type)
          VALUES ($1, $2, $3, 'timestamptz')
          ON CONFLICT DO NOTHING",
         options.qualified("persistify_maps")
     );
     let values = options.value_type;
-    let note = Statement::new(note)
-        .with(map.as_str(), Type::TEXT)
-        .with(name.as_str(), Type::TEXT)
-        .with(values.name(), Type::TEXT);
-    if lease.answer(note.execute(client)).await? > 0 {
-        let table = options.qualified(&name);
-        let table = Table::new(map, table, &options.columns, values, None);
-        let made = lease.answer(client.batch_execute(&table.create())).await;
-        made.map_err(|fault| taken(fault, map, &name))?;
+    let insert = Statement::new(insert)
+        .text(map.as_str())
+        .text(&name)
+        .text(values.name());
+    if session.execute(&insert).await? == 0 {
+        return Ok(());
     }
-    lease.answer(client.batch_execute("COMMIT")).await
-}
-
-fn taken(fault: Fault, map: &MapName, table: &str) -> Fault {
-    match fault {
-        Fault::Sql(cause) if cause.code().is_some_and(|state| state.code() == "42P07") => {
-            in_the_way(map, table).with_source(cause).into()
-        }
-        other => other,
-    }
+    let table = options.qualified(&name);
+    let table = Table::new(map, table, &options.columns, values, None);
+    let made = session.batch(&table.create()).await;
+    made.map_err(|failure| match failure.code() {
+        Some(&SqlState::DUPLICATE_TABLE) => in_the_way(map, &name).into(),
+        _ => failure,
+    })
 }
 
 /// What the table of a map is called.

@@ -7,22 +7,26 @@ use tokio_postgres::{CopyOutStream, types::Type};
 
 use super::{
     Shared,
-    connections::Lease,
     copy::CopiedRows,
-    errors::Fault,
+    errors::Failure,
     page,
-    pipeline::Statement,
     rows::{Reading, rows},
     schema,
-    snapshot::{self, MAX_ROUNDS, Snapshot},
-    table::{Adopted, Table},
+    sessions::Session,
+    snapshot::{self, Snapshot},
+    statement::Statement,
+    table::Table,
 };
 use crate::{
     error::Result,
     load::{Load, PAGE_RECORDS, Wanted},
     name::MapName,
+    provider::sql::numbers::bound,
     record::{Record, Revision},
 };
+
+/// How often a table may be altered under a load.
+const MAX_ROUNDS: usize = 4;
 
 /// A page of large values ends early.
 const PAGE_BYTES: usize = 1024 * 1024;
@@ -40,16 +44,16 @@ pub(super) async fn load(
     } = &**shared;
     let begin = || begin(shared, map, &wanted);
     let loaded = schema::on_tables(connections, options, begin).await;
-    loaded.map_err(|fault| fault.on_map(map).explained(&shared.options.place))
+    loaded.map_err(|failure| failure.on_map(map).explained(&shared.options.database))
 }
 
 async fn begin(
     shared: &Arc<Shared>,
     map: &MapName,
     wanted: &Wanted,
-) -> Result<Load<'static>, Fault> {
+) -> Result<Load<'static>, Failure> {
     for _ in 0..MAX_ROUNDS {
-        let snapshot = snapshot::fresh(shared, map, wanted).await?;
+        let snapshot = snapshot::begin(shared, map, wanted).await?;
         if let Some(load) = read(shared, snapshot, wanted).await? {
             return Ok(load);
         }
@@ -62,9 +66,9 @@ async fn read(
     shared: &Arc<Shared>,
     snapshot: Snapshot,
     wanted: &Wanted,
-) -> Result<Option<Load<'static>>, Fault> {
+) -> Result<Option<Load<'static>>, Failure> {
     let Snapshot {
-        lease,
+        session,
         table,
         horizon,
         incarnation,
@@ -72,67 +76,60 @@ async fn read(
     } = snapshot;
     let loaded = |load: Load<'static>| load.with_incarnation(incarnation);
     let Some(table) = table else {
-        lease.end().await?;
+        session.end("ROLLBACK").await?;
         return Ok(Some(loaded(Load::of(horizon, Vec::new()))));
     };
     let rest = match wanted {
         Wanted::All => String::new(),
-        Wanted::Changed { after } => changed(&table, *after),
+        // Rows that another program writes this very moment count as changed.
+        Wanted::Changed { after } => {
+            format!("WHERE {}", table.changed_after(bound(*after)))
+        }
         Wanted::Keys(_) | Wanted::Page { .. } => {
-            let records = some(&lease, &table, wanted, horizon);
-            return match snapshot::with(&lease, &table, records).await {
+            let records = some(&session, &table, wanted, horizon);
+            return match snapshot::read(&session, &table, records).await {
                 Ok(records) => {
-                    lease.end().await?;
+                    session.end("ROLLBACK").await?;
                     let load = |records| Load::of(horizon, records).with_total_hint(None);
                     Ok(records.map(|records| loaded(load(records))))
                 }
-                Err(fault) => Err(lease.abandon(fault).await),
+                Err(failure) => Err(session.abandon(failure).await),
             };
         }
     };
     let copy = format!("COPY ({}) TO STDOUT (FORMAT binary)", table.select(&rest));
-    let rows = async { lease.answer(lease.client()?.copy_out(&copy)).await };
-    let rows = match snapshot::with(&lease, &table, rows).await {
+    let rows = async { session.answer(session.client()?.copy_out(&copy)).await };
+    let rows = match snapshot::read(&session, &table, rows).await {
         Ok(Some(rows)) => rows,
         Ok(None) => return Ok(None),
-        Err(fault) => return Err(lease.abandon(fault).await),
+        Err(failure) => return Err(session.abandon(failure).await),
     };
     let total = total.filter(|_| rest.is_empty());
     let streaming = Streaming {
-        lease,
+        session,
         table,
         horizon,
         rows: Box::pin(rows),
         copied: CopiedRows::default(),
-        place: shared.options.place.clone(),
+        database: shared.options.database.clone(),
     };
     let load = Load::new(horizon, streaming.pages().boxed()).with_total_hint(total);
     Ok(Some(loaded(load)))
 }
 
-/// Rows that another program writes in this very moment are taken as changed.
-fn changed(table: &Table, after: Revision) -> String {
-    // No revision is higher than Postgres's highest number.
-    let after = i64::try_from(after.get()).unwrap_or(i64::MAX);
-    match table.adopted {
-        None => format!("WHERE t.revision > {after}"),
-        Some(_) => Adopted::changed(table, after),
-    }
-}
-
 async fn some(
-    lease: &Lease,
+    session: &Session,
     table: &Table,
     wanted: &Wanted,
     horizon: Revision,
-) -> Result<Vec<Record>, Fault> {
+) -> Result<Vec<Record>, Failure> {
     match wanted {
         Wanted::Page { after, limit } => {
-            page::page(lease, table, after.as_deref(), *limit, horizon).await
+            page::page(session, table, after.as_deref(), *limit, horizon).await
         }
         Wanted::Keys(keys) => {
             let keys = table.keys(keys.iter().map(|key| &**key));
-            some_keys(lease, table, keys, horizon).await
+            some_keys(session, table, keys, horizon).await
         }
         Wanted::All | Wanted::Changed { .. } => Ok(Vec::new()),
     }
@@ -140,25 +137,25 @@ async fn some(
 
 /// The records of keys as their rows have them.
 pub(super) async fn some_keys(
-    lease: &Lease,
+    session: &Session,
     table: &Table,
     keys: Vec<String>,
     horizon: Revision,
-) -> Result<Vec<Record>, Fault> {
+) -> Result<Vec<Record>, Failure> {
     let rest = format!("WHERE t.{} = ANY($1)", table.key);
     let statement = Statement::new(table.select(&rest)).with(keys, Type::TEXT_ARRAY);
-    let rows = rows(lease, table, &statement, horizon).await?;
+    let rows = rows(session, table, &statement, horizon).await?;
     Ok(rows.into_iter().map(|stored| stored.record).collect())
 }
 
 /// A load that is under way. It takes rows as fast as it is asked for them.
 struct Streaming {
-    lease: Lease,
+    session: Session,
     table: Table,
     horizon: Revision,
     rows: std::pin::Pin<Box<CopyOutStream>>,
     copied: CopiedRows,
-    place: String,
+    database: String,
 }
 
 impl Streaming {
@@ -167,9 +164,9 @@ impl Streaming {
             let mut streaming = streaming?;
             let (page, ended) = match streaming.page().await {
                 Ok(page) => page,
-                Err(fault) => {
+                Err(failure) => {
                     let map = &streaming.table.map;
-                    let error = fault.on_map(map).explained(&streaming.place);
+                    let error = failure.on_map(map).explained(&streaming.database);
                     return Some((Err(error), None));
                 }
             };
@@ -178,13 +175,13 @@ impl Streaming {
             }
             // All rows are here: a connection that does not end well is cut,
             // which is no trouble of who loaded them.
-            let _ = streaming.lease.end().await;
+            let _ = streaming.session.end("ROLLBACK").await;
             (!page.is_empty()).then_some((Ok(page), None))
         })
     }
 
     /// The next page, and whether it is the last one.
-    async fn page(&mut self) -> Result<(Vec<Record>, bool), Fault> {
+    async fn page(&mut self) -> Result<(Vec<Record>, bool), Failure> {
         let mut page = Vec::new();
         let mut bytes = 0;
         let reading = Reading {
@@ -192,7 +189,7 @@ impl Streaming {
             horizon: self.horizon,
         };
         while page.len() < PAGE_RECORDS && bytes < PAGE_BYTES {
-            let Some(piece) = self.lease.in_time(1, self.rows.next()).await? else {
+            let Some(piece) = self.session.in_time(1, self.rows.next()).await? else {
                 return Ok((page, true));
             };
             let piece = piece?;

@@ -1,0 +1,192 @@
+//! Commits: a batch in one transaction.
+//!
+//! As a rule it takes a [single round trip](super::single_trip). Where more has to
+//! be known first it takes two, and one more if there are conditions: the first
+//! begins the transaction and [locks](super::locks) what it needs, the second
+//! carries all changes and the commit.
+//!
+//! Of those two, nothing that changes anything is sent before the locks are held
+//! and the batch is admitted. So a batch that is given up before that never lands;
+//! one that is given up later holds the locks for as long as it may still land,
+//! and the next one waits, and then sees what became of it.
+
+use super::{
+    Shared, catalog,
+    changes::Changes,
+    conditions::Stored,
+    errors::Failure,
+    incarnations,
+    locks::{self, Locked, set_revision},
+    options::Options,
+    pipeline::{Part, send},
+    sessions::Session,
+    single_trip::{self, Outcome},
+    trigger_checks::Checks,
+    writers,
+};
+use crate::{
+    batch::{Batch, Committed},
+    error::{Error, ErrorKind, Result},
+    provider::{
+        ledger::{self, Admission},
+        sql::numbers::from_revision,
+    },
+};
+
+/// How often tables are made and then found to be missing again, and how often
+/// entries are found to be absent and then to be there.
+const MAX_ROUNDS: usize = 4;
+
+/// Applies the batch, whole or not at all.
+pub(super) async fn commit(shared: &Shared, batch: &Batch) -> Result<Committed, Failure> {
+    match single_trip::commit(shared, batch).await? {
+        Outcome::Committed(answer) => Ok(answer),
+        Outcome::NotApplied => commit_with_locks(shared, batch).await,
+        // The locks tell whether it was applied, and a batch that was given up
+        // changes nothing after the one that follows it. If even that fails the
+        // outcome is still open, and the failure says why.
+        Outcome::Lost(failure) => {
+            let committed = commit_with_locks(shared, batch).await;
+            committed.map_err(|_| failure)
+        }
+    }
+}
+
+async fn commit_with_locks(shared: &Shared, batch: &Batch) -> Result<Committed, Failure> {
+    for round in 1..=MAX_ROUNDS {
+        let (session, locked) = locks::begin(shared, batch).await?;
+        let transaction = Transaction {
+            session: &session,
+            options: &shared.options,
+            batch,
+            locked: &locked,
+        };
+        match transaction.run().await {
+            Ok(Some(answer)) => {
+                session.give_back_after(batch);
+                shared.last_commits.note(batch, &answer, locked.entries);
+                return Ok(answer);
+            }
+            Ok(None) => session.end("ROLLBACK").await?,
+            Err(failure) => {
+                let failure = session.abandon(failure).await;
+                // Another program may have added a row that was absent; then the
+                // conditions see it now.
+                if !failure.is_duplicate() || !may_race(batch, &locked) || round == MAX_ROUNDS {
+                    return Err(failure);
+                }
+            }
+        }
+        for map in locked.missing(batch) {
+            catalog::add_map(shared, map).await?;
+        }
+    }
+    Err(missing_again().into())
+}
+
+/// Whether the batch inserts rows that a condition found to be absent, and that
+/// another program may have added since.
+fn may_race(batch: &Batch, locked: &Locked) -> bool {
+    let mut parts = batch.maps.iter();
+    parts.any(|part| {
+        let entry = locked.entry(&part.map);
+        let is_adopted = entry.is_some_and(|entry| entry.companion.is_some());
+        is_adopted && ledger::conditional(part).next().is_some()
+    })
+}
+
+fn missing_again() -> Error {
+    let message =
+        "tables that were just made are missing again; someone else is at work in the same schema";
+    Error::new(ErrorKind::Unavailable, message).nothing_applied()
+}
+
+/// A transaction that holds its locks.
+struct Transaction<'t> {
+    session: &'t Session,
+    options: &'t Options,
+    batch: &'t Batch,
+    locked: &'t Locked,
+}
+
+impl Transaction<'_> {
+    /// The answer to the batch; `None` if a table is missing.
+    async fn run(&self) -> Result<Option<Committed>, Failure> {
+        let (batch, locked) = (self.batch, self.locked);
+        let incarnation = locked.incarnation;
+        let admission = ledger::admit(batch, incarnation, |writer| locked.last_of(writer));
+        let answer = match (admission, locked.last) {
+            (Admission::Repeat, Some(last)) => {
+                let writer = batch.id.writer;
+                let answer = writers::answer(self.session, self.options, writer, last).await?;
+                self.session.finish("ROLLBACK").await?;
+                answer
+            }
+            (Admission::Refuse(error), _) => return Err(error.into()),
+            (Admission::Renew(new, error), _) => {
+                incarnations::renew(self.session, self.options, incarnation, new).await?;
+                return Err(error.into());
+            }
+            _ if !locked.missing(batch).is_empty() => return Ok(None),
+            _ => self.apply().await?,
+        };
+        Ok(Some(answer.with_incarnation(incarnation)))
+    }
+
+    async fn apply(&self) -> Result<Committed, Failure> {
+        let (batch, locked) = (self.batch, self.locked);
+        let stored = Stored::find(self.session, self.options, batch, locked).await?;
+        let skipped = ledger::check_conditions(batch, |map, key| {
+            Ok::<_, Error>(stored.get(map, key).cloned())
+        });
+        let skipped = match skipped {
+            Ok(skipped) => skipped,
+            Err(conflict) => {
+                // Rows of another program keep the revision that is now reported.
+                if stored.noted {
+                    let raise = set_revision(self.options, locked, stored.revision)?;
+                    self.session.finish(&format!("{raise}COMMIT")).await?;
+                }
+                return Err(conflict.into());
+            }
+        };
+        let revision = batch.revision_after(stored.last(locked));
+        let answer = Committed::at(revision).with_skipped(skipped);
+        self.write(&stored, &answer).await?;
+        Ok(answer)
+    }
+
+    /// Writes all changes and commits.
+    async fn write(&self, stored: &Stored, answer: &Committed) -> Result<(), Failure> {
+        let (options, batch, locked) = (self.options, self.batch, self.locked);
+        let changes = batch.maps.iter().map(|part| {
+            let mut changes = Changes::new(ledger::applied(part, &answer.skipped));
+            let is_adopted = |map| locked.entry(map).is_some_and(|e| e.companion.is_some());
+            if is_adopted(&part.map) {
+                changes.expect_absent(|key| stored.is_absent(&part.map, key));
+            }
+            changes
+        });
+        let changes: Vec<_> = changes.collect();
+        let parts = batch.maps.iter().zip(&changes);
+        let parts = parts.filter_map(|(part, changes)| {
+            let entry = locked.entry(&part.map)?;
+            Some(Part {
+                map: &part.map,
+                clear: part.clear,
+                table: entry.table(options),
+                changes,
+                hints: false,
+                checks: entry.has_triggers.then(|| Checks::new(options)),
+            })
+        });
+        let parts: Vec<_> = parts.collect();
+        let revision = answer.revision.unwrap_or_default();
+        let skipped = writers::note_skipped(options, batch, locked.last, answer)?;
+        let counters = set_revision(options, locked, revision)?;
+        let note = writers::note(options, batch, locked.last, answer)?;
+        let end = format!("{counters}{note}; COMMIT");
+        let revision = from_revision(revision)?.to_string();
+        send(self.session, &parts, (batch.at, &revision), skipped, &end).await
+    }
+}

@@ -188,11 +188,11 @@ pub use map::{
     lifetime::{Forever, Lifetime},
     occupied::Occupied,
     persistent::{PersistentMap, PersistentMapBuilder},
-    retry::RetryPolicy,
     rewind::Rewind,
     shape::Migrated,
     transaction::Transaction,
     verify::Verify,
+    write_behind::retry::RetryPolicy,
 };
 pub use name::MapName;
 #[cfg(all(feature = "json", feature = "testing"))]

@@ -2,37 +2,24 @@
 
 mod access;
 mod age;
-mod asking;
 pub(crate) mod atomic_batch;
 pub(crate) mod builder;
-mod calls;
-mod claims;
 pub(crate) mod close_on_drop;
 mod coding;
 mod conditional;
 pub(crate) mod conflicts;
 mod core;
-mod delivery;
-mod entry;
 pub(crate) mod entry_access;
-mod errands;
 mod export;
-mod flight;
-mod flusher;
-mod hold;
 mod import;
 mod inside;
 pub(crate) mod iterate;
-mod joint;
-mod landing;
 pub(crate) mod lifetime;
-mod line;
 mod lines;
 mod load_missing;
 mod loaders;
 mod loading;
 mod map_share;
-mod marks;
 mod observe;
 pub(crate) mod occupied;
 mod old;
@@ -42,31 +29,30 @@ mod pending;
 pub(crate) mod persistent;
 mod phase;
 pub(crate) mod polling;
-mod proposed;
 mod read;
 mod recovery;
-mod requests;
-pub(crate) mod retry;
 pub(crate) mod rewind;
 mod save;
 pub(crate) mod shape;
 mod shards;
-mod share;
+mod shared;
 mod spans;
 mod spot;
 mod step;
+mod table;
 pub(crate) mod transaction;
 mod unreadable;
 mod update_in_store;
 pub(crate) mod verify;
 mod write;
+pub(crate) mod write_behind;
 
 use std::{fmt, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use self::{core::Core, flusher::Flusher, lifetime::Lifetime, loading::Loaded};
+use self::{core::Core, lifetime::Lifetime, loading::Loaded, write_behind::flusher::Flusher};
 use crate::{
     error::{Error, ErrorKind, Result},
     trace::MAP,

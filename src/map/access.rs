@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{core::Core, inside::Inside, lifetime::Lifetime, spot::Spot};
+use super::{core::Core, inside::Inside, lifetime::Lifetime, shared::Shared, spot::Spot};
 use crate::error::Result;
 
 impl<V, L: Lifetime<V>> Core<V, L> {
@@ -46,7 +46,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     ///
     /// `Closed`, once and for all.
     pub(crate) fn expire(&self, key: &str) -> Result<()> {
-        let expired = self.alter_if(Self::check_not_closed, key, |spot| spot.expire())?;
+        let expired = self.alter_if(Shared::check_not_closed, key, |spot| spot.expire())?;
         if let Some(value) = expired {
             self.lifetime.expired(key, value);
         }
@@ -72,12 +72,12 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         key: &str,
         change: impl FnOnce(&mut Spot<'_, V, L>) -> R,
     ) -> Result<R> {
-        self.alter_if(Self::check_open, key, change)
+        self.alter_if(Shared::check_open, key, change)
     }
 
     fn alter_if<R>(
         &self,
-        allowed: impl FnOnce(&Self) -> Result<()>,
+        allowed: impl FnOnce(&Shared) -> Result<()>,
         key: &str,
         change: impl FnOnce(&mut Spot<'_, V, L>) -> R,
     ) -> Result<R> {

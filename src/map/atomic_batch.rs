@@ -4,7 +4,7 @@ use std::{fmt, mem, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Map, joint::Joint, lifetime::Lifetime, map_share::MapShare, share::Share};
+use super::{Map, lifetime::Lifetime, map_share::MapShare};
 use crate::{batch::Expect, error::Result, record::Revision};
 
 impl<V, L> Map<V, L>
@@ -102,13 +102,8 @@ where
     pub fn commit(&mut self) -> impl Future<Output = Result<Option<Revision>>> + Send + use<V, L> {
         let empty = MapShare::new(self.map.core.clone());
         let share = mem::replace(&mut self.share, empty);
-        let runtime = self.map.runtime.clone();
-        let joint = Joint {
-            line: share.line(),
-            shares: vec![Box::new(share)],
-            prove: false,
-        };
-        async move { joint.commit(&runtime).await }
+        let core = self.map.core.clone();
+        async move { core.propose(share).await }
     }
 }
 

@@ -12,11 +12,12 @@ use super::{
     core::Core,
     lifetime::Plan,
     options::{Options, Progress, Triggers},
-    retry::RetryPolicy,
     rewind::Rewind,
     shape::Migrated,
+    shared::Shared,
     spans,
     verify::Verify,
+    write_behind::retry::RetryPolicy,
 };
 use crate::{
     clock::{Clock, MapClock, SystemClock},
@@ -334,8 +335,8 @@ where
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let clock = Arc::new(MapClock::new(clock));
         let lifetime = self.plan.begin(clock.clone());
-        let mut core = Core::new(name, self.provider, self.options, clock, lifetime);
-        core.conflicts = conflicts;
+        let shared = Shared::new(name, self.provider, self.options, clock);
+        let core = Core::new(shared, lifetime, conflicts);
         let open = spans::open(&core.name, &*core.provider);
         let load = open.in_scope(|| spans::load(&core.name, &*core.provider));
         let loading = core.load_in_time(self.progress.as_ref()).instrument(load);

@@ -8,17 +8,16 @@ use tokio::sync::oneshot;
 use super::{
     Map,
     core::Core,
-    errands::{Errand, Proposal, answered},
     inside::Inside,
     lifetime::Lifetime,
     map_share::MapShare,
-    share::Share,
+    write_behind::{
+        joint::check_conditions,
+        proposal::{Errand, Proposal, answered},
+        share::Share,
+    },
 };
-use crate::{
-    batch::Expect,
-    error::{Error, ErrorKind, Result},
-    record::Revision,
-};
+use crate::{batch::Expect, error::Result, record::Revision};
 
 /// # Conditional saves
 ///
@@ -130,7 +129,7 @@ impl<V, L: Lifetime<V>> Map<V, L> {
             let shard = self.core.shards.read(hash);
             let slot = &shard.find(hash, key)?.slot;
             let (value, lease) = slot.live(&self.core.lifetime)?;
-            let known = slot.trail().known.revision().unwrap_or_default();
+            let known = slot.state().stored.revision().unwrap_or_default();
             ((value.clone(), known), self.core.lifetime.used(lease))
         };
         if touch {
@@ -145,28 +144,17 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    async fn propose(&self, mut share: MapShare<V, L>) -> Result<Option<Revision>> {
+    /// Commits a share of this map by itself.
+    pub(super) async fn propose(&self, mut share: MapShare<V, L>) -> Result<Option<Revision>> {
         Inside::check_not();
         share.seal()?;
+        if share.is_empty() {
+            return Ok(None);
+        }
         check_conditions(&share, self.provider.capabilities().conditions)?;
         let (reply, answer) = oneshot::channel();
-        self.leave(Errand::Propose(Proposal {
-            share: Box::new(share),
-            reply: Some(reply),
-        }));
+        let proposal = Proposal::new(vec![Box::new(share)], reply);
+        self.leave_errand(Errand::Propose(proposal));
         answered(answer).await
     }
-}
-
-/// # Errors
-///
-/// `Unsupported`.
-pub(super) fn check_conditions(share: &dyn Share, supported: bool) -> Result<()> {
-    if supported || !share.is_conditional() {
-        return Ok(());
-    }
-    let message = "this provider checks no conditions; nothing was written";
-    Err(Error::new(ErrorKind::Unsupported, message)
-        .on_map(share.name())
-        .on_keys(share.keys()))
 }

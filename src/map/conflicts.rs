@@ -102,12 +102,6 @@ pub(super) struct Conflicts<V> {
     told: broadcast::Sender<Conflict>,
 }
 
-impl<V> Default for Conflicts<V> {
-    fn default() -> Self {
-        Self::new(OnConflict::LastWrite)
-    }
-}
-
 impl<V> Conflicts<V> {
     pub(super) fn new(policy: OnConflict<V>) -> Self {
         let told = broadcast::Sender::new(CONFLICTS_KEPT);

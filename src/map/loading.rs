@@ -9,12 +9,15 @@ use serde::de::DeserializeOwned;
 use super::{
     coding::Decoded,
     core::Core,
-    entry::{Known, Mark, Slot, Trail},
     inside::Inside,
     lifetime::Lifetime,
     old::{Old, Replaced},
     options::Progress,
     shards::{EntryMut, Shard},
+    table::{
+        entry::Slot,
+        save_state::{Event, Mark, SaveState, StoredVersion},
+    },
     unreadable::Unread,
 };
 use crate::{
@@ -28,9 +31,9 @@ use crate::{
 
 /// What a load says of the store as a whole.
 #[derive(Clone, Copy)]
-pub(super) struct Loaded {
-    pub(super) horizon: Revision,
-    pub(super) incarnation: Option<Incarnation>,
+pub(crate) struct Loaded {
+    pub(crate) horizon: Revision,
+    pub(crate) incarnation: Option<Incarnation>,
 }
 
 impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
@@ -65,14 +68,14 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     pub(super) fn all_loaded(&self) {
         let _inside = Inside::enter();
         self.shards.for_each_mut(|EntryMut { key, slot }| {
-            let Slot::Live { lease, trail, .. } = slot else {
+            let Slot::Live { lease, state, .. } = slot else {
                 return;
             };
-            if self.lifetime.loaded(key, lease) && trail.mark == Mark::Clean {
+            if self.lifetime.loaded(key, lease) && state.mark == Mark::Clean {
                 // Its expiry alone: the store keeps the value as it was written,
                 // perhaps by another program.
                 self.lifetime.touch(lease);
-                self.mark(key, trail);
+                self.apply(key, state, Event::Touched);
             }
         });
     }
@@ -196,7 +199,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     fn place(&self, record: &Record, decoded: Decoded<V>, epoch: u64) -> Option<Replaced<V, L>> {
         let value = decoded.value;
         let rewrite = decoded.is_upgraded && self.may_rewrite(record);
-        let known = Known::at(Some(record.revision));
+        let known = StoredVersion::at(Some(record.revision));
         let _inside = Inside::enter();
         let hash = self.shards.hash(&record.key);
         let mut shard = self.shards.write(hash);
@@ -206,36 +209,36 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
         let Some(EntryMut { slot, .. }) = shard.find_mut(hash, &record.key) else {
             let lease = self.lifetime.adopt(record);
-            let mut trail = Trail::new(known);
+            let mut state = SaveState::new(known);
             let key = record.key.clone();
             if rewrite {
-                self.mark_upgraded(&key, &mut trail);
+                self.apply(&key, &mut state, Event::Automatic);
             }
             let slot = Slot::Live {
                 value,
                 lease,
-                trail,
+                state,
             };
             shard.insert(hash, key, slot);
             return None;
         };
-        let changed = slot.trail().known != known || known.revision().is_none();
+        let changed = slot.state().stored != known || known.revision().is_none();
         if !slot.is_clean() {
             // Where conflicts are looked for, a change must be judged by
             // what it was made on; what nobody asked for must be,
             // always: it is to hit that and nothing else.
             if self.is_claimed(slot) && !self.conflicts.are_looked_for() {
-                slot.trail_mut().known = known;
+                slot.state_mut().stored = known;
             }
             return Some(Replaced::Unused(value));
         }
         if !changed {
             return Some(Replaced::Unused(value));
         }
-        slot.trail_mut().known = known;
+        slot.state_mut().stored = known;
         let old = self.put_stored(slot, record, value);
         if rewrite {
-            self.mark_upgraded(&record.key, slot.trail_mut());
+            self.apply(&record.key, slot.state_mut(), Event::Automatic);
         }
         old.map(Replaced::Old)
     }
@@ -244,11 +247,6 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// counted anew at the next open.
     fn may_rewrite(&self, record: &Record) -> bool {
         self.options.shapes.rewrite && record.expires_at.is_none()
-    }
-
-    fn mark_upgraded(&self, key: &Arc<str>, trail: &mut Trail) {
-        self.mark(key, trail);
-        trail.unasked = true;
     }
 
     /// What is stored takes the place of what the slot holds.
@@ -262,7 +260,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             self.lifetime.ended(&record.key, lease);
         }
         let old = slot.put(value, self.lifetime.adopt(record));
-        slot.trail_mut().over_expired = false;
+        slot.state_mut().is_over_expired = false;
         old.map(|(value, lease)| Old::new(&record.key, value, lease))
     }
 
@@ -304,24 +302,12 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// # Errors
-    ///
-    /// `Refused`, naming the keys, if there are refused changes.
-    pub(super) fn nothing_refused(&self) -> Result<()> {
-        let refused = self.refused.lock();
-        let Some(first) = refused.values().next() else {
-            return Ok(());
-        };
-        let message = "the store refuses changes, which are in memory only: see `refused()`; \
-                       write to these keys again, or call `retry_refused()`";
-        Err(Error::new(ErrorKind::Refused, message)
-            .on_map(&self.name)
-            .on_keys(refused.keys().cloned())
-            .with_source(first.clone()))
-    }
-
     /// Why a close did not happen, naming what would have been lost.
     pub(super) fn not_closed(&self, error: &Error) -> Error {
+        let unsaved = self.unsaved();
+        if unsaved.is_empty() && error.kind() != ErrorKind::Invalid {
+            return error.clone();
+        }
         let message = match error.kind() {
             ErrorKind::Refused => {
                 "the map is not closed, and stays open: the changes of these keys are not saved, \
@@ -335,7 +321,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         };
         Error::new(error.kind(), message)
             .on_map(&self.name)
-            .on_keys(self.unsaved())
+            .on_keys(unsaved)
             .with_source(error.clone())
             .nothing_applied()
     }
@@ -347,7 +333,12 @@ mod tests {
     use crate::{
         batch::{Batch, BatchId, Change, MapBatch, WriterId},
         clock::{MapClock, SystemClock},
-        map::{lifetime::Forever, options::Options},
+        map::{
+            conflicts::{Conflicts, OnConflict},
+            lifetime::Forever,
+            options::Options,
+            shared::Shared,
+        },
         provider::{Provider, memory::Memory},
         record::Payload,
     };
@@ -366,8 +357,9 @@ mod tests {
         let batch = Batch::new(id, Revision::ZERO, clock.now(), vec![part]);
         store.commit(&batch).await.unwrap();
         let name = "map".try_into().unwrap();
-        let core = Core::new(name, Arc::new(store), Options::default(), clock, Forever);
-        let core: Core<u32, Forever> = core;
+        let shared = Shared::new(name, Arc::new(store), Options::default(), clock);
+        let conflicts = Conflicts::new(OnConflict::LastWrite);
+        let core: Core<u32, Forever> = Core::new(shared, Forever, conflicts);
         core.load(None).await.unwrap();
         assert_eq!(core.len(), 1);
         core.clear(|| {}).unwrap();

@@ -6,15 +6,11 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     core::Core,
-    entry::Slot,
-    errands::Errand,
-    hold::Hold,
-    landing::LockedShare,
     lifetime::Lifetime,
-    line::Line,
     old::Replaced,
-    share::{Landing, Share},
     step::Step,
+    table::{entry::Slot, landing::LockedShare},
+    write_behind::share::{Landing, Share},
 };
 use crate::{
     batch::{Change, Expect, MapBatch, Op, Otherwise},
@@ -115,10 +111,6 @@ where
         Arc::as_ptr(&self.core).addr()
     }
 
-    fn line(&self) -> Line {
-        self.core.line()
-    }
-
     fn seal(&mut self) -> Result<()> {
         if let Some(problem) = self.problem.take() {
             return Err(problem);
@@ -186,10 +178,6 @@ where
             }
             self.core.enlist(key);
         }
-    }
-
-    fn hold(&self, hold: Hold) {
-        self.core.leave(Errand::Hold(hold));
     }
 
     fn lock(&mut self) -> Box<dyn Landing + '_> {

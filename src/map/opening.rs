@@ -2,7 +2,10 @@
 
 use serde::de::DeserializeOwned;
 
-use super::{core::Core, lifetime::Lifetime, loading::Loaded, options::Progress, retry::Attempts};
+use super::{
+    core::Core, lifetime::Lifetime, loading::Loaded, options::Progress,
+    write_behind::retry::Attempts,
+};
 use crate::error::{ErrorKind, Result};
 
 impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{retry::RetryPolicy, rewind::Rewind, shape::Shapes, verify::Verify};
+use super::{rewind::Rewind, shape::Shapes, verify::Verify, write_behind::retry::RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Called while a map loads: how many records came, and about how many there

@@ -7,11 +7,14 @@ use serde::de::DeserializeOwned;
 
 use super::{
     core::Core,
-    entry::{Known, Mark, Slot, Trail},
     inside::Inside,
     lifetime::Lifetime,
     loading::Loaded,
     shards::EntryMut,
+    table::{
+        entry::Slot,
+        save_state::{Event, Mark, SaveState, StoredVersion},
+    },
 };
 use crate::{
     error::{ErrorKind, Result},
@@ -93,17 +96,16 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
 
     /// The value is to be committed, whatever the store had of it.
     fn pend(&self, key: &Arc<str>, slot: &mut Slot<V, L::Lease>) {
-        let Slot::Live { lease, trail, .. } = slot else {
+        let Slot::Live { lease, state, .. } = slot else {
             return;
         };
         // What has expired is about to be removed; what was refused would be
         // refused again.
-        if !self.lifetime.is_live(lease) || trail.mark == Mark::Refused {
+        if !self.lifetime.is_live(lease) || state.mark == Mark::Refused {
             return;
         }
         self.lifetime.lost(lease);
-        trail.unasked = false;
-        self.mark(key, trail);
+        self.apply(key, state, Event::Written);
     }
 
     fn remove_from_store(&self, record: Record) {
@@ -126,9 +128,9 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         if let Some(EntryMut { slot, .. }) = shard.find_mut(hash, &record.key) {
             return slot.learn(known);
         }
-        let mut trail = Trail::new(known);
-        self.mark(&record.key, &mut trail);
-        shard.insert(hash, record.key, Slot::Gone { trail });
+        let mut state = SaveState::new(known);
+        self.apply(&record.key, &mut state, Event::Written);
+        shard.insert(hash, record.key, Slot::Gone { state });
         shard.count_gone(1);
     }
 
@@ -146,6 +148,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     }
 }
 
-fn known(stored: Option<&Record>) -> Known {
-    stored.map_or(Known::NOT, |record| Known::at(Some(record.revision)))
+fn known(stored: Option<&Record>) -> StoredVersion {
+    let revision = stored.map(|record| record.revision);
+    revision.map_or(StoredVersion::ABSENT, |at| StoredVersion::at(Some(at)))
 }

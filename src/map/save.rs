@@ -8,9 +8,12 @@ use super::{
     lifetime::Lifetime,
     occupied::Occupied,
     phase,
-    requests::{Awaited, Resolution, Save, Ticket},
     rewind::Rewind,
     spot::Spot,
+    write_behind::{
+        requests::{Request, Ticket},
+        waiters::Awaited,
+    },
 };
 use crate::error::{Error, ErrorKind, Result};
 use serde::{Serialize, de::DeserializeOwned};
@@ -110,12 +113,8 @@ where
     pub async fn clear_and_save(&self) -> Result<()> {
         self.check_pending()?;
         let mut ticket = Ticket::done();
-        self.core.clear(|| {
-            ticket = self.core.ask(|requests, answer| {
-                let what = Awaited::Clear;
-                requests.await_save(Save::new(what, answer));
-            });
-        })?;
+        self.core
+            .clear(|| ticket = self.core.await_save(Awaited::Clear))?;
         ticket.wait().await
     }
 
@@ -177,10 +176,7 @@ where
     pub async fn flush(&self) -> Result<()> {
         Inside::check_not();
         self.core.check_not_closed()?;
-        let ask = |requests: &mut super::requests::Requests, answer| {
-            requests.asked.flushes.push(answer);
-        };
-        self.core.ask(ask).wait().await
+        self.core.ask(Request::Flush).wait().await
     }
 
     /// Takes the store's state for every entry without a pending change; those
@@ -196,10 +192,7 @@ where
     pub async fn reload(&self) -> Result<()> {
         Inside::check_not();
         self.core.check_not_closed()?;
-        let ask = |requests: &mut super::requests::Requests, answer| {
-            requests.asked.reloads.push(answer);
-        };
-        self.core.ask(ask).wait().await
+        self.core.ask(Request::Reload).wait().await
     }
 
     /// Goes on after the store has gone back in time ([health](Self::health) is
@@ -222,11 +215,7 @@ where
             let message = "Rewind::Stop decides nothing; say SaveAgain or TakeStore";
             return Err(Error::new(ErrorKind::Invalid, message).on_map(&self.core.name));
         }
-        let ask = |requests: &mut super::requests::Requests, answer| {
-            let asked = &mut requests.asked.resolutions;
-            asked.push(Resolution { how, answer });
-        };
-        self.core.ask(ask).wait().await
+        self.core.ask(Request::ResolveRewind(how)).wait().await
     }
 
     /// Saves what is pending, lets go of the store and ends the background task.
@@ -315,20 +304,18 @@ where
         if self.core.phase.is(phase::CLOSED) {
             return Ticket::done();
         }
-        self.core
-            .ask(|requests, answer| requests.asked.closes.push(answer))
+        self.core.ask(Request::Close)
     }
 
     fn end_close(&self, closed: Result<()>) -> Result<()> {
-        // Somebody else's call may have closed it meanwhile.
-        if closed.is_err() && self.core.phase.is(phase::CLOSED) {
+        // Another call may have closed it meanwhile.
+        let Some(error) = closed.err().filter(|_| !self.core.phase.is(phase::CLOSED)) else {
             return Ok(());
+        };
+        if self.core.requests.lock().unserved {
+            // The task that should have opened it again is gone.
+            self.core.phase.turn(phase::CLOSING, phase::OPEN);
         }
-        if !self.core.requests.lock().unserved {
-            return closed;
-        }
-        // The task that should have opened it again is gone.
-        self.core.phase.turn(phase::CLOSING, phase::OPEN);
-        closed.map_err(|error| self.core.not_closed(&error))
+        Err(self.core.not_closed(&error))
     }
 }

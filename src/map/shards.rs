@@ -13,7 +13,7 @@ use ahash::RandomState;
 use dashmap::{DashMap, RwLockReadGuard, RwLockWriteGuard, SharedValue};
 use hashbrown::raw::RawTable;
 
-use super::entry::Slot;
+use super::table::entry::Slot;
 use crate::error::Result;
 
 /// With fewer shards the flusher and the writers wait for each other.

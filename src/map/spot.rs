@@ -4,11 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     core::Core,
-    entry::{Known, Mark, Slot, Trail},
     lifetime::Lifetime,
     occupied::Occupied,
-    requests::{Awaited, Requests, Save, Ticket},
     shards::{EntryMut, Shard},
+    table::{
+        entry::Slot,
+        save_state::{Event, Mark, SaveState, StoredVersion},
+    },
+    write_behind::{requests::Ticket, waiters::Awaited},
 };
 use crate::record::Record;
 
@@ -78,22 +81,23 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
         let Some(EntryMut { key, slot }) = self.shard.find_mut(hash, self.key) else {
             let key: Arc<str> = self.key.into();
             let lease = begin(&key, None);
-            let mut trail = Trail::new(Known::NOT);
-            core.mark(&key, &mut trail);
+            let mut state = SaveState::new(StoredVersion::ABSENT);
+            core.apply(&key, &mut state, Event::Written);
             let slot = Slot::Live {
                 value,
                 lease,
-                trail,
+                state,
             };
             self.shard.insert(hash, key, slot);
             return None;
         };
         let lease = begin(key, slot.lease());
-        core.mark(key, slot.trail_mut());
+        let had_expired = slot.has_expired();
+        core.apply(key, slot.state_mut(), Event::Written);
         let old = slot.put(value, lease);
         let lives = |(_, lease): &(V, _)| core.lifetime.is_live(lease);
         let expired = old.as_ref().is_some_and(|old| !lives(old));
-        slot.trail_mut().over_expired |= expired;
+        slot.state_mut().is_over_expired |= had_expired || expired;
         if old.is_none() {
             self.shard.count_gone(-1);
         }
@@ -152,16 +156,10 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
         slot.live(&core.lifetime)?;
         // Before the closure runs: if it panics half way, the entry is saved as
         // the closure left it, and memory and store still agree.
-        core.mark(key, slot.trail_mut());
-        let Slot::Live {
-            value,
-            lease,
-            trail,
-        } = slot
-        else {
+        core.apply(key, slot.state_mut(), Event::Written);
+        let Slot::Live { value, lease, .. } = slot else {
             return None;
         };
-        trail.unasked = false;
         lease_again(&core.lifetime, key, lease);
         Some(change(value))
     }
@@ -207,28 +205,28 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
         let Some(lease) = slot.lease() else {
             // Nothing is here, and a commit in flight, or one that was abandoned,
             // may bring something: the removal goes behind it.
-            let trail = slot.trail_mut();
-            let is_looked_for = trail.unasked && trail.known == Known::MAYBE;
-            if !expired && (trail.mark.is_proposed() || is_looked_for) {
-                self.core.mark(key, trail);
-                trail.unasked = false;
+            let state = slot.state_mut();
+            let is_looked_for = state.is_automatic && state.stored == StoredVersion::UNKNOWN;
+            if !expired && (state.mark.is_proposed() || is_looked_for) {
+                self.core.apply(key, state, Event::Written);
             }
             return None;
         };
         self.core.lifetime.ended(key, lease);
-        let trail = slot.trail_mut();
-        if trail.known == Known::NOT && !trail.mark.is_saving() {
+        let state = slot.state_mut();
+        if state.stored == StoredVersion::ABSENT && !state.mark.is_in_flight() {
             // The store never heard of it, so there is nothing to tell it.
-            self.core.unmark(key, trail);
+            self.core.apply(key, state, Event::Replaced(state.stored));
             let (_, slot) = self.shard.remove(self.hash, self.key)?;
             return slot.into_value();
         }
-        if expired {
-            self.core.mark_unasked(key, trail);
+        let event = if expired {
+            Event::Automatic
         } else {
-            self.core.mark(key, trail);
-        }
-        let old = slot.bury(expired);
+            Event::Written
+        };
+        self.core.apply(key, state, event);
+        let old = slot.bury();
         self.shard.count_gone(1);
         old
     }
@@ -242,10 +240,10 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
         if slot.live(&core.lifetime).is_none() {
             return;
         }
-        let Slot::Live { lease, trail, .. } = slot else {
+        let Slot::Live { lease, state, .. } = slot else {
             return;
         };
-        match trail.mark {
+        match state.mark {
             // Without its value: the store has that.
             Mark::Clean | Mark::Proposed => core.lifetime.touch(lease),
             // The commit in flight has the expiry as it was, and whether the
@@ -255,7 +253,7 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
             // What waits carries the new expiry anyway.
             Mark::Queued | Mark::SavingQueued | Mark::ProposedQueued | Mark::Refused => return,
         }
-        core.mark_unasked(key, trail);
+        core.apply(key, state, Event::Touched);
     }
 
     /// A promise to tell when what is here now is committed.
@@ -270,8 +268,7 @@ impl<'a, V, L: Lifetime<V>> Spot<'a, V, L> {
             None if self.core.must_clear() => Awaited::Clear,
             None => return Ticket::done(),
         };
-        let ask = |requests: &mut Requests, answer| requests.await_save(Save::new(what, answer));
-        self.core.ask(ask)
+        self.core.await_save(what)
     }
 
     fn unexpired(&mut self, old: Option<(V, L::Lease)>) -> Option<V> {

@@ -5,7 +5,12 @@ use std::{fmt, mem, sync::Arc, time::Duration};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::runtime::Handle;
 
-use super::{Map, joint::Joint, lifetime::Lifetime, map_share::MapShare, share::Share};
+use super::{
+    Map,
+    lifetime::Lifetime,
+    map_share::MapShare,
+    write_behind::joint::{Joint, Participant},
+};
 use crate::{batch::Expect, error::Result, provider::Provider, record::Revision};
 
 /// Changes of several maps of one provider that are committed together: all of
@@ -54,7 +59,7 @@ use crate::{batch::Expect, error::Result, provider::Provider, record::Revision};
 #[must_use = "a transaction does nothing until `commit` is awaited"]
 pub struct Transaction {
     provider: Arc<dyn Provider>,
-    shares: Vec<Box<dyn Share>>,
+    participants: Vec<Participant>,
     runtime: Option<Handle>,
 }
 
@@ -64,7 +69,7 @@ impl Transaction {
     pub fn new<P: Provider + Clone>(provider: &P) -> Self {
         Self {
             provider: Arc::new(provider.clone()),
-            shares: Vec::new(),
+            participants: Vec::new(),
             runtime: None,
         }
     }
@@ -137,21 +142,17 @@ impl Transaction {
     /// written, unless the error [leaves that
     /// open](crate::Error::may_have_applied).
     pub fn commit(&mut self) -> impl Future<Output = Result<Option<Revision>>> + Send + use<> {
-        let shares = mem::take(&mut self.shares);
+        let participants = mem::take(&mut self.participants);
         let (provider, runtime) = (self.provider.clone(), self.runtime.take());
+        let joint = Joint {
+            participants,
+            provider,
+        };
         async move {
-            let Some((first, runtime)) = shares.first().zip(runtime) else {
-                return Ok(None);
-            };
-            let mut line = first.line();
-            line.provider = provider;
-            let prove = true;
-            let joint = Joint {
-                shares,
-                line,
-                prove,
-            };
-            joint.commit(&runtime).await
+            match runtime {
+                Some(runtime) => joint.commit(&runtime).await,
+                None => Ok(None),
+            }
         }
     }
 
@@ -160,9 +161,9 @@ impl Transaction {
         V: Serialize + DeserializeOwned + Send + Sync + 'static,
         L: Lifetime<V>,
     {
-        let mut shares = self.shares.iter_mut();
-        let there = shares.find_map(|share| {
-            let share = share.as_any().downcast_mut::<MapShare<V, L>>()?;
+        let mut participants = self.participants.iter_mut();
+        let there = participants.find_map(|one| {
+            let share = one.share.as_any().downcast_mut::<MapShare<V, L>>()?;
             share.is_of(&map.core).then_some(share)
         });
         if let Some(share) = there {
@@ -171,7 +172,10 @@ impl Transaction {
         }
         let mut share = MapShare::new(map.core.clone());
         change(&mut share);
-        self.shares.push(Box::new(share));
+        self.participants.push(Participant {
+            shared: map.core.shared.clone(),
+            share: Box::new(share),
+        });
         self.runtime.get_or_insert_with(|| map.runtime.clone());
         self
     }
@@ -179,7 +183,10 @@ impl Transaction {
 
 impl fmt::Debug for Transaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let maps = self.shares.iter().map(|share| share.name().as_str());
+        let maps = self
+            .participants
+            .iter()
+            .map(|one| one.share.name().as_str());
         f.debug_struct("Transaction")
             .field("provider", &self.provider)
             .field("maps", &maps.collect::<Vec<_>>())

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{core::Core, lifetime::Lifetime};
+use super::shared::Shared;
 use crate::{
     batch::Change,
     error::{Error, ErrorKind, Result},
@@ -70,7 +70,7 @@ pub(super) fn copy_of(record: &Record) -> Change {
     Change::put(key, payload.unwrap_or_else(|| Payload::json("null")), None)
 }
 
-impl<V, L: Lifetime<V>> Core<V, L> {
+impl Shared {
     pub(super) fn list_unreadable(&self, record: Record, error: Error) {
         tracing::warn!(target: LOAD, map = %self.name, error = %error.logged(), "a stored record is unreadable; it is kept");
         tracing::trace!(target: LOAD, map = %self.name, key = %record.key, ?error, "this record is unreadable");

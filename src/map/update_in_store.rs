@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Map, core::Core, entry::Slot, inside::Inside, lifetime::Lifetime};
+use super::{Map, core::Core, inside::Inside, lifetime::Lifetime, table::entry::Slot};
 use crate::{
     batch::Expect,
     error::{Error, ErrorKind, Result},
@@ -199,7 +199,7 @@ where
     fn clean(&self, key: &str) -> Option<Known<V>> {
         self.peek(key, |slot| {
             let (value, lease) = slot.live(&self.lifetime)?;
-            let revision = slot.trail().known.revision()?;
+            let revision = slot.state().stored.revision()?;
             (!self.is_claimed(slot)).then(|| Known {
                 value: value.clone(),
                 revision,
@@ -210,7 +210,7 @@ where
 
     /// Whether there is no entry, and a commit in flight may bring one.
     fn may_come(&self, slot: &Slot<V, L::Lease>) -> bool {
-        slot.trail().mark.is_proposed() && slot.live(&self.lifetime).is_none()
+        slot.state().mark.is_proposed() && slot.live(&self.lifetime).is_none()
     }
 
     async fn loaded(&self, key: Arc<str>) -> Result<Option<Known<V>>> {

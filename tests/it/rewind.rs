@@ -46,7 +46,7 @@ async fn an_older_copy_of_the_store_stops_the_map_and_both_states_are_named() {
     assert_eq!(failed.kind(), ErrorKind::Rewound, "{failed:?}");
     assert!(!failed.may_have_applied());
     let states = states(&map);
-    assert_eq!((states.acknowledged, states.remembered), (Some(2), Some(1)));
+    assert_eq!((states.acknowledged, states.remembered), (Some(3), Some(1)));
     assert!(states.expected.is_some() && states.expected != states.found);
     assert_eq!(failed.rewound(), Some(&states));
     let told = failures.recv().await.unwrap();

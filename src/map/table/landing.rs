@@ -1,0 +1,216 @@
+//! What memory takes over from the store, while the flusher stands still.
+//!
+//! # Why memory and store agree
+//!
+//! No other commit of the map is in flight, and what was pending of these keys was
+//! committed before. Each entry is [marked](super::save_state::Mark::Proposed) since
+//! before the first attempt. So if it was written since, its mark says so: then what
+//! was written stays, as the later write, and the next commit brings it to the
+//! store. If it is not marked at all, the map was cleared since, and that clear is
+//! the later write, of all keys. Otherwise it takes over what was committed.
+//!
+//! An unasked change is no write: that an entry expired, or was read, or was brought
+//! into another shape, gives way to what was committed. But what was written since
+//! and has expired was a write.
+
+use std::{collections::BTreeMap, mem, sync::Arc};
+
+use serde::de::DeserializeOwned;
+
+use super::{
+    entry::Slot,
+    save_state::{Event, Mark, StoredVersion},
+};
+use crate::{
+    batch::Op,
+    error::Error,
+    map::{
+        core::Core,
+        inside::Inside,
+        lifetime::Lifetime,
+        old::{Old, Replaced},
+        shards::{EntryMut, Several, Shard},
+        step::Step,
+        write_behind::share::Landing,
+    },
+    record::{Record, Revision},
+};
+
+/// A share whose entries are locked.
+pub(crate) struct LockedShare<'a, V, L: Lifetime<V>> {
+    core: &'a Core<V, L>,
+    shards: Several<'a, V, L::Lease>,
+    steps: &'a mut BTreeMap<Arc<str>, Step<V>>,
+    /// Foreign code runs when a value is dropped, so not here.
+    replaced: &'a mut Vec<Replaced<V, L>>,
+}
+
+impl<'a, V, L: Lifetime<V>> LockedShare<'a, V, L> {
+    pub(crate) fn new(
+        core: &'a Core<V, L>,
+        steps: &'a mut BTreeMap<Arc<str>, Step<V>>,
+        replaced: &'a mut Vec<Replaced<V, L>>,
+    ) -> Self {
+        let hashes = steps.keys().map(|key| core.shards.hash(key));
+        Self {
+            shards: core.shards.write_several(hashes),
+            core,
+            steps,
+            replaced,
+        }
+    }
+}
+
+impl<V: DeserializeOwned, L: Lifetime<V>> Landing for LockedShare<'_, V, L> {
+    fn land(&mut self, revision: Option<Revision>) {
+        for (key, step) in mem::take(self.steps) {
+            let hash = self.core.shards.hash(&key);
+            let Some(shard) = self.shards.get_mut(&self.core.shards.number(hash)) else {
+                continue;
+            };
+            self.replaced
+                .extend(self.core.land(shard, hash, &key, step, revision));
+        }
+    }
+}
+
+impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
+    /// The store has what this step says; what is of no use in memory any more.
+    fn land(
+        &self,
+        shard: &mut Shard<'_, V, L::Lease>,
+        hash: u64,
+        key: &Arc<str>,
+        step: Step<V>,
+        revision: Option<Revision>,
+    ) -> Option<Replaced<V, L>> {
+        let stored = match step.op {
+            Some(Op::Delete) => StoredVersion::ABSENT,
+            _ => StoredVersion::at(revision),
+        };
+        let entry = shard.find_mut(hash, key);
+        let entry = entry.filter(|entry| entry.slot.state().mark.is_in_flight());
+        let Some(EntryMut { key: own, slot }) = entry else {
+            return step.value.map(Replaced::Unused);
+        };
+        let is_left = matches!(step.op, Some(Op::Touch { .. })) && !slot.is_empty_in_flight();
+        if is_left || !slot.state().mark.is_proposed() {
+            slot.learn(stored);
+            self.apply(own, slot.state_mut(), Event::Withdrawn);
+            return step.value.map(Replaced::Unused);
+        }
+        self.apply(own, slot.state_mut(), Event::Committed(stored));
+        let was_gone = slot.is_gone();
+        let old = match step.value {
+            Some(value) => {
+                let old = slot.lease();
+                let lease = self.lifetime.begin_at(own, step.ttl, old, step.at);
+                let old = slot.put(value, lease);
+                old.map(|(value, lease)| Old::new(key, value, lease))
+            }
+            None => self.dismiss(shard, hash, key),
+        };
+        shard.count_gone(-isize::from(was_gone));
+        old.map(Replaced::Old)
+    }
+}
+
+impl<V, L: Lifetime<V>> Core<V, L> {
+    /// Whether somebody has changed the entry, and the store does not have that.
+    pub(crate) fn is_claimed(&self, slot: &Slot<V, L::Lease>) -> bool {
+        let touched = slot.lease().is_some_and(|l| self.lifetime.only_touched(l));
+        let is_unasked = touched || slot.state().is_automatic;
+        match slot.state().mark {
+            Mark::Clean | Mark::Proposed | Mark::ProposedQueued => false,
+            Mark::Queued => !is_unasked,
+            Mark::Saving | Mark::SavingQueued | Mark::Refused => true,
+        }
+    }
+
+    /// Of these keys, those that are claimed.
+    pub(crate) fn claimed(&self, keys: &[Arc<str>]) -> Vec<Arc<str>> {
+        let is_claimed = |key: &&Arc<str>| {
+            let claimed = self.peek(key, |slot| self.is_claimed(slot));
+            claimed.unwrap_or(false)
+        };
+        keys.iter().filter(is_claimed).cloned().collect()
+    }
+
+    /// Why the store does not take what memory holds of this key.
+    pub(crate) fn refusal(&self, key: &Arc<str>) -> Option<Error> {
+        let refused = |slot: &Slot<V, L::Lease>| slot.state().mark == Mark::Refused;
+        self.peek(key, |slot| refused(slot).then(|| self.refusal_of(key)))?
+    }
+
+    /// Looks at a slot, whatever is in it; not a read.
+    pub(crate) fn peek<R>(
+        &self,
+        key: &str,
+        look: impl FnOnce(&Slot<V, L::Lease>) -> R,
+    ) -> Option<R> {
+        let _inside = Inside::enter();
+        let hash = self.shards.hash(key);
+        let shard = self.shards.read(hash);
+        Some(look(shard.find(hash, key)?.slot))
+    }
+}
+
+impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
+    /// The store turned out to hold this: so does memory from now on, unless
+    /// the key was written meanwhile. That write has not seen what was found: it
+    /// knows of the entry no more than that there may be one, to be removed.
+    pub(crate) fn learn(&self, key: &Arc<str>, found: Option<Record>) {
+        let is_there = found.is_some();
+        let stored = found.and_then(|record| self.decode_found(record));
+        let replaced = {
+            let _inside = Inside::enter();
+            let hash = self.shards.hash(key);
+            let mut shard = self.shards.write(hash);
+            if let Some(EntryMut { slot, .. }) = shard.find_mut(hash, key).filter(|_| is_there) {
+                slot.state_mut().doubt();
+            }
+            self.put_found(&mut shard, hash, key, stored)
+        };
+        self.let_go_of(replaced);
+    }
+
+    fn decode_found(&self, record: Record) -> Option<(Record, V)> {
+        match self.decode(record.value.as_ref()?) {
+            Ok(decoded) => Some((record, decoded.value)),
+            Err(_) if self.is_listed(&record) => None,
+            Err(error) => {
+                self.list_unreadable(record, error.on_map(&self.name));
+                None
+            }
+        }
+    }
+
+    fn put_found(
+        &self,
+        shard: &mut Shard<'_, V, L::Lease>,
+        hash: u64,
+        key: &Arc<str>,
+        stored: Option<(Record, V)>,
+    ) -> Option<Replaced<V, L>> {
+        let found = stored.as_ref().map(|(record, _)| record.revision);
+        let found = found.map_or(StoredVersion::ABSENT, |at| StoredVersion::at(Some(at)));
+        let entry = shard.find_mut(hash, key);
+        let entry = entry.filter(|entry| entry.slot.state().mark.is_proposed());
+        let Some(EntryMut { key: own, slot }) = entry else {
+            return stored.map(|(_, value)| Replaced::Unused(value));
+        };
+        // An entry that has expired since is not brought back.
+        let is_untouched = slot.state().mark == Mark::Proposed;
+        if !is_untouched && found.revision().is_some() && slot.state().stored == found {
+            return stored.map(|(_, value)| Replaced::Unused(value));
+        }
+        self.apply(own, slot.state_mut(), Event::Replaced(found));
+        let was_gone = slot.is_gone();
+        let old = match stored {
+            Some((record, value)) => self.put_stored(slot, &record, value),
+            None => self.dismiss(shard, hash, key),
+        };
+        shard.count_gone(-isize::from(was_gone));
+        old.map(Replaced::Old)
+    }
+}

@@ -1,0 +1,75 @@
+//! Entries of a commit that memory takes over once it is in the store: they are
+//! marked from before its first attempt until its fate is known.
+
+use std::sync::Arc;
+
+use super::{
+    entry::Slot,
+    save_state::{Event, Mark, SaveState, StoredVersion},
+};
+use crate::map::{core::Core, inside::Inside, lifetime::Lifetime, shards::EntryMut};
+
+impl<V, L: Lifetime<V>> Core<V, L> {
+    /// Marks an entry as part of a commit that is about to be sent; where there is
+    /// none, a tombstone stands for it. The flusher commits nothing meanwhile.
+    pub(crate) fn enlist(&self, key: &Arc<str>) {
+        let _inside = Inside::enter();
+        let hash = self.shards.hash(key);
+        let mut shard = self.shards.write(hash);
+        // A clear takes all locks, and this one with them: it is the later write of
+        // every key, and what is here was written after it.
+        if self.must_clear() {
+            return;
+        }
+        let Some(EntryMut { key: own, slot }) = shard.find_mut(hash, key) else {
+            let mut state = SaveState::new(StoredVersion::ABSENT);
+            state.apply(Event::Proposed {
+                behind_write: false,
+            });
+            shard.insert(hash, key.clone(), Slot::Gone { state });
+            shard.count_gone(1);
+            return;
+        };
+        // Written after the pending changes were committed to make way.
+        let behind_write = self.is_claimed(slot);
+        self.apply(own, slot.state_mut(), Event::Proposed { behind_write });
+    }
+
+    /// The commit has not landed, nor will it: the entry is as it was, or as it was
+    /// written meanwhile. Or nobody will find out whether it has, if `uncertain`.
+    pub(crate) fn withdraw(&self, key: &Arc<str>, uncertain: bool) {
+        let _inside = Inside::enter();
+        let hash = self.shards.hash(key);
+        let mut shard = self.shards.write(hash);
+        let Some(EntryMut { key: own, slot }) = shard.find_mut(hash, key) else {
+            return;
+        };
+        // Otherwise it came after a clear.
+        if !slot.state().mark.is_in_flight() {
+            return;
+        }
+        if uncertain && self.provider.capabilities().conditions {
+            return self.compare_with_store(own, slot.state_mut());
+        }
+        let (is_gone, state) = (slot.is_gone(), slot.state_mut());
+        if is_gone && state.stored == StoredVersion::ABSENT {
+            // The store never heard of it: there is nothing to tell it.
+            self.apply(own, state, Event::Replaced(state.stored));
+            shard.remove(hash, key);
+            shard.count_gone(-1);
+        } else {
+            self.apply(own, state, Event::Withdrawn);
+        }
+    }
+
+    /// Has the next commit find out what the store holds: an automatic change takes over
+    /// what it finds, unless the store holds the version that memory knows.
+    fn compare_with_store(&self, key: &Arc<str>, state: &mut SaveState) {
+        state.doubt();
+        let is_untouched = state.mark == Mark::Proposed;
+        self.apply(key, state, Event::Withdrawn);
+        if is_untouched {
+            self.apply(key, state, Event::Automatic);
+        }
+    }
+}

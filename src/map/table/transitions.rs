@@ -1,0 +1,140 @@
+//! Applies events to entries in the table, and keeps the queue of dirty keys in step. Each
+//! is one critical section.
+
+use std::sync::{
+    Arc,
+    atomic::Ordering::{Relaxed, SeqCst},
+};
+
+use super::save_state::{Event, Mark, QueueMove, SaveState, StoredVersion};
+use crate::{
+    error::{Error, ErrorKind},
+    map::{core::Core, inside::Inside, lifetime::Lifetime, shards::EntryMut, shared::Shared},
+};
+
+impl Shared {
+    /// Applies an event to an entry, with its shard locked for writing.
+    #[inline]
+    pub(crate) fn apply(&self, key: &Arc<str>, state: &mut SaveState, event: Event) {
+        let (before, place) = (state.mark, state.place);
+        let queue = state.apply(event);
+        if before == Mark::Saving && state.mark != Mark::Saving {
+            self.saving.fetch_sub(1, Relaxed);
+        }
+        if before == Mark::Refused && state.mark != Mark::Refused {
+            self.delist_refused(key, state.mark);
+        }
+        match queue {
+            QueueMove::Stay => {}
+            QueueMove::PushBack => state.place = self.queue_up(key),
+            QueueMove::PushFront => {
+                if before.is_queued() {
+                    self.pending.unlink(place, key);
+                }
+                state.place = self.pending.push_front(key.clone());
+            }
+            QueueMove::Remove => self.pending.unlink(place, key),
+        }
+    }
+
+    fn queue_up(&self, key: &Arc<str>) -> u32 {
+        let (place, queued) = self.pending.push(key.clone());
+        // A clear waits as well, without being in the queue.
+        if queued == 1 && !self.must_clear() {
+            self.age.queued_now(self.clock.now());
+        }
+        // The flusher sleeps until the first key, and then until there are enough; between
+        // the two there is nothing to wake it for.
+        if queued == 1 || queued == self.triggers.load().size {
+            self.wake.notify_one();
+        }
+        place
+    }
+
+    #[cold]
+    fn delist_refused(&self, key: &Arc<str>, mark: Mark) {
+        if mark.is_queued() {
+            self.retried.fetch_add(1, SeqCst);
+        }
+        self.refused.lock().remove(key);
+    }
+
+    /// Why the store will not take the change of this key, with its shard locked.
+    pub(crate) fn refusal_of(&self, key: &Arc<str>) -> Error {
+        // Mark and list change under the same lock, which is held here.
+        let refused = self.refused.lock().get(key).cloned();
+        refused.unwrap_or_else(|| {
+            Error::new(ErrorKind::Refused, "the change was refused").on_keys([key.clone()])
+        })
+    }
+}
+
+impl<V, L: Lifetime<V>> Core<V, L> {
+    /// The change was not committed: it waits again, in front. `uncertain` says that an
+    /// attempt may have reached the store all the same.
+    pub(crate) fn requeue(&self, key: &Arc<str>, uncertain: bool) {
+        let _inside = Inside::enter();
+        let hash = self.shards.hash(key);
+        let mut shard = self.shards.write(hash);
+        let Some(EntryMut { key, slot }) = shard.find_mut(hash, key) else {
+            return;
+        };
+        let (is_gone, state) = (slot.is_gone(), slot.state_mut());
+        let is_unknown_to_store = state.stored == StoredVersion::ABSENT && !uncertain;
+        if is_gone && is_unknown_to_store && state.mark.is_in_flight() {
+            // The store never heard of it: there is nothing to tell it.
+            self.apply(key, state, Event::Replaced(StoredVersion::ABSENT));
+            let key = key.clone();
+            shard.remove(hash, &key);
+            shard.count_gone(-1);
+            return;
+        }
+        self.apply(key, state, Event::Failed { uncertain });
+    }
+
+    /// The change will never be taken: it stays in memory, out of the way of the others. A
+    /// later change of the key takes its turn.
+    pub(crate) fn refuse(&self, key: &Arc<str>, error: &Error, uncertain: bool) {
+        let _inside = Inside::enter();
+        let hash = self.shards.hash(key);
+        let mut shard = self.shards.write(hash);
+        let Some(EntryMut { key, slot }) = shard.find_mut(hash, key) else {
+            return;
+        };
+        let (is_gone, state) = (slot.is_gone(), slot.state_mut());
+        if state.mark == Mark::Saving && state.is_automatic && !is_gone {
+            // The store keeps the value as it was, in its older shape.
+            return self.apply(key, state, Event::Replaced(state.stored));
+        }
+        let was_in_flight = state.mark.is_in_flight();
+        self.apply(key, state, Event::Refused { uncertain });
+        if was_in_flight && state.mark == Mark::Refused {
+            self.refused.lock().insert(key.clone(), error.clone());
+        }
+    }
+
+    /// Queues every refused change again; returns how many there were.
+    pub(crate) fn retry_refused(&self) -> usize {
+        let keys: Vec<_> = self.refused.lock().keys().cloned().collect();
+        keys.iter().filter(|key| self.retry(key)).count()
+    }
+
+    fn retry(&self, key: &Arc<str>) -> bool {
+        let _inside = Inside::enter();
+        let hash = self.shards.hash(key);
+        let mut shard = self.shards.write(hash);
+        // While the map closes nothing may become pending behind its back.
+        let found = shard
+            .find_mut(hash, key)
+            .filter(|_| self.check_open().is_ok());
+        let refused = found.filter(|entry| entry.slot.state().mark == Mark::Refused);
+        let Some(EntryMut { key, slot }) = refused else {
+            return false;
+        };
+        // What it is does not change: an automatic change stays one.
+        let is_automatic = slot.state().is_automatic;
+        self.apply(key, slot.state_mut(), Event::Written);
+        slot.state_mut().is_automatic = is_automatic;
+        true
+    }
+}

@@ -1,0 +1,171 @@
+//! Commits to the store on behalf of one map, and tells its callers and watchers how that
+//! goes.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{retry::Attempts, waiters::answer_all, writer::Writer};
+use crate::{
+    batch::{BatchId, Change, Skipped},
+    error::{Error, ErrorKind, Result},
+    event::{Health, KeySample, Operation, SaveFailure},
+    incarnation::Incarnation,
+    map::{phase, rewind::Rewind, shared::Shared},
+    record::Revision,
+    trace::FLUSH,
+};
+
+/// The right to commit to the store of a map.
+pub(crate) struct Committer<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) writer: &'a mut Writer,
+}
+
+impl Committer<'_> {
+    /// The store has applied these changes, but for those that were left out.
+    pub(crate) fn applied(
+        &mut self,
+        changes: &[Change],
+        skipped: &[Skipped],
+        revision: Option<Revision>,
+    ) {
+        self.writer.applied(changes, skipped, revision);
+        let count = changes.len().saturating_sub(skipped.len());
+        self.shared.tally.count(count, self.shared.clock.now());
+    }
+
+    /// An attempt begins. It answers every caller that waits now, if it fails; callers that
+    /// come later get another one.
+    pub(crate) fn begin_attempt(&mut self) {
+        self.shared.requests.lock().begin_attempt();
+        self.writer.news.forget();
+    }
+
+    pub(crate) fn start_attempts(&mut self) {
+        self.writer.attempts = Attempts::new(&self.shared.options.retry);
+    }
+
+    /// The store has answered.
+    pub(crate) fn is_well(&mut self) {
+        self.start_attempts();
+        *self.shared.trouble.lock() = None;
+        let was_rewound = std::mem::take(&mut self.writer.rewound);
+        if std::mem::take(&mut self.writer.down) || was_rewound {
+            tracing::info!(target: FLUSH, map = %self.shared.name, "the store is well again");
+            self.shared.health.send_replace(Health::Healthy);
+        }
+        self.writer.news.tell();
+    }
+
+    /// The attempts are over. A map that goes on by itself after its store has gone back in
+    /// time does so with its next round, and its callers go on waiting. Otherwise they are
+    /// told; says whether they were.
+    ///
+    /// `is_kept` says that a batch of unknown outcome is in flight still.
+    pub(crate) fn stop(&mut self, error: &Error, is_kept: bool) -> bool {
+        self.writer.rewound |= error.kind() == ErrorKind::Rewound;
+        if error.kind() == ErrorKind::Rewound && self.is_going_on() {
+            self.start_attempts();
+            self.shared.age.round_fails(is_kept);
+            self.tell_health(error);
+            return false;
+        }
+        self.give_up(error, is_kept);
+        true
+    }
+
+    /// Whether the map is about to go on by itself with a store that has gone back.
+    pub(crate) fn is_going_on(&self) -> bool {
+        self.writer.rewound && self.shared.options.on_rewind != Rewind::Stop
+    }
+
+    /// The attempts are spent. Everything stays pending; every caller that waits is told.
+    pub(crate) fn give_up(&mut self, error: &Error, is_kept: bool) {
+        self.start_attempts();
+        self.shared.age.round_fails(is_kept);
+        self.writer.down = true;
+        self.writer.rewound |= error.kind() == ErrorKind::Rewound;
+        // Before the callers hear: one whose save failed finds the health that says why.
+        self.tell_health(error);
+        let is_rewound = error.kind() == ErrorKind::Rewound;
+        let (waiting, is_closing) = self.shared.requests.lock().take_early(is_rewound);
+        if is_closing {
+            self.shared.phase.turn(phase::CLOSING, phase::OPEN);
+        }
+        answer_all(waiting, &Err(error.clone()));
+        self.shared.refuse_errands(error, |_| true);
+    }
+
+    fn tell_health(&self, error: &Error) {
+        let now = self.shared.clock.now();
+        let fail = |health: &mut Health| health.fail(now, error.clone());
+        self.shared.health.send_if_modified(fail);
+    }
+
+    /// The error that the store is down with, if it is.
+    pub(crate) fn check_up(&self) -> Result<()> {
+        match self.shared.health.borrow().error() {
+            Some(error) if self.writer.down => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes over the incarnation that the store has answered with, if none was known.
+    ///
+    /// # Errors
+    ///
+    /// `Rewound` if another one was known; then every caller that waits was told.
+    pub(crate) fn check_incarnation(&mut self, found: Option<Incarnation>) -> Result<()> {
+        let checked = self.writer.claims.check(found);
+        checked.map_err(|error| {
+            let error = error.on_map(&self.shared.name);
+            self.report(Operation::Probe, KeySample::default(), &error, true);
+            self.stop(&error, false);
+            error
+        })
+    }
+
+    /// The store has acknowledged that batch, of this writer or of another map's.
+    pub(crate) fn acknowledge(&mut self, id: BatchId) {
+        if id.writer == self.writer.id {
+            let now = self.shared.clock.now();
+            self.writer.claims.acknowledge(id, now);
+        }
+    }
+
+    pub(crate) fn report(
+        &self,
+        operation: Operation,
+        keys: KeySample,
+        error: &Error,
+        is_final: bool,
+    ) {
+        let shared = self.shared;
+        shared.tally.failed_attempts.fetch_add(1, Relaxed);
+        let (attempt, max_attempts) = match operation {
+            Operation::Probe | Operation::Encode | Operation::Merge => (1, 1),
+            Operation::Commit | Operation::SetAside => {
+                (self.writer.attempts.made, shared.options.retry.attempts())
+            }
+        };
+        if operation == Operation::Probe {
+            // That the store is down was logged.
+            tracing::debug!(target: FLUSH, map = %shared.name, error = %error.logged(), "the store is still down");
+        } else {
+            tracing::warn!(target: FLUSH, map = %shared.name, ?operation, attempt, is_final, error = %error.logged(), "a save failed");
+            tracing::trace!(target: FLUSH, map = %shared.name, ?error, "the save failed with this");
+        }
+        if !matches!(operation, Operation::Encode | Operation::Merge) {
+            *shared.trouble.lock() = Some(error.clone());
+        }
+        // It fails if there is no subscriber.
+        let _ = shared.failures.send(SaveFailure {
+            map: shared.name.clone(),
+            operation,
+            attempt,
+            max_attempts,
+            is_final,
+            keys,
+            error: error.clone(),
+        });
+    }
+}

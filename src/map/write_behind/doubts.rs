@@ -1,0 +1,117 @@
+//! What this map may have written without knowing of it.
+
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    batch::{Change, Op, Skipped},
+    codec,
+    record::{Payload, Record, Revision},
+};
+
+/// Changes that may be in the store under a revision that the map does not know: those
+/// of batches whose outcome stayed unknown, and those that a provider accepted ahead of
+/// the store.
+///
+/// Without them a map would take its own earlier write for that of another process.
+pub(crate) struct Doubts {
+    sent: HashMap<Arc<str>, Vec<Op>>,
+    /// Whether any change of this map goes to the store on a condition.
+    asks_conditions: bool,
+    looks_for_conflicts: bool,
+}
+
+impl Doubts {
+    pub(crate) fn new(asks_conditions: bool, looks_for_conflicts: bool) -> Self {
+        Self {
+            sent: HashMap::new(),
+            asks_conditions,
+            looks_for_conflicts,
+        }
+    }
+
+    /// None, for the same map.
+    pub(crate) fn none(&self) -> Self {
+        Self::new(self.asks_conditions, self.looks_for_conflicts)
+    }
+
+    /// These changes may have landed.
+    pub(crate) fn add(&mut self, changes: &[Change]) {
+        if !self.asks_conditions {
+            return;
+        }
+        for change in changes {
+            let sent = self.sent.entry(change.key.clone()).or_default();
+            sent.push(change.op.clone());
+        }
+    }
+
+    /// These changes were committed, but for those left out: earlier changes of their
+    /// keys are not what is stored any more.
+    pub(crate) fn settle(
+        &mut self,
+        changes: &[Change],
+        skipped: &[Skipped],
+        revision: Option<Revision>,
+    ) {
+        if !self.sent.is_empty() {
+            let left = skipped
+                .iter()
+                .filter_map(|s| self.sent.remove_entry(&s.key));
+            let left: Vec<_> = left.collect();
+            for change in changes {
+                self.sent.remove(&change.key);
+            }
+            self.sent.extend(left);
+        }
+        // Accepted, under no known revision.
+        if revision.is_none() && self.looks_for_conflicts {
+            self.add(changes);
+        }
+    }
+
+    /// Takes what was sent of this key, which is no longer in doubt.
+    pub(crate) fn take(&mut self, key: &str) -> Vec<Op> {
+        self.sent.remove(key).unwrap_or_default()
+    }
+}
+
+/// Whether one of these changes makes an entry what was found.
+pub(crate) fn made<V>(sent: &[Op], found: Option<&Record>) -> bool
+where
+    V: Serialize + DeserializeOwned,
+{
+    sent.iter().any(|op| match (op, found) {
+        (Op::Delete, found) => found.is_none(),
+        (Op::Put { payload, .. }, Some(found)) => {
+            let stored = found.value.as_ref();
+            stored.is_some_and(|stored| is_same::<V>(payload, stored))
+        }
+        (Op::Touch { expires_at }, Some(found)) => {
+            expires_at.is_some() && millis(*expires_at) == millis(found.expires_at)
+        }
+        (Op::Put { .. } | Op::Touch { .. }, None) => false,
+    })
+}
+
+/// A store may keep the text of a value in another form: compared is what it
+/// means to this map.
+fn is_same<V: Serialize + DeserializeOwned>(sent: &Payload, stored: &Payload) -> bool {
+    let stored = codec::decode::<V>(stored).and_then(|value| codec::encode(&value));
+    let Ok(stored) = stored else {
+        return false;
+    };
+    // Raw text may be nested more deeply than a tree of it can be made.
+    if stored.bytes == sent.bytes {
+        return true;
+    }
+    let json = |payload: &Payload| serde_json::from_slice::<serde_json::Value>(&payload.bytes).ok();
+    let stored = json(&stored);
+    stored.is_some() && stored == json(sent)
+}
+
+fn millis(at: Option<SystemTime>) -> Option<u128> {
+    let since = at?.duration_since(SystemTime::UNIX_EPOCH);
+    Some(since.unwrap_or_default().as_millis())
+}

@@ -1,0 +1,271 @@
+//! Puts together what goes into the next commit, and takes it apart after.
+
+use std::{
+    mem,
+    sync::{Arc, atomic::Ordering::SeqCst},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{DirtyBatch, Flusher};
+use crate::{
+    batch::{Change, MapBatch},
+    error::Result,
+    event::{KeySample, Operation},
+    map::{
+        core::Core,
+        lifetime::Lifetime,
+        pending::Until,
+        write_behind::{
+            taking::{Begun, Taken},
+            waiters::{Waiter, Waiters, answer_all},
+        },
+    },
+};
+
+/// How many entries are looked at in one go: enough that several lie in the
+/// same shard, and no more than a processor's cache holds until they are encoded.
+const AT_ONCE: usize = 1_024;
+
+/// What is being put together.
+struct Draft {
+    epoch: u64,
+    clear: bool,
+    changes: Vec<Change>,
+    bytes: usize,
+    waiters: Waiters,
+}
+
+/// The map was cleared meanwhile: the draft is of no use.
+struct Cleared;
+
+impl<V, L> Flusher<V, L>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    L: Lifetime<V>,
+{
+    /// The next batch of what was queued before then; `None` if nothing is left.
+    ///
+    /// The keys that somebody waits for go first, but only the `first` batch of
+    /// a round may hold nothing else: else a stream of saves would keep a flush,
+    /// or whatever else is pending, waiting for ever.
+    pub(super) fn assemble(&mut self, until: &mut Until, first: bool) -> Option<DirtyBatch> {
+        let mut wanted = first;
+        while wanted || self.has_more(until) {
+            wanted = false;
+            let mut draft = self.core.draft();
+            // A clear in the middle takes every entry that was looked at with
+            // it, so the next try begins with nothing taken.
+            if self.fill(&mut draft, until, first).is_err() {
+                self.core.give_back(draft.waiters);
+                wanted = true;
+            } else if draft.changes.is_empty() && !draft.clear {
+                draft.waiters.answer(&Ok(()));
+            } else {
+                self.look_whether_emptied(until);
+                return Some(self.finish(draft));
+            }
+        }
+        None
+    }
+
+    /// Whether something is left of what was pending before then.
+    ///
+    /// Clears that come after the queue was found empty wait for the next
+    /// round: else clears that come all the time would keep a flush waiting.
+    fn has_more(&self, until: &mut Until) -> bool {
+        self.look_whether_emptied(until);
+        let cleared = self.core.cleared.load(SeqCst);
+        until.emptied.is_none_or(|epoch| cleared < epoch)
+    }
+
+    fn look_whether_emptied(&self, until: &mut Until) {
+        if self.parts.is_empty() && !self.core.pending.has(until) {
+            let epoch = || self.core.epoch.load(SeqCst);
+            until.emptied.get_or_insert_with(epoch);
+        }
+    }
+
+    fn fill(&mut self, draft: &mut Draft, until: &mut Until, first: bool) -> Result<(), Cleared> {
+        if let Some(part) = self.parts.pop() {
+            return self.fill_with_part(draft, part, until);
+        }
+        // Only here: a part of a batch may be small while very much is pending.
+        let all = self.core.pending.len().min(self.core.options.max_batch);
+        draft.changes.reserve(all);
+        self.fill_with_awaited(draft, if first { 1 } else { 2 }, until)?;
+        while !self.is_full(draft, 1) {
+            let room = self.core.options.max_batch - draft.changes.len();
+            let keys = self.core.pending.pop(until, room.min(AT_ONCE));
+            if keys.is_empty() {
+                break;
+            }
+            self.add_all(draft, &keys, until)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at these entries; those that do not fit any more wait again, in
+    /// front.
+    fn add_all(
+        &mut self,
+        draft: &mut Draft,
+        keys: &[Arc<str>],
+        until: &mut Until,
+    ) -> Result<(), Cleared> {
+        let begun = self.core.begin_all(keys, draft.epoch);
+        self.core.pending.seen(keys.len());
+        let mut rest = keys.iter().zip(begun);
+        for (key, begun) in rest.by_ref() {
+            let taken = self.core.finish_taking(key, begun, draft.epoch);
+            self.add_taken(draft, key, taken, until)?;
+            if self.is_full(draft, 1) {
+                break;
+            }
+        }
+        // Only what was begun here: what is in the draft already stays there.
+        let rest = rest.filter(|(_, begun)| matches!(begun, Begun::Saving { .. }));
+        for (key, _) in rest.rev() {
+            self.core.requeue(key, false);
+            until.rewind();
+        }
+        Ok(())
+    }
+
+    /// A part, and nothing else: which key is to blame must be found out, or what has to go
+    /// first must.
+    fn fill_with_part(
+        &mut self,
+        draft: &mut Draft,
+        mut part: Vec<Arc<str>>,
+        until: &mut Until,
+    ) -> Result<(), Cleared> {
+        let mut added = 0;
+        while added < part.len() && !self.is_full(draft, 1) {
+            let key = &part[added];
+            // Before the entry is looked at: a caller that comes later may wait for a later
+            // change.
+            let waiters = self.core.requests.lock().saves.take(key);
+            self.add_awaited(draft, key, waiters, until)?;
+            added += 1;
+        }
+        if added < part.len() {
+            self.parts.push(part.split_off(added));
+        }
+        Ok(())
+    }
+
+    /// Fills one share of so many with the keys that a caller waits for.
+    fn fill_with_awaited(
+        &mut self,
+        draft: &mut Draft,
+        shares: usize,
+        until: &mut Until,
+    ) -> Result<(), Cleared> {
+        // All of them before the first entry is looked at: a caller that comes later may wait
+        // for a later change.
+        let mut waiting = mem::take(&mut self.core.requests.lock().saves);
+        draft.waiters.add_of_clear(waiting.take_of_clear());
+        // Their clear may have come after this batch was begun.
+        let is_early = self.core.epoch.load(SeqCst) != draft.epoch;
+        let mut filled = if is_early { Err(Cleared) } else { Ok(()) };
+        while filled.is_ok() && !self.is_full(draft, shares) {
+            let Some((key, waiters)) = waiting.pop() else {
+                break;
+            };
+            filled = self.add_awaited(draft, &key, waiters, until);
+        }
+        self.core.give_back(waiting);
+        filled
+    }
+
+    /// Looks at an entry that these callers wait for.
+    fn add_awaited(
+        &mut self,
+        draft: &mut Draft,
+        key: &Arc<str>,
+        waiters: Vec<Waiter>,
+        until: &mut Until,
+    ) -> Result<(), Cleared> {
+        let answer = match self.add(draft, key, until) {
+            Ok(Taken::Nothing) if !draft.clear => Ok(()),
+            Ok(Taken::Refused(error) | Taken::Unwritable(error)) => Err(error),
+            // It is part of this batch; or there is nothing at the key, and the clear that
+            // this batch carries is the later write.
+            taken => {
+                draft.waiters.add(key.clone(), waiters);
+                return taken.map(|_| ());
+            }
+        };
+        answer_all(waiters, &answer);
+        Ok(())
+    }
+
+    /// Looks at an entry; its change, if there is one, goes into the draft.
+    fn add(
+        &mut self,
+        draft: &mut Draft,
+        key: &Arc<str>,
+        until: &mut Until,
+    ) -> Result<Taken, Cleared> {
+        let taken = self.core.take(key, draft.epoch);
+        self.add_taken(draft, key, taken, until)
+    }
+
+    fn add_taken(
+        &mut self,
+        draft: &mut Draft,
+        key: &Arc<str>,
+        taken: Taken,
+        until: &mut Until,
+    ) -> Result<Taken, Cleared> {
+        match taken {
+            Taken::Change(change) => {
+                draft.bytes += change.weight();
+                draft.changes.push(change);
+                Ok(Taken::Already)
+            }
+            Taken::Unwritable(error) => {
+                // What replaced it may stand in front of the queue.
+                until.rewind();
+                let keys = KeySample::of([key]);
+                self.committer()
+                    .report(Operation::Encode, keys, &error, true);
+                Ok(Taken::Unwritable(error))
+            }
+            Taken::Cleared => Err(Cleared),
+            other => Ok(other),
+        }
+    }
+
+    /// Whether one share of so many is full.
+    fn is_full(&self, draft: &Draft, shares: usize) -> bool {
+        draft.changes.len() >= self.core.options.max_batch / shares
+            || draft.bytes >= self.core.options.max_batch_bytes / shares
+    }
+
+    fn finish(&mut self, draft: Draft) -> DirtyBatch {
+        let part = MapBatch::new(self.core.name.clone(), draft.changes).clearing(draft.clear);
+        DirtyBatch {
+            batch: self.writer.batch(part, &self.core.clock),
+            epoch: draft.epoch,
+            waiters: draft.waiters,
+        }
+    }
+}
+
+impl<V, L: Lifetime<V>> Core<V, L> {
+    fn draft(&self) -> Draft {
+        let epoch = self.epoch.load(SeqCst);
+        Draft {
+            epoch,
+            clear: self.cleared.load(SeqCst) != epoch,
+            changes: Vec::new(),
+            bytes: 0,
+            waiters: Waiters::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! What the flusher puts together, step by step.
+
+use super::*;
+use crate::{
+    batch::Committed,
+    clock::{MapClock, SystemClock},
+    error::{Error, ErrorKind},
+    map::{
+        conflicts::{Conflicts, OnConflict},
+        lifetime::Forever,
+        loading::Loaded,
+        options::Options,
+        shared::Shared,
+        spot::Spot,
+        write_behind::{requests::Ticket, waiters::Awaited},
+    },
+    provider::memory::Memory,
+    record::Revision,
+};
+
+/// A map whose task does not run by itself.
+fn flusher() -> Flusher<u32, Forever> {
+    flusher_with(Options::default())
+}
+
+fn flusher_with(options: Options) -> Flusher<u32, Forever> {
+    let clock = Arc::new(MapClock::new(Arc::new(SystemClock::new())));
+    let name = "map".try_into().unwrap();
+    let shared = Shared::new(name, Arc::new(Memory::new()), options, clock);
+    let core = Core::new(shared, Forever, Conflicts::new(OnConflict::LastWrite));
+    let loaded = Loaded {
+        horizon: Revision::ZERO,
+        incarnation: None,
+    };
+    Flusher::new(Arc::new(core), loaded)
+}
+
+fn insert_and_wait(core: &Core<u32, Forever>, key: &str, value: u32) -> Ticket {
+    let put = core.alter(key, |spot| {
+        spot.put(value, None);
+        spot.wait()
+    });
+    put.unwrap()
+}
+
+fn clear_and_wait(core: &Core<u32, Forever>) -> Ticket {
+    let mut ticket = Ticket::done();
+    core.clear(|| ticket = core.await_save(Awaited::Clear))
+        .unwrap();
+    ticket
+}
+
+/// A `clear_and_save` that came between the moment when the flusher looked
+/// whether there was a clear, and the moment when it collected those who
+/// wait, was told that it was saved: by a batch without a clear, or by none.
+#[tokio::test]
+async fn a_clear_is_not_answered_by_a_draft_that_does_not_carry_it() {
+    let mut flusher = flusher();
+    let mut until = flusher.core.pending.until_now();
+    let mut draft = flusher.core.draft();
+    let mut ticket = Box::pin(clear_and_wait(&flusher.core).wait());
+    assert!(flusher.fill(&mut draft, &mut until, true).is_err());
+    flusher.core.give_back(draft.waiters);
+    let assembled = flusher.assemble(&mut until, true).unwrap();
+    assert!(assembled.clears());
+    assert!(futures_util::poll!(&mut ticket).is_pending());
+    assembled.waiters.answer(&Ok(()));
+    assert!(ticket.await.is_ok());
+}
+
+/// Two saves of one key shared a commit; a write between the flusher's looks
+/// at the one and the other put the key into the batch twice. A provider may
+/// apply a batch in any order, and Postgres refuses such a one.
+#[tokio::test]
+async fn a_key_is_in_a_batch_once_whoever_waits_for_it() {
+    let mut flusher = flusher();
+    let _first = insert_and_wait(&flusher.core, "a", 1);
+    let _second = insert_and_wait(&flusher.core, "a", 2);
+    let (key, mut first) = flusher.core.requests.lock().saves.pop().unwrap();
+    let second = first.split_off(1);
+    let mut until = flusher.core.pending.until_now();
+    let mut draft = flusher.core.draft();
+    for waiters in [first, second] {
+        assert_eq!(waiters.len(), 1);
+        let added = flusher.add_awaited(&mut draft, &key, waiters, &mut until);
+        assert!(added.is_ok());
+        flusher.core.alter("a", |spot| spot.put(3, None)).unwrap();
+    }
+    assert_eq!(draft.changes.len(), 1);
+    assert_eq!(draft.waiters.take("a").len(), 2);
+    assert_eq!(flusher.core.pending(), 1);
+    let assembled = flusher.finish(draft);
+    let committed = Committed::at(Revision::new(1));
+    flusher.core.settle_all(&assembled, &committed);
+    // The write that came in between is still to be saved.
+    let mut until = flusher.core.pending.until_now();
+    let next = flusher.assemble(&mut until, true).unwrap();
+    assert_eq!(next.changes().len(), 1);
+}
+
+/// A clear in the middle of halving a refused batch dropped those who waited
+/// for the rest of the half: they were told that the runtime had ended.
+#[tokio::test]
+async fn a_clear_while_a_batch_is_halved_forgets_nobody_who_waits() {
+    let mut flusher = flusher();
+    let first = insert_and_wait(&flusher.core, "a", 1);
+    let second = insert_and_wait(&flusher.core, "a", 2);
+    let mut draft = flusher.core.draft();
+    flusher.core.clear(|| {}).unwrap();
+    let mut until = flusher.core.pending.until_now();
+    let part = vec!["a".into()];
+    let filled = flusher.fill_with_part(&mut draft, part, &mut until);
+    assert!(filled.is_err());
+    flusher.core.give_back(draft.waiters);
+    let mut until = flusher.core.pending.until_now();
+    let assembled = flusher.assemble(&mut until, true).unwrap();
+    assembled.waiters.answer(&Ok(()));
+    assert!(first.wait().await.is_ok());
+    assert!(second.wait().await.is_ok());
+}
+
+fn put(core: &Core<u32, Forever>, key: &str, value: u32) {
+    core.alter(key, |spot| spot.put(value, None)).unwrap();
+}
+
+#[test]
+fn what_does_not_fit_into_a_batch_waits_in_its_order() {
+    let mut flusher = flusher_with(Options {
+        max_batch_bytes: 4,
+        ..Options::default()
+    });
+    for key in ["a", "b", "c", "d", "e"] {
+        put(&flusher.core, key, 1);
+    }
+    let mut until = flusher.core.pending.until_now();
+    let mut batches: Vec<Vec<String>> = Vec::new();
+    while let Some(assembled) = flusher.assemble(&mut until, false) {
+        assert_eq!(flusher.core.pending(), 5 - batches.concat().len());
+        let keys = assembled.changes().iter().map(|c| c.key.to_string());
+        batches.push(keys.collect());
+        let committed = Committed::at(Revision::new(1));
+        flusher.core.settle_all(&assembled, &committed);
+    }
+    assert_eq!(batches, [&["a", "b"][..], &["c", "d"], &["e"]]);
+    assert_eq!(flusher.core.pending(), 0);
+}
+
+#[test]
+fn an_entry_removed_and_inserted_in_the_flushers_hands_leaves_nothing_in_the_queue() {
+    let mut flusher = flusher();
+    put(&flusher.core, "a", 1);
+    let mut until = flusher.core.pending.until_now();
+    let keys = flusher.core.pending.pop(&mut until, 10);
+    flusher.core.alter("a", |spot| spot.remove()).unwrap();
+    put(&flusher.core, "a", 2);
+    let mut draft = flusher.core.draft();
+    assert!(flusher.add_all(&mut draft, &keys, &mut until).is_ok());
+    assert_eq!(draft.changes.len(), 1);
+    assert_eq!(flusher.core.pending.len(), 0);
+    assert_eq!(flusher.core.pending(), 1);
+}
+
+/// A value that somebody waited for could not be written as JSON, and was
+/// replaced in that moment: the new one was put in front, where a flush that
+/// was past that part of the queue did not look again.
+#[test]
+fn what_replaces_an_unwritable_value_is_not_left_for_later() {
+    let mut flusher = flusher();
+    let key: Arc<str> = "a".into();
+    put(&flusher.core, "a", 1);
+    let mut until = flusher.core.pending.until_now();
+    let mut draft = flusher.core.draft();
+    let keys = std::slice::from_ref(&key);
+    flusher.core.begin_all(keys, draft.epoch);
+    assert!(flusher.core.pending.pop(&mut until, 10).is_empty());
+    put(&flusher.core, "a", 2);
+    let error = Error::new(ErrorKind::Refused, "no JSON");
+    flusher.core.refuse(&key, &error, false);
+    let taken = Taken::Unwritable(error);
+    let added = flusher.add_taken(&mut draft, &key, taken, &mut until);
+    assert!(added.is_ok());
+    let next = flusher.assemble(&mut until, false).unwrap();
+    assert_eq!(next.changes().len(), 1);
+}
+
+/// Of a batch that was refused, each part made room for all that was pending: to
+/// refuse one change after the other took a time that followed their number's
+/// square.
+#[test]
+fn a_part_makes_room_for_no_more_than_itself() {
+    let mut flusher = flusher();
+    for n in 0..10_000 {
+        put(&flusher.core, &n.to_string(), 1);
+    }
+    flusher.parts.push(vec!["7".into()]);
+    let mut until = flusher.core.pending.until_now();
+    let assembled = flusher.assemble(&mut until, false).unwrap();
+    let changes = &assembled.batch.maps[0].changes;
+    assert_eq!(changes.len(), 1);
+    assert!(changes.capacity() < 100, "{}", changes.capacity());
+}
+
+/// A map from which nearly all had been removed, or had expired, kept the room for
+/// as many as it had ever held.
+#[test]
+fn a_map_that_was_much_fuller_once_gives_its_room_back() {
+    let mut flusher = flusher();
+    let commit_all = |flusher: &mut Flusher<u32, Forever>| {
+        let mut until = flusher.core.pending.until_now();
+        while let Some(assembled) = flusher.assemble(&mut until, false) {
+            let committed = Committed::at(Revision::new(1));
+            flusher.core.settle_all(&assembled, &committed);
+        }
+    };
+    for n in 0..100_000 {
+        put(&flusher.core, &n.to_string(), 1);
+    }
+    commit_all(&mut flusher);
+    let full = flusher.core.shards.room();
+    for n in 1_000..100_000 {
+        let remove = |spot: &mut Spot<'_, _, _>| spot.remove();
+        flusher.core.alter(&n.to_string(), remove).unwrap();
+    }
+    commit_all(&mut flusher);
+    assert!(flusher.core.shards.room() <= full / 4, "of {full}");
+    assert_eq!(flusher.core.len(), 1_000);
+    assert_eq!(flusher.core.look("7", |value| *value), Some(1));
+}

@@ -1,0 +1,159 @@
+//! Answers to those who asked about the map as a whole, and its end.
+
+use std::{mem, ops::ControlFlow, sync::atomic::Ordering::SeqCst};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tracing::Instrument;
+
+use super::Flusher;
+use crate::{
+    error::{Error, ErrorKind, Result},
+    map::{
+        lifetime::Lifetime,
+        phase::{self, Closing},
+        spans,
+        write_behind::waiters::{Waiter, answer_all},
+    },
+};
+
+impl<V, L> Flusher<V, L>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    L: Lifetime<V>,
+{
+    /// Commits everything that is pending, as was asked for.
+    pub(super) async fn requested_round(&mut self) -> Result<()> {
+        let how = self.core.requests.lock().round.resolution.take();
+        let done = match how {
+            Some(how) => self.resolve_asked(how).await,
+            None => self.round().await,
+        };
+        let resolutions = mem::take(&mut self.core.requests.lock().round.resolutions);
+        answer_all(resolutions, &done);
+        done
+    }
+
+    /// Answers the callers that asked about the map as a whole. Breaks when the map is
+    /// closed, with those that are still to be told so.
+    pub(super) async fn answer(&mut self, done: Result<()>) -> ControlFlow<Vec<Waiter>> {
+        self.answer_flushes(&done);
+        self.answer_reloads(&done).await;
+        if self.core.requests.lock().round.closes.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        let closed = self.close(done).await;
+        if self.core.phase.is(phase::CLOSED) {
+            return ControlFlow::Break(self.farewell());
+        }
+        let waiting = mem::take(&mut self.core.requests.lock().round.closes);
+        answer_all(waiting, &closed);
+        ControlFlow::Continue(())
+    }
+
+    async fn answer_reloads(&mut self, done: &Result<()>) {
+        if self.core.requests.lock().round.reloads.is_empty() {
+            return;
+        }
+        let reloaded = match done {
+            Ok(()) => self.reload().await,
+            Err(error) => Err(error.clone()),
+        };
+        let reloads = mem::take(&mut self.core.requests.lock().round.reloads);
+        answer_all(reloads, &reloaded);
+    }
+
+    fn answer_flushes(&self, done: &Result<()>) {
+        let flushes = mem::take(&mut self.core.requests.lock().round.flushes);
+        // Every refused key is named, and there may be many: not if no caller asks.
+        if flushes.is_empty() {
+            return;
+        }
+        if done.is_ok() && self.core.retried.load(SeqCst) != self.retried {
+            // A change older than the flush was refused, and waits again, or a later one in
+            // its place: behind where the round has ended.
+            let mut requests = self.core.requests.lock();
+            requests.asked.flushes.extend(flushes);
+        } else {
+            let answer = done.clone().and_then(|()| self.core.check_refused());
+            answer_all(flushes, &answer);
+        }
+    }
+
+    /// Answers the callers that came while the map was being closed: everything written
+    /// before is in the store, or it would not be closed. Hands out those that close it.
+    fn farewell(&self) -> Vec<Waiter> {
+        let (saves, mut round, mut asked) = {
+            let mut requests = self.core.requests.lock();
+            requests.unserved = true;
+            let saves = mem::take(&mut requests.saves);
+            let round = mem::take(&mut requests.round);
+            (saves, round, mem::take(&mut requests.asked))
+        };
+        let mut closes = mem::take(&mut round.closes);
+        closes.append(&mut asked.closes);
+        saves.answer(&Ok(()));
+        self.core.refuse_errands(&self.core.closed(), |_| true);
+        let reloads = mem::take(&mut asked.reloads);
+        answer_all(reloads, &Err(self.core.closed()));
+        asked.answer(&Ok(()));
+        closes
+    }
+
+    /// Saves the rest, lets go of the store, and turns the map to closed; or
+    /// leaves it open and says what could not be saved.
+    async fn close(&mut self, done: Result<()>) -> Result<()> {
+        let span = spans::close(&self.core.name, &*self.core.provider);
+        let closed = self.try_close(done).instrument(span).await;
+        if closed.is_err() {
+            self.core.phase.turn(phase::CLOSING, phase::OPEN);
+        }
+        closed
+    }
+
+    async fn try_close(&mut self, mut done: Result<()>) -> Result<()> {
+        // If it was opened again meanwhile, and closed anew, all of it is done
+        // anew.
+        while let Some(closing) = self.closing() {
+            self.save_the_rest(done).await?;
+            done = Ok(());
+            if !self.core.phase.is(phase::CLOSING) {
+                continue;
+            }
+            self.core
+                .call(|| self.core.provider.release(&self.core.name))
+                .await?;
+            if self.core.phase.end(closing) {
+                return Ok(());
+            }
+        }
+        Err(self.given_up())
+    }
+
+    /// The closing that is under way. A caller that failed or gave up has opened the map
+    /// again: for those that still wait it closes anew.
+    fn closing(&self) -> Option<Closing> {
+        let requests = self.core.requests.lock();
+        if requests.round.closes.iter().any(|one| !one.has_left()) {
+            self.core.phase.turn(phase::OPEN, phase::CLOSING);
+        }
+        drop(requests);
+        self.core.phase.closing()
+    }
+
+    async fn save_the_rest(&mut self, mut done: Result<()>) -> Result<()> {
+        // Whoever wrote before the phase turned has left by now; whoever comes
+        // later is turned away. What is pending from here on is all there is.
+        self.core.shards.wait_for_writers();
+        while done.is_ok() && self.core.pending() > 0 {
+            done = self.round().await;
+        }
+        done.and_then(|()| self.core.check_refused())
+    }
+
+    fn given_up(&self) -> Error {
+        let message = "whoever closed the map gave up waiting; it is open: close it again";
+        Error::new(ErrorKind::Unavailable, message)
+            .on_map(&self.core.name)
+            .nothing_applied()
+    }
+}

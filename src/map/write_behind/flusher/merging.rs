@@ -1,0 +1,73 @@
+//! Makes one value of two.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::resolving::{FAILED, Fate, Found, Resolved};
+use crate::{
+    codec,
+    error::{Error, ErrorKind, Result},
+    event::Resolution,
+    map::{conflicts::OnConflict, core::Core, lifetime::Lifetime, table::entry::Slot},
+};
+
+impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
+    /// Puts what the closure makes of the two values in the place of the one in
+    /// memory.
+    pub(super) fn merge(
+        &self,
+        key: &Arc<str>,
+        slot: &mut Slot<V, L::Lease>,
+        found: &mut Found<V>,
+    ) -> Resolved<V, L> {
+        let known = found.version();
+        let Slot::Live { value, lease, .. } = slot else {
+            self.apply(key, slot.state_mut(), FAILED);
+            return Resolved::new(Fate::Again);
+        };
+        match self.merged(value, found) {
+            Ok(merged) => {
+                let unmerged = std::mem::replace(value, merged);
+                self.lifetime.renew(key, lease);
+                slot.learn(known);
+                self.apply(key, slot.state_mut(), FAILED);
+                let resolved = Resolved::new(Fate::Again).by(Resolution::Merged);
+                resolved.instead_of(unmerged)
+            }
+            Err(error) => {
+                let error = error.on_map(&self.name).on_keys([key.clone()]);
+                Resolved::new(Fate::Refused(error)).by(Resolution::Refused)
+            }
+        }
+    }
+
+    /// What the closure makes of the two values. It gets a copy of the one in
+    /// memory: if it panics, that is still there.
+    fn merged(&self, mine: &V, found: &mut Found<V>) -> Result<V> {
+        let theirs = found
+            .value
+            .take()
+            .unwrap_or_else(|| Err(Error::new(ErrorKind::Corrupt, "no value")));
+        let theirs = theirs.map_err(|e| not_merged("the stored value is unreadable", e))?;
+        let mine = codec::decode(&codec::encode(mine)?)
+            .map_err(|e| not_merged("the value does not come back from its own JSON text", e))?;
+        let merged = match &self.conflicts.policy {
+            OnConflict::Merge(merge) => catch_unwind(AssertUnwindSafe(|| merge(mine, theirs))),
+            OnConflict::MergeWith(merge) => catch_unwind(AssertUnwindSafe(|| merge(mine, theirs))),
+            OnConflict::LastWrite | OnConflict::StoreWins => Ok(mine),
+        };
+        merged.map_err(|panic| not_merged("the closure failed", codec::panicked(panic.as_ref())))
+    }
+}
+
+fn not_merged(problem: &str, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    let message = format!(
+        "the value was not merged with what another process stored: {problem}; it is in memory \
+         only: write to the key again, or call `retry_refused()`"
+    );
+    Error::new(ErrorKind::Refused, message).with_source(cause)
+}

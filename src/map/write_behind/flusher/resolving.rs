@@ -1,0 +1,336 @@
+//! What becomes of the entries whose changes were left out, because the store
+//! holds something else.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{DirtyBatch, Flusher};
+use crate::{
+    batch::{Committed, Skipped},
+    error::{Error, ErrorKind, Result},
+    event::{Conflict, KeySample, Operation, Resolution},
+    map::{
+        conflicts::OnConflict,
+        core::Core,
+        inside::Inside,
+        lifetime::Lifetime,
+        old::Old,
+        shards::{EntryMut, Shard},
+        table::{
+            entry::Slot,
+            save_state::{Event, Mark, StoredVersion},
+        },
+        write_behind::{
+            doubts,
+            waiters::{Waiter, Waiters, answer_all},
+        },
+    },
+    record::Record,
+};
+
+/// The change goes again: it was left out, and the store has said why.
+pub(super) const FAILED: Event = Event::Failed { uncertain: false };
+
+/// What is stored instead, as far as the map can read it.
+pub(super) struct Found<V> {
+    record: Option<Record>,
+    pub(super) value: Option<Result<V>>,
+    /// This map wrote it itself.
+    own: bool,
+    /// It is unreadable, and the map knew of it before.
+    listed: bool,
+}
+
+/// What to do about an entry.
+enum Verdict {
+    /// Its change goes again: it met nobody, now that this is known.
+    Again(StoredVersion),
+    /// It was written again since, and that change meets nobody.
+    Newer,
+    /// What is stored takes its place.
+    Take { lost: bool },
+    /// Its value stays, although the store has none.
+    Keep,
+    /// It becomes what the closure makes of the two values.
+    Merge,
+}
+
+/// What became of an entry.
+pub(super) enum Fate {
+    /// The store and the map agree.
+    Settled,
+    /// It waits again.
+    Again,
+    /// Its change is gone; these wait for it as well.
+    Lost(Vec<Waiter>),
+    /// It cannot be merged.
+    Refused(Error),
+}
+
+/// The same, and what is left to do without a lock.
+pub(super) struct Resolved<V, L: Lifetime<V>> {
+    fate: Fate,
+    resolution: Option<Resolution>,
+    old: Option<Old<V, L>>,
+    /// What a merged value took the place of.
+    unmerged: Option<V>,
+}
+
+impl<V, L> Flusher<V, L>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    L: Lifetime<V>,
+{
+    /// The batch is in the store, but for the changes that were left out; says whether some
+    /// of those wait again.
+    pub(super) fn settle(&mut self, mut dirty: DirtyBatch, committed: Committed) -> bool {
+        let Committed {
+            revision, skipped, ..
+        } = &committed;
+        let changes = dirty.changes();
+        self.committer().applied(changes, skipped, *revision);
+        self.core.settle_all(&dirty, &committed);
+        let again = self.resolve(&mut dirty.waiters, committed.skipped);
+        dirty.waiters.answer(&Ok(()));
+        self.spent = Some(dirty.batch);
+        again
+    }
+
+    /// Deals with the changes that were left out; says whether some wait again.
+    fn resolve(&mut self, waiters: &mut Waiters, skipped: Vec<Skipped>) -> bool {
+        let mut again = Waiters::default();
+        let mut some_wait = false;
+        for Skipped { key, found, .. } in skipped {
+            let sent = self.writer.doubts.take(&key);
+            let own = doubts::made::<V>(&sent, found.as_ref());
+            let mut waiting = waiters.take(&key);
+            match self.core.resolve(&key, found.clone(), own) {
+                Fate::Settled => answer_all(waiting, &Ok(())),
+                Fate::Again => {
+                    some_wait = true;
+                    again.add(key, waiting);
+                }
+                Fate::Lost(late) => {
+                    waiting.extend(late);
+                    answer_all(waiting, &Err(self.core.lost(&key, found)));
+                }
+                Fate::Refused(error) => {
+                    let keys = KeySample::of([&key]);
+                    self.committer()
+                        .report(Operation::Merge, keys, &error, true);
+                    answer_all(waiting, &Err(error));
+                }
+            }
+        }
+        self.core.give_back(again);
+        some_wait
+    }
+}
+
+impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
+    /// Whether any change of this map goes to the store on a condition.
+    pub(in crate::map) fn asks_conditions(&self) -> bool {
+        let asked = L::EXPIRES || self.conflicts.are_looked_for();
+        asked && self.provider.capabilities().conditions
+    }
+
+    fn resolve(&self, key: &Arc<str>, found: Option<Record>, own: bool) -> Fate {
+        // What is left of it is dropped once nothing is locked: foreign code runs
+        // then.
+        let mut found = self.read_found(found, own);
+        let theirs = found.record.as_ref().map(|record| record.revision);
+        let (mine, resolved) = {
+            let _inside = Inside::enter();
+            let hash = self.shards.hash(key);
+            let mut shard = self.shards.write(hash);
+            let entry = shard.find(hash, key);
+            let known = entry.map_or(StoredVersion::ABSENT, |entry| entry.slot.state().stored);
+            let resolved = self.resolve_in(&mut shard, (hash, key), &mut found);
+            (known.revision(), resolved)
+        };
+        self.let_go(resolved.old);
+        self.drop_value((resolved.unmerged, found));
+        if let Fate::Refused(error) = &resolved.fate {
+            self.refuse(key, error, false);
+        }
+        if let Some(resolution) = resolved.resolution {
+            self.tally.conflicts.fetch_add(1, Relaxed);
+            self.conflicts.tell(Conflict {
+                map: self.name.clone(),
+                key: key.clone(),
+                mine,
+                theirs,
+                resolution,
+            });
+        }
+        resolved.fate
+    }
+
+    fn read_found(&self, record: Option<Record>, own: bool) -> Found<V> {
+        let payload = record.as_ref().and_then(|record| record.value.as_ref());
+        let value = payload.map(|payload| self.decode(payload).map(|decoded| decoded.value));
+        let mut listed = false;
+        if let (Some(record), Some(Err(error))) = (&record, &value) {
+            listed = self.is_listed(record);
+            if !listed {
+                self.list_unreadable(record.clone(), error.clone().on_map(&self.name));
+            }
+        }
+        Found {
+            record,
+            value,
+            own,
+            listed,
+        }
+    }
+
+    fn resolve_in(
+        &self,
+        shard: &mut Shard<'_, V, L::Lease>,
+        (hash, key): (u64, &Arc<str>),
+        found: &mut Found<V>,
+    ) -> Resolved<V, L> {
+        // What is not being saved came after a clear, and whoever waits for what
+        // that took away waits for the clear.
+        let entry = shard.find_mut(hash, key);
+        let entry = entry.filter(|entry| entry.slot.state().mark.is_in_flight());
+        let Some(EntryMut { key, slot }) = entry else {
+            return Resolved::new(Fate::Again);
+        };
+        match self.verdict(slot, found) {
+            Verdict::Again(known) => {
+                slot.learn(known);
+                self.apply(key, slot.state_mut(), FAILED);
+                Resolved::new(Fate::Again)
+            }
+            Verdict::Newer => {
+                self.apply(key, slot.state_mut(), FAILED);
+                Resolved::new(Fate::Again)
+            }
+            Verdict::Keep => {
+                slot.learn(found.version());
+                self.apply(key, slot.state_mut(), FAILED);
+                Resolved::new(Fate::Again).by(Resolution::MapWon)
+            }
+            Verdict::Merge => self.merge(key, slot, found),
+            Verdict::Take { lost } => {
+                let key = key.clone();
+                let was_gone = slot.is_gone();
+                let taken = self.take_stored(shard, (hash, &key), found, lost);
+                shard.count_gone(-isize::from(was_gone));
+                taken
+            }
+        }
+    }
+
+    fn take_stored(
+        &self,
+        shard: &mut Shard<'_, V, L::Lease>,
+        (hash, key): (u64, &Arc<str>),
+        found: &mut Found<V>,
+        lost: bool,
+    ) -> Resolved<V, L> {
+        // Taken under the lock: a caller that waits by now wrote, or saw, what is taken
+        // away here.
+        let late = lost.then(|| self.requests.lock().saves.take(key));
+        let Some(EntryMut { slot, .. }) = shard.find_mut(hash, key) else {
+            return Resolved::new(Fate::Again);
+        };
+        self.apply(key, slot.state_mut(), Event::Replaced(found.version()));
+        let old = match (&found.record, found.value.take()) {
+            (Some(record), Some(Ok(value))) => self.put_stored(slot, record, value),
+            _ => self.dismiss(shard, hash, key),
+        };
+        let resolved = match late {
+            Some(late) => Resolved::new(Fate::Lost(late)).by(Resolution::StoreWon),
+            None => Resolved::new(Fate::Settled),
+        };
+        Resolved { old, ..resolved }
+    }
+
+    fn verdict(&self, slot: &Slot<V, L::Lease>, found: &Found<V>) -> Verdict {
+        let state = slot.state();
+        let lease = slot.lease();
+        // What nobody asked for claims nothing.
+        let touched = lease.is_some_and(|lease| self.lifetime.only_touched(lease));
+        let claimed = !state.is_automatic && !touched;
+        let known = found.version();
+        let agreed = slot.is_gone() && found.record.is_none();
+        let own = found.own || known.revision().is_some_and(|_| known == state.stored);
+        if agreed || !claimed && !own {
+            return Verdict::Take { lost: false };
+        }
+        if own || found.listed {
+            return Verdict::Again(known);
+        }
+        if state.mark == Mark::SavingQueued && self.still_holds(slot, found) {
+            return Verdict::Newer;
+        }
+        let live = lease.is_some_and(|lease| self.lifetime.is_live(lease));
+        match self.conflicts.policy {
+            // What is found was not seen here: if the newer change expires before
+            // it is committed, that is no reason to remove what is found.
+            OnConflict::LastWrite => Verdict::Newer,
+            OnConflict::Merge(_) | OnConflict::MergeWith(_) if live && self.is_over(found) => {
+                Verdict::Keep
+            }
+            OnConflict::Merge(_) | OnConflict::MergeWith(_) if live => Verdict::Merge,
+            _ => Verdict::Take { lost: true },
+        }
+    }
+
+    fn still_holds(&self, slot: &Slot<V, L::Lease>, found: &Found<V>) -> bool {
+        let stored = found.record.as_ref().map(|r| (r.revision, r.expires_at));
+        slot.is_unchanged().holds(stored, self.clock.now())
+    }
+
+    /// Whether the store has no entry, or one that has expired.
+    fn is_over(&self, found: &Found<V>) -> bool {
+        let Some(record) = &found.record else {
+            return true;
+        };
+        L::EXPIRES && record.expires_at.is_some_and(|at| at <= self.clock.now())
+    }
+
+    fn lost(&self, key: &Arc<str>, found: Option<Record>) -> Error {
+        let message = "another process has changed the entry meanwhile: the map holds what is \
+                       stored, and this change is gone; look at `found()`, and make it anew if need be";
+        Error::new(ErrorKind::Conflict, message)
+            .on_map(&self.name)
+            .on_keys([key.clone()])
+            .with_found(found)
+    }
+}
+
+impl<V> Found<V> {
+    pub(super) fn version(&self) -> StoredVersion {
+        let revision = self.record.as_ref().map(|record| record.revision);
+        revision.map_or(StoredVersion::ABSENT, |at| StoredVersion::at(Some(at)))
+    }
+}
+
+impl<V, L: Lifetime<V>> Resolved<V, L> {
+    pub(super) fn new(fate: Fate) -> Self {
+        Self {
+            fate,
+            resolution: None,
+            old: None,
+            unmerged: None,
+        }
+    }
+
+    pub(super) fn instead_of(self, unmerged: V) -> Self {
+        Self {
+            unmerged: Some(unmerged),
+            ..self
+        }
+    }
+
+    pub(super) fn by(self, resolution: Resolution) -> Self {
+        Self {
+            resolution: Some(resolution),
+            ..self
+        }
+    }
+}

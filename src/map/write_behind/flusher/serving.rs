@@ -1,0 +1,188 @@
+//! What the flusher does beside saving what is pending: commits that are asked for by name,
+//! and lending its writer to a commit of several maps.
+
+use std::{collections::HashSet, sync::Arc};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::oneshot;
+
+use super::Flusher;
+use crate::{
+    error::Result,
+    event::{KeySample, Operation},
+    map::{
+        lifetime::Lifetime,
+        pending::Until,
+        write_behind::{
+            delivery::Outcome,
+            flight::{Flight, answer_all},
+            proposal::{Borrowing, Errand, Loan, Proposal},
+        },
+    },
+};
+
+impl<V, L> Flusher<V, L>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    L: Lifetime<V>,
+{
+    /// Does the errands that wait now, until the store fails.
+    pub(super) async fn serve(&mut self) {
+        let waiting = self.core.requests.lock().errands.len();
+        for _ in 0..waiting {
+            if self.writer.down || self.writer.rewound {
+                break;
+            }
+            let next = self.core.requests.lock().errands.pop_front();
+            match next {
+                None => break,
+                Some(Errand::Propose(first)) => {
+                    if let Some(first) = encoded(first) {
+                        let group = self.group_with(first);
+                        self.propose(group).await;
+                    }
+                }
+                Some(Errand::Lend(borrowing)) => self.lend(borrowing).await,
+            }
+        }
+    }
+
+    /// The proposals that wait right behind, for other keys: they can share a commit.
+    fn group_with(&self, first: Proposal) -> Vec<Proposal> {
+        let options = &self.core.options;
+        let is_alone = !first.is_of_one_key();
+        let mut bytes = first.weight();
+        let mut keys: HashSet<_> = first.keys().into_iter().collect();
+        let mut group = vec![first];
+        while !is_alone && keys.len() < options.max_batch && bytes < options.max_batch_bytes {
+            let Some(next) = self.next_without(&keys) else {
+                break;
+            };
+            keys.extend(next.keys());
+            // Encoded with no lock held: foreign code runs, and takes its time.
+            let next = encoded(next);
+            bytes += next.as_ref().map_or(0, Proposal::weight);
+            group.extend(next);
+        }
+        group
+    }
+
+    /// The proposal that waits in front, if it is for one key and none of these.
+    fn next_without(&self, keys: &HashSet<Arc<str>>) -> Option<Proposal> {
+        let mut requests = self.core.requests.lock();
+        let Some(Errand::Propose(next)) = requests.errands.front() else {
+            return None;
+        };
+        if !next.is_of_one_key() || next.keys().iter().any(|key| keys.contains(key)) {
+            return None;
+        }
+        match requests.errands.pop_front() {
+            Some(Errand::Propose(next)) => Some(next),
+            _ => None,
+        }
+    }
+
+    /// Commits a group. If it is refused, and the error does not say whose fault that is,
+    /// one by one.
+    async fn propose(&mut self, mut group: Vec<Proposal>) {
+        let keys: Vec<_> = group.iter().flat_map(Proposal::keys).collect();
+        if let Err(error) = self.make_way(&keys).await {
+            return answer_all(&mut group, &error.nothing_applied());
+        }
+        group.retain_mut(|proposal| self.may_go(proposal));
+        for mut one in self.propose_together(group).await {
+            // The one before may have taken the store down with it.
+            match self.committer().check_up() {
+                Ok(()) => drop(self.propose_together(vec![one]).await),
+                Err(error) => one.answer(Err(error.nothing_applied())),
+            }
+        }
+    }
+
+    /// A change that the store refuses stands in the way of later ones of its key.
+    fn may_go(&self, proposal: &mut Proposal) -> bool {
+        let keys = proposal.keys();
+        let refusal = keys.iter().find_map(|key| self.core.refusal(key));
+        let may_go = refusal.is_none();
+        if let Some(error) = refusal {
+            proposal.answer(Err(error));
+        }
+        may_go
+    }
+
+    /// Commits a group in one batch; hands back those that may have another try.
+    async fn propose_together(&mut self, group: Vec<Proposal>) -> Vec<Proposal> {
+        if group.is_empty() {
+            return group;
+        }
+        let provider = self.core.provider.clone();
+        let flight = Flight::begin(group);
+        flight.commit(&*provider, &mut [self.committer()]).await
+    }
+
+    /// Lends the writer, and commits nothing until it comes back.
+    async fn lend(&mut self, borrowing: Borrowing) {
+        if borrowing.granted.is_closed() {
+            return;
+        }
+        // If the caller has stopped waiting, the loan is dropped and comes back at once.
+        if let Err(error) = self.get_ready(&borrowing.keys).await {
+            return drop(borrowing.granted.send(Err(error)));
+        }
+        let stand_in = self.writer.stand_in(&self.core.options.retry);
+        let writer = std::mem::replace(&mut self.writer, stand_in);
+        let (back, returned) = oneshot::channel();
+        drop(borrowing.granted.send(Ok(Loan::new(writer, back))));
+        if let Ok(writer) = returned.await {
+            self.writer = writer;
+        }
+    }
+
+    async fn get_ready(&mut self, keys: &[Arc<str>]) -> Result<()> {
+        self.make_way(keys).await?;
+        let refusal = keys.iter().find_map(|key| self.core.refusal(key));
+        refusal.map_or(Ok(()), Err)?;
+        self.introduce().await
+    }
+
+    /// Commits what is pending of these keys, and a clear that waits; nothing else. And sets
+    /// aside records that do not decode, before they are overwritten.
+    ///
+    /// # Errors
+    ///
+    /// What the last attempt failed with; all of it is pending as before.
+    async fn make_way(&mut self, keys: &[Arc<str>]) -> Result<()> {
+        let claimed = self.core.claimed(keys);
+        if !claimed.is_empty() || self.core.must_clear() {
+            let parts = claimed.chunks(self.core.options.max_batch);
+            self.parts.extend(parts.map(<[_]>::to_vec));
+            self.core.age.round_begins();
+            let done = self.commit_until(&mut Until::beginning(), false).await;
+            // Of what else is queued the oldest has waited as long as before.
+            self.core.age.round_fails(false);
+            done?;
+        }
+        let unreadable = self.core.unreadable_at(keys);
+        match self.committer().set_aside(&unreadable, |_| {}).await {
+            Ok(()) | Err(Outcome::Committed(_)) => Ok(()),
+            Err(Outcome::Abandoned { error, .. }) => Err(error),
+            Err(Outcome::Rejected { error, .. }) => {
+                let keys = KeySample::of(keys);
+                self.committer()
+                    .report(Operation::SetAside, keys, &error, true);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The proposal, its value encoded; one whose value is refused is answered.
+fn encoded(mut proposal: Proposal) -> Option<Proposal> {
+    match proposal.encode() {
+        Ok(()) => Some(proposal),
+        Err(error) => {
+            proposal.answer(Err(error));
+            None
+        }
+    }
+}

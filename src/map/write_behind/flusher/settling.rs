@@ -1,0 +1,91 @@
+//! What becomes of the entries whose changes are in the store.
+
+use std::{
+    collections::HashSet,
+    sync::atomic::Ordering::{Relaxed, SeqCst},
+};
+
+use super::DirtyBatch;
+use crate::{
+    batch::{Change, Committed, Op},
+    map::{
+        core::Core,
+        inside::Inside,
+        lifetime::Lifetime,
+        shards::{EntryMut, Shard},
+        table::{
+            entry::Slot,
+            save_state::{Event, Mark, StoredVersion},
+        },
+        write_behind::taking::RUN,
+    },
+    record::Revision,
+};
+
+impl<V, L: Lifetime<V>> Core<V, L> {
+    /// The batch is in the store, but for the changes that were left out.
+    pub(super) fn settle_all(&self, dirty: &DirtyBatch, committed: &Committed) {
+        let skipped: HashSet<_> = committed.skipped.iter().map(|s| &*s.key).collect();
+        let is_applied = |change: &&Change| !skipped.contains(&*change.key);
+        let applied: Vec<_> = dirty.changes().iter().filter(is_applied).collect();
+        self.settle(&applied, committed.revision);
+        if dirty.clears() {
+            self.cleared.store(dirty.epoch, SeqCst);
+        }
+    }
+
+    /// These changes were committed.
+    ///
+    /// Entries are far apart in memory, and waiting for each in turn is most
+    /// of the work. Under one lock the processor fetches several at once; a
+    /// run is short, so that nobody waits long for the lock.
+    fn settle(&self, changes: &[&Change], revision: Option<Revision>) {
+        let hashed = changes.iter().map(|c| (self.shards.hash(&c.key), *c));
+        for (number, group) in self.shards.grouped(hashed) {
+            for run in group.chunks(RUN) {
+                let _inside = Inside::enter();
+                let mut shard = self.shards.lock(number);
+                let settled = |(hash, change): &&(u64, &Change)| {
+                    self.settle_one(&mut shard, *hash, change, revision)
+                };
+                // Counted once: others count here too, and each time would keep
+                // the processor from fetching the next entry meanwhile.
+                self.saving
+                    .fetch_sub(run.iter().filter(settled).count(), Relaxed);
+                shard.shrink();
+            }
+        }
+    }
+
+    /// Whether the entry is being saved no more.
+    fn settle_one(
+        &self,
+        shard: &mut Shard<'_, V, L::Lease>,
+        hash: u64,
+        change: &Change,
+        revision: Option<Revision>,
+    ) -> bool {
+        let Some(EntryMut { slot, .. }) = shard.find_mut(hash, &change.key) else {
+            return false;
+        };
+        // An entry that is not in flight came after a clear.
+        let was_saving = slot.state().mark == Mark::Saving;
+        let stored = match change.op {
+            Op::Delete => StoredVersion::ABSENT,
+            Op::Put { .. } | Op::Touch { .. } => StoredVersion::at(revision),
+        };
+        // Counted by the caller; the queue stays as it is.
+        slot.state_mut().apply(Event::Committed(stored));
+        if !was_saving {
+            return false;
+        }
+        match slot {
+            Slot::Live { lease, .. } => self.lifetime.stored(lease),
+            Slot::Gone { .. } => {
+                shard.remove(hash, &change.key);
+                shard.count_gone(-1);
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,183 @@
+//! What is asked of a map's flusher.
+
+use std::{collections::VecDeque, mem};
+
+use tokio::sync::oneshot;
+
+use super::{
+    proposal::Errand,
+    waiters::{Answer, Awaited, Waiter, Waiters, answer_all, take_early},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    map::rewind::Rewind,
+};
+
+/// What is asked of the flusher and not answered yet.
+#[derive(Default)]
+pub(crate) struct Requests {
+    /// The flusher is gone; no request will be answered.
+    pub(crate) unserved: bool,
+    /// A failing store is to be tried again at once.
+    pub(crate) retry: bool,
+    /// How many attempts to commit have begun.
+    attempts: u64,
+    pub(crate) saves: Waiters,
+    pub(crate) asked: Asked,
+    /// What was asked when the round under way began: its outcome is the answer.
+    pub(crate) round: Asked,
+    pub(crate) errands: VecDeque<Errand>,
+}
+
+/// What is asked about the map as a whole.
+#[derive(Default)]
+pub(crate) struct Asked {
+    pub(crate) flushes: Vec<Waiter>,
+    pub(crate) reloads: Vec<Waiter>,
+    pub(crate) closes: Vec<Waiter>,
+    pub(crate) resolutions: Vec<Waiter>,
+    /// What the first of the resolutions says.
+    pub(crate) resolution: Option<Rewind>,
+}
+
+/// A kind of request about the map as a whole.
+#[derive(Clone, Copy)]
+pub(crate) enum Request {
+    Flush,
+    Reload,
+    Close,
+    ResolveRewind(Rewind),
+}
+
+impl Asked {
+    fn push(&mut self, request: Request, waiter: Waiter) {
+        match request {
+            Request::Flush => self.flushes.push(waiter),
+            Request::Reload => self.reloads.push(waiter),
+            Request::Close => self.closes.push(waiter),
+            Request::ResolveRewind(how) => {
+                self.resolution.get_or_insert(how);
+                self.resolutions.push(waiter);
+            }
+        }
+    }
+
+    fn lists(&mut self) -> [&mut Vec<Waiter>; 4] {
+        let Self {
+            flushes,
+            reloads,
+            closes,
+            resolutions,
+            ..
+        } = self;
+        [flushes, reloads, closes, resolutions]
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.flushes.is_empty()
+            && self.reloads.is_empty()
+            && self.closes.is_empty()
+            && self.resolutions.is_empty()
+    }
+
+    /// A decision about a rewind is not answered by the next rewind.
+    fn take_early(&mut self, attempt: u64, is_rewound: bool) -> Vec<Waiter> {
+        let lists = self
+            .lists()
+            .into_iter()
+            .take(if is_rewound { 3 } else { 4 });
+        lists.flat_map(|list| take_early(list, attempt)).collect()
+    }
+
+    pub(crate) fn answer(mut self, result: &Result<()>) {
+        for list in self.lists() {
+            answer_all(mem::take(list), result);
+        }
+    }
+}
+
+impl Requests {
+    fn waiter(&self, answer: Answer) -> Waiter {
+        Waiter::new(answer, self.attempts)
+    }
+
+    pub(crate) fn await_save(&mut self, what: Awaited, answer: Answer) {
+        let waiter = self.waiter(answer);
+        self.saves.push(what, waiter);
+    }
+
+    pub(crate) fn ask(&mut self, request: Request, answer: Answer) {
+        let waiter = self.waiter(answer);
+        self.asked.push(request, waiter);
+    }
+
+    /// A round begins: it is the answer to everything that was asked before.
+    pub(crate) fn begin_round(&mut self) {
+        self.round = mem::take(&mut self.asked);
+    }
+
+    /// An attempt begins, on behalf of every caller that waits now.
+    pub(crate) fn begin_attempt(&mut self) {
+        self.attempts += 1;
+        self.retry = false;
+    }
+
+    /// Takes the callers that came before the last attempt began. The others get
+    /// another attempt: the store may be well by now. Says whether one of them was
+    /// closing the map.
+    pub(crate) fn take_early(&mut self, is_rewound: bool) -> (Vec<Waiter>, bool) {
+        let closes = self.asked.closes.len();
+        let mut early = self.saves.take_early(self.attempts);
+        early.append(&mut self.asked.take_early(self.attempts, is_rewound));
+        let is_closing = self.asked.closes.len() < closes || !self.round.closes.is_empty();
+        early.append(&mut self.round.take_early(u64::MAX, is_rewound));
+        (early, is_closing)
+    }
+
+    /// Whether a store that is failing is to be tried again at once.
+    pub(crate) fn is_urgent(&self, is_down: bool) -> bool {
+        self.retry || is_down && !self.is_empty()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.saves.is_empty() && self.asked.is_empty() && self.errands.is_empty()
+    }
+}
+
+/// The receiving end of an answer.
+pub(crate) struct Ticket(Option<oneshot::Receiver<Result<()>>>);
+
+impl Ticket {
+    pub(crate) fn new() -> (Answer, Self) {
+        let (answer, ticket) = oneshot::channel();
+        (answer, Self(Some(ticket)))
+    }
+
+    /// There is nothing to wait for.
+    pub(crate) fn done() -> Self {
+        Self(None)
+    }
+
+    pub(crate) async fn wait(self) -> Result<()> {
+        match self.0 {
+            None => Ok(()),
+            Some(answer) => answer.await.unwrap_or_else(|_| Err(ended())),
+        }
+    }
+
+    pub(crate) fn blocking_wait(self) -> Result<()> {
+        match self.0 {
+            None => Ok(()),
+            Some(answer) => answer.blocking_recv().unwrap_or_else(|_| Err(ended())),
+        }
+    }
+}
+
+/// The flusher is gone, and the map was not closed.
+pub(crate) fn ended() -> Error {
+    Error::new(
+        ErrorKind::Closed,
+        "the runtime on which the map was opened has ended, and its background task with it; \
+         the change is in memory only: open the map again on a running runtime",
+    )
+}

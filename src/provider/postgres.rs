@@ -73,9 +73,9 @@ mod writers;
 /// U+0001 with U+0001 or U+0002. Bytes of a name other than lower-case letters,
 /// digits, `-` and `_` are `%` and two hex digits in the table's; a long one
 /// ends with a digest, and `persistify_maps` has it whole. Tables that begin
-/// with `persistify_` keep the rest. Who changes values in `map_stock` by other
-/// means should raise their `revision`, too; a table that other programs write
-/// to is better [adopted](PostgresBuilder::table).
+/// with `persistify_` keep the rest. A program that changes values in `map_stock`
+/// by other means should raise their `revision`, too; a table that other programs
+/// write to is better [adopted](PostgresBuilder::table).
 ///
 /// It needs PostgreSQL 12 or later, and a database with the encoding UTF8.
 ///
@@ -89,21 +89,21 @@ mod writers;
 ///
 /// # What it costs
 ///
-/// A commit costs one round trip and one wait for the server's disk, and then
-/// follows the number of changes. It costs one round trip more if it is the
-/// first of an open map, or repeats one that failed, or touches several maps, an
-/// adopted one, or one with triggers; and two more if it has conditions.
+/// A commit costs one round trip and one wait for the server's disk, plus
+/// O(changes). It costs one round trip more if it is the first of an open map, or
+/// repeats one that failed, or touches several maps, an adopted one, or one with
+/// triggers; and two more if it has conditions.
 ///
 /// A load of all records waits for the commit that is under way, if there is one
 /// and this user may lock the map's counter, but not for longer than the
 /// [lock timeout](PostgresBuilder::lock_timeout). It streams the records, and
-/// blocks no commit. One of keys, or of a page, waits for no one and costs by what
-/// it brings; one of changes reads the whole table.
+/// blocks no commit. A load of keys or of a page does not wait, and is in
+/// O(result); one of changes reads the whole table.
 ///
 /// # When the server goes
 ///
-/// Every call is answered `Unavailable` until it is back; connections that were
-/// lost are replaced without anyone's help.
+/// Every call is answered `Unavailable` until it is back; lost connections are
+/// replaced automatically.
 #[derive(Clone)]
 pub struct Postgres {
     shared: Arc<Shared>,

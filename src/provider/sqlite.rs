@@ -31,10 +31,10 @@ mod load;
 mod log;
 mod own;
 mod readers;
-mod replica;
 mod rows;
 mod schema;
 mod selection;
+mod staged_copy;
 mod table;
 mod times;
 mod worker;
@@ -45,7 +45,7 @@ mod writers;
 /// A commit is one transaction, also over several maps, and is on the disk
 /// when it returns. Other connections and processes may read and write the
 /// file at the same time; commits wait for each other for up to the
-/// [busy timeout](SqliteBuilder::busy_timeout). Reads wait for no one. The file
+/// [busy timeout](SqliteBuilder::busy_timeout). Reads never wait. The file
 /// uses SQLite's write-ahead log (`-wal` and `-shm` beside it while it is
 /// open), so it belongs on a local disk.
 ///
@@ -54,19 +54,19 @@ mod writers;
 /// (milliseconds since 1970), `revision` (of the commit that last wrote the
 /// row) and `schema`. Bytes of a name other than lower-case letters, digits,
 /// `-` and `_` are `%` and two hex digits there. Tables that begin with
-/// `persistify_` keep the rest. Who changes values in `map_stock` by other
-/// means should raise their `revision`, too; a table that other programs write
-/// to is better [adopted](SqliteBuilder::table).
+/// `persistify_` keep the rest. A program that changes values in `map_stock` by
+/// other means should raise their `revision`, too; a table that other programs
+/// write to is better [adopted](SqliteBuilder::table).
 ///
 /// Cloned handles share the file. Dropping the last one closes it;
-/// [`close`](Provider::close) says when it is closed, and whether that worked.
+/// [`close`](Provider::close) returns when it is closed, and reports errors.
 ///
 /// # What it costs
 ///
-/// A commit costs one wait for the disk, and then follows the number of
-/// changes. A load of all records streams them, and blocks no commit. One of
-/// keys, or of a page, costs by what it brings; one of changes reads the whole
-/// table.
+/// A commit costs one wait for the disk plus O(changes). Every thousand pages or
+/// so a commit also moves the log into the file. A load of all records streams
+/// them, and blocks no commit. A load of keys or of a page is in O(result); one of
+/// changes reads the whole table.
 ///
 /// # When the file goes
 ///
@@ -83,7 +83,7 @@ pub struct Sqlite {
 pub(super) struct Shared {
     file: DbFile,
     options: Options,
-    /// Before the one that writes, which is to be closed last.
+    /// Dropped before the connection that writes, which is to be closed last.
     readers: Arc<Readers>,
     worker: Worker,
 }
@@ -152,7 +152,8 @@ impl Provider for Sqlite {
         committed.await
     }
 
-    /// Moves what is in the log into the file, as far as no one reads it.
+    /// Moves the log into the file, as far as no load is reading it, and forgets
+    /// writers that have been idle for long.
     async fn release(&self, _map: &MapName) -> Result<()> {
         let tidied = self.shared.worker.run(|writer| {
             if writers::any_to_prune(&writer.connection)? {

@@ -8,6 +8,8 @@ mod by_hand;
 mod loads;
 #[path = "postgres/saves.rs"]
 mod saves;
+#[path = "postgres/shortcuts.rs"]
+mod shortcuts;
 
 // The servers of the tests: what starts one and what ends it again, however the
 // bench ends, is the same here.
@@ -33,6 +35,7 @@ pub fn run() {
     batches::run(&bench);
     loads::run(&bench);
     saves::run(&bench);
+    shortcuts::run(&bench);
 }
 
 /// The server that both sides write to, with its settings of safety.

@@ -31,7 +31,7 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(30);
 /// What the system takes for a keepalive where nothing is said.
 const NO_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// What may stand behind the `?` of a url.
+/// The options after the `?` of a url.
 const OPTIONS: [&str; 14] = [
     "application_name",
     "channel_binding",
@@ -168,7 +168,7 @@ impl fmt::Debug for Address {
     }
 }
 
-/// What the url leaves open.
+/// Sets the options that the url leaves open.
 fn set_up(config: &mut Config, pooling: &Pooling) {
     match (&pooling.application_name, config.get_application_name()) {
         (Some(name), _) => {
@@ -196,7 +196,7 @@ fn set_up(config: &mut Config, pooling: &Pooling) {
     }
 }
 
-/// A url without what the driver does not know.
+/// A url without the options that the driver does not know.
 struct Url {
     rest: String,
     root_certificate: Option<PathBuf>,

@@ -6,13 +6,12 @@ use std::time::SystemTime;
 use tokio_postgres::types::Type;
 
 use super::{
-    changes::{Changes, Put, Touch, times},
+    changes::{Changes, Put, Touch},
     errors::Failure,
     sessions::Session,
-    statement::{Columns, Statement},
+    statement::Statement,
     table::{Adopted, Table},
     times::Time,
-    values::{Moment, ValueText},
 };
 use crate::load::Wanted;
 
@@ -34,8 +33,7 @@ impl Adopted {
             statements.push(self.touch(table, &changes.touches, revision));
         }
         if !changes.deletes.is_empty() {
-            let keys =
-                || -> Vec<&'a str> { changes.deletes.iter().map(|stored| stored.plain).collect() };
+            let keys = || changes.deletes.iter().map(|stored| stored.plain);
             let companion = &self.companion.name;
             let of_keys = format!("WHERE t.{} = ANY($1)", table.key);
             let delete = format!("DELETE FROM {} AS t {of_keys}", table.name);
@@ -49,7 +47,7 @@ impl Adopted {
             );
             let forget = format!("DELETE FROM {companion} WHERE key = ANY($1)");
             let all = [delete, check, forget];
-            statements.extend(all.map(|sql| Statement::new(sql).with(keys(), Type::TEXT_ARRAY)));
+            statements.extend(all.map(|sql| Statement::new(sql).array(keys(), Type::TEXT_ARRAY)));
         }
         statements
     }
@@ -65,18 +63,11 @@ impl Adopted {
             updated_at,
             ..
         } = table;
-        let mut columns = Columns::default();
-        let keys: Vec<&str> = puts.iter().map(|put| put.key.plain).collect();
-        let keys = columns.array(keys, Type::TEXT_ARRAY);
-        let values = puts.iter().map(|put| ValueText(&put.payload.bytes));
-        let values = columns.array(values.collect(), Type::TEXT_ARRAY);
-        let values = table.values.of_text(&values);
         let mut into = vec![key.as_str(), value];
-        let mut put = vec![keys, values];
+        let mut put = vec!["u.k".to_owned(), table.values.of_text("u.v")];
         if self.time != Time::Missing {
-            let at = times(&mut columns, puts, Moment::new(at));
             into.push(updated_at);
-            put.push(self.time.written(&at));
+            put.push(self.time.written("u.a"));
         }
         let set = into[1..].iter().map(|c| format!("{c} = excluded.{c}"));
         let [set, put] = [set.collect::<Vec<_>>(), put].map(|parts| parts.join(", "));
@@ -85,9 +76,13 @@ impl Adopted {
             [Put { absent: true, .. }, ..] => String::new(),
             _ => format!("ON CONFLICT ({key}) DO UPDATE SET {set}"),
         };
-        columns.into_statement(|unnested| {
-            format!("INSERT INTO {name} AS t ({into}) SELECT {put} FROM {unnested} {or_update}")
-        })
+        Statement::new(format!(
+            "INSERT INTO {name} AS t ({into}) SELECT {put}
+             FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS u (k, v, a) {or_update}"
+        ))
+        .array(puts.iter().map(|put| put.key.plain), Type::TEXT_ARRAY)
+        .array(puts.iter().map(Put::value), Type::TEXT_ARRAY)
+        .array(puts.iter().map(|put| put.at(at)), Type::TIMESTAMPTZ_ARRAY)
     }
 
     /// Notes the values that were put, as they are in the table by then: the
@@ -96,9 +91,6 @@ impl Adopted {
     /// It fails where a row is missing, or is not of this transaction: a trigger
     /// ignored the change, or the column cut off the blanks at the end of the key.
     fn note<'a>(&self, table: &Table, puts: &'a [Put<'a>], revision: &str) -> Statement<'a> {
-        let keys: Vec<&str> = puts.iter().map(|put| put.key.plain).collect();
-        let expiries: Vec<_> = puts.iter().map(|put| put.expires_at).collect();
-        let schemas = puts.iter().map(|put| i64::from(put.payload.schema));
         let sql = self.companion.note(&format!(
             "SELECT u.k, {revision}, u.e, u.s, CASE WHEN age(t.xmin) <= 0 THEN {} END
              FROM unnest($1::text[], $2::timestamptz[], $3::int8[]) AS u (k, e, s)
@@ -106,14 +98,15 @@ impl Adopted {
             self.companion.digest, table.name, table.key
         ));
         Statement::new(sql)
-            .with(keys, Type::TEXT_ARRAY)
-            .with(expiries, Type::TIMESTAMPTZ_ARRAY)
-            .with(schemas.collect::<Vec<_>>(), Type::INT8_ARRAY)
+            .array(puts.iter().map(|put| put.key.plain), Type::TEXT_ARRAY)
+            .array(
+                puts.iter().map(|put| put.expires_at),
+                Type::TIMESTAMPTZ_ARRAY,
+            )
+            .array(puts.iter().map(Put::schema), Type::INT8_ARRAY)
     }
 
     fn touch<'a>(&self, table: &Table, touches: &'a [Touch<'a>], revision: &str) -> Statement<'a> {
-        let keys: Vec<&str> = touches.iter().map(|touch| touch.key.plain).collect();
-        let expiries: Vec<_> = touches.iter().map(|touch| touch.expires_at).collect();
         let companion = &self.companion;
         let sql = companion.note(&format!(
             "SELECT {}, {revision}, u.e, coalesce(c.schema, 0), {}
@@ -124,8 +117,14 @@ impl Adopted {
             table.key
         ));
         Statement::new(sql)
-            .with(keys, Type::TEXT_ARRAY)
-            .with(expiries, Type::TIMESTAMPTZ_ARRAY)
+            .array(
+                touches.iter().map(|touch| touch.key.plain),
+                Type::TEXT_ARRAY,
+            )
+            .array(
+                touches.iter().map(|touch| touch.expires_at),
+                Type::TIMESTAMPTZ_ARRAY,
+            )
     }
 
     /// Keeps those rows as they are until the transaction ends, so that

@@ -100,10 +100,10 @@ impl PostgresBuilder {
     /// How long a single statement may take, on the server; then it is
     /// `Unavailable`, with nothing applied.
     ///
-    /// 30 seconds by default; zero is no limit; at most about 24 days. It is
-    /// also, a little longer, how long an answer is waited for when the server
-    /// is not heard of any more; without a limit that is up to the system. A
-    /// load that streams may take as long as it likes.
+    /// 30 seconds by default; zero is no limit; at most about 24 days. An answer
+    /// of a server that has fallen silent is waited for a little longer than that;
+    /// without a limit, for as long as the system keeps the connection. A load that
+    /// streams may take any time.
     pub fn statement_timeout(mut self, timeout: Duration) -> Self {
         self.options.statement_timeout = timeout;
         self
@@ -154,14 +154,13 @@ impl PostgresBuilder {
     /// [schema](Self::schema), or of one elsewhere: `sales.limits`.
     ///
     /// None by default; a table of its own is made for every other map. The
-    /// table is not altered: what else is known of its rows is kept in a
-    /// table beside it, and its other columns (which may be empty, or have a
-    /// default, because new rows leave them out) keep their values. It needs a
-    /// column for the key that is text and unique in itself, and one for the
-    /// value that is text, `json` or `jsonb`, named as
-    /// [`columns`](Self::columns) says. What the other program changes is found
-    /// by reading the whole table at each load, which takes several times as
-    /// long as for a table of its own. A change that a trigger leaves out is
+    /// table is not altered: revisions and expiries are kept in a companion table,
+    /// and its other columns (which may be empty, or have a default, because new
+    /// rows leave them out) keep their values. It needs a column for the key that
+    /// is text and unique in itself, and one for the value that is text, `json` or
+    /// `jsonb`, named as [`columns`](Self::columns) says. Each load reads the whole
+    /// table to find the changes of the other program, which takes several times
+    /// as long as for a table of its own. A change that a trigger ignores is
     /// refused, also by `suppress_redundant_updates_trigger`.
     pub fn table(mut self, map: impl Into<String>, table: impl Into<String>) -> Self {
         self.adopt.push((map.into(), table.into()));

@@ -152,13 +152,13 @@ async fn make_table(session: &Session, options: &Options, map: &MapName) -> Resu
     })
 }
 
-/// What the table of a map is called.
+/// The name of the table of a map.
 pub(super) fn table_of(map: &MapName) -> String {
     // The prefix keeps it from being one of ours.
     format!("map_{}", map.encoded(MAX_NAME - "map_".len()))
 }
 
-/// There is a table where the map would be kept, and nobody knows whose.
+/// There is a table where the map would be kept, and it is not listed.
 pub(super) fn in_the_way(map: &MapName, table: &str) -> Error {
     let message = format!(
         "there is a table {table:?} where the map would be kept, and `persistify_maps` does not list it: put its row back there if it holds the map, adopt it with `.table(..)` if another program has made it, or rename it"

@@ -1,17 +1,18 @@
 //! The changes of a batch to one map, in the order of their keys.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
-use tokio_postgres::types::Type;
-
-use super::{keys::StoredKey, statement::Columns, values::Moment};
+use super::{
+    keys::StoredKey,
+    values::{Moment, ValueText},
+};
 use crate::{
     batch::{Change, Op},
     provider::sql::key_order::sort_by_key,
     record::Payload,
 };
 
-/// How many rows one statement puts at the most.
+/// How many rows one statement puts at most.
 const MAX_ROWS: usize = 10_000;
 
 /// How many bytes of keys and values one statement puts, about, unless a
@@ -48,11 +49,26 @@ pub(super) struct Touch<'a> {
     pub(super) expires_at: Option<Moment>,
 }
 
+impl<'a> Put<'a> {
+    pub(super) fn value(&self) -> ValueText<'a> {
+        ValueText(&self.payload.bytes)
+    }
+
+    pub(super) fn schema(&self) -> i64 {
+        self.payload.schema.into()
+    }
+
+    /// When the value was written, in a batch that was made at that time.
+    pub(super) fn at(&self, batch: SystemTime) -> Moment {
+        self.written_at.unwrap_or_else(|| Moment::new(batch))
+    }
+}
+
 impl<'a> Changes<'a> {
     pub(super) fn new(changes: impl Iterator<Item = &'a Change>) -> Self {
         let mut changes: Vec<_> = changes.collect();
         sort_by_key(&mut changes);
-        // No key comes twice; if one does all the same, the last one counts.
+        // No key occurs twice; if one does, the last change counts.
         changes.dedup_by(|later, earlier| {
             let twice = later.key == earlier.key;
             if twice {
@@ -115,13 +131,4 @@ impl<'a> Changes<'a> {
             (!chunk.is_empty()).then_some(chunk)
         })
     }
-}
-
-/// When each was written; as a rule it is the time of the batch for all.
-pub(super) fn times<'a>(columns: &mut Columns<'a>, puts: &[Put<'a>], at: Moment) -> String {
-    if puts.iter().all(|put| put.written_at.is_none()) {
-        return columns.one(at, Type::TIMESTAMPTZ);
-    }
-    let times = puts.iter().map(|put| put.written_at.unwrap_or(at));
-    columns.array(times.collect::<Vec<_>>(), Type::TIMESTAMPTZ_ARRAY)
 }

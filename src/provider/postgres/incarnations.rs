@@ -30,9 +30,9 @@ pub(super) fn stored(number: i64) -> Incarnation {
     Incarnation::new(to_bits(number))
 }
 
-/// Gives the database an incarnation, unless it has one: it is new, or an
-/// earlier version of this library made it. A user who may only read goes
-/// without.
+/// Gives the database an incarnation, unless it has one: it is new, or an earlier
+/// version of this library made it. With a user that may only read it stays without
+/// one.
 pub(super) async fn make(session: &Session, options: &Options) -> Result<(), Failure> {
     let sql = format!(
         "INSERT INTO {} (name, value) VALUES ('incarnation', {}) ON CONFLICT (name) DO NOTHING",
@@ -49,8 +49,8 @@ pub(super) async fn make(session: &Session, options: &Options) -> Result<(), Fai
 ///
 /// # Errors
 ///
-/// `Unavailable` if another process has done so in the same moment; it has
-/// noticed the same, and by its incarnation the next try finds out.
+/// `Unavailable` if another process has done so at the same moment. The next try
+/// meets its incarnation.
 pub(super) async fn renew(
     session: &Session,
     options: &Options,

@@ -1,5 +1,5 @@
-//! How keys stand in the tables that are made here: as they are, except for
-//! what a text column or its index does not take.
+//! Keys in the tables that are made here: as they are, except for characters and
+//! lengths that a text column or its index does not take.
 
 use std::{borrow::Cow, fmt};
 
@@ -22,7 +22,7 @@ const DIGEST_CHARS: usize = 64;
 pub(super) struct StoredKey<'a> {
     /// The key itself.
     pub(super) plain: &'a str,
-    /// What the column of the keys holds.
+    /// The key in its column.
     pub(super) key: Cow<'a, str>,
     /// The whole key, if it is a long one.
     pub(super) long: Option<Cow<'a, str>>,
@@ -50,7 +50,7 @@ impl<'a> StoredKey<'a> {
     }
 }
 
-/// What all long keys with the same beginning as this stand-in begin with.
+/// The beginning of a stand-in, which all long keys that begin so share.
 pub(super) fn beginning(stand_in: &str) -> &str {
     let end = stand_in.len().saturating_sub(DIGEST_CHARS);
     let mut ends = (0..=end)
@@ -59,7 +59,7 @@ pub(super) fn beginning(stand_in: &str) -> &str {
     &stand_in[..ends.next().unwrap_or(0)]
 }
 
-/// Above every stand-in that begins so, and below whatever follows them.
+/// A key above every stand-in that begins so, and below the keys after them.
 pub(super) fn above(beginning: &str) -> String {
     // The digits of a digest end at `f`.
     format!("{beginning}g")
@@ -101,7 +101,7 @@ pub(super) fn unescaped(stored: &str) -> Cow<'_, str> {
         match char {
             '\u{1}' => out.push(match chars.next() {
                 Some('\u{1}') => '\0',
-                // The end, or what is no escape, was written by someone else.
+                // At the end, or before another character, it is no escape of ours.
                 _ => '\u{1}',
             }),
             other => out.push(other),

@@ -61,7 +61,7 @@ async fn begin(
     Err(snapshot::never_still().into())
 }
 
-/// `None` if the rows that the snapshot is to show are not there any more.
+/// `None` if the rows of the snapshot are gone.
 async fn read(
     shared: &Arc<Shared>,
     snapshot: Snapshot,
@@ -173,8 +173,8 @@ impl Streaming {
             if !ended {
                 return Some((Ok(page), Some(streaming)));
             }
-            // All rows are here: a connection that does not end well is cut,
-            // which is no trouble of who loaded them.
+            // All rows are here: a connection that does not end well is cut, and
+            // the load is complete.
             let _ = streaming.session.end("ROLLBACK").await;
             (!page.is_empty()).then_some((Ok(page), None))
         })

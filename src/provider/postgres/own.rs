@@ -5,11 +5,10 @@ use std::time::SystemTime;
 use tokio_postgres::types::Type;
 
 use super::{
-    changes::{Changes, Put, Touch, times},
+    changes::{Changes, Put, Touch},
     keys::StoredKey,
-    statement::{Columns, Statement},
+    statement::Statement,
     table::Table,
-    values::{Moment, ValueText},
 };
 
 /// The statements for one batch.
@@ -37,8 +36,8 @@ pub(super) fn statements<'a>(
     statements
 }
 
-/// An upsert of many rows, or an insert: measured, that takes a quarter less
-/// time. What is the same for all of them is sent once.
+/// An upsert of many rows, or an insert: measured, an insert takes a quarter less
+/// time.
 fn put<'a>(
     table: &Table,
     puts: &'a [Put<'a>],
@@ -53,19 +52,6 @@ fn put<'a>(
         updated_at,
         ..
     } = table;
-    let mut columns = Columns::default();
-    let keys: Vec<&str> = puts.iter().map(|put| &*put.key.key).collect();
-    let keys = columns.array(keys, Type::TEXT_ARRAY);
-    let values: Vec<_> = puts
-        .iter()
-        .map(|put| ValueText(&put.payload.bytes))
-        .collect();
-    let values = columns.array(values, Type::TEXT_ARRAY);
-    let values = table.values.of_text(&values);
-    let at = times(&mut columns, puts, Moment::new(at));
-    let expires_at = expiries(&mut columns, puts);
-    let schema = schemas(&mut columns, puts);
-    let long_key = long_keys(&mut columns, puts);
     let or_update = if all_new {
         String::new()
     } else {
@@ -76,62 +62,48 @@ fn put<'a>(
                 schema = excluded.schema"
         )
     };
-    let put = columns.into_statement(|unnested| {
-        format!(
-            "INSERT INTO {name} AS t
-                ({key}, {value}, {updated_at}, revision, expires_at, schema, long_key)
-             SELECT {keys}, {values}, {at}, {revision}, {expires_at}, {schema}, {long_key}
-             FROM {unnested} {or_update}"
+    let sql = format!(
+        "INSERT INTO {name} AS t
+            ({key}, {value}, {updated_at}, revision, expires_at, schema, long_key)
+         SELECT u.k, {}, u.a, {revision}, u.e, u.s, u.l
+         FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::int8[],
+            $6::text[]) AS u (k, v, a, e, s, l) {or_update}",
+        table.values.of_text("u.v")
+    );
+    let long_keys: Vec<_> = puts.iter().map(|put| put.key.long.as_deref()).collect();
+    Statement::new(sql)
+        .array(puts.iter().map(|put| &*put.key.key), Type::TEXT_ARRAY)
+        .array(puts.iter().map(Put::value), Type::TEXT_ARRAY)
+        .array(puts.iter().map(|put| put.at(at)), Type::TIMESTAMPTZ_ARRAY)
+        .array(
+            puts.iter().map(|put| put.expires_at),
+            Type::TIMESTAMPTZ_ARRAY,
         )
-    });
-    put.changing(puts.len())
-}
-
-fn expiries<'a>(columns: &mut Columns<'a>, puts: &'a [Put<'a>]) -> String {
-    if puts.iter().all(|put| put.expires_at.is_none()) {
-        return "NULL::timestamptz".to_owned();
-    }
-    let expiries: Vec<_> = puts.iter().map(|put| put.expires_at).collect();
-    columns.array(expiries, Type::TIMESTAMPTZ_ARRAY)
-}
-
-fn schemas<'a>(columns: &mut Columns<'a>, puts: &'a [Put<'a>]) -> String {
-    let first = puts.first().map_or(0, |put| put.payload.schema);
-    if puts.iter().all(|put| put.payload.schema == first) {
-        return first.to_string();
-    }
-    let schemas: Vec<_> = puts
-        .iter()
-        .map(|put| i64::from(put.payload.schema))
-        .collect();
-    columns.array(schemas, Type::INT8_ARRAY)
-}
-
-fn long_keys<'a>(columns: &mut Columns<'a>, puts: &'a [Put<'a>]) -> String {
-    if puts.iter().all(|put| put.key.long.is_none()) {
-        return "NULL::text".to_owned();
-    }
-    let long: Vec<_> = puts.iter().map(|put| put.key.long.as_deref()).collect();
-    columns.array(long, Type::TEXT_ARRAY)
+        .array(puts.iter().map(Put::schema), Type::INT8_ARRAY)
+        .with(long_keys, Type::TEXT_ARRAY)
+        .changing(puts.len())
 }
 
 fn touch<'a>(table: &Table, touches: &'a [Touch<'a>], revision: &str) -> Statement<'a> {
     let Table { name, key, .. } = table;
-    let keys: Vec<&str> = touches.iter().map(|touch| &*touch.key.key).collect();
-    let expiries: Vec<_> = touches.iter().map(|touch| touch.expires_at).collect();
     let sql = format!(
         "UPDATE {name} AS t SET expires_at = u.e, revision = {revision}
          FROM unnest($1::text[], $2::timestamptz[]) AS u (k, e) WHERE t.{key} = u.k"
     );
     Statement::new(sql)
-        .with(keys, Type::TEXT_ARRAY)
-        .with(expiries, Type::TIMESTAMPTZ_ARRAY)
+        .array(
+            touches.iter().map(|touch| &*touch.key.key),
+            Type::TEXT_ARRAY,
+        )
+        .array(
+            touches.iter().map(|touch| touch.expires_at),
+            Type::TIMESTAMPTZ_ARRAY,
+        )
 }
 
 /// Nothing is deleted where there is no revision to do it under.
 fn delete<'a>(table: &Table, deletes: &'a [StoredKey<'a>], revision: &str) -> Statement<'a> {
     let Table { name, key, .. } = table;
-    let keys: Vec<&str> = deletes.iter().map(|stored| &*stored.key).collect();
     let sql = format!("DELETE FROM {name} AS t WHERE t.{key} = ANY($1) AND {revision} IS NOT NULL");
-    Statement::new(sql).with(keys, Type::TEXT_ARRAY)
+    Statement::new(sql).array(deletes.iter().map(|stored| &*stored.key), Type::TEXT_ARRAY)
 }

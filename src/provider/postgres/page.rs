@@ -13,7 +13,7 @@ use super::{
 };
 use crate::record::{Record, Revision};
 
-/// The first so many records after that key.
+/// The first `limit` records after a key.
 ///
 /// The stand-ins of long keys that begin the same are not in order among
 /// themselves, so those that a page begins or ends with are read all.

@@ -22,15 +22,15 @@ pub(super) struct Part<'a> {
     pub(super) clear: bool,
     pub(super) table: Table,
     pub(super) changes: &'a Changes<'a>,
-    /// Whether the hints as to what is new are taken at their word.
+    /// Whether entries that are likely new are inserted.
     pub(super) hints: bool,
-    /// What shows that nothing was left out, where that has to be looked for.
+    /// The checks that triggers ignored no change, where there are triggers.
     pub(super) checks: Option<Checks>,
 }
 
 impl<'a> Part<'a> {
-    /// What empties the table first, if anything does. The revision is given as
-    /// the SQL of it. Where that is `NULL`, nothing is changed.
+    /// The statements that empty the table first, if the part does. The revision is
+    /// a piece of SQL. Where that is `NULL`, nothing is changed.
     fn clears(&self, revision: &str) -> Vec<Statement<'a>> {
         if !self.clear {
             return Vec::new();
@@ -41,7 +41,7 @@ impl<'a> Part<'a> {
         statements
     }
 
-    /// What changes single entries, in the same way.
+    /// The statements that change single entries, in the same way.
     fn writes(&self, at: SystemTime, revision: &str) -> Vec<Statement<'a>> {
         match &self.table.adopted {
             None => {
@@ -65,9 +65,8 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Sends all changes, what else there is to write, and what ends the
-/// transaction: a message of its own, which commits nothing if anything before
-/// it failed.
+/// Sends all changes, the other statements, and the end of the transaction: a
+/// message of its own, which commits nothing if a statement before it failed.
 pub(super) async fn send(
     session: &Session,
     parts: &[Part<'_>],

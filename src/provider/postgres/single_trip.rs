@@ -1,24 +1,28 @@
-//! A batch in one round trip, for the writer that wrote to the map before.
+//! A batch in a single round trip, for the writer of the last commit to the map.
 //!
-//! All of it is sent without a wait in between: what raises the counter of the
-//! map, what raises the writer to this batch, the changes, and the commit. The
-//! first of these takes the lock of the counter and the second that of the
-//! writer, in the same order as [everyone else](super::locks), and each
-//! statement after them sees what was committed before. If the writer is not
-//! where it should be, because this batch or a later one of it was applied
-//! meanwhile, the second statement fails, and with it the transaction.
+//! Everything is sent without a wait in between: the statement that raises the
+//! counter of the map, the one that raises the writer to this batch, the changes,
+//! and the commit. The first takes the lock of the counter and the second that of
+//! the writer, in the [order of all commits](super::locks), and each statement
+//! after them sees all earlier commits. If the writer has another sequence than
+//! expected, because this batch or a later one of it was applied meanwhile, the
+//! second statement fails, and with it the transaction.
 //!
 //! So a batch that was given up and is still on its way changes nothing once a
 //! later one of its writer was applied.
 //!
-//! If not even a transaction was begun, because the first message was cancelled
-//! too soon or a pooler had no connection for it, each statement after it is a
-//! transaction of its own. So each of them holds only where the counter was
-//! raised by the very transaction that it is in.
+//! If no transaction was begun, because the first message was cancelled too soon
+//! or a pooler had no connection for it, each statement after it is a transaction
+//! of its own. So each of them has an effect only if the counter was raised by its
+//! own transaction.
 //!
-//! What the writer takes for new is inserted, and not looked for; if something
-//! was there all the same, the transaction fails, and from then on the map
-//! counts as shared.
+//! Entries that the writer takes for new are inserted rather than upserted. If one
+//! is there already, the transaction fails, and from then on the map counts as
+//! shared.
+//!
+//! Both are measured, by the bench `postgres`: a commit of one row takes about a
+//! third less time in a single round trip, and 10,000 new rows a quarter less as
+//! inserts.
 
 use futures_util::future::join;
 use tokio_postgres::{SimpleQueryMessage, error::SqlState};
@@ -46,8 +50,8 @@ pub(super) enum Outcome {
     Committed(Committed),
     /// Nothing was applied: the batch needs a look at the server first.
     NotApplied,
-    /// The connection had been idle, and was lost. What was sent on it may have
-    /// been applied.
+    /// The connection had been idle, and was lost. The batch may have been
+    /// applied.
     Lost(Failure),
 }
 
@@ -126,17 +130,18 @@ async fn send_all(
 /// Begins the transaction, raises the counter and then the writer, and answers
 /// with the revision.
 ///
-/// If the map was moved, if the writer was forgotten, or if it is not this
-/// batch's turn, a column would hold what it must not, and that ends the
-/// transaction. (As a condition on the row it would change nothing, and the
-/// transaction would go on.)
+/// If the map was moved, if the writer was forgotten, or if the batch is not
+/// admitted, a column would become NULL that must not, and that ends the
+/// transaction. (A condition on the row would change nothing, and the transaction
+/// would go on.)
 fn take_turn(options: &Options, entry: &Entry, batch: &Batch) -> Result<String> {
     let [maps, writers] =
         ["maps", "writers"].map(|name| options.qualified(&format!("persistify_{name}")));
     let lowest = from_revision(batch.revision_after(Revision::ZERO))?;
     let (writer, sequence) = (batch.id.writer, from_bits(batch.id.sequence));
     let (id, is_as_known) = (entry.id, is_as_known(entry));
-    // The sequences from 2^63 on are kept as negative numbers: they are for a look.
+    // Sequences from 2^63 on are stored as negative numbers. They take the plain
+    // way.
     let is_earlier = format!("sequence >= 0 AND sequence < {sequence}");
     let incarnation = incarnations::current(options);
     let claims = batch
@@ -159,7 +164,7 @@ fn take_turn(options: &Options, entry: &Entry, batch: &Batch) -> Result<String> 
     ))
 }
 
-/// Whether the map is where it was.
+/// Whether the map is still in the same table.
 fn is_as_known(entry: &Entry) -> String {
     format!(
         "(name, table_name, value_type, time_type) = ({}, {}, {}, {}) AND companion IS NULL",
@@ -170,8 +175,9 @@ fn is_as_known(entry: &Entry) -> String {
     )
 }
 
-/// What has to hold beside that, so that the store has lost nothing. It is asked
-/// for once the counter is locked: whoever noticed a loss by a batch to this map
+/// The conditions under which the store has lost nothing, as in
+/// [`ledger::admit`](crate::provider::ledger::admit). They are evaluated once the
+/// counter is locked: another writer that noticed a loss by a batch to this map
 /// has stored the new incarnation by then.
 fn claims_hold(part: &MapBatch, incarnation: &str) -> String {
     let expected = part.incarnation.map(|expected| {

@@ -223,8 +223,8 @@ async fn check_unlisted(
     }
 }
 
-/// A statement that streams takes as long as whoever reads it; that someone is
-/// still there is seen by each row, and not by a limit on the whole.
+/// A statement that streams takes as long as its consumer. Each row shows that the
+/// server is still there, so there is no limit on the whole.
 fn begin_reading(options: &Options, wanted: &Wanted) -> String {
     let limit = match wanted {
         Wanted::All | Wanted::Changed { .. } => 0,
@@ -241,12 +241,11 @@ fn begin_reading(options: &Options, wanted: &Wanted) -> String {
     )
 }
 
-/// What is read in the snapshot, unless its rows are not there any more.
+/// Reads in the snapshot, unless its rows are gone.
 ///
-/// A table that someone alters is written anew, and then shows none of its rows
-/// to those who look at an older state. So it is locked, and then compared with
-/// what the catalogue of the snapshot says; all of that goes along with the
-/// reading.
+/// `ALTER TABLE` may write a table anew, and then none of its rows are visible in
+/// an older snapshot. So the table is locked, and then compared with the catalogue
+/// of the snapshot; both are sent along with the reading.
 pub(super) async fn read<T>(
     session: &Session,
     table: &Table,
@@ -287,7 +286,7 @@ async fn is_there(session: &Session, table: &Table) -> Result<bool, Failure> {
     Ok(usize::try_from(counted) == Ok(names.len()))
 }
 
-/// Each time that it was to be read, the table was written anew.
+/// Each time before it was read, the table was written anew.
 pub(super) fn never_still() -> Error {
     let message = "the table of the map is being altered again and again; it may be tried again";
     Error::new(ErrorKind::Unavailable, message).nothing_applied()

@@ -51,6 +51,15 @@ impl<'a> Statement<'a> {
         self.with(value, Type::TEXT)
     }
 
+    /// The same statement, with a column of values as its next parameter.
+    pub(super) fn array<T: ToSql + Sync + Send + 'a>(
+        self,
+        values: impl Iterator<Item = T>,
+        kind: Type,
+    ) -> Self {
+        self.with(values.collect::<Vec<_>>(), kind)
+    }
+
     fn parameters(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
         let all = self.parameters.iter();
         all.map(|(value, kind)| (&**value as &(dyn ToSql + Sync), kind.clone()))
@@ -119,48 +128,6 @@ pub(super) async fn pipelined<T>(
 /// must not.
 fn is_unsent<T>(answer: &Result<T, SqlError>) -> bool {
     matches!(answer, Err(cause) if cause.as_db_error().is_none())
-}
-
-/// Builds a statement over rows that are sent as columns.
-#[derive(Default)]
-pub(super) struct Columns<'a> {
-    parameters: Vec<Parameter<'a>>,
-    /// Which of the parameters are columns.
-    arrays: Vec<usize>,
-}
-
-impl<'a> Columns<'a> {
-    /// One more column; its name.
-    pub(super) fn array(
-        &mut self,
-        values: Vec<impl ToSql + Sync + Send + 'a>,
-        kind: Type,
-    ) -> String {
-        self.parameters.push((Box::new(values), kind));
-        let number = self.parameters.len();
-        self.arrays.push(number);
-        format!("u.c{number}")
-    }
-
-    /// A value that is the same for all rows; what stands for it.
-    pub(super) fn one(&mut self, value: impl ToSql + Sync + Send + 'a, kind: Type) -> String {
-        self.parameters.push((Box::new(value), kind));
-        format!("${}", self.parameters.len())
-    }
-
-    /// The statement whose text is made with what the rows are selected from.
-    pub(super) fn into_statement(self, sql: impl FnOnce(&str) -> String) -> Statement<'a> {
-        let list = |prefix: &str| {
-            let all: Vec<_> = self.arrays.iter().map(|n| format!("{prefix}{n}")).collect();
-            all.join(", ")
-        };
-        let unnested = format!("unnest({}) AS u ({})", list("$"), list("c"));
-        Statement {
-            sql: sql(&unnested),
-            parameters: self.parameters,
-            rows: 0,
-        }
-    }
 }
 
 #[cfg(test)]

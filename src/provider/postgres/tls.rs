@@ -19,8 +19,8 @@ use crate::{error::Result, file};
 pub enum Tls {
     /// Never.
     Off,
-    /// If the server offers it. Whoever sits in between can keep it from
-    /// offering it, so its certificate is looked at only if a
+    /// If the server offers it. An attacker in between can suppress the offer, so
+    /// the certificate is checked only if a
     /// [root certificate](crate::PostgresBuilder::root_certificate) is given.
     #[default]
     Prefer,
@@ -83,7 +83,7 @@ fn roots_of_the_system() -> Result<RootCertStore> {
     Ok(roots)
 }
 
-/// Takes whatever certificate it is shown: against those who only listen.
+/// Accepts any certificate: this protects from eavesdropping only.
 #[derive(Debug)]
 struct Anyone(Arc<CryptoProvider>);
 

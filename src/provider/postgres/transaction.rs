@@ -4,17 +4,16 @@ use std::time::Duration;
 
 use super::options::Options;
 
-/// A program that stands still in the middle of a transaction, or is gone
-/// without a sign, keeps the others from writing for that long.
+/// How long a program that stops in the middle of a transaction, or vanishes
+/// without a sign, keeps others from writing.
 pub(super) const MAX_STANDSTILL: Duration = Duration::from_secs(20);
 
 /// Begins a transaction that writes.
 ///
-/// All settings end with it: on a pooled connection a session is nobody's, and
-/// may have come with another encoding than the one that is spoken here. A
-/// commit that is acknowledged waits for the disk, whatever the default is.
-/// Statements are planned without a look at the rows they are given: measured,
-/// that look takes a third of the time of an upsert of 1,000 rows.
+/// All settings end with it: a session of a pool is shared, and may have another
+/// encoding. A commit that is acknowledged waits for the disk, whatever the
+/// default is. Statements are planned without a look at their parameters:
+/// measured, that look takes a third of the time of an upsert of 1,000 rows.
 pub(super) fn begin(options: &Options) -> String {
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED;

@@ -13,8 +13,8 @@ use crate::{
     name::MapName,
 };
 
-/// Statements that fail where a change was left out: a writer that is none
-/// cannot be noted.
+/// Statements that fail if a change was ignored: they insert a writer without an
+/// identity.
 pub(super) struct Checks {
     writers: String,
 }
@@ -26,13 +26,13 @@ impl Checks {
         }
     }
 
-    /// That the table is empty.
+    /// Checks that the table is empty.
     pub(super) fn cleared<'a>(&self, table: &Table) -> Statement<'a> {
         Statement::new(self.fails_if(&format!("{} AS t", table.name)))
     }
 
-    /// That each row that was put is one of this transaction, and that none of
-    /// those that were deleted is there.
+    /// Checks that each row that was put is of this transaction, and that the
+    /// deleted ones are gone.
     pub(super) fn changed<'a>(&self, table: &Table, changes: &Changes<'a>) -> Vec<Statement<'a>> {
         let Table { name, key, .. } = table;
         let mut checks = Vec::new();
@@ -42,12 +42,12 @@ impl Checks {
                 "unnest($1::text[]) AS u (k) WHERE NOT EXISTS
                     (SELECT 1 FROM {name} AS t WHERE t.{key} = u.k AND age(t.xmin) <= 0)"
             ));
-            checks.push(Statement::new(sql).with(keys.collect::<Vec<_>>(), Type::TEXT_ARRAY));
+            checks.push(Statement::new(sql).array(keys, Type::TEXT_ARRAY));
         }
         if !changes.deletes.is_empty() {
             let keys = changes.deletes.iter().map(|stored| stored.key.to_string());
             let sql = self.fails_if(&format!("{name} AS t WHERE t.{key} = ANY($1)"));
-            checks.push(Statement::new(sql).with(keys.collect::<Vec<_>>(), Type::TEXT_ARRAY));
+            checks.push(Statement::new(sql).array(keys, Type::TEXT_ARRAY));
         }
         checks
     }
@@ -61,7 +61,7 @@ impl Checks {
     }
 }
 
-/// The rows that were put are not all there.
+/// The error if fewer rows were put than sent.
 pub(super) fn refused(map: &MapName) -> Error {
     let message =
         "Postgres does not take these changes: their table leaves them out, by a trigger or a rule";

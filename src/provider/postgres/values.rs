@@ -15,7 +15,7 @@ use crate::{
 
 type Failure = Box<dyn StdError + Sync + Send>;
 
-/// What the columns of the values are, in the tables that are made here.
+/// The type of the values' column in the tables that are made here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ValueType {
@@ -35,7 +35,7 @@ pub enum ValueType {
 }
 
 impl ValueType {
-    /// The SQL type, which is also what it is called in the list of the maps.
+    /// The SQL type, and its name in the catalog.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Jsonb => "jsonb",
@@ -51,15 +51,13 @@ impl ValueType {
 
     /// The SQL that makes such a value of its text.
     ///
-    /// The text is sent, and not the value: the server then reads one value
-    /// after the other as it writes the rows, instead of all of them before it
-    /// begins.
+    /// Values are sent as text: so the server parses one value after the other as
+    /// it writes the rows, instead of all of them before it begins.
     pub(super) fn of_text(self, text: &str) -> String {
         format!("{text}::{}", self.name())
     }
 
-    /// The text of a value, whichever of these its column is by now: somebody
-    /// may have altered it.
+    /// The text of a value, whichever type its column has been altered to.
     pub(super) fn text(stored: &[u8]) -> &[u8] {
         // The binary form of a `jsonb` begins with the number of a version, 1 so
         // far, which no JSON text begins with.
@@ -67,7 +65,7 @@ impl ValueType {
     }
 }
 
-/// The text of a value, on its way to the server as it is.
+/// The text of a value, sent as it is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ValueText<'a>(pub(super) &'a [u8]);
 

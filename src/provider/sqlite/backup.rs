@@ -9,9 +9,8 @@ use super::{
     Shared, Sqlite,
     builder::checked_path,
     errors::Failure,
-    file,
-    replica::{Replica, check_free, exists, logs},
-    schema,
+    file, schema,
+    staged_copy::{StagedCopy, check_free, exists, logs},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -23,14 +22,14 @@ impl Sqlite {
     /// Writes a copy of the file, with all its maps, to that path; a file with
     /// maps that is there, such as an older backup, is replaced.
     ///
-    /// It has everything that was committed before the call. Maps may be read
-    /// and written meanwhile: commits do not wait for it, and what they write is
-    /// not in it. (SQLite's log grows by that until the copy is done.) The copy
-    /// takes its place at once, when it is whole and on the disk; it is a
-    /// database like any other, in one file.
+    /// It has everything that was committed before the call. Maps may be read and
+    /// written meanwhile: commits do not wait for the copy and are not in it.
+    /// (SQLite's log grows by them until the copy is done.) The copy takes its
+    /// place at once, when it is whole and on the disk; it is a database like any
+    /// other, in one file.
     ///
-    /// If the future is dropped while pages are copied, that is given up, and
-    /// the path is as it was; a whole copy takes its place all the same.
+    /// Dropping the future while pages are copied gives the copy up, and the path
+    /// is as it was. A whole copy still takes its place.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -88,9 +87,9 @@ impl Sqlite {
         restore(backup.as_ref(), path.as_ref(), false).await
     }
 
-    /// The same as [`restore`](Self::restore), in the place of a file that is
-    /// there: what that holds is gone for good. It may be damaged, and no
-    /// database any more. Nobody may open it meanwhile.
+    /// Like [`restore`](Self::restore), but replaces a file that is there: its
+    /// content is gone for good. The file may be damaged. It must not be opened
+    /// meanwhile.
     ///
     /// # Errors
     ///
@@ -101,7 +100,8 @@ impl Sqlite {
     }
 }
 
-/// Where the work may take its time. It is told when nobody waits any more.
+/// Does work that may take long, on a thread of its own. The work is told when the
+/// future was dropped.
 async fn on_a_thread<T: Send + 'static>(
     work: impl FnOnce(&dyn Fn() -> bool) -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -109,7 +109,7 @@ async fn on_a_thread<T: Send + 'static>(
     let thread = thread::Builder::new().name("persistify-sqlite-copy".into());
     let started = thread.spawn(move || {
         let done = work(&|| answer.is_closed());
-        // Whoever does not wait any more does not miss it.
+        // If the future was dropped, the outcome is of no interest.
         drop(answer.send(done));
     });
     started.map_err(|cause| cut_short().with_source(cause))?;
@@ -126,18 +126,19 @@ fn cut_short() -> Error {
 fn back_up(shared: Arc<Shared>, path: &Path, is_given_up: &dyn Fn() -> bool) -> Result<()> {
     let from = shared.file.path.clone();
     let reader = shared.file.reader(&shared.options);
-    // A copy that takes long keeps nothing else open.
+    // A copy that takes long does not keep the handle open.
     drop(shared);
     let mut reader = reader.map_err(|failure| failure.explained(&from))?;
     check_free(path)
         .and_then(|()| check_maps(path))
         .map_err(|failure| not_ours(failure, path))?;
-    Replica::of(&mut reader, path, is_given_up)
-        .and_then(|replica| replica.settle(true))
+    StagedCopy::of(&mut reader, path, is_given_up)
+        .and_then(|copy| copy.settle(true))
         .map_err(|failure| explained(failure, &from, path))
 }
 
-/// What another program keeps there is not to be replaced.
+/// Checks that the file at that path, if there is one, has maps: the database of
+/// another program is not to be replaced.
 fn check_maps(path: &Path) -> Result<(), Failure> {
     if !path.exists() {
         return Ok(());
@@ -153,7 +154,7 @@ fn check_maps(path: &Path) -> Result<(), Failure> {
     Err(Error::new(ErrorKind::Invalid, message).into())
 }
 
-/// A file that is no database is none that a backup was meant to replace.
+/// A file that is not a database is not to be replaced either.
 fn not_ours(failure: Failure, path: &Path) -> Error {
     let error = failure.explained(path);
     if error.kind() != ErrorKind::Corrupt {
@@ -166,7 +167,7 @@ fn not_ours(failure: Failure, path: &Path) -> Error {
     Error::new(ErrorKind::Invalid, message).with_source(error)
 }
 
-/// An error of a copy is about one of the two files.
+/// The error of a copy: damage is that of the original.
 fn explained(failure: Failure, from: &Path, to: &Path) -> Error {
     let about = if failure.is_damage() { from } else { to };
     failure.explained(about)
@@ -191,11 +192,11 @@ fn go_back(backup: &Path, path: &Path, over: bool, is_given_up: &dyn Fn() -> boo
     let last = last_revision(path)?;
     let from = open_existing(backup);
     let mut from = from.map_err(|cause| Failure::database(cause).explained(backup))?;
-    let replica = Replica::of(&mut from, path, is_given_up)
+    let copy = StagedCopy::of(&mut from, path, is_given_up)
         .map_err(|failure| explained(failure, backup, path))?;
-    check(replica.connection(), backup)?;
-    raise(replica.connection(), last)
-        .and_then(|()| replica.settle(over))
+    check(copy.connection(), backup)?;
+    raise(copy.connection(), last)
+        .and_then(|()| copy.settle(over))
         .map_err(|failure| failure.explained(path))
 }
 
@@ -211,8 +212,7 @@ fn no_backup(path: &Path, problem: &str) -> Error {
     Error::new(ErrorKind::Invalid, message)
 }
 
-/// The last revision given out in the file that is to be replaced, if it can be
-/// told.
+/// The last revision of the file that is to be replaced, if it can be read.
 ///
 /// # Errors
 ///
@@ -220,12 +220,12 @@ fn no_backup(path: &Path, problem: &str) -> Error {
 fn last_revision(path: &Path) -> Result<Revision> {
     match check_free(path) {
         Ok(()) => {}
-        // What is no database any more has nobody who has it open.
+        // A file that is not a database any more is not open either.
         Err(failure) if failure.is_damage() => return Ok(Revision::ZERO),
         Err(failure) => return Err(failure.explained(path)),
     }
     let last = open_existing(path).and_then(|connection| schema::revision(&connection));
-    // A counter that cannot be read is the wall clock's to exceed.
+    // If the counter cannot be read, the wall clock exceeds it.
     Ok(last.unwrap_or_default())
 }
 
@@ -234,7 +234,7 @@ fn open_existing(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(path, flags)
 }
 
-/// That what was copied of a backup is whole, before it takes another's place.
+/// Checks that the copy of a backup is whole, before it takes its place.
 fn check(copied: &Connection, backup: &Path) -> Result<()> {
     let found = copied.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
     let found = found.map_err(|cause| Failure::database(cause).explained(backup))?;

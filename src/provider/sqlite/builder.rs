@@ -43,12 +43,12 @@ pub(super) struct Options {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Synchronous {
-    /// Until it is on the disk: it survives a power loss.
+    /// Until the commit is on the disk: it survives a power loss.
     #[default]
     Full,
-    /// Not at all: it survives the end of the process. After a crash of the
-    /// machine or a power loss the last commits may be missing; the file is
-    /// whole all the same.
+    /// Not at all: the commit survives the end of the process. After a crash of
+    /// the machine or a power loss the last commits may be missing; the file is
+    /// intact.
     Normal,
 }
 
@@ -95,7 +95,7 @@ impl SqliteBuilder {
 
     /// The mode of the file if it is made, whatever the umask: `0o600` by default,
     /// which keeps values private; `0o777` at most, and the owner reads and writes.
-    /// Folders that are made may be looked into by those who may read the file:
+    /// Users that may read the file may also list the folders that are made:
     /// `0o700` by default.
     ///
     /// A file that is there keeps its mode. SQLite gives its logs (`-wal`, `-shm`)
@@ -112,13 +112,13 @@ impl SqliteBuilder {
     /// reading and writing it.
     ///
     /// None by default; a table of its own is made for every other map. The
-    /// table is not altered: what else is known of its rows is kept in a
-    /// table beside it, and its other columns (which may be empty, or have a
-    /// default, because new rows leave them out) keep their values. It needs a
-    /// column for the key that is text and unique in itself, and one for the
-    /// value that is text or `BLOB`, named as [`columns`](Self::columns) says. What the
-    /// other program changes is found by reading the whole table at each load,
-    /// which takes about twice as long as for a table of its own. It counts as
+    /// table is not altered: revisions and expiries are kept in a companion table,
+    /// and its other columns (which may be empty, or have a default, because new
+    /// rows leave them out) keep their values. It needs a column for the key that
+    /// is text and unique in itself, and one for the value that is text or `BLOB`,
+    /// named as [`columns`](Self::columns) says. Each load reads the whole table to
+    /// find the changes of the other program, which takes about twice as long as
+    /// for a table of its own. It counts as
     /// of [shape](crate::PersistentMapBuilder::schema) 0. A value that is stored as
     /// a blob stays one when it is written over, and so does every new one in a
     /// column that is declared as `BLOB`; all others are text. A change that a trigger
@@ -205,7 +205,7 @@ fn invalid(problem: Problem) -> Error {
     problem.of("the SQLite file")
 }
 
-/// The path for good, wherever the program's current folder moves to.
+/// The absolute path, which stays the same if the current folder changes.
 pub(super) fn checked_path(path: &Path) -> Result<PathBuf> {
     if path == Path::new(":memory:") {
         return Err(Error::new(

@@ -23,10 +23,10 @@ use crate::{
     },
 };
 
-/// What the names of the logs end with that SQLite keeps beside a file.
+/// How the names of the logs end that SQLite keeps beside a file.
 pub(super) const LOGS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// As many as the systems follow.
+/// As many symbolic links as the systems follow.
 const MAX_LINKS: usize = 40;
 
 /// Measured: with a larger cache than by default, large commits are up to twice
@@ -40,7 +40,7 @@ const CACHED_STATEMENTS: usize = 256;
 #[derive(Clone, Debug)]
 pub(super) struct DbFile {
     pub(super) path: PathBuf,
-    /// The file itself, and what SQLite keeps of its log beside it.
+    /// The file itself, and the log beside it.
     found: Vec<(PathBuf, Identity)>,
 }
 
@@ -60,8 +60,8 @@ impl DbFile {
         connection.pragma_update(None, "synchronous", synchronous)?;
         connection.pragma_update(None, "cache_size", -WRITE_CACHE_KIB)?;
         check_writable(&connection, options.busy_timeout)?;
-        // The first read makes the files of the log, and they stay for as long
-        // as this connection is open.
+        // The first read makes the files of the log, which stay for as long as this
+        // connection is open.
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         let file = Self {
             path: path.to_owned(),
@@ -76,9 +76,9 @@ impl DbFile {
         Ok(connect(&self.path, options, OpenFlags::empty())?)
     }
 
-    /// Whether the path still leads to the file that is open, and to its log:
-    /// what is written to a file without a name is lost when the program ends,
-    /// and who opens the file meanwhile does not see it.
+    /// Checks that the path still leads to the open file, and to its log: writes to
+    /// a file without a name are lost when the program ends, and are not seen by
+    /// programs that open the path meanwhile.
     ///
     /// # Errors
     ///
@@ -141,11 +141,11 @@ pub(super) fn make_folder(path: &Path, file_mode: u32) -> Result<()> {
     })
 }
 
-/// That there is a file at that path, or nothing, and the same of SQLite's logs
-/// beside it: from a FIFO SQLite would read for ever.
+/// Checks that there is a file or nothing at that path, and at those of SQLite's
+/// logs beside it: SQLite would read from a FIFO for ever.
 ///
-/// It opens them by itself, so another program could put one there in between.
-/// That takes the right to write to the folder, and so to the file.
+/// SQLite opens them itself, so another program could put one there in between.
+/// It would need the right to write to the folder, and so to the file.
 ///
 /// # Errors
 ///
@@ -179,14 +179,14 @@ fn make_new(path: &Path, mode: u32) -> io::Result<()> {
     let temp = access::temporary(parent_of(&path))?;
     access::set_mode(temp.as_file(), mode)?;
     match temp.into_temp_path().persist_noclobber(&path) {
-        // Another one made it at the same time.
+        // Another process made it at the same time.
         Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         placed => placed.map_err(|failed| failed.error),
     }
 }
 
-/// Where the links at that path lead, also if nothing is there; after too many,
-/// where it was got to.
+/// Where the links at that path lead, also if nothing is there; after too many of
+/// them, the last one.
 fn end_of_links(path: &Path) -> PathBuf {
     let mut at = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -209,7 +209,7 @@ fn connect(path: &Path, options: &Options, more: OpenFlags) -> rusqlite::Result<
     Ok(connection)
 }
 
-/// Keys compare by their UTF-8 bytes, which only such a file does.
+/// Keys compare by their UTF-8 bytes only in a file that keeps text as UTF-8.
 fn check_encoding(connection: &Connection, path: &Path) -> Result<(), Failure> {
     let encoding: String = connection.pragma_query_value(None, "encoding", |row| row.get(0))?;
     if encoding == "UTF-8" {

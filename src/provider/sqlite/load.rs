@@ -16,20 +16,21 @@ use crate::{
     record::{Record, Revision},
 };
 
-/// How many pages may be read ahead of whoever takes them.
+/// How many pages are read ahead of the consumer.
 const PAGES_AHEAD: usize = 2;
 
 /// A page of large values ends early.
 const PAGE_BYTES: usize = 1024 * 1024;
 
-/// What is known before the first page.
+/// The part of a load that is known before its first page.
 struct Head {
     horizon: Revision,
     incarnation: Option<Incarnation>,
     total: Option<u64>,
 }
 
-/// A page, or the end: a stream that stops short must not look complete.
+/// A page, or `None` for the end: a stream that stops short must not look
+/// complete.
 type Message = Option<Result<Vec<Record>>>;
 
 /// Loads the wanted records of a map.
@@ -47,7 +48,7 @@ pub(super) async fn load(
         pages,
         turn: Some(turn),
     };
-    let place = shared.file.path.clone();
+    let path = shared.file.path.clone();
     let shared = shared.clone();
     let thread = thread::Builder::new().name("persistify-sqlite-load".into());
     let started = thread.spawn(move || reading.run(shared, begun));
@@ -57,7 +58,7 @@ pub(super) async fn load(
         horizon,
         incarnation,
         total,
-    } = head.map_err(|failure| failure.on_map(map).explained(&place))?;
+    } = head.map_err(|failure| failure.on_map(map).explained(&path))?;
     let pages = stream::unfold(Some(received), async |received| {
         let mut received = received?;
         match received.recv().await {
@@ -79,7 +80,7 @@ fn cut_short() -> Error {
     )
 }
 
-/// What the thread works on.
+/// A load, on its thread.
 struct Reading {
     map: MapName,
     wanted: Wanted,
@@ -94,7 +95,7 @@ impl Reading {
             Err(failure) => return drop(begun.send(Err(failure))),
         };
         let (path, readers) = (shared.file.path.clone(), shared.readers.clone());
-        // A load that is not read to its end keeps nothing else open.
+        // A load that is not read to its end does not keep the handle open.
         drop(shared);
         let Snapshot {
             connection,
@@ -106,15 +107,15 @@ impl Reading {
             (Ok(()), Some(table)) => self.stream(&connection, table, horizon),
             _ => Ok(()),
         };
-        // Before anyone is told that this is the end: whoever closes the file
-        // then finds nothing open.
+        // Before the end is announced: a program that closes the file then finds
+        // no connection open.
         if connection.execute_batch("ROLLBACK").is_ok() {
             readers.give_back(connection);
         }
         drop(self.turn.take());
         let streamed = streamed.map_err(|failure| failure.on_map(&self.map).explained(&path));
         let last = streamed.err();
-        // Whoever does not listen any more does not miss it.
+        // If the load was dropped, its end is of no interest.
         drop(self.pages.blocking_send(last.map(Err)));
     }
 
@@ -175,17 +176,17 @@ impl Reading {
 
     fn send(&mut self, page: Vec<Record>) -> Result<(), Failure> {
         if self.pages.capacity() == 0 {
-            // From here on it waits for whoever takes the pages, who may be
-            // waiting for another load.
+            // From here on it waits for the consumer, which may be waiting for
+            // another load.
             drop(self.turn.take());
         }
         let sent = self.pages.blocking_send(Some(Ok(page)));
-        // Nobody listens: the error ends the reading, and reaches no one.
+        // The load was dropped: the error ends the reading, and is not seen.
         sent.map_err(|_| Failure::Provider(cut_short()))
     }
 }
 
-/// One state of the file, which nobody changes while it is read.
+/// One state of the file, which does not change while it is read.
 struct Snapshot {
     connection: Connection,
     table: Option<Table>,
@@ -220,7 +221,7 @@ impl Snapshot {
         })
     }
 
-    /// Whether the table is another program's, and that wrote to it since.
+    /// Whether another program wrote to its table since.
     fn any_new(&self, wanted: &Wanted) -> Result<bool, Failure> {
         let adopted = self.table.as_ref().and_then(|table| table.adopted.as_ref());
         adopted.map_or(Ok(false), |adopted| {

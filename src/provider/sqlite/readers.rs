@@ -9,23 +9,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{builder::Options, errors::Failure, file::DbFile};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How many loads are begun at once, and how many connections are kept that
-/// nobody reads with.
-const AT_ONCE: usize = 4;
+/// How many loads are begun at once, and how many idle connections are kept.
+const MAX_READERS: usize = 4;
 
 /// The connections that loads read with.
 ///
-/// A new one reads the schema first, which is as long as there are maps, and
-/// keeps it: to open many maps of a file, each with a connection of its own,
-/// would take time and memory that follow their number's square.
+/// A new one reads the schema first, which is O(maps), and keeps it: opening n
+/// maps of a file, each with a connection of its own, would be O(n²) in time and
+/// memory.
 #[derive(Debug)]
 pub(super) struct Readers {
     idle: Mutex<Idle>,
     turns: Arc<Semaphore>,
 }
 
-/// The right to read, until it is dropped. Whoever has it waits for no one who
-/// may want it.
+/// The right to read, until it is dropped. Its owner does not wait for others
+/// that may want one.
 pub(super) type Turn = OwnedSemaphorePermit;
 
 #[derive(Debug, Default)]
@@ -40,13 +39,13 @@ impl Default for Readers {
     fn default() -> Self {
         Self {
             idle: Mutex::default(),
-            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            turns: Arc::new(Semaphore::new(MAX_READERS)),
         }
     }
 }
 
 impl Readers {
-    /// Waits until it may be read.
+    /// Waits for the right to read.
     pub(super) async fn turn(&self) -> Result<Turn> {
         let turn = self.turns.clone().acquire_owned().await;
         turn.map_err(|cause| {
@@ -55,7 +54,7 @@ impl Readers {
         })
     }
 
-    /// One that nobody reads with, or a new one.
+    /// An idle connection, or a new one.
     pub(super) fn take(&self, file: &DbFile, options: &Options) -> Result<Connection, Failure> {
         let idle = self.idle.lock().connections.pop();
         if let Some(connection) = idle {
@@ -69,18 +68,18 @@ impl Readers {
         file.reader(options)
     }
 
-    /// Nobody reads with it any more. What it has read in has ended before, or
-    /// it would keep SQLite's log from being moved.
+    /// Takes back a connection. Its transaction has ended before, or it would keep
+    /// SQLite's log from being moved.
     pub(super) fn give_back(&self, connection: Connection) {
         let mut idle = self.idle.lock();
         let is_of_use = connection.is_autocommit() && !idle.is_closed;
-        if is_of_use && idle.connections.len() < AT_ONCE {
+        if is_of_use && idle.connections.len() < MAX_READERS {
             idle.connections.push(connection);
         }
     }
 
-    /// None is kept from now on: it is for the connection that writes to be the
-    /// last one, and to fold the log.
+    /// Keeps none from now on: the connection that writes is to be the last one,
+    /// because the last one folds the log.
     pub(super) fn close(&self) {
         let mut idle = self.idle.lock();
         idle.is_closed = true;
@@ -100,7 +99,7 @@ mod tests {
     use futures_util::future::join_all;
     use tempfile::TempDir;
 
-    use super::AT_ONCE;
+    use super::MAX_READERS;
     use crate::{
         Batch, BatchId, Change, MapBatch, MapName, Payload, Provider, Revision, Sqlite, Wanted,
         WriterId,
@@ -150,7 +149,7 @@ mod tests {
         let (_folder, sqlite, maps) = filled(64, 1).await;
         let read = join_all(maps.iter().map(|map| read(&sqlite, map))).await;
         assert_eq!(read, vec![1; 64]);
-        assert!(sqlite.shared.readers.idle.lock().opened <= AT_ONCE);
+        assert!(sqlite.shared.readers.idle.lock().opened <= MAX_READERS);
     }
 
     #[tokio::test]

@@ -1,5 +1,4 @@
-//! What is kept beside the maps: the format, the counter, and which table is
-//! which map.
+//! The tables beside the maps: the format, the counter, and the list of the maps.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
@@ -53,13 +52,12 @@ const CREATE: &str = "
 pub(super) struct Location {
     /// The table with the keys and values.
     pub(super) table: String,
-    /// The table with what else is known of the rows of a table that is
-    /// another program's.
+    /// The companion of an adopted table.
     pub(super) companion: Option<String>,
 }
 
-/// A transaction that holds the right to write from its beginning: one that
-/// begins by reading could be refused it later, however long it waits.
+/// A transaction that holds the write lock from its beginning: one that begins by
+/// reading could be refused the lock later, however long it waits.
 pub(super) fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
     connection.transaction_with_behavior(TransactionBehavior::Immediate)
 }
@@ -156,7 +154,7 @@ pub(super) fn location(
         .optional()
 }
 
-/// Notes where the map is kept.
+/// Lists the map.
 pub(super) fn add_location(
     connection: &Connection,
     map: &MapName,
@@ -223,7 +221,7 @@ pub(super) fn revision(connection: &Connection) -> rusqlite::Result<Revision> {
 }
 
 /// The incarnation of the file; none if an earlier version of this library made
-/// it, and nobody has opened it since to write.
+/// it, and it was not opened since.
 pub(super) fn incarnation(connection: &Connection) -> rusqlite::Result<Option<Incarnation>> {
     let found = connection
         .prepare_cached("SELECT value FROM persistify_meta WHERE name = 'incarnation'")?

@@ -13,15 +13,15 @@ use tokio::sync::oneshot;
 use super::{builder::Options, errors::Failure, file::DbFile, inspection::inspect, log, schema};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The thread, seen from outside. It ends when it is closed or dropped, after
-/// what was asked of it before.
+/// The thread, seen from outside. It ends when it is closed or dropped, after all
+/// work before that.
 #[derive(Debug)]
 pub(super) struct Worker {
     requests: Mutex<Option<mpsc::Sender<Request>>>,
     path: PathBuf,
 }
 
-/// What the thread owns.
+/// The state of the thread.
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) file: DbFile,
@@ -37,13 +37,13 @@ impl Worker {
     pub(super) async fn start(path: PathBuf, options: Options) -> Result<(Self, DbFile)> {
         let (requests, received) = mpsc::channel();
         let (opened, file) = oneshot::channel();
-        let place = path.clone();
+        let at = path.clone();
         let thread = thread::Builder::new().name("persistify-sqlite".into());
         let started = thread.spawn(move || {
-            let writer = open(&place, &options).map_err(|failure| failure.explained(&place));
+            let writer = open(&at, &options).map_err(|failure| failure.explained(&at));
             match writer {
                 Ok(writer) => {
-                    // Nobody waits any more: then there is nothing to do.
+                    // If the future was dropped, there is nothing to do.
                     if opened.send(Ok(writer.file.clone())).is_ok() {
                         serve(writer, &received);
                     }
@@ -59,8 +59,8 @@ impl Worker {
         Ok((Self { requests, path }, file))
     }
 
-    /// Has that done by the thread, after all that was asked before, whether
-    /// or not someone still waits for the answer.
+    /// Has the thread do this work, after all work before it, also if the future
+    /// is dropped.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Writer) -> Result<T, Failure> + Send + 'static,
@@ -69,7 +69,7 @@ impl Worker {
         answer.map_err(|cause| ended(&self.path).with_source(cause))?
     }
 
-    /// The same, from a thread that may wait.
+    /// Like [`run`](Self::run), from a thread that may block.
     pub(super) fn run_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Writer) -> Result<T, Failure> + Send + 'static,
@@ -89,7 +89,7 @@ impl Worker {
                 .check()
                 .map_err(Failure::Provider)
                 .and_then(|()| work(writer));
-            // Who asked may have gone; a commit is done all the same.
+            // If the future was dropped, the work is done all the same.
             drop(answer.send(result.map_err(|failure| failure.explained(&writer.file.path))));
         });
         self.send(Request::Work(work))?;
@@ -99,7 +99,7 @@ impl Worker {
     fn send(&self, request: Request) -> Result<()> {
         let requests = self.requests.lock();
         let requests = requests.as_ref().ok_or_else(|| closed(&self.path))?;
-        // A thread that has ended applies nothing any more.
+        // A thread that has ended applies nothing.
         requests
             .send(request)
             .map_err(|_| ended(&self.path).nothing_applied())
@@ -115,7 +115,7 @@ impl Worker {
         }
     }
 
-    /// Does what was asked before, and ends.
+    /// Ends the thread, after all work before that.
     pub(super) async fn close(&self) -> Result<()> {
         let Some(requests) = self.requests.lock().take() else {
             return Ok(());

@@ -52,7 +52,7 @@ fn last(connection: &Connection, writer: WriterId) -> rusqlite::Result<Option<(u
         .optional()
 }
 
-/// Notes that the batch was applied, and the answer.
+/// Stores that the batch was applied, and its answer.
 pub(super) fn note(
     connection: &Connection,
     batch: &Batch,
@@ -111,7 +111,7 @@ fn note_skipped(
     Ok(())
 }
 
-/// What the last batch of this writer was answered.
+/// The answer to the last batch of this writer.
 pub(super) fn answer(
     connection: &Connection,
     writer: WriterId,

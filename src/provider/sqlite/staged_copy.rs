@@ -1,7 +1,7 @@
 //! A copy of a whole database, which takes its place at once or not at all.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
@@ -17,23 +17,23 @@ use super::{
     file,
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorKind},
     file::{access, folder},
 };
 
-/// How many pages are copied before it is asked whether anyone still waits.
+/// How many pages are copied between two looks at whether the copy is given up.
 const PAGES_AT_ONCE: i32 = 1_024;
 
-/// Where a copy is made before it is put into its place, in the same folder.
-pub(super) struct Replica {
+/// A copy under a temporary name, in the folder of its place.
+pub(super) struct StagedCopy {
     connection: Connection,
     at: TempPath,
     path: PathBuf,
     /// What it is a copy of.
-    like: Option<PathBuf>,
+    original: Option<PathBuf>,
 }
 
-impl Replica {
+impl StagedCopy {
     /// Copies the state that the database has now.
     pub(super) fn of(
         from: &mut Connection,
@@ -41,23 +41,23 @@ impl Replica {
         is_given_up: &dyn Fn() -> bool,
     ) -> Result<Self, Failure> {
         file::make_folder(path, access::PRIVATE)?;
-        let at = TempPath::try_from_path(beside(path)?).map_err(|cause| not_placed(path, cause))?;
-        make_private(&at).map_err(|cause| not_placed(path, cause))?;
-        let like = from.path().map(PathBuf::from);
+        let at = access::temporary(folder::parent_of(path));
+        let at = at
+            .map_err(|cause| not_placed(path, cause))?
+            .into_temp_path();
         let mut connection = Connection::open(&at)?;
-        // Nobody sees it before it is whole and on the disk, so it needs neither
-        // a log nor a wait for each page.
+        // Until it is whole and on the disk it is not used, so it needs neither a
+        // log nor a wait for each page.
         connection.pragma_update(None, "journal_mode", "OFF")?;
         connection.pragma_update(None, "synchronous", "OFF")?;
         copy(from, &mut connection, is_given_up)?;
-        // A file of its own, which opens even where nothing can be written.
+        // One file, which opens even where nothing can be written.
         connection.pragma_update(None, "journal_mode", "DELETE")?;
-        let path = path.to_owned();
         Ok(Self {
             connection,
             at,
-            path,
-            like,
+            path: path.to_owned(),
+            original: from.path().map(PathBuf::from),
         })
     }
 
@@ -65,51 +65,42 @@ impl Replica {
         &self.connection
     }
 
-    /// Puts the copy into its place, where there may be another file if
-    /// `over` says so.
+    /// Moves the copy to its place. `over` says that it may replace another file.
     pub(super) fn settle(self, over: bool) -> Result<(), Failure> {
         let Self {
             connection,
             at,
             path,
-            like,
+            original,
         } = self;
         connection.close().map_err(|(_, cause)| cause)?;
-        let place = |cause: io::Error| not_placed(&path, cause);
-        finish(&at, &path, like.as_deref()).map_err(place)?;
-        let placed = if over {
-            remove_logs(&path).map_err(place)?;
-            at.persist(&path)
-        } else {
-            at.persist_noclobber(&path)
+        let settle = || {
+            finish(&at, &path, original.as_deref())?;
+            if over {
+                remove_logs(&path)?;
+                at.persist(&path)
+            } else {
+                at.persist_noclobber(&path)
+            }
+            .map_err(|failed| failed.error)?;
+            // So that the new name survives a power loss too.
+            folder::sync(folder::parent_of(&path))
         };
-        placed.map_err(|failed| place(failed.error))?;
-        // So that the new name survives a power loss too.
-        folder::sync(folder::parent_of(&path)).map_err(place)?;
-        Ok(())
+        settle().map_err(|cause| not_placed(&path, cause).into())
     }
 }
 
-/// SQLite would make it for everyone.
-fn make_private(at: &Path) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, access::PRIVATE);
-    options.open(at).map(drop)
-}
-
-/// Opens the copy to those who may open what it takes the place of, or else what
-/// it is a copy of; and makes it safe on the disk.
-fn finish(at: &Path, place: &Path, from: Option<&Path>) -> io::Result<()> {
+/// Gives the copy the mode and owner of the file that it replaces, or else of the
+/// one that it is a copy of, and writes it to the disk.
+fn finish(at: &Path, place: &Path, original: Option<&Path>) -> io::Result<()> {
     let file = File::open(at)?;
-    let like = from.filter(|_| !place.exists()).unwrap_or(place);
+    let like = original.filter(|_| !place.exists()).unwrap_or(place);
     access::share_like(&file, like, access::PRIVATE)?;
     file.sync_all()
 }
 
-/// In one transaction: what is committed meanwhile is not in the copy, and does
-/// not make it begin anew.
+/// In one transaction: commits in the meantime are not in the copy, and do not
+/// make it begin anew.
 fn copy(
     from: &mut Connection,
     to: &mut Connection,
@@ -121,31 +112,18 @@ fn copy(
     let copying = Backup::new(&state, to)?;
     while copying.step(PAGES_AT_ONCE)? != StepResult::Done {
         if is_given_up() {
-            return Err(Error::new(ErrorKind::Unavailable, "nobody waits for the copy").into());
+            return Err(Error::new(ErrorKind::Unavailable, "the copy was given up").into());
         }
     }
     Ok(())
 }
 
-/// A name that is not taken, and never will be.
-fn beside(path: &Path) -> Result<PathBuf> {
-    let Some(name) = path.file_name() else {
-        let message = format!("\"{}\" is not the path of a file; name one", path.display());
-        return Err(Error::new(ErrorKind::Invalid, message));
-    };
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{:032x}", rand::random::<u128>()));
-    Ok(path.with_file_name(hidden))
-}
-
-/// That no one has the database at that path open, here or in another process.
+/// Checks that the database at that path is not open, here or in another process.
 /// A log that a crash left of it is folded into it. No file is fine too.
 ///
 /// # Errors
 ///
-/// `Invalid` if it is in use. Whether it is a database at all is not known
-/// before: then SQLite's error.
+/// `Invalid` if it is in use; SQLite's error if it is not a database.
 pub(super) fn check_free(path: &Path) -> Result<(), Failure> {
     file::check_files(path)?;
     if !path.exists() {
@@ -154,8 +132,8 @@ pub(super) fn check_free(path: &Path) -> Result<(), Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(std::time::Duration::ZERO)?;
-    // With a write-ahead log, everyone who has the file open holds a lock that
-    // keeps this one from being had.
+    // With a write-ahead log, each connection to the file holds a lock that is in
+    // the way of this one.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     match connection.execute_batch("BEGIN EXCLUSIVE; ROLLBACK") {
         Err(cause) if is_busy(&cause) => Err(in_use(path).with_source(cause).into()),
@@ -171,8 +149,8 @@ fn in_use(path: &Path) -> Error {
     Error::new(ErrorKind::Invalid, message)
 }
 
-/// The logs of a file that is about to be replaced: SQLite would take them for
-/// those of the new one.
+/// Removes the logs of a file that is about to be replaced: SQLite would take them
+/// for those of the new one.
 fn remove_logs(path: &Path) -> io::Result<()> {
     for log in logs(path) {
         match fs::remove_file(&log) {

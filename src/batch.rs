@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     incarnation::Incarnation,
     name::MapName,
@@ -209,6 +211,33 @@ impl Change {
         self
     }
 
+    /// The entry after this change, in a batch of that [time](Batch::at) that is
+    /// committed as that revision; `None` if there is none then. `stored` looks up
+    /// the entry before it, if it matters.
+    pub fn apply(
+        &self,
+        stored: impl FnOnce() -> Option<Record>,
+        at: SystemTime,
+        revision: Revision,
+    ) -> Option<Record> {
+        match &self.op {
+            Op::Put {
+                payload,
+                expires_at,
+            } => Some(
+                Record::new(self.key.clone(), Some(payload.clone()), revision)
+                    .with_expires_at(*expires_at)
+                    .with_updated_at(Some(self.written_at.unwrap_or(at))),
+            ),
+            Op::Touch { expires_at } => {
+                let mut record = stored()?.with_expires_at(*expires_at);
+                record.revision = revision;
+                Some(record)
+            }
+            Op::Delete => None,
+        }
+    }
+
     /// About how many bytes it takes in a batch.
     pub(crate) fn weight(&self) -> usize {
         let payload = match &self.op {
@@ -281,7 +310,8 @@ pub enum Otherwise {
 }
 
 /// The answer to a batch that was applied.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct Committed {
     /// The revision of everything it wrote; `None` if a layer accepted it
@@ -289,8 +319,10 @@ pub struct Committed {
     pub revision: Option<Revision>,
     /// The changes that were left out because a condition did not hold, their own
     /// or another one of their [group](Change::group); in the order of the batch.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
     /// The incarnation of the store; `None` if it keeps none.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<Incarnation>,
 }
 
@@ -320,7 +352,7 @@ impl Committed {
 }
 
 /// A change that was left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Skipped {
     /// Its map.

@@ -207,7 +207,7 @@ pub use provider::sqlite::{
     builder::{SqliteBuilder, Synchronous},
 };
 pub use provider::{Capabilities, Provider, ledger, memory::Memory};
-pub use record::{Encoding, Payload, Record, Revision};
+pub use record::{Encoding, Payload, Record, Revision, Timestamp};
 /// The JSON library whose values [migrations](Builder::migrate) work on.
 pub use serde_json;
 

@@ -5,6 +5,11 @@ use std::{fmt, num::ParseIntError, str::FromStr, sync::Arc, time::SystemTime};
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+mod form;
+mod timestamp;
+
+pub use timestamp::Timestamp;
+
 /// The number a provider gives each commit; it only grows.
 ///
 /// An entry carries the revision of the commit that last wrote it. Revisions
@@ -110,7 +115,10 @@ impl Payload {
 }
 
 /// A stored entry as it comes up from a provider.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// With serde, a store can keep it as text; times are then whole milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "form::RecordForm", into = "form::RecordForm")]
 #[non_exhaustive]
 pub struct Record {
     /// The key, as it was written.

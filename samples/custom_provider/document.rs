@@ -1,80 +1,61 @@
-//! A map as it is stored: one JSON document.
+//! What is stored: one JSON document with all maps in it.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use persistify::{Batch, BatchId, Change, MapBatch, Op, Payload, Record, Revision, Turn};
+use persistify::{
+    Batch, Committed, Error, Incarnation, MapName, Record, Result, Revision,
+    ledger::{self, Admission, Writers},
+};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
-/// What keeps the contract is in it, too: all changes together or not at all.
+/// It also stores what the contract asks to remember: both are replaced together.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Document {
-    pub(crate) revision: u64,
-    /// The last batch of each writer, and the revision it was given.
-    writers: BTreeMap<String, (u64, u64)>,
-    entries: BTreeMap<String, Entry>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Entry {
-    value: Box<RawValue>,
-    schema: u32,
-    revision: u64,
-    expires_at: Option<SystemTime>,
-    updated_at: SystemTime,
+    pub(crate) revision: Revision,
+    pub(crate) incarnation: Option<Incarnation>,
+    writers: Writers,
+    pub(crate) maps: BTreeMap<MapName, BTreeMap<Arc<str>, Record>>,
 }
 
 impl Document {
-    pub(crate) fn records(self) -> Vec<Record> {
-        let records = self.entries.into_iter().map(|(key, entry)| {
-            let value = Payload::json(entry.value.get().to_owned()).with_schema(entry.schema);
-            Record::new(key, Some(value), Revision::new(entry.revision))
-                .with_expires_at(entry.expires_at)
-                .with_updated_at(Some(entry.updated_at))
-        });
-        records.collect()
-    }
-
-    /// Whether a batch is new, a repeat or late; and what the last was answered.
-    pub(crate) fn turn(&self, id: BatchId) -> (Turn, Revision) {
-        let last = self.writers.get(&id.writer.to_string());
-        let (last, answer) = last.copied().unzip();
-        (id.turn(last), Revision::new(answer.unwrap_or(0)))
-    }
-
-    /// Makes the changes and notes whose they were.
-    pub(crate) fn apply(&mut self, batch: &Batch, part: &MapBatch) -> serde_json::Result<()> {
-        self.revision = batch.revision_after(Revision::new(self.revision)).get();
-        let answer = (batch.id.sequence, self.revision);
-        self.writers.insert(batch.id.writer.to_string(), answer);
-        if part.clear {
-            self.entries.clear();
-        }
-        (part.changes.iter()).try_for_each(|change| self.change(change, batch.at))
-    }
-
-    fn change(&mut self, change: &Change, at: SystemTime) -> serde_json::Result<()> {
-        let (key, revision) = (change.key.to_string(), self.revision);
-        if let Op::Put {
-            payload,
-            expires_at,
-        } = &change.op
-        {
-            let entry = Entry {
-                value: serde_json::from_slice(&payload.bytes)?,
-                schema: payload.schema,
-                revision,
-                expires_at: *expires_at,
-                updated_at: change.written_at.unwrap_or(at),
-            };
-            self.entries.insert(key, entry);
-        } else if let Op::Touch { expires_at } = change.op {
-            if let Some(entry) = self.entries.get_mut(&key) {
-                (entry.expires_at, entry.revision) = (expires_at, revision);
+    pub(crate) fn commit(&mut self, batch: &Batch) -> Result<Committed> {
+        let last = |writer| self.writers.sequence_of(writer);
+        let answer = match ledger::admit(batch, self.incarnation, last) {
+            Admission::Apply => self.apply(batch)?,
+            Admission::Repeat => self.writers.answer_to(batch.id.writer),
+            Admission::Refuse(error) => return Err(error),
+            Admission::Renew(incarnation, error) => {
+                self.incarnation = Some(incarnation);
+                return Err(error);
             }
-        } else {
-            self.entries.remove(&key);
+        };
+        Ok(answer.with_incarnation(self.incarnation))
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Result<Committed> {
+        // Before the first change, so that a conflict leaves everything as it was.
+        let skipped = ledger::check_conditions(batch, |map, key| {
+            let records = self.maps.get(map);
+            Ok::<_, Error>(records.and_then(|records| records.get(key)).cloned())
+        })?;
+        self.revision = batch.revision_after(self.revision);
+        self.incarnation.get_or_insert_with(Incarnation::random);
+        for part in batch.maps.iter() {
+            let records = self.maps.entry(part.map.clone()).or_default();
+            if part.clear {
+                records.clear();
+            }
+            for change in ledger::applied(part, &skipped) {
+                let stored = || records.get(&change.key).cloned();
+                match change.apply(stored, batch.at, self.revision) {
+                    Some(record) => records.insert(change.key.clone(), record),
+                    None => records.remove(&change.key),
+                };
+            }
         }
-        Ok(())
+        let answer = Committed::at(self.revision).with_skipped(skipped);
+        let now = SystemTime::now();
+        self.writers.remember(batch.id, now, answer.clone());
+        Ok(answer)
     }
 }

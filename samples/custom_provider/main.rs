@@ -1,42 +1,44 @@
-//! A provider of one's own (in `documents.rs`), put through the suite that
-//! says whether it keeps the contract, and then used like any other.
+//! A provider of one's own (in `one_file.rs`): conditions, groups and batches of
+//! several maps included. It is put through the suite that says whether it keeps
+//! the contract, and then used like any other.
 //!
 //! ```text
 //! cargo run --example custom_provider
 //! ```
 
 mod document;
-mod documents;
+mod one_file;
 
 use std::{error::Error, sync::Mutex};
 
-use documents::Documents;
-use persistify::{PersistentMap, testing::conformance};
+use one_file::OneFile;
+use persistify::{PersistentMap, Transaction, testing::conformance};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let documents = || Documents(folder.path().to_owned(), Mutex::default());
+    let open = |name| OneFile(folder.path().join(name), Mutex::default());
 
-    // What opens it is called many times, always on the same place. Whatever
-    // is wrong ends in a panic that says which word of the contract is broken.
-    let report = conformance(async || Ok(documents())).await;
+    // The suite opens it many times, always on the same file. A provider that
+    // breaks the contract makes it panic, and the message says how.
+    let report = conformance(async || Ok(open("suite.json"))).await;
     println!("the contract is kept, word by word:\n{report}");
 
-    let provider = documents();
-    let stock: PersistentMap<u32> = PersistentMap::builder(provider, "stock").open().await?;
-    stock.insert("apple", 3);
+    let shop = std::sync::Arc::new(open("shop.json"));
+    let stock: PersistentMap<u32> = PersistentMap::builder(shop.clone(), "stock").open().await?;
+    let sold: PersistentMap<u32> = PersistentMap::builder(shop.clone(), "sold").open().await?;
+    let mut sale = Transaction::new(&shop);
+    sale.insert(&stock, "apple", 3).insert(&sold, "apple", 1);
+    sale.commit().await?;
     stock.close().await?;
-    drop(stock);
+    sold.close().await?;
 
-    let provider = documents();
-    let stock: PersistentMap<u32> = PersistentMap::builder(provider, "stock").open().await?;
+    let reopened = open("shop.json");
+    let stock: PersistentMap<u32> = PersistentMap::builder(reopened, "stock").open().await?;
     println!("after a restart: {:?}", stock.snapshot());
     assert_eq!(stock.get("apple"), Some(3));
     stock.close().await?;
-    println!(
-        "stock.json:\n{}",
-        std::fs::read_to_string(folder.path().join("stock.json"))?
-    );
+    let text = std::fs::read_to_string(folder.path().join("shop.json"))?;
+    println!("shop.json:\n{text}");
     Ok(())
 }

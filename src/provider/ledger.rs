@@ -36,8 +36,10 @@ use crate::{
 };
 
 mod conditions;
+mod writers;
 
 pub use conditions::{Found, applied, check_conditions, conditional};
+pub use writers::{Remembered, Writers};
 
 /// For how long after an acknowledgement a store surely remembers its writer.
 ///

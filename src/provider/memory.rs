@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::SystemTime,
 };
 
 use async_trait::async_trait;
@@ -13,10 +14,10 @@ use parking_lot::Mutex;
 
 use super::{
     Capabilities, Provider,
-    ledger::{self, Admission},
+    ledger::{self, Admission, Writers},
 };
 use crate::{
-    batch::{Batch, Change, Committed, MapBatch, Op, Skipped, WriterId},
+    batch::{Batch, Committed, MapBatch, Skipped},
     error::{Error, ErrorKind, Result},
     heartbeat::Heartbeat,
     incarnation::Incarnation,
@@ -41,8 +42,7 @@ pub struct Memory {
 struct Kept {
     incarnation: Incarnation,
     maps: HashMap<MapName, Table>,
-    /// The last batch applied of each writer, and the answer it was given.
-    writers: HashMap<WriterId, (u64, Committed)>,
+    writers: Writers,
     /// One counter for all maps: a batch over several of them has one revision.
     last: Revision,
 }
@@ -54,7 +54,7 @@ impl Default for Kept {
         Self {
             incarnation: Incarnation::random(),
             maps: HashMap::new(),
-            writers: HashMap::new(),
+            writers: Writers::new(),
             last: Revision::ZERO,
         }
     }
@@ -163,10 +163,10 @@ impl Provider for Memory {
 
 impl Kept {
     fn commit(&mut self, batch: &Batch) -> Result<Committed> {
-        let last = |writer| self.writers.get(&writer).map(|(sequence, _)| *sequence);
+        let last = |writer| self.writers.sequence_of(writer);
         let answer = match ledger::admit(batch, Some(self.incarnation), last) {
             Admission::Apply => self.apply(batch)?,
-            Admission::Repeat => self.answer(batch.id.writer),
+            Admission::Repeat => self.writers.answer_to(batch.id.writer),
             Admission::Refuse(error) => return Err(error),
             Admission::Renew(incarnation, error) => {
                 self.incarnation = incarnation;
@@ -174,12 +174,6 @@ impl Kept {
             }
         };
         Ok(answer.with_incarnation(Some(self.incarnation)))
-    }
-
-    /// What the last batch of this writer was answered.
-    fn answer(&self, writer: WriterId) -> Committed {
-        let last = self.writers.get(&writer);
-        last.map(|(_, answer)| answer.clone()).unwrap_or_default()
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<Committed> {
@@ -195,8 +189,8 @@ impl Kept {
         }
         self.last = revision;
         let answer = Committed::at(revision).with_skipped(skipped);
-        let applied = (batch.id.sequence, answer.clone());
-        self.writers.insert(batch.id.writer, applied);
+        self.writers
+            .remember(batch.id, SystemTime::now(), answer.clone());
         Ok(answer)
     }
 
@@ -206,30 +200,10 @@ impl Kept {
             table.clear();
         }
         for change in ledger::applied(part, skipped) {
-            apply_change(table, change, batch, to);
-        }
-    }
-}
-
-fn apply_change(table: &mut Table, change: &Change, batch: &Batch, to: Revision) {
-    match &change.op {
-        Op::Put {
-            payload,
-            expires_at,
-        } => {
-            let record = Record::new(change.key.clone(), Some(payload.clone()), to)
-                .with_expires_at(*expires_at)
-                .with_updated_at(Some(change.written_at.unwrap_or(batch.at)));
-            table.insert(change.key.clone(), record);
-        }
-        Op::Touch { expires_at } => {
-            if let Some(record) = table.get_mut(&change.key) {
-                record.expires_at = *expires_at;
-                record.revision = to;
-            }
-        }
-        Op::Delete => {
-            table.remove(&change.key);
+            match change.apply(|| table.get(&change.key).cloned(), batch.at, to) {
+                Some(record) => table.insert(change.key.clone(), record),
+                None => table.remove(&change.key),
+            };
         }
     }
 }

@@ -1,0 +1,75 @@
+//! A provider: all maps are one document in a file. It could as well be an object
+//! in a bucket. Each commit writes it anew: simple, and slow if it is large.
+
+use std::{fs, io, path::PathBuf, sync::Mutex};
+
+use persistify::{
+    Batch, Capabilities, Committed, Error, ErrorKind, Load, MapName, Provider, Result, Wanted,
+    async_trait,
+};
+
+use crate::document::Document;
+
+/// The file; and a lock, because two commits at once would undo each other.
+#[derive(Debug)]
+pub(crate) struct OneFile(pub(crate) PathBuf, pub(crate) Mutex<()>);
+
+impl OneFile {
+    fn read(&self) -> Result<Document> {
+        match fs::read(&self.0) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|e| error(ErrorKind::Corrupt, e)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Document::default()),
+            Err(e) => Err(error(ErrorKind::Unusable, e)),
+        }
+    }
+
+    fn write(&self, document: &Document) -> io::Result<()> {
+        let folder = self.0.parent().unwrap_or(&self.0);
+        let new = tempfile::NamedTempFile::new_in(folder)?;
+        serde_json::to_writer_pretty(&new, document)?;
+        new.as_file().sync_all()?;
+        new.persist(&self.0)?; // takes the place of the old one in one step
+        fs::File::open(folder)?.sync_all()
+    }
+}
+
+#[async_trait]
+impl Provider for OneFile {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::least()
+            .with_several_maps()
+            .with_conditions()
+            .with_durable()
+    }
+
+    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+        let mut document = self.read()?;
+        let records = document.maps.remove(map).unwrap_or_default();
+        Load::of(document.revision, records.into_values().collect())
+            .with_incarnation(document.incarnation)
+            .narrowed(&wanted)
+            .await
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<Committed> {
+        let _turn = self.1.lock();
+        let mut document = self.read()?;
+        let before = document.incarnation;
+        let answer = document.commit(batch);
+        if answer.is_ok() || document.incarnation != before {
+            // If this fails, the new one may be there all the same: the same
+            // batch then comes again, and is a repeat.
+            let written = self.write(&document);
+            written.map_err(|e| error(ErrorKind::Unusable, e).outcome_unknown())?;
+        }
+        answer
+    }
+
+    async fn maps(&self) -> Result<Vec<MapName>> {
+        Ok(self.read()?.maps.into_keys().collect())
+    }
+}
+
+fn error(kind: ErrorKind, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::new(kind, "the document was not read or written").with_source(cause)
+}

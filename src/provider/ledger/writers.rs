@@ -69,3 +69,38 @@ impl Writers {
         self.0.iter().map(|(writer, last)| (*writer, last))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        batch::Skipped,
+        name::MapName,
+        record::{Payload, Record, Revision},
+    };
+
+    #[test]
+    fn an_answer_that_was_kept_as_text_is_the_same() {
+        let map = MapName::parse("a/b").unwrap();
+        let payload = Payload::json(r#"{"a": [1.50, "\u00e9"]}"#).with_schema(3);
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_234);
+        let found = Record::new("key", Some(payload), Revision::new(7)).with_expires_at(Some(at));
+        let skipped = [("key", Some(found)), ("none", None)];
+        let skipped = skipped.map(|(key, found)| Skipped::new(map.clone(), key.into(), found));
+        let answer = Committed::at(Revision::new(9)).with_skipped(skipped.into());
+        let (id, plain) = (BatchId::new(WriterId::new(1), 5), Committed::default());
+        let other = BatchId::new(WriterId::random(), 6);
+        let mut writers = Writers::new();
+        writers.remember(id, at, answer.clone());
+        writers.remember(other, at, plain.clone());
+
+        let text = serde_json::to_string(&writers).unwrap();
+        let read: Writers = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.sequence_of(id.writer), Some(5), "{text}");
+        assert_eq!(read.answer_to(id.writer), answer, "{text}");
+        assert_eq!(read.answer_to(other.writer), plain, "{text}");
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+    }
+}

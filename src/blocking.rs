@@ -33,9 +33,12 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use self::runtime::Runtime;
 use crate::{
     batch::Expect,
-    caching::CachingMap as AsyncCachingMap,
+    cache::CachingMap as AsyncCachingMap,
     error::Result,
-    map::{Map, lifetime::Lifetime, occupied::Occupied, persistent::PersistentMap as AsyncMap},
+    map::{
+        Map, api::entry::occupied::Occupied, lifetime::Lifetime,
+        persistent::PersistentMap as AsyncMap,
+    },
     record::Revision,
 };
 

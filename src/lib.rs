@@ -155,7 +155,7 @@ mod codec;
 mod event;
 mod map;
 
-mod caching;
+mod cache;
 
 pub mod blocking;
 
@@ -165,7 +165,7 @@ pub use batch::{
     Acknowledged, Batch, BatchId, Change, Committed, Expect, MapBatch, Op, Otherwise, Skipped,
     Turn, WriterId,
 };
-pub use caching::{CachingMap, CachingMapBuilder, Expiring};
+pub use cache::{CachingMap, CachingMapBuilder, Expiring};
 pub use clock::{Clock, SystemClock};
 pub use copy::{Copied, copy};
 pub use error::{Error, ErrorKind, Result};
@@ -179,20 +179,18 @@ pub use layer::Layer;
 pub use load::{Load, PAGE_RECORDS, Wanted};
 pub use map::{
     Map,
-    atomic_batch::AtomicBatch,
-    builder::Builder,
-    close_on_drop::CloseOnDrop,
-    conflicts::OnConflict,
-    entry_access::Entry,
-    iterate::Iter,
+    api::{
+        atomic_batch::AtomicBatch,
+        builder::{Builder, rewind::Rewind, verify::Verify},
+        close_on_drop::CloseOnDrop,
+        entry::{Entry, occupied::Occupied},
+        iterate::Iter,
+        transaction::Transaction,
+    },
     lifetime::{Forever, Lifetime},
-    occupied::Occupied,
+    load::migrations::Migrated,
     persistent::{PersistentMap, PersistentMapBuilder},
-    rewind::Rewind,
-    shape::Migrated,
-    transaction::Transaction,
-    verify::Verify,
-    write_behind::retry::RetryPolicy,
+    write_behind::{committer::retry::RetryPolicy, conflicts::OnConflict},
 };
 pub use name::MapName;
 #[cfg(all(feature = "json", feature = "testing"))]

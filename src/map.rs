@@ -1,50 +1,15 @@
 //! The map: a handle on what is in memory, and on the task that saves it.
 
-mod access;
-mod age;
-pub(crate) mod atomic_batch;
-pub(crate) mod builder;
-pub(crate) mod close_on_drop;
+pub(crate) mod api;
 mod coding;
-mod conditional;
-pub(crate) mod conflicts;
 mod core;
-pub(crate) mod entry_access;
-mod export;
-mod import;
-mod inside;
-pub(crate) mod iterate;
 pub(crate) mod lifetime;
-mod lines;
-mod load_missing;
-mod loaders;
-mod loading;
-mod map_share;
-mod observe;
-pub(crate) mod occupied;
-mod old;
-mod opening;
-mod options;
-mod pending;
+pub(crate) mod load;
 pub(crate) mod persistent;
 mod phase;
-pub(crate) mod polling;
-mod read;
-mod recovery;
-pub(crate) mod rewind;
-mod save;
-pub(crate) mod shape;
-mod shards;
 mod shared;
 mod spans;
-mod spot;
-mod step;
 mod table;
-pub(crate) mod transaction;
-mod unreadable;
-mod update_in_store;
-pub(crate) mod verify;
-mod write;
 pub(crate) mod write_behind;
 
 use std::{fmt, sync::Arc};
@@ -52,7 +17,7 @@ use std::{fmt, sync::Arc};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use self::{core::Core, lifetime::Lifetime, loading::Loaded, write_behind::flusher::Flusher};
+use self::{core::Core, lifetime::Lifetime, load::loading::Loaded, write_behind::flusher::Flusher};
 use crate::{
     error::{Error, ErrorKind, Result},
     trace::MAP,

@@ -18,7 +18,10 @@ use tokio::{
 use super::Blocking;
 use crate::{
     error::{Error, ErrorKind, Result},
-    map::{builder::Builder, lifetime::Plan, polling::is_polling},
+    map::{
+        api::{builder::Builder, close_on_drop::polling::is_polling},
+        lifetime::Plan,
+    },
 };
 
 /// How long the end of the thread waits for calls of the disk that hang.

@@ -5,7 +5,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{core::Core, lifetime::Lifetime};
 use crate::{
     batch::{Change, Op},
-    codec::{self, NotRead},
+    codec,
+    codec::NotRead,
     error::Result,
     record::Payload,
 };

@@ -11,14 +11,14 @@ use std::{
 };
 
 use super::{
-    conflicts::Conflicts,
-    inside::Inside,
+    api::{builder::verify::Verifier, load_missing::loaders::Loaders},
     lifetime::Lifetime,
-    loaders::Loaders,
-    pending::Lane,
-    shards::{EntryRef, Shards},
     shared::Shared,
-    verify::Verifier,
+    table::{
+        reentrancy::ReentrancyGuard,
+        shards::{EntryRef, Shards},
+    },
+    write_behind::{conflicts::Conflicts, dirty_queue::Lane},
 };
 use crate::error::{Error, Result};
 
@@ -70,7 +70,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     pub(super) fn clear(&self, also: impl FnOnce()) -> Result<()> {
         let (mut forgotten, all);
         {
-            let _inside = Inside::enter();
+            let _guard = ReentrancyGuard::enter();
             forgotten = None;
             all = self.shards.take_all(|| {
                 self.check_open()?;
@@ -81,15 +81,15 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
         self.wake.notify_one();
         self.drop_value(forgotten);
-        self.let_go_of_all(all);
+        self.discard_all(all);
         Ok(())
     }
 
     /// With all shards locked, so that no mark can change.
     fn forget_all(&self) -> Forgotten {
         // Before the queue: whoever finds that empty then knows of this clear.
-        self.epoch.fetch_add(1, SeqCst);
-        let queued = self.pending.take_all();
+        self.generation.fetch_add(1, SeqCst);
+        let queued = self.queue.take_all();
         self.saving.store(0, Relaxed);
         if !self.refused.lock().is_empty() {
             self.retried.fetch_add(1, SeqCst);
@@ -106,7 +106,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
 
     /// How many entries live. Locks one shard after the other.
     pub(super) fn len(&self) -> usize {
-        let _inside = Inside::enter();
+        let _guard = ReentrancyGuard::enter();
         if !L::EXPIRES {
             return self.shards.len();
         }
@@ -119,7 +119,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
 
     /// The keys that the store does not have as memory has them.
     pub(super) fn unsaved(&self) -> Vec<Arc<str>> {
-        let _inside = Inside::enter();
+        let _guard = ReentrancyGuard::enter();
         let mut keys = self.shards.keys(|entry| !entry.slot.is_clean());
         keys.sort_unstable();
         keys

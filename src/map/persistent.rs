@@ -4,8 +4,7 @@ use std::{fmt, ops::Deref, sync::Arc};
 
 use super::{
     Map,
-    builder::Builder,
-    iterate::Iter,
+    api::{builder::Builder, iterate::Iter},
     lifetime::{Forever, Plan},
 };
 use crate::{

@@ -17,12 +17,13 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, watch};
 
 use super::{
-    age::Age,
-    options::{Options, Triggers},
-    pending::Pending,
-    phase::{self, Phase},
+    api::builder::options::{Options, Triggers},
+    phase,
+    phase::Phase,
     write_behind::{
-        calls::answer_within,
+        age::Age,
+        committer::calls::answer_within,
+        dirty_queue::DirtyQueue,
         proposal::Errand,
         requests::{Request, Requests, Ticket},
         waiters::{Awaited, Waiters},
@@ -47,14 +48,14 @@ pub(crate) struct Shared {
     pub(super) options: Options,
     pub(super) triggers: ArcSwap<Triggers>,
     pub(super) clock: Arc<MapClock>,
-    pub(super) pending: Pending,
+    pub(super) queue: DirtyQueue,
     /// How many entries are marked `Saving`.
     pub(super) saving: AtomicUsize,
     pub(super) age: Age,
     /// The number of the last clear in memory, and of the last one in the store. The first
     /// changes only while all shards are locked.
-    pub(super) epoch: AtomicU64,
-    pub(super) cleared: AtomicU64,
+    pub(super) generation: AtomicU64,
+    pub(super) stored_generation: AtomicU64,
     pub(super) refused: Mutex<BTreeMap<Arc<str>, Error>>,
     /// How many refused changes became pending again. Counted before the change leaves the
     /// list: a reader that misses it there finds it here.
@@ -104,10 +105,10 @@ impl Shared {
             age: Age::since(clock.now()),
             options,
             clock,
-            pending: Pending::new(),
+            queue: DirtyQueue::new(),
             saving: AtomicUsize::new(0),
-            epoch: AtomicU64::new(0),
-            cleared: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            stored_generation: AtomicU64::new(0),
             refused: Mutex::default(),
             retried: AtomicU64::new(0),
             unreadable: Mutex::default(),
@@ -153,17 +154,17 @@ impl Shared {
 
     /// Whether the store has yet to hear of a clear.
     pub(super) fn must_clear(&self) -> bool {
-        self.cleared.load(SeqCst) != self.epoch.load(SeqCst)
+        self.stored_generation.load(SeqCst) != self.generation.load(SeqCst)
     }
 
     /// How many changes are not committed; a clear counts as one.
     pub(super) fn pending(&self) -> usize {
-        self.pending.len() + self.saving.load(Relaxed) + usize::from(self.must_clear())
+        self.queue.len() + self.saving.load(Relaxed) + usize::from(self.must_clear())
     }
 
     pub(super) fn stats(&self) -> Stats {
         let pending = self.pending();
-        let is_queued = self.pending.len() > 0 || self.must_clear();
+        let is_queued = self.queue.len() > 0 || self.must_clear();
         // A round that has committed all it had may not have ended yet.
         let oldest = self.age.oldest(is_queued, self.clock.now());
         Stats {

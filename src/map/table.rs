@@ -1,7 +1,12 @@
-//! The entries of a map in memory.
+//! The entries of a map in memory: a `DashMap` of values, each with the state of its saving.
 
+mod access;
+pub(crate) mod discarded;
 pub(crate) mod entry;
 pub(crate) mod landing;
-pub(crate) mod proposed;
+pub(crate) mod locked_entry;
+mod proposed;
+pub(crate) mod reentrancy;
 pub(crate) mod save_state;
-pub(crate) mod transitions;
+pub(crate) mod shards;
+mod transitions;

@@ -242,7 +242,7 @@ fn layers_know_the_trait_only_and_not_each_other() {
         let own = kept_apart(file, "layer");
         for path in file.paths() {
             let other = path[0] == "layer" && own.is_some() && path.get(1) != own.as_ref();
-            let above = ["map", "caching", "testing"].contains(&path[0].as_str());
+            let above = ["map", "cache", "testing"].contains(&path[0].as_str());
             assert!(
                 !other && !above,
                 "{} names {}",
@@ -256,7 +256,7 @@ fn layers_know_the_trait_only_and_not_each_other() {
 #[test]
 fn maps_know_of_a_provider_only_the_trait_and_its_capabilities() {
     for file in files() {
-        if !["map", "caching"].contains(&file.top()) {
+        if !["map", "cache"].contains(&file.top()) {
             continue;
         }
         for path in file.paths().iter().filter(|path| path[0] == "provider") {
@@ -278,10 +278,10 @@ fn maps_know_of_a_provider_only_the_trait_and_its_capabilities() {
 fn the_map_does_not_know_the_cache() {
     let imports = imports(&files());
     let known = imports.get("map").cloned().unwrap_or_default();
-    assert!(!known.contains("caching"));
+    assert!(!known.contains("cache"));
     for (module, known) in imports {
         let above =
-            known.contains("map") && !["blocking", "caching", "testing"].contains(&module.as_str());
+            known.contains("map") && !["blocking", "cache", "testing"].contains(&module.as_str());
         assert!(!above, "{module} imports map");
     }
 }

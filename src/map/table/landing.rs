@@ -18,6 +18,11 @@ use std::{collections::BTreeMap, mem, sync::Arc};
 use serde::de::DeserializeOwned;
 
 use super::{
+    discarded::{Discarded, RemovedEntry},
+    reentrancy::ReentrancyGuard,
+    shards::{EntryMut, Several, Shard},
+};
+use super::{
     entry::Slot,
     save_state::{Event, Mark, StoredVersion},
 };
@@ -26,12 +31,8 @@ use crate::{
     error::Error,
     map::{
         core::Core,
-        inside::Inside,
         lifetime::Lifetime,
-        old::{Old, Replaced},
-        shards::{EntryMut, Several, Shard},
-        step::Step,
-        write_behind::share::Landing,
+        write_behind::proposal::{share::Landing, staged::StagedChange},
     },
     record::{Record, Revision},
 };
@@ -40,16 +41,16 @@ use crate::{
 pub(crate) struct LockedShare<'a, V, L: Lifetime<V>> {
     core: &'a Core<V, L>,
     shards: Several<'a, V, L::Lease>,
-    steps: &'a mut BTreeMap<Arc<str>, Step<V>>,
+    steps: &'a mut BTreeMap<Arc<str>, StagedChange<V>>,
     /// Foreign code runs when a value is dropped, so not here.
-    replaced: &'a mut Vec<Replaced<V, L>>,
+    replaced: &'a mut Vec<Discarded<V, L>>,
 }
 
 impl<'a, V, L: Lifetime<V>> LockedShare<'a, V, L> {
     pub(crate) fn new(
         core: &'a Core<V, L>,
-        steps: &'a mut BTreeMap<Arc<str>, Step<V>>,
-        replaced: &'a mut Vec<Replaced<V, L>>,
+        steps: &'a mut BTreeMap<Arc<str>, StagedChange<V>>,
+        replaced: &'a mut Vec<Discarded<V, L>>,
     ) -> Self {
         let hashes = steps.keys().map(|key| core.shards.hash(key));
         Self {
@@ -81,9 +82,9 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         shard: &mut Shard<'_, V, L::Lease>,
         hash: u64,
         key: &Arc<str>,
-        step: Step<V>,
+        step: StagedChange<V>,
         revision: Option<Revision>,
-    ) -> Option<Replaced<V, L>> {
+    ) -> Option<Discarded<V, L>> {
         let stored = match step.op {
             Some(Op::Delete) => StoredVersion::ABSENT,
             _ => StoredVersion::at(revision),
@@ -91,13 +92,13 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let entry = shard.find_mut(hash, key);
         let entry = entry.filter(|entry| entry.slot.state().mark.is_in_flight());
         let Some(EntryMut { key: own, slot }) = entry else {
-            return step.value.map(Replaced::Unused);
+            return step.value.map(Discarded::Value);
         };
         let is_left = matches!(step.op, Some(Op::Touch { .. })) && !slot.is_empty_in_flight();
         if is_left || !slot.state().mark.is_proposed() {
             slot.learn(stored);
             self.apply(own, slot.state_mut(), Event::Withdrawn);
-            return step.value.map(Replaced::Unused);
+            return step.value.map(Discarded::Value);
         }
         self.apply(own, slot.state_mut(), Event::Committed(stored));
         let was_gone = slot.is_gone();
@@ -106,12 +107,12 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                 let old = slot.lease();
                 let lease = self.lifetime.begin_at(own, step.ttl, old, step.at);
                 let old = slot.put(value, lease);
-                old.map(|(value, lease)| Old::new(key, value, lease))
+                old.map(|(value, lease)| RemovedEntry::new(key, value, lease))
             }
             None => self.dismiss(shard, hash, key),
         };
         shard.count_gone(-isize::from(was_gone));
-        old.map(Replaced::Old)
+        old.map(Discarded::Entry)
     }
 }
 
@@ -148,7 +149,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         key: &str,
         look: impl FnOnce(&Slot<V, L::Lease>) -> R,
     ) -> Option<R> {
-        let _inside = Inside::enter();
+        let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(key);
         let shard = self.shards.read(hash);
         Some(look(shard.find(hash, key)?.slot))
@@ -163,7 +164,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let is_there = found.is_some();
         let stored = found.and_then(|record| self.decode_found(record));
         let replaced = {
-            let _inside = Inside::enter();
+            let _guard = ReentrancyGuard::enter();
             let hash = self.shards.hash(key);
             let mut shard = self.shards.write(hash);
             if let Some(EntryMut { slot, .. }) = shard.find_mut(hash, key).filter(|_| is_there) {
@@ -171,7 +172,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             }
             self.put_found(&mut shard, hash, key, stored)
         };
-        self.let_go_of(replaced);
+        self.discard(replaced);
     }
 
     fn decode_found(&self, record: Record) -> Option<(Record, V)> {
@@ -191,18 +192,18 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         hash: u64,
         key: &Arc<str>,
         stored: Option<(Record, V)>,
-    ) -> Option<Replaced<V, L>> {
+    ) -> Option<Discarded<V, L>> {
         let found = stored.as_ref().map(|(record, _)| record.revision);
         let found = found.map_or(StoredVersion::ABSENT, |at| StoredVersion::at(Some(at)));
         let entry = shard.find_mut(hash, key);
         let entry = entry.filter(|entry| entry.slot.state().mark.is_proposed());
         let Some(EntryMut { key: own, slot }) = entry else {
-            return stored.map(|(_, value)| Replaced::Unused(value));
+            return stored.map(|(_, value)| Discarded::Value(value));
         };
         // An entry that has expired since is not brought back.
         let is_untouched = slot.state().mark == Mark::Proposed;
         if !is_untouched && found.revision().is_some() && slot.state().stored == found {
-            return stored.map(|(_, value)| Replaced::Unused(value));
+            return stored.map(|(_, value)| Discarded::Value(value));
         }
         self.apply(own, slot.state_mut(), Event::Replaced(found));
         let was_gone = slot.is_gone();
@@ -211,6 +212,6 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             None => self.dismiss(shard, hash, key),
         };
         shard.count_gone(-isize::from(was_gone));
-        old.map(Replaced::Old)
+        old.map(Discarded::Entry)
     }
 }

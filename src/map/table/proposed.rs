@@ -7,13 +7,14 @@ use super::{
     entry::Slot,
     save_state::{Event, Mark, SaveState, StoredVersion},
 };
-use crate::map::{core::Core, inside::Inside, lifetime::Lifetime, shards::EntryMut};
+use super::{reentrancy::ReentrancyGuard, shards::EntryMut};
+use crate::map::{core::Core, lifetime::Lifetime};
 
 impl<V, L: Lifetime<V>> Core<V, L> {
     /// Marks an entry as part of a commit that is about to be sent; where there is
     /// none, a tombstone stands for it. The flusher commits nothing meanwhile.
     pub(crate) fn enlist(&self, key: &Arc<str>) {
-        let _inside = Inside::enter();
+        let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(key);
         let mut shard = self.shards.write(hash);
         // A clear takes all locks, and this one with them: it is the later write of
@@ -38,7 +39,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// The commit has not landed, nor will it: the entry is as it was, or as it was
     /// written meanwhile. Or nobody will find out whether it has, if `uncertain`.
     pub(crate) fn withdraw(&self, key: &Arc<str>, uncertain: bool) {
-        let _inside = Inside::enter();
+        let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(key);
         let mut shard = self.shards.write(hash);
         let Some(EntryMut { key: own, slot }) = shard.find_mut(hash, key) else {

@@ -7,9 +7,10 @@ use std::sync::{
 };
 
 use super::save_state::{Event, Mark, QueueMove, SaveState, StoredVersion};
+use super::{reentrancy::ReentrancyGuard, shards::EntryMut};
 use crate::{
     error::{Error, ErrorKind},
-    map::{core::Core, inside::Inside, lifetime::Lifetime, shards::EntryMut, shared::Shared},
+    map::{core::Core, lifetime::Lifetime, shared::Shared},
 };
 
 impl Shared {
@@ -29,16 +30,16 @@ impl Shared {
             QueueMove::PushBack => state.place = self.queue_up(key),
             QueueMove::PushFront => {
                 if before.is_queued() {
-                    self.pending.unlink(place, key);
+                    self.queue.unlink(place, key);
                 }
-                state.place = self.pending.push_front(key.clone());
+                state.place = self.queue.push_front(key.clone());
             }
-            QueueMove::Remove => self.pending.unlink(place, key),
+            QueueMove::Remove => self.queue.unlink(place, key),
         }
     }
 
     fn queue_up(&self, key: &Arc<str>) -> u32 {
-        let (place, queued) = self.pending.push(key.clone());
+        let (place, queued) = self.queue.push(key.clone());
         // A clear waits as well, without being in the queue.
         if queued == 1 && !self.must_clear() {
             self.age.queued_now(self.clock.now());
@@ -73,7 +74,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// The change was not committed: it waits again, in front. `uncertain` says that an
     /// attempt may have reached the store all the same.
     pub(crate) fn requeue(&self, key: &Arc<str>, uncertain: bool) {
-        let _inside = Inside::enter();
+        let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(key);
         let mut shard = self.shards.write(hash);
         let Some(EntryMut { key, slot }) = shard.find_mut(hash, key) else {
@@ -95,7 +96,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// The change will never be taken: it stays in memory, out of the way of the others. A
     /// later change of the key takes its turn.
     pub(crate) fn refuse(&self, key: &Arc<str>, error: &Error, uncertain: bool) {
-        let _inside = Inside::enter();
+        let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(key);
         let mut shard = self.shards.write(hash);
         let Some(EntryMut { key, slot }) = shard.find_mut(hash, key) else {
@@ -120,7 +121,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     }
 
     fn retry(&self, key: &Arc<str>) -> bool {
-        let _inside = Inside::enter();
+        let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(key);
         let mut shard = self.shards.write(hash);
         // While the map closes nothing may become pending behind its back.

@@ -1,15 +1,26 @@
 //! Commits to the store on behalf of one map, and tells its callers and watchers how that
 //! goes.
 
+pub(crate) mod calls;
+pub(crate) mod claims;
+pub(crate) mod delivery;
+pub(crate) mod doubts;
+mod news;
+pub(crate) mod probing;
+pub(crate) mod retry;
+mod sending;
+pub(crate) mod writer;
+
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{retry::Attempts, waiters::answer_all, writer::Writer};
+use self::{retry::Attempts, writer::Writer};
+use super::waiters::answer_all;
 use crate::{
     batch::{BatchId, Change, Skipped},
     error::{Error, ErrorKind, Result},
     event::{Health, KeySample, Operation, SaveFailure},
     incarnation::Incarnation,
-    map::{phase, rewind::Rewind, shared::Shared},
+    map::{api::builder::rewind::Rewind, phase, shared::Shared},
     record::Revision,
     trace::FLUSH,
 };

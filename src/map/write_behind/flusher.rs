@@ -9,6 +9,7 @@ mod resolving;
 mod rewinding;
 mod serving;
 mod settling;
+pub(crate) mod taking;
 
 use std::{
     ops::ControlFlow,
@@ -19,21 +20,24 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use self::{dirty_batch::DirtyBatch, rewinding::MAX_REWINDS};
+use super::dirty_queue::Watermark;
 use super::{
-    claims::Claims,
-    committer::Committer,
-    delivery::Outcome,
-    doubts::Doubts,
-    probing::{wait_to_probe, wait_to_retry},
+    committer::{
+        Committer,
+        claims::Claims,
+        delivery::Outcome,
+        doubts::Doubts,
+        probing::{wait_to_probe, wait_to_retry},
+        writer::Writer,
+    },
     requests::{Asked, ended},
     waiters::{Waiter, Waiters, answer_all},
-    writer::Writer,
 };
 use crate::{
     batch::Batch,
     error::{Error, Result},
     event::{Health, Operation},
-    map::{core::Core, lifetime::Lifetime, loading::Loaded, pending::Until, phase},
+    map::{core::Core, lifetime::Lifetime, load::loading::Loaded, phase},
 };
 
 /// The task's own state. There is one commit in flight at a time, so nothing here is
@@ -128,7 +132,7 @@ where
 
     fn is_due(&self) -> bool {
         self.writer.rewound
-            || self.core.pending.len() >= self.core.triggers.load().size
+            || self.core.queue.len() >= self.core.triggers.load().size
             || !self.core.requests.lock().is_empty()
     }
 
@@ -142,13 +146,13 @@ where
             self.deadline()
                 .is_some_and(|at| at <= self.core.clock.now())
         };
-        let is_much = || self.core.pending.len() >= self.core.triggers.load().size;
+        let is_much = || self.core.queue.len() >= self.core.triggers.load().size;
         self.writer.rewound || is_wanted || is_much() || is_late()
     }
 
     /// When the oldest change has waited long enough.
     fn deadline(&self) -> Option<SystemTime> {
-        let waits = self.core.pending.len() > 0 || self.core.must_clear();
+        let waits = self.core.queue.len() > 0 || self.core.must_clear();
         let interval = self.core.triggers.load().interval;
         // A deadline beyond the end of time never comes.
         waits.then(|| self.core.age.queued_since().checked_add(interval))?
@@ -189,7 +193,7 @@ where
     async fn commit_all(&mut self) -> Result<()> {
         let began = self.core.clock.now();
         self.retried = self.core.retried.load(SeqCst);
-        let mut until = self.core.pending.until_now();
+        let mut until = self.core.queue.watermark();
         if self.core.pending() > 0 {
             self.core.age.round_begins();
         } else if self.writer.down {
@@ -206,7 +210,7 @@ where
     /// # Errors
     ///
     /// As [`round`](Self::round).
-    async fn commit_until(&mut self, until: &mut Until, mut first: bool) -> Result<()> {
+    async fn commit_until(&mut self, until: &mut Watermark, mut first: bool) -> Result<()> {
         while let Some(dirty) = self.assemble(until, first) {
             first = false;
             // Two at once are enough.

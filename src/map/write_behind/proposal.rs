@@ -3,11 +3,18 @@
 //! They go through the task that saves what is pending, so they are in order with
 //! it: an earlier write to one of their keys goes before.
 
+pub(crate) mod flight;
+pub(crate) mod joint;
+pub(crate) mod map_share;
+pub(crate) mod share;
+pub(crate) mod staged;
+
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{share::Share, writer::Writer};
+use self::share::Share;
+use super::committer::writer::Writer;
 use crate::{
     batch::{Change, Otherwise},
     error::{Error, ErrorKind, Result},

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    map::rewind::Rewind,
+    map::api::builder::rewind::Rewind,
 };
 
 /// What is asked of the flusher and not answered yet.

@@ -7,6 +7,7 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::taking::{Candidate, Reserved};
 use super::{DirtyBatch, Flusher};
 use crate::{
     batch::{Change, MapBatch},
@@ -15,9 +16,8 @@ use crate::{
     map::{
         core::Core,
         lifetime::Lifetime,
-        pending::Until,
         write_behind::{
-            taking::{Begun, Taken},
+            dirty_queue::Watermark,
             waiters::{Waiter, Waiters, answer_all},
         },
     },
@@ -29,7 +29,7 @@ const AT_ONCE: usize = 1_024;
 
 /// What is being put together.
 struct Draft {
-    epoch: u64,
+    generation: u64,
     clear: bool,
     changes: Vec<Change>,
     bytes: usize,
@@ -49,7 +49,7 @@ where
     /// The keys that somebody waits for go first, but only the `first` batch of
     /// a round may hold nothing else: else a stream of saves would keep a flush,
     /// or whatever else is pending, waiting for ever.
-    pub(super) fn assemble(&mut self, until: &mut Until, first: bool) -> Option<DirtyBatch> {
+    pub(super) fn assemble(&mut self, until: &mut Watermark, first: bool) -> Option<DirtyBatch> {
         let mut wanted = first;
         while wanted || self.has_more(until) {
             wanted = false;
@@ -73,30 +73,35 @@ where
     ///
     /// Clears that come after the queue was found empty wait for the next
     /// round: else clears that come all the time would keep a flush waiting.
-    fn has_more(&self, until: &mut Until) -> bool {
+    fn has_more(&self, until: &mut Watermark) -> bool {
         self.look_whether_emptied(until);
-        let cleared = self.core.cleared.load(SeqCst);
-        until.emptied.is_none_or(|epoch| cleared < epoch)
+        let cleared = self.core.stored_generation.load(SeqCst);
+        until.emptied.is_none_or(|generation| cleared < generation)
     }
 
-    fn look_whether_emptied(&self, until: &mut Until) {
-        if self.parts.is_empty() && !self.core.pending.has(until) {
-            let epoch = || self.core.epoch.load(SeqCst);
-            until.emptied.get_or_insert_with(epoch);
+    fn look_whether_emptied(&self, until: &mut Watermark) {
+        if self.parts.is_empty() && !self.core.queue.has(until) {
+            let generation = || self.core.generation.load(SeqCst);
+            until.emptied.get_or_insert_with(generation);
         }
     }
 
-    fn fill(&mut self, draft: &mut Draft, until: &mut Until, first: bool) -> Result<(), Cleared> {
+    fn fill(
+        &mut self,
+        draft: &mut Draft,
+        until: &mut Watermark,
+        first: bool,
+    ) -> Result<(), Cleared> {
         if let Some(part) = self.parts.pop() {
             return self.fill_with_part(draft, part, until);
         }
         // Only here: a part of a batch may be small while very much is pending.
-        let all = self.core.pending.len().min(self.core.options.max_batch);
+        let all = self.core.queue.len().min(self.core.options.max_batch);
         draft.changes.reserve(all);
         self.fill_with_awaited(draft, if first { 1 } else { 2 }, until)?;
         while !self.is_full(draft, 1) {
             let room = self.core.options.max_batch - draft.changes.len();
-            let keys = self.core.pending.pop(until, room.min(AT_ONCE));
+            let keys = self.core.queue.pop(until, room.min(AT_ONCE));
             if keys.is_empty() {
                 break;
             }
@@ -111,20 +116,20 @@ where
         &mut self,
         draft: &mut Draft,
         keys: &[Arc<str>],
-        until: &mut Until,
+        until: &mut Watermark,
     ) -> Result<(), Cleared> {
-        let begun = self.core.begin_all(keys, draft.epoch);
-        self.core.pending.seen(keys.len());
+        let begun = self.core.begin_all(keys, draft.generation);
+        self.core.queue.seen(keys.len());
         let mut rest = keys.iter().zip(begun);
         for (key, begun) in rest.by_ref() {
-            let taken = self.core.finish_taking(key, begun, draft.epoch);
+            let taken = self.core.finish_taking(key, begun, draft.generation);
             self.add_taken(draft, key, taken, until)?;
             if self.is_full(draft, 1) {
                 break;
             }
         }
         // Only what was begun here: what is in the draft already stays there.
-        let rest = rest.filter(|(_, begun)| matches!(begun, Begun::Saving { .. }));
+        let rest = rest.filter(|(_, begun)| matches!(begun, Reserved::Saving { .. }));
         for (key, _) in rest.rev() {
             self.core.requeue(key, false);
             until.rewind();
@@ -138,7 +143,7 @@ where
         &mut self,
         draft: &mut Draft,
         mut part: Vec<Arc<str>>,
-        until: &mut Until,
+        until: &mut Watermark,
     ) -> Result<(), Cleared> {
         let mut added = 0;
         while added < part.len() && !self.is_full(draft, 1) {
@@ -160,14 +165,14 @@ where
         &mut self,
         draft: &mut Draft,
         shares: usize,
-        until: &mut Until,
+        until: &mut Watermark,
     ) -> Result<(), Cleared> {
         // All of them before the first entry is looked at: a caller that comes later may wait
         // for a later change.
         let mut waiting = mem::take(&mut self.core.requests.lock().saves);
         draft.waiters.add_of_clear(waiting.take_of_clear());
         // Their clear may have come after this batch was begun.
-        let is_early = self.core.epoch.load(SeqCst) != draft.epoch;
+        let is_early = self.core.generation.load(SeqCst) != draft.generation;
         let mut filled = if is_early { Err(Cleared) } else { Ok(()) };
         while filled.is_ok() && !self.is_full(draft, shares) {
             let Some((key, waiters)) = waiting.pop() else {
@@ -185,11 +190,11 @@ where
         draft: &mut Draft,
         key: &Arc<str>,
         waiters: Vec<Waiter>,
-        until: &mut Until,
+        until: &mut Watermark,
     ) -> Result<(), Cleared> {
         let answer = match self.add(draft, key, until) {
-            Ok(Taken::Nothing) if !draft.clear => Ok(()),
-            Ok(Taken::Refused(error) | Taken::Unwritable(error)) => Err(error),
+            Ok(Candidate::Nothing) if !draft.clear => Ok(()),
+            Ok(Candidate::Refused(error) | Candidate::Unwritable(error)) => Err(error),
             // It is part of this batch; or there is nothing at the key, and the clear that
             // this batch carries is the later write.
             taken => {
@@ -206,9 +211,9 @@ where
         &mut self,
         draft: &mut Draft,
         key: &Arc<str>,
-        until: &mut Until,
-    ) -> Result<Taken, Cleared> {
-        let taken = self.core.take(key, draft.epoch);
+        until: &mut Watermark,
+    ) -> Result<Candidate, Cleared> {
+        let taken = self.core.take(key, draft.generation);
         self.add_taken(draft, key, taken, until)
     }
 
@@ -216,24 +221,24 @@ where
         &mut self,
         draft: &mut Draft,
         key: &Arc<str>,
-        taken: Taken,
-        until: &mut Until,
-    ) -> Result<Taken, Cleared> {
+        taken: Candidate,
+        until: &mut Watermark,
+    ) -> Result<Candidate, Cleared> {
         match taken {
-            Taken::Change(change) => {
+            Candidate::Change(change) => {
                 draft.bytes += change.weight();
                 draft.changes.push(change);
-                Ok(Taken::Already)
+                Ok(Candidate::Already)
             }
-            Taken::Unwritable(error) => {
+            Candidate::Unwritable(error) => {
                 // What replaced it may stand in front of the queue.
                 until.rewind();
                 let keys = KeySample::of([key]);
                 self.committer()
                     .report(Operation::Encode, keys, &error, true);
-                Ok(Taken::Unwritable(error))
+                Ok(Candidate::Unwritable(error))
             }
-            Taken::Cleared => Err(Cleared),
+            Candidate::Cleared => Err(Cleared),
             other => Ok(other),
         }
     }
@@ -248,7 +253,7 @@ where
         let part = MapBatch::new(self.core.name.clone(), draft.changes).clearing(draft.clear);
         DirtyBatch {
             batch: self.writer.batch(part, &self.core.clock),
-            epoch: draft.epoch,
+            generation: draft.generation,
             waiters: draft.waiters,
         }
     }
@@ -256,10 +261,10 @@ where
 
 impl<V, L: Lifetime<V>> Core<V, L> {
     fn draft(&self) -> Draft {
-        let epoch = self.epoch.load(SeqCst);
+        let generation = self.generation.load(SeqCst);
         Draft {
-            epoch,
-            clear: self.cleared.load(SeqCst) != epoch,
+            generation,
+            clear: self.stored_generation.load(SeqCst) != generation,
             changes: Vec::new(),
             bytes: 0,
             waiters: Waiters::default(),

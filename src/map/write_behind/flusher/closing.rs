@@ -10,7 +10,8 @@ use crate::{
     error::{Error, ErrorKind, Result},
     map::{
         lifetime::Lifetime,
-        phase::{self, Closing},
+        phase,
+        phase::Closing,
         spans,
         write_behind::waiters::{Waiter, answer_all},
     },

@@ -10,7 +10,7 @@ use crate::{
 pub(super) struct DirtyBatch {
     pub(super) batch: Batch,
     /// The last clear that it carries to the store, or comes after.
-    pub(super) epoch: u64,
+    pub(super) generation: u64,
     pub(super) waiters: Waiters,
 }
 

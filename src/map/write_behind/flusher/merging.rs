@@ -12,7 +12,9 @@ use crate::{
     codec,
     error::{Error, ErrorKind, Result},
     event::Resolution,
-    map::{conflicts::OnConflict, core::Core, lifetime::Lifetime, table::entry::Slot},
+    map::{
+        core::Core, lifetime::Lifetime, table::entry::Slot, write_behind::conflicts::OnConflict,
+    },
 };
 
 impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {

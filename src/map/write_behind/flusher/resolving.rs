@@ -11,18 +11,18 @@ use crate::{
     error::{Error, ErrorKind, Result},
     event::{Conflict, KeySample, Operation, Resolution},
     map::{
-        conflicts::OnConflict,
         core::Core,
-        inside::Inside,
         lifetime::Lifetime,
-        old::Old,
-        shards::{EntryMut, Shard},
         table::{
+            discarded::RemovedEntry,
             entry::Slot,
+            reentrancy::ReentrancyGuard,
             save_state::{Event, Mark, StoredVersion},
+            shards::{EntryMut, Shard},
         },
         write_behind::{
-            doubts,
+            committer::doubts,
+            conflicts::OnConflict,
             waiters::{Waiter, Waiters, answer_all},
         },
     },
@@ -72,7 +72,7 @@ pub(super) enum Fate {
 pub(super) struct Resolved<V, L: Lifetime<V>> {
     fate: Fate,
     resolution: Option<Resolution>,
-    old: Option<Old<V, L>>,
+    old: Option<RemovedEntry<V, L>>,
     /// What a merged value took the place of.
     unmerged: Option<V>,
 }
@@ -141,7 +141,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let mut found = self.read_found(found, own);
         let theirs = found.record.as_ref().map(|record| record.revision);
         let (mine, resolved) = {
-            let _inside = Inside::enter();
+            let _guard = ReentrancyGuard::enter();
             let hash = self.shards.hash(key);
             let mut shard = self.shards.write(hash);
             let entry = shard.find(hash, key);
@@ -149,7 +149,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             let resolved = self.resolve_in(&mut shard, (hash, key), &mut found);
             (known.revision(), resolved)
         };
-        self.let_go(resolved.old);
+        self.discard_entry(resolved.old);
         self.drop_value((resolved.unmerged, found));
         if let Fate::Refused(error) = &resolved.fate {
             self.refuse(key, error, false);

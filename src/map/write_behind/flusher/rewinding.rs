@@ -17,7 +17,10 @@ use super::Flusher;
 use crate::{
     error::Result,
     event::{KeySample, Operation},
-    map::{lifetime::Lifetime, rewind::Rewind, spans, write_behind::claims::Claims},
+    map::{
+        api::builder::rewind::Rewind, lifetime::Lifetime, spans,
+        write_behind::committer::claims::Claims,
+    },
     trace::FLUSH,
 };
 

@@ -12,11 +12,13 @@ use crate::{
     event::{KeySample, Operation},
     map::{
         lifetime::Lifetime,
-        pending::Until,
         write_behind::{
-            delivery::Outcome,
-            flight::{Flight, answer_all},
-            proposal::{Borrowing, Errand, Loan, Proposal},
+            committer::delivery::Outcome,
+            dirty_queue::Watermark,
+            proposal::{
+                Borrowing, Errand, Loan, Proposal,
+                flight::{Flight, answer_all},
+            },
         },
     },
 };
@@ -157,7 +159,7 @@ where
             let parts = claimed.chunks(self.core.options.max_batch);
             self.parts.extend(parts.map(<[_]>::to_vec));
             self.core.age.round_begins();
-            let done = self.commit_until(&mut Until::beginning(), false).await;
+            let done = self.commit_until(&mut Watermark::beginning(), false).await;
             // Of what else is queued the oldest has waited as long as before.
             self.core.age.round_fails(false);
             done?;

@@ -6,18 +6,18 @@ use std::{
 };
 
 use super::DirtyBatch;
+use super::taking::RUN;
 use crate::{
     batch::{Change, Committed, Op},
     map::{
         core::Core,
-        inside::Inside,
         lifetime::Lifetime,
-        shards::{EntryMut, Shard},
         table::{
             entry::Slot,
+            reentrancy::ReentrancyGuard,
             save_state::{Event, Mark, StoredVersion},
+            shards::{EntryMut, Shard},
         },
-        write_behind::taking::RUN,
     },
     record::Revision,
 };
@@ -30,7 +30,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let applied: Vec<_> = dirty.changes().iter().filter(is_applied).collect();
         self.settle(&applied, committed.revision);
         if dirty.clears() {
-            self.cleared.store(dirty.epoch, SeqCst);
+            self.stored_generation.store(dirty.generation, SeqCst);
         }
     }
 
@@ -43,7 +43,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let hashed = changes.iter().map(|c| (self.shards.hash(&c.key), *c));
         for (number, group) in self.shards.grouped(hashed) {
             for run in group.chunks(RUN) {
-                let _inside = Inside::enter();
+                let _guard = ReentrancyGuard::enter();
                 let mut shard = self.shards.lock(number);
                 let settled = |(hash, change): &&(u64, &Change)| {
                     self.settle_one(&mut shard, *hash, change, revision)

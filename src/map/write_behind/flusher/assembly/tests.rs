@@ -6,13 +6,16 @@ use crate::{
     clock::{MapClock, SystemClock},
     error::{Error, ErrorKind},
     map::{
-        conflicts::{Conflicts, OnConflict},
+        api::builder::options::Options,
         lifetime::Forever,
-        loading::Loaded,
-        options::Options,
+        load::loading::Loaded,
         shared::Shared,
-        spot::Spot,
-        write_behind::{requests::Ticket, waiters::Awaited},
+        table::locked_entry::LockedEntry,
+        write_behind::{
+            conflicts::{Conflicts, OnConflict},
+            requests::Ticket,
+            waiters::Awaited,
+        },
     },
     provider::memory::Memory,
     record::Revision,
@@ -56,7 +59,7 @@ fn clear_and_wait(core: &Core<u32, Forever>) -> Ticket {
 #[tokio::test]
 async fn a_clear_is_not_answered_by_a_draft_that_does_not_carry_it() {
     let mut flusher = flusher();
-    let mut until = flusher.core.pending.until_now();
+    let mut until = flusher.core.queue.watermark();
     let mut draft = flusher.core.draft();
     let mut ticket = Box::pin(clear_and_wait(&flusher.core).wait());
     assert!(flusher.fill(&mut draft, &mut until, true).is_err());
@@ -78,7 +81,7 @@ async fn a_key_is_in_a_batch_once_whoever_waits_for_it() {
     let _second = insert_and_wait(&flusher.core, "a", 2);
     let (key, mut first) = flusher.core.requests.lock().saves.pop().unwrap();
     let second = first.split_off(1);
-    let mut until = flusher.core.pending.until_now();
+    let mut until = flusher.core.queue.watermark();
     let mut draft = flusher.core.draft();
     for waiters in [first, second] {
         assert_eq!(waiters.len(), 1);
@@ -93,7 +96,7 @@ async fn a_key_is_in_a_batch_once_whoever_waits_for_it() {
     let committed = Committed::at(Revision::new(1));
     flusher.core.settle_all(&assembled, &committed);
     // The write that came in between is still to be saved.
-    let mut until = flusher.core.pending.until_now();
+    let mut until = flusher.core.queue.watermark();
     let next = flusher.assemble(&mut until, true).unwrap();
     assert_eq!(next.changes().len(), 1);
 }
@@ -107,12 +110,12 @@ async fn a_clear_while_a_batch_is_halved_forgets_nobody_who_waits() {
     let second = insert_and_wait(&flusher.core, "a", 2);
     let mut draft = flusher.core.draft();
     flusher.core.clear(|| {}).unwrap();
-    let mut until = flusher.core.pending.until_now();
+    let mut until = flusher.core.queue.watermark();
     let part = vec!["a".into()];
     let filled = flusher.fill_with_part(&mut draft, part, &mut until);
     assert!(filled.is_err());
     flusher.core.give_back(draft.waiters);
-    let mut until = flusher.core.pending.until_now();
+    let mut until = flusher.core.queue.watermark();
     let assembled = flusher.assemble(&mut until, true).unwrap();
     assembled.waiters.answer(&Ok(()));
     assert!(first.wait().await.is_ok());
@@ -132,7 +135,7 @@ fn what_does_not_fit_into_a_batch_waits_in_its_order() {
     for key in ["a", "b", "c", "d", "e"] {
         put(&flusher.core, key, 1);
     }
-    let mut until = flusher.core.pending.until_now();
+    let mut until = flusher.core.queue.watermark();
     let mut batches: Vec<Vec<String>> = Vec::new();
     while let Some(assembled) = flusher.assemble(&mut until, false) {
         assert_eq!(flusher.core.pending(), 5 - batches.concat().len());
@@ -149,14 +152,14 @@ fn what_does_not_fit_into_a_batch_waits_in_its_order() {
 fn an_entry_removed_and_inserted_in_the_flushers_hands_leaves_nothing_in_the_queue() {
     let mut flusher = flusher();
     put(&flusher.core, "a", 1);
-    let mut until = flusher.core.pending.until_now();
-    let keys = flusher.core.pending.pop(&mut until, 10);
+    let mut until = flusher.core.queue.watermark();
+    let keys = flusher.core.queue.pop(&mut until, 10);
     flusher.core.alter("a", |spot| spot.remove()).unwrap();
     put(&flusher.core, "a", 2);
     let mut draft = flusher.core.draft();
     assert!(flusher.add_all(&mut draft, &keys, &mut until).is_ok());
     assert_eq!(draft.changes.len(), 1);
-    assert_eq!(flusher.core.pending.len(), 0);
+    assert_eq!(flusher.core.queue.len(), 0);
     assert_eq!(flusher.core.pending(), 1);
 }
 
@@ -168,15 +171,15 @@ fn what_replaces_an_unwritable_value_is_not_left_for_later() {
     let mut flusher = flusher();
     let key: Arc<str> = "a".into();
     put(&flusher.core, "a", 1);
-    let mut until = flusher.core.pending.until_now();
+    let mut until = flusher.core.queue.watermark();
     let mut draft = flusher.core.draft();
     let keys = std::slice::from_ref(&key);
-    flusher.core.begin_all(keys, draft.epoch);
-    assert!(flusher.core.pending.pop(&mut until, 10).is_empty());
+    flusher.core.begin_all(keys, draft.generation);
+    assert!(flusher.core.queue.pop(&mut until, 10).is_empty());
     put(&flusher.core, "a", 2);
     let error = Error::new(ErrorKind::Refused, "no JSON");
     flusher.core.refuse(&key, &error, false);
-    let taken = Taken::Unwritable(error);
+    let taken = Candidate::Unwritable(error);
     let added = flusher.add_taken(&mut draft, &key, taken, &mut until);
     assert!(added.is_ok());
     let next = flusher.assemble(&mut until, false).unwrap();
@@ -193,7 +196,7 @@ fn a_part_makes_room_for_no_more_than_itself() {
         put(&flusher.core, &n.to_string(), 1);
     }
     flusher.parts.push(vec!["7".into()]);
-    let mut until = flusher.core.pending.until_now();
+    let mut until = flusher.core.queue.watermark();
     let assembled = flusher.assemble(&mut until, false).unwrap();
     let changes = &assembled.batch.maps[0].changes;
     assert_eq!(changes.len(), 1);
@@ -206,7 +209,7 @@ fn a_part_makes_room_for_no_more_than_itself() {
 fn a_map_that_was_much_fuller_once_gives_its_room_back() {
     let mut flusher = flusher();
     let commit_all = |flusher: &mut Flusher<u32, Forever>| {
-        let mut until = flusher.core.pending.until_now();
+        let mut until = flusher.core.queue.watermark();
         while let Some(assembled) = flusher.assemble(&mut until, false) {
             let committed = Committed::at(Revision::new(1));
             flusher.core.settle_all(&assembled, &committed);
@@ -218,7 +221,7 @@ fn a_map_that_was_much_fuller_once_gives_its_room_back() {
     commit_all(&mut flusher);
     let full = flusher.core.shards.room();
     for n in 1_000..100_000 {
-        let remove = |spot: &mut Spot<'_, _, _>| spot.remove();
+        let remove = |spot: &mut LockedEntry<'_, _, _>| spot.remove();
         flusher.core.alter(&n.to_string(), remove).unwrap();
     }
     commit_all(&mut flusher);

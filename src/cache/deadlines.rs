@@ -1,0 +1,158 @@
+//! Deadlines: what they are counted by, and which key expires next.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+/// A time in milliseconds since 1970, which is how expiries are stored.
+pub(crate) type Millis = u64;
+
+/// Later than every time: it does not expire.
+pub(crate) const NEVER: Millis = Millis::MAX;
+
+/// The end of the year 9999. An entry whose own time is longer has this
+/// deadline, and counts as one that does not expire: stored without a deadline,
+/// it would get that of the map at the next opening.
+pub(crate) const FAR: Millis = 253_402_300_799_996;
+
+pub(crate) fn millis(at: SystemTime) -> Millis {
+    let since = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    length(since)
+}
+
+pub(crate) fn length(of: Duration) -> Millis {
+    Millis::try_from(of.as_millis()).unwrap_or(NEVER)
+}
+
+pub(crate) fn time(at: Millis) -> Option<SystemTime> {
+    if at == NEVER {
+        return None;
+    }
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(at))
+}
+
+/// What a deadline is counted by.
+///
+/// The store keeps one number for each entry, and after a restart an entry must
+/// not be prolonged by what did not prolong it before. So the remainder of the
+/// deadline, divided by four, tells its kind. This ends entries by up to three
+/// milliseconds early, never late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The entry's own time to live: 0. An update begins the same time anew.
+    Own,
+    /// The map's time to live: 1 or 3.
+    Live,
+    /// The map's time to idle, which reads begin anew: 2.
+    Idle,
+}
+
+impl Kind {
+    pub(crate) fn of(deadline: Millis) -> Self {
+        match deadline % 4 {
+            0 => Self::Own,
+            2 => Self::Idle,
+            _ => Self::Live,
+        }
+    }
+
+    /// That time, or just before, as a deadline of this kind.
+    pub(crate) fn mark(self, at: Millis) -> Millis {
+        match self {
+            _ if at == NEVER => NEVER,
+            Self::Own => at & !3,
+            Self::Live => at.saturating_sub(1) | 1,
+            Self::Idle => (at.saturating_sub(2) & !3) | 2,
+        }
+    }
+
+    /// The deadline of what lives for so long from then on.
+    pub(crate) fn after(self, from: Millis, wait: Duration) -> Millis {
+        self.mark(from.saturating_add(length(lasting(wait))))
+    }
+}
+
+/// A time of less than four milliseconds counts as four: its deadline, which may
+/// be three early, has not come when it begins.
+pub(crate) fn lasting(wait: Duration) -> Duration {
+    if wait < Duration::from_millis(1) {
+        return Duration::ZERO;
+    }
+    wait.max(Duration::from_millis(4))
+}
+
+/// The deadlines of all entries that have one, each key once: so it grows with
+/// the entries, and not with the writes to them.
+#[derive(Debug, Default)]
+pub(crate) struct Deadlines(BTreeSet<(Millis, Arc<str>)>);
+
+impl Deadlines {
+    /// Moves a key from one deadline to another; says whether the next deadline
+    /// of all is an earlier one now.
+    pub(crate) fn shift(&mut self, key: &Arc<str>, from: Millis, to: Millis) -> bool {
+        self.0.remove(&(from, key.clone()));
+        if to == NEVER {
+            return false;
+        }
+        let is_next = self.next().is_none_or(|next| to < next);
+        self.0.insert((to, key.clone()));
+        is_next
+    }
+
+    pub(crate) fn next(&self) -> Option<Millis> {
+        self.0.first().map(|(at, _)| *at)
+    }
+
+    /// Takes out a key whose deadline has come.
+    pub(crate) fn pop_due(&mut self, now: Millis) -> Option<Arc<str>> {
+        self.next().filter(|at| *at <= now)?;
+        self.0.pop_first().map(|(_, key)| key)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_tells_its_kind_and_is_early_by_three_milliseconds_at_most() {
+        for kind in [Kind::Own, Kind::Live, Kind::Idle] {
+            for wait in 1..40 {
+                for from in 100..108 {
+                    let deadline = kind.after(from, Duration::from_millis(wait));
+                    assert_eq!(Kind::of(deadline), kind);
+                    let end = from + wait.max(4);
+                    let is_early = from < deadline && deadline <= end && end <= deadline + 3;
+                    assert!(is_early, "{kind:?} {from} {wait}");
+                }
+            }
+            assert!(kind.after(100, Duration::ZERO) <= 100);
+            assert_eq!(kind.after(100, Duration::MAX), NEVER);
+        }
+        assert_eq!(Kind::of(FAR), Kind::Own);
+    }
+
+    #[test]
+    fn a_key_has_one_deadline_and_the_earliest_comes_first() {
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        let mut deadlines = Deadlines::default();
+        assert!(deadlines.shift(&a, NEVER, 20));
+        assert!(!deadlines.shift(&b, NEVER, 30));
+        assert!(deadlines.shift(&b, 30, 10));
+        assert_eq!(deadlines.next(), Some(10));
+        assert_eq!(deadlines.pop_due(9), None);
+        assert_eq!(deadlines.pop_due(10).as_deref(), Some("b"));
+        assert_eq!(deadlines.pop_due(10), None);
+        assert!(!deadlines.shift(&a, 20, NEVER));
+        assert_eq!(deadlines.next(), None);
+    }
+}

@@ -1,0 +1,16 @@
+//! The methods of a map, by what users do with it.
+
+pub(crate) mod atomic_batch;
+pub(crate) mod builder;
+pub(crate) mod close_on_drop;
+mod conditional;
+pub(crate) mod entry;
+mod export;
+pub(crate) mod iterate;
+pub(crate) mod load_missing;
+mod observe;
+mod read;
+mod save;
+pub(crate) mod transaction;
+mod update_in_store;
+mod write;

@@ -1,0 +1,188 @@
+//! One load at a time for each key, and one error for all that waited for it.
+
+use std::{any::Any, collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::sync::{self, MutexGuard};
+
+/// The loads that callers run or wait for, by key. A key is listed while somebody
+/// has a seat at its load, so the list needs no sweeping.
+#[derive(Default)]
+pub(crate) struct Loaders(Mutex<HashMap<Arc<str>, Arc<Load>>>);
+
+/// A load. The caller that holds the lock runs its loader; the others wait for
+/// the lock. If that caller is dropped or panics, it leaves no outcome, and the
+/// next one loads.
+type Load = sync::Mutex<Option<Outcome>>;
+
+/// What a load has come to.
+#[derive(Clone)]
+enum Outcome {
+    /// The value was inserted.
+    Loaded,
+    /// An error of whatever type the loader that ran errs with.
+    Failed(Arc<dyn Any + Send + Sync>),
+}
+
+/// What a caller that has waited is to do.
+pub(crate) enum Turn<'a, E> {
+    /// Run its loader, unless there is a value by now.
+    Load(Loading<'a>),
+    /// Return the error of the load that it waited for.
+    Share(Arc<E>),
+    /// Ask again: that load is over, and its outcome is of no use here.
+    Again,
+}
+
+/// A caller's place at a load, running or waiting.
+pub(crate) struct Seat<'a> {
+    loaders: &'a Loaders,
+    key: &'a str,
+    /// Only `drop` takes it.
+    load: Option<Arc<Load>>,
+}
+
+/// The right to run a loader.
+pub(crate) struct Loading<'a> {
+    seat: &'a Seat<'a>,
+    outcome: MutexGuard<'a, Option<Outcome>>,
+}
+
+impl Loaders {
+    /// A seat at the load of this key that is under way, or at a new one.
+    pub(crate) fn seat<'a>(&'a self, key: &'a str) -> Seat<'a> {
+        let mut loads = self.0.lock();
+        let load = match loads.get(key) {
+            Some(load) => load.clone(),
+            None => loads.entry(key.into()).or_default().clone(),
+        };
+        Seat {
+            loaders: self,
+            key,
+            load: Some(load),
+        }
+    }
+
+    /// Callers that come from now on begin a load of their own.
+    fn forget(&self, key: &str, load: &Arc<Load>) {
+        let mut loads = self.0.lock();
+        if loads
+            .get(key)
+            .is_some_and(|listed| Arc::ptr_eq(listed, load))
+        {
+            loads.remove(key);
+        }
+    }
+}
+
+impl Seat<'_> {
+    /// Waits until no other caller at this load runs its loader.
+    pub(crate) async fn turn<E: Send + Sync + 'static>(&self) -> Turn<'_, E> {
+        let Some(load) = &self.load else {
+            return Turn::Again;
+        };
+        let outcome = load.lock().await;
+        match outcome.clone() {
+            None => Turn::Load(Loading {
+                seat: self,
+                outcome,
+            }),
+            Some(Outcome::Loaded) => Turn::Again,
+            // Another caller may know another type of error.
+            Some(Outcome::Failed(error)) => error.downcast().map_or(Turn::Again, Turn::Share),
+        }
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let Some(load) = self.load.take() else {
+            return;
+        };
+        let mut loads = self.loaders.0.lock();
+        let listed = loads.get(self.key);
+        if listed.is_some_and(|listed| Arc::ptr_eq(listed, &load)) {
+            // Under the lock, which all take and leave their seats under: the
+            // last one finds that no other is left. It has no outcome to drop.
+            drop(load);
+            if loads
+                .get(self.key)
+                .is_some_and(|load| Arc::strong_count(load) == 1)
+            {
+                loads.remove(self.key);
+            }
+        }
+    }
+}
+
+impl Loading<'_> {
+    /// The value is there.
+    pub(crate) fn loaded(self) {
+        self.end(Outcome::Loaded);
+    }
+
+    /// All that wait for this load fail with it.
+    pub(crate) fn failed<E: Send + Sync + 'static>(self, error: E) -> Arc<E> {
+        let error = Arc::new(error);
+        self.end(Outcome::Failed(error.clone()));
+        error
+    }
+
+    /// First no caller takes a seat here any more, and then those that have one
+    /// go on: so all of them waited for this outcome.
+    fn end(mut self, outcome: Outcome) {
+        if let Some(load) = &self.seat.load {
+            self.seat.loaders.forget(self.seat.key, load);
+        }
+        *self.outcome = Some(outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_is_listed_while_somebody_has_a_seat_at_it() {
+        let loaders = Loaders::default();
+        let (first, second) = (loaders.seat("a"), loaders.seat("a"));
+        let other = loaders.seat("b");
+        assert!(Arc::ptr_eq(
+            first.load.as_ref().unwrap(),
+            second.load.as_ref().unwrap()
+        ));
+        drop(first);
+        assert_eq!(loaders.0.lock().len(), 2);
+        drop((second, other));
+        assert!(loaders.0.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_comes_after_a_load_has_a_new_one() {
+        let loaders = Loaders::default();
+        let (first, waiting) = (loaders.seat("a"), loaders.seat("a"));
+        let Turn::Load(loading) = first.turn::<&str>().await else {
+            panic!("nobody else loads");
+        };
+        loading.failed("down");
+        let later = loaders.seat("a");
+        assert!(matches!(waiting.turn::<&str>().await, Turn::Share(e) if *e == "down"));
+        assert!(matches!(waiting.turn::<u8>().await, Turn::Again));
+        drop((first, waiting));
+        assert!(matches!(later.turn::<&str>().await, Turn::Load(_)));
+        drop(later);
+        assert!(loaders.0.lock().is_empty());
+    }
+
+    /// Each new queue looked at all others, under a lock that all who load wait
+    /// for: many keys that were loaded at once took minutes.
+    #[test]
+    fn many_loads_at_once_are_not_looked_at_for_each() {
+        let loaders = Loaders::default();
+        let keys: Vec<_> = (0..200_000).map(|n| n.to_string()).collect();
+        let seats: Vec<_> = keys.iter().map(|key| loaders.seat(key)).collect();
+        assert_eq!(loaders.0.lock().len(), seats.len());
+        drop(seats);
+        assert!(loaders.0.lock().is_empty());
+    }
+}

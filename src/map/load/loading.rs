@@ -1,0 +1,377 @@
+//! Brings what is stored into memory: when a map is opened, and when it is
+//! reloaded.
+
+use std::{collections::HashSet, sync::Arc, sync::atomic::Ordering::SeqCst};
+
+use futures_util::TryStreamExt;
+use serde::de::DeserializeOwned;
+
+use super::unreadable::Unread;
+use crate::{
+    clock::Seen,
+    error::{Error, ErrorKind, Result},
+    incarnation::Incarnation,
+    load::Load,
+    map::{
+        api::builder::options::Progress,
+        coding::Decoded,
+        core::Core,
+        lifetime::Lifetime,
+        table::{
+            discarded::{Discarded, RemovedEntry},
+            entry::Slot,
+            reentrancy::ReentrancyGuard,
+            save_state::{Event, Mark, SaveState, StoredVersion},
+            shards::{EntryMut, Shard},
+        },
+    },
+    record::{Record, Revision},
+    trace::LOAD,
+};
+
+/// What a load says of the store as a whole.
+#[derive(Clone, Copy)]
+pub(crate) struct Loaded {
+    pub(crate) horizon: Revision,
+    pub(crate) incarnation: Option<Incarnation>,
+}
+
+impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
+    /// Fills the empty map from the store.
+    ///
+    /// # Errors
+    ///
+    /// What the provider errs with; `Corrupt`, naming them all, if records do not
+    /// decode.
+    pub(crate) async fn load(&self, progress: Option<&Progress>) -> Result<Loaded> {
+        let (loaded, mut load) = self.begin_load().await?;
+        let mut unread = Unread::default();
+        let mut records = 0;
+        while let Some(page) = self.call(|| load.pages.try_next()).await? {
+            records += page.len() as u64;
+            for record in page {
+                self.take_in(record, 0, &mut unread)?;
+            }
+            if let Some(progress) = progress {
+                progress(records, load.total_hint);
+            }
+            // A provider that never waits must not keep the thread to itself.
+            tokio::task::yield_now().await;
+        }
+        unread.check::<V>(records, &self.name)?;
+        if L::EXPIRES {
+            self.all_loaded();
+        }
+        Ok(loaded)
+    }
+
+    pub(crate) fn all_loaded(&self) {
+        let _guard = ReentrancyGuard::enter();
+        self.shards.for_each_mut(|EntryMut { key, slot }| {
+            let Slot::Live { lease, state, .. } = slot else {
+                return;
+            };
+            if self.lifetime.loaded(key, lease) && state.mark == Mark::Clean {
+                // Its expiry alone: the store keeps the value as it was written,
+                // perhaps by another program.
+                self.lifetime.touch(lease);
+                self.apply(key, state, Event::Touched);
+            }
+        });
+    }
+
+    /// Takes the store's state, which this load brings, for every entry that has
+    /// nothing pending.
+    ///
+    /// The flusher calls it, so no commit of this map is in flight: what is
+    /// clean now was clean all along, and what the store does not have any more
+    /// was deleted by someone else.
+    ///
+    /// # Errors
+    ///
+    /// What the provider errs with: the entries that came before the error are as
+    /// in the store, the others as they were. `Corrupt` if records do not decode:
+    /// their entries are as they were, the others as in the store. Nothing
+    /// pending is lost.
+    pub(crate) async fn take_all(
+        &self,
+        mut load: Load<'_>,
+        progress: Option<&Progress>,
+    ) -> Result<()> {
+        // Not the map's own generation: what the store holds is older than a clear of
+        // which it has not heard, and then none of it is wanted.
+        let generation = self.stored_generation.load(SeqCst);
+        let mut seen = HashSet::new();
+        let mut unreadable = HashSet::new();
+        let mut unread = Unread::in_open_map();
+        while let Some(page) = self.call(|| load.pages.try_next()).await? {
+            for record in page {
+                let key = record.key.clone();
+                if !self.take_in(record, generation, &mut unread)? {
+                    unreadable.insert(key.clone());
+                }
+                seen.insert(key);
+            }
+            if let Some(progress) = progress {
+                progress(seen.len() as u64, load.total_hint);
+            }
+            tokio::task::yield_now().await;
+        }
+        self.drop_unseen(&seen, generation);
+        self.list_only(&unreadable);
+        unread.check::<V>(seen.len() as u64, &self.name)
+    }
+
+    /// Takes in one stored record, unless something is pending for its key, or
+    /// the map was cleared since that generation. Says whether it could be read.
+    fn take_in(&self, record: Record, generation: u64, unread: &mut Unread) -> Result<bool> {
+        let Some(payload) = &record.value else {
+            return Ok(true);
+        };
+        self.observe_time_of(&record);
+        match self.decode(payload) {
+            Ok(decoded) => {
+                let replaced = self.place(&record, decoded, generation);
+                self.discard(replaced);
+                Ok(true)
+            }
+            Err(error) => {
+                let error = error.on_map(&self.name).on_keys([record.key.clone()]);
+                self.not_decoded(record, error, generation, unread)?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn observe_time_of(&self, record: &Record) {
+        let written = record.updated_at;
+        // Nobody writes what has expired already. Where it says so, the time is
+        // another program's, in another unit perhaps: it would end all other
+        // entries.
+        let Some(written) = written.filter(|at| Some(*at) <= record.expires_at) else {
+            return;
+        };
+        if self.clock.observe(written) == (Seen::Glitch { is_first: true }) {
+            tracing::warn!(
+                target: LOAD, map = %self.name, ?written, now = ?self.clock.now(),
+                "an entry says that it was written more than a day from now: a clock is or was \
+                 wrong; the map goes by its own"
+            );
+            tracing::trace!(target: LOAD, map = %self.name, key = %record.key, "this entry says so");
+        }
+    }
+
+    /// What the store says of all its values at once is looked at before the
+    /// first of them.
+    pub(crate) fn check_shape(&self, schema: Option<u32>) -> Result<()> {
+        let known = schema.map(|schema| self.options.shapes.check_known(schema));
+        known
+            .unwrap_or(Ok(()))
+            .map_err(|error| error.on_map(&self.name))
+    }
+
+    fn not_decoded(
+        &self,
+        record: Record,
+        error: Error,
+        generation: u64,
+        unread: &mut Unread,
+    ) -> Result<()> {
+        // A shape that the program does not know is no broken record: it would
+        // take all of them for unreadable, and write its own beside them.
+        if error.kind() == ErrorKind::Invalid {
+            return Err(error);
+        }
+        if !self.options.allow_unreadable {
+            unread.add(record.key.clone(), error.clone());
+            // In an open map its key may be written to: listed, it is set aside
+            // before that.
+            if unread.is_open {
+                self.list_unreadable(record, error);
+            }
+            return Ok(());
+        }
+        self.discard_entry(self.displace(&record.key, generation));
+        self.list_unreadable(record, error);
+        Ok(())
+    }
+
+    fn place(
+        &self,
+        record: &Record,
+        decoded: Decoded<V>,
+        generation: u64,
+    ) -> Option<Discarded<V, L>> {
+        let value = decoded.value;
+        let rewrite = decoded.is_upgraded && self.may_rewrite(record);
+        let known = StoredVersion::at(Some(record.revision));
+        let _guard = ReentrancyGuard::enter();
+        let hash = self.shards.hash(&record.key);
+        let mut shard = self.shards.write(hash);
+        // A clear comes after whatever the store had: nothing comes back.
+        if self.generation.load(SeqCst) != generation {
+            return Some(Discarded::Value(value));
+        }
+        let Some(EntryMut { slot, .. }) = shard.find_mut(hash, &record.key) else {
+            let lease = self.lifetime.adopt(record);
+            let mut state = SaveState::new(known);
+            let key = record.key.clone();
+            if rewrite {
+                self.apply(&key, &mut state, Event::Automatic);
+            }
+            let slot = Slot::Live {
+                value,
+                lease,
+                state,
+            };
+            shard.insert(hash, key, slot);
+            return None;
+        };
+        let changed = slot.state().stored != known || known.revision().is_none();
+        if !slot.is_clean() {
+            // Where conflicts are looked for, a change must be judged by
+            // what it was made on; what nobody asked for must be,
+            // always: it is to hit that and nothing else.
+            if self.is_claimed(slot) && !self.conflicts.are_looked_for() {
+                slot.state_mut().stored = known;
+            }
+            return Some(Discarded::Value(value));
+        }
+        if !changed {
+            return Some(Discarded::Value(value));
+        }
+        slot.state_mut().stored = known;
+        let old = self.put_stored(slot, record, value);
+        if rewrite {
+            self.apply(&record.key, slot.state_mut(), Event::Automatic);
+        }
+        old.map(Discarded::Entry)
+    }
+
+    /// Not what expires: a time that is counted from the last write would be
+    /// counted anew at the next open.
+    fn may_rewrite(&self, record: &Record) -> bool {
+        self.options.shapes.rewrite && record.expires_at.is_none()
+    }
+
+    /// What is stored takes the place of what the slot holds.
+    pub(crate) fn put_stored(
+        &self,
+        slot: &mut Slot<V, L::Lease>,
+        record: &Record,
+        value: V,
+    ) -> Option<RemovedEntry<V, L>> {
+        if let Some(lease) = slot.lease() {
+            self.lifetime.ended(&record.key, lease);
+        }
+        let old = slot.put(value, self.lifetime.adopt(record));
+        slot.state_mut().is_over_expired = false;
+        old.map(|(value, lease)| RemovedEntry::new(&record.key, value, lease))
+    }
+
+    /// Takes an entry out of memory that the store does not have.
+    pub(crate) fn dismiss(
+        &self,
+        shard: &mut Shard<'_, V, L::Lease>,
+        hash: u64,
+        key: &str,
+    ) -> Option<RemovedEntry<V, L>> {
+        let (key, slot) = shard.remove(hash, key)?;
+        let (value, lease) = slot.into_value()?;
+        self.lifetime.ended(&key, &lease);
+        Some(RemovedEntry::new(&key, value, lease))
+    }
+
+    /// Takes a clean entry out of memory.
+    fn displace(&self, key: &Arc<str>, generation: u64) -> Option<RemovedEntry<V, L>> {
+        let _guard = ReentrancyGuard::enter();
+        let hash = self.shards.hash(key);
+        let mut shard = self.shards.write(hash);
+        if self.generation.load(SeqCst) != generation {
+            return None;
+        }
+        if !shard.find(hash, key)?.slot.is_clean() {
+            return None;
+        }
+        self.dismiss(&mut shard, hash, key)
+    }
+
+    fn drop_unseen(&self, seen: &HashSet<Arc<str>>, generation: u64) {
+        let unseen = {
+            let _guard = ReentrancyGuard::enter();
+            self.shards
+                .keys(|e| e.slot.is_clean() && !seen.contains(e.key))
+        };
+        for key in unseen {
+            self.discard_entry(self.displace(&key, generation));
+        }
+    }
+
+    /// Why a close did not happen, naming what would have been lost.
+    pub(crate) fn not_closed(&self, error: &Error) -> Error {
+        let unsaved = self.unsaved();
+        if unsaved.is_empty() && error.kind() != ErrorKind::Invalid {
+            return error.clone();
+        }
+        let message = match error.kind() {
+            ErrorKind::Refused => {
+                "the map is not closed, and stays open: the changes of these keys are not saved, \
+                 and those that are refused will not be, but stay in memory: write to these keys \
+                 again, or call `retry_refused()`, and close again"
+            }
+            _ => {
+                "the map is not closed, and stays open: the changes of these keys are not saved; \
+                 they stay pending, and are tried again"
+            }
+        };
+        Error::new(error.kind(), message)
+            .on_map(&self.name)
+            .on_keys(unsaved)
+            .with_source(error.clone())
+            .nothing_applied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        batch::{Batch, BatchId, Change, MapBatch, WriterId},
+        clock::{MapClock, SystemClock},
+        map::{
+            api::builder::options::Options,
+            lifetime::Forever,
+            shared::Shared,
+            write_behind::conflicts::{Conflicts, OnConflict},
+        },
+        provider::{Provider, memory::Memory},
+        record::Payload,
+    };
+
+    /// A `clear` between the last commit of the flusher and the reload that
+    /// follows it was undone: the store, which had not heard of the clear yet,
+    /// gave everything back, as clean entries that stayed when the clear
+    /// emptied the store.
+    #[tokio::test]
+    async fn a_reload_brings_nothing_back_that_a_clear_took_away() {
+        let store = Memory::new();
+        let changes = vec![Change::put("old", Payload::json("1"), None)];
+        let part = MapBatch::new("map".try_into().unwrap(), changes);
+        let id = BatchId::new(WriterId::random(), 1);
+        let clock = Arc::new(MapClock::new(Arc::new(SystemClock::new())));
+        let batch = Batch::new(id, Revision::ZERO, clock.now(), vec![part]);
+        store.commit(&batch).await.unwrap();
+        let name = "map".try_into().unwrap();
+        let shared = Shared::new(name, Arc::new(store), Options::default(), clock);
+        let conflicts = Conflicts::new(OnConflict::LastWrite);
+        let core: Core<u32, Forever> = Core::new(shared, Forever, conflicts);
+        core.load(None).await.unwrap();
+        assert_eq!(core.len(), 1);
+        core.clear(|| {}).unwrap();
+        core.alter("new", |spot| spot.put(2, None)).unwrap();
+        let (_, load) = core.begin_load().await.unwrap();
+        core.take_all(load, None).await.unwrap();
+        assert_eq!(core.look("old", |n| *n), None);
+        assert_eq!(core.look("new", |n| *n), Some(2));
+    }
+}

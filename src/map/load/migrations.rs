@@ -1,0 +1,175 @@
+//! The shapes that a map's values have had, and the steps from each to the
+//! next.
+
+use std::{
+    collections::BTreeMap,
+    error::Error as StdError,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use serde_json::Value;
+
+use crate::{
+    codec,
+    error::{Error, ErrorKind, Result},
+    record::Payload,
+};
+
+type Cause = Box<dyn StdError + Send + Sync>;
+
+type Step = Arc<dyn Fn(Value) -> Result<Value, Cause> + Send + Sync>;
+
+/// What a step of a [migration](crate::Builder::migrate) returns: the
+/// value in its next shape, or a `Result` of it.
+pub trait Migrated {
+    /// The value, or why there is none.
+    ///
+    /// # Errors
+    ///
+    /// What the step failed with. The record is then unreadable; it stays as it
+    /// is stored.
+    fn into_result(self) -> Result<Value, Box<dyn StdError + Send + Sync>>;
+}
+
+impl Migrated for Value {
+    fn into_result(self) -> Result<Value, Cause> {
+        Ok(self)
+    }
+}
+
+impl<E: Into<Box<dyn StdError + Send + Sync>>> Migrated for Result<Value, E> {
+    fn into_result(self) -> Result<Value, Cause> {
+        self.map_err(Into::into)
+    }
+}
+
+/// The number of the shape that the program writes, and the steps that lead
+/// there from older ones.
+#[derive(Clone, Default)]
+pub(crate) struct Migrations {
+    pub(crate) current: u32,
+    /// Whether what was upgraded is stored anew without being asked for.
+    pub(crate) rewrite: bool,
+    steps: BTreeMap<u32, Step>,
+    twice: Option<u32>,
+}
+
+impl Migrations {
+    pub(crate) fn add<R: Migrated>(
+        &mut self,
+        from: u32,
+        step: impl Fn(Value) -> R + Send + Sync + 'static,
+    ) {
+        let step = move |value| step(value).into_result();
+        if self.steps.insert(from, Arc::new(step)).is_some() {
+            self.twice = Some(from);
+        }
+    }
+
+    /// # Errors
+    ///
+    /// `Invalid`, naming the step that is there twice, leads nowhere, or is
+    /// missing.
+    pub(crate) fn check(&self) -> Result<()> {
+        let current = self.current;
+        if let Some(from) = self.twice {
+            let problem = format!("migrate: there are two steps from shape {from}; one is enough");
+            return Err(Error::new(ErrorKind::Invalid, problem));
+        }
+        let mut next = self.steps.keys().next().copied().unwrap_or(current);
+        for &from in self.steps.keys() {
+            if from >= current {
+                return Err(leads_nowhere(from, current));
+            }
+            if from != next {
+                break;
+            }
+            next += 1;
+        }
+        if next == current {
+            return Ok(());
+        }
+        let problem =
+            format!("migrate: the step from shape {next} is missing, on the way to {current}");
+        Err(Error::new(ErrorKind::Invalid, problem))
+    }
+
+    /// # Errors
+    ///
+    /// `Invalid`, naming both numbers, if the program knows no such shape. Its
+    /// remedy is another program, or another option of this one: neither the
+    /// store nor a record of it is broken.
+    pub(crate) fn check_known(&self, found: u32) -> Result<()> {
+        let current = self.current;
+        if found > current {
+            let message = format!(
+                "the store holds values of shape {found}, and this program knows shapes up to \
+                 {current} (schema): open the map with the program that wrote them"
+            );
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        if found == current || self.steps.contains_key(&found) {
+            return Ok(());
+        }
+        let message = format!(
+            "the store holds values of shape {found}, and no step leads from there to shape \
+             {current}: add `.migrate({found}, ..)`"
+        );
+        Err(Error::new(ErrorKind::Invalid, message))
+    }
+
+    /// The same value in the current shape; `None` if it has that already.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` as by [`check_known`](Self::check_known); `Corrupt` if it is
+    /// no JSON, or if a step fails or panics.
+    pub(crate) fn upgraded(&self, payload: &Payload) -> Result<Option<Payload>> {
+        if payload.schema == self.current {
+            return Ok(None);
+        }
+        self.check_known(payload.schema)?;
+        let mut value = serde_json::from_slice(&payload.bytes).map_err(|cause| {
+            Error::new(ErrorKind::Corrupt, "the stored value is not JSON").with_source(cause)
+        })?;
+        for (from, step) in self.steps.range(payload.schema..) {
+            value = upgrade(*from, step, value)?;
+        }
+        Ok(Some(
+            Payload::json(value.to_string()).with_schema(self.current),
+        ))
+    }
+}
+
+fn upgrade(from: u32, step: &Step, value: Value) -> Result<Value> {
+    // A panic in a step must cost one record, not the task that reloads.
+    let done = catch_unwind(AssertUnwindSafe(|| step(value)));
+    let done = done.unwrap_or_else(|panic| Err(codec::panicked(panic.as_ref()).into()));
+    done.map_err(|cause| {
+        let message = format!(
+            "the stored value is of shape {from}, and the step from there to shape {} failed",
+            from + 1
+        );
+        Error::new(ErrorKind::Corrupt, message).with_source(cause)
+    })
+}
+
+fn leads_nowhere(from: u32, current: u32) -> Error {
+    let problem = format!(
+        "migrate: the step from shape {from} leads beyond {current}, which the program writes; \
+         raise `schema`"
+    );
+    Error::new(ErrorKind::Invalid, problem)
+}
+
+impl fmt::Debug for Migrations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Migrations")
+            .field("current", &self.current)
+            .field("rewrite", &self.rewrite)
+            .field("steps", &self.steps.keys())
+            .finish_non_exhaustive()
+    }
+}

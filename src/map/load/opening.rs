@@ -1,0 +1,52 @@
+//! The first load of a map, from a store that may be down.
+
+use serde::de::DeserializeOwned;
+
+use super::loading::Loaded;
+use crate::{
+    error::{ErrorKind, Result},
+    map::{
+        api::builder::options::Progress, core::Core, lifetime::Lifetime,
+        write_behind::committer::retry::Attempts,
+    },
+};
+
+impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
+    /// Fills the empty map from the store, and tries again while that is
+    /// unavailable, for as long as `open_timeout` says.
+    ///
+    /// # Errors
+    ///
+    /// What the provider errs with; `Corrupt` if a record does not decode.
+    pub(crate) async fn load_in_time(&self, progress: Option<&Progress>) -> Result<Loaded> {
+        let limit = self.options.open_timeout;
+        let policy = self.options.retry.within(limit);
+        let mut attempts = Attempts::new(&policy).since(self.clock.now());
+        let mut loaded = self.load(progress).await;
+        while let Err(error) = loaded {
+            let delay = attempts.failed(self.clock.now());
+            if error.kind() != ErrorKind::Unavailable || limit.is_zero() {
+                return Err(error);
+            }
+            let Some(delay) = delay else {
+                let made = attempts.made;
+                let more = format!("attempt {made} was the last within {limit:?} (open_timeout)");
+                return Err(error.and_say(&more));
+            };
+            self.clock.sleep(delay).await;
+            loaded = self.load_again(progress).await;
+        }
+        loaded
+    }
+
+    /// The last attempt may have failed halfway: what it brought may be gone from
+    /// the store by now.
+    async fn load_again(&self, progress: Option<&Progress>) -> Result<Loaded> {
+        let (loaded, load) = self.begin_load().await?;
+        self.take_all(load, progress).await?;
+        if L::EXPIRES {
+            self.all_loaded();
+        }
+        Ok(loaded)
+    }
+}

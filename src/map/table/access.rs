@@ -1,0 +1,102 @@
+//! Getting at what is at one key.
+
+use std::time::SystemTime;
+
+use super::{locked_entry::LockedEntry, reentrancy::ReentrancyGuard};
+use crate::{
+    error::Result,
+    map::{core::Core, lifetime::Lifetime, shared::Shared},
+};
+
+impl<V, L: Lifetime<V>> Core<V, L> {
+    /// Runs `look` on the entry, if it lives, with its shard locked for reading.
+    pub(crate) fn look<R>(&self, key: &str, look: impl FnOnce(&V) -> R) -> Option<R> {
+        let (found, touch) = {
+            let _guard = ReentrancyGuard::enter();
+            let hash = self.shards.hash(key);
+            let shard = self.shards.read(hash);
+            let (value, lease) = shard.find(hash, key)?.slot.live(&self.lifetime)?;
+            let touch = self.lifetime.used(lease);
+            (look(value), touch)
+        };
+        if touch {
+            self.touch(key);
+        }
+        Some(found)
+    }
+
+    /// The same, and not a read: it prolongs nothing.
+    pub(crate) fn look_aside<R>(&self, key: &str, look: impl FnOnce(&V) -> R) -> Option<R> {
+        let _guard = ReentrancyGuard::enter();
+        let hash = self.shards.hash(key);
+        let shard = self.shards.read(hash);
+        let (value, _) = shard.find(hash, key)?.slot.live(&self.lifetime)?;
+        Some(look(value))
+    }
+
+    /// Tells the store of an expiry that a read has moved.
+    pub(crate) fn touch(&self, key: &str) {
+        // On a closed map nothing moves any more in the store.
+        let _ = self.alter(key, |spot| spot.touch());
+    }
+
+    /// Takes the entry out of memory, and out of the store, if it has expired.
+    ///
+    /// While the map closes, this may come too late for the last commit: then
+    /// whoever opens the map next finds the entry expired, and removes it.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`, once and for all.
+    pub(crate) fn expire(&self, key: &str) -> Result<()> {
+        let expired = self.alter_if(Shared::check_not_closed, key, |spot| spot.expire())?;
+        if let Some(value) = expired {
+            self.lifetime.expired(key, value);
+        }
+        Ok(())
+    }
+
+    /// When the entry expires; not a read.
+    pub(crate) fn expires_at(&self, key: &str) -> Option<SystemTime> {
+        let _guard = ReentrancyGuard::enter();
+        let hash = self.shards.hash(key);
+        let shard = self.shards.read(hash);
+        let (_, lease) = shard.find(hash, key)?.slot.live(&self.lifetime)?;
+        self.lifetime.expires_at(lease)
+    }
+
+    /// Changes what is at a key, with its shard locked for writing.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`; then `change` was not called.
+    pub(crate) fn alter<R>(
+        &self,
+        key: &str,
+        change: impl FnOnce(&mut LockedEntry<'_, V, L>) -> R,
+    ) -> Result<R> {
+        self.alter_if(Shared::check_open, key, change)
+    }
+
+    fn alter_if<R>(
+        &self,
+        allowed: impl FnOnce(&Shared) -> Result<()>,
+        key: &str,
+        change: impl FnOnce(&mut LockedEntry<'_, V, L>) -> R,
+    ) -> Result<R> {
+        let (done, expired) = {
+            let _guard = ReentrancyGuard::enter();
+            let hash = self.shards.hash(key);
+            let shard = self.shards.write(hash);
+            // Under the lock: `close` first turns the phase and then passes
+            // through every lock, after which nobody is left who saw it open.
+            allowed(self)?;
+            let mut spot = LockedEntry::new(self, shard, hash, key);
+            (change(&mut spot), spot.into_expired())
+        };
+        for value in expired {
+            self.lifetime.expired(key, value);
+        }
+        Ok(done)
+    }
+}

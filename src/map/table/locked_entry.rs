@@ -1,0 +1,289 @@
+//! Every way in which what is at one key can change.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    entry::Slot,
+    save_state::{Event, Mark, SaveState, StoredVersion},
+    shards::{EntryMut, Shard},
+};
+use crate::{
+    map::{
+        api::entry::occupied::Occupied,
+        core::Core,
+        lifetime::Lifetime,
+        write_behind::{requests::Ticket, waiters::Awaited},
+    },
+    record::Record,
+};
+
+/// One key of a map, with its shard locked for writing.
+pub(crate) struct LockedEntry<'a, V, L: Lifetime<V>> {
+    core: &'a Core<V, L>,
+    shard: Shard<'a, V, L::Lease>,
+    hash: u64,
+    key: &'a str,
+    /// Values that turned out to have expired; their end is told once no lock is
+    /// held.
+    expired: Vec<V>,
+}
+
+impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
+    pub(crate) fn new(
+        core: &'a Core<V, L>,
+        shard: Shard<'a, V, L::Lease>,
+        hash: u64,
+        key: &'a str,
+    ) -> Self {
+        Self {
+            core,
+            shard,
+            hash,
+            key,
+            expired: Vec::new(),
+        }
+    }
+
+    pub(crate) fn into_expired(self) -> Vec<V> {
+        self.expired
+    }
+
+    pub(crate) fn key(&self) -> &'a str {
+        self.key
+    }
+
+    pub(crate) fn value(&self) -> Option<&V> {
+        let entry = self.shard.find(self.hash, self.key)?;
+        entry.slot.live(&self.core.lifetime).map(|(value, _)| value)
+    }
+
+    /// Puts a value here, as a fresh entry; hands out the one that was here.
+    pub(crate) fn put(&mut self, value: V, ttl: Option<Duration>) -> Option<V> {
+        let lifetime = &self.core.lifetime;
+        self.put_leased(value, |key, old| lifetime.begin(key, ttl, old))
+    }
+
+    /// The same, with the expiry that this record has.
+    pub(crate) fn put_stored(&mut self, value: V, record: &Record) -> Option<V> {
+        let lifetime = &self.core.lifetime;
+        self.put_leased(value, |key, old| {
+            if let Some(old) = old {
+                lifetime.ended(key, old);
+            }
+            lifetime.adopt(record)
+        })
+    }
+
+    fn put_leased(
+        &mut self,
+        value: V,
+        begin: impl FnOnce(&Arc<str>, Option<&L::Lease>) -> L::Lease,
+    ) -> Option<V> {
+        let (core, hash) = (self.core, self.hash);
+        let Some(EntryMut { key, slot }) = self.shard.find_mut(hash, self.key) else {
+            let key: Arc<str> = self.key.into();
+            let lease = begin(&key, None);
+            let mut state = SaveState::new(StoredVersion::ABSENT);
+            core.apply(&key, &mut state, Event::Written);
+            let slot = Slot::Live {
+                value,
+                lease,
+                state,
+            };
+            self.shard.insert(hash, key, slot);
+            return None;
+        };
+        let lease = begin(key, slot.lease());
+        let had_expired = slot.has_expired();
+        core.apply(key, slot.state_mut(), Event::Written);
+        let old = slot.put(value, lease);
+        let lives = |(_, lease): &(V, _)| core.lifetime.is_live(lease);
+        let expired = old.as_ref().is_some_and(|old| !lives(old));
+        slot.state_mut().is_over_expired |= had_expired || expired;
+        if old.is_none() {
+            self.shard.count_gone(-1);
+        }
+        self.unless(expired, old)
+    }
+
+    pub(crate) fn put_if_absent(&mut self, value: V) -> Result<(), Occupied<V>> {
+        if self.value().is_some() {
+            let key = self.key.into();
+            return Err(Occupied { key, value });
+        }
+        self.put(value, None);
+        Ok(())
+    }
+
+    /// Puts a value in the place of one that lives; hands out that one, also if
+    /// it expired since it was looked at.
+    pub(crate) fn replace(&mut self, value: V) -> Option<V> {
+        self.value()?;
+        let old = self.put(value, None);
+        old.or_else(|| self.expired.pop())
+    }
+
+    pub(crate) fn get_or_put(&mut self, make: impl FnOnce() -> V) -> V
+    where
+        V: Clone,
+    {
+        if let Some(value) = self.value() {
+            return value.clone();
+        }
+        let value = make();
+        self.put(value.clone(), None);
+        value
+    }
+
+    /// Changes the value in place; its time begins anew.
+    pub(crate) fn update<R>(&mut self, change: impl FnOnce(&mut V) -> R) -> Option<R> {
+        self.update_leased(change, L::renew)
+    }
+
+    /// Changes the value in place; it expires when it would have.
+    pub(crate) fn update_keeping_expiry<R>(
+        &mut self,
+        change: impl FnOnce(&mut V) -> R,
+    ) -> Option<R> {
+        self.update_leased(change, |lifetime, _, lease| lifetime.keep(lease))
+    }
+
+    fn update_leased<R>(
+        &mut self,
+        change: impl FnOnce(&mut V) -> R,
+        lease_again: impl FnOnce(&L, &Arc<str>, &mut L::Lease),
+    ) -> Option<R> {
+        let core = self.core;
+        let EntryMut { key, slot } = self.shard.find_mut(self.hash, self.key)?;
+        slot.live(&core.lifetime)?;
+        // Before the closure runs: if it panics half way, the entry is saved as
+        // the closure left it, and memory and store still agree.
+        core.apply(key, slot.state_mut(), Event::Written);
+        let Slot::Live { value, lease, .. } = slot else {
+            return None;
+        };
+        lease_again(&core.lifetime, key, lease);
+        Some(change(value))
+    }
+
+    /// The value, to be changed in place; if there is none, the one that is made
+    /// and put here.
+    pub(crate) fn get_or_put_mut(&mut self, make: impl FnOnce() -> V) -> &mut V {
+        // Marked as changed before the caller changes it, as in `update`.
+        if self.update(|_| ()).is_none() {
+            self.put(make(), None);
+        }
+        match self.shard.find_mut(self.hash, self.key) {
+            // It is used even if it has expired by now: it was here at the call.
+            Some(EntryMut {
+                slot: Slot::Live { value, .. },
+                ..
+            }) => value,
+            _ => unreachable!("under the lock, a value stays where it was put"),
+        }
+    }
+
+    /// Takes the value away.
+    pub(crate) fn remove(&mut self) -> Option<V> {
+        let removed = self.take_away(false);
+        self.unexpired(removed)
+    }
+
+    /// Takes the value away if it has expired.
+    pub(crate) fn expire(&mut self) -> Option<V> {
+        let core = self.core;
+        let EntryMut { key, slot } = self.shard.find_mut(self.hash, self.key)?;
+        if slot.live(&core.lifetime).is_none() {
+            return self.take_away(true).map(|(value, _)| value);
+        }
+        if let Slot::Live { lease, .. } = slot {
+            core.lifetime.reschedule(key, lease);
+        }
+        None
+    }
+
+    fn take_away(&mut self, expired: bool) -> Option<(V, L::Lease)> {
+        let EntryMut { key, slot } = self.shard.find_mut(self.hash, self.key)?;
+        let Some(lease) = slot.lease() else {
+            // Nothing is here, and a commit in flight, or one that was abandoned,
+            // may bring something: the removal goes behind it.
+            let state = slot.state_mut();
+            let is_looked_for = state.is_automatic && state.stored == StoredVersion::UNKNOWN;
+            if !expired && (state.mark.is_proposed() || is_looked_for) {
+                self.core.apply(key, state, Event::Written);
+            }
+            return None;
+        };
+        self.core.lifetime.ended(key, lease);
+        let state = slot.state_mut();
+        if state.stored == StoredVersion::ABSENT && !state.mark.is_in_flight() {
+            // The store never heard of it, so there is nothing to tell it.
+            self.core.apply(key, state, Event::Replaced(state.stored));
+            let (_, slot) = self.shard.remove(self.hash, self.key)?;
+            return slot.into_value();
+        }
+        let event = if expired {
+            Event::Automatic
+        } else {
+            Event::Written
+        };
+        self.core.apply(key, state, event);
+        let old = slot.bury();
+        self.shard.count_gone(1);
+        old
+    }
+
+    /// Moves a new expiry to the store, and nothing else.
+    pub(crate) fn touch(&mut self) {
+        let core = self.core;
+        let Some(EntryMut { key, slot }) = self.shard.find_mut(self.hash, self.key) else {
+            return;
+        };
+        if slot.live(&core.lifetime).is_none() {
+            return;
+        }
+        let Slot::Live { lease, state, .. } = slot else {
+            return;
+        };
+        match state.mark {
+            // Without its value: the store has that.
+            Mark::Clean | Mark::Proposed => core.lifetime.touch(lease),
+            // The commit in flight has the expiry as it was, and whether the
+            // store will have its value is not known yet: the next one carries
+            // what this one does.
+            Mark::Saving => {}
+            // What waits carries the new expiry anyway.
+            Mark::Queued | Mark::SavingQueued | Mark::ProposedQueued | Mark::Refused => return,
+        }
+        core.apply(key, state, Event::Touched);
+    }
+
+    /// A promise to tell when what is here now is committed.
+    ///
+    /// Asked for in the critical section of the write itself, so that the
+    /// flusher cannot have taken the write before it sees the one who waits.
+    pub(crate) fn wait(&self) -> Ticket {
+        let what = match self.shard.find(self.hash, self.key) {
+            Some(entry) if entry.slot.is_clean() => return Ticket::done(),
+            Some(entry) => Awaited::Key(entry.key.clone()),
+            // Nothing is here; but the store may have it until it is cleared.
+            None if self.core.must_clear() => Awaited::Clear,
+            None => return Ticket::done(),
+        };
+        self.core.await_save(what)
+    }
+
+    fn unexpired(&mut self, old: Option<(V, L::Lease)>) -> Option<V> {
+        let expired = !self.core.lifetime.is_live(&old.as_ref()?.1);
+        self.unless(expired, old)
+    }
+
+    fn unless(&mut self, expired: bool, old: Option<(V, L::Lease)>) -> Option<V> {
+        let (value, _) = old?;
+        if !expired {
+            return Some(value);
+        }
+        self.expired.push(value);
+        None
+    }
+}

@@ -1,0 +1,286 @@
+//! A batch on its way to the store: sent until its outcome is known.
+//!
+//! Every commit of a map goes this way: batches of what is pending, conditional commits,
+//! and transactions of several maps.
+//!
+//! # Why the outcome is certain
+//!
+//! An attempt whose answer is lost may have been applied, or may be applied later. The
+//! identical batch is sent again: a store that has applied it answers as before. If the
+//! store refuses it instead, no attempt was applied before; but an earlier attempt may still
+//! be on its way and find tomorrow what it expects. So a fence is sent: an empty batch of
+//! the same writer with the next sequence. Once the store has applied that, all earlier
+//! attempts are superseded for good.
+
+use std::{ops::ControlFlow, time::Duration};
+
+use tracing::Instrument;
+
+use super::{
+    Committer,
+    calls::answer_within,
+    probing::{wait_to_probe, wait_to_retry},
+};
+use crate::{
+    batch::{Batch, BatchId, Committed, MapBatch},
+    error::{Error, ErrorKind, Result},
+    event::{KeySample, Operation},
+    map::{shared::Shared, spans},
+    provider::Provider,
+};
+
+/// What became of a batch.
+pub(crate) enum Outcome {
+    /// The store has it.
+    Committed(Committed),
+    /// The store has looked at it and will not take it, nor will any attempt be applied from
+    /// now on.
+    Rejected {
+        error: Error,
+        /// An earlier attempt may have been applied, unless the store keeps its word: then it
+        /// would have answered as before.
+        uncertain: bool,
+    },
+    /// The store could not be reached, or does not work, or has gone back in time. Nothing
+    /// of the batch will be applied. Callers that waited were told, unless the map goes on
+    /// by itself.
+    Abandoned {
+        error: Error,
+        /// An attempt may have been applied before the store went back in time.
+        uncertain: bool,
+        /// There are attempts left: the batch may be made anew after that time, of the values
+        /// as they are then. Only of a batch that [may change](Delivery::of_what_may_change),
+        /// and no caller was told.
+        retry_in: Option<Duration>,
+    },
+}
+
+/// A batch on its way, and the maps that it belongs to: the first one numbers it.
+pub(crate) struct Delivery<'a, 'c> {
+    provider: &'a dyn Provider,
+    committers: &'a mut [Committer<'c>],
+    batch: &'a Batch,
+    operation: Operation,
+    /// An attempt may have reached the store, or may yet.
+    uncertain: bool,
+    may_be_remade: bool,
+    /// The store has refused the batch, and an attempt may yet reach the store.
+    refused: Option<Error>,
+}
+
+/// What comes after an attempt without an outcome.
+enum Next {
+    Retry(Duration),
+    /// The attempts are spent; says whether callers were told.
+    Stop(bool),
+}
+
+impl<'a, 'c> Delivery<'a, 'c> {
+    pub(crate) fn new(
+        provider: &'a dyn Provider,
+        committers: &'a mut [Committer<'c>],
+        batch: &'a Batch,
+    ) -> Self {
+        Self {
+            provider,
+            committers,
+            batch,
+            operation: Operation::Commit,
+            uncertain: false,
+            may_be_remade: false,
+            refused: None,
+        }
+    }
+
+    pub(crate) fn of(self, operation: Operation) -> Self {
+        Self { operation, ..self }
+    }
+
+    /// A batch that was certainly not applied is handed back, and not sent again.
+    pub(crate) fn of_what_may_change(self) -> Self {
+        Self {
+            may_be_remade: true,
+            ..self
+        }
+    }
+
+    /// Sends the batch until its outcome is known. `told` is called each time the attempts
+    /// are spent before that. A batch that was certainly not applied is abandoned then; one
+    /// that may have been is sent again at each probe.
+    pub(crate) async fn run(mut self, mut told: impl FnMut(&Error)) -> Outcome {
+        loop {
+            let error = match self.attempt().await {
+                ControlFlow::Break(outcome) => return outcome,
+                ControlFlow::Continue(error) => error,
+            };
+            match self.failed(&error) {
+                Next::Retry(delay) if self.may_be_remade && !self.uncertain => {
+                    return Outcome::Abandoned {
+                        error,
+                        uncertain: false,
+                        retry_in: Some(delay),
+                    };
+                }
+                Next::Retry(delay) => self.pause(delay).await,
+                Next::Stop(were_told) => {
+                    let uncertain = self.uncertain;
+                    if were_told {
+                        let unknown = uncertain.then(|| error.clone().outcome_unknown());
+                        told(unknown.as_ref().unwrap_or(&error));
+                    }
+                    // A store that has gone back does not have it, and never will: an attempt
+                    // that is still on its way claims what the store has lost.
+                    if !uncertain || error.kind() == ErrorKind::Rewound {
+                        return Outcome::Abandoned {
+                            error,
+                            uncertain,
+                            retry_in: None,
+                        };
+                    }
+                    self.wait_to_probe().await;
+                }
+            }
+        }
+    }
+
+    /// Breaks with the outcome, once it is known.
+    async fn attempt(&mut self) -> ControlFlow<Outcome, Error> {
+        for committer in &mut *self.committers {
+            committer.begin_attempt();
+        }
+        // Also if it was refused before: an attempt that was given up then may have been
+        // applied since, and is answered now.
+        let error = match self.send(self.batch).await {
+            Ok(committed) => return ControlFlow::Break(self.committed(committed)),
+            Err(error) => error,
+        };
+        if !is_an_answer(&error) || error.kind() == ErrorKind::Rewound {
+            return self.unanswered(error);
+        }
+        if !self.uncertain {
+            return ControlFlow::Break(self.rejected(error));
+        }
+        let refusal = self.refusal_after(error);
+        self.refused = Some(refusal.clone());
+        match self.send(&self.fence()).await {
+            Err(error) if !is_an_answer(&error) => self.unanswered(error),
+            Ok(_) | Err(_) => ControlFlow::Break(self.rejected(refusal)),
+        }
+    }
+
+    async fn send(&self, batch: &Batch) -> Result<Committed> {
+        let lead = &self.committers[0];
+        let limit = lead.shared.options.commit_timeout;
+        let span = spans::commit(batch, self.provider, lead.writer.attempts.made + 1);
+        let call = || self.provider.commit(batch);
+        let answer = answer_within(limit, &lead.shared.clock, call).instrument(span);
+        // Of several maps, only the store knows which one an error is about.
+        answer.await.map_err(|error| match &*self.committers {
+            [one] => error.on_map(&one.shared.name),
+            _ => error,
+        })
+    }
+
+    fn fence(&self) -> Batch {
+        let BatchId {
+            writer, sequence, ..
+        } = self.batch.id;
+        let empty = self.batch.maps.iter().map(|part| {
+            // A store that has gone back refuses it like the batch itself.
+            MapBatch::new(part.map.clone(), Vec::new())
+                .in_incarnation(part.incarnation)
+                .after_acknowledged(part.acknowledged)
+        });
+        let id = BatchId::new(writer, sequence + 1);
+        let now = self.committers[0].shared.clock.now();
+        Batch::new(id, self.batch.after, now, empty.collect::<Vec<_>>())
+    }
+
+    fn committed(&mut self, committed: Committed) -> Outcome {
+        for committer in &mut *self.committers {
+            // Before the callers hear: one whose save succeeded finds the map healthy.
+            committer.is_well();
+            committer.acknowledge(self.batch.id);
+        }
+        Outcome::Committed(committed)
+    }
+
+    fn rejected(&self, error: Error) -> Outcome {
+        let uncertain = self.uncertain;
+        Outcome::Rejected { error, uncertain }
+    }
+
+    fn unanswered(&mut self, error: Error) -> ControlFlow<Outcome, Error> {
+        self.uncertain |= error.may_have_applied();
+        ControlFlow::Continue(error)
+    }
+
+    /// What to tell of a batch that is refused again. If it is superseded since it was
+    /// refused, the fence has landed, and the first refusal is the reason.
+    fn refusal_after(&mut self, error: Error) -> Error {
+        let is_fenced = error.kind() == ErrorKind::Superseded;
+        let earlier = self.refused.take().filter(|_| is_fenced);
+        earlier.unwrap_or(error)
+    }
+
+    /// Tells of a failed attempt; says what comes next.
+    fn failed(&mut self, error: &Error) -> Next {
+        let lead = &mut self.committers[0];
+        let (was_down, now) = (lead.writer.down, lead.shared.clock.now());
+        let delay = lead.writer.attempts.failed(now);
+        let delay = delay.filter(|_| !was_down && error.kind() == ErrorKind::Unavailable);
+        let made = lead.writer.attempts.made;
+        for committer in &mut *self.committers {
+            committer.writer.attempts.made = made;
+            let (operation, is_final) = if committer.writer.down {
+                (Operation::Probe, false)
+            } else {
+                (self.operation, delay.is_none())
+            };
+            let keys = keys_of(self.batch, committer.shared);
+            committer.report(operation, keys, error, is_final);
+        }
+        delay.map_or_else(|| Next::Stop(self.stop(error)), Next::Retry)
+    }
+
+    /// Says whether callers were told.
+    fn stop(&mut self, error: &Error) -> bool {
+        let is_rewound = error.kind() == ErrorKind::Rewound;
+        let is_kept = self.uncertain && !is_rewound;
+        let mut were_told = true;
+        for committer in &mut *self.committers {
+            let name = committer.shared.name.as_str();
+            // The other maps of a transaction notice a rewind by themselves.
+            if is_rewound && error.map().is_some_and(|map| map != name) {
+                committer.is_well();
+            } else {
+                were_told &= committer.stop(error, is_kept);
+            }
+        }
+        were_told
+    }
+
+    /// Waits before the next attempt on a store that is not taken for down yet.
+    async fn pause(&mut self, delay: Duration) {
+        wait_to_retry(self.committers, delay).await;
+    }
+
+    async fn wait_to_probe(&mut self) {
+        wait_to_probe(self.committers).await;
+    }
+}
+
+/// The keys of the map in this batch.
+fn keys_of(batch: &Batch, map: &Shared) -> KeySample {
+    let part = batch.maps.iter().find(|part| part.map == map.name);
+    // The copies that are set aside go to another map.
+    let part = part.or(batch.maps.first().filter(|_| batch.maps.len() == 1));
+    KeySample::of(part.iter().flat_map(|part| &part.changes).map(|c| &c.key))
+}
+
+/// Whether the store has looked at the batch and will not take it, rather than not being
+/// well.
+pub(crate) fn is_an_answer(error: &Error) -> bool {
+    use ErrorKind::{Closed, Unavailable, Unusable};
+    !error.may_have_applied() && !matches!(error.kind(), Unavailable | Unusable | Closed)
+}

@@ -1,0 +1,280 @@
+//! The queue of keys that wait to be saved.
+//!
+//! # Why no change is lost
+//!
+//! - A key is queued in the same critical section (its shard's write lock) that
+//!   changes the value and marks the entry, and only if it was not queued
+//!   already. So a mark that says *queued* means that the key is in the queue,
+//!   or in the hands of the flusher, who has popped it and not yet looked at
+//!   the entry.
+//! - The flusher looks at the entry after it popped the key. Whatever was
+//!   written before that look is in what it reads; whatever is written after
+//!   finds the mark at *saving* and queues the key again.
+//! - It pops and looks at many keys at once; what then does not fit into the
+//!   batch is queued again, in front.
+//! - When a commit returns, only an entry that is still at *saving* becomes
+//!   clean. One that was queued again stays so.
+//! - When a commit fails, what is at *saving* is queued again, in front.
+//!
+//! Keys leave in the order in which they came (by thread), so a key that is
+//! written to all the time cannot keep another one waiting.
+
+mod lane;
+
+use std::{
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use crossbeam_utils::CachePadded;
+use parking_lot::{Mutex, MutexGuard};
+
+pub(crate) use self::lane::Lane;
+use self::lane::MAX_SPOTS;
+
+/// Threads are spread over so many lanes, which are locked one by one.
+const LANE_COUNT: u32 = 16;
+const LANES: usize = LANE_COUNT as usize;
+// A lane's spot and the lane's number make one place.
+const _: () = assert!(MAX_SPOTS - 1 <= u32::MAX / LANE_COUNT);
+/// How many keys leave a lane under one lock: writers wait for it.
+const RUN: usize = 16;
+
+/// The keys that wait to be saved, each once.
+pub(crate) struct DirtyQueue {
+    lanes: [CachePadded<Mutex<Lane>>; LANES],
+    /// How many keys are in all lanes, or popped and not yet looked at.
+    queued: AtomicUsize,
+}
+
+/// What was queued before some moment, and how far it was popped.
+pub(crate) struct Watermark {
+    ends: [u64; LANES],
+    /// The lanes before this one have nothing left from before that moment.
+    lane: usize,
+    /// The last clear when nothing was left any more. What the flusher did not
+    /// take by then, a clear up to this one has: that one stands for it.
+    pub(crate) emptied: Option<u64>,
+}
+
+impl Watermark {
+    /// Before everything that waits its turn. What was put back in front has had
+    /// its turn.
+    pub(crate) fn beginning() -> Self {
+        Self {
+            ends: [0; LANES],
+            lane: 0,
+            emptied: None,
+        }
+    }
+
+    /// Looks at all lanes again, after keys were put back in front.
+    pub(crate) fn rewind(&mut self) {
+        self.lane = 0;
+        self.emptied = None;
+    }
+}
+
+thread_local! {
+    static LANE: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+/// The lane of this thread: threads take turns in choosing one.
+fn lane_here() -> u32 {
+    static THREADS: AtomicU32 = AtomicU32::new(0);
+    LANE.get().unwrap_or_else(|| {
+        let lane = THREADS.fetch_add(1, Relaxed) % LANE_COUNT;
+        LANE.set(Some(lane));
+        lane
+    })
+}
+
+impl DirtyQueue {
+    pub(crate) fn new() -> Self {
+        Self {
+            lanes: std::array::from_fn(|_| CachePadded::default()),
+            queued: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.queued.load(Relaxed)
+    }
+
+    /// Queues a key at the back; returns its place, and how many are queued now.
+    #[inline]
+    pub(crate) fn push(&self, key: Arc<str>) -> (u32, usize) {
+        let number = lane_here();
+        let mut lane = self.lanes[number as usize].lock();
+        let spot = lane.push_back(key);
+        (place(number, spot), self.queued.fetch_add(1, Relaxed) + 1)
+    }
+
+    /// Queues a key in front of all others: it has waited its turn before.
+    pub(crate) fn push_front(&self, key: Arc<str>) -> u32 {
+        let number = lane_here();
+        let mut lane = self.lanes[number as usize].lock();
+        let spot = lane.push_front(key);
+        self.queued.fetch_add(1, Relaxed);
+        place(number, spot)
+    }
+
+    /// Takes this key out of the queue, if it is (still) in that place.
+    pub(crate) fn unlink(&self, at: u32, key: &Arc<str>) {
+        let mut lane = self.lanes[at as usize % LANES].lock();
+        if lane.unlink(at / LANE_COUNT, key) {
+            self.queued.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// The same for several keys; says how many were asked for.
+    pub(crate) fn unlink_all<'k>(&self, keys: impl Iterator<Item = (u32, &'k Arc<str>)>) -> usize {
+        let mut held: Option<(u32, MutexGuard<'_, Lane>)> = None;
+        let (mut asked, mut unlinked) = (0, 0);
+        for (at, key) in keys {
+            let number = at % LANE_COUNT;
+            // One lane at a time, and as a rule it is the same for all.
+            if held.as_ref().is_none_or(|(held, _)| *held != number) {
+                drop(held.take());
+                held = Some((number, self.lanes[number as usize].lock()));
+            }
+            let lane = held.as_mut().map(|(_, lane)| lane);
+            unlinked += usize::from(lane.is_some_and(|lane| lane.unlink(at / LANE_COUNT, key)));
+            asked += 1;
+        }
+        self.queued.fetch_sub(unlinked, Relaxed);
+        asked
+    }
+
+    /// Where the lanes end now.
+    pub(crate) fn watermark(&self) -> Watermark {
+        Watermark {
+            ends: std::array::from_fn(|n| self.lanes[n].lock().pushed),
+            lane: 0,
+            emptied: None,
+        }
+    }
+
+    /// The next keys that were queued before then, at most so many; none only
+    /// if none is left. They count as queued until they are [`seen`](Self::seen):
+    /// else there would be a moment at which nothing seems to be pending.
+    pub(crate) fn pop(&self, until: &mut Watermark, max: usize) -> Vec<Arc<str>> {
+        let mut keys = Vec::new();
+        while let Some(lane) = self.lanes.get(until.lane) {
+            let end = until.ends[until.lane];
+            let before = keys.len();
+            let room = (max - before).min(RUN);
+            let mut lane = lane.lock();
+            keys.extend(std::iter::from_fn(|| lane.pop(end)).take(room));
+            drop(lane);
+            if keys.len() == max {
+                break;
+            }
+            if keys.len() - before < room {
+                until.lane += 1;
+            }
+        }
+        keys
+    }
+
+    /// So many popped keys were looked at.
+    pub(crate) fn seen(&self, popped: usize) {
+        self.queued.fetch_sub(popped, Relaxed);
+    }
+
+    /// Whether something is left of what was queued before then.
+    pub(crate) fn has(&self, until: &Watermark) -> bool {
+        let lanes = self.lanes.iter().zip(&until.ends).skip(until.lane);
+        lanes.into_iter().any(|(lane, end)| lane.lock().has(*end))
+    }
+
+    /// Empties the queue, and hands out what was in it. Only while no entry can
+    /// be marked.
+    pub(crate) fn take_all(&self) -> Vec<Lane> {
+        let take = |lane: &CachePadded<Mutex<Lane>>| {
+            let mut lane = lane.lock();
+            self.queued.fetch_sub(lane.len(), Relaxed);
+            let empty = Lane::after(lane.pushed);
+            std::mem::replace(&mut *lane, empty)
+        };
+        self.lanes.iter().map(take).collect()
+    }
+}
+
+/// A place in the queue: the lane in the lowest bits, the spot above.
+fn place(lane: u32, spot: u32) -> u32 {
+    spot * LANE_COUNT + lane
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(pending: &DirtyQueue, mut until: Watermark) -> Vec<String> {
+        let keys = pending.pop(&mut until, usize::MAX);
+        pending.seen(keys.len());
+        keys.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn keys_leave_in_order_and_a_requeued_one_leaves_first() {
+        let pending = DirtyQueue::new();
+        for key in ["a", "b", "c"] {
+            pending.push(key.into());
+        }
+        let until = pending.watermark();
+        pending.push("late".into());
+        pending.push_front("again".into());
+        assert_eq!(keys(&pending, until), ["again", "a", "b", "c"]);
+        assert_eq!(pending.len(), 1);
+    }
+
+    #[test]
+    fn keys_that_come_and_go_do_not_make_it_grow() {
+        let pending = DirtyQueue::new();
+        pending.push("stays".into());
+        for n in 0..100_000 {
+            let key: Arc<str> = n.to_string().into();
+            let (at, _) = pending.push(key.clone());
+            pending.unlink(at, &key);
+        }
+        assert_eq!(pending.len(), 1);
+        let capacities = pending.lanes.iter().map(|lane| lane.lock().capacity());
+        assert!(capacities.sum::<usize>() < 10);
+    }
+
+    #[test]
+    fn a_key_leaves_from_the_middle_and_only_itself() {
+        let pending = DirtyQueue::new();
+        let key: Arc<str> = "b".into();
+        pending.push("a".into());
+        let (at, queued) = pending.push(key.clone());
+        pending.push("c".into());
+        assert_eq!(queued, 2);
+        pending.unlink(at, &key);
+        pending.unlink(at, &key);
+        let (again, _) = pending.push("d".into());
+        assert_eq!(again, at, "the spot is used again");
+        pending.unlink(at, &key);
+        assert_eq!(keys(&pending, pending.watermark()), ["a", "c", "d"]);
+        assert_eq!(pending.len(), 0);
+    }
+
+    #[test]
+    fn keys_of_several_lanes_are_unlinked_together() {
+        let pending = DirtyQueue::new();
+        let keys: Vec<Arc<str>> = ["a", "b", "c", "d"].map(Arc::from).into();
+        let push = |key: &Arc<str>| pending.push(key.clone()).0;
+        // A thread has a lane of its own.
+        let places = keys
+            .iter()
+            .map(|key| std::thread::scope(|scope| scope.spawn(|| push(key)).join().unwrap()));
+        let places: Vec<_> = places.collect();
+        let asked = pending.unlink_all(places.into_iter().zip(&keys).skip(1));
+        assert_eq!((asked, pending.len()), (3, 1));
+        assert_eq!(self::keys(&pending, pending.watermark()), ["a"]);
+    }
+}

@@ -1,0 +1,245 @@
+//! A commit that spans several maps.
+//!
+//! It borrows the writers of all its maps, one after the other in the order of their names,
+//! so that two such commits never wait for each other. Nothing else goes to the store from
+//! these maps until its outcome is known: what is written to memory meanwhile is later, and
+//! its commit comes later. Memory takes the commit over before the writers go back.
+
+use std::sync::Arc;
+
+use tokio::{runtime::Handle, sync::oneshot};
+
+use super::{Borrowing, Errand, Loan, Proposal, Reply, answered, flight::Flight, share::Share};
+use crate::{
+    batch::{Batch, BatchId, Committed, MapBatch},
+    error::{Error, ErrorKind, Result},
+    event::{Health, KeySample, Operation},
+    map::{
+        shared::Shared,
+        spans,
+        table::reentrancy::ReentrancyGuard,
+        write_behind::committer::{Committer, calls::answer_within, retry::Attempts},
+    },
+    provider::Provider,
+    record::Revision,
+};
+
+/// A map that takes part in a commit, and its share of it.
+pub(crate) struct Participant {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) share: Box<dyn Share>,
+}
+
+/// A commit that spans several maps.
+pub(crate) struct Joint {
+    pub(crate) participants: Vec<Participant>,
+    pub(crate) provider: Arc<dyn Provider>,
+}
+
+impl Joint {
+    /// Commits it on that runtime: if this future is dropped, the commit goes on to its end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::commit`](crate::Transaction::commit).
+    pub(crate) async fn commit(mut self, runtime: &Handle) -> Result<Option<Revision>> {
+        ReentrancyGuard::check();
+        for one in &mut self.participants {
+            one.share.seal()?;
+        }
+        self.participants.retain(|one| !one.share.is_empty());
+        if self.participants.is_empty() {
+            return Ok(None);
+        }
+        self.participants
+            .sort_by_key(|one| (one.shared.name.clone(), one.share.id()));
+        self.check()?;
+        let (reply, answer) = oneshot::channel();
+        runtime.spawn(self.conduct(reply));
+        answered(answer).await
+    }
+
+    fn check(&self) -> Result<()> {
+        let names = || self.participants.iter().map(|one| &one.shared.name);
+        if let Some((twice, _)) = names().zip(names().skip(1)).find(|(a, b)| a == b) {
+            let message = "a commit holds two maps of this name, because it was opened twice; \
+                           use one of them";
+            return Err(Error::new(ErrorKind::Invalid, message).on_map(twice));
+        }
+        let capabilities = self.provider.capabilities();
+        if self.participants.len() > 1 && !capabilities.several_maps {
+            let names: Vec<_> = names().map(|name| name.as_str()).collect();
+            return Err(not_together(&names));
+        }
+        let mut shares = self.participants.iter().map(|one| &*one.share);
+        shares.try_for_each(|share| check_conditions(share, capabilities.conditions))
+    }
+
+    async fn conduct(mut self, reply: Reply) {
+        let mut loans = match self.borrow_writers().await {
+            Ok(loans) => loans,
+            // A caller that stopped waiting needs no answer.
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        let (maps, shares): (Vec<_>, Vec<_>) = { self.participants.into_iter() }
+            .map(|one| (one.shared, one.share))
+            .unzip();
+        let flight = Flight::begin(vec![Proposal::new(shares, reply)]);
+        let writers = loans.iter_mut().filter_map(Loan::writer);
+        let committers = maps.iter().zip(writers);
+        let mut committers: Vec<_> = committers
+            .map(|(shared, writer)| Committer { shared, writer })
+            .collect();
+        // Like the maps' own batches it ends with their last handles: sent again, it could
+        // land after what was saved since by a program that has opened them anew.
+        tokio::select! {
+            // That may be so from the beginning.
+            biased;
+            () = ended(&maps) => {}
+            _ = flight.commit(&*self.provider, &mut committers) => {}
+        }
+    }
+
+    async fn borrow_writers(&mut self) -> Result<Vec<Loan>> {
+        // Before any writer is borrowed: a value that is refused holds up no map.
+        for one in &mut self.participants {
+            one.share.encode()?;
+        }
+        let mut loans: Vec<Loan> = Vec::new();
+        for one in &self.participants {
+            let loan = one.borrow_writer(!loans.is_empty()).await;
+            let unwritten = |e: Error| e.nothing_applied().on_map(&one.shared.name);
+            loans.push(loan.map_err(unwritten)?);
+        }
+        for (one, loan) in self.participants.iter().zip(&mut loans) {
+            let Some(writer) = loan.writer() else {
+                continue;
+            };
+            let shared = &*one.shared;
+            let mut committer = Committer { shared, writer };
+            prove_kept_here(&*self.provider, &mut committer).await?;
+        }
+        Ok(loans)
+    }
+}
+
+impl Participant {
+    /// Borrows the writer of the map, once earlier writes to the keys are committed.
+    async fn borrow_writer(&self, holds_others: bool) -> Result<Loan> {
+        let (granted, answer) = oneshot::channel();
+        self.shared.leave_errand(Errand::Lend(Borrowing {
+            keys: self.share.keys(),
+            holds_others,
+            granted,
+        }));
+        let answer = async { answer.await.unwrap_or_else(|_| Err(gone())) };
+        // The first one holds up no map, and waits like any save.
+        let limit = self.shared.options.commit_timeout;
+        tokio::select! {
+            granted = answer => granted,
+            () = self.shared.clock.sleep(limit), if holds_others => Err(busy()),
+        }
+    }
+}
+
+/// Proves that a map is kept by the store of this provider.
+///
+/// Two handles may be of one store without anything that tells so. But a store refuses a
+/// batch of a writer of which it has a later one: that is tried with the last writer of the
+/// map. Another store would take it for a batch without changes, which is what it is.
+///
+/// # Errors
+///
+/// `Invalid` if it is another store; what the provider errs with otherwise.
+async fn prove_kept_here(provider: &dyn Provider, committer: &mut Committer<'_>) -> Result<()> {
+    let shared = committer.shared;
+    let old = BatchId::new(committer.writer.id, 0);
+    let nothing = || MapBatch::new(shared.name.clone(), Vec::new());
+    let batch = Batch::new(old, Revision::ZERO, shared.clock.now(), vec![nothing()]);
+    let mut attempts = Attempts::new(&shared.options.retry);
+    while let Err(error) = ask(provider, shared, &batch, attempts.made + 1).await {
+        if error.kind() == ErrorKind::Superseded {
+            return Ok(());
+        }
+        let delay = attempts.failed(shared.clock.now());
+        match delay.filter(|_| error.kind() == ErrorKind::Unavailable) {
+            Some(delay) => shared.clock.sleep(delay).await,
+            None => return Err(error.nothing_applied()),
+        }
+    }
+    // The map's own store may have forgotten the writer: it has gone back in time.
+    let claiming = committer.writer.batch(nothing(), &shared.clock);
+    match ask(&*shared.provider, shared, &claiming, 1).await {
+        Err(error) if error.kind() == ErrorKind::Rewound => {
+            committer.report(Operation::Commit, KeySample::default(), &error, true);
+            committer.stop(&error, false);
+            Err(error)
+        }
+        // Whatever it says, it is another store than the transaction's.
+        Ok(_) | Err(_) => Err(not_kept_here().on_map(&shared.name)),
+    }
+}
+
+async fn ask(
+    provider: &dyn Provider,
+    map: &Shared,
+    batch: &Batch,
+    attempt: u32,
+) -> Result<Committed> {
+    let span = spans::commit(batch, provider, attempt);
+    let call = answer_within(map.options.commit_timeout, &map.clock, || {
+        provider.commit(batch)
+    });
+    let answer = tracing::Instrument::instrument(call, span).await;
+    answer.map_err(|error| error.on_map(&map.name))
+}
+
+/// Returns when the flushers of all these maps have ended.
+async fn ended(maps: &[Arc<Shared>]) {
+    for map in maps {
+        let is_ended = |health: &Health| matches!(health, Health::Ended { .. });
+        // It errs if the map is gone.
+        drop(map.health.subscribe().wait_for(is_ended).await);
+    }
+}
+
+/// # Errors
+///
+/// `Unsupported` if the share has conditions and they are not.
+pub(crate) fn check_conditions(share: &dyn Share, supported: bool) -> Result<()> {
+    if supported || !share.is_conditional() {
+        return Ok(());
+    }
+    let message = "this provider checks no conditions; nothing was written";
+    Err(Error::new(ErrorKind::Unsupported, message)
+        .on_map(share.name())
+        .on_keys(share.keys()))
+}
+
+fn not_together(names: &[&str]) -> Error {
+    let message = format!(
+        "the maps {names:?} are kept by a provider that commits to one map at a time (as JSON \
+         files are); nothing was written: commit to one after the other, or keep them in a \
+         database"
+    );
+    Error::new(ErrorKind::Unsupported, message)
+}
+
+fn not_kept_here() -> Error {
+    let message = "this map is not kept by the provider of the transaction; nothing was \
+                   written: begin it with the provider that the map was opened with, or a \
+                   clone of that";
+    Error::new(ErrorKind::Invalid, message)
+}
+
+fn busy() -> Error {
+    let message = "the map was busy with another commit for longer than `commit_timeout`; \
+                   nothing was written";
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+fn gone() -> Error {
+    let message = "the runtime on which the map was opened has ended, or its last handle was \
+                   dropped; nothing was written";
+    Error::new(ErrorKind::Closed, message)
+}

@@ -15,6 +15,7 @@ use super::{
     lifetime::Lifetime,
     shared::Shared,
     table::{
+        observer::Observer,
         reentrancy::ReentrancyGuard,
         shards::{EntryRef, Shards},
     },
@@ -31,6 +32,7 @@ pub(crate) struct Core<V, L: Lifetime<V>> {
     pub(super) conflicts: Conflicts<V>,
     pub(super) loaders: Loaders,
     pub(super) verifier: Verifier,
+    observer: Option<Box<dyn Observer<V>>>,
 }
 
 impl<V, L: Lifetime<V>> Deref for Core<V, L> {
@@ -58,6 +60,22 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             lifetime,
             conflicts,
             loaders: Loaders::default(),
+            observer: None,
+        }
+    }
+
+    /// Lets an observer see every change from now on.
+    #[cfg(test)]
+    pub(super) fn observed_by(self, observer: impl Observer<V> + 'static) -> Self {
+        let observer: Option<Box<dyn Observer<V>>> = Some(Box::new(observer));
+        Self { observer, ..self }
+    }
+
+    /// Tells that the entry holds this value now, or is gone; with its shard locked.
+    #[inline]
+    pub(super) fn observe(&self, key: &Arc<str>, value: Option<&V>) {
+        if let Some(observer) = &self.observer {
+            observer.changed(key, value);
         }
     }
 
@@ -96,6 +114,9 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
         let refused = std::mem::take(&mut *self.refused.lock());
         let deadlines = self.lifetime.cleared();
+        if let Some(observer) = &self.observer {
+            observer.cleared();
+        }
         self.age.queued_now(self.clock.now());
         Forgotten {
             _queued: queued,

@@ -5,6 +5,7 @@ pub(crate) mod discarded;
 pub(crate) mod entry;
 pub(crate) mod landing;
 pub(crate) mod locked_entry;
+pub(crate) mod observer;
 mod proposed;
 pub(crate) mod reentrancy;
 pub(crate) mod save_state;

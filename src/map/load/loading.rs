@@ -224,6 +224,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                 lease,
                 state,
             };
+            self.observe(&key, slot.value());
             shard.insert(hash, key, slot);
             return None;
         };
@@ -265,6 +266,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             self.lifetime.ended(&record.key, lease);
         }
         let old = slot.put(value, self.lifetime.adopt(record));
+        self.observe(&record.key, slot.value());
         slot.state_mut().is_over_expired = false;
         old.map(|(value, lease)| RemovedEntry::new(&record.key, value, lease))
     }
@@ -279,6 +281,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let (key, slot) = shard.remove(hash, key)?;
         let (value, lease) = slot.into_value()?;
         self.lifetime.ended(&key, &lease);
+        self.observe(&key, None);
         Some(RemovedEntry::new(&key, value, lease))
     }
 

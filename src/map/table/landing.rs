@@ -107,6 +107,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                 let old = slot.lease();
                 let lease = self.lifetime.begin_at(own, step.ttl, old, step.at);
                 let old = slot.put(value, lease);
+                self.observe(own, slot.value());
                 old.map(|(value, lease)| RemovedEntry::new(key, value, lease))
             }
             None => self.dismiss(shard, hash, key),

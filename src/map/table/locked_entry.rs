@@ -26,6 +26,20 @@ pub(crate) struct LockedEntry<'a, V, L: Lifetime<V>> {
     /// Values that turned out to have expired; their end is told once no lock is
     /// held.
     expired: Vec<V>,
+    is_changed: bool,
+}
+
+impl<V, L: Lifetime<V>> Drop for LockedEntry<'_, V, L> {
+    /// Also if the closure of an update panics: the entry stays as it left it.
+    fn drop(&mut self) {
+        if !self.is_changed {
+            return;
+        }
+        match self.shard.find(self.hash, self.key) {
+            Some(entry) => self.core.observe(entry.key, entry.slot.value()),
+            None => self.core.observe(&self.key.into(), None),
+        }
+    }
 }
 
 impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
@@ -41,11 +55,12 @@ impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
             hash,
             key,
             expired: Vec::new(),
+            is_changed: false,
         }
     }
 
-    pub(crate) fn into_expired(self) -> Vec<V> {
-        self.expired
+    pub(crate) fn into_expired(mut self) -> Vec<V> {
+        std::mem::take(&mut self.expired)
     }
 
     pub(crate) fn key(&self) -> &'a str {
@@ -80,6 +95,7 @@ impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
         begin: impl FnOnce(&Arc<str>, Option<&L::Lease>) -> L::Lease,
     ) -> Option<V> {
         let (core, hash) = (self.core, self.hash);
+        self.is_changed = true;
         let Some(EntryMut { key, slot }) = self.shard.find_mut(hash, self.key) else {
             let key: Arc<str> = self.key.into();
             let lease = begin(&key, None);
@@ -159,6 +175,7 @@ impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
         // Before the closure runs: if it panics half way, the entry is saved as
         // the closure left it, and memory and store still agree.
         core.apply(key, slot.state_mut(), Event::Written);
+        self.is_changed = true;
         let Slot::Live { value, lease, .. } = slot else {
             return None;
         };
@@ -215,6 +232,7 @@ impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
             return None;
         };
         self.core.lifetime.ended(key, lease);
+        self.is_changed = true;
         let state = slot.state_mut();
         if state.stored == StoredVersion::ABSENT && !state.mark.is_in_flight() {
             // The store never heard of it, so there is nothing to tell it.

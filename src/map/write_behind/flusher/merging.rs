@@ -35,6 +35,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             Ok(merged) => {
                 let unmerged = std::mem::replace(value, merged);
                 self.lifetime.renew(key, lease);
+                self.observe(key, slot.value());
                 slot.learn(known);
                 self.apply(key, slot.state_mut(), FAILED);
                 let resolved = Resolved::new(Fate::Again).by(Resolution::Merged);

@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod builder;
+mod commit;
 mod cursor;
 mod damage;
 #[cfg_attr(
@@ -24,6 +25,7 @@ mod damage;
     expect(unreachable_pub, reason = "public for tests only")
 )]
 pub(crate) mod disk;
+mod ending;
 mod fault;
 mod files;
 mod fold;
@@ -35,9 +37,11 @@ mod mark;
 mod meta;
 mod pairs;
 mod recover;
+mod replaced;
 mod shared;
 mod snapshot;
 mod store;
+mod torn;
 mod values;
 mod whole;
 
@@ -75,6 +79,14 @@ use shared::Shared;
 /// journal that the `.meta` knows to be in use, is `Corrupt`: put it back; to begin
 /// with an empty map, remove the `.meta` too. Where a symbolic link stands in the place of the
 /// file, what it leads to is written, and the link stays.
+///
+/// # Older copies
+///
+/// If all files of an open map are replaced by an older copy, or removed, the next
+/// commit notices, and [the map stops](crate::Rewind) as on any store that has lost
+/// commits. Replace `.json`, `.meta` and `.journal` together, and leave the lock file: a
+/// part of a copy beside the files of today is `Corrupt`. The incarnation is that of
+/// the map, not of the folder; the first commit makes it.
 ///
 /// # After a crash
 ///
@@ -158,13 +170,18 @@ impl Provider for JsonFile {
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
         let name = map.clone();
         let known = self.work(move |shared| {
-            shared.with(&name, |_, store| Ok((store.last, store.index.len() as u64)))
+            shared.with(&name, |folder, store| {
+                store.keep_up(folder)?;
+                let entries = store.index.len() as u64;
+                Ok((store.last, entries, store.incarnation))
+            })
         });
-        let (horizon, entries) = known.await?;
+        let (horizon, entries, incarnation) = known.await?;
         let hint = matches!(wanted, Wanted::All).then_some(entries);
         let cursor = Cursor::new(wanted);
         let pages = stream::try_unfold(cursor, move |cursor| self.page(map, cursor));
-        Ok(Load::new(horizon, pages.boxed()).with_total_hint(hint))
+        let load = Load::new(horizon, pages.boxed()).with_total_hint(hint);
+        Ok(load.with_incarnation(incarnation))
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {

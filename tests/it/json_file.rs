@@ -30,6 +30,8 @@ mod locks;
 mod missing;
 #[cfg(unix)]
 mod modes;
+mod renewals;
+mod rewound;
 pub(crate) mod shaky_disk;
 
 /// A writer of the map `stock`.

@@ -9,6 +9,8 @@ use crate::store::{
     HOUR, SECOND, Store, builder, impatient, in_memory, open, pairs, settle_down, store, stored,
 };
 
+#[cfg(any(feature = "json", feature = "sqlite", feature = "postgres"))]
+pub(crate) mod decided;
 mod decisions;
 mod others;
 

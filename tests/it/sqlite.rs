@@ -25,6 +25,7 @@ mod hostile;
 mod loads;
 mod meddling;
 mod names;
+mod rewound;
 mod sharing;
 
 /// A folder with the path of a file in it.

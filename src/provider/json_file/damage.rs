@@ -53,6 +53,12 @@ pub(super) fn changed(file: &Path, journal: &Path) -> Error {
     )
 }
 
+pub(super) fn edited(file: &Path) -> Error {
+    let problem = "another program wrote to it, or removed it, while the map was open";
+    let remedy = "put it back as it was, and write to it only while no program has the map open";
+    corrupt(file, problem, remedy)
+}
+
 pub(super) fn twice(path: &Path, map: &MapName, key: &Arc<str>) -> Error {
     let remedy = "leave the one that holds";
     corrupt(path, "a key occurs twice", remedy)

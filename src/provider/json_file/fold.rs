@@ -16,6 +16,7 @@ use super::{
 use crate::{
     codec::json::fingerprint,
     error::{Error, ErrorKind, Result},
+    incarnation::Incarnation,
 };
 
 /// A snapshot that is safe on the disk and not in its place yet.
@@ -58,6 +59,7 @@ impl Store {
         if self.journal.is_none() {
             return Ok(());
         }
+        self.check_files(folder)?;
         let journal = self.writable_journal(folder)?;
         let new = self.write_snapshot(folder)?;
         self.append(folder, journal, &frame::announcement(new.digest))?;
@@ -68,7 +70,12 @@ impl Store {
         replace(new.file, &self.files.snapshot)?;
         folder.sync()?;
         let fingerprints: Vec<_> = new.values.iter().map(|(_, print)| *print).collect();
-        let checksum = self.put_meta(folder, Some(new.digest), journal.id, &fingerprints)?;
+        let checksum = self.put_meta(
+            folder,
+            (Some(new.digest), journal.id),
+            self.incarnation,
+            &fingerprints,
+        )?;
         self.snapshot = Some((new.digest, self.look(folder)?));
         self.meta = Some(checksum);
         self.loaded = self.last;
@@ -142,13 +149,14 @@ impl Store {
     pub(super) fn put_meta(
         &self,
         folder: &Folder,
-        snapshot: Option<u128>,
-        journal: u64,
+        (snapshot, journal): (Option<u128>, u64),
+        incarnation: Option<Incarnation>,
         fingerprints: &[u64],
     ) -> Result<u128> {
         let head = Head {
             map: self.map.clone(),
             counter: self.last,
+            incarnation,
             snapshot,
             folded: journal,
             writers: self.recent_writers(folder),

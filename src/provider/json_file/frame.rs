@@ -1,11 +1,12 @@
-//! What a frame of a journal says: a batch as it was applied, or the digest of
-//! a snapshot that is about to take its place.
+//! What a frame of a journal says: a batch as it was applied, the digest of a
+//! snapshot that is about to take its place, or a new incarnation.
 
 use std::{sync::Arc, time::SystemTime};
 
 use super::index::{Entry, Index, Place, Source, Stamp};
 use crate::{
     batch::{Batch, BatchId, Change, Committed, MapBatch, Op, Skipped, WriterId},
+    incarnation::Incarnation,
     name::MapName,
     provider::ledger,
     record::{Payload, Record, Revision},
@@ -13,6 +14,7 @@ use crate::{
 
 const BATCH: u8 = 1;
 const ANNOUNCEMENT: u8 = 2;
+const RENEWAL: u8 = 3;
 
 const PUT: u8 = 0;
 const TOUCH: u8 = 1;
@@ -26,6 +28,8 @@ pub(super) enum Frame<'a> {
     Applied(Applied<'a>),
     /// The snapshot of this digest holds all that the frames before it say.
     Announced(u128),
+    /// From here on the map is in this incarnation.
+    Renewed(Incarnation),
 }
 
 /// A batch as it was applied: what was skipped is not among the changes.
@@ -124,6 +128,13 @@ pub(super) fn announcement(digest: u128) -> Vec<u8> {
     out
 }
 
+/// The payload that gives the map this incarnation.
+pub(super) fn renewal(incarnation: Incarnation) -> Vec<u8> {
+    let mut out = vec![RENEWAL];
+    out.extend(incarnation.get().to_le_bytes());
+    out
+}
+
 /// The payload for this part of a batch, less what was skipped. Texts of more
 /// than 4 GiB were refused before.
 pub(super) fn applied(
@@ -216,6 +227,7 @@ impl<'a> Frame<'a> {
         let frame = match from.byte()? {
             BATCH => Self::Applied(read_applied(&mut from, map)?),
             ANNOUNCEMENT => Self::Announced(u128::from_le_bytes(from.array()?)),
+            RENEWAL => Self::Renewed(Incarnation::new(from.number()?)),
             _ => return None,
         };
         from.is_at_end().then_some(frame)

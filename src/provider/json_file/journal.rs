@@ -149,6 +149,18 @@ impl<'a> Found<'a> {
     }
 }
 
+/// Where the id is: behind the magic number, the format and the length.
+const ID_AT: usize = HEADER_MAGIC.len() + 4 + 8;
+
+/// How many bytes tell the id of a journal.
+pub(super) const ID_ENDS: usize = ID_AT + 8;
+
+/// The id of the journal that begins with these bytes.
+pub(super) fn id_in(bytes: [u8; ID_ENDS]) -> Option<u64> {
+    let rest = bytes.strip_prefix(&HEADER_MAGIC)?;
+    Reader::new(&rest[ID_AT - HEADER_MAGIC.len()..]).number()
+}
+
 /// The map that these bytes of a journal belong to.
 pub(super) fn map_named_in(bytes: &[u8]) -> Option<MapName> {
     let (header, _) = Header::read(bytes)?;

@@ -12,6 +12,9 @@ use crate::error::Result;
 
 const LINE: &[u8] = b"{\"journal\": \"in use\"}\n";
 
+/// How long the mark is.
+pub(super) const BYTES: usize = LINE.len();
+
 /// What follows the last byte of a meta file itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {

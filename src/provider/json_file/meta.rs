@@ -9,10 +9,11 @@ use std::{
 
 use serde::{Deserialize, de::Error as SerdeError};
 use serde_json::value::RawValue;
-use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::{
     disk::{Disk, NewFile},
+    ending::{CHECKSUM, checked, number_of, parted},
     fault::corrupt,
     index::Stamp,
     mark::Mark,
@@ -23,15 +24,12 @@ use crate::{
     batch::{Committed, Skipped, WriterId},
     codec::json::{self, layout::quoted},
     error::{Error, ErrorKind, Result},
+    incarnation::Incarnation,
     name::MapName,
     record::{Payload, Record, Revision},
 };
 
 const FORMAT: u32 = 1;
-
-/// What the file ends with, around the digits of the checksum.
-const CHECKSUM: (&str, &str) = ("\"checksum\": \"", "\"\n}\n");
-const DIGITS: usize = 32;
 
 /// What to do about a meta file that cannot be used.
 const REMEDY: &str = "put it back as it was, or remove it: the values stay, expiries and \
@@ -46,6 +44,8 @@ pub(super) struct Head {
     pub(super) map: MapName,
     /// The last revision that was given.
     pub(super) counter: Revision,
+    /// None if an earlier version of this crate wrote the file.
+    pub(super) incarnation: Option<Incarnation>,
     /// The digest of the snapshot that it goes with; none for none.
     pub(super) snapshot: Option<u128>,
     /// The journal that was folded into both of them; 0 for none.
@@ -150,26 +150,6 @@ pub(super) fn check_map(path: &Path, found: &str, map: &MapName) -> Result<()> {
     Err(Error::new(ErrorKind::Invalid, message).on_map(map))
 }
 
-/// The file itself, and what follows it.
-fn parted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = CHECKSUM.1.as_bytes();
-    let at = bytes.windows(end.len()).rposition(|found| found == end)?;
-    bytes.split_at_checked(at + end.len())
-}
-
-/// The checksum at the end, if it is that of what is before it.
-fn checked(bytes: &[u8]) -> Option<u128> {
-    let before = bytes.strip_suffix(CHECKSUM.1.as_bytes())?;
-    let (before, digits) = before.split_at_checked(before.len().checked_sub(DIGITS)?)?;
-    let checksum = number_of(std::str::from_utf8(digits).ok()?)?;
-    let body = before.strip_suffix(CHECKSUM.0.as_bytes())?;
-    (xxh3_128(body) == checksum).then_some(checksum)
-}
-
-fn number_of(hex: &str) -> Option<u128> {
-    u128::from_str_radix(hex, 16).ok()
-}
-
 fn parse(
     bytes: &[u8],
     path: &Path,
@@ -184,6 +164,10 @@ fn parse(
     let head = Head {
         map: MapName::parse(fields.get::<String>("map")?).map_err(SerdeError::custom)?,
         counter: Revision::new(fields.get("counter")?),
+        incarnation: fields
+            .get::<Option<String>>("incarnation")?
+            .map(|digits| incarnation_of(&digits))
+            .transpose()?,
         snapshot: fields
             .get::<Option<String>>("snapshot")?
             .map(|d| hex(&d))
@@ -233,6 +217,11 @@ impl<'a> Fields<'a> {
 
 fn hex(digits: &str) -> serde_json::Result<u128> {
     number_of(digits).ok_or_else(|| SerdeError::custom("not a hexadecimal number"))
+}
+
+fn incarnation_of(digits: &str) -> serde_json::Result<Incarnation> {
+    let number = u64::from_str_radix(digits, 16);
+    number.map(Incarnation::new).map_err(SerdeError::custom)
 }
 
 fn row_of((revision, updated, expires, fingerprint, schema): RowText) -> Row {
@@ -313,6 +302,9 @@ fn head_text(head: &Head) -> String {
     let snapshot = head
         .snapshot
         .map_or("null".to_owned(), |d| format!("\"{d:032x}\""));
+    let incarnation = head.incarnation.map_or("null".to_owned(), |incarnation| {
+        format!("\"{incarnation}\"")
+    });
     let mut writers: Vec<_> = head.writers.iter().collect();
     writers.sort_unstable_by_key(|(writer, _)| **writer);
     let writers: Vec<_> = writers
@@ -320,7 +312,8 @@ fn head_text(head: &Head) -> String {
         .map(|(w, last)| writer_text(*w, last))
         .collect();
     format!(
-        "{{\n\"format\": {FORMAT},\n\"map\": {},\n\"counter\": {},\n\"snapshot\": {snapshot},\n\
+        "{{\n\"format\": {FORMAT},\n\"map\": {},\n\"counter\": {},\n\"incarnation\": {incarnation},\n\
+         \"snapshot\": {snapshot},\n\
          \"folded\": {},\n\"writers\": {{{}}},\n\"entries\": {{",
         quoted(head.map.as_str()),
         head.counter,

@@ -4,8 +4,6 @@ use std::{collections::HashMap, path::Path, sync::Arc};
 
 use super::{
     damage,
-    disk::Disk,
-    fault::fault,
     files::{Files, Folder},
     frame::Frame,
     index::{Entry, Index, Place, Source, Stamp},
@@ -14,7 +12,8 @@ use super::{
     meta::{Meta, check_map, newer},
     snapshot::Snapshot,
     store::{Journal, Store, put_journal, remove_journal},
-    whole::{create, read_whole, sync, write},
+    torn,
+    whole::read_whole,
 };
 use crate::{
     codec::json::fingerprint,
@@ -29,6 +28,8 @@ struct AtRest {
     files: Files,
     snapshot: Option<Snapshot>,
     meta: Option<Meta>,
+    /// The map is open.
+    is_in_use: bool,
 }
 
 /// A journal that was found, and is needed.
@@ -43,19 +44,31 @@ struct LeftOver<'a> {
 impl Store {
     /// Opens a map.
     pub(super) fn open(folder: &Folder, map: &MapName) -> Result<Self> {
+        Self::read(folder, map, false)
+    }
+
+    /// Opens a map once more whose files were replaced while it was open. An edit
+    /// by hand is not taken over then, nor a file of another program.
+    pub(super) fn reopen(folder: &Folder, map: &MapName) -> Result<Self> {
+        Self::read(folder, map, true)
+    }
+
+    fn read(folder: &Folder, map: &MapName, is_in_use: bool) -> Result<Self> {
         let files = folder.files(map)?;
         folder.check_in_place()?;
         let journal = read_whole(&*folder.disk, &files.journal)?;
-        if journal.is_some() {
+        if journal.is_some() || is_in_use {
             // What is seen in the folder may not be safe there: a fold that
             // failed, or a process that was killed, may have left renames that
-            // nobody synced. What follows builds on them.
+            // nobody synced. What follows builds on them, and an open map is told
+            // of the incarnation.
             folder.sync()?;
         }
         let rest = AtRest {
             snapshot: Snapshot::read(&*folder.disk, &files.snapshot)?,
             meta: Meta::read(&*folder.disk, &files.meta, map)?,
             files,
+            is_in_use,
         };
         match journal {
             Some((bytes, _)) => rest.open_under(folder, map, &bytes),
@@ -71,6 +84,7 @@ impl AtRest {
             check_not_literal(folder, map, &self.files)?;
         }
         self.check_complete().map_err(|error| error.on_map(map))?;
+        self.check_not_edited().map_err(|error| error.on_map(map))?;
         self.take_off_mark(folder)?;
         let digest = self.snapshot.as_ref().map(|snapshot| snapshot.digest);
         let written = self.snapshot.as_ref().map(Snapshot::written);
@@ -115,6 +129,18 @@ impl AtRest {
         Ok(())
     }
 
+    /// That the snapshot of an open map is one that a fold left: one of another
+    /// time, or none. What someone else wrote is taken over only while the map is
+    /// closed, and nothing was written by then.
+    fn check_not_edited(&self) -> Result<()> {
+        let digest = self.snapshot.as_ref().map(|snapshot| snapshot.digest);
+        let written = self.meta.as_ref().and_then(|meta| meta.head.snapshot);
+        if self.is_in_use && digest != written {
+            return Err(damage::edited(&self.files.snapshot));
+        }
+        Ok(())
+    }
+
     /// A mark goes before its journal does: the other way around, a crash would
     /// leave one that tells of a journal that is missing.
     fn take_off_mark(&self, folder: &Folder) -> Result<()> {
@@ -149,8 +175,11 @@ impl AtRest {
                 torn: &bytes[end..],
             },
         };
+        if !journal.torn.is_empty() && self.is_in_use {
+            return Err(damage::edited(&self.files.journal).on_map(map));
+        }
         if !journal.torn.is_empty() {
-            set_aside(folder, &self.files, journal.torn)?;
+            torn::set_aside(folder, &self.files, journal.torn)?;
         }
         if !self.has_all_of(&journal) {
             return self.replay(folder, map, &journal);
@@ -213,7 +242,12 @@ impl AtRest {
         let mut payloads = journal.payloads.iter();
         let fits = digest == journal.header.snapshot || payloads.any(|(_, p)| is_announced(p));
         if !fits {
-            return Err(damage::changed(&self.files.snapshot, &self.files.journal).on_map(map));
+            let error = if self.is_in_use {
+                damage::edited(&self.files.snapshot)
+            } else {
+                damage::changed(&self.files.snapshot, &self.files.journal)
+            };
+            return Err(error.on_map(map));
         }
         if self.meta.as_ref().map(|meta| meta.checksum) != journal.header.meta {
             return Err(damage::changed(&self.files.meta, &self.files.journal).on_map(map));
@@ -228,8 +262,9 @@ impl AtRest {
         loaded: Revision,
     ) -> Result<(Store, Option<Snapshot>)> {
         let index = self.index(map, loaded)?;
-        let (counter, checksum, writers) = match self.meta {
-            Some(meta) => (meta.head.counter, Some(meta.checksum), meta.head.writers),
+        let checksum = self.meta.as_ref().map(|meta| meta.checksum);
+        let (counter, incarnation, writers) = match self.meta {
+            Some(Meta { head, .. }) => (head.counter, head.incarnation, head.writers),
             None => Default::default(),
         };
         let snapshot = self.snapshot.as_ref();
@@ -238,6 +273,7 @@ impl AtRest {
             files: self.files,
             index,
             writers,
+            incarnation,
             last: counter.max(loaded),
             loaded,
             snapshot: snapshot.map(|snapshot| (snapshot.digest, snapshot.looks)),
@@ -294,7 +330,7 @@ impl Store {
     fn write_meta(&mut self, folder: &Folder, snapshot: Option<&Snapshot>) -> Result<()> {
         let digest = self.snapshot.map(|(digest, _)| digest);
         let fingerprints = fingerprints_of(&self.index, snapshot, &self.files.snapshot)?;
-        let checksum = self.put_meta(folder, digest, 0, &fingerprints)?;
+        let checksum = self.put_meta(folder, (digest, 0), self.incarnation, &fingerprints)?;
         self.meta = Some(checksum);
         Ok(())
     }
@@ -319,38 +355,6 @@ fn tell_edited(store: &Store) {
         entries = store.index.len(),
         "another program wrote to the file while the map was closed; changed keys have new revisions",
     );
-}
-
-/// Keeps the bytes of a torn frame beside the journal, under a name that is
-/// not taken. Should there be a crash before the journal is rid of them, they
-/// are kept once more.
-fn set_aside(folder: &Folder, files: &Files, torn: &[u8]) -> Result<()> {
-    let path = settle_torn(&*folder.disk, files, torn)?;
-    folder.sync()?;
-    tracing::warn!(
-        target: PROVIDER,
-        journal = %files.journal.display(),
-        kept_as = %path.display(),
-        bytes = torn.len(),
-        "the last batch in the journal is not whole: it was cut short by a crash, or damaged since; \
-         it is set aside and not applied",
-    );
-    Ok(())
-}
-
-fn settle_torn(disk: &dyn Disk, files: &Files, torn: &[u8]) -> Result<std::path::PathBuf> {
-    let mut number = 0;
-    loop {
-        let path = files.torn(number);
-        let mut file = create(disk, &path, &files.snapshot)?;
-        write(&mut *file, &path, torn)?;
-        sync(&mut *file, &path)?;
-        match file.settle() {
-            Ok(()) => return Ok(path),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
-            Err(error) => return Err(fault("set aside a torn frame as", &path, error)),
-        }
-    }
 }
 
 fn leads_nowhere(link: &Path) -> Error {

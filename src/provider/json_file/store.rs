@@ -6,22 +6,21 @@ use std::{
 };
 
 use super::{
+    damage,
     fault::{corrupt, fault},
     files::{Files, Folder},
-    frame::{self, Frame},
+    frame::Frame,
     index::{Entry, Index, Stamp},
-    journal::{self, FRAME_HEADER, Header, frame},
+    journal::{self, Header, frame},
     mark,
     meta::{Last, Writers},
-    snapshot::Snapshot,
-    values::{Unread, Values},
+    values::Values,
     whole::{Looks, create, replace, sync, write},
 };
 use crate::{
-    batch::{Batch, Committed, MapBatch, Turn},
-    error::{Error, ErrorKind, Result},
+    error::{Error, Result},
+    incarnation::Incarnation,
     name::MapName,
-    provider::ledger,
     record::{Record, Revision},
 };
 
@@ -38,6 +37,8 @@ pub(super) struct Store {
     pub(super) files: Files,
     pub(super) index: Index,
     pub(super) writers: Writers,
+    /// None before the first commit. One that was told is on the disk.
+    pub(super) incarnation: Option<Incarnation>,
     /// The last revision that was given.
     pub(super) last: Revision,
     /// The revision of entries that someone else wrote into the snapshot.
@@ -90,42 +91,6 @@ impl Store {
             .collect())
     }
 
-    /// Applies a batch, or tells that it was applied before.
-    pub(super) fn commit(
-        &mut self,
-        folder: &Folder,
-        batch: &Batch,
-        part: &MapBatch,
-    ) -> Result<Committed> {
-        let last = self.writers.get(&batch.id.writer);
-        match batch.id.turn(last.map(|last| last.sequence)) {
-            Turn::Apply => self.apply(folder, batch, part),
-            Turn::Repeat => Ok(last.map(|last| last.answer.clone()).unwrap_or_default()),
-            Turn::Superseded => Err(Error::new(
-                ErrorKind::Superseded,
-                "a later batch of this writer was committed already",
-            )
-            .on_map(&self.map)),
-        }
-    }
-
-    fn apply(&mut self, folder: &Folder, batch: &Batch, part: &MapBatch) -> Result<Committed> {
-        let skipped = ledger::check_conditions(batch, |_, key| Ok(self.unread(folder, key)))?;
-        let revision = batch.revision_after(self.last);
-        let payload = frame::applied(batch, part, revision, &skipped);
-        let journal = self.writable_journal(folder)?;
-        let start = journal.bytes + FRAME_HEADER as u64;
-        self.append(folder, journal, &payload)?;
-        self.replay(&payload, start)?;
-        folder.writers.lock().insert(batch.id.writer);
-        Ok(Committed::at(revision).with_skipped(skipped))
-    }
-
-    fn unread<'a>(&'a self, folder: &'a Folder, key: &str) -> Option<Unread<'a>> {
-        let entry = self.index.get_key_value(key);
-        entry.map(|entry| Unread::new(self.values(folder), entry))
-    }
-
     /// Makes what a frame says of the map true of what is known here.
     pub(super) fn replay(&mut self, payload: &[u8], start: u64) -> Result<()> {
         match Frame::read(payload, &self.map) {
@@ -141,6 +106,10 @@ impl Store {
                 Ok(())
             }
             Some(Frame::Announced(_)) => Ok(()),
+            Some(Frame::Renewed(incarnation)) => {
+                self.incarnation = Some(incarnation);
+                Ok(())
+            }
             None => Err(self.senseless(start)),
         }
     }
@@ -153,29 +122,10 @@ impl Store {
     /// A journal that can be written to: the one there is, a new one, or a new
     /// copy of one that is broken.
     pub(super) fn writable_journal(&mut self, folder: &Folder) -> Result<Journal> {
-        self.check_snapshot(folder)?;
         match self.journal {
             Some(journal) if journal.is_broken => self.renew_journal(folder, journal),
             Some(journal) => Ok(journal),
             None => self.start_journal(folder),
-        }
-    }
-
-    /// That the snapshot is the one that the journal applies to: what is written
-    /// for another could not be read again. A file that is only dated anew is
-    /// the same.
-    fn check_snapshot(&mut self, folder: &Folder) -> Result<()> {
-        let Err(error) = self.values(folder).check() else {
-            return Ok(());
-        };
-        let found = Snapshot::read(&*folder.disk, &self.files.snapshot)?;
-        let known = self.snapshot.map(|(digest, _)| digest);
-        match found.filter(|found| Some(found.digest) == known) {
-            Some(found) => {
-                self.snapshot = Some((found.digest, found.looks));
-                Ok(())
-            }
-            None => Err(error.on_map(&self.map)),
         }
     }
 
@@ -184,7 +134,8 @@ impl Store {
     /// each safe on the disk before the next:
     ///
     /// 1. Where there is no meta file yet, one takes its place that says nothing
-    ///    of any entry. A crash leaves it, and it changes nothing.
+    ///    of any entry. It gives the map its incarnation. A crash leaves it, and it
+    ///    changes nothing: no map has heard of that incarnation.
     /// 2. The journal takes its place. A crash leaves one without frames, which
     ///    is removed when the map is opened.
     /// 3. The meta file is marked: a journal goes with it. A crash leaves a part
@@ -198,7 +149,9 @@ impl Store {
     fn start_journal(&mut self, folder: &Folder) -> Result<Journal> {
         if self.meta.is_none() {
             let digest = self.snapshot.map(|(digest, _)| digest);
-            self.meta = Some(self.put_meta(folder, digest, 0, &[])?);
+            let incarnation = self.incarnation.or_else(|| Some(Incarnation::random()));
+            self.meta = Some(self.put_meta(folder, (digest, 0), incarnation, &[])?);
+            self.incarnation = incarnation;
         }
         let journal = self.put_new_journal(folder)?;
         self.is_stale = true;
@@ -287,8 +240,7 @@ impl Store {
         let mut file = opened.map_err(|error| fault("open", path, error))?;
         let size = file.size().map_err(|error| fault("look at", path, error))?;
         if size != journal.bytes {
-            let problem = "another program wrote to it while the map was open";
-            return Err(corrupt(path, problem, "put it back as it was"));
+            return Err(damage::edited(path));
         }
         let whole = journal.bytes + bytes.len() as u64;
         if let Err(error) = file.append(&bytes) {

@@ -5,8 +5,9 @@ use std::{sync::Arc, time::SystemTime};
 use bytes::Bytes;
 
 use super::{
+    damage,
     disk::Disk,
-    fault::{corrupt, fault},
+    fault::fault,
     files::Files,
     index::{Entry, Place, Source},
     whole::Looks,
@@ -21,10 +22,6 @@ use crate::{
 /// Up to this distance it is cheaper to read what is between two values than
 /// to read twice.
 const MAX_GAP: u64 = 1 << 10;
-
-/// What to do about files that someone else wrote to.
-pub(super) const CHANGED_REMEDY: &str =
-    "put it back as it was, and write to it only while no program has the map open";
 
 /// The files that values are read from.
 #[derive(Clone, Copy)]
@@ -92,28 +89,11 @@ impl Values<'_> {
 
     /// That nobody else has written to the snapshot: the places would then be
     /// those of other values.
-    pub(super) fn check(self) -> Result<()> {
-        let path = &self.files.snapshot;
-        match self.disk.open(path) {
-            Ok(mut file) => {
-                let looks = Looks::of(&mut *file, path)?;
-                self.check_looks(looks)
-            }
-            Err(error)
-                if error.kind() == std::io::ErrorKind::NotFound && self.snapshot.is_none() =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(fault("open", path, error)),
-        }
-    }
-
     fn check_looks(self, now: Looks) -> Result<()> {
         if self.snapshot == Some(now) {
             return Ok(());
         }
-        let problem = "another program wrote to it while the map was open";
-        Err(corrupt(&self.files.snapshot, problem, CHANGED_REMEDY))
+        Err(damage::edited(&self.files.snapshot))
     }
 }
 

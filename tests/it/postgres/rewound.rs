@@ -1,73 +1,12 @@
 //! A server that is replaced by an older copy, or by an empty database, while
 //! maps are open on it.
 
-use std::collections::BTreeMap;
-
-use persistify::{Health, Incarnation, Rewind};
+use persistify::{Incarnation, Rewind};
 
 use super::*;
-
-const DECISIONS: [Option<Rewind>; 3] = [None, Some(Rewind::SaveAgain), Some(Rewind::TakeStore)];
-
-async fn open(database: &Database) -> PersistentMap<u64> {
-    let postgres = database.connect().await;
-    PersistentMap::builder(postgres, "map")
-        .open()
-        .await
-        .unwrap()
-}
-
-/// What the map holds after the decision: both of what was acknowledged, or what
-/// the server remembers, and what was pending.
-fn expected(decision: Rewind, remembered: &[(&str, u64)]) -> BTreeMap<String, u64> {
-    let acknowledged = [("old", 1), ("lost", 2)];
-    let held = if decision == Rewind::SaveAgain {
-        &acknowledged
-    } else {
-        remembered
-    };
-    let all = held.iter().copied().chain([("pending", 3)]);
-    all.map(|(key, value)| (key.to_owned(), value)).collect()
-}
-
-fn held(map: &PersistentMap<u64>) -> BTreeMap<String, u64> {
-    map.iter().map(|(k, v)| (k.to_string(), v)).collect()
-}
-
-/// What the server holds, to another client.
-fn stored(database: &Database) -> BTreeMap<String, u64> {
-    let rows = database.witness().run("SELECT key, value FROM map_map");
-    let text = |column: &Option<String>| column.clone().unwrap();
-    let pair = |row: &Vec<_>| (text(&row[0]), text(&row[1]).parse().unwrap());
-    rows.iter().map(pair).collect()
-}
-
-/// The map has stopped, and writes nothing; then it goes on as decided.
-async fn stops_and_goes_on(
-    database: &Database,
-    map: &PersistentMap<u64>,
-    decision: Option<Rewind>,
-    remembered: &[(&str, u64)],
-) {
-    map.insert("pending", 3);
-    let failed = map.flush().await.unwrap_err();
-    assert_eq!(failed.kind(), ErrorKind::Rewound, "{failed:?}");
-    assert!(matches!(*map.health().borrow(), Health::Rewound { .. }));
-    assert_eq!((map.len(), map.pending()), (3, 1));
-    let fresh = open(database).await;
-    assert_eq!(fresh.len(), remembered.len());
-    let Some(decision) = decision else {
-        let closed = map.close().await.unwrap_err();
-        assert_eq!(closed.kind(), ErrorKind::Rewound);
-        return;
-    };
-    map.resolve_rewind(decision).await.unwrap();
-    let expected = expected(decision, remembered);
-    assert_eq!(held(map), expected, "{decision:?}");
-    assert_eq!(stored(database), expected, "{decision:?}");
-    assert!(map.health().borrow().is_healthy());
-    map.close().await.unwrap();
-}
+use crate::rewind::decided::{
+    DECISIONS, goes_on_by_itself, open, save_lost, save_old, stops_and_goes_on,
+};
 
 /// The disk of a server was put back to its state of the night before, and the
 /// server started again, while programs kept their maps open. They wrote on as if
@@ -75,19 +14,19 @@ async fn stops_and_goes_on(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_copy_of_the_server_stops_the_map_until_it_is_decided() {
     let server = Server::private();
-    let database = Database::on(&server);
     for (n, decision) in DECISIONS.into_iter().enumerate() {
-        let map = open(&database).await;
-        map.clear_and_save().await.unwrap();
-        map.insert_and_save("old", 1).await.unwrap();
+        let database = Database::on(&server);
+        let map = open(database.connect().await, Rewind::Stop).await;
+        save_old(&map).await;
         server.stop(Stop::Fast);
         server.shell(&format!("cp -R data older-{n}"));
         server.start();
-        map.insert_and_save("lost", 2).await.unwrap();
+        save_lost(&map).await;
         server.stop(Stop::Fast);
         server.shell(&format!("rm -R data && mv older-{n} data"));
         server.start();
-        stops_and_goes_on(&database, &map, decision, &[("old", 1)]).await;
+        let other = database.connect().await;
+        stops_and_goes_on(&other, &map, decision, &[("old", 1)]).await;
     }
 }
 
@@ -98,11 +37,15 @@ async fn an_older_copy_of_the_server_stops_the_map_until_it_is_decided() {
 async fn an_empty_database_in_the_place_of_the_own_stops_the_map_until_it_is_decided() {
     for decision in DECISIONS {
         let database = Database::fresh();
-        let map = open(&database).await;
-        map.insert_and_save("old", 1).await.unwrap();
-        map.insert_and_save("lost", 2).await.unwrap();
+        let map = open(database.connect().await, Rewind::Stop).await;
+        save_old(&map).await;
+        save_lost(&map).await;
         database.make_anew();
-        stops_and_goes_on(&database, &map, decision, &[]).await;
+        // It finds no tables, unless the map was there first.
+        map.insert("pending", 3);
+        assert_eq!(map.flush().await.unwrap_err().kind(), ErrorKind::Rewound);
+        let other = database.connect().await;
+        stops_and_goes_on(&other, &map, decision, &[]).await;
     }
 }
 
@@ -110,15 +53,14 @@ async fn an_empty_database_in_the_place_of_the_own_stops_the_map_until_it_is_dec
 async fn a_map_goes_on_by_itself_with_an_empty_database_if_it_was_opened_to() {
     for decision in [Rewind::SaveAgain, Rewind::TakeStore] {
         let database = Database::fresh();
-        let map = PersistentMap::builder(database.connect().await, "map");
-        let map = map.on_rewind(decision).open().await.unwrap();
-        map.insert_and_save("old", 1).await.unwrap();
-        map.insert_and_save("lost", 2).await.unwrap();
+        let map = open(database.connect().await, decision).await;
+        save_old(&map).await;
+        save_lost(&map).await;
         database.make_anew();
-        map.insert_and_save("pending", 3).await.unwrap();
+        map.insert("pending", 3);
         map.flush().await.unwrap();
-        assert_eq!(stored(&database), expected(decision, &[]), "{decision:?}");
-        assert_eq!(held(&map), expected(decision, &[]), "{decision:?}");
+        let other = database.connect().await;
+        goes_on_by_itself(&other, &map, decision, &[]).await;
     }
 }
 
@@ -151,8 +93,8 @@ async fn an_empty_database_answers_loads_and_pings_in_an_incarnation_of_its_own(
 async fn a_database_that_lacks_some_of_its_tables_is_not_taken_for_an_empty_one() {
     for table in ["meta", "maps", "writers"] {
         let database = Database::fresh();
-        let map = open(&database).await;
-        map.insert_and_save("k", 1).await.unwrap();
+        let map = open(database.connect().await, Rewind::Stop).await;
+        save_old(&map).await;
         let dropped = format!("DROP TABLE persistify_{table} CASCADE");
         database.witness().execute(dropped);
         let failed = map.insert_and_save("k", 2).await.unwrap_err();

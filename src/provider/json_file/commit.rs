@@ -1,0 +1,70 @@
+//! What becomes of a batch: it is admitted, judged, and appended to the journal.
+
+use super::{files::Folder, frame, journal::FRAME_HEADER, store::Store, values::Unread};
+use crate::{
+    batch::{Batch, Committed, MapBatch},
+    error::{Error, Result},
+    incarnation::Incarnation,
+    provider::ledger::{self, Admission},
+};
+
+impl Store {
+    /// Applies a batch, or tells that it was applied before.
+    pub(super) fn commit(
+        &mut self,
+        folder: &Folder,
+        batch: &Batch,
+        part: &MapBatch,
+    ) -> Result<Committed> {
+        self.keep_up(folder)?;
+        let last = |writer| self.writers.get(&writer);
+        let sequence_of = |writer| last(writer).map(|last| last.sequence);
+        let answer = match ledger::admit(batch, self.incarnation, sequence_of) {
+            Admission::Apply => self.apply(folder, batch, part)?,
+            Admission::Repeat => {
+                let last = last(batch.id.writer);
+                last.map(|last| last.answer.clone()).unwrap_or_default()
+            }
+            Admission::Refuse(error) => return Err(error.on_map(&self.map)),
+            Admission::Renew(new, error) => {
+                self.renew(folder, new)?;
+                return Err(error.on_map(&self.map));
+            }
+        };
+        Ok(answer.with_incarnation(self.incarnation))
+    }
+
+    /// Gives the map that incarnation. On return it is safe on the disk; it is told
+    /// only then. If it fails it may be there all the same after a crash, and that
+    /// is one that no map knows.
+    fn renew(&mut self, folder: &Folder, incarnation: Incarnation) -> Result<()> {
+        let journal = self.writable_journal(folder)?;
+        let appended = self.append(folder, journal, &frame::renewal(incarnation));
+        // It may be in the file, but nothing of the batch is.
+        appended.map_err(Error::nothing_applied)?;
+        self.incarnation = Some(incarnation);
+        Ok(())
+    }
+
+    fn apply(&mut self, folder: &Folder, batch: &Batch, part: &MapBatch) -> Result<Committed> {
+        let skipped = ledger::check_conditions(batch, |_, key| Ok(self.unread(folder, key)))?;
+        let revision = batch.revision_after(self.last);
+        let payload = frame::applied(batch, part, revision, &skipped);
+        let mut journal = self.writable_journal(folder)?;
+        if self.incarnation.is_none() {
+            // Its meta file is of an earlier version of this crate.
+            self.renew(folder, Incarnation::random())?;
+            journal = self.writable_journal(folder)?;
+        }
+        let start = journal.bytes + FRAME_HEADER as u64;
+        self.append(folder, journal, &payload)?;
+        self.replay(&payload, start)?;
+        folder.writers.lock().insert(batch.id.writer);
+        Ok(Committed::at(revision).with_skipped(skipped))
+    }
+
+    fn unread<'a>(&'a self, folder: &'a Folder, key: &str) -> Option<Unread<'a>> {
+        let entry = self.index.get_key_value(key);
+        entry.map(|entry| Unread::new(self.values(folder), entry))
+    }
+}

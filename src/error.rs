@@ -4,10 +4,8 @@ use std::{error::Error as StdError, fmt, sync::Arc};
 
 use crate::{incarnation::Rewound, record::Record};
 
-mod in_full;
 mod logged;
 
-use in_full::InFull;
 use logged::Logged;
 
 /// A result whose error is [`Error`].
@@ -52,8 +50,9 @@ pub enum ErrorKind {
 /// What went wrong, on what, and what to do about it.
 ///
 /// [`kind`](Self::kind) sorts errors by remedy. The message says what was
-/// attempted and what to do; the cause is in [`source`](StdError::source) and
-/// not repeated. A clone shares everything.
+/// attempted and what to do. `{}` prints it with all causes, which are in
+/// [`source`](StdError::source) as well; they may quote what is stored. A clone shares
+/// everything.
 #[derive(Clone)]
 pub struct Error(Arc<Parts>);
 
@@ -72,7 +71,7 @@ struct Parts {
 impl Error {
     /// An error of this kind. The message says what was attempted, on what,
     /// and what to do; it holds no secret and does not repeat the
-    /// [source](Self::with_source).
+    /// [source](Self::with_source), which is printed after it.
     ///
     /// An [`Unavailable`](ErrorKind::Unavailable) error leaves it open whether
     /// the batch was applied, unless [`nothing_applied`](Self::nothing_applied)
@@ -198,11 +197,6 @@ impl Error {
         self.0.may_have_applied
     }
 
-    /// The message and all causes.
-    pub(crate) fn in_full(&self) -> impl fmt::Display {
-        InFull(self)
-    }
-
     /// What a log may say of it above `TRACE`: no key and no value.
     pub(crate) fn logged(&self) -> impl fmt::Display {
         Logged(self)
@@ -217,6 +211,8 @@ impl Error {
 /// How many keys a message names before it counts the rest.
 const MAX_KEYS_NAMED: usize = 5;
 
+/// The message, what it is about, and all causes: what is wrong is often said by the
+/// system alone, and many programs print an error without its sources.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
@@ -224,11 +220,24 @@ impl fmt::Display for Error {
             write!(f, " (map {map:?})")?;
         }
         match self.0.keys.as_slice() {
-            [] => Ok(()),
-            [key] => write!(f, " (key {key:?})"),
-            keys => write_keys(f, keys),
+            [] => {}
+            [key] => write!(f, " (key {key:?})")?,
+            keys => write_keys(f, keys)?,
         }
+        write_causes(f, self.source())
     }
+}
+
+fn write_causes(
+    f: &mut fmt::Formatter<'_>,
+    mut cause: Option<&(dyn StdError + 'static)>,
+) -> fmt::Result {
+    while let Some(error) = cause {
+        write!(f, "; caused by: {error}")?;
+        // An error of this type has printed its own causes.
+        cause = error.source().filter(|_| !error.is::<Error>());
+    }
+    Ok(())
 }
 
 fn write_keys(f: &mut fmt::Formatter<'_>, keys: &[Arc<str>]) -> fmt::Result {
@@ -245,7 +254,7 @@ fn write_keys(f: &mut fmt::Formatter<'_>, keys: &[Arc<str>]) -> fmt::Result {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.0.kind, self.in_full())
+        write!(f, "{:?}: {}", self.0.kind, self)
     }
 }
 

@@ -78,7 +78,7 @@ async fn what_is_no_file_is_unusable_at_once() {
                 ErrorKind::Unusable,
                 "{name}, {kind}: {error:?}"
             );
-            let said = format!("{error:?}");
+            let said = error.to_string();
             assert!(said.contains(name) && said.contains(kind), "{kind}: {said}");
             assert!(!error.may_have_applied());
             drop(held);

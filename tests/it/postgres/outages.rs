@@ -118,6 +118,7 @@ async fn no_server_is_unavailable() {
     server.stop(Stop::Fast);
     let failed = error(Postgres::connect(database.url()).await);
     assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
+    assert!(failed.to_string().contains("refused"), "{failed}");
     server.start();
     Pen::new()
         .put(&database.connect().await, &name("map"), "k", "1")

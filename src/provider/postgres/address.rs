@@ -74,7 +74,9 @@ impl Address {
     /// password.
     pub(super) fn parse(url: &str, pooling: &Pooling) -> Result<Self> {
         if has_ambiguous_user(url) {
-            return Err(unreadable());
+            return Err(unreadable(
+                "what stands before its host has characters that end it",
+            ));
         }
         let url = Url::split(url);
         let config: Result<Config, _> = url.rest.parse();
@@ -86,7 +88,7 @@ impl Address {
             }
         }
         if config.get_hosts().is_empty() {
-            return Err(unreadable());
+            return Err(url.problem());
         }
         let said = match config.get_ssl_mode() {
             SslMode::Disable => Tls::Off,
@@ -238,7 +240,15 @@ impl Url {
                 ),
             );
         }
-        unreadable()
+        let scheme = self.rest.split_once("://").map(|(scheme, _)| scheme);
+        let is_ours = |scheme| ["postgres", "postgresql"].contains(&scheme);
+        unreadable(match scheme {
+            _ if self.rest.trim().is_empty() => "it is empty",
+            Some(scheme) if !is_ours(scheme) => "it is not one of Postgres",
+            None if !self.rest.contains('=') => "it does not begin with `postgres://`",
+            _ if self.rest.parse::<Config>().is_ok() => "it names no host",
+            _ => "it cannot be read",
+        })
     }
 
     /// Whether the driver knows that option; takes it in otherwise.
@@ -291,11 +301,10 @@ fn has_ambiguous_user(url: &str) -> bool {
         || first.is_some_and(|user| user.contains('/') || has_options(user))
 }
 
-fn unreadable() -> Error {
-    invalid(
-        "url",
-        "it cannot be read; write it as postgres://user:password@host:5432/database, with other characters than letters and digits percent-encoded",
-    )
+/// An error that says why, and how a url is written.
+fn unreadable(why: &str) -> Error {
+    let form = "write it as postgres://user:password@host:5432/database, with other characters than letters and digits percent-encoded";
+    invalid("url", &format!("{why}; {form}"))
 }
 
 #[cfg(test)]
@@ -316,6 +325,28 @@ mod tests {
             let address = parsed(url);
             assert_eq!(address.tls, Tls::Require, "{url}");
             assert_eq!(address.root_certificate, None, "{url}");
+        }
+    }
+
+    /// A url of another database, and none at all, were told to be unreadable, and
+    /// no more.
+    #[test]
+    fn a_url_that_cannot_be_used_is_told_why_and_without_a_secret() {
+        for (url, why) in [
+            ("", "it is empty"),
+            (" ", "it is empty"),
+            ("mysql://u:secret@h/d", "it is not one of Postgres"),
+            ("secret", "it does not begin with `postgres://`"),
+            ("postgres://u:secret@/d", "it names no host"),
+            ("password=secret", "it names no host"),
+            ("postgres://u:secret@h:port/d", "it cannot be read"),
+            ("postgres://u:se/cret@h/d", "characters that end it"),
+        ] {
+            let failed = Address::parse(url, &Pooling::default()).unwrap_err();
+            let said = failed.to_string();
+            assert!(said.contains(why), "{url}: {said}");
+            assert!(said.contains("postgres://user:password@host"), "{said}");
+            assert!(!format!("{failed:?}").contains("secret"), "{failed:?}");
         }
     }
 

@@ -188,7 +188,7 @@ impl Shared {
         let Some(first) = refused.values().next() else {
             return Ok(());
         };
-        let message = "the store refuses changes, which are in memory only: see `refused()`; \
+        let message = "changes are refused, and are in memory only: see `refused()`; \
                        write to these keys again, or call `retry_refused()`";
         Err(Error::new(ErrorKind::Refused, message)
             .on_map(&self.name)

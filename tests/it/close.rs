@@ -24,6 +24,8 @@ use crate::{
     },
 };
 
+mod told;
+
 fn names(error: &persistify::Error) -> Vec<&str> {
     error.keys().iter().map(|key| &**key).collect()
 }

@@ -322,6 +322,11 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                  and those that are refused will not be, but stay in memory: write to these keys \
                  again, or call `retry_refused()`, and close again"
             }
+            ErrorKind::Closed => {
+                "the map is not closed, and the changes of these keys cannot be saved any more, \
+                 because its provider or its runtime was ended before it; they are in memory: \
+                 `export` writes them to a file; close a map before what it saves with"
+            }
             _ => {
                 "the map is not closed, and stays open: the changes of these keys are not saved; \
                  they stay pending, and are tried again"

@@ -1,0 +1,44 @@
+//! What a close and a flush say of what they could not save.
+
+use std::collections::BTreeMap;
+
+use persistify::{Memory, Provider};
+
+use super::*;
+
+/// It said that the changes stay pending and are tried again, which no provider that
+/// was closed ever does.
+#[tokio::test(start_paused = true)]
+async fn a_close_after_that_of_the_provider_says_that_nothing_can_be_saved_any_more() {
+    let provider = Arc::new(Memory::new());
+    let map: PersistentMap<u32> = PersistentMap::builder(provider.clone(), "map")
+        .open()
+        .await
+        .unwrap();
+    map.insert("a", 1);
+    provider.close().await.unwrap();
+    let error = map.close().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed, "{error:?}");
+    assert_eq!(names(&error), ["a"]);
+    let said = error.to_string();
+    assert!(said.contains("cannot be saved any more"), "{said}");
+    assert!(!said.contains("pending"), "{said}");
+    // What it says to do is possible.
+    let mut exported = Vec::new();
+    map.export(&mut exported).await.unwrap();
+    assert!(String::from_utf8(exported).unwrap().contains("\"a\""));
+}
+
+/// It blamed the store, which never saw the value.
+#[tokio::test(start_paused = true)]
+async fn a_flush_does_not_blame_the_store_for_what_the_codec_refused() {
+    let map: PersistentMap<BTreeMap<(u8, u8), u8>> =
+        PersistentMap::builder(store(), "map").open().await.unwrap();
+    map.insert("a", [((1, 2), 3)].into());
+    let error = map.flush().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error:?}");
+    assert_eq!(names(&error), ["a"]);
+    let said = error.to_string();
+    assert!(!said.contains("the store"), "{said}");
+    assert!(said.contains("key must be a string"), "{said}");
+}

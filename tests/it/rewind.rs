@@ -12,6 +12,7 @@ use crate::store::{
 #[cfg(any(feature = "json", feature = "sqlite", feature = "postgres"))]
 pub(crate) mod decided;
 mod decisions;
+mod noticed;
 mod others;
 
 /// Saves `old`, then has the store go back to before it saved `new`.
@@ -263,7 +264,11 @@ async fn a_map_that_is_down_notices_when_it_asks_whether_the_store_is_well() {
     store.inner().restore(&Memory::new());
     store.up();
     let mut health = map.health();
+    let mut failures = map.failures();
     tokio::time::advance(SECOND).await;
     let is_rewound = |health: &Health| health.kind() == Some(ErrorKind::Rewound);
     health.wait_for(is_rewound).await.unwrap();
+    let told = failures.recv().await.unwrap();
+    assert_eq!(told.operation, Operation::Probe);
+    assert_eq!(told.error.kind(), ErrorKind::Rewound);
 }

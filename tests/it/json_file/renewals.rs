@@ -41,6 +41,19 @@ async fn the_first_commit_gives_a_map_its_incarnation_and_it_stays() {
     }
 }
 
+/// A new map gets it with its meta file: no other frame comes before the first batch.
+#[tokio::test]
+async fn the_first_commit_of_a_new_map_writes_one_frame() {
+    let folder = quick_folder();
+    let disk = ShakyDisk::with(Plan::Healthy);
+    let builder = JsonFile::builder(folder.path()).disk(disk.shared());
+    let files = builder.open().await.unwrap();
+    Writer::new().put(&files, "apple", "1").await.unwrap();
+    let log = disk.take_log();
+    let appended = log.iter().filter(|line| *line == "append to stock.journal");
+    assert_eq!(appended.count(), 1, "{log:?}");
+}
+
 /// Its meta file is not written anew for that: the journal has it until the next
 /// fold.
 #[tokio::test]

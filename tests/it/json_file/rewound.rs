@@ -105,6 +105,47 @@ async fn a_map_goes_on_by_itself_with_other_files_if_it_was_opened_to() {
     }
 }
 
+/// A ping of a folder knows nothing of its maps: the map asks with a batch that changes
+/// nothing.
+#[tokio::test(start_paused = true)]
+async fn a_map_that_has_nothing_pending_stays_stopped() {
+    for (of, _) in COPIES {
+        let folder = quick_folder();
+        let (files, map, copy) = opened(&folder, of, Rewind::Stop).await;
+        copy.put_back(&folder);
+        map.insert("pending", 3);
+        assert_eq!(map.flush().await.unwrap_err().kind(), ErrorKind::Rewound);
+        map.remove("pending");
+        assert_eq!(map.pending(), 0);
+        assert_eq!(map.flush().await.unwrap_err().kind(), ErrorKind::Rewound);
+        assert!(matches!(*map.health().borrow(), Health::Rewound { .. }));
+        drop(files);
+    }
+}
+
+/// The folder has forgotten that it ever acknowledged something, and the map knows
+/// its incarnation.
+#[tokio::test(start_paused = true)]
+async fn a_map_that_was_idle_for_long_notices_that_its_files_are_gone() {
+    let folder = quick_folder();
+    let (files, map, _) = opened(&folder, "nothing", Rewind::Stop).await;
+    tokio::time::advance(Duration::from_hours(20)).await;
+    Copy::nothing().put_back(&folder);
+    map.insert("pending", 3);
+    assert_eq!(map.flush().await.unwrap_err().kind(), ErrorKind::Rewound);
+    assert!(stored(&files).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_load_answers_with_what_the_files_hold_that_were_put_back() {
+    for (of, remembered) in COPIES {
+        let folder = quick_folder();
+        let (files, _map, copy) = opened(&folder, of, Rewind::Stop).await;
+        copy.put_back(&folder);
+        assert_eq!(stored(&files).await, entries(remembered), "{of}");
+    }
+}
+
 /// The map has stopped, and somebody puts the right files back.
 #[tokio::test(start_paused = true)]
 async fn files_that_are_put_back_as_they_were_let_the_map_go_on_by_itself() {
@@ -158,8 +199,11 @@ async fn a_journal_of_the_same_length_is_told_from_the_own() {
     Writer::new().put(&files, "pear", "4").await.unwrap();
     let all = pairs([("apple", "2"), ("pear", "4")]);
     assert_eq!(texts(&files).await.unwrap(), all);
-    own.put_back(&folder);
     drop(files);
+    let files = open(&folder).await;
+    assert_eq!(texts(&files).await.unwrap(), all);
+    drop(files);
+    own.put_back(&folder);
     let files = open(&folder).await;
     assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "3")]));
 }
@@ -178,6 +222,28 @@ async fn a_release_overwrites_nothing_of_an_older_copy() {
         assert_eq!(Copy::of(&folder).0, copy.0, "{of}");
         drop(map);
     }
+}
+
+/// A meta file that tells of a journal, which is not there, was marked once more: after
+/// that it could not be read, nor what was acknowledged.
+#[tokio::test]
+async fn nothing_is_added_to_a_meta_file_that_misses_its_journal() {
+    let folder = quick_folder();
+    let files = open(&folder).await;
+    let mut writer = Writer::new();
+    writer.put(&files, "apple", "1").await.unwrap();
+    let meta = folder.path().join("stock.meta");
+    files.release(&stock()).await.unwrap();
+    load(&files).await.unwrap();
+    let at_rest = Copy::of(&folder);
+    writer.put(&files, "apple", "2").await.unwrap();
+    let marked = fs::read(&meta).unwrap();
+    at_rest.put_back(&folder);
+    load(&files).await.unwrap();
+    fs::write(&meta, &marked).unwrap();
+    let failed = writer.put(&files, "apple", "3").await.unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Corrupt, "{failed:?}");
+    assert_eq!(fs::read(&meta).unwrap(), marked);
 }
 
 /// Some files of the copy, beside those that are there, are neither the one state

@@ -188,3 +188,45 @@ async fn a_store_that_goes_back_at_every_commit_stops_the_map() {
     map.resolve_rewind(Rewind::SaveAgain).await.unwrap();
     assert_eq!(stored(&store).await, in_memory(&map));
 }
+
+/// What cannot be read is never destroyed unasked: memory does not have it because it
+/// could not be read, and not because it was removed.
+#[tokio::test(start_paused = true)]
+async fn save_again_leaves_what_cannot_be_read() {
+    let store = store();
+    crate::stored::write_as_another(&store, vec![crate::stored::put("odd", "\"text\"")]).await;
+    let map: PersistentMap<u32> = builder(&store).allow_unreadable().open().await.unwrap();
+    rewound(&store, &map).await;
+    assert_eq!(
+        kind(map.insert_and_save("more", 3).await),
+        ErrorKind::Rewound
+    );
+    map.resolve_rewind(Rewind::SaveAgain).await.unwrap();
+    let mut all = pairs([("more", 3), ("new", 2), ("old", 1)]);
+    assert_eq!(in_memory(&map), all);
+    all.insert("odd".to_owned(), "\"text\"".to_owned());
+    assert_eq!(stored(&store).await, all);
+}
+
+/// It would be refused again; who wrote it decides about it.
+#[tokio::test(start_paused = true)]
+async fn save_again_leaves_what_was_refused() {
+    let store = store();
+    let map = open(&store).await;
+    store.refuse(["bad"]);
+    map.insert("bad", 1);
+    assert_eq!(kind(map.flush().await), ErrorKind::Refused);
+    rewound(&store, &map).await;
+    assert_eq!(
+        kind(map.insert_and_save("more", 3).await),
+        ErrorKind::Rewound
+    );
+    let before = store.batches().len();
+    map.resolve_rewind(Rewind::SaveAgain).await.unwrap();
+    let later = store.batches().split_off(before);
+    let keys: Vec<_> = later.iter().flat_map(crate::store::keys).collect();
+    assert!(!keys.contains(&"bad".to_owned()), "{keys:?}");
+    assert_eq!(map.refused().len(), 1);
+    let all = pairs([("more", 3), ("new", 2), ("old", 1)]);
+    assert_eq!(stored(&store).await, all);
+}

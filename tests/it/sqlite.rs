@@ -26,7 +26,9 @@ mod loads;
 mod meddling;
 mod names;
 mod rewound;
+mod shapes;
 mod sharing;
+mod writers;
 
 /// A folder with the path of a file in it.
 struct Place {

@@ -27,10 +27,8 @@ pub(super) struct Writer {
     pub(super) file: DbFile,
 }
 
-enum Request {
-    Work(Box<dyn FnOnce(&mut Writer) + Send>),
-    Close(oneshot::Sender<Result<()>>),
-}
+/// Work for the thread, which goes on with the writer that it returns.
+type Request = Box<dyn FnOnce(Writer) -> Option<Writer> + Send>;
 
 impl Worker {
     /// Opens the file on a thread of its own.
@@ -83,26 +81,19 @@ impl Worker {
         work: impl FnOnce(&mut Writer) -> Result<T, Failure> + Send + 'static,
     ) -> Result<oneshot::Receiver<Result<T>>> {
         let (answer, answered) = oneshot::channel();
-        let work = Box::new(move |writer: &mut Writer| {
-            let result = writer
-                .file
-                .check()
-                .map_err(Failure::Provider)
-                .and_then(|()| work(writer));
+        let request: Request = Box::new(move |mut writer| {
+            let checked = writer.file.check().map_err(Failure::Provider);
+            let done = checked.and_then(|()| work(&mut writer));
             // If the future was dropped, the work is done all the same.
-            drop(answer.send(result.map_err(|failure| failure.explained(&writer.file.path))));
+            drop(answer.send(done.map_err(|failure| failure.explained(&writer.file.path))));
+            Some(writer)
         });
-        self.send(Request::Work(work))?;
-        Ok(answered)
-    }
-
-    fn send(&self, request: Request) -> Result<()> {
         let requests = self.requests.lock();
         let requests = requests.as_ref().ok_or_else(|| closed(&self.path))?;
         // A thread that has ended applies nothing.
-        requests
-            .send(request)
-            .map_err(|_| ended(&self.path).nothing_applied())
+        let sent = requests.send(request);
+        sent.map_err(|_| ended(&self.path).nothing_applied())?;
+        Ok(answered)
     }
 
     /// # Errors
@@ -121,7 +112,11 @@ impl Worker {
             return Ok(());
         };
         let (answer, answered) = oneshot::channel();
-        match requests.send(Request::Close(answer)) {
+        let request: Request = Box::new(move |writer| {
+            drop(answer.send(close(writer)));
+            None
+        });
+        match requests.send(request) {
             Ok(()) => answered
                 .await
                 .map_err(|cause| ended(&self.path).with_source(cause))?,
@@ -144,12 +139,9 @@ fn open(path: &Path, options: &Options) -> Result<Writer, Failure> {
 
 fn serve(mut writer: Writer, requests: &mpsc::Receiver<Request>) {
     while let Ok(request) = requests.recv() {
-        match request {
-            Request::Work(work) => work(&mut writer),
-            Request::Close(answer) => {
-                drop(answer.send(close(writer)));
-                return;
-            }
+        match request(writer) {
+            Some(next) => writer = next,
+            None => return,
         }
     }
 }
@@ -237,6 +229,23 @@ mod tests {
         sqlite.commit(&batch).await.unwrap();
         let load = sqlite.load(&map, Wanted::All).await.unwrap();
         assert_eq!(load.into_records().await.unwrap().len(), 1_000);
+    }
+
+    /// A setting of SQLite's own stands for a disk that was mounted for reading only.
+    #[tokio::test]
+    async fn a_ping_finds_out_that_nothing_can_be_written() {
+        let (_folder, sqlite) = open().await;
+        for (only_reads, kind) in [(true, Some(ErrorKind::Unusable)), (false, None)] {
+            let set = sqlite.shared.worker.run(move |writer| {
+                let set = writer
+                    .connection
+                    .pragma_update(None, "query_only", only_reads);
+                Ok(set?)
+            });
+            set.await.unwrap();
+            let failed = sqlite.ping().await.err();
+            assert_eq!(failed.map(|error| error.kind()), kind);
+        }
     }
 
     #[tokio::test]

@@ -31,6 +31,25 @@ async fn a_failed_adoption_leaves_no_warning_in_the_log_of_the_server() {
     assert!(!log.contains("no transaction in progress"), "{log}");
 }
 
+/// The commit of a transaction that had failed was a rollback already. It was
+/// rolled back once more: the server logged a warning for each change that it
+/// refused.
+#[tokio::test]
+async fn a_refused_change_leaves_no_warning_in_the_log_of_the_server() {
+    let server = Server::private();
+    let database = Database::on(&server);
+    let postgres = database.connect().await;
+    let (map, mut pen) = (name("m"), Pen::new());
+    for n in 0..3 {
+        pen.put(&postgres, &map, "k", &n.to_string()).await;
+        let refused = put("nul", "\"\\u0000\"");
+        let refused = error(pen.write(&postgres, &map, vec![refused]).await);
+        assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
+    }
+    let log = server.log();
+    assert!(!log.contains("no transaction in progress"), "{log}");
+}
+
 /// To read a FIFO waits for someone who writes to it.
 #[tokio::test]
 async fn a_root_certificate_that_is_no_file_is_told_at_once() {

@@ -235,19 +235,25 @@ impl Session {
         answered.map_err(|_| Cause::Silence.into())
     }
 
-    /// Lets go after a failure, and ends the transaction if there is one: to end
-    /// none makes the server log a warning. A connection that cannot even do that
-    /// is cut. The failure is the one that is known already.
+    /// Lets go after a failure, which is the one that is known already. A
+    /// connection that does not answer is cut.
     pub(super) async fn abandon(self, failure: Failure) -> Failure {
         if failure.is_answer() {
-            if self.in_transaction.load(Ordering::Relaxed) {
-                // Whatever comes of it, the transaction does not go on.
-                let _ = self.end("ROLLBACK").await;
-            } else {
-                self.give_back();
-            }
+            self.release().await;
         }
         failure
+    }
+
+    /// Ends the transaction if there is one, and gives the connection back. To end
+    /// none makes the server log a warning. A connection that cannot even do that
+    /// is cut.
+    pub(super) async fn release(self) {
+        if self.in_transaction.load(Ordering::Relaxed) {
+            // Whatever comes of it, the transaction does not go on.
+            let _ = self.end("ROLLBACK").await;
+        } else {
+            self.give_back();
+        }
     }
 
     /// Puts the connection back, with no transaction open.

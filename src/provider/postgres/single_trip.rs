@@ -75,14 +75,13 @@ pub(super) async fn commit(shared: &Shared, batch: &Batch) -> Result<Outcome, Fa
             Ok(Outcome::Committed(answer))
         }
         Ok(Outcome::NotApplied) => {
-            session.give_back();
+            session.release().await;
             Ok(Outcome::NotApplied)
         }
         Ok(lost @ Outcome::Lost(_)) => Ok(lost),
-        // The transaction has ended, and changed nothing.
         Err(failure) if hints && failure.is_duplicate() => {
             last_commits.note_shared(&entry.map);
-            session.give_back();
+            session.release().await;
             Ok(Outcome::NotApplied)
         }
         Err(failure) => Err(session.abandon(failure).await),
@@ -112,9 +111,10 @@ async fn send_all(
     };
     if cause.code() == Some(&SqlState::NOT_NULL_VIOLATION) {
         return match body {
-            Err(failure) if !failure.is_answer() => Err(failure),
-            // The server has answered all of it, so the transaction has ended.
-            _ => Ok(Outcome::NotApplied),
+            Ok(()) => Ok(Outcome::NotApplied),
+            // The server has answered all of it, and changed nothing.
+            Err(failure @ Failure::Database(..)) if failure.is_answer() => Ok(Outcome::NotApplied),
+            Err(failure) => Err(failure),
         };
     }
     let failure = Failure::from(cause).on_map(&entry.map);

@@ -17,7 +17,7 @@ pub(crate) enum Failure<C> {
 /// What an error of the database is about.
 #[derive(Debug)]
 pub(crate) enum Subject {
-    /// The database, or what it is not known.
+    /// The database, or it is not known what.
     Database,
     /// The table of a map.
     Table(MapName),
@@ -48,12 +48,8 @@ impl<C> Failure<C> {
         self.about(|| Subject::Table(map.clone()))
     }
 
-    /// The same failure, about that change unless its subject is known.
-    pub(crate) fn on_key(self, map: &MapName, key: &Arc<str>) -> Self {
-        self.about(|| Subject::Rows(map.clone(), vec![key.clone()]))
-    }
-
-    fn about(self, subject: impl FnOnce() -> Subject) -> Self {
+    /// The same failure, about that subject unless it has one.
+    pub(crate) fn about(self, subject: impl FnOnce() -> Subject) -> Self {
         match self {
             Self::Database(cause, Subject::Database) => Self::Database(cause, subject()),
             other => other,

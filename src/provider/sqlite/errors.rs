@@ -1,11 +1,12 @@
 //! What SQLite's errors mean to the caller, by what to do about them.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use rusqlite::ErrorCode;
 
 use crate::{
     error::{Error, ErrorKind},
+    name::MapName,
     provider::sql::failure::{self, Subject},
 };
 
@@ -19,6 +20,11 @@ impl From<rusqlite::Error> for Failure {
 }
 
 impl Failure {
+    /// The same failure, about that change unless its subject is known.
+    pub(super) fn on_key(self, map: &MapName, key: &Arc<str>) -> Self {
+        self.about(|| Subject::Rows(map.clone(), vec![key.clone()]))
+    }
+
     /// The error for the caller, about that file.
     pub(super) fn explained(self, path: &Path) -> Error {
         match self {

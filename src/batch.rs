@@ -7,12 +7,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     incarnation::Incarnation,
     name::MapName,
-    record::{Payload, Record, Revision},
+    record::{Cause, Payload, Record, Revision},
 };
 
 mod id;
 
-pub use id::{Acknowledged, BatchId, Turn, WriterId};
+pub use id::{Acknowledged, BatchId, Turn};
+
+pub use crate::writer_id::WriterId;
 
 /// Changes to one or several maps, committed whole or not at all.
 ///
@@ -137,6 +139,8 @@ pub struct Change {
     /// When the value was written, if that matters and was before the batch was
     /// made: the `updated_at` of what is put, instead of [`Batch::at`].
     pub written_at: Option<SystemTime>,
+    /// Why the key is deleted, if it is; the store keeps it with the tombstone.
+    pub cause: Cause,
     /// The group of the batch that the change belongs to, also across its maps: if
     /// a condition of the group that says [`Otherwise::Skip`] does not hold, all
     /// changes of the group are left out. The numbers mean nothing beyond the batch.
@@ -177,6 +181,7 @@ impl Change {
             expect: Expect::Any,
             otherwise: Otherwise::Fail,
             written_at: None,
+            cause: Cause::Removed,
             group: None,
             likely_new: false,
         }
@@ -186,6 +191,13 @@ impl Change {
     #[must_use]
     pub fn written_at(mut self, at: Option<SystemTime>) -> Self {
         self.written_at = at;
+        self
+    }
+
+    /// The same deletion, for that cause.
+    #[must_use]
+    pub fn because(mut self, cause: Cause) -> Self {
+        self.cause = cause;
         self
     }
 

@@ -139,6 +139,7 @@ mod batch;
 mod load;
 mod name;
 mod trace;
+mod writer_id;
 
 mod clock;
 mod heartbeat;
@@ -205,7 +206,7 @@ pub use provider::sqlite::{
     builder::{SqliteBuilder, Synchronous},
 };
 pub use provider::{Capabilities, Provider, ledger, memory::Memory};
-pub use record::{Encoding, Payload, Record, Revision, Timestamp};
+pub use record::{Cause, Deletion, Encoding, Payload, Record, Revision, Timestamp};
 /// The JSON library whose values [migrations](Builder::migrate) work on.
 pub use serde_json;
 

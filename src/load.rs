@@ -34,13 +34,21 @@ pub enum Wanted {
         /// How many records at the most.
         limit: usize,
     },
-    /// Those written by commits after this revision. Keys deleted since are
-    /// among them (without a value) where
-    /// [`Capabilities::deletions`](crate::Capabilities::deletions) says so.
+    /// Those written by commits after this revision, in the order of their
+    /// revisions. A commit is never cut in two: the answer ends with the commit that
+    /// reaches the limit, and its [horizon](Load::horizon) is that commit.
+    ///
+    /// Where [`Capabilities::deletions`](crate::Capabilities::deletions) says so,
+    /// keys that were deleted since are among them, as
+    /// [tombstones](Record::deletion), and a clear is told as
+    /// [`Load::cleared`]. Tombstones are kept for a time only: see
+    /// [`Load::pruned_to`].
     #[non_exhaustive]
     Changed {
         /// The last revision that is known already.
         after: Revision,
+        /// About how many records at the most.
+        limit: usize,
     },
 }
 
@@ -50,9 +58,14 @@ impl Wanted {
         Self::Page { after, limit }
     }
 
-    /// What was written after that revision.
+    /// Everything that was written after that revision.
     pub fn changed(after: Revision) -> Self {
-        Self::Changed { after }
+        Self::some_changed(after, usize::MAX)
+    }
+
+    /// The first `limit` records that were written after that revision.
+    pub fn some_changed(after: Revision, limit: usize) -> Self {
+        Self::Changed { after, limit }
     }
 }
 
@@ -64,6 +77,15 @@ pub struct Load<'a> {
     pub horizon: Revision,
     /// The incarnation of the store; `None` if it keeps none.
     pub incarnation: Option<Incarnation>,
+    /// Of a load of [changes](Wanted::Changed): the last commit that cleared the map,
+    /// if it came after the known revision. All entries of earlier commits are gone;
+    /// there are no tombstones for them.
+    pub cleared: Option<Revision>,
+    /// Of a load of [changes](Wanted::Changed): the last commit whose tombstones are
+    /// no longer kept, if it came after the known revision. Then the store cannot
+    /// tell what was deleted since, and no records come up: load
+    /// [all](Wanted::All) of them instead.
+    pub pruned_to: Option<Revision>,
     /// The shape that all values were written in, where the store knows that
     /// there is only one. Each record carries its own number all the same.
     pub schema: Option<u32>,
@@ -79,6 +101,8 @@ impl<'a> Load<'a> {
         Self {
             horizon,
             incarnation: None,
+            cleared: None,
+            pruned_to: None,
             schema: None,
             total_hint: None,
             pages,
@@ -103,6 +127,44 @@ impl<'a> Load<'a> {
         self
     }
 
+    /// A load of changes after that revision.
+    ///
+    /// `records` are all that were written after it, in any order; tombstones may be
+    /// among them. `horizon` is the last commit of the store.
+    pub fn of_changes(
+        after: Revision,
+        limit: usize,
+        horizon: Revision,
+        mut records: Vec<Record>,
+    ) -> Self {
+        records.retain(|record| record.revision > after);
+        records.sort_by_key(|record| record.revision);
+        let last = limit.checked_sub(1).and_then(|last| records.get(last));
+        let end = match last {
+            Some(record) => record.revision,
+            None if limit == 0 => after,
+            None => horizon,
+        };
+        let count = records.partition_point(|record| record.revision <= end);
+        let is_cut = count < records.len() || limit == 0;
+        records.truncate(count);
+        Self::of(if is_cut { end } else { horizon }, records)
+    }
+
+    /// The same load, after that clear.
+    #[must_use]
+    pub fn with_cleared(mut self, cleared: Option<Revision>) -> Self {
+        self.cleared = cleared;
+        self
+    }
+
+    /// The same load, of a store that has no tombstones up to that commit.
+    #[must_use]
+    pub fn with_pruned_to(mut self, pruned_to: Option<Revision>) -> Self {
+        self.pruned_to = pruned_to;
+        self
+    }
+
     /// The same load, with the shape of its values.
     #[must_use]
     pub fn with_schema(mut self, schema: Option<u32>) -> Self {
@@ -122,8 +184,8 @@ impl<'a> Load<'a> {
     ///
     /// # Errors
     ///
-    /// What the pages err with, for a [`Wanted::Page`], which has to read and
-    /// sort them all; the other kinds are narrowed as they stream.
+    /// What the pages err with, for a [`Wanted::Page`] and [`Wanted::Changed`],
+    /// which have to read and sort them all; keys are picked as they stream.
     pub async fn narrowed(mut self, wanted: &Wanted) -> Result<Load<'a>> {
         match wanted {
             Wanted::All => Ok(self),
@@ -131,9 +193,12 @@ impl<'a> Load<'a> {
                 let keys: HashSet<Arc<str>> = keys.iter().cloned().collect();
                 Ok(self.keep(move |record| keys.contains(&record.key)))
             }
-            Wanted::Changed { after } => {
-                let after = *after;
-                Ok(self.keep(move |record| record.revision > after))
+            Wanted::Changed { after, limit } => {
+                let (horizon, incarnation, schema) = (self.horizon, self.incarnation, self.schema);
+                let records = self.into_records().await?;
+                Ok(Load::of_changes(*after, *limit, horizon, records)
+                    .with_incarnation(incarnation)
+                    .with_schema(schema))
             }
             Wanted::Page { after, limit } => {
                 let horizon = self.horizon;
@@ -147,6 +212,19 @@ impl<'a> Load<'a> {
                     .with_incarnation(self.incarnation)
                     .with_schema(self.schema))
             }
+        }
+    }
+
+    /// Sorts a load of [changes](Wanted::Changed) by revision and applies its limit; others
+    /// stay as they are. It holds all of these changes in memory.
+    ///
+    /// # Errors
+    ///
+    /// What the pages err with.
+    pub async fn in_revision_order(self, wanted: &Wanted) -> Result<Load<'a>> {
+        match wanted {
+            Wanted::Changed { .. } => self.narrowed(wanted).await,
+            Wanted::All | Wanted::Keys(_) | Wanted::Page { .. } => Ok(self),
         }
     }
 

@@ -5,9 +5,11 @@ use std::{fmt, num::ParseIntError, str::FromStr, sync::Arc, time::SystemTime};
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+mod deletion;
 mod form;
 mod timestamp;
 
+pub use deletion::{Cause, Deletion};
 pub use timestamp::Timestamp;
 
 /// The number a provider gives each commit; it only grows.
@@ -131,8 +133,11 @@ pub struct Record {
     /// When the entry is gone, if it ever is.
     pub expires_at: Option<SystemTime>,
     /// When the value was written, by the writer's clock; `None` where the
-    /// store does not know. Moving an expiry does not change it.
+    /// store does not know. Moving an expiry does not change it. Of a tombstone,
+    /// when the entry was deleted.
     pub updated_at: Option<SystemTime>,
+    /// What is known of the deletion; of a tombstone only.
+    pub deletion: Option<Deletion>,
 }
 
 impl Record {
@@ -144,6 +149,15 @@ impl Record {
             revision,
             expires_at: None,
             updated_at: None,
+            deletion: None,
+        }
+    }
+
+    /// A tombstone: the entry was deleted by that commit.
+    pub fn deleted(key: impl Into<Arc<str>>, revision: Revision, deletion: Deletion) -> Self {
+        Self {
+            deletion: Some(deletion),
+            ..Self::new(key, None, revision)
         }
     }
 

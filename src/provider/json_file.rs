@@ -178,10 +178,11 @@ impl Provider for JsonFile {
         });
         let (horizon, entries, incarnation) = known.await?;
         let hint = matches!(wanted, Wanted::All).then_some(entries);
-        let cursor = Cursor::new(wanted);
+        let cursor = Cursor::new(wanted.clone());
         let pages = stream::try_unfold(cursor, move |cursor| self.page(map, cursor));
         let load = Load::new(horizon, pages.boxed()).with_total_hint(hint);
-        Ok(load.with_incarnation(incarnation))
+        let load = load.with_incarnation(incarnation);
+        load.in_revision_order(&wanted).await
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {

@@ -36,9 +36,11 @@ use crate::{
 };
 
 mod conditions;
+mod tombstones;
 mod writers;
 
 pub use conditions::{Found, applied, check_conditions, conditional};
+pub use tombstones::{TOMBSTONES_KEPT, Tombstones};
 pub use writers::{Remembered, Writers};
 
 /// For how long after an acknowledgement a store surely remembers its writer.

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::{
     Capabilities, Provider,
-    ledger::{self, Admission, Writers},
+    ledger::{self, Admission, TOMBSTONES_KEPT, Tombstones, Writers},
 };
 use crate::{
     batch::{Batch, Committed, MapBatch, Skipped},
@@ -23,7 +23,7 @@ use crate::{
     incarnation::Incarnation,
     load::{Load, Wanted},
     name::MapName,
-    record::{Record, Revision},
+    record::{Deletion, Record, Revision},
 };
 
 /// Keeps maps in memory: for tests, and for maps that may go with the process.
@@ -38,6 +38,7 @@ pub struct Memory {
     heartbeat: Heartbeat,
 }
 
+/// All that is kept, for all clones.
 #[derive(Clone, Debug)]
 struct Kept {
     incarnation: Incarnation,
@@ -45,9 +46,14 @@ struct Kept {
     writers: Writers,
     /// One counter for all maps: a batch over several of them has one revision.
     last: Revision,
+    retention: Duration,
 }
 
-type Table = BTreeMap<Arc<str>, Record>;
+#[derive(Clone, Debug, Default)]
+struct Table {
+    records: BTreeMap<Arc<str>, Record>,
+    tombstones: Tombstones,
+}
 
 impl Default for Kept {
     fn default() -> Self {
@@ -56,6 +62,7 @@ impl Default for Kept {
             maps: HashMap::new(),
             writers: Writers::new(),
             last: Revision::ZERO,
+            retention: TOMBSTONES_KEPT,
         }
     }
 }
@@ -64,6 +71,15 @@ impl Memory {
     /// Memory that holds nothing yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Sets for how long tombstones of deleted entries are kept, for readers that follow
+    /// the [changes](crate::Wanted::Changed) of a map; a day by default. It holds for all
+    /// clones.
+    #[must_use]
+    pub fn keep_tombstones(self, time: Duration) -> Self {
+        self.kept.lock().retention = time;
+        self
     }
 
     /// A copy of all that it keeps now, on its own: what a backup is to a
@@ -115,20 +131,17 @@ impl Provider for Memory {
             .with_several_maps()
             .with_conditions()
             .with_partial_loads()
+            .with_deletions()
     }
 
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
         self.check_open()?;
-        let (last, incarnation, records) = {
-            let kept = self.kept.lock();
-            let table = kept.maps.get(map);
-            (
-                kept.last,
-                kept.incarnation,
-                table.map_or_else(Vec::new, |t| select(t, &wanted)),
-            )
+        let kept = self.kept.lock();
+        let load = match kept.maps.get(map) {
+            Some(table) => table.load(&wanted, kept.last),
+            None => Load::of(kept.last, Vec::new()),
         };
-        Ok(Load::of(last, records).with_incarnation(Some(incarnation)))
+        Ok(load.with_incarnation(Some(kept.incarnation)))
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
@@ -181,7 +194,7 @@ impl Kept {
         // last map leaves the first one as it was.
         let skipped = ledger::check_conditions(batch, |map, key| {
             let table = self.maps.get(map);
-            Ok::<_, Error>(table.and_then(|table| table.get(key)).cloned())
+            Ok::<_, Error>(table.and_then(|table| table.records.get(key)).cloned())
         })?;
         let revision = batch.revision_after(self.last);
         for part in batch.maps.iter() {
@@ -195,37 +208,51 @@ impl Kept {
     }
 
     fn change(&mut self, part: &MapBatch, batch: &Batch, to: Revision, skipped: &[Skipped]) {
-        let table = self.maps.entry(part.map.clone()).or_default();
+        let Table {
+            records,
+            tombstones,
+        } = self.maps.entry(part.map.clone()).or_default();
         if part.clear {
-            table.clear();
+            records.clear();
+            tombstones.clear(to);
         }
         for change in ledger::applied(part, skipped) {
-            match change.apply(|| table.get(&change.key).cloned(), batch.at, to) {
-                Some(record) => table.insert(change.key.clone(), record),
-                None => table.remove(&change.key),
-            };
+            let key = &change.key;
+            if let Some(record) = change.apply(|| records.get(key).cloned(), batch.at, to) {
+                tombstones.put(key);
+                records.insert(key.clone(), record);
+            } else if records.remove(key).is_some() {
+                let deletion = Deletion::new(change.cause, batch.id.writer);
+                let tombstone = Record::deleted(key.clone(), to, deletion);
+                tombstones.delete(tombstone.with_updated_at(Some(batch.at)));
+            }
         }
+        tombstones.prune(batch.at, self.retention);
     }
 }
 
-fn select(table: &Table, wanted: &Wanted) -> Vec<Record> {
-    use std::ops::Bound::{Excluded, Unbounded};
-    match wanted {
-        Wanted::All => table.values().cloned().collect(),
-        Wanted::Keys(keys) => {
-            // A key that is asked for twice comes up once.
-            let keys: BTreeSet<_> = keys.iter().collect();
-            let found = keys.into_iter().filter_map(|key| table.get(key));
-            found.cloned().collect()
-        }
-        Wanted::Page { after, limit } => {
-            let from = after.clone().map_or(Unbounded, Excluded);
-            let page = table.range((from, Unbounded)).take(*limit);
-            page.map(|(_, record)| record.clone()).collect()
-        }
-        Wanted::Changed { after } => {
-            let changed = table.values().filter(|record| record.revision > *after);
-            changed.cloned().collect()
-        }
+impl Table {
+    fn load(&self, wanted: &Wanted, last: Revision) -> Load<'static> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let records = &self.records;
+        let found: Vec<_> = match wanted {
+            Wanted::All => records.values().cloned().collect(),
+            Wanted::Keys(keys) => {
+                // A key that is asked for twice comes up once.
+                let keys: BTreeSet<_> = keys.iter().collect();
+                let found = keys.into_iter().filter_map(|key| records.get(key));
+                found.cloned().collect()
+            }
+            Wanted::Page { after, limit } => {
+                let from = after.clone().map_or(Unbounded, Excluded);
+                let page = records.range((from, Unbounded)).take(*limit);
+                page.map(|(_, record)| record.clone()).collect()
+            }
+            Wanted::Changed { after, limit } => {
+                let tombstones = &self.tombstones;
+                return tombstones.changes(records.values(), *after, *limit, last);
+            }
+        };
+        Load::of(last, found)
     }
 }

@@ -139,7 +139,8 @@ impl Provider for Sqlite {
 
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
         self.shared.worker.check_open()?;
-        load::load(&self.shared, map, wanted).await
+        let load = load::load(&self.shared, map, wanted.clone()).await?;
+        load.in_revision_order(&wanted).await
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {

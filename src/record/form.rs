@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::Error};
 
-use super::{Payload, Record, Revision, Timestamp};
+use super::{Deletion, Payload, Record, Revision, Timestamp};
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename = "Payload")]
@@ -38,6 +38,8 @@ pub(super) struct RecordForm {
     revision: Revision,
     expires_at: Option<Timestamp>,
     updated_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deletion: Option<Deletion>,
 }
 
 impl From<Record> for RecordForm {
@@ -48,6 +50,7 @@ impl From<Record> for RecordForm {
             revision: record.revision,
             expires_at: record.expires_at.map(Timestamp::of),
             updated_at: record.updated_at.map(Timestamp::of),
+            deletion: record.deletion,
         }
     }
 }
@@ -55,8 +58,12 @@ impl From<Record> for RecordForm {
 impl From<RecordForm> for Record {
     fn from(form: RecordForm) -> Self {
         let time = |at: Option<Timestamp>| -> Option<SystemTime> { at?.time() };
-        Self::new(form.key, form.value, form.revision)
+        let record = Self::new(form.key, form.value, form.revision)
             .with_expires_at(time(form.expires_at))
-            .with_updated_at(time(form.updated_at))
+            .with_updated_at(time(form.updated_at));
+        Self {
+            deletion: form.deletion,
+            ..record
+        }
     }
 }

@@ -11,7 +11,15 @@ use std::{
 const MAX_LINES: usize = 400;
 
 /// They know only each other.
-const BOTTOM: [&str; 6] = ["error", "incarnation", "record", "batch", "name", "clock"];
+const BOTTOM: [&str; 7] = [
+    "error",
+    "incarnation",
+    "record",
+    "batch",
+    "name",
+    "clock",
+    "writer_id",
+];
 
 /// Modules that several providers stand on.
 const SHARED_BY_PROVIDERS: [&str; 2] = ["ledger", "sql"];

@@ -57,7 +57,7 @@ impl Cursor {
         let limit = self.left;
         match &self.wanted {
             Wanted::All | Wanted::Page { .. } => Page::next(&mut rest.take(limit).peekable()),
-            Wanted::Changed { after } => {
+            Wanted::Changed { after, .. } => {
                 let changed = rest.filter(|(_, entry)| entry.revision > *after);
                 Page::next(&mut changed.take(limit).peekable())
             }

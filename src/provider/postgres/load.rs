@@ -82,7 +82,7 @@ async fn read(
     let rest = match wanted {
         Wanted::All => String::new(),
         // Rows that another program writes this very moment count as changed.
-        Wanted::Changed { after } => {
+        Wanted::Changed { after, .. } => {
             format!("WHERE {}", table.changed_after(bound(*after)))
         }
         Wanted::Keys(_) | Wanted::Page { .. } => {

@@ -45,7 +45,8 @@ pub(super) fn for_each(
             let rest = format!("WHERE {key} > $1 ORDER BY {key} LIMIT {}", at_most(limit));
             table.for_each(connection, &rest, &[after], unknown, each)
         }
-        Wanted::Changed { after } => {
+        // Their limit is applied to whole commits, once all are read.
+        Wanted::Changed { after, .. } => {
             let rest = format!("WHERE {}", table.changed_after(bound(*after)));
             table.for_each(connection, &rest, &[], unknown, each)
         }

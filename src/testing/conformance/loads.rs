@@ -11,13 +11,14 @@ use crate::{
     batch::{Batch, Change},
     load::Wanted,
     name::MapName,
-    record::Revision,
+    record::{Cause, Deletion, Record, Revision},
 };
 
 pub(super) async fn run(trial: &mut Trial<'_>) {
     random_walk(trial).await;
     pages(trial).await;
     some_keys(trial).await;
+    changes_in_order(trial).await;
     deletions(trial).await;
 }
 
@@ -123,6 +124,49 @@ async fn some_keys(trial: &mut Trial<'_>) {
     trial.verify_wanted(&map, Wanted::Keys(keys)).await;
 }
 
+async fn changes_in_order(trial: &mut Trial<'_>) {
+    trial.check("changes in the order of their revisions, never half a commit");
+    let map = trial.map("in order");
+    let mut writer = Writer::new();
+    let mut revisions = vec![Revision::ZERO];
+    for keys in [&["z", "y"][..], &["m"], &["a", "b", "c"], &["y", "q"]] {
+        let changes = keys.iter().map(|key| put(key, 1)).collect();
+        let committed = trial.commit(&writer.batch(&map, changes)).await;
+        revisions.push(trial.revision(&committed));
+    }
+    // What is left of each commit: z, m, a b c, y q.
+    let sizes = [1, 1, 3, 2];
+    for known in 0..=4 {
+        for limit in 0..=8 {
+            let left = sizes.iter().enumerate().skip(known);
+            let (mut expected, mut last) = (0, known);
+            for (n, size) in left.take_while(|_| limit > 0) {
+                if expected >= limit {
+                    break;
+                }
+                (expected, last) = (expected + size, n + 1);
+            }
+            trial.doing(format!("load {limit} changes after commit {known}"));
+            let wanted = Wanted::some_changed(revisions[known], limit);
+            let load = trial.load(&map, wanted).await;
+            let horizon = load.horizon;
+            let records = trial.expect_ok(load.into_records().await);
+            let is_sorted = records.is_sorted_by_key(|record| record.revision);
+            trial.ensure(is_sorted, "records in the order of revisions", &records);
+            let count = format!("{expected} records, up to commit {last}");
+            trial.ensure(records.len() == expected, &count, &records);
+            let reaches = horizon >= revisions[last];
+            let is_cut = last < 4;
+            let ends = reaches && (!is_cut || horizon == revisions[last]);
+            trial.ensure(
+                ends,
+                "a horizon that is the last commit of the answer",
+                horizon,
+            );
+        }
+    }
+}
+
 async fn deletions(trial: &mut Trial<'_>) {
     if !trial.claims().deletions {
         return trial.leave_out("deletions among the changes", "not claimed");
@@ -134,20 +178,53 @@ async fn deletions(trial: &mut Trial<'_>) {
     let changes = keys.map(|key| put(key, 1)).into();
     let first = trial.commit(&writer.batch(&map, changes)).await;
     let known = trial.revision(&first);
-    trial
-        .commit(&writer.batch(&map, vec![Change::delete("a")]))
-        .await;
-    trial.doing("delete a, then clear all and put c again");
-    trial
+    let expired = Change::delete("d").because(Cause::Expired);
+    let changes = ["a", "b", "none"].map(Change::delete).into_iter();
+    let batch = writer.batch(&map, changes.chain([expired]).collect());
+    let deleted = trial.commit(&batch).await;
+    let deleted = trial.revision(&deleted);
+    trial.doing("delete a and b, expire d, and put b again");
+    trial.commit(&writer.batch(&map, vec![put("b", 2)])).await;
+    let load = trial.load(&map, Wanted::changed(known)).await;
+    let mut records = trial.expect_ok(load.into_records().await);
+    let tombstone = |key, cause| {
+        let deletion = Deletion::new(cause, batch.id.writer);
+        Record::deleted(key, deleted, deletion).with_updated_at(Some(batch.at))
+    };
+    let last = records.pop().map(|record| record.key);
+    trial.ensure(last.as_deref() == Some("b"), "the record of b last", &last);
+    records.sort_by(|a, b| a.key.cmp(&b.key));
+    let expected = [
+        tombstone("a", Cause::Removed),
+        tombstone("d", Cause::Expired),
+    ];
+    let is_told = records == expected;
+    trial.ensure(
+        is_told,
+        "tombstones of a and d with cause and writer",
+        &records,
+    );
+    trial.verify(&map).await;
+    trial.doing("clear all and put c again");
+    let cleared = trial
         .commit(&writer.clearing(&map, vec![put("c", 2)]))
         .await;
+    let cleared = trial.revision(&cleared);
     let load = trial.load(&map, Wanted::changed(known)).await;
+    let told = load.cleared;
     let records = trial.expect_ok(load.into_records().await);
-    let gone = records
-        .iter()
-        .filter(|r| r.value.is_none() && r.revision > known);
-    let gone: BTreeSet<&str> = gone.map(|r| &*r.key).collect();
-    let expected = "records without a value for a, b and d";
-    trial.ensure(gone.iter().eq(&["a", "b", "d"]), expected, &records);
+    trial.ensure(told == Some(cleared), "the revision of the clear", told);
+    let is_alone = records.len() == 1 && &*records[0].key == "c";
+    trial.ensure(
+        is_alone,
+        "the record of c alone: a clear leaves no tombstones",
+        &records,
+    );
+    let load = trial.load(&map, Wanted::changed(cleared)).await;
+    trial.ensure(
+        load.cleared.is_none(),
+        "no clear after that of the last one",
+        &load,
+    );
     trial.verify(&map).await;
 }

@@ -68,7 +68,7 @@ impl Model {
             Wanted::All => true,
             Wanted::Keys(keys) => keys.contains(&record.key),
             Wanted::Page { after, .. } => Some(&record.key) > after.as_ref(),
-            Wanted::Changed { after } => record.revision > *after,
+            Wanted::Changed { after, .. } => record.revision > *after,
         };
         let limit = match wanted {
             Wanted::Page { limit, .. } => *limit,

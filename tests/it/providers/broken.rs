@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use persistify::{
-    Batch, BatchId, Capabilities, Change, Committed, Error, ErrorKind, Expect, Heartbeat,
+    Batch, BatchId, Capabilities, Cause, Change, Committed, Error, ErrorKind, Expect, Heartbeat,
     Incarnation, Load, MapBatch, MapName, Memory, Op, Otherwise, Payload, Provider, Record, Result,
     Revision, Wanted, WriterId,
     testing::{conformance as suite, conformance::Outcome},
@@ -34,6 +34,11 @@ enum Flaw {
     PagesUnsorted,
     IgnoresPageLimit,
     ChangedIncludesTheKnown,
+    ChangesUnsorted,
+    HalvesCommits,
+    LosesTombstones,
+    LosesCauses,
+    ClearsUntold,
     RepeatsKeys,
     HorizonTooHigh,
     HorizonTooLow,
@@ -283,6 +288,7 @@ impl Provider for Broken {
         let map = self.name(map);
         let load = self.memory.load(&map, wanted.clone()).await?;
         let mut horizon = load.horizon;
+        let mut cleared = load.cleared;
         let mut records = load.into_records().await?;
         match (self.flaw, wanted) {
             (Flaw::PagesUnsorted, Wanted::Page { limit, .. }) => {
@@ -290,6 +296,15 @@ impl Provider for Broken {
                 records.sort_by_key(|record| record.key.to_lowercase());
                 records.truncate(limit);
             }
+            (Flaw::ChangesUnsorted, Wanted::Changed { .. }) => records.reverse(),
+            (Flaw::HalvesCommits, Wanted::Changed { limit, .. }) => records.truncate(limit),
+            (Flaw::LosesTombstones, _) => records.retain(|record| record.value.is_some()),
+            (Flaw::LosesCauses, _) => {
+                for deletion in records.iter_mut().filter_map(|r| r.deletion.as_mut()) {
+                    deletion.cause = Cause::Removed;
+                }
+            }
+            (Flaw::ClearsUntold, _) => cleared = None,
             (Flaw::RepeatsKeys, Wanted::Keys(keys)) if keys.len() > 1 => {
                 records.extend(records.clone());
             }
@@ -310,7 +325,7 @@ impl Provider for Broken {
             }
             _ => {}
         }
-        Ok(Load::of(horizon, records))
+        Ok(Load::of(horizon, records).with_cleared(cleared))
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
@@ -486,6 +501,11 @@ async fn the_unfaithful_are_caught() {
         Flaw::PagesUnsorted,
         Flaw::IgnoresPageLimit,
         Flaw::ChangedIncludesTheKnown,
+        Flaw::ChangesUnsorted,
+        Flaw::HalvesCommits,
+        Flaw::LosesTombstones,
+        Flaw::LosesCauses,
+        Flaw::ClearsUntold,
         Flaw::RepeatsKeys,
         Flaw::HorizonTooHigh,
         Flaw::HorizonTooLow,

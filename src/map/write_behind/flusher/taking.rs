@@ -17,6 +17,7 @@ use crate::{
             shards::{EntryMut, EntryRef, Shard},
         },
     },
+    record::Cause,
 };
 
 /// How many entries the flusher may look at under one lock.
@@ -198,7 +199,12 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let EntryRef { key, slot } = *entry;
         match slot {
             Slot::Gone { state } => {
-                let delete = Change::delete(key.clone());
+                let cause = if state.is_automatic {
+                    Cause::Expired
+                } else {
+                    Cause::Removed
+                };
+                let delete = Change::delete(key.clone()).because(cause);
                 Ok(self.guarded(state.is_automatic, slot, delete))
             }
             Slot::Live {

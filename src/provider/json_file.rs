@@ -18,6 +18,7 @@ use crate::{
 
 mod builder;
 mod commit;
+mod compaction;
 mod cursor;
 mod damage;
 #[cfg_attr(
@@ -25,15 +26,13 @@ mod damage;
     expect(unreachable_pub, reason = "public for tests only")
 )]
 pub(crate) mod disk;
-mod ending;
 mod fault;
 mod files;
-mod fold;
 mod frame;
 mod index;
+mod io;
 mod journal;
 mod left_over;
-mod mark;
 mod meta;
 mod pairs;
 mod recover;
@@ -42,8 +41,8 @@ mod shared;
 mod snapshot;
 mod store;
 mod torn;
+mod trailer;
 mod values;
-mod whole;
 
 pub use builder::JsonFileBuilder;
 use cursor::Cursor;

@@ -53,6 +53,12 @@ impl Timestamp {
     }
 }
 
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        Self::of(time)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

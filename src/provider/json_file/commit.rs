@@ -17,14 +17,10 @@ impl Store {
         part: &MapBatch,
     ) -> Result<Committed> {
         self.keep_up(folder)?;
-        let last = |writer| self.writers.get(&writer);
-        let sequence_of = |writer| last(writer).map(|last| last.sequence);
-        let answer = match ledger::admit(batch, self.incarnation, sequence_of) {
+        let last = |writer| self.writers.sequence_of(writer);
+        let answer = match ledger::admit(batch, self.incarnation, last) {
             Admission::Apply => self.apply(folder, batch, part)?,
-            Admission::Repeat => {
-                let last = last(batch.id.writer);
-                last.map(|last| last.answer.clone()).unwrap_or_default()
-            }
+            Admission::Repeat => self.writers.answer_to(batch.id.writer),
             Admission::Refuse(error) => return Err(error.on_map(&self.map)),
             Admission::Renew(new, error) => {
                 self.renew(folder, new)?;
@@ -49,7 +45,8 @@ impl Store {
     fn apply(&mut self, folder: &Folder, batch: &Batch, part: &MapBatch) -> Result<Committed> {
         let skipped = ledger::check_conditions(batch, |_, key| Ok(self.unread(folder, key)))?;
         let revision = batch.revision_after(self.last);
-        let payload = frame::applied(batch, part, revision, &skipped);
+        let answer = Committed::at(revision).with_skipped(skipped);
+        let payload = frame::applied(batch, part, &answer)?;
         let mut journal = self.writable_journal(folder)?;
         if self.incarnation.is_none() {
             // Its meta file is of an earlier version of this crate.
@@ -60,7 +57,7 @@ impl Store {
         self.append(folder, journal, &payload)?;
         self.replay(&payload, start)?;
         folder.writers.lock().insert(batch.id.writer);
-        Ok(Committed::at(revision).with_skipped(skipped))
+        Ok(answer)
     }
 
     fn unread<'a>(&'a self, folder: &'a Folder, key: &str) -> Option<Unread<'a>> {

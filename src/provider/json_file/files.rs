@@ -12,8 +12,8 @@ use super::{
     disk::{Disk, FolderLock},
     fault::fault,
     index::Source,
+    io::{Replacement, read_whole},
     journal, meta,
-    whole::{create, read_whole, sync, write},
 };
 use crate::{
     batch::WriterId,
@@ -140,9 +140,9 @@ impl Folder {
     /// Whether a new file can be written in it just now.
     pub(super) fn try_write(&self) -> Result<()> {
         let path = self.path.join("trial");
-        let mut file = create(&*self.disk, &path, &path)?;
-        write(&mut *file, &path, b"?")?;
-        sync(&mut *file, &path)
+        let mut file = Replacement::create(&*self.disk, &path, &path)?;
+        file.write(b"?")?;
+        file.sync()
     }
 
     pub(super) fn sync(&self) -> Result<()> {

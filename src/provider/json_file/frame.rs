@@ -1,15 +1,15 @@
 //! What a frame of a journal says: a batch as it was applied, the digest of a
 //! snapshot that is about to take its place, or a new incarnation.
 
-use std::{sync::Arc, time::SystemTime};
+use std::time::SystemTime;
 
 use super::index::{Entry, Index, Place, Source, Stamp};
 use crate::{
-    batch::{Batch, BatchId, Change, Committed, MapBatch, Op, Skipped, WriterId},
+    batch::{Batch, BatchId, Change, Committed, MapBatch, Op, WriterId},
+    error::{Error, ErrorKind, Result},
     incarnation::Incarnation,
-    name::MapName,
     provider::ledger,
-    record::{Payload, Record, Revision},
+    record::{Payload, Revision, Timestamp},
 };
 
 const BATCH: u8 = 1;
@@ -37,9 +37,8 @@ pub(super) enum Frame<'a> {
 pub(super) struct Applied<'a> {
     pub(super) id: BatchId,
     /// When, by this machine's clock.
-    pub(super) on: Stamp,
-    pub(super) revision: Revision,
-    pub(super) skipped: Vec<Skipped>,
+    pub(super) committed_at: Timestamp,
+    pub(super) answer: Committed,
     /// When, by the writer's clock.
     at: Stamp,
     clear: bool,
@@ -71,11 +70,15 @@ enum What {
 }
 
 impl Applied<'_> {
+    pub(super) fn revision(&self) -> Revision {
+        self.answer.revision.unwrap_or_default()
+    }
+
     /// Makes the changes, in an index of the map before them. The payload
     /// starts at this offset in the journal.
     ///
-    /// The same code runs when a batch is committed and when its journal is
-    /// read again, so both come to the same.
+    /// A commit runs the same code as the reading of a journal, so both come to
+    /// the same.
     pub(super) fn apply(&self, index: &mut Index, start: u64) {
         if self.clear {
             index.clear();
@@ -95,7 +98,7 @@ impl Applied<'_> {
                 bytes,
             } => {
                 let entry = Entry {
-                    revision: self.revision,
+                    revision: self.revision(),
                     expires,
                     updated: written.unwrap_or(self.at),
                     place: Place::new(Source::Journal, start + offset as u64, bytes, schema),
@@ -107,17 +110,12 @@ impl Applied<'_> {
             }
             What::Touch { expires } => {
                 if let Some(stored) = index.get_mut(change.key) {
-                    stored.revision = self.revision;
+                    stored.revision = self.revision();
                     stored.expires = expires;
                 }
             }
             What::Delete => _ = index.remove(change.key),
         }
-    }
-
-    /// The answer that the batch was given.
-    pub(super) fn answer(&self) -> Committed {
-        Committed::at(self.revision).with_skipped(self.skipped.clone())
     }
 }
 
@@ -137,29 +135,24 @@ pub(super) fn renewal(incarnation: Incarnation) -> Vec<u8> {
 
 /// The payload for this part of a batch, less what was skipped. Texts of more
 /// than 4 GiB were refused before.
-pub(super) fn applied(
-    batch: &Batch,
-    part: &MapBatch,
-    revision: Revision,
-    skipped: &[Skipped],
-) -> Vec<u8> {
+pub(super) fn applied(batch: &Batch, part: &MapBatch, answer: &Committed) -> Result<Vec<u8>> {
+    let answer_text = serde_json::to_vec(answer).map_err(|error| {
+        let message = "what the map holds instead of skipped changes is not text";
+        Error::new(ErrorKind::Corrupt, message).with_source(error)
+    })?;
     let mut out = Vec::with_capacity(64 + part.changes.len() * 64);
     out.push(BATCH);
     out.extend(batch.id.writer.get().to_le_bytes());
     out.extend(batch.id.sequence.to_le_bytes());
-    put_stamp(&mut out, Stamp::of(SystemTime::now()));
-    put_stamp(&mut out, Stamp::of(batch.at));
-    out.extend(revision.get().to_le_bytes());
+    out.extend(Timestamp::of(SystemTime::now()).millis().to_le_bytes());
+    put_stamp(&mut out, Some(batch.at));
     out.push(part.clear.into());
-    put_count(&mut out, part.changes.len() - skipped.len());
-    for change in ledger::applied(part, skipped) {
+    put_count(&mut out, part.changes.len() - answer.skipped.len());
+    for change in ledger::applied(part, &answer.skipped) {
         put_change(&mut out, change);
     }
-    put_count(&mut out, skipped.len());
-    for one in skipped {
-        put_skipped(&mut out, one);
-    }
-    out
+    put_bytes(&mut out, &answer_text);
+    Ok(out)
 }
 
 fn put_change(out: &mut Vec<u8>, change: &Change) {
@@ -173,31 +166,18 @@ fn put_change(out: &mut Vec<u8>, change: &Change) {
                 None => out.push(PUT),
                 Some(written) => {
                     out.push(PUT_WRITTEN);
-                    put_stamp(out, Stamp::of(written));
+                    put_stamp(out, Some(written));
                 }
             }
-            put_stamp(out, (*expires_at).into());
+            put_stamp(out, *expires_at);
             put_payload(out, payload);
         }
         Op::Touch { expires_at } => {
             out.push(TOUCH);
-            put_stamp(out, (*expires_at).into());
+            put_stamp(out, *expires_at);
         }
         Op::Delete => out.push(DELETE),
     }
-}
-
-fn put_skipped(out: &mut Vec<u8>, skipped: &Skipped) {
-    put_bytes(out, skipped.key.as_bytes());
-    let found = skipped.found.as_ref();
-    let Some((found, payload)) = found.and_then(|f| Some((f, f.value.as_ref()?))) else {
-        return out.push(0);
-    };
-    out.push(1);
-    out.extend(found.revision.get().to_le_bytes());
-    put_stamp(out, found.expires_at.into());
-    put_stamp(out, found.updated_at.into());
-    put_payload(out, payload);
 }
 
 fn put_payload(out: &mut Vec<u8>, payload: &Payload) {
@@ -206,8 +186,8 @@ fn put_payload(out: &mut Vec<u8>, payload: &Payload) {
     put_bytes(out, payload.bytes.trim_ascii());
 }
 
-fn put_stamp(out: &mut Vec<u8>, stamp: Stamp) {
-    out.extend(stamp.millis().unwrap_or(i64::MIN).to_le_bytes());
+fn put_stamp(out: &mut Vec<u8>, time: Option<SystemTime>) {
+    out.extend(Stamp::from(time).get().to_le_bytes());
 }
 
 fn put_count(out: &mut Vec<u8>, count: usize) {
@@ -220,12 +200,11 @@ pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 impl<'a> Frame<'a> {
-    /// Reads a payload that was written by this code for that map; none if it
-    /// was not.
-    pub(super) fn read(payload: &'a [u8], map: &MapName) -> Option<Self> {
+    /// Reads a payload; `None` if this code did not write it.
+    pub(super) fn read(payload: &'a [u8]) -> Option<Self> {
         let mut from = Reader::new(payload);
         let frame = match from.byte()? {
-            BATCH => Self::Applied(read_applied(&mut from, map)?),
+            BATCH => Self::Applied(read_applied(&mut from)?),
             ANNOUNCEMENT => Self::Announced(u128::from_le_bytes(from.array()?)),
             RENEWAL => Self::Renewed(Incarnation::new(from.number()?)),
             _ => return None,
@@ -234,27 +213,17 @@ impl<'a> Frame<'a> {
     }
 }
 
-fn read_applied<'a>(from: &mut Reader<'a>, map: &MapName) -> Option<Applied<'a>> {
+fn read_applied<'a>(from: &mut Reader<'a>) -> Option<Applied<'a>> {
     let writer = WriterId::new(u128::from_le_bytes(from.array()?));
-    let id = BatchId::new(writer, from.number()?);
-    let on = from.stamp()?;
-    let at = from.stamp()?;
-    let revision = Revision::new(from.number()?);
-    let clear = from.byte()? != 0;
-    let changes = (0..from.number()?)
-        .map(|_| read_change(from))
-        .collect::<Option<_>>()?;
-    let skipped = (0..from.number()?)
-        .map(|_| read_skipped(from, map))
-        .collect::<Option<_>>()?;
     Some(Applied {
-        id,
-        on,
-        revision,
-        skipped,
-        at,
-        clear,
-        changes,
+        id: BatchId::new(writer, from.number()?),
+        committed_at: Timestamp::from_millis(i64::from_le_bytes(from.array()?)),
+        at: from.stamp()?,
+        clear: from.byte()? != 0,
+        changes: (0..from.number()?)
+            .map(|_| read_change(from))
+            .collect::<Option<_>>()?,
+        answer: serde_json::from_slice(from.bytes()?).ok()?,
     })
 }
 
@@ -286,29 +255,6 @@ fn read_put(from: &mut Reader<'_>, written: Option<Stamp>) -> Option<What> {
         offset: from.at - text.len(),
         bytes: u32::try_from(text.len()).ok()?,
     })
-}
-
-fn read_skipped(from: &mut Reader<'_>, map: &MapName) -> Option<Skipped> {
-    let key: Arc<str> = from.text()?.into();
-    let found = match from.byte()? {
-        0 => None,
-        _ => Some(read_record(from, key.clone())?),
-    };
-    Some(Skipped::new(map.clone(), key, found))
-}
-
-fn read_record(from: &mut Reader<'_>, key: Arc<str>) -> Option<Record> {
-    let revision = Revision::new(from.number()?);
-    let expires = from.stamp()?;
-    let updated = from.stamp()?;
-    let schema = u32::from_le_bytes(from.array()?);
-    let payload = Payload::json(from.bytes()?.to_vec()).with_schema(schema);
-    let record = Record::new(key, Some(payload), revision);
-    Some(
-        record
-            .with_expires_at(expires.time())
-            .with_updated_at(updated.time()),
-    )
 }
 
 /// Takes fixed parts off the front of some bytes; none where they end early.
@@ -346,8 +292,7 @@ impl<'a> Reader<'a> {
     }
 
     fn stamp(&mut self) -> Option<Stamp> {
-        let millis = i64::from_le_bytes(self.array()?);
-        Some(Stamp::from_millis((millis != i64::MIN).then_some(millis)))
+        Some(Stamp::new(i64::from_le_bytes(self.array()?)))
     }
 
     pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {

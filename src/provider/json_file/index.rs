@@ -1,15 +1,12 @@
 //! What is known in memory of each stored entry: all but its value.
 
-use std::{
-    collections::BTreeMap,
-    iter::Peekable,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, iter::Peekable, sync::Arc, time::SystemTime};
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     load::PAGE_RECORDS,
-    record::{Payload, Record, Revision},
+    record::{Payload, Record, Revision, Timestamp},
 };
 
 /// A page of large values ends early: its values are held at once.
@@ -104,47 +101,44 @@ impl Place {
     }
 }
 
-/// A time as it is stored: milliseconds since 1970, rounded down, so that an
-/// entry expires a little early and never late; or none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A [`Timestamp`], or none, in 8 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Option<i64>", into = "Option<i64>")]
 pub(super) struct Stamp(i64);
 
 impl Stamp {
     pub(super) const NONE: Self = Self(i64::MIN);
 
-    pub(super) fn of(time: SystemTime) -> Self {
-        let millis = match time.duration_since(SystemTime::UNIX_EPOCH) {
-            Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
-            Err(before) => {
-                let before = before.duration().as_nanos().div_ceil(1_000_000);
-                i64::try_from(before).map_or(i64::MIN + 1, |before| -before)
-            }
-        };
-        Self(millis.max(i64::MIN + 1))
-    }
-
     /// The time; also none if it is so far away that this system cannot tell.
     pub(super) fn time(self) -> Option<SystemTime> {
-        let distance = Duration::from_millis(self.0.unsigned_abs());
-        match self {
-            Self::NONE => None,
-            Self(0..) => SystemTime::UNIX_EPOCH.checked_add(distance),
-            Self(_) => SystemTime::UNIX_EPOCH.checked_sub(distance),
-        }
+        let millis: i64 = Option::from(self)?;
+        Timestamp::from_millis(millis).time()
     }
 
-    /// The number in a file, where there is a time.
-    pub(super) fn millis(self) -> Option<i64> {
-        (self != Self::NONE).then_some(self.0)
+    /// The number in a journal.
+    pub(super) fn get(self) -> i64 {
+        self.0
     }
 
-    pub(super) fn from_millis(millis: Option<i64>) -> Self {
-        millis.map_or(Self::NONE, Self)
+    pub(super) fn new(number: i64) -> Self {
+        Self(number)
+    }
+}
+
+impl From<Option<i64>> for Stamp {
+    fn from(millis: Option<i64>) -> Self {
+        millis.map_or(Self::NONE, |millis| Self(millis.max(i64::MIN + 1)))
+    }
+}
+
+impl From<Stamp> for Option<i64> {
+    fn from(stamp: Stamp) -> Self {
+        (stamp != Stamp::NONE).then_some(stamp.0)
     }
 }
 
 impl From<Option<SystemTime>> for Stamp {
     fn from(time: Option<SystemTime>) -> Self {
-        time.map_or(Self::NONE, Self::of)
+        time.map(|time| Timestamp::of(time).millis()).into()
     }
 }

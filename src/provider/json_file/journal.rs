@@ -15,7 +15,7 @@ use crate::{name::MapName, record::Revision};
 pub(super) const FIRST: u8 = 0xff;
 const HEADER_MAGIC: [u8; 8] = *b"\xffPJRNL\xfe\n";
 const FRAME_MAGIC: [u8; 8] = *b"\xffPFRAM\xfe\n";
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// How long a frame is without its payload.
 pub(super) const FRAME_HEADER: usize = 48;
@@ -153,12 +153,14 @@ impl<'a> Found<'a> {
 const ID_AT: usize = HEADER_MAGIC.len() + 4 + 8;
 
 /// How many bytes tell the id of a journal.
-pub(super) const ID_ENDS: usize = ID_AT + 8;
+pub(super) const ID_ENDS: u64 = ID_AT as u64 + 8;
 
 /// The id of the journal that begins with these bytes.
-pub(super) fn id_in(bytes: [u8; ID_ENDS]) -> Option<u64> {
-    let rest = bytes.strip_prefix(&HEADER_MAGIC)?;
-    Reader::new(&rest[ID_AT - HEADER_MAGIC.len()..]).number()
+pub(super) fn id_in(bytes: &[u8]) -> Option<u64> {
+    let id = bytes
+        .strip_prefix(&HEADER_MAGIC)?
+        .get(ID_AT - HEADER_MAGIC.len()..)?;
+    Reader::new(id).number()
 }
 
 /// The map that these bytes of a journal belong to.

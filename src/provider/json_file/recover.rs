@@ -1,19 +1,19 @@
 //! Opening a map: from its files at rest, or from what a crash left of them.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::path::Path;
 
 use super::{
     damage,
     files::{Files, Folder},
     frame::Frame,
     index::{Entry, Index, Place, Source, Stamp},
-    journal::{Found, Header},
-    mark::{self, Mark},
-    meta::{Meta, check_map, newer},
+    io::read_whole,
+    journal::{self, Found, Header},
+    meta::{Meta, check_map, other_format},
     snapshot::Snapshot,
     store::{Journal, Store, put_journal, remove_journal},
     torn,
-    whole::read_whole,
+    trailer::{self, Mark},
 };
 use crate::{
     codec::json::fingerprint,
@@ -85,7 +85,7 @@ impl AtRest {
         }
         self.check_complete().map_err(|error| error.on_map(map))?;
         self.check_not_edited().map_err(|error| error.on_map(map))?;
-        self.take_off_mark(folder)?;
+        self.remove_mark(folder)?;
         let digest = self.snapshot.as_ref().map(|snapshot| snapshot.digest);
         let written = self.snapshot.as_ref().map(Snapshot::written);
         let loaded = match &self.meta {
@@ -102,10 +102,14 @@ impl AtRest {
             .meta
             .as_ref()
             .is_some_and(|meta| meta.head.snapshot != digest);
-        let (mut store, snapshot) = self.into_store(folder, map, loaded)?;
+        let (mut store, fingerprints) = self.into_store(folder, map, loaded)?;
         if is_edited {
             tell_edited(&store);
-            store.write_meta(folder, snapshot.as_ref())?;
+            // The revisions that were given to what someone else wrote. If there is
+            // a crash before the file is in its place, they are given again.
+            let rest = (digest, 0);
+            let checksum = store.put_meta(folder, rest, store.incarnation, &fingerprints)?;
+            store.meta = Some(checksum);
         }
         Ok(store)
     }
@@ -120,7 +124,7 @@ impl AtRest {
         let Some(meta) = &self.meta else {
             return Ok(());
         };
-        if meta.mark == Mark::InUse {
+        if meta.trailer.mark == Mark::InUse {
             return Err(damage::no_journal(&self.files));
         }
         if meta.head.snapshot.is_some() && self.snapshot.is_none() {
@@ -143,15 +147,15 @@ impl AtRest {
 
     /// A mark goes before its journal does: the other way around, a crash would
     /// leave one that tells of a journal that is missing.
-    fn take_off_mark(&self, folder: &Folder) -> Result<()> {
+    fn remove_mark(&self, folder: &Folder) -> Result<()> {
         match &self.meta {
-            Some(meta) if meta.mark != Mark::Absent => {
+            Some(meta) if meta.trailer.mark != Mark::Absent => {
                 let Files {
                     meta: path,
                     snapshot,
                     ..
                 } = &self.files;
-                mark::take_off(&*folder.disk, path, snapshot, meta.bytes)?;
+                trailer::remove_mark(&*folder.disk, path, snapshot, meta.trailer.end)?;
                 folder.sync()
             }
             _ => Ok(()),
@@ -163,7 +167,9 @@ impl AtRest {
         let path = &self.files.journal;
         let journal = match Found::in_bytes(bytes) {
             Found::Damaged { at } => return Err(damage::damaged(&self.files, at).on_map(map)),
-            Found::Newer { format } => return Err(newer(path, format).on_map(map)),
+            Found::Newer { format } => {
+                return Err(other_format(path, format, journal::FORMAT).on_map(map));
+            }
             Found::Journal {
                 header,
                 payloads,
@@ -185,9 +191,9 @@ impl AtRest {
             return self.replay(folder, map, &journal);
         }
         if journal.payloads.is_empty() {
-            self.take_off_mark(folder)?;
+            self.remove_mark(folder)?;
             if let Some(meta) = &mut self.meta {
-                meta.mark = Mark::Absent;
+                meta.trailer.mark = Mark::Absent;
             }
         }
         self.check_complete().map_err(|error| error.on_map(map))?;
@@ -201,7 +207,7 @@ impl AtRest {
     /// more: only its removal is missing. So an edit by hand since then is
     /// one of a file at rest.
     fn has_all_of(&self, journal: &LeftOver<'_>) -> bool {
-        let folded = self.meta.as_ref().map_or(0, |meta| meta.head.folded);
+        let folded = self.meta.as_ref().map_or(0, |meta| meta.head.compacted);
         folded == journal.header.id || journal.payloads.is_empty()
     }
 
@@ -235,7 +241,7 @@ impl AtRest {
 
     fn check_unchanged(&self, journal: &LeftOver<'_>, map: &MapName) -> Result<()> {
         let digest = self.snapshot.as_ref().map(|snapshot| snapshot.digest);
-        let is_announced = |payload: &[u8]| match Frame::read(payload, map) {
+        let is_announced = |payload: &[u8]| match Frame::read(payload) {
             Some(Frame::Announced(announced)) => digest == Some(announced),
             _ => false,
         };
@@ -249,7 +255,7 @@ impl AtRest {
             };
             return Err(error.on_map(map));
         }
-        if self.meta.as_ref().map(|meta| meta.checksum) != journal.header.meta {
+        if self.meta.as_ref().map(|meta| meta.trailer.checksum) != journal.header.meta {
             return Err(damage::changed(&self.files.meta, &self.files.journal).on_map(map));
         }
         Ok(())
@@ -260,9 +266,9 @@ impl AtRest {
         folder: &Folder,
         map: &MapName,
         loaded: Revision,
-    ) -> Result<(Store, Option<Snapshot>)> {
-        let index = self.index(map, loaded)?;
-        let checksum = self.meta.as_ref().map(|meta| meta.checksum);
+    ) -> Result<(Store, Vec<u64>)> {
+        let (index, fingerprints) = self.index(map, loaded)?;
+        let checksum = self.meta.as_ref().map(|meta| meta.trailer.checksum);
         let (counter, incarnation, writers) = match self.meta {
             Some(Meta { head, .. }) => (head.counter, head.incarnation, head.writers),
             None => Default::default(),
@@ -282,30 +288,38 @@ impl AtRest {
             is_stale: false,
             fold_at: folder.max_journal,
         };
-        Ok((store, self.snapshot))
+        Ok((store, fingerprints))
     }
 
-    /// The entries of the snapshot. What the meta file says of an entry holds
-    /// as long as the value is the one it was said of; but whoever edits a value
-    /// by hand keeps to its shape.
-    fn index(&self, map: &MapName, loaded: Revision) -> Result<Index> {
+    /// The entries of the snapshot; and, if it is not the one that the meta file was
+    /// written for, the fingerprints of their values in the same order. A row of the
+    /// meta file holds as long as the value has its fingerprint; an edit by hand keeps
+    /// the shape.
+    fn index(&self, map: &MapName, loaded: Revision) -> Result<(Index, Vec<u64>)> {
         let Some(snapshot) = &self.snapshot else {
-            return Ok(Index::new());
+            return Ok(Default::default());
         };
+        let written = self.meta.as_ref().and_then(|meta| meta.head.snapshot);
+        let is_as_written = written == Some(snapshot.digest);
         let path = &self.files.snapshot;
-        let found = snapshot.entries(path).map_err(|error| error.on_map(map))?;
-        let mut entries = Vec::with_capacity(found.len());
-        let mut before = 0;
+        let mut found = snapshot.entries(path).map_err(|error| error.on_map(map))?;
+        found.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+        if let Some(twins) = found.windows(2).find(|two| two[0].0 == two[1].0) {
+            return Err(damage::twice(path, map, &twins[0].0));
+        }
         // Whoever adds an entry by hand imitates those that are there.
         let newest = self.meta.as_ref().map_or(0, Meta::newest_shape);
+        // Both are in the order of the keys, so one walk along both finds the rows.
+        let mut rows = self.meta.iter().flat_map(|meta| &meta.rows).peekable();
+        let mut entries = Vec::with_capacity(found.len());
+        let mut fingerprints = Vec::with_capacity(found.len());
         for (key, offset, text) in found {
             let bytes = u32::try_from(text.len()).map_err(|_| damage::too_long(path, map, &key))?;
-            let row = self
-                .meta
-                .as_ref()
-                .and_then(|meta| meta.row(&key, &mut before));
+            while rows.next_if(|(before, _)| *before < key).is_some() {}
+            let row = rows.next_if(|(same, _)| *same == key).map(|(_, row)| row);
             let schema = row.map_or(newest, |row| row.schema);
-            let row = row.filter(|row| row.fingerprint == fingerprint(text));
+            let fingerprint = (!is_as_written).then(|| fingerprint(text));
+            let row = row.filter(|row| fingerprint.is_none_or(|found| found == row.fingerprint));
             let entry = Entry {
                 revision: row.map_or(loaded, |row| row.revision),
                 expires: row.map_or(Stamp::NONE, |row| row.expires),
@@ -313,38 +327,11 @@ impl AtRest {
                 place: Place::new(Source::Snapshot, offset, bytes, schema),
             };
             entries.push((key, entry));
-        }
-        entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-        if let Some(twins) = entries.windows(2).find(|two| two[0].0 == two[1].0) {
-            return Err(damage::twice(path, map, &twins[0].0));
+            fingerprints.extend(fingerprint);
         }
         // At once, since this way the index is as dense as can be.
-        Ok(entries.into_iter().collect())
+        Ok((entries.into_iter().collect(), fingerprints))
     }
-}
-
-impl Store {
-    /// Writes down the revisions that were given to what someone else wrote.
-    /// If there is a crash before the new file is in its place, the same ones
-    /// are given again.
-    fn write_meta(&mut self, folder: &Folder, snapshot: Option<&Snapshot>) -> Result<()> {
-        let digest = self.snapshot.map(|(digest, _)| digest);
-        let fingerprints = fingerprints_of(&self.index, snapshot, &self.files.snapshot)?;
-        let checksum = self.put_meta(folder, (digest, 0), self.incarnation, &fingerprints)?;
-        self.meta = Some(checksum);
-        Ok(())
-    }
-}
-
-/// The fingerprints of the values of a snapshot, in the order of its index.
-fn fingerprints_of(index: &Index, snapshot: Option<&Snapshot>, path: &Path) -> Result<Vec<u64>> {
-    let entries = snapshot.map_or(Ok(Vec::new()), |snapshot| snapshot.entries(path))?;
-    let entries = entries.into_iter();
-    let prints: HashMap<_, _> = entries
-        .map(|(key, _, text)| (key, fingerprint(text)))
-        .collect();
-    let print_of = |key: &Arc<str>| prints.get(key).copied().unwrap_or_default();
-    Ok(index.keys().map(print_of).collect())
 }
 
 fn tell_edited(store: &Store) {

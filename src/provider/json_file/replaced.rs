@@ -9,19 +9,14 @@
 //! An edit by hand is not a copy of another time: the snapshot does not fit its
 //! meta file, or its journal. It is reported, and nothing is overwritten.
 
-use std::path::Path;
-
 use super::{
     damage,
-    disk::DiskFile,
-    ending,
-    fault::fault,
     files::Folder,
+    io::OpenFile,
     journal::{ID_ENDS, id_in},
-    mark::Mark,
     snapshot::Snapshot,
     store::Store,
-    whole::Looks,
+    trailer::{self, Mark, Trailer},
 };
 use crate::error::{ErrorKind, Result};
 
@@ -68,11 +63,11 @@ impl Store {
     }
 
     fn knows_snapshot(&mut self, folder: &Folder) -> Result<bool> {
-        let path = &self.files.snapshot;
-        let Some(mut file) = open_if_there(folder, path)? else {
+        let (disk, path) = (&*folder.disk, &self.files.snapshot);
+        let Some(mut file) = OpenFile::open_if_there(disk, path)? else {
             return Ok(self.snapshot.is_none());
         };
-        let looks = Looks::of(&mut *file, path)?;
+        let looks = file.looks()?;
         let Some((digest, known)) = self.snapshot else {
             return Ok(false);
         };
@@ -80,52 +75,39 @@ impl Store {
             return Ok(true);
         }
         // One that is only dated anew is the same.
-        let found = Snapshot::read(&*folder.disk, path)?;
-        let found = found.filter(|found| found.digest == digest);
-        self.snapshot = found
-            .as_ref()
-            .map_or(self.snapshot, |same| Some((digest, same.looks)));
+        let found = Snapshot::read(disk, path)?.filter(|found| found.digest == digest);
+        if let Some(same) = &found {
+            self.snapshot = Some((digest, same.looks));
+        }
         Ok(found.is_some())
     }
 
     /// Without a journal, there is no mark either.
     fn knows_meta(&self, folder: &Folder) -> Result<bool> {
-        let path = &self.files.meta;
-        let Some(mut file) = open_if_there(folder, path)? else {
+        let file = OpenFile::open_if_there(&*folder.disk, &self.files.meta)?;
+        let Some(mut file) = file else {
             return Ok(self.meta.is_none());
         };
-        let size = file.size().map_err(|error| fault("look at", path, error))?;
-        let start = size.saturating_sub(ending::BYTES);
-        let mut end = vec![0; usize::try_from(size - start).unwrap_or_default()];
-        let read = file.read_at(start, &mut end);
-        read.map_err(|error| fault("read", path, error))?;
-        Ok(ending::read(&end).is_some_and(|(checksum, mark)| {
-            self.meta == Some(checksum) && (self.journal.is_some() || mark == Mark::Absent)
+        let size = file.size()?;
+        let start = size.saturating_sub(trailer::MAX_BYTES);
+        let found = Trailer::read(&file.read(start, size - start)?);
+        Ok(found.is_some_and(|found| {
+            self.meta == Some(found.checksum)
+                && (self.journal.is_some() || found.mark == Mark::Absent)
         }))
     }
 
     fn knows_journal(&self, folder: &Folder) -> Result<bool> {
-        let path = &self.files.journal;
-        let (known, mut file) = match (self.journal, open_if_there(folder, path)?) {
+        let found = OpenFile::open_if_there(&*folder.disk, &self.files.journal)?;
+        let (known, mut file) = match (self.journal, found) {
             (Some(known), Some(file)) => (known, file),
             (known, found) => return Ok(known.is_none() && found.is_none()),
         };
-        let size = file.size().map_err(|error| fault("look at", path, error))?;
+        let size = file.size()?;
         // How long a broken one has become is not known.
         if size < known.bytes || size > known.bytes && !known.is_broken {
             return Ok(false);
         }
-        let mut start = [0; ID_ENDS];
-        let read = file.read_at(0, &mut start);
-        read.map_err(|error| fault("read", path, error))?;
-        Ok(id_in(start) == Some(known.id))
-    }
-}
-
-fn open_if_there(folder: &Folder, path: &Path) -> Result<Option<Box<dyn DiskFile>>> {
-    match folder.disk.open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(fault("open", path, error)),
+        Ok(id_in(&file.read(0, ID_ENDS)?) == Some(known.id))
     }
 }

@@ -8,8 +8,8 @@ use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 use super::{
     disk::Disk,
     fault::corrupt,
+    io::{Looks, read_whole},
     pairs::Pairs,
-    whole::{Looks, read_whole},
 };
 use crate::{
     codec::json::layout::{on_one_line, quoted, without_mark},
@@ -45,7 +45,7 @@ impl Snapshot {
     /// commits take theirs. It is the same as often as the file is read, until
     /// someone writes to it again.
     pub(super) fn written(&self) -> Revision {
-        let since_1970 = self.looks.modified().duration_since(SystemTime::UNIX_EPOCH);
+        let since_1970 = self.looks.modified.duration_since(SystemTime::UNIX_EPOCH);
         let millis = since_1970.map_or(0, |at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX));
         Revision::new(millis.clamp(1, MAX_MODIFIED))
     }

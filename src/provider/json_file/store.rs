@@ -10,18 +10,18 @@ use super::{
     fault::{corrupt, fault},
     files::{Files, Folder},
     frame::Frame,
-    index::{Entry, Index, Stamp},
+    index::{Entry, Index},
+    io::{Looks, OpenFile, Replacement},
     journal::{self, Header, frame},
-    mark,
-    meta::{Last, Writers},
+    trailer,
     values::Values,
-    whole::{Looks, create, replace, sync, write},
 };
 use crate::{
     error::{Error, Result},
     incarnation::Incarnation,
     name::MapName,
-    record::{Record, Revision},
+    provider::ledger::Writers,
+    record::{Record, Revision, Timestamp},
 };
 
 /// How many writers of earlier openings of the folder are remembered.
@@ -93,16 +93,12 @@ impl Store {
 
     /// Makes what a frame says of the map true of what is known here.
     pub(super) fn replay(&mut self, payload: &[u8], start: u64) -> Result<()> {
-        match Frame::read(payload, &self.map) {
+        match Frame::read(payload) {
             Some(Frame::Applied(applied)) => {
                 applied.apply(&mut self.index, start);
-                self.last = self.last.max(applied.revision);
-                let last = Last {
-                    sequence: applied.id.sequence,
-                    on: applied.on,
-                    answer: applied.answer(),
-                };
-                self.writers.insert(applied.id.writer, last);
+                self.last = self.last.max(applied.revision());
+                let (id, at) = (applied.id, applied.committed_at);
+                self.writers.remember(id, at, applied.answer);
                 Ok(())
             }
             Some(Frame::Announced(_)) => Ok(()),
@@ -155,7 +151,7 @@ impl Store {
         }
         let journal = self.put_new_journal(folder)?;
         self.is_stale = true;
-        mark::add(&*folder.disk, &self.files.meta)?;
+        trailer::add_mark(&*folder.disk, &self.files.meta)?;
         self.journal = Some(journal);
         self.is_stale = false;
         Ok(journal)
@@ -189,13 +185,8 @@ impl Store {
     /// crash the old file might be back in its place, and what was
     /// acknowledged in the new one gone.
     fn renew_journal(&mut self, folder: &Folder, broken: Journal) -> Result<Journal> {
-        let path = &self.files.journal;
-        let opened = folder.disk.open(path);
-        let mut file = opened.map_err(|error| fault("open", path, error))?;
-        let size = usize::try_from(broken.bytes).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; size];
-        let read = file.read_at(0, &mut bytes);
-        read.map_err(|error| fault("read", path, error))?;
+        let mut file = OpenFile::open(&*folder.disk, &self.files.journal)?;
+        let bytes = file.read(0, broken.bytes)?;
         self.check_copy(&bytes, broken)?;
         put_journal(folder, &self.files, &bytes)?;
         let journal = Journal {
@@ -234,14 +225,12 @@ impl Store {
         payload: &[u8],
     ) -> Result<()> {
         folder.check_in_place()?;
-        let path = &self.files.journal;
         let bytes = frame(journal.id, journal.frames, payload);
-        let opened = folder.disk.open_to_append(path);
-        let mut file = opened.map_err(|error| fault("open", path, error))?;
-        let size = file.size().map_err(|error| fault("look at", path, error))?;
-        if size != journal.bytes {
-            return Err(damage::edited(path));
+        let mut opened = OpenFile::open_to_append(&*folder.disk, &self.files.journal)?;
+        if opened.size()? != journal.bytes {
+            return Err(damage::edited(&self.files.journal));
         }
+        let mut file = opened.file;
         let whole = journal.bytes + bytes.len() as u64;
         if let Err(error) = file.append(&bytes) {
             self.break_journal();
@@ -282,7 +271,7 @@ impl Store {
         journal
             >= self
                 .fold_at
-                .max(self.snapshot.map_or(0, |(_, looks)| looks.size()))
+                .max(self.snapshot.map_or(0, |(_, looks)| looks.size))
     }
 
     /// The writers that may still send something, or send it again.
@@ -293,20 +282,20 @@ impl Store {
     /// repeat. So the latest few are remembered, for some days.
     pub(super) fn recent_writers(&self, folder: &Folder) -> Writers {
         let of_now = folder.writers.lock();
-        let (mut recent, mut earlier) = (Writers::new(), Vec::new());
-        for (writer, last) in &self.writers {
-            if of_now.contains(writer) {
-                recent.insert(*writer, last.clone());
-            } else {
-                earlier.push((last.on, *writer));
-            }
-        }
+        let oldest = SystemTime::now().checked_sub(REMEMBERED);
+        let oldest = Timestamp::of(oldest.unwrap_or(SystemTime::UNIX_EPOCH));
+        let earlier = self
+            .writers
+            .iter()
+            .filter(|(writer, _)| !of_now.contains(writer));
+        let mut earlier: Vec<_> = earlier.map(|(writer, last)| (last.at, writer)).collect();
+        earlier.retain(|(at, _)| *at >= oldest);
         earlier.sort_unstable_by(|a, b| b.cmp(a));
-        let oldest = Stamp::from(SystemTime::now().checked_sub(REMEMBERED));
-        for (on, writer) in earlier.into_iter().take(MAX_EARLIER) {
-            let known = self.writers.get(&writer).filter(|_| on >= oldest);
-            recent.extend(known.map(|last| (writer, last.clone())));
-        }
+        earlier.truncate(MAX_EARLIER);
+        let mut recent = self.writers.clone();
+        recent.retain(|writer, last| {
+            of_now.contains(&writer) || earlier.contains(&(last.at, writer))
+        });
         recent
     }
 }
@@ -315,10 +304,10 @@ impl Store {
 pub(super) fn put_journal(folder: &Folder, files: &Files, bytes: &[u8]) -> Result<()> {
     folder.check_in_place()?;
     let path = &files.journal;
-    let mut file = create(&*folder.disk, path, &files.snapshot)?;
-    write(&mut *file, path, bytes)?;
-    sync(&mut *file, path)?;
-    replace(file, path)?;
+    let mut file = Replacement::create(&*folder.disk, path, &files.snapshot)?;
+    file.write(bytes)?;
+    file.sync()?;
+    file.replace()?;
     folder.sync()
 }
 

@@ -1,12 +1,11 @@
-//! Torn tails of journals, which are kept and not applied.
+//! Torn tails of journals: they are kept and not applied.
 
 use std::path::PathBuf;
 
 use super::{
     disk::Disk,
-    fault::fault,
     files::{Files, Folder},
-    whole::{create, sync, write},
+    io::Replacement,
 };
 use crate::{error::Result, trace::PROVIDER};
 
@@ -31,13 +30,12 @@ fn settle_torn(disk: &dyn Disk, files: &Files, torn: &[u8]) -> Result<PathBuf> {
     let mut number = 0;
     loop {
         let path = files.torn(number);
-        let mut file = create(disk, &path, &files.snapshot)?;
-        write(&mut *file, &path, torn)?;
-        sync(&mut *file, &path)?;
-        match file.settle() {
-            Ok(()) => return Ok(path),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
-            Err(error) => return Err(fault("set aside a torn frame as", &path, error)),
+        let mut file = Replacement::create(disk, &path, &files.snapshot)?;
+        file.write(torn)?;
+        file.sync()?;
+        if file.settle()? {
+            return Ok(path);
         }
+        number += 1;
     }
 }

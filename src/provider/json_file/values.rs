@@ -7,10 +7,9 @@ use bytes::Bytes;
 use super::{
     damage,
     disk::Disk,
-    fault::fault,
     files::Files,
     index::{Entry, Place, Source},
-    whole::Looks,
+    io::{Looks, OpenFile},
 };
 use crate::{
     codec::json::layout::on_one_line,
@@ -63,11 +62,9 @@ impl Values<'_> {
         here: &[usize],
         texts: &mut [Bytes],
     ) -> Result<()> {
-        let path = self.files.of(source);
-        let opened = self.disk.open(path);
-        let mut file = opened.map_err(|error| fault("open", path, error))?;
+        let mut file = OpenFile::open(self.disk, self.files.of(source))?;
         if source == Source::Snapshot {
-            self.check_looks(Looks::of(&mut *file, path)?)?;
+            self.check_looks(file.looks()?)?;
         }
         let is_close = |a: &usize, b: &usize| places[*b].offset() <= places[*a].end() + MAX_GAP;
         for run in here.chunk_by(is_close) {
@@ -75,10 +72,7 @@ impl Values<'_> {
                 continue;
             };
             let start = places[first].offset();
-            let mut bytes = vec![0; as_size(places[last].end() - start)];
-            let read = file.read_at(start, &mut bytes);
-            read.map_err(|error| fault("read", path, error))?;
-            let bytes = Bytes::from(bytes);
+            let bytes = Bytes::from(file.read(start, places[last].end() - start)?);
             for &n in run {
                 let at = as_size(places[n].offset() - start);
                 texts[n] = tidy(bytes.slice(at..at + places[n].bytes as usize));

@@ -1,6 +1,6 @@
 //! The last batch of each writer, and the answer it was given.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -49,10 +49,10 @@ impl Writers {
     }
 
     /// Remembers a batch that was applied at that time, by the clock of the store.
-    pub fn remember(&mut self, id: BatchId, at: SystemTime, answer: Committed) {
+    pub fn remember(&mut self, id: BatchId, at: impl Into<Timestamp>, answer: Committed) {
         let last = Remembered {
             sequence: id.sequence,
-            at: Timestamp::of(at),
+            at: at.into(),
             answer,
         };
         self.0.insert(id.writer, last);
@@ -72,7 +72,7 @@ impl Writers {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
     use crate::{

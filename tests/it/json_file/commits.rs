@@ -54,7 +54,10 @@ async fn writers_are_forgotten_after_days() {
     let meta = folder.path().join("stock.meta");
     let text = fs::read_to_string(&meta).unwrap();
     let (before, rest) = text
-        .split_once(&format!("\"{}\": [1,", old.pen.id))
+        .split_once(&format!(
+            "\"{}\": {{\n\"sequence\": 1,\n\"at\": ",
+            old.pen.id
+        ))
         .unwrap();
     let (_, after) = rest.split_once(',').unwrap();
     let after = after.split_once("\"checksum\"").unwrap().0;
@@ -64,7 +67,10 @@ async fn writers_are_forgotten_after_days() {
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap()
             .as_millis();
-        let aged = format!("{before}\"{}\": [1,{millis},{after}", old.pen.id);
+        let aged = format!(
+            "{before}\"{}\": {{\n\"sequence\": 1,\n\"at\": {millis},{after}",
+            old.pen.id
+        );
         let checksum = xxhash_rust::xxh3::xxh3_128(aged.as_bytes());
         let aged = format!("{aged}\"checksum\": \"{checksum:032x}\"\n}}\n");
         let json = fs::read(folder.path().join("stock.json")).unwrap();

@@ -171,7 +171,7 @@ async fn the_meta_file_does_not_grow_with_each_run() {
     }
     // Some numbers of a writer are random, and a digit shorter now and then.
     assert!(sizes[59] <= sizes[20] + 16, "{sizes:?}");
-    assert!(sizes[59] < 1_000, "{sizes:?}");
+    assert!(sizes[59] < 1_500, "{sizes:?}");
 }
 
 /// A writer of this run may be quiet for long, and is not forgotten for others that

@@ -1,17 +1,15 @@
 //! Folding: the journal of a map becomes part of its snapshot.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use super::{
-    disk::NewFile,
-    fault::fault,
     files::Folder,
     frame,
     index::{Entry, Page, Place, Source},
+    io::{OpenFile, Replacement},
     meta::{self, Head, Row},
     snapshot::Layout,
     store::{Store, remove_journal},
-    whole::{Looks, create, replace, sync, write},
 };
 use crate::{
     codec::json::fingerprint,
@@ -20,8 +18,8 @@ use crate::{
 };
 
 /// A snapshot that is safe on the disk and not in its place yet.
-struct NewSnapshot {
-    file: Box<dyn NewFile>,
+struct NewSnapshot<'a> {
+    file: Replacement<'a>,
     digest: u128,
     /// Where the values are in it, and their fingerprints, in the order of the
     /// index.
@@ -61,22 +59,20 @@ impl Store {
         }
         self.check_files(folder)?;
         let journal = self.writable_journal(folder)?;
-        let new = self.write_snapshot(folder)?;
+        let path = self.files.snapshot.clone();
+        let new = self.write_snapshot(folder, &path)?;
         self.append(folder, journal, &frame::announcement(new.digest))?;
 
         // From here on, what is known of the files may not be so if a step
         // fails. Then it is read again.
         self.is_stale = true;
-        replace(new.file, &self.files.snapshot)?;
+        new.file.replace()?;
         folder.sync()?;
         let fingerprints: Vec<_> = new.values.iter().map(|(_, print)| *print).collect();
-        let checksum = self.put_meta(
-            folder,
-            (Some(new.digest), journal.id),
-            self.incarnation,
-            &fingerprints,
-        )?;
-        self.snapshot = Some((new.digest, self.look(folder)?));
+        let rest = (Some(new.digest), journal.id);
+        let checksum = self.put_meta(folder, rest, self.incarnation, &fingerprints)?;
+        let looks = OpenFile::open(&*folder.disk, &path)?.looks()?;
+        self.snapshot = Some((new.digest, looks));
         self.meta = Some(checksum);
         self.loaded = self.last;
         self.journal = None;
@@ -89,9 +85,8 @@ impl Store {
         remove_journal(folder, &self.files)
     }
 
-    fn write_snapshot(&self, folder: &Folder) -> Result<NewSnapshot> {
-        let path = &self.files.snapshot;
-        let mut file = create(&*folder.disk, path, path)?;
+    fn write_snapshot<'a>(&self, folder: &Folder, path: &'a Path) -> Result<NewSnapshot<'a>> {
+        let mut file = Replacement::create(&*folder.disk, path, path)?;
         let mut layout = Layout::new();
         let mut values = Vec::with_capacity(self.index.len());
         let mut entries = self.index.iter().peekable();
@@ -99,12 +94,12 @@ impl Store {
             let page = Page::next(&mut entries);
             let mut out = Vec::new();
             self.lay_out(folder, &page.entries, &mut layout, &mut out, &mut values)?;
-            write(&mut *file, path, &out)?;
+            file.write(&out)?;
         }
         let mut end = Vec::new();
         let digest = layout.end(&mut end);
-        write(&mut *file, path, &end)?;
-        sync(&mut *file, path)?;
+        file.write(&end)?;
+        file.sync()?;
         Ok(NewSnapshot {
             file,
             digest,
@@ -154,18 +149,15 @@ impl Store {
         fingerprints: &[u64],
     ) -> Result<u128> {
         let head = Head {
-            map: self.map.clone(),
-            counter: self.last,
             incarnation,
             snapshot,
-            folded: journal,
-            writers: self.recent_writers(folder),
+            compacted: journal,
+            ..Head::new(&self.map, self.last, self.recent_writers(folder))
         };
         let path = &self.files.meta;
         let rows = self.rows(fingerprints);
-        let (file, checksum) =
-            meta::written(&*folder.disk, path, &self.files.snapshot, &head, rows)?;
-        replace(file, path)?;
+        let (file, checksum) = meta::write(&*folder.disk, path, &self.files.snapshot, &head, rows)?;
+        file.replace()?;
         folder.sync()?;
         Ok(checksum)
     }
@@ -184,12 +176,5 @@ impl Store {
             };
             (&**key, row)
         })
-    }
-
-    fn look(&self, folder: &Folder) -> Result<Looks> {
-        let path = &self.files.snapshot;
-        let opened = folder.disk.open(path);
-        let mut file = opened.map_err(|error| fault("open", path, error))?;
-        Looks::of(&mut *file, path)
     }
 }

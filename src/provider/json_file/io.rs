@@ -1,0 +1,116 @@
+//! Files whose errors name them: opened ones, and new ones that replace others.
+
+use std::{io::ErrorKind as Io, path::Path, time::SystemTime};
+
+use super::{
+    disk::{Disk, DiskFile, NewFile},
+    fault::fault,
+};
+use crate::error::Result;
+
+/// What is seen of a file without reading it. If it changes, another program
+/// wrote to the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Looks {
+    pub(super) size: u64,
+    pub(super) modified: SystemTime,
+}
+
+/// An open file.
+pub(super) struct OpenFile<'a> {
+    pub(super) file: Box<dyn DiskFile>,
+    path: &'a Path,
+}
+
+impl<'a> OpenFile<'a> {
+    pub(super) fn open(disk: &dyn Disk, path: &'a Path) -> Result<Self> {
+        let opened = disk.open(path);
+        let file = opened.map_err(|error| fault("open", path, error))?;
+        Ok(Self { file, path })
+    }
+
+    /// `None` if there is no such file.
+    pub(super) fn open_if_there(disk: &dyn Disk, path: &'a Path) -> Result<Option<Self>> {
+        match disk.open(path) {
+            Ok(file) => Ok(Some(Self { file, path })),
+            Err(error) if error.kind() == Io::NotFound => Ok(None),
+            Err(error) => Err(fault("open", path, error)),
+        }
+    }
+
+    pub(super) fn open_to_append(disk: &dyn Disk, path: &'a Path) -> Result<Self> {
+        let opened = disk.open_to_append(path);
+        let file = opened.map_err(|error| fault("open", path, error))?;
+        Ok(Self { file, path })
+    }
+
+    pub(super) fn size(&mut self) -> Result<u64> {
+        let size = self.file.size();
+        size.map_err(|error| fault("look at", self.path, error))
+    }
+
+    pub(super) fn looks(&mut self) -> Result<Looks> {
+        let size = self.size()?;
+        let modified = self.file.modified();
+        let modified = modified.map_err(|error| fault("look at", self.path, error))?;
+        Ok(Looks { size, modified })
+    }
+
+    /// That many bytes from there on.
+    pub(super) fn read(&mut self, offset: u64, count: u64) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(count).unwrap_or(usize::MAX)];
+        let read = self.file.read_at(offset, &mut bytes);
+        read.map_err(|error| fault("read", self.path, error))?;
+        Ok(bytes)
+    }
+}
+
+/// Reads a file in one go, with its looks; `None` if there is no such file.
+pub(super) fn read_whole(disk: &dyn Disk, path: &Path) -> Result<Option<(Vec<u8>, Looks)>> {
+    let Some(mut file) = OpenFile::open_if_there(disk, path)? else {
+        return Ok(None);
+    };
+    let looks = file.looks()?;
+    Ok(Some((file.read(0, looks.size)?, looks)))
+}
+
+/// A file that will take the place of the one at its path, in one step.
+pub(super) struct Replacement<'a> {
+    file: Box<dyn NewFile>,
+    path: &'a Path,
+}
+
+impl<'a> Replacement<'a> {
+    /// A new file that is as open to others as the file `like`.
+    pub(super) fn create(disk: &dyn Disk, path: &'a Path, like: &Path) -> Result<Self> {
+        let made = disk.create(path, like);
+        let file = made.map_err(|error| fault("make a new file for", path, error))?;
+        Ok(Self { file, path })
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.file.write(bytes);
+        written.map_err(|error| fault("write a new file for", self.path, error))
+    }
+
+    /// On return its content is safe on the disk; it is not in its place.
+    pub(super) fn sync(&mut self) -> Result<()> {
+        let synced = self.file.sync();
+        synced.map_err(|error| fault("sync a new file for", self.path, error))
+    }
+
+    /// Takes the place. It is safe there only once the folder was synced.
+    pub(super) fn replace(self) -> Result<()> {
+        let replaced = self.file.replace();
+        replaced.map_err(|error| fault("replace", self.path, error))
+    }
+
+    /// Takes the place if nothing is there; says whether it did.
+    pub(super) fn settle(self) -> Result<bool> {
+        match self.file.settle() {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == Io::AlreadyExists => Ok(false),
+            Err(error) => Err(fault("make", self.path, error)),
+        }
+    }
+}

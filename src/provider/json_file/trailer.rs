@@ -1,0 +1,110 @@
+//! The end of a meta file: the checksum of all before it, and then perhaps a line
+//! that says that a journal goes with it. So a missing journal is not taken for
+//! one that never was.
+
+use std::path::Path;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::{
+    disk::Disk,
+    fault::fault,
+    io::{OpenFile, Replacement, read_whole},
+};
+use crate::error::Result;
+
+/// The text around the digits of the checksum.
+const CHECKSUM: (&str, &str) = ("\"checksum\": \"", "\"\n}\n");
+const DIGITS: usize = 32;
+
+const IN_USE: &[u8] = b"{\"journal\": \"in use\"}\n";
+
+/// As many bytes at the end of a file tell its trailer.
+pub(super) const MAX_BYTES: u64 = (DIGITS + CHECKSUM.1.len() + IN_USE.len()) as u64;
+
+/// The end of a meta file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trailer {
+    pub(super) checksum: u128,
+    pub(super) mark: Mark,
+    /// Where the checksum ends, and the mark begins.
+    pub(super) end: usize,
+}
+
+/// Whether a journal goes with a meta file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// No journal holds a batch that is not in the file and its snapshot.
+    Absent,
+    /// A journal goes with the file.
+    InUse,
+    /// The line is not whole. No batch was written to its journal: the first one
+    /// is written once the line is safe on the disk.
+    Torn,
+}
+
+impl Trailer {
+    /// Reads it off the end of these bytes; `None` if there is none. The checksum
+    /// is not checked.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let last = CHECKSUM.1.as_bytes();
+        let digits_end = bytes.windows(last.len()).rposition(|found| found == last)?;
+        let digits = bytes.get(digits_end.checked_sub(DIGITS)?..digits_end)?;
+        let checksum = u128::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        let end = digits_end + last.len();
+        let mark = Mark::read(&bytes[end..])?;
+        Some(Self {
+            checksum,
+            mark,
+            end,
+        })
+    }
+
+    /// The trailer of a whole file, if the checksum is that of what is before it.
+    pub(super) fn checked(file: &[u8]) -> Option<Self> {
+        let trailer = Self::read(file)?;
+        let body = file[..trailer.end].strip_suffix(text(trailer.checksum).as_bytes())?;
+        (xxh3_128(body) == trailer.checksum).then_some(trailer)
+    }
+}
+
+/// The end of a file with this checksum, without a mark.
+pub(super) fn text(checksum: u128) -> String {
+    format!("{}{checksum:032x}{}", CHECKSUM.0, CHECKSUM.1)
+}
+
+impl Mark {
+    /// `None` if the bytes are no mark, nor what a loss of power leaves of one: its
+    /// beginning, or zeros in place of some of its bytes.
+    fn read(rest: &[u8]) -> Option<Self> {
+        let is_left_of = |(found, written): (&u8, &u8)| found == written || *found == 0;
+        match rest {
+            [] => Some(Self::Absent),
+            IN_USE => Some(Self::InUse),
+            torn if torn.len() <= IN_USE.len() && torn.iter().zip(IN_USE).all(is_left_of) => {
+                Some(Self::Torn)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Marks the meta file at that path. On return the mark is safe on the disk.
+pub(super) fn add_mark(disk: &dyn Disk, path: &Path) -> Result<()> {
+    let mut meta = OpenFile::open_to_append(disk, path)?;
+    let added = meta.file.append(IN_USE).and_then(|()| meta.file.sync());
+    added.map_err(|error| fault("write to", path, error))
+}
+
+/// Replaces the meta file at that path by its first `end` bytes. It is a new file,
+/// as open as `like`: one whose sync failed must not be written to again. The new
+/// file is safe in its place once the folder was synced.
+pub(super) fn remove_mark(disk: &dyn Disk, path: &Path, like: &Path, end: usize) -> Result<()> {
+    let Some((found, _)) = read_whole(disk, path)? else {
+        return Ok(());
+    };
+    let mut file = Replacement::create(disk, path, like)?;
+    file.write(found.get(..end).unwrap_or(&found))?;
+    file.sync()?;
+    file.replace()
+}

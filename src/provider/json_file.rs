@@ -60,7 +60,7 @@ use shared::Shared;
 ///
 /// While a map is open, each batch is appended to `<name>.journal` and synced
 /// before `commit` returns, so what a commit costs follows the change and not
-/// the map. The journal is folded into the other two when the map is released,
+/// the map. The journal is merged into the other two (compaction) when the map is released,
 /// and in the background once it is longer than
 /// [`max_journal`](JsonFileBuilder::max_journal) and than the snapshot.
 ///
@@ -73,7 +73,7 @@ use shared::Shared;
 /// [number of its shape](crate::PersistentMapBuilder::schema) is not in the
 /// file: a value that was edited keeps its number, one that was added has the
 /// highest of that file, and all those of a file without a `.meta` have 0. While the map is
-/// open, or after a crash left its journal unfolded, it may not: the map says
+/// open, or after a crash left a journal, it may not: the map says
 /// so, and overwrites nothing. A file that is missing beside its `.meta`, or a
 /// journal that the `.meta` knows to be in use, is `Corrupt`: put it back; to begin
 /// with an empty map, remove the `.meta` too. Where a symbolic link stands in the place of the
@@ -129,7 +129,7 @@ impl JsonFile {
         JsonFileBuilder::new(folder.as_ref())
     }
 
-    /// [Ends it](Provider::close), for all clones: folds what is open and lets
+    /// [Ends it](Provider::close), for all clones: compacts what is open and lets
     /// go of the folder. Dropping the last clone lets go of it as well.
     ///
     /// # Errors
@@ -187,9 +187,9 @@ impl Provider for JsonFile {
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
         let batch = batch.clone();
         self.work(move |shared| {
-            let (answer, is_fold_due) = shared.commit(&batch)?;
-            if let Some(part) = batch.maps.first().filter(|_| is_fold_due) {
-                shared.start_fold(&part.map);
+            let (answer, is_compaction_due) = shared.commit(&batch)?;
+            if let Some(part) = batch.maps.first().filter(|_| is_compaction_due) {
+                shared.start_compaction(&part.map);
             }
             Ok(answer)
         })

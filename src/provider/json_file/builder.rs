@@ -21,7 +21,7 @@ use crate::{
     name::MapName,
 };
 
-/// Below this a fold would cost more than what it folds.
+/// Below this a compaction would cost more than it saves.
 const MIN_JOURNAL: u64 = 1 << 10;
 
 /// Most systems take names of 255 bytes; those of the files beside it are longer.
@@ -63,12 +63,12 @@ impl JsonFileBuilder {
         self
     }
 
-    /// How many bytes of journal a map may have before it is folded into the
+    /// How many bytes of journal a map may have before it is merged into the
     /// snapshot in the background: 1 MiB by default, 1 KiB at least. A journal
-    /// that is shorter than its snapshot is not folded either.
+    /// that is shorter than its snapshot is not merged either.
     ///
     /// More means that less is written over and over, and that an open after a
-    /// crash takes longer. A commit that comes during a fold waits for it.
+    /// crash takes longer. A commit that comes during that compaction waits for it.
     pub fn max_journal(mut self, bytes: u64) -> Self {
         self.max_journal = bytes;
         self

@@ -1,4 +1,4 @@
-//! Folding: the journal of a map becomes part of its snapshot.
+//! Compaction: the journal of a map is merged into its snapshot.
 
 use std::{path::Path, sync::Arc};
 
@@ -27,7 +27,7 @@ struct NewSnapshot<'a> {
 }
 
 impl Store {
-    /// Folds the journal into the snapshot, if there is one.
+    /// Merges the journal into the snapshot, if there is a journal.
     ///
     /// Five steps, each safe on the disk before the next:
     ///
@@ -37,7 +37,7 @@ impl Store {
     ///    the old snapshot with its journal; the announcement means nothing.
     /// 3. The new snapshot takes its place. A crash leaves it with the
     ///    journal, which knows it; read on top of it, it comes to the same.
-    /// 4. The meta file takes its place; it names the journal as folded. A
+    /// 4. The meta file takes its place; it names the journal as compacted. A
     ///    crash leaves a journal that is known to be of no use.
     /// 5. The journal is removed.
     ///
@@ -45,15 +45,15 @@ impl Store {
     /// that was edited; if step 4 came before step 3, the revisions of the new
     /// values would be read with the old ones; if step 5 came before step 4,
     /// they would be lost.
-    pub(super) fn fold(&mut self, folder: &Folder) -> Result<()> {
-        let result = self.fold_journal(folder);
+    pub(super) fn compact(&mut self, folder: &Folder) -> Result<()> {
+        let result = self.compact_journal(folder);
         // If that failed, the next try comes when as much was written again.
         let bytes = self.journal.map_or(0, |journal| journal.bytes);
-        self.fold_at = bytes.saturating_add(folder.max_journal);
+        self.compact_at = bytes.saturating_add(folder.max_journal);
         result.map_err(|error| error.on_map(&self.map))
     }
 
-    fn fold_journal(&mut self, folder: &Folder) -> Result<()> {
+    fn compact_journal(&mut self, folder: &Folder) -> Result<()> {
         if self.journal.is_none() {
             return Ok(());
         }
@@ -140,7 +140,7 @@ impl Store {
 
     /// Puts a meta file in its place, and returns its checksum. It goes with this
     /// snapshot, whose values have these fingerprints, and names this journal as
-    /// folded; 0 for none.
+    /// compacted; 0 for none.
     pub(super) fn put_meta(
         &self,
         folder: &Folder,

@@ -117,7 +117,7 @@ impl AtRest {
     /// That no file is missing that the meta file knows of.
     ///
     /// A snapshot that is missing is no edit by hand: an empty map in the place
-    /// of a full one is what nobody wants to find out late, and the first fold
+    /// of a full one is what nobody wants to find out late, and the first compaction
     /// would forget the expiries of the entries for good. To say that it is meant,
     /// the meta file is removed too.
     fn check_complete(&self) -> Result<()> {
@@ -133,7 +133,7 @@ impl AtRest {
         Ok(())
     }
 
-    /// That the snapshot of an open map is one that a fold left: one of another
+    /// That the snapshot of an open map is one that a compaction left: one of another
     /// time, or none. What someone else wrote is taken over only while the map is
     /// closed, and nothing was written by then.
     fn check_not_edited(&self) -> Result<()> {
@@ -202,17 +202,17 @@ impl AtRest {
     }
 
     /// Whether nothing would be lost with the journal: it says nothing, or it
-    /// was folded. The meta file takes its place as the last step of a fold,
+    /// was compacted. The meta file takes its place as the last step of that,
     /// when the snapshot is safe, and then the journal is not written to any
     /// more: only its removal is missing. So an edit by hand since then is
     /// one of a file at rest.
     fn has_all_of(&self, journal: &LeftOver<'_>) -> bool {
-        let folded = self.meta.as_ref().map_or(0, |meta| meta.head.compacted);
-        folded == journal.header.id || journal.payloads.is_empty()
+        let compacted = self.meta.as_ref().map_or(0, |meta| meta.head.compacted);
+        compacted == journal.header.id || journal.payloads.is_empty()
     }
 
     /// Reads the journal on top of the snapshot it was written for, or of the
-    /// one that a fold made of both.
+    /// one that a compaction made of both.
     ///
     /// The second is the same as the first: what the journal changes comes to
     /// what is there already, and what it does not change was taken over as it
@@ -286,7 +286,7 @@ impl AtRest {
             meta: checksum,
             journal: None,
             is_stale: false,
-            fold_at: folder.max_journal,
+            compact_at: folder.max_journal,
         };
         Ok((store, fingerprints))
     }

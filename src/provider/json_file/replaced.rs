@@ -42,7 +42,7 @@ impl Store {
     ///
     /// A snapshot is told by its looks, a meta file by its checksum, and a journal by
     /// its id and its length. That is enough to tell two states of a map apart: a
-    /// fold makes new ones of the first two, and each commit between two folds makes
+    /// compaction makes new ones of the first two, and each commit between two of them makes
     /// the journal longer. The id is for a copy from which the map went on in another
     /// way.
     ///

@@ -27,8 +27,8 @@ pub(super) struct Shared {
     /// A slot is never taken out again: whoever waits for it would then hold
     /// another one than whoever comes later, and a map would be open twice.
     slots: Mutex<HashMap<MapName, Arc<Slot>>>,
-    /// The folds in the background, each until the next one of the map.
-    folds: Mutex<HashMap<MapName, JoinHandle<()>>>,
+    /// The compactions in the background, each until the next one of the map.
+    compactions: Mutex<HashMap<MapName, JoinHandle<()>>>,
     is_closed: AtomicBool,
 }
 
@@ -41,7 +41,7 @@ impl Shared {
         Self {
             folder,
             slots: Mutex::default(),
-            folds: Mutex::default(),
+            compactions: Mutex::default(),
             is_closed: AtomicBool::new(false),
         }
     }
@@ -63,11 +63,11 @@ impl Shared {
             None => Store::open(&self.folder, map)?,
         };
         let done = work(&self.folder, &mut store);
-        *held = Some(store).filter(|store| !store.is_stale);
+        keep(&mut held, store);
         done
     }
 
-    /// Commits, and says whether a fold is due.
+    /// Commits, and says whether a compaction is due.
     pub(super) fn commit(&self, batch: &Batch) -> Result<(Committed, bool)> {
         let part = match &*batch.maps {
             [part] => part,
@@ -81,83 +81,81 @@ impl Shared {
             let is_due = store.is_outgrown();
             if is_due {
                 // The next one is due when as much was written again.
-                store.fold_at = store.fold_at.saturating_add(folder.max_journal);
+                store.compact_at = store.compact_at.saturating_add(folder.max_journal);
             }
             Ok((answer, is_due))
         })
     }
 
-    /// Starts to fold the journal of a map in the background.
-    pub(super) fn start_fold(self: &Arc<Self>, map: &MapName) {
+    /// Starts to compact the journal of a map in the background.
+    pub(super) fn start_compaction(self: &Arc<Self>, map: &MapName) {
         let (shared, name) = (self.clone(), map.clone());
-        let fold = tokio::task::spawn_blocking(move || shared.fold(&name));
-        self.folds.lock().insert(map.clone(), fold);
+        let compaction = tokio::task::spawn_blocking(move || shared.compact(&name));
+        self.compactions.lock().insert(map.clone(), compaction);
     }
 
     /// Waits until nothing happens to the map, or to any, in the background:
     /// what goes on there holds the folder.
     pub(super) async fn settle(&self, map: Option<&MapName>) {
-        let folds: Vec<_> = {
-            let mut folds = self.folds.lock();
+        let running: Vec<_> = {
+            let mut all = self.compactions.lock();
             let of_these = |of: &MapName| map.is_none_or(|map| map == of);
-            let (these, others) = mem::take(&mut *folds)
+            let (these, others) = mem::take(&mut *all)
                 .into_iter()
                 .partition::<HashMap<_, _>, _>(|(of, _)| of_these(of));
-            *folds = others;
+            *all = others;
             these.into_values().collect()
         };
-        for fold in folds {
+        for compaction in running {
             // It has logged what failed; if it was cut short, it is done too.
-            let _ = fold.await;
+            let _ = compaction.await;
         }
     }
 
-    /// Folds the journal of a map in passing; if that fails, it is told to
-    /// whoever reads the log, and tried again when more was written.
-    fn fold(&self, map: &MapName) {
-        let folded = self.with_open(map, |folder, store| store.fold(folder));
-        if let Err(error) = folded.unwrap_or(Ok(())) {
-            tracing::warn!(target: PROVIDER, map = map.as_str(), error = %error.logged(), "the journal was not folded");
+    /// Compacts the journal of a map. A failure is logged, and the next attempt is
+    /// made when more was written.
+    fn compact(&self, map: &MapName) {
+        let compacted = self.with_open(map, |folder, held, mut store| {
+            let compacted = store.compact(folder);
+            keep(held, store);
+            compacted
+        });
+        if let Err(error) = compacted.unwrap_or(Ok(())) {
+            tracing::warn!(target: PROVIDER, map = map.as_str(), error = %error.logged(), "the journal was not compacted");
         }
     }
 
-    /// Folds the journal of a map, and forgets the map.
+    /// Compacts the journal of a map, and forgets the map.
     pub(super) fn release(&self, map: &MapName) -> Result<()> {
         self.check_open()?;
         self.forget(map)
     }
 
     fn forget(&self, map: &MapName) -> Result<()> {
-        let Some(slot) = self.slots.lock().get(map).cloned() else {
-            return Ok(());
-        };
-        let mut held = slot.lock();
-        let Some(mut store) = held.take() else {
-            return Ok(());
-        };
-        let folded = store.fold(&self.folder);
-        if folded.is_err() {
-            *held = Some(store).filter(|store| !store.is_stale);
-        }
-        folded
+        let forgotten = self.with_open(map, |folder, held, mut store| {
+            let compacted = store.compact(folder);
+            if compacted.is_err() {
+                keep(held, store);
+            }
+            compacted
+        });
+        forgotten.unwrap_or(Ok(()))
     }
 
-    /// Works on a map if it is open.
+    /// Works on a map if it is open. The slot is empty meanwhile.
     fn with_open<T>(
         &self,
         map: &MapName,
-        work: impl FnOnce(&Folder, &mut Store) -> Result<T>,
-    ) -> Option<Result<T>> {
+        work: impl FnOnce(&Folder, &mut Option<Store>, Store) -> T,
+    ) -> Option<T> {
         let slot = self.slots.lock().get(map).cloned()?;
         let mut held = slot.lock();
-        let mut store = held.take()?;
-        let done = work(&self.folder, &mut store);
-        *held = Some(store).filter(|store| !store.is_stale);
-        Some(done)
+        let store = held.take()?;
+        Some(work(&self.folder, &mut held, store))
     }
 
-    /// Folds all journals, forgets all maps and lets go of the lock. If a
-    /// journal cannot be folded, it stays, and is read at the next open.
+    /// Compacts all journals, forgets all maps and lets go of the lock. If a
+    /// journal cannot be compacted, it stays, and is read at the next open.
     pub(super) fn close(&self) -> Result<()> {
         let maps: Vec<_> = {
             let slots = self.slots.lock();
@@ -167,18 +165,11 @@ impl Shared {
         let mut closed = Ok(());
         for map in maps {
             closed = closed.and(self.forget(&map));
-            self.drop_store(&map);
+            self.with_open(&map, |_, _, store| drop(store));
         }
         // Whoever waited for a slot sees now that it is closed.
         self.folder.lock.lock().take();
         closed
-    }
-
-    fn drop_store(&self, map: &MapName) {
-        let slot = self.slots.lock().get(map).cloned();
-        if let Some(slot) = slot {
-            slot.lock().take();
-        }
     }
 
     /// The maps that have a file in the folder.
@@ -217,6 +208,11 @@ impl Shared {
         );
         Err(Error::new(ErrorKind::Closed, message))
     }
+}
+
+/// Puts a store back into its slot, unless it may not be as the files are.
+fn keep(slot: &mut Option<Store>, store: Store) {
+    *slot = Some(store).filter(|store| !store.is_stale);
 }
 
 fn several_maps() -> Error {

@@ -51,8 +51,8 @@ pub(super) struct Store {
     /// The files are being moved about: if that fails, what is known here may
     /// not be so, and has to be read again.
     pub(super) is_stale: bool,
-    /// The journal is not folded before it is this long.
-    pub(super) fold_at: u64,
+    /// The journal is not compacted before it is this long.
+    pub(super) compact_at: u64,
 }
 
 /// The journal that is being written.
@@ -264,13 +264,13 @@ impl Store {
         }
     }
 
-    /// Whether the journal has become so long that it is worth a fold: then
-    /// what a fold writes is of the order of what was written since the last.
+    /// Whether the journal has become so long that it is worth a compaction: then
+    /// what that writes is of the order of what was written since the last.
     pub(super) fn is_outgrown(&self) -> bool {
         let journal = self.journal.map_or(0, |journal| journal.bytes);
         journal
             >= self
-                .fold_at
+                .compact_at
                 .max(self.snapshot.map_or(0, |(_, looks)| looks.size))
     }
 

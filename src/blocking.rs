@@ -1,7 +1,7 @@
 //! Maps for programs without a tokio runtime: a plain `fn main`, a thread.
 //!
-//! Reads and plain writes never block, so they are those of [`Map`]. Calls that
-//! wait for the store have the same names here and block: `insert_and_save`,
+//! Reads and plain writes never block; they are the methods of [`Map`]. Calls that
+//! wait for the store have the same names as there, and block: `insert_and_save`,
 //! `flush`, `close`, …
 //!
 //! ```
@@ -14,15 +14,15 @@
 //!         runtime.open(persistify::PersistentMap::builder(store, "stock"))?;
 //!     stock.insert("apple", 3);
 //!     stock.insert_and_save("pear", 5)?;
-//!     // What has no blocking twin is waited for.
+//!     // `wait` blocks on any call that has no blocking twin.
 //!     stock.wait(stock.batch().insert("fig", 1).remove("pear").commit())?;
 //!     stock.close()
 //! }
 //! ```
 //!
-//! They work in threads of a tokio runtime that may block, as in
-//! `spawn_blocking`. In async code they return an `Invalid` error, and nothing is
-//! done: use the async calls there.
+//! They also work in threads of a tokio runtime that may block, such as
+//! `spawn_blocking`. In async code they return an `Invalid` error and do nothing:
+//! use the async calls there.
 
 mod runtime;
 
@@ -50,11 +50,11 @@ pub type CachingMap<V> = Blocking<AsyncCachingMap<V>>;
 
 /// A map whose saves block: [`PersistentMap`] or [`CachingMap`].
 ///
-/// It dereferences to the async map for everything that does not wait. A clone is
-/// another handle on the same map.
+/// Dereferences to the async map for everything that does not wait. Cloning returns
+/// another handle to the same map.
 #[derive(Clone)]
 pub struct Blocking<M> {
-    // Dropped first: its task ends while the thread is still there.
+    // Dropped first: its task ends while the thread still runs.
     map: M,
     runtime: Runtime,
 }
@@ -64,7 +64,7 @@ impl<M> Blocking<M> {
         Self { map, runtime }
     }
 
-    /// Blocks until a call of this crate is done: a [batch](Map::batch), a
+    /// Blocks until a call of this crate completes: a [batch](Map::batch), a
     /// [transaction](crate::Transaction), an [export](Map::export).
     ///
     /// # Errors
@@ -77,10 +77,11 @@ impl<M> Blocking<M> {
 
 /// # Saves
 ///
-/// Each errs as the async call of its name does, and as [`Runtime::wait`] does.
+/// Each returns the errors of the async method of the same name, and those of
+/// [`Runtime::wait`].
 #[expect(
     clippy::missing_errors_doc,
-    reason = "said once, for all of them: it is the same"
+    reason = "documented once, for all of them"
 )]
 impl<V, L, M> Blocking<M>
 where
@@ -185,7 +186,7 @@ where
 
 #[expect(
     clippy::missing_errors_doc,
-    reason = "said once, for all of them: it is the same"
+    reason = "documented once, for all of them"
 )]
 impl<V> CachingMap<V>
 where

@@ -34,17 +34,17 @@ use crate::{
 
 /// A [`PersistentMap`](crate::PersistentMap) whose entries expire.
 ///
-/// Expired means gone, at once: never returned, counted or iterated; a moment
-/// later it is swept out of memory and, with the next commit, out of the store
-/// (unless another process has written that key meanwhile). Expiries are stored,
-/// so a restart neither revives nor prolongs an entry.
+/// An expired entry is gone at once: it is never returned, counted or iterated.
+/// Shortly after, it is swept out of memory and, with the next commit, out of the
+/// store (unless another process has written that key meanwhile). Expiries are
+/// stored, so a restart neither revives nor prolongs an entry.
 ///
-/// To write over an expired key is to make a fresh entry. To
-/// [update](Map::update) an entry is to write it: its time to live begins anew,
-/// unless the update [keeps it](CachingMap::update_keeping_ttl).
+/// Writing to an expired key creates a fresh entry. [Updating](Map::update) an
+/// entry counts as a write: its time to live begins anew, unless the update [keeps
+/// it](CachingMap::update_keeping_ttl).
 ///
-/// Nearly all methods are those of [`Map`], which it dereferences to; they are
-/// listed below.
+/// Most methods are on [`Map`], which this type dereferences to; they are listed
+/// below.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -64,35 +64,35 @@ use crate::{
 ///
 /// # Times
 ///
-/// Times are kept in milliseconds. An entry expires up to three milliseconds
-/// before its time is over, and not after it. (One that is to live for less than
-/// four lives for up to four.)
+/// Times have millisecond precision. An entry expires up to three milliseconds
+/// early, never late. (An entry with a time to live below four milliseconds lives
+/// for up to four.)
 ///
-/// The clock is the wall time when the map was opened, and from then on the time
-/// that has passed. It starts no earlier than the latest time that an entry in the
-/// store was written, so nothing comes back to life after the wall clock was set
-/// back by up to a day. An entry that was written more than a day from now tells
-/// of a clock that was wrong: a warning says so once, its time does not count, and
-/// the entry lives for as long as it was given, counted from the opening.
+/// The map's clock is the wall time at the opening plus the time elapsed since. It
+/// starts no earlier than the latest write time of a stored entry, so no entry
+/// comes back to life if the wall clock was set back by up to a day. An entry
+/// written more than a day in the future was written with a wrong clock: the map
+/// logs one warning, ignores the entry's times, and counts its time to live from
+/// the opening.
 ///
-/// # Entries without a time
+/// # Entries without an expiry
 ///
-/// A plain map, or a table of another program, may hold entries that have no time.
-/// If the map has times, they get these when it is opened. The store is told of
-/// it, so a second opening does not prolong them; their values are not written
-/// again. With both times set, they live for the time to live from the first
-/// opening on, and the time to idle begins anew with each opening, until they are
-/// written. An entry without a time that another process stores while the map is
-/// open gets one when the map is opened the next time.
+/// A plain map, or a table of another program, may hold entries without an expiry.
+/// If the map has times, these entries get them when it is opened. The expiry is
+/// stored, so a second opening does not prolong them; their values are not
+/// rewritten. With both times set, their time to live counts from the first
+/// opening, and their time to idle begins anew with each opening, until they are
+/// written. If another process stores an entry without an expiry while the map is
+/// open, it gets one at the next opening.
 pub struct CachingMap<V: Send + Sync + 'static>(Map<V, Expiring<V>>);
 
 /// The options of a [`CachingMap`].
 pub type CachingMapBuilder<V> = Builder<V, Expiry<V>>;
 
 impl<V: Send + Sync + 'static> CachingMap<V> {
-    /// A caching map of this name, kept by this provider; set options, then
-    /// [`open`](Builder::open) it. Without a time, entries expire only if they
-    /// are [inserted with one](Self::insert_with_ttl).
+    /// Starts building a caching map with this name, stored by this provider. Set
+    /// options, then call [`open`](Builder::open). If no time is set, entries
+    /// expire only if they are [inserted with one](Self::insert_with_ttl).
     pub fn builder<N>(provider: impl Provider, name: N) -> CachingMapBuilder<V>
     where
         N: TryInto<MapName>,
@@ -106,14 +106,13 @@ impl<V: Send + Sync + 'static> CachingMap<V> {
         Builder::new(provider, name, plan)
     }
 
-    /// Puts a value at this key with a time to live of its own, which replaces
-    /// the times of the map; returns the value that was there.
+    /// Inserts a value with its own time to live, which replaces the times of the
+    /// map; returns the previous value.
     ///
     /// Reads do not prolong the entry. An [update](Map::update) begins the same
-    /// time anew, also after a restart. A plain [`insert`](Map::insert) makes an
-    /// entry that lives by the times of the map. A time of zero makes an entry
-    /// that has expired already; one of [`Duration::MAX`] makes one that does not
-    /// expire.
+    /// time to live anew, also after a restart. A plain [`insert`](Map::insert)
+    /// goes back to the times of the map. With a time of zero the entry has expired
+    /// already; with [`Duration::MAX`] it never expires.
     ///
     /// # Panics
     ///
@@ -122,8 +121,8 @@ impl<V: Send + Sync + 'static> CachingMap<V> {
         self.put(key.as_ref(), value, Some(ttl))
     }
 
-    /// A copy of the value at this key. Unlike [`get`](Map::get) it does not count
-    /// as a read: it does not prolong the entry.
+    /// Returns a copy of the value at this key. Unlike [`get`](Map::get) it does
+    /// not count as a read: it does not prolong the entry.
     pub fn peek(&self, key: impl AsRef<str>) -> Option<V>
     where
         V: Clone,
@@ -131,9 +130,9 @@ impl<V: Send + Sync + 'static> CachingMap<V> {
         self.look_aside(key.as_ref(), V::clone)
     }
 
-    /// What `look` makes of the value at this key, without copying it. Unlike
-    /// [`read`](Map::read) it does not count as a read: it does not prolong the
-    /// entry.
+    /// Calls `look` with the value at this key, without copying it, and returns its
+    /// result. Unlike [`read`](Map::read) it does not count as a read: it does not
+    /// prolong the entry.
     ///
     /// # Panics
     ///
@@ -146,7 +145,7 @@ impl<V: Send + Sync + 'static> CachingMap<V> {
     /// expires when it would have expired without the change. Returns `None` if
     /// there is no entry.
     ///
-    /// An [`update`](Map::update) begins the entry's time anew.
+    /// An [`update`](Map::update) begins the entry's time to live anew.
     ///
     /// # Panics
     ///
@@ -159,11 +158,12 @@ impl<V: Send + Sync + 'static> CachingMap<V> {
         self.update_keeping_expiry(key.as_ref(), change)
     }
 
-    /// [Updates and keeps the deadline](Self::update_keeping_ttl), or inserts this
-    /// value if there is no entry. The new entry lives for `ttl`, or by the times
-    /// of the map if that is `None`.
+    /// Like [`update_keeping_ttl`](Self::update_keeping_ttl), but inserts `value`
+    /// if there is no entry. The new entry lives for `ttl`, or by the times of the
+    /// map if that is `None`.
     ///
-    /// Both are one step, so no call is lost in a window that has just begun:
+    /// It is one atomic step, so a rate limiter counts every call, even while a
+    /// window begins:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -202,8 +202,8 @@ impl<V: Send + Sync + 'static> CachingMap<V> {
         self.upsert_keeping_expiry(key.as_ref(), value, ttl, change);
     }
 
-    /// When the entry at this key expires; `None` if there is none, or if it
-    /// does not expire. It does not count as a read.
+    /// When the entry at this key expires; `None` if there is no entry, or if it
+    /// never expires. Does not count as a read.
     pub fn expires_at(&self, key: impl AsRef<str>) -> Option<SystemTime> {
         self.core.expires_at(key.as_ref())
     }
@@ -213,8 +213,8 @@ impl<V> CachingMap<V>
 where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
-    /// [Inserts with a time to live](Self::insert_with_ttl), and waits until
-    /// that or a later change of the key is committed.
+    /// [Inserts with a time to live](Self::insert_with_ttl), and waits until this
+    /// change, or a later one of the key, is committed.
     ///
     /// # Errors
     ///
@@ -229,7 +229,7 @@ where
     }
 
     /// [Updates and keeps the deadline](Self::update_keeping_ttl), and waits until
-    /// that or a later change of the key is committed.
+    /// this change, or a later one of the key, is committed.
     ///
     /// # Errors
     ///
@@ -243,8 +243,8 @@ where
             .await
     }
 
-    /// Puts a value at this key with a time to live of its own, if the store
-    /// holds what is expected; the new revision.
+    /// Saves a value with its own time to live, if the store holds the expected
+    /// state of the key; returns the new revision.
     ///
     /// # Errors
     ///
@@ -301,14 +301,14 @@ impl<V> AtomicBatch<V, Expiring<V>>
 where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
-    /// The key holds this value from then on, for exactly so long.
+    /// Sets the key to this value, with its own time to live.
     pub fn insert_with_ttl(&mut self, key: impl AsRef<str>, value: V, ttl: Duration) -> &mut Self {
         self.put(key.as_ref(), value, Some(ttl))
     }
 }
 
 impl Transaction {
-    /// The key of that map holds this value from then on, for exactly so long.
+    /// Sets the key of `map` to this value, with its own time to live.
     pub fn insert_with_ttl<V>(
         &mut self,
         map: &CachingMap<V>,
@@ -324,32 +324,33 @@ impl Transaction {
 }
 
 impl<V> CachingMapBuilder<V> {
-    /// How long an entry lives after it was written; at least a millisecond, for
-    /// ever by default. An entry that was stored with another time keeps that
-    /// until it is written again; but what reads prolong ends by this one. An
-    /// entry that was stored [without a time](CachingMap#entries-without-a-time)
-    /// gets this one when the map is opened.
+    /// Sets how long an entry lives after it was written; at least 1 millisecond,
+    /// unlimited by default. An entry stored with another time to live keeps it
+    /// until it is written again, but reads cannot prolong it beyond this one. An
+    /// entry stored [without an expiry](CachingMap#entries-without-an-expiry) gets
+    /// this one when the map is opened.
     pub fn time_to_live(mut self, time: Duration) -> Self {
         self.plan.time_to_live = Some(time);
         self
     }
 
-    /// How long an entry lives after it was written or read; at least a
-    /// millisecond, for ever by default. With a time to live as well, whichever
-    /// ends first.
+    /// Sets how long an entry lives after it was last written or read; at least 1
+    /// millisecond, unlimited by default. If a time to live is set as well, the
+    /// earlier deadline counts.
     ///
     /// Reads move the deadline in memory at once, and in the store when it has
-    /// moved by more than a tenth of this time: after a crash an entry may
-    /// expire that much early, never late.
+    /// moved by more than a tenth of this time: after a crash an entry may expire
+    /// that much early, never late.
     pub fn time_to_idle(mut self, time: Duration) -> Self {
         self.plan.time_to_idle = Some(time);
         self
     }
 
-    /// Called with the key and the value of each entry that has expired: when it
-    /// is swept, or written over, cleared or reloaded before that; also for those
-    /// that expired while no one had the map open. It runs on the map's own task
-    /// (or the writer's thread), so it should be short; it may call maps.
+    /// Sets a listener that is called with the key and the value of each expired
+    /// entry: when it is swept, or earlier if it is overwritten, cleared or
+    /// reloaded. That includes entries that expired while the map was not open. The
+    /// listener runs on the map's background task or on the writer's thread, so
+    /// keep it short; it may call maps.
     pub fn on_expire(mut self, listener: impl Fn(&str, V) + Send + Sync + 'static) -> Self {
         self.plan.listener = Some(Arc::new(listener));
         self

@@ -1,4 +1,5 @@
-//! The map: a handle on what is in memory, and on the task that saves it.
+//! The map: a handle to the in-memory table and to the background task that saves
+//! it.
 
 pub(crate) mod api;
 mod coding;
@@ -23,11 +24,11 @@ use crate::{
     trace::MAP,
 };
 
-/// The methods that a [`PersistentMap`](crate::PersistentMap) and a
-/// [`CachingMap`](crate::CachingMap) share: both dereference to it. `L` is how
+/// The methods that [`PersistentMap`](crate::PersistentMap) and
+/// [`CachingMap`](crate::CachingMap) share. Both dereference to it. `L` decides how
 /// long entries live.
 ///
-/// Code for both kinds of map takes a `&Map`:
+/// Code that works with both kinds of map takes a `&Map`:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -54,7 +55,7 @@ pub struct Map<V, L: Lifetime<V>> {
     runtime: Handle,
 }
 
-/// Ends the background task when the last handle is dropped.
+/// Stops the background task when the last handle is dropped.
 struct Life<V, L: Lifetime<V>>(Arc<Core<V, L>>);
 
 impl<V, L> Map<V, L>
@@ -74,13 +75,13 @@ where
         }
     }
 
-    /// Whether a thread may wait for the background task.
+    /// Checks that this thread may block until the background task answers.
     fn check_blocking(&self) -> Result<()> {
         let problem = if Handle::try_current().is_ok() {
-            "blocking_close was called on a runtime's own thread; use `close().await` there"
+            "blocking_close was called on a thread of a runtime; use `close().await` there"
         } else if self.runtime.runtime_flavor() == RuntimeFlavor::CurrentThread {
-            "blocking_close needs a multi-thread runtime, because nobody drives a current-thread \
-             one meanwhile; use `runtime.block_on(map.close())`"
+            "blocking_close needs a multi-thread runtime: a current-thread runtime makes no \
+             progress while its thread blocks; use `runtime.block_on(map.close())`"
         } else {
             return Ok(());
         };

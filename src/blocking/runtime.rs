@@ -1,4 +1,4 @@
-//! A thread of the crate's own, for programs without a runtime.
+//! The background thread for programs without a runtime.
 
 use std::{
     fmt, io,
@@ -24,18 +24,19 @@ use crate::{
     },
 };
 
-/// How long the end of the thread waits for calls of the disk that hang.
+/// How long the thread waits at its end for disk calls that hang.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A background thread that providers and maps work on in a program that has no
-/// tokio runtime.
+/// A background thread that runs providers and maps in a program without a tokio
+/// runtime.
 ///
-/// A clone is another handle on the same thread, and each map that was
-/// [opened](Self::open) here holds one. When the last is dropped, the thread ends.
+/// Cloning returns another handle to the same thread, and each map
+/// [opened](Self::open) here holds one. When the last handle is dropped, the thread
+/// ends.
 #[derive(Clone)]
 pub struct Runtime(Arc<Background>);
 
-/// The thread, which ends with this.
+/// The thread; dropping this ends it.
 struct Background {
     handle: Handle,
     stop: Option<oneshot::Sender<()>>,
@@ -47,14 +48,14 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// `Unusable` if the system has no thread left.
+    /// `Unusable` if the system cannot create a thread.
     pub fn start() -> Result<Self> {
         let start = || -> io::Result<Background> {
             let runtime = RuntimeBuilder::new_current_thread().enable_all().build()?;
             let handle = runtime.handle().clone();
             let (stop, stopped) = oneshot::channel::<()>();
             let work = move || {
-                // It also ends if the sender is dropped.
+                // Dropping the sender ends it, too.
                 runtime.block_on(async { drop(stopped.await) });
                 runtime.shutdown_timeout(PATIENCE);
             };
@@ -72,27 +73,27 @@ impl Runtime {
         start().map(|thread| Self(Arc::new(thread))).map_err(failed)
     }
 
-    /// Blocks until a call of this crate is done, as the opening of a provider:
-    /// `runtime.wait(JsonFile::open("./data"))?`.
+    /// Blocks until a call of this crate completes, for example the opening of a
+    /// provider: `runtime.wait(JsonFile::open("./data"))?`.
     ///
     /// # Errors
     ///
-    /// Those of the call. `Invalid` on a thread that runs async code: blocking it
-    /// would hold up all else that runs there. Use `.await` there, or
-    /// `spawn_blocking`. The call was not begun.
+    /// Those of the call. `Invalid` on a thread that runs async code, because
+    /// blocking it would delay everything else that runs there: use `.await`, or
+    /// `spawn_blocking`. The call was not started.
     pub fn wait<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         if is_polling() {
             let message = "a blocking call was made in async code, whose thread must not block; \
                            await the call there, or make this one in `spawn_blocking`";
             return Err(Error::new(ErrorKind::Invalid, message));
         }
-        // Its tasks and timers are those of the background thread; this one only
-        // polls the call itself.
+        // Tasks and timers of the call run on the background thread; this thread
+        // only polls the call itself.
         let _context = self.0.handle.enter();
         wait_here(call)
     }
 
-    /// [Opens](Builder::open) a map on this thread.
+    /// [Opens](Builder::open) a map on the background thread.
     ///
     /// # Errors
     ///
@@ -107,7 +108,7 @@ impl Runtime {
     }
 }
 
-/// Wakes the thread that waits.
+/// Wakes the waiting thread.
 struct Unpark(thread::Thread);
 
 impl Wake for Unpark {
@@ -116,8 +117,8 @@ impl Wake for Unpark {
     }
 }
 
-/// Unlike tokio's `block_on` it panics nowhere: a poll that has no budget cannot
-/// be told from a thread that may block.
+/// Unlike tokio's `block_on` it never panics. A poll without a budget cannot be
+/// told from a thread that may block, so `is_polling` may miss it.
 fn wait_here<T>(call: impl Future<Output = T>) -> T {
     let waker = Arc::new(Unpark(thread::current())).into();
     let mut context = Context::from_waker(&waker);
@@ -136,10 +137,11 @@ impl Drop for Background {
         let Some(thread) = self.thread.take() else {
             return;
         };
-        // The last handle may be dropped by a task on the thread itself, which
-        // would wait for its own end.
+        // A task on the thread itself may drop the last handle; joining would wait
+        // for its own end.
         if thread.thread().id() != thread::current().id() {
-            // It panics only if a task's drop does, and that was printed.
+            // Joining fails only if a task panicked while being dropped, which was
+            // printed.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,4 @@
-//! The methods of a map, by what users do with it.
+//! The public methods of a map, a file for each purpose.
 
 pub(crate) mod atomic_batch;
 pub(crate) mod builder;

@@ -1,4 +1,4 @@
-//! How long an entry lives: for ever, in a map without expiry.
+//! How long an entry lives. In a map without expiry: until it is removed.
 
 use std::{
     any::Any,
@@ -11,20 +11,21 @@ use super::Map;
 use crate::{clock::MapClock, error::Result, record::Record};
 
 /// How long the entries of a map live: the second parameter of [`Map`], and the
-/// bound for code that works with either kind of map.
+/// bound for code that is generic over both kinds of map.
 ///
-/// It is sealed: [`Forever`] and [`Expiring`](crate::Expiring) are all there are.
+/// Sealed. [`Forever`] and [`Expiring`](crate::Expiring) implement it.
 pub trait Lifetime<V>: Leases<V> {}
 
-/// What a map asks about the time of its entries.
+/// The questions a map asks about the expiry of its entries.
 pub trait Leases<V>: fmt::Debug + Send + Sync + Sized + 'static {
-    /// What is kept with each entry.
+    /// The expiry state stored with each entry.
     type Lease: Send + Sync + 'static;
 
     /// Whether entries expire at all.
     const EXPIRES: bool;
 
-    /// The lease of a fresh entry, in the place of one that was written over.
+    /// The lease of a newly written entry; `old` is the lease that the write
+    /// replaces.
     fn begin(
         &self,
         key: &Arc<str>,
@@ -32,7 +33,7 @@ pub trait Leases<V>: fmt::Debug + Send + Sync + Sized + 'static {
         old: Option<&Self::Lease>,
     ) -> Self::Lease;
 
-    /// The same, of an entry that was written at that time.
+    /// Like [`begin`](Self::begin), for an entry that was written at the time `at`.
     fn begin_at(
         &self,
         key: &Arc<str>,
@@ -41,81 +42,82 @@ pub trait Leases<V>: fmt::Debug + Send + Sync + Sized + 'static {
         at: SystemTime,
     ) -> Self::Lease;
 
-    /// When an entry that is written at that time expires.
+    /// When an entry written at the time `at` expires.
     fn ends_at(&self, ttl: Option<Duration>, at: SystemTime) -> Option<SystemTime>;
 
-    /// The entry's own time to live.
+    /// The entry's own time to live, if it has one.
     fn own(&self, lease: &Self::Lease) -> Option<Duration>;
 
-    /// The own time to live of an entry as the store has it.
+    /// The own time to live of a stored entry.
     fn stored_own(&self, record: &Record) -> Option<Duration>;
 
-    /// The lease of an entry that comes from the store.
+    /// The lease of an entry loaded from the store.
     fn adopt(&self, record: &Record) -> Self::Lease;
 
-    /// The map is loaded, and the time is known: whatever the entry's expiry was
-    /// counted from, it was not later. An entry without an expiry gets that of the
-    /// map; says whether it did, and the store has to be told.
+    /// Called when the map is loaded and its clock is set: the time that the
+    /// entry's expiry is counted from is not later than now. An entry without an
+    /// expiry gets the map's. Returns whether it did, which means that the store
+    /// must be updated.
     fn loaded(&self, key: &Arc<str>, lease: &mut Self::Lease) -> bool;
 
-    /// The entry was changed, and its time begins anew.
+    /// The entry was changed; its expiry is counted from now.
     fn renew(&self, key: &Arc<str>, lease: &mut Self::Lease);
 
-    /// The entry was changed, and keeps its expiry.
+    /// The entry was changed; its expiry stays.
     fn keep(&self, lease: &mut Self::Lease);
 
-    /// The entry was due, and has not expired.
+    /// The sweeper found the entry due, but it has not expired.
     fn reschedule(&self, key: &Arc<str>, lease: &mut Self::Lease);
 
-    /// The entry is no more, and no other took its place.
+    /// The entry was removed and not replaced.
     fn ended(&self, key: &Arc<str>, lease: &Self::Lease);
 
-    /// The entry was read; says whether the store should hear of it.
+    /// The entry was read. Returns whether the new expiry should be stored.
     fn used(&self, lease: &Self::Lease) -> bool;
 
-    /// Only the expiry changes with the next commit; the value does not.
+    /// The next commit changes only the expiry, not the value.
     fn touch(&self, lease: &mut Self::Lease);
 
-    /// Whether [`touch`](Self::touch) is all that happened since the last commit.
+    /// Whether [`touch`](Self::touch) is the only change since the last commit.
     fn only_touched(&self, lease: &Self::Lease) -> bool;
 
-    /// The store has lost the entry: all of it is to go there once more.
+    /// The store has lost the entry: the next commit must write it whole.
     fn lost(&self, lease: &mut Self::Lease);
 
-    /// The store has the entry as it is.
+    /// The store has the entry in its current state.
     fn stored(&self, lease: &mut Self::Lease);
 
-    /// Whether the entry has not expired yet.
+    /// Whether the entry has not expired.
     fn is_live(&self, lease: &Self::Lease) -> bool;
 
-    /// The write that the entry's time is counted from, if the store has to keep
-    /// it so that the entry's times are known after a restart.
+    /// The write time that the entry's expiry is counted from, if it must be stored
+    /// to compute the expiry after a restart.
     fn written_at(&self, lease: &Self::Lease) -> Option<SystemTime>;
 
     /// When the entry expires.
     fn expires_at(&self, lease: &Self::Lease) -> Option<SystemTime>;
 
-    /// The expiry that the store is told of.
+    /// The expiry to store.
     fn stored_expiry(&self, lease: &Self::Lease) -> Option<SystemTime>;
 
-    /// An entry has expired and was taken out of memory. No lock is held.
+    /// An entry expired and was taken out of memory. Called without a lock.
     fn expired(&self, key: &str, value: V);
 
-    /// All entries are gone; what was kept of them is to be dropped once no lock
-    /// is held.
+    /// All entries are gone. Returns the bookkeeping for them, to be dropped
+    /// outside the locks.
     fn cleared(&self) -> Box<dyn Any + Send>;
 
-    /// The map is open: time for a task of one's own.
+    /// The map is open; a lifetime may start its own background task now.
     fn opened(&self, expire: Expire);
 }
 
-/// Takes the entry of a key out of the map, if it has expired; `None` once the
-/// map is closed or gone.
+/// Takes an entry out of the map if it has expired. Returns `None` once the map is
+/// closed or dropped.
 pub(crate) type Expire = Box<dyn Fn(&str) -> Option<()> + Send>;
 
-/// What a builder turns into a [`Lifetime`] when the map is opened.
+/// Turned into a [`Lifetime`] when the map is opened.
 pub trait Plan<V>: Send + Sync + 'static {
-    /// What it turns into.
+    /// The lifetime.
     type Life: Lifetime<V>;
 
     /// The handle that `open` returns.
@@ -126,7 +128,7 @@ pub trait Plan<V>: Send + Sync + 'static {
     /// `Invalid`, naming the option and its bounds.
     fn check(&self) -> Result<()>;
 
-    /// The lifetime by this clock.
+    /// The lifetime, on this clock.
     fn begin(self, clock: Arc<MapClock>) -> Self::Life;
 }
 

@@ -1,4 +1,4 @@
-//! The map whose entries live for ever.
+//! The map whose entries never expire.
 
 use std::{fmt, ops::Deref, sync::Arc};
 
@@ -14,15 +14,16 @@ use crate::{
     provider::Provider,
 };
 
-/// A concurrent map with string keys that you use like a `HashMap` and that
-/// keeps itself in a store, in the background.
+/// A concurrent map with string keys: use it like a `HashMap`, and it persists
+/// itself in the background.
 ///
-/// Reads and writes touch memory only. What changed is written to the
-/// [provider](Provider) in batches, after the [batch](PersistentMapBuilder::batch)
-/// interval at the latest; `…_and_save` and [`flush`](Map::flush) wait until it is.
+/// Reads and writes touch memory only. Changes are written behind: they reach the
+/// [provider](Provider) in batches, at the latest after the
+/// [batch](PersistentMapBuilder::batch) interval. `…_and_save` and
+/// [`flush`](Map::flush) wait until the changes are committed.
 ///
-/// A clone is another handle on the same map. Nearly all methods are those of
-/// [`Map`], which it dereferences to; they are listed below.
+/// Cloning is cheap and returns another handle to the same map. Most methods are on
+/// [`Map`], which this type dereferences to; they are listed below.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -40,29 +41,29 @@ use crate::{
 ///
 /// # Closures
 ///
-/// Closures run under a lock, so they should be short. A call of any map from
-/// inside one panics, rather than deadlock; so does one from a value's own
-/// `Clone` or `Serialize`. A closure that panics leaves a working map, and its
-/// entry as the closure left it.
+/// Closures run under a lock, so keep them short. A call to any map from inside a
+/// closure panics instead of deadlocking. The same holds inside a value's own
+/// `Clone` or `Serialize`. If a closure panics, the map keeps working and the entry
+/// stays as the closure left it.
 ///
 /// # After `close`
 ///
-/// Reads go on, saves return `Closed`, and other writes panic: a write that can
-/// never reach the store is a bug, and it has no other way to say so.
+/// Reads keep working and saves return `Closed`. Other writes panic: they could
+/// never reach the store, and they have no error to return.
 ///
-/// Dropping the last handle is not a close: what is pending may be lost, and a
-/// warning says how much.
+/// Dropping the last handle does not close the map. Pending changes may be lost; a
+/// logged warning says how many.
 pub struct PersistentMap<V>(Map<V, Forever>);
 
 /// The options of a [`PersistentMap`].
 pub type PersistentMapBuilder<V> = Builder<V, Forever>;
 
 impl<V: 'static> PersistentMap<V> {
-    /// A map of this name, kept by this provider; set options, then
-    /// [`open`](Builder::open) it.
+    /// Starts building a map with this name, stored by this provider. Set options,
+    /// then call [`open`](Builder::open).
     ///
-    /// The name has 1 to 255 bytes and neither control characters nor a `/`;
-    /// whether it is fit shows at `open`.
+    /// A name has 1 to 255 bytes and contains neither control characters nor `/`.
+    /// An invalid name is an error of `open`.
     pub fn builder<N>(provider: impl Provider, name: N) -> PersistentMapBuilder<V>
     where
         N: TryInto<MapName>,

@@ -1,4 +1,4 @@
-//! Whether a map takes writes.
+//! Whether a map accepts writes.
 
 use std::sync::atomic::{
     AtomicU64,
@@ -9,13 +9,14 @@ pub(super) const OPEN: u64 = 0;
 pub(super) const CLOSING: u64 = 1;
 pub(super) const CLOSED: u64 = 2;
 
-/// The lowest bits are the phase, those above count its turns.
+/// The lowest bits hold the phase; the bits above count its changes.
 const PHASE: u64 = 3;
 
-/// The phase that a map is in.
+/// The phase of a map: open, closing or closed.
 pub(super) struct Phase(AtomicU64);
 
-/// One closing of a map: if it is opened again and closed anew, that is another.
+/// One attempt to close a map. Opening the map again and closing it anew makes
+/// another.
 #[derive(Clone, Copy)]
 pub(super) struct Closing(u64);
 
@@ -28,22 +29,23 @@ impl Phase {
         self.0.load(Acquire) & PHASE == phase
     }
 
-    /// Turns the phase, if it is the first one; says whether it did.
+    /// Moves from phase `from` to phase `to`; returns whether it did.
     pub(super) fn turn(&self, from: u64, to: u64) -> bool {
         let next = |now| (now & PHASE == from).then(|| turned(now, to));
         self.0.fetch_update(AcqRel, Acquire, next).is_ok()
     }
 
-    /// The closing that is under way.
+    /// The attempt to close that is under way.
     pub(super) fn closing(&self) -> Option<Closing> {
         let now = self.0.load(Acquire);
         (now & PHASE == CLOSING).then_some(Closing(now))
     }
 
-    /// Ends that closing, unless it is over; says whether it did.
+    /// Ends this attempt to close, unless it is over already; returns whether it
+    /// did.
     ///
-    /// That the map is closing is not enough: between two closings it was open,
-    /// and what was written then the first one has not seen.
+    /// It is not enough to check that the map is closing: if the map was open in
+    /// between, the first attempt has not seen the writes of that time.
     pub(super) fn end(&self, closing: Closing) -> bool {
         let Closing(now) = closing;
         let ended = turned(now, CLOSED);

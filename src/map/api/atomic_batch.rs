@@ -1,4 +1,4 @@
-//! Several changes of one map, as one.
+//! Atomic changes of one map.
 
 use std::{fmt, mem, time::Duration};
 
@@ -16,8 +16,8 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// Changes that are committed together: all of them or none, in the store
-    /// and in memory.
+    /// Starts a batch of changes that are committed together: all or none, in the
+    /// store and in memory.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -45,12 +45,11 @@ where
     }
 }
 
-/// Changes of one map that are committed together: all of them or none.
+/// Changes of one map that are committed together: all or none.
 ///
-/// Nothing can be seen of them until [`commit`](Self::commit); dropped without it,
-/// they change nothing. Of several changes of one key the last one counts. Calls
-/// can be chained or made one by one, as those of a
-/// [`Transaction`](crate::Transaction).
+/// They are invisible until [`commit`](Self::commit); dropping the batch without it
+/// changes nothing. Of several changes of one key, the last one counts. Calls can
+/// be chained or made one by one, as with a [`Transaction`](crate::Transaction).
 #[must_use = "a batch does nothing until `commit` is awaited"]
 pub struct AtomicBatch<V, L: Lifetime<V>> {
     map: Map<V, L>,
@@ -62,7 +61,7 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// The key holds this value from then on.
+    /// Sets the key to this value.
     pub fn insert(&mut self, key: impl AsRef<str>, value: V) -> &mut Self {
         self.put(key.as_ref(), value, None)
     }
@@ -72,37 +71,37 @@ where
         self
     }
 
-    /// The key holds nothing from then on.
+    /// Removes the key.
     pub fn remove(&mut self, key: impl AsRef<str>) -> &mut Self {
         self.share.remove(key.as_ref());
         self
     }
 
-    /// The batch is committed only if the store holds this at that key, whether
-    /// the batch changes the key or not.
+    /// Commits the batch only if the store holds the expected state at this key,
+    /// whether the batch changes the key or not.
     ///
-    /// An entry that is required to be there, and that the batch does not
-    /// change, is given the revision of the commit all the same; in a caching map
-    /// it has to be in memory as well.
+    /// An entry that is required to exist, and that the batch does not change,
+    /// still gets the revision of the commit. In a caching map it must also be in
+    /// memory.
     pub fn require(&mut self, key: impl AsRef<str>, expect: Expect) -> &mut Self {
         self.share.require(key.as_ref(), expect);
         self
     }
 
-    /// Commits the changes; returns the revision that all of them got. `None` if
-    /// there was nothing to commit, or from a layer that accepts commits ahead of
-    /// its store.
+    /// Commits the changes; returns their common revision. `None` if there was
+    /// nothing to commit, or from a layer that acknowledges commits before its
+    /// store does.
     ///
-    /// What is pending of these keys is committed first. The batch is empty
-    /// afterwards, also if the commit failed. Nothing is written before the first
-    /// poll; after it, dropping the future cancels the wait, not the commit.
+    /// Pending changes of these keys are committed first. The batch is empty
+    /// afterwards, even if the commit failed. Nothing is written before the first
+    /// poll. Once polled, dropping the future cancels the wait, not the commit.
     ///
     /// # Errors
     ///
-    /// Those of all [conditional saves](Map#conditional-saves), for all of it:
-    /// `Conflict` names the key that was in the way. Without requirements there
-    /// is no `Conflict`, and every provider can do it. `Invalid` if two different
-    /// things are required of one key.
+    /// Those of all [conditional saves](Map#conditional-saves), for the batch as a
+    /// whole: `Conflict` names the key that did not match. A batch without
+    /// requirements never conflicts, and every provider supports it. `Invalid` if
+    /// two different states are required of one key.
     pub fn commit(&mut self) -> impl Future<Output = Result<Option<Revision>>> + Send + use<V, L> {
         let empty = MapShare::new(self.map.core.clone());
         let share = mem::replace(&mut self.share, empty);

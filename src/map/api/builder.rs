@@ -1,4 +1,4 @@
-//! Every option of a map: its unit, default, bounds, and what it trades.
+//! The builder of a map: every option with its unit, default, bounds and trade-off.
 
 pub(crate) mod options;
 pub(crate) mod rewind;
@@ -36,9 +36,9 @@ use crate::{
 
 /// The options of a map before it is opened.
 ///
-/// Every option has a default that suits most programs; a value out of its
-/// bounds is an error of [`open`](Self::open), never a panic. Closures need to
-/// know the type of the values at once: name it at the beginning, as in
+/// Every option has a default that suits most programs. A value out of bounds is an
+/// error of [`open`](Self::open), never a panic. Options that take a closure need
+/// to know the value type: name it at the beginning, as in
 /// `PersistentMap::<u32>::builder(..)`, or in the closure.
 ///
 /// ```
@@ -84,156 +84,157 @@ impl<V, P> Builder<V, P> {
         }
     }
 
-    /// When a flush starts by itself: once so many keys are pending, or once the
-    /// oldest change is that old, whichever comes first. 1,000 keys and one
-    /// second by default.
+    /// Sets when a flush starts by itself: once `size` keys are pending, or once
+    /// the oldest pending change is `interval` old, whichever comes first. 1,000
+    /// keys and one second by default; at least 1 key and 1 millisecond.
     ///
-    /// Both at least 1 (key, millisecond). Smaller numbers put fewer changes at
-    /// risk; larger ones make fewer and cheaper commits. Can be changed while
-    /// the map is open: [`set_batch`](crate::Map::set_batch).
+    /// Smaller values put fewer changes at risk; larger values make fewer and
+    /// cheaper commits. Can be changed while the map is open:
+    /// [`set_batch`](crate::Map::set_batch).
     pub fn batch(mut self, size: usize, interval: Duration) -> Self {
         self.options.triggers = Triggers { size, interval };
         self
     }
 
-    /// How often and how fast a failed save is tried again; see [`RetryPolicy`].
+    /// Sets how often and how fast a failed save is retried; see [`RetryPolicy`].
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.options.retry = policy;
         self
     }
 
-    /// How often and how fast an [update in the
-    /// store](crate::Map::update_in_store) is tried again when others have
-    /// written the key meanwhile: 100 attempts by default, with random delays from
-    /// 5 to 250 milliseconds, so it gives up after about 12 seconds. The more
-    /// processes write the same key, the more attempts it takes.
+    /// Sets how often and how fast an [update in the
+    /// store](crate::Map::update_in_store) is retried after a conflict with another
+    /// writer. By default 100 attempts with random delays from 5 to 250
+    /// milliseconds, about 12 seconds in all. The more processes write the same
+    /// key, the more attempts it takes.
     pub fn retry_conflicts(mut self, policy: RetryPolicy) -> Self {
         self.options.retry_conflicts = policy;
         self
     }
 
-    /// How many keys one commit carries at the most; at least 1, 100,000 by
-    /// default. A flush of more takes several commits. Large ones are cheaper by
-    /// the key, and hold up those who wait for theirs.
+    /// Sets the maximum number of keys in one commit; at least 1, 100,000 by
+    /// default. A larger flush takes several commits. Large commits are cheaper per
+    /// key, but saves wait longer for them.
     pub fn max_batch(mut self, keys: usize) -> Self {
         self.options.max_batch = keys;
         self
     }
 
-    /// About how many bytes of keys and encoded values one commit carries at
-    /// the most; at least 1, 16 MiB by default. The memory that a commit takes
-    /// follows it. A batch ends with the change that reaches it, so it may be
-    /// larger by one value.
+    /// Sets the approximate maximum size of one commit, in bytes of keys and
+    /// encoded values; at least 1, 16 MiB by default. The memory that a commit
+    /// needs is proportional to it. A batch ends with the change that reaches the
+    /// limit, so it may exceed it by one value.
     pub fn max_batch_bytes(mut self, bytes: usize) -> Self {
         self.options.max_batch_bytes = bytes;
         self
     }
 
-    /// How many keys may be pending before saves (`…_and_save`) are turned away
-    /// as `Unavailable`, without changing anything; at least 1, no limit by
-    /// default.
+    /// Limits the number of pending keys: beyond it, saves (`…_and_save`) return
+    /// `Unavailable` and change nothing. At least 1; no limit by default.
     ///
-    /// Writes without a save are never turned away: they have no way to say so.
-    /// Where a dead store must not fill the memory, save, or look at
+    /// Plain writes are never rejected, because they have no error to return. To
+    /// bound memory while a store is down, use saves, or check
     /// [`pending`](crate::Map::pending).
     pub fn max_pending(mut self, keys: usize) -> Self {
         self.options.max_pending = Some(keys);
         self
     }
 
-    /// How long one call of the provider (a commit, a page of a load) may take
-    /// before it counts as failed with an unknown outcome; at least a millisecond, 30 seconds by default.
+    /// Sets how long one call of the provider (a commit, a page of a load) may take
+    /// before it counts as failed with an unknown outcome; at least 1 millisecond,
+    /// 30 seconds by default.
     pub fn commit_timeout(mut self, limit: Duration) -> Self {
         self.options.commit_timeout = limit;
         self
     }
 
-    /// How long [`open`](Self::open) goes on trying to load the map while the
-    /// store is [`Unavailable`](ErrorKind::Unavailable), with the delays of the
-    /// [policy](Self::retry); not at all by default.
+    /// Sets how long [`open`](Self::open) retries to load the map while the store
+    /// is [`Unavailable`](ErrorKind::Unavailable), with the delays of the [retry
+    /// policy](Self::retry). Zero by default: no retries.
     ///
-    /// For a program that starts before its database. Other errors are told at
-    /// once: time mends neither what is `Corrupt` nor a call that is `Invalid`,
-    /// and a store that is `Unusable` needs a person, who should not have to wait
-    /// to be told. The last attempt begins at the end of that time and is not cut
-    /// off, because loading a large map takes as long as it takes; a call without
-    /// an answer ends by [`commit_timeout`](Self::commit_timeout). (A provider
-    /// that connects when it is made, as `Postgres` does, has errors of its own
-    /// before that.)
+    /// For programs that start before their database. Other errors are returned at
+    /// once: retrying repairs neither `Corrupt` records nor an `Invalid` call, and
+    /// an `Unusable` store needs a person, who should see the error early. The last
+    /// attempt begins at the end of that time and is not cut off, because a large
+    /// map takes long to load. A call without an answer is limited by
+    /// [`commit_timeout`](Self::commit_timeout). (A provider that connects when it
+    /// is constructed, such as `Postgres`, may fail before that.)
     pub fn open_timeout(mut self, limit: Duration) -> Self {
         self.options.open_timeout = limit;
         self
     }
 
-    /// Opens the map even if stored records do not decode into its values.
+    /// Opens the map even if stored records do not decode into its value type.
     ///
-    /// They are then [listed](crate::Map::unreadable), missing from
-    /// the map, and kept in the store, whatever is written to their keys. Without
-    /// this, one such record fails the opening; the error says how many there
-    /// are, and names their keys.
+    /// These records are [listed](crate::Map::unreadable). They are missing from
+    /// the map and kept in the store, whatever is written to their keys. Without
+    /// this option, one such record makes `open` fail; the error states their
+    /// number and names their keys.
     pub fn allow_unreadable(mut self) -> Self {
         self.options.allow_unreadable = true;
         self
     }
 
-    /// Which values are read back before they are saved: all of them by default.
-    /// A value that the map could not read again is refused, so what was saved
-    /// opens again. The others trade that for time; see [`Verify`].
+    /// Sets which values are decoded again before they are saved: all by default,
+    /// so that every saved map opens again. A value that does not decode is
+    /// refused. The other settings give up that promise for speed; see [`Verify`].
     pub fn verify(mut self, verify: Verify) -> Self {
         self.options.verify = verify;
         self
     }
 
-    /// What becomes of a change when another process has changed the same key
+    /// Sets how a change is resolved if another process has changed the same key
     /// since this map loaded or last saved it; see [`OnConflict`]. By default the
-    /// last write wins, and nobody notices.
+    /// last write wins and conflicts are not detected.
     pub fn conflicts(mut self, policy: OnConflict<V>) -> Self {
         self.conflicts = policy;
         self
     }
 
-    /// How the map goes on once its store has gone back in time: its server was
-    /// replaced by an older backup, or by an empty one, while the map was open. By
-    /// default it stops, writes nothing, and waits for a decision; see [`Rewind`].
+    /// Sets how the map proceeds when its store has gone back in time: while the
+    /// map was open, the server was replaced by an older backup of itself, or by an
+    /// empty one. By default the map stops, writes nothing, and waits for a
+    /// decision; see [`Rewind`].
     ///
-    /// A store that went back notices it at the next commit, provided that the
-    /// map's last commit was less than 12 hours ago, or that the store remembers
-    /// an older one of this map, or that another map has noticed it. What a store
-    /// holds when a map is opened is taken as it is.
+    /// The rewind is detected at the next commit if the map's last commit was less
+    /// than 12 hours ago, if the store remembers an older commit of this map, or if
+    /// another map has detected it. When a map is opened, the state of the store is
+    /// accepted as it is.
     pub fn on_rewind(mut self, policy: Rewind) -> Self {
         self.options.on_rewind = policy;
         self
     }
 
-    /// The number of the shape that the program writes its values in; 0 by
-    /// default. Each stored record carries the number of its own.
+    /// Sets the schema number that the program writes its values in; 0 by default.
+    /// Each stored record carries its number.
     ///
-    /// Raise it when a value's type changes so that stored values do not decode
-    /// any more, or mean something else, and add the [step](Self::migrate) that
-    /// leads there. `open` refuses a map that holds values of a higher number,
-    /// also where [unreadable](Self::allow_unreadable) records are allowed: an
-    /// older program must not write beside a newer one.
+    /// Raise the number when the value type changes so that stored values no longer
+    /// decode, or mean something else, and add the [migration step](Self::migrate)
+    /// that leads to it. `open` fails if the map holds values with a higher number,
+    /// even if [unreadable](Self::allow_unreadable) records are allowed: an older
+    /// program must not write beside a newer one.
     pub fn schema(mut self, number: u32) -> Self {
         self.options.shapes.current = number;
         self
     }
 
-    /// How a value of the shape `from` becomes one of the next, `from + 1`.
+    /// Adds the migration step from schema `from` to the next one, `from + 1`.
     ///
-    /// Values of an older shape go through all steps from theirs to the
-    /// [current](Self::schema) one when they are loaded, by `open` or
-    /// [`reload`](Map::reload). In the store they stay as they are until they
+    /// When values of an older schema are loaded, by `open` or
+    /// [`reload`](Map::reload), they go through all steps from their schema to the
+    /// [current](Self::schema) one. In the store they stay as they are until they
     /// are written the next time (but see
-    /// [`rewrite_on_load`](Self::rewrite_on_load)). What was stored before
-    /// shapes were numbered is of shape 0, and so is what other programs write.
+    /// [`rewrite_on_load`](Self::rewrite_on_load)). Records without a schema
+    /// number, such as those of other programs, have schema 0.
     ///
-    /// The step returns the value, or a `Result` of it. A record whose step
-    /// fails or panics is unreadable, as one that does not decode; it is never
-    /// overwritten unasked. Steps work on [`serde_json::Value`], which has
-    /// integers of up to 64 bits only: larger ones become floats.
+    /// The step returns the value, or a `Result` of it. If a step fails or panics,
+    /// the record is unreadable, like one that does not decode; it is never
+    /// overwritten unasked. Steps work on [`serde_json::Value`], which stores
+    /// integers of up to 64 bits; larger integers become floats.
     ///
-    /// Each step from the oldest to the current shape is there once, or `open`
-    /// says which is not. Old steps may go when nothing of that shape is left.
+    /// Every step from the oldest to the current schema must be given exactly once;
+    /// otherwise `open` returns an error that names the missing or duplicate step.
+    /// Old steps can be removed when no records of that schema are left.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -273,27 +274,28 @@ impl<V, P> Builder<V, P> {
         self
     }
 
-    /// Stores anew, in the current shape, what was upgraded when it was loaded.
+    /// Stores migrated values in the current schema.
     ///
-    /// It becomes pending and goes out with the flushes, as if it had been
-    /// written; if another process has written such a key meanwhile, its value
-    /// stays. Without this, what is never written is upgraded at each load.
+    /// Values that were migrated on load become pending and are flushed as if they
+    /// had been written. If another process has written such a key meanwhile, its
+    /// value stays. Without this option, a value that is never written is migrated
+    /// on every load.
     ///
-    /// Records that expire are left as they are: a time to live must not begin
-    /// anew. So are those that the store refuses.
+    /// Records with an expiry are left as they are, because their time to live must
+    /// not begin anew. So are records that the store refuses.
     pub fn rewrite_on_load(mut self) -> Self {
         self.options.shapes.rewrite = true;
         self
     }
 
-    /// The clock of the map, for tests; the machine's by default.
+    /// Sets the clock of the map, for tests; the system clock by default.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
     }
 
-    /// Called after each page while the map loads, with the number of records
-    /// so far and, if the store knows, about how many there are.
+    /// Sets a closure that is called after each loaded page, with the number of
+    /// records so far and, if the store knows it, their approximate total.
     pub fn on_progress(mut self, call: impl Fn(u64, Option<u64>) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(call));
         self
@@ -305,23 +307,25 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     P: Plan<V>,
 {
-    /// Loads the map and starts its background task, on the tokio runtime that
-    /// this is awaited on.
+    /// Loads the map and starts its background task, on the current tokio runtime.
     ///
     /// # Errors
     ///
-    /// `Invalid` if the name or an option is out of its bounds, this is called
-    /// outside of a tokio runtime, or the store holds values of a [shape](Self::schema) that
-    /// the program does not know; `Unsupported` if [conflicts](Self::conflicts)
-    /// are to be looked for, and the provider cannot; `Corrupt`, with how many
-    /// and their keys, if records do not decode (unless
-    /// [allowed](Self::allow_unreadable)); otherwise what the provider errs with,
-    /// at once unless there is an [`open_timeout`](Self::open_timeout). The store
-    /// is as it was.
+    /// - `Invalid` if the name or an option is out of bounds, the call is made
+    ///   outside of a tokio runtime, or the store holds values of a
+    ///   [schema](Self::schema) that the program does not know.
+    /// - `Unsupported` if [conflicts](Self::conflicts) are to be detected and the
+    ///   provider cannot check conditions.
+    /// - `Corrupt`, with the number and the keys of the records, if records do not
+    ///   decode (unless they are [allowed](Self::allow_unreadable)).
+    /// - Otherwise the provider's error, at once unless
+    ///   [`open_timeout`](Self::open_timeout) is set.
+    ///
+    /// The store is unchanged.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future opens nothing, and leaves nothing behind.
+    /// Dropping the future cancels the opening and leaves nothing behind.
     ///
     /// # Panics
     ///
@@ -335,8 +339,8 @@ where
             .check(self.provider.capabilities())
             .map_err(|error| error.on_map(&name))?;
         let runtime = tokio::runtime::Handle::try_current().map_err(|e| {
-            let message = "a map is opened on a tokio runtime, and this call was made outside of \
-                           one; make it within one (`#[tokio::main]`, `block_on`)";
+            let message = "a map must be opened on a tokio runtime, and this call was made \
+                           outside of one; make it within one (`#[tokio::main]`, `block_on`)";
             let error = Error::new(ErrorKind::Invalid, message).with_source(e);
             error.on_map(&name)
         })?;

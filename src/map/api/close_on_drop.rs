@@ -23,8 +23,8 @@ use crate::{
     trace::MAP,
 };
 
-/// How much later than the map itself the waiting thread gives up. The map knows
-/// more about the cause.
+/// How much longer than the map's own limit the waiting thread waits: the map's
+/// error knows more about the cause.
 const GRACE: Duration = Duration::from_millis(500);
 
 impl<V, L> Map<V, L>
@@ -32,22 +32,21 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// A guard that closes the map when it is dropped: at the end of its scope, and
-    /// also after an early `?` or while a panic unwinds. It blocks the thread until
-    /// the map is closed, for that time at most.
+    /// Returns a guard that closes the map when dropped: at the end of its scope,
+    /// after an early `?`, or while a panic unwinds. Dropping it blocks the thread
+    /// until the map is closed, for `limit` at most.
     ///
-    /// [`close`](Self::close) is better where it can be called: it returns what
-    /// could not be saved. The guard logs it, as an error of `tracing`, and if no
-    /// subscriber was ever set it prints it to stderr. If the map is closed
-    /// already, the guard does nothing.
+    /// Prefer [`close`](Self::close) where it can be called: it returns the error
+    /// that names the unsaved keys. The guard logs it as a `tracing` error; if no
+    /// subscriber was ever set, it prints to stderr. If the map is closed already,
+    /// the guard does nothing.
     ///
-    /// It works in plain threads, in `spawn_blocking` and in async code of a
-    /// multi-thread runtime. **It cannot work in async code of a current-thread
+    /// Works in plain threads, in `spawn_blocking` and in async code on a
+    /// multi-thread runtime. **It does not work in async code on the current-thread
     /// runtime that the map was opened on**, nor in a `LocalSet`: the thread that
-    /// would have to save is the one that waits. There it saves nothing, says so
-    /// at once, and the changes are lost. Nor can it work once that runtime has
-    /// ended, or while it is not driven.
-    ///
+    /// would have to save is the one that waits. There it saves nothing, reports
+    /// that at once, and pending changes are lost. Nor does it work after that
+    /// runtime has shut down, or while it is not driven.
     /// ```
     /// # use std::time::Duration;
     /// # use persistify::{Memory, PersistentMap};
@@ -56,7 +55,7 @@ where
     /// async fn main() -> persistify::Result<()> {
     ///     let words: PersistentMap<u32> = PersistentMap::builder(Memory::new(), "words").open().await?;
     ///     let _closes = words.close_on_drop(Duration::from_secs(10));
-    ///     count_words(&words)?; // what was counted before an error is saved all the same
+    ///     count_words(&words)?; // after an error, changes made so far are still saved
     ///     words.close().await
     /// }
     /// ```
@@ -68,12 +67,12 @@ where
         }
     }
 
-    /// Closes the map from whatever thread this is.
+    /// Closes the map from any kind of thread.
     ///
     /// # Errors
     ///
-    /// Those of [`close_within`](Self::close_within); `Invalid` if the runtime of
-    /// the map cannot go on while this thread waits.
+    /// Those of [`close_within`](Self::close_within); `Invalid` if the map's
+    /// runtime cannot make progress while this thread waits.
     fn close_from_here(self, limit: Duration) -> Result<()> {
         if !is_polling() {
             return self.close_elsewhere(limit);
@@ -87,18 +86,19 @@ where
             };
         }
         let not_from_here = self.not_from_here();
-        // The runtime moves its tasks to another thread: one of them may be the
-        // map's. It panics where it cannot, and a panic in a drop could abort.
+        // The runtime moves its tasks to another thread; the map's may be one of
+        // them. It panics where it cannot, and a panic in a drop could abort the
+        // process.
         let closed = AssertUnwindSafe(|| block_in_place(|| self.close_elsewhere(limit)));
         catch_unwind(closed).unwrap_or(Err(not_from_here))
     }
 
-    /// Closes the map on its own runtime, and blocks this thread meanwhile.
+    /// Closes the map on its own runtime; blocks this thread meanwhile.
     fn close_elsewhere(self, limit: Duration) -> Result<()> {
         let (reply, answer) = channel();
         let (core, runtime) = (self.core.clone(), self.runtime.clone());
         runtime.spawn(async move {
-            // If it is no longer waited for, that was told.
+            // If the receiver is gone, its timeout was reported.
             let _ = reply.send(self.close_within(limit).await);
         });
         let cause = match answer.recv_timeout(limit.saturating_add(GRACE)) {
@@ -108,7 +108,7 @@ where
                 format!("the runtime of the map did not answer within {limit:?}"),
             ),
             Err(RecvTimeoutError::Disconnected) => {
-                Error::new(ErrorKind::Closed, "the runtime of the map has ended")
+                Error::new(ErrorKind::Closed, "the runtime of the map has shut down")
             }
         };
         Err(core.not_closed(&cause))

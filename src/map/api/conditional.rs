@@ -1,4 +1,4 @@
-//! Saves that take place only if the store holds what is expected.
+//! Conditional saves: compare-and-set against the store.
 
 use std::time::Duration;
 
@@ -20,38 +20,37 @@ use crate::{
     record::Revision,
 };
 
-/// # Conditional saves
+/// Compare-and-set for keys that several processes write. The store checks the
+/// condition in the commit itself. Memory takes over the value after the commit, so
+/// no reader sees a value that was not saved.
 ///
-/// For keys that several processes write, each against what it has seen. The
-/// condition is checked in the store, in the commit itself, and memory takes over
-/// the value once it is there: nobody sees a value that was not saved.
+/// Pending changes of the key are committed first and are never discarded because
+/// of a conflict. Concurrent conditional saves share a commit.
 ///
-/// What is pending of the key is committed first, and never given up for a
-/// conflict. Conditional saves that wait at the same time share a commit.
-///
-/// Nothing happens before the first poll; after it, dropping the future loses
-/// the answer only. The errors:
+/// Nothing happens before the first poll. Once polled, dropping the future cancels
+/// the wait, not the commit. The errors:
 ///
 /// - `Conflict`: the store holds [something else](crate::Error::found). Nothing was
-///   written, and memory now holds what the store does (unless the key was
-///   written meanwhile).
-/// - `Refused`: the store (or the codec) will never take this value, or what was
-///   pending of the key. Nothing was written.
-/// - `Unavailable`, `Unusable`: the attempts are spent. If the error [says
-///   so](crate::Error::may_have_applied), the value may have been saved, or may
-///   yet be: the map goes on asking until it knows, and memory follows then.
-///   A write to the key in the meantime, also a removal or a [clear](Map::clear),
-///   is the later one and goes to the store behind it; saves, flushes and `close`
-///   wait for its fate. Otherwise nothing was done.
-/// - `Unsupported`: the provider knows no [conditions](crate::Capabilities::conditions);
-///   `Closed`. Nothing was done.
+///   written, and memory now holds the stored value (unless the key was written
+///   meanwhile).
+/// - `Refused`: the store (or the codec) will never accept this value, or the
+///   pending change of the key. Nothing was written.
+/// - `Unavailable`, `Unusable`: all attempts have failed. If the error [says
+///   so](crate::Error::may_have_applied), the outcome is unknown: the value may be
+///   saved already or later. The map retries until it knows the outcome, and memory
+///   follows then. Writes to the key in the meantime, including a removal or a
+///   [clear](Map::clear), are later writes and are committed after it; saves,
+///   flushes and `close` wait for the outcome. Otherwise nothing was done.
+/// - `Unsupported`: the provider does not check
+///   [conditions](crate::Capabilities::conditions). `Closed`: the map is closed.
+///   Nothing was done.
 impl<V, L> Map<V, L>
 where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// Puts a value at this key, if the store holds what is expected; the new
-    /// revision.
+    /// Saves a value if the store holds the expected state of the key; returns the
+    /// new revision.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -69,7 +68,8 @@ where
     /// # }
     /// ```
     ///
-    /// ([`Revision::ZERO`] from a layer that accepts commits ahead of its store.)
+    /// (Returns [`Revision::ZERO`] from a layer that acknowledges commits before
+    /// its store does.)
     ///
     /// # Errors
     ///
@@ -93,7 +93,7 @@ where
         self.propose_change(key, Some(value), ttl, expect).await
     }
 
-    /// Without a value, the entry is removed.
+    /// Without a value, removes the entry.
     pub(crate) async fn propose_change(
         &self,
         key: &str,
@@ -113,12 +113,12 @@ where
 }
 
 impl<V, L: Lifetime<V>> Map<V, L> {
-    /// A copy of the value at this key, and the revision of the commit that last
-    /// wrote it; of a value that is pending, the last one known of the key, and
-    /// [`Revision::ZERO`] if there is none.
+    /// Returns a copy of the value at this key and the revision of the commit that
+    /// last wrote it. For a pending value, that is the last known revision of the
+    /// key, or [`Revision::ZERO`] if there is none.
     ///
-    /// A [save on that condition](Self::save_if) then finds a conflict if the
-    /// value was pending, because that is committed first.
+    /// If the value was pending, a [conditional save](Self::save_if) with this
+    /// revision conflicts, because the pending change is committed first.
     pub fn get_with_revision(&self, key: impl AsRef<str>) -> Option<(V, Revision)>
     where
         V: Clone,
@@ -145,7 +145,7 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// Commits a share of this map by itself.
+    /// Commits a share that has no changes of other maps.
     pub(crate) async fn propose(&self, mut share: MapShare<V, L>) -> Result<Option<Revision>> {
         ReentrancyGuard::check();
         share.seal()?;

@@ -1,4 +1,4 @@
-//! Several looks at one entry, and changes of it, as one.
+//! Several reads and changes of one entry as one atomic step.
 
 pub(crate) mod occupied;
 
@@ -7,13 +7,13 @@ use std::fmt;
 use crate::map::{Map, lifetime::Lifetime, table::locked_entry::LockedEntry};
 
 impl<V, L: Lifetime<V>> Map<V, L> {
-    /// Runs a closure on the entry of this key, whether there is one or not, and
-    /// returns its result. Other calls see the entry as it was before or as it is
-    /// after, and nothing in between.
+    /// Runs a closure on the entry of this key, present or not, and returns its
+    /// result. Other calls see the entry as it was before the closure or as it is
+    /// after it, never a state in between.
     ///
-    /// The entry is locked for the time of the closure; so is the part of the map
-    /// that it is in, so the closure should be short. Whatever it does, one change
-    /// is pending. It costs as much as [`update`](Self::update).
+    /// The entry's shard is locked while the closure runs, so keep it short.
+    /// However many changes the closure makes, one change is pending. Costs as much
+    /// as [`update`](Self::update).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -27,7 +27,7 @@ impl<V, L: Lifetime<V>> Map<V, L> {
     /// });
     /// assert_eq!(count, 1);
     ///
-    /// // Takes the entry away if it is full, or else adds to it.
+    /// // Removes the cart if it is full; adds to it otherwise.
     /// let full = carts.entry("alice", |cart| match cart.get() {
     ///     Some(articles) if articles.len() > 9 => cart.remove(),
     ///     _ => {
@@ -49,53 +49,53 @@ impl<V, L: Lifetime<V>> Map<V, L> {
         key: impl AsRef<str>,
         change: impl FnOnce(&mut Entry<'_, '_, V, L>) -> R,
     ) -> R {
-        self.alter(key.as_ref(), |spot| change(&mut Entry { spot }))
+        self.alter(key.as_ref(), |locked| change(&mut Entry { locked }))
     }
 }
 
 /// The entry of one key, locked while the closure of [`Map::entry`] runs.
 pub struct Entry<'a, 'm, V, L: Lifetime<V>> {
-    spot: &'a mut LockedEntry<'m, V, L>,
+    locked: &'a mut LockedEntry<'m, V, L>,
 }
 
 impl<V, L: Lifetime<V>> Entry<'_, '_, V, L> {
     /// The key.
     pub fn key(&self) -> &str {
-        self.spot.key()
+        self.locked.key()
     }
 
-    /// The value, if there is one. In a caching map this is not a read: it does
-    /// not prolong the entry.
+    /// The value, if there is one. In a caching map this does not count as a read:
+    /// it does not prolong the entry.
     pub fn get(&self) -> Option<&V> {
-        self.spot.value()
+        self.locked.value()
     }
 
-    /// Puts a value here; returns the one that was here.
+    /// Inserts a value; returns the previous one.
     pub fn insert(&mut self, value: V) -> Option<V> {
-        self.spot.put(value, None)
+        self.locked.put(value, None)
     }
 
-    /// The value, to be changed in place; if there is none, this one is put here
-    /// first. The entry counts as changed either way.
+    /// Inserts `value` if there is none, and returns the value for changing it in
+    /// place. The entry counts as changed either way.
     pub fn or_insert(&mut self, value: V) -> &mut V {
         self.or_insert_with(|| value)
     }
 
-    /// As [`or_insert`](Self::or_insert), with a value that is made only if there
-    /// is none.
+    /// Like [`or_insert`](Self::or_insert), with a value that is computed only if
+    /// needed.
     pub fn or_insert_with(&mut self, make: impl FnOnce() -> V) -> &mut V {
-        self.spot.get_or_put_mut(make)
+        self.locked.get_or_put_mut(make)
     }
 
     /// Changes the value in place, if there is one.
     pub fn and_modify(&mut self, change: impl FnOnce(&mut V)) -> &mut Self {
-        self.spot.update(change);
+        self.locked.update(change);
         self
     }
 
-    /// Takes the value away and returns it.
+    /// Removes the value and returns it.
     pub fn remove(&mut self) -> Option<V> {
-        self.spot.remove()
+        self.locked.remove()
     }
 }
 

@@ -1,4 +1,4 @@
-//! A map as JSON Lines, for another program or another day.
+//! Export and import of a map as JSON Lines.
 
 mod import;
 mod lines;
@@ -16,14 +16,14 @@ use crate::{
     map::{Map, core::Core, lifetime::Lifetime, table::reentrancy::ReentrancyGuard},
 };
 
-/// How many bytes are gathered before they are written.
+/// The size of the write buffer, in bytes.
 const BUFFER: usize = 64 << 10;
-/// How many entries are written between two yields to other tasks.
+/// The number of entries written between two yields to other tasks.
 const AT_ONCE: usize = 1_024;
 
 /// # Exports
 ///
-/// An export is JSON Lines, for people and other programs to read and write:
+/// An export is JSON Lines, readable and writable by people and other programs:
 ///
 /// ```text
 /// {"format":"persistify","version":1,"map":"stock","schema":0}
@@ -31,20 +31,20 @@ const AT_ONCE: usize = 1_024;
 /// {"key":"guest","value":5,"expires_at":1767225600000,"time_to_live":60000}
 /// ```
 ///
-/// The first line says which [shape](crate::Builder::schema) the values
-/// are of; times are milliseconds since 1970. `time_to_live`, in milliseconds, is
-/// that of an entry [with its own](crate::CachingMap::insert_with_ttl). Readers and writers are those of
-/// tokio: files, sockets and compressors come as such, as do `&[u8]` and
-/// `Vec<u8>`, and none of them holds up a thread of the runtime.
+/// The header states the [schema](crate::Builder::schema) of the values. Times are
+/// milliseconds since 1970. `time_to_live`, in milliseconds, is present for an
+/// entry [with its own](crate::CachingMap::insert_with_ttl). Readers and writers
+/// are those of tokio: files, sockets, compressors, `&[u8]` and `Vec<u8>`. None of
+/// them blocks a thread of the runtime.
 impl<V: Serialize, L: Lifetime<V>> Map<V, L> {
-    /// Writes all entries, one after the other, as they are in memory; returns
-    /// how many.
+    /// Writes all entries as they are in memory; returns their number.
     ///
-    /// Like [`iter`](Self::iter) it is weakly consistent: an entry that is there
-    /// all the time comes up once; one that comes, goes or changes meanwhile, as
-    /// it was, as it is, or not at all. No lock is held between two entries, and
-    /// the lines are not held in memory. What is pending is among them;
-    /// [unreadable](Self::unreadable) records are not.
+    /// Weakly consistent, like [`iter`](Self::iter): an entry that exists during
+    /// the whole export is written once; an entry inserted, removed or changed
+    /// meanwhile is written as it was, as it is, or not at all. No lock is held
+    /// between two entries, and the export is streamed, not built in memory.
+    /// Pending changes are included; [unreadable](Self::unreadable) records are
+    /// not.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -65,8 +65,8 @@ impl<V: Serialize, L: Lifetime<V>> Map<V, L> {
     ///
     /// # Errors
     ///
-    /// `Unusable` if the writer fails; `Refused`, naming the key, if a value
-    /// cannot be written as JSON. What was written before stays written.
+    /// `Unusable` if the writer fails; `Refused`, naming the key, if a value cannot
+    /// be encoded as JSON. Lines already written stay written.
     pub async fn export(&self, writer: impl AsyncWrite + Unpin) -> Result<u64> {
         let mut out = BufWriter::with_capacity(BUFFER, writer);
         let header = Header::new(&self.core.name, self.core.options.shapes.current);
@@ -83,7 +83,7 @@ impl<V: Serialize, L: Lifetime<V>> Map<V, L> {
                     break;
                 }
             }
-            // A writer that never waits must not keep the thread to itself.
+            // A writer that is always ready must not starve other tasks.
             tokio::task::yield_now().await;
         }
         let written = written.and(out.flush().await);
@@ -98,7 +98,7 @@ impl<V: Serialize, L: Lifetime<V>> Map<V, L> {
 }
 
 impl<V, L: Lifetime<V>> Core<V, L> {
-    /// The line of an entry, if it lives; not a read.
+    /// The line of an entry, if it has not expired. Does not count as a read.
     fn line_of(&self, key: &Arc<str>) -> Result<Option<Vec<u8>>>
     where
         V: Serialize,

@@ -1,4 +1,4 @@
-//! Iteration that holds no lock between two items.
+//! Iteration that holds no lock between items.
 
 use std::{fmt, sync::Arc, vec};
 
@@ -10,13 +10,13 @@ use crate::map::{
 };
 
 impl<V, L: Lifetime<V>> Map<V, L> {
-    /// Iterates over copies of all pairs.
+    /// Returns an iterator over copies of all entries.
     ///
-    /// The call collects the keys (a reference count each); every step then
-    /// looks up one of them. Weakly consistent: an entry that exists all the
-    /// time is returned once, as it is when the iterator reaches it; one that is
-    /// inserted or removed meanwhile may or may not be. No lock is held between
-    /// two items, so the loop may write to the map and `.await`.
+    /// The call collects the keys (one reference count each); each step then looks
+    /// up one key. Weakly consistent: an entry that exists for the whole iteration
+    /// is returned once, with its value at that step; an entry inserted or removed
+    /// meanwhile may or may not be returned. No lock is held between items, so the
+    /// loop may write to the map and `.await`.
     pub fn iter(&self) -> Iter<V, L, (Arc<str>, V)>
     where
         V: Clone,
@@ -24,12 +24,13 @@ impl<V, L: Lifetime<V>> Map<V, L> {
         self.walk(|key, value| (key.clone(), value.clone()))
     }
 
-    /// Iterates over all keys, like [`iter`](Self::iter), without copying values.
+    /// Returns an iterator over all keys, like [`iter`](Self::iter), without
+    /// copying values.
     pub fn keys(&self) -> Iter<V, L, Arc<str>> {
         self.walk(|key, _| key.clone())
     }
 
-    /// Iterates over copies of all values, like [`iter`](Self::iter).
+    /// Returns an iterator over copies of all values, like [`iter`](Self::iter).
     pub fn values(&self) -> Iter<V, L, V>
     where
         V: Clone,
@@ -37,8 +38,8 @@ impl<V, L: Lifetime<V>> Map<V, L> {
         self.walk(|_, value| value.clone())
     }
 
-    /// Calls `each` for every pair, without copying values, one shard locked for
-    /// reading at a time.
+    /// Calls `each` for every entry, without copying values. One shard at a time is
+    /// locked for reading.
     ///
     /// # Panics
     ///
@@ -83,7 +84,7 @@ impl<V, L: Lifetime<V>, T> Iterator for Iter<V, L, T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
-        // First the keys, then a look at each: no lock is held in between.
+        // Keys first, then one lookup each: no lock is held in between.
         self.keys.find_map(|key| {
             let copied = self.core.peek(&key, |slot| {
                 let (value, _) = slot.live(&self.core.lifetime)?;
@@ -99,7 +100,7 @@ impl<V, L: Lifetime<V>, T> Iterator for Iter<V, L, T> {
 }
 
 impl<V, L: Lifetime<V>> Core<V, L> {
-    /// The keys of all entries, tombstones and expired ones among them.
+    /// The keys of all entries, including tombstones and expired entries.
     pub(crate) fn keys(&self) -> Vec<Arc<str>> {
         let _guard = ReentrancyGuard::enter();
         self.shards.keys(|_| true)

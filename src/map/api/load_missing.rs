@@ -1,4 +1,4 @@
-//! Gets what is missing from somewhere else, once for all that ask.
+//! Loads missing entries, single flight.
 
 pub(crate) mod loaders;
 
@@ -8,18 +8,18 @@ use self::loaders::Turn;
 use crate::map::{Map, lifetime::Lifetime};
 
 impl<V: Clone, L: Lifetime<V>> Map<V, L> {
-    /// A copy of the value at this key. If there is none, runs the loader and
-    /// inserts what it fetches.
+    /// Returns a copy of the value at this key. If there is none, runs the loader
+    /// and inserts its result.
     ///
-    /// Loads are single flight: of all callers that ask for a key at the same
-    /// time, one runs its loader, and the others wait for the outcome. They get
-    /// the value, or share the error. A caller that comes after an error runs its
-    /// own loader. If the loading caller is cancelled, or its loader panics, the
-    /// next caller that waits runs its own.
+    /// Loads are single flight: of all callers that ask for a key at the same time,
+    /// one runs its loader, and the others wait for the result. They get the value,
+    /// or share the error. A caller that arrives after an error runs its own
+    /// loader. If the loading caller is cancelled, or its loader panics, the next
+    /// waiting caller runs its own.
     ///
-    /// An error is shared among the callers whose loaders err with the same type;
-    /// others go on with loaders of their own. A loader that asks for its own key,
-    /// or for one whose loader asks for that, waits for itself and never ends.
+    /// An error is shared among callers whose loaders have the same error type;
+    /// callers with another type run their own loaders. A loader that asks for its
+    /// own key, directly or through another loader, deadlocks.
     ///
     /// Cancel safe: dropping the future drops the loader, and nothing is inserted.
     ///
@@ -29,7 +29,7 @@ impl<V: Clone, L: Lifetime<V>> Map<V, L> {
     /// # use persistify::{Memory, PersistentMap};
     /// # let pages: PersistentMap<String> = PersistentMap::builder(Memory::new(), "pages").open().await?;
     /// async fn fetch(path: &str) -> std::io::Result<String> {
-    ///     Ok(format!("the page {path}")) // asks another machine
+    ///     Ok(format!("the page {path}")) // fetched over the network
     /// }
     ///
     /// let page = pages.get_or_try_insert_with("/", || fetch("/")).await?;
@@ -41,8 +41,8 @@ impl<V: Clone, L: Lifetime<V>> Map<V, L> {
     ///
     /// # Errors
     ///
-    /// The error of the loader that ran, in an [`Arc`] because all callers that
-    /// waited for it get it; few error types can be cloned.
+    /// The error of the loader that ran, in an [`Arc`] because all waiting callers
+    /// share it.
     ///
     /// # Panics
     ///
@@ -64,7 +64,7 @@ impl<V: Clone, L: Lifetime<V>> Map<V, L> {
             }
             let seat = self.core.loaders.seat(key);
             let turn = seat.turn().await;
-            // Inserted by the load, or by anyone meanwhile.
+            // Inserted by the load, or by another call meanwhile.
             if let Some(value) = self.core.look(key, V::clone) {
                 return Ok(value);
             }
@@ -77,7 +77,7 @@ impl<V: Clone, L: Lifetime<V>> Map<V, L> {
                 Ok(value) => value,
                 Err(error) => return Err(loading.failed(error)),
             };
-            let value = self.alter(key, |spot| spot.get_or_put(|| value));
+            let value = self.alter(key, |entry| entry.get_or_put(|| value));
             loading.loaded();
             return Ok(value);
         }

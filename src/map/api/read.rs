@@ -1,4 +1,4 @@
-//! Reads: memory only, never waiting for the store.
+//! Reads, from memory only; they never wait for the store.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ impl<V, L: Lifetime<V>> Map<V, L> {
         &self.core.name
     }
 
-    /// A copy of the value at this key.
+    /// Returns a copy of the value at this key.
     pub fn get(&self, key: impl AsRef<str>) -> Option<V>
     where
         V: Clone,
@@ -21,7 +21,8 @@ impl<V, L: Lifetime<V>> Map<V, L> {
         self.core.look(key.as_ref(), V::clone)
     }
 
-    /// What `look` makes of the value at this key, without copying it.
+    /// Calls `look` with the value at this key, without copying it, and returns its
+    /// result. `None` if there is no entry.
     ///
     /// # Panics
     ///
@@ -40,20 +41,22 @@ impl<V, L: Lifetime<V>> Map<V, L> {
         self.core.look(key.as_ref(), |_| ()).is_some()
     }
 
-    /// How many entries there are. It locks one shard after the other, so with
-    /// concurrent writers it may be a number that never was; in a caching map
-    /// it looks at every entry.
+    /// The number of entries.
+    ///
+    /// Shards are counted one after the other, so with concurrent writers the
+    /// result may be a number that the map never had. O(shards); in a caching map
+    /// O(n), because expired entries do not count.
     pub fn len(&self) -> usize {
         self.core.len()
     }
 
-    /// Whether there are no entries; as exact as [`len`](Self::len).
+    /// Whether there are no entries. As exact as [`len`](Self::len).
     pub fn is_empty(&self) -> bool {
         self.core.len() == 0
     }
 
-    /// A copy of everything, shard by shard: entries that change meanwhile may
-    /// be in it as they were or as they are.
+    /// Returns a copy of all entries. Weakly consistent, like [`iter`](Self::iter):
+    /// an entry that changes during the call appears either as it was or as it is.
     pub fn snapshot(&self) -> HashMap<String, V>
     where
         V: Clone,

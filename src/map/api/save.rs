@@ -1,4 +1,4 @@
-//! Writes that wait until they are in the store.
+//! Writes that wait until they are committed.
 
 use std::{future::Future, time::Duration};
 
@@ -21,30 +21,32 @@ use tokio::task::JoinSet;
 
 /// # Saves
 ///
-/// Saves share commits: many at once cost little more than one.
+/// Concurrent saves share commits (group commit), so many at once cost little more
+/// than one.
 ///
-/// Nothing happens before the first poll; after it, dropping the future loses
-/// the answer only. The errors of all of them:
+/// Nothing happens before the first poll. Once polled, dropping the future cancels
+/// the wait, not the write. All saves return these errors:
 ///
-/// - `Refused`: the store (or the codec) will never take this key's change, or
-///   the later one that replaced it. It is in memory only.
-/// - `Unavailable`, `Unusable`: the attempts are spent. The change is in memory,
-///   still pending, and may yet be saved. (Beyond
-///   [`max_pending`](crate::Builder::max_pending): nothing was changed.)
+/// - `Refused`: the store (or the codec) will never accept this change of the key,
+///   or the later one that replaced it. The change is in memory only.
+/// - `Unavailable`, `Unusable`: all attempts have failed. The change is in memory,
+///   still pending, and may be saved later. (If
+///   [`max_pending`](crate::Builder::max_pending) is exceeded, nothing was
+///   changed.)
 /// - `Rewound`: the store has gone back in time, and the map has stopped; see
 ///   [`Rewind`]. The change is in memory, still pending.
-/// - `Conflict`, only if the map [looks for conflicts](crate::Builder::conflicts):
-///   another process has changed the entry, and what is stored won. The map holds
-///   that now; [`Error::found`] has it.
-/// - `Closed`: the map is closed and nothing was changed; or the runtime has
-///   ended, and the change is in memory only.
+/// - `Conflict`, only if the map [detects conflicts](crate::Builder::conflicts):
+///   another process has changed the entry, and the stored value won. The map now
+///   holds that value; [`Error::found`] returns it.
+/// - `Closed`: the map is closed and nothing was changed; or the runtime has shut
+///   down, and the change is in memory only.
 impl<V, L> Map<V, L>
 where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// [Inserts](Self::insert), and waits until that or a later change of the
-    /// key is committed.
+    /// [Inserts](Self::insert), and waits until this change, or a later one of the
+    /// key, is committed.
     ///
     /// # Errors
     ///
@@ -53,9 +55,9 @@ where
         self.put_and_save(key.as_ref(), value, None).await
     }
 
-    /// [Inserts if nothing is there](Self::try_insert), and waits until that
-    /// or a later change of the key is committed. If something is there, it
-    /// waits for nothing.
+    /// [Inserts if the key has no entry](Self::try_insert), and waits until this
+    /// change, or a later one of the key, is committed. If the key has an entry, it
+    /// does not wait.
     ///
     /// # Errors
     ///
@@ -66,20 +68,20 @@ where
         value: V,
     ) -> Result<Result<(), Occupied<V>>> {
         self.check_pending()?;
-        let (done, ticket) = self.core.alter(key.as_ref(), |spot| {
-            let done = spot.put_if_absent(value);
+        let (done, ticket) = self.core.alter(key.as_ref(), |entry| {
+            let done = entry.put_if_absent(value);
             let ticket = done
                 .as_ref()
-                .map_or_else(|_| Ticket::done(), |()| spot.wait());
+                .map_or_else(|_| Ticket::done(), |()| entry.wait());
             (done, ticket)
         })?;
         ticket.wait().await?;
         Ok(done)
     }
 
-    /// [Updates](Self::update), and waits until that or a later change of the
-    /// key is committed. If there is no entry, there may still be a removal to
-    /// wait for.
+    /// [Updates](Self::update), and waits until this change, or a later one of the
+    /// key, is committed. If there is no entry, it still waits for a pending
+    /// removal of the key.
     ///
     /// # Errors
     ///
@@ -89,23 +91,23 @@ where
         key: impl AsRef<str>,
         change: impl FnOnce(&mut V) -> R,
     ) -> Result<Option<R>> {
-        self.alter_and_save(key.as_ref(), |spot| spot.update(change))
+        self.alter_and_save(key.as_ref(), |entry| entry.update(change))
             .await
     }
 
-    /// [Removes](Self::remove), and waits until that or a later change of the
-    /// key is committed. If there is no entry, it waits for a removal of the key that
-    /// is pending, and behind a commit of the key that may have been saved.
+    /// [Removes](Self::remove), and waits until this change, or a later one of the
+    /// key, is committed. If there is no entry, it still waits for a pending
+    /// removal of the key, and for a commit of the key whose outcome is unknown.
     ///
     /// # Errors
     ///
     /// Those of all [saves](Map#saves).
     pub async fn remove_and_save(&self, key: impl AsRef<str>) -> Result<Option<V>> {
-        self.alter_and_save(key.as_ref(), |spot| spot.remove())
+        self.alter_and_save(key.as_ref(), |entry| entry.remove())
             .await
     }
 
-    /// [Clears](Self::clear), and waits until that is committed.
+    /// [Clears](Self::clear), and waits until the clear is committed.
     ///
     /// # Errors
     ///
@@ -124,7 +126,8 @@ where
         value: V,
         ttl: Option<Duration>,
     ) -> Result<Option<V>> {
-        self.alter_and_save(key, |spot| spot.put(value, ttl)).await
+        self.alter_and_save(key, |entry| entry.put(value, ttl))
+            .await
     }
 
     pub(crate) async fn update_keeping_expiry_and_save<R>(
@@ -132,7 +135,7 @@ where
         key: &str,
         change: impl FnOnce(&mut V) -> R,
     ) -> Result<Option<R>> {
-        self.alter_and_save(key, |spot| spot.update_keeping_expiry(change))
+        self.alter_and_save(key, |entry| entry.update_keeping_expiry(change))
             .await
     }
 
@@ -142,9 +145,9 @@ where
         change: impl FnOnce(&mut LockedEntry<'_, V, L>) -> R,
     ) -> Result<R> {
         self.check_pending()?;
-        let (done, ticket) = self.core.alter(key, |spot| {
-            let done = change(spot);
-            (done, spot.wait())
+        let (done, ticket) = self.core.alter(key, |entry| {
+            let done = change(entry);
+            (done, entry.wait())
         })?;
         ticket.wait().await?;
         Ok(done)
@@ -163,84 +166,83 @@ where
         }
     }
 
-    /// Waits until everything that was pending at the call is committed.
+    /// Commits everything that was pending at the call, and waits for it.
     ///
-    /// What is written later may be committed along with it, or not. With
-    /// nothing pending it returns without asking the store.
+    /// Later writes may be committed along with it. With nothing pending it returns
+    /// without a call to the store.
     ///
     /// # Errors
     ///
-    /// What the last attempt failed with; everything stays pending. `Refused`,
-    /// naming the keys, while refused changes are left; everything else is
-    /// committed.
+    /// The error of the last attempt; everything stays pending. `Refused`, naming
+    /// the keys, while there are refused changes; everything else is committed.
     pub async fn flush(&self) -> Result<()> {
         ReentrancyGuard::check();
         self.core.check_not_closed()?;
         self.core.ask(Request::Flush).wait().await
     }
 
-    /// Takes the store's state for every entry without a pending change; those
-    /// with one are committed first. It reads the whole map; meanwhile nothing
-    /// is committed.
+    /// Replaces all entries by the state of the store. Pending changes are
+    /// committed first. Reads the whole map; nothing is committed meanwhile.
     ///
     /// # Errors
     ///
-    /// What the provider errs with: entries that were read before the error are as
-    /// in the store, the others as they were. `Corrupt`, naming the keys, if
-    /// records do not decode (and unreadable ones are not allowed): these entries
-    /// are as they were, the others as in the store.
+    /// The provider's error: entries read before it are as in the store, the others
+    /// as they were. `Corrupt`, naming the keys, if records do not decode (and
+    /// unreadable records are not allowed): these entries are as they were, the
+    /// others as in the store.
     pub async fn reload(&self) -> Result<()> {
         ReentrancyGuard::check();
         self.core.check_not_closed()?;
         self.core.ask(Request::Reload).wait().await
     }
 
-    /// Goes on after the store has gone back in time ([health](Self::health) is
-    /// [`Rewound`](crate::Health::Rewound)): takes over the store as it is, saves
-    /// memory again or takes what the store holds, and commits what is pending
-    /// then. A map whose store has not gone back is only flushed.
+    /// Resumes after the store has gone back in time ([health](Self::health) is
+    /// [`Rewound`](crate::Health::Rewound)): accepts the store as it is, then saves
+    /// memory again or takes the stored entries, and commits pending changes. On a
+    /// map whose store has not gone back, it only flushes.
     ///
-    /// It reads the whole map from the store; meanwhile nothing is committed.
+    /// Reads the whole map from the store; nothing is committed meanwhile.
     ///
     /// # Errors
     ///
-    /// `Invalid` for [`Rewind::Stop`], which decides nothing. What the provider
-    /// errs with, or `Corrupt` if a record does not decode (and unreadable ones
-    /// are not allowed): then nothing was decided, and the map stays as it was.
-    /// Otherwise as [`flush`](Self::flush).
+    /// `Invalid` for [`Rewind::Stop`], which is not a decision. The provider's
+    /// error, or `Corrupt` if a record does not decode (and unreadable records are
+    /// not allowed): then nothing was decided, and the map stays as it was.
+    /// Otherwise those of [`flush`](Self::flush).
     pub async fn resolve_rewind(&self, how: Rewind) -> Result<()> {
         ReentrancyGuard::check();
         self.core.check_not_closed()?;
         if how == Rewind::Stop {
-            let message = "Rewind::Stop decides nothing; say SaveAgain or TakeStore";
+            let message = "Rewind::Stop is not a decision; use SaveAgain or TakeStore";
             return Err(Error::new(ErrorKind::Invalid, message).on_map(&self.core.name));
         }
         self.core.ask(Request::ResolveRewind(how)).wait().await
     }
 
-    /// Saves what is pending, lets go of the store and ends the background task.
+    /// Saves all pending changes, releases the map in the store and ends the
+    /// background task.
     ///
-    /// From the call on, saves return `Closed` and other writes panic; reads go
-    /// on. Closing a closed map does nothing.
+    /// From the call on, saves return `Closed` and other writes panic; reads keep
+    /// working. Closing a closed map does nothing.
     ///
     /// # Errors
     ///
-    /// What the last attempt failed with, naming the unsaved keys; `Refused`,
-    /// naming the keys, if there are refused changes. The map is then open as
-    /// before, and can be closed again.
+    /// The error of the last attempt, naming the unsaved keys; `Refused`, naming
+    /// the keys, if there are refused changes. The map is then open as before, and
+    /// can be closed again.
     pub async fn close(&self) -> Result<()> {
         let closed = self.begin_close().wait().await;
         self.end_close(closed)
     }
 
-    /// Like [`close`](Self::close), but gives up after that time.
+    /// Like [`close`](Self::close), but gives up after `limit`.
     ///
     /// # Errors
     ///
-    /// As [`close`](Self::close). If the time has passed, the error names the
-    /// unsaved keys. Its kind is that of the last attempt to save them (with the
-    /// attempt's error as its source), or `Unavailable` if none has failed. The
-    /// map is then open as before.
+    /// Those of [`close`](Self::close). If the time is up, the error names the
+    /// unsaved keys. Its kind is that of the last attempt to save them (which is
+    /// its source), or `Unavailable` if no attempt has failed. The map is then open
+    /// as before.
     pub async fn close_within(&self, limit: Duration) -> Result<()> {
         let ticket = self.begin_close();
         tokio::select! {
@@ -250,29 +252,30 @@ where
         }
     }
 
-    /// Sleeps; `None` at once if the runtime has ended, or when it does.
+    /// Sleeps on the map's runtime. `None` if the runtime has shut down, or when it
+    /// does.
     pub(crate) async fn sleep(&self, limit: Duration) -> Option<()> {
         let clock = self.core.clock.clone();
         self.on_own_runtime(async move { clock.sleep(limit).await })
             .await
     }
 
-    /// Works on the map's own runtime: the caller may be on none. `None` if that
-    /// has ended.
+    /// Runs a future on the map's own runtime, since the caller may be on none.
+    /// `None` if that runtime has shut down.
     pub(crate) async fn on_own_runtime<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
-        // Dropped, it drops what it works on.
+        // Dropping the set aborts its task.
         let mut works = JoinSet::new();
         works.spawn_on(work, &self.runtime);
         works.join_next().await?.ok()
     }
 
     fn give_up_closing(&self, limit: Duration) -> Result<()> {
-        // Whoever turns the phase first decides: the flusher, who is done, or
-        // this one, who is done waiting. If it is open again already, closing
-        // has failed, or somebody else gave up.
+        // The first to change the phase decides: the flusher, which has saved
+        // everything, or this call, which stops waiting. If the phase is open again
+        // already, closing has failed, or another call gave up.
         self.core.phase.turn(phase::CLOSING, phase::OPEN);
         if self.core.phase.is(phase::CLOSED) {
             return Ok(());
@@ -285,13 +288,13 @@ where
         Err(self.core.not_closed(&late))
     }
 
-    /// Like [`close`](Self::close), for a plain `main` that has kept its
-    /// multi-thread runtime alive.
+    /// Like [`close`](Self::close), for a synchronous `main` that keeps its
+    /// multi-thread runtime alive. Blocks the thread.
     ///
     /// # Errors
     ///
-    /// As [`close`](Self::close); `Invalid` on a thread of a runtime, or if the
-    /// map was opened on a current-thread runtime, where waiting would hang.
+    /// Those of [`close`](Self::close); `Invalid` on a thread of a runtime, or if
+    /// the map was opened on a current-thread runtime, where waiting would hang.
     pub fn blocking_close(&self) -> Result<()> {
         self.check_blocking()?;
         let closed = self.begin_close().blocking_wait();
@@ -308,12 +311,12 @@ where
     }
 
     fn end_close(&self, closed: Result<()>) -> Result<()> {
-        // Another call may have closed it meanwhile.
+        // Another call may have closed the map meanwhile.
         let Some(error) = closed.err().filter(|_| !self.core.phase.is(phase::CLOSED)) else {
             return Ok(());
         };
         if self.core.requests.lock().unserved {
-            // The task that should have opened it again is gone.
+            // The task that would have opened it again is gone.
             self.core.phase.turn(phase::CLOSING, phase::OPEN);
         }
         Err(self.core.not_closed(&error))

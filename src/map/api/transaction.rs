@@ -1,4 +1,4 @@
-//! Changes of several maps of one provider, as one.
+//! Atomic changes of several maps of one provider.
 
 use std::{fmt, mem, sync::Arc, time::Duration};
 
@@ -20,12 +20,12 @@ use crate::{
     record::Revision,
 };
 
-/// Changes of several maps of one provider that are committed together: all of
-/// them or none, in the store and in memory.
+/// Changes of several maps of one provider that are committed together: all or
+/// none, in the store and in memory.
 ///
-/// Nothing can be seen of them until [`commit`](Self::commit); dropped without it,
-/// they change nothing. Of several changes of one key the last one counts. Calls
-/// can be chained or made one by one, as those of an
+/// They are invisible until [`commit`](Self::commit); dropping the transaction
+/// without it changes nothing. Of several changes of one key, the last one counts.
+/// Calls can be chained or made one by one, as with an
 /// [`AtomicBatch`](crate::AtomicBatch).
 ///
 /// ```
@@ -49,20 +49,20 @@ use crate::{
 /// # }
 /// ```
 ///
-/// # Which provider
+/// # Same store
 ///
-/// The maps are of the store behind the provider given to [`new`](Self::new),
-/// whichever handles of it they were opened with: clones, or another opening of
-/// the same file. Nothing but the store can tell that, so it is asked, by the
-/// map's last commit: that costs a refused commit a map each time, which writes
-/// nothing.
+/// All maps must belong to the store behind the provider given to
+/// [`new`](Self::new), opened through any handle to it: a clone, or another opening
+/// of the same file. Only the store can tell whether they do. It is asked to answer
+/// the last commit of each map again: one round trip per map and transaction, which
+/// writes nothing.
 ///
-/// # Meanwhile
+/// # Concurrency
 ///
-/// The background tasks of the maps stand still while the transaction is on its
-/// way, so saves and flushes of these maps wait for it. If the store goes down in
-/// the middle, they are told so, as by any failing commit. Transactions of the
-/// same maps come one after the other, and never block each other.
+/// The background tasks of the maps pause during the transaction, so saves and
+/// flushes of these maps wait for it. If the store goes down meanwhile, they return
+/// its error, as for any failing commit. Transactions on the same maps run one
+/// after the other and cannot deadlock.
 #[must_use = "a transaction does nothing until `commit` is awaited"]
 pub struct Transaction {
     provider: Arc<dyn Provider>,
@@ -71,8 +71,8 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// A transaction of maps that this provider keeps. (One that cannot be
-    /// cloned goes into an `Arc`, which can.)
+    /// Starts a transaction on maps of this provider. (Wrap a provider that is not
+    /// `Clone` in an `Arc`.)
     pub fn new<P: Provider + Clone>(provider: &P) -> Self {
         Self {
             provider: Arc::new(provider.clone()),
@@ -81,7 +81,7 @@ impl Transaction {
         }
     }
 
-    /// The key of that map holds this value from then on.
+    /// Sets the key of `map` to this value.
     pub fn insert<V, L>(&mut self, map: &Map<V, L>, key: impl AsRef<str>, value: V) -> &mut Self
     where
         V: Serialize + DeserializeOwned + Send + Sync + 'static,
@@ -104,7 +104,7 @@ impl Transaction {
         self.with(map, |share| share.insert(key, value, ttl))
     }
 
-    /// The key of that map holds nothing from then on.
+    /// Removes the key from `map`.
     pub fn remove<V, L>(&mut self, map: &Map<V, L>, key: impl AsRef<str>) -> &mut Self
     where
         V: Serialize + DeserializeOwned + Send + Sync + 'static,
@@ -113,8 +113,8 @@ impl Transaction {
         self.with(map, |share| share.remove(key.as_ref()))
     }
 
-    /// The transaction is committed only if the store holds this at that key of
-    /// that map; as [`AtomicBatch::require`](crate::AtomicBatch::require).
+    /// Commits the transaction only if the store holds the expected state at this
+    /// key of `map`; see [`AtomicBatch::require`](crate::AtomicBatch::require).
     pub fn require<V, L>(
         &mut self,
         map: &Map<V, L>,
@@ -128,26 +128,31 @@ impl Transaction {
         self.with(map, |share| share.require(key.as_ref(), expect))
     }
 
-    /// Commits the changes; returns the revision that all of them got. `None` if
-    /// there was nothing to commit, or from a layer that accepts commits ahead of
-    /// its store.
+    /// Commits the changes; returns their common revision. `None` if there was
+    /// nothing to commit, or from a layer that acknowledges commits before its
+    /// store does.
     ///
-    /// What is pending of these keys is committed first. The transaction is empty
-    /// afterwards, also if the commit failed. Nothing is written before the first
-    /// poll; after it, dropping the future cancels the wait, not the commit.
+    /// Pending changes of these keys are committed first. The transaction is empty
+    /// afterwards, even if the commit failed. Nothing is written before the first
+    /// poll. Once polled, dropping the future cancels the wait, not the commit.
     ///
     /// # Errors
     ///
-    /// Those of all [conditional saves](Map#conditional-saves), for all of it:
-    /// `Conflict` names the map and the key that were in the way. `Unsupported`
-    /// if there are several maps and the provider commits to
-    /// [one at a time](crate::Capabilities::several_maps). `Invalid` if a map is
-    /// not of this provider, if one was opened twice and both are in it, or if
-    /// two different things are required of one key. `Unavailable` also if one of
-    /// the maps cannot save what is pending of these keys, or is busy for longer
-    /// than [`commit_timeout`](crate::Builder::commit_timeout). Nothing was
-    /// written, unless the error [leaves that
-    /// open](crate::Error::may_have_applied).
+    /// Those of all [conditional saves](Map#conditional-saves), for the transaction
+    /// as a whole. In particular:
+    ///
+    /// - `Conflict` names the map and the key that did not match.
+    /// - `Unsupported` if there are several maps and the provider commits to [one
+    ///   at a time](crate::Capabilities::several_maps).
+    /// - `Invalid` if a map does not belong to this provider, if one map was opened
+    ///   twice and both handles are used, or if two different states are required
+    ///   of one key.
+    /// - `Unavailable` also if one of the maps cannot save its pending changes of
+    ///   these keys, or is busy for longer than
+    ///   [`commit_timeout`](crate::Builder::commit_timeout).
+    ///
+    /// Nothing was written, unless the error [says that it may have
+    /// been](crate::Error::may_have_applied).
     pub fn commit(&mut self) -> impl Future<Output = Result<Option<Revision>>> + Send + use<> {
         let participants = mem::take(&mut self.participants);
         let (provider, runtime) = (self.provider.clone(), self.runtime.take());

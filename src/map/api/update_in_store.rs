@@ -1,4 +1,4 @@
-//! Read, change and write, against the store.
+//! Read-modify-write against the store, with optimistic retries.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     record::{Record, Revision},
 };
 
-/// What to start from.
+/// The value to start from.
 struct Known<V> {
     value: V,
     revision: Revision,
@@ -30,15 +30,15 @@ where
     V: Serialize + DeserializeOwned + Clone + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// Changes the value at this key as the store has it, and saves it; returns
-    /// the new value, or `None` if the store has no such entry.
+    /// Changes the stored value at this key and saves it; returns the new value, or
+    /// `None` if the store has no such entry.
     ///
-    /// [`update_and_save`](Self::update_and_save) changes the value that is in
-    /// memory. This one takes part with other processes: the new value is saved
-    /// only if the key has not been written meanwhile. Otherwise `change` is called
-    /// again, with what was written, as often and as fast as
-    /// [the policy](crate::Builder::retry_conflicts) says. Many increments
-    /// by many processes add up.
+    /// [`update_and_save`](Self::update_and_save) changes the value in memory. This
+    /// method cooperates with other processes: the new value is saved only if the
+    /// key has not been written since it was read. Otherwise `change` is called
+    /// again with the newly stored value, as often and as fast as
+    /// [`retry_conflicts`](crate::Builder::retry_conflicts) allows. Concurrent
+    /// increments by many processes all count.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -53,9 +53,9 @@ where
     ///
     /// # Errors
     ///
-    /// Those of all [conditional saves](Map#conditional-saves); `Conflict` if others
-    /// were faster each time, and then nothing was written: call it again.
-    /// `Corrupt` if what is stored does not decode.
+    /// Those of all [conditional saves](Map#conditional-saves). `Conflict` if
+    /// another writer won every attempt: nothing was written; call it again.
+    /// `Corrupt` if the stored value does not decode.
     pub async fn update_in_store(
         &self,
         key: impl AsRef<str>,
@@ -65,9 +65,9 @@ where
             .await
     }
 
-    /// [Updates in the store](Self::update_in_store), and can also create the entry
-    /// (the closure gets `None`) or remove it (the closure returns `None`); returns
-    /// what the store has then.
+    /// Like [`update_in_store`](Self::update_in_store), but can also create the
+    /// entry (the closure gets `None`) and remove it (the closure returns `None`).
+    /// Returns the value that the store holds afterwards.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -99,12 +99,12 @@ where
         }
     }
 
-    /// [Updates in the store](Self::upsert_in_store) by a closure that changes the
-    /// value in place, may give up, and returns something.
+    /// Like [`upsert_in_store`](Self::upsert_in_store), with a closure that changes
+    /// the value in place, can abort, and returns a result.
     ///
-    /// The closure gets the stored value, or `None`. If it returns `Ok`, what it
-    /// leaves is saved (`None` removes the entry) and its result is returned. If it
-    /// returns `Err`, nothing is written.
+    /// The closure gets the stored value, or `None`. If it returns `Ok`, the value
+    /// it leaves is saved (`None` removes the entry) and its result is returned. If
+    /// it returns `Err`, nothing is written.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -128,7 +128,7 @@ where
     /// # Errors
     ///
     /// Those of [`update_in_store`](Self::update_in_store); the closure's own error
-    /// is inside of the `Ok`.
+    /// is inside the `Ok`.
     pub async fn try_update_in_store<R, E>(
         &self,
         key: impl AsRef<str>,
@@ -156,29 +156,29 @@ where
                 Ok(_) => return Ok(Ok(done)),
                 Err(error) if error.kind() != ErrorKind::Conflict => return Err(error),
                 Err(error) if attempt >= policy.attempts() => return Err(too_slow(attempt, error)),
-                // If the runtime has ended, the next attempt says so.
+                // If the runtime has shut down, the next attempt says so.
                 Err(_) => drop(self.sleep(delays.next().unwrap_or_default()).await),
             }
             attempt += 1;
         }
     }
 
-    /// What the store has at this key, as far as is known: what memory has, once
-    /// that is saved; or else what a load brings.
+    /// The stored value at this key, as far as is known: the value in memory, once
+    /// it is saved, or else the result of a load.
     ///
-    /// After a conflict, `anew`, the store is always asked. Memory has what was
-    /// found, but while this one paused, others may have gone on: it would begin
-    /// with an old value and lose each time.
+    /// After a conflict, `anew`, the store is always read. Memory holds the value
+    /// that was found then, but during the delay other writers may have gone on:
+    /// starting from an old value would lose every time.
     async fn known(&self, key: &str, anew: bool) -> Result<Option<Known<V>>> {
         ReentrancyGuard::check();
         let core = &self.core;
         if core.must_clear() || core.peek(key, |slot| core.is_claimed(slot)) == Some(true) {
-            core.alter(key, |spot| spot.wait())?.wait().await?;
+            core.alter(key, |entry| entry.wait())?.wait().await?;
         }
-        // A commit in flight may bring an entry where there is none. Where there is
-        // one, this save goes behind that commit and is judged by it.
+        // A commit in flight may create an entry where there is none. If there is
+        // one, this save is queued behind that commit and is judged by its result.
         while core.peek(key, |slot| core.may_come(slot)) == Some(true) {
-            core.alter(key, |spot| spot.wait())?.wait().await?;
+            core.alter(key, |entry| entry.wait())?.wait().await?;
         }
         if let Some(known) = core.clean(key).filter(|_| !anew) {
             return Ok(Some(known));
@@ -186,7 +186,7 @@ where
         let (loads, loaded_key) = (core.clone(), Arc::from(key));
         let loaded = self.on_own_runtime(async move { loads.loaded(loaded_key).await });
         let loaded = loaded.await.unwrap_or_else(|| Err(core.outlived()))?;
-        // The same commit, and memory knows the entry's own time to live.
+        // At the same revision, memory also knows the entry's own time to live.
         let revision = loaded.as_ref().map(|known| known.revision);
         let same = core
             .clean(key)
@@ -200,7 +200,7 @@ where
     V: Serialize + DeserializeOwned + Clone + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// What memory has at this key, if the store has it as it is.
+    /// The value in memory, if the store holds it unchanged.
     fn clean(&self, key: &str) -> Option<Known<V>> {
         self.peek(key, |slot| {
             let (value, lease) = slot.live(&self.lifetime)?;
@@ -213,7 +213,7 @@ where
         })?
     }
 
-    /// Whether there is no entry, and a commit in flight may bring one.
+    /// Whether there is no entry, and a commit in flight may create one.
     fn may_come(&self, slot: &Slot<V, L::Lease>) -> bool {
         slot.state().mark.is_proposed() && slot.live(&self.lifetime).is_none()
     }
@@ -241,16 +241,16 @@ where
     }
 
     fn outlived(&self) -> Error {
-        let message = "the runtime on which the map was opened has ended: open it again on a \
-                       running runtime; nothing was written";
+        let message = "the runtime on which the map was opened has shut down: open the map again \
+                       on a running runtime; nothing was written";
         Error::new(ErrorKind::Closed, message).on_map(&self.name)
     }
 }
 
 fn too_slow(attempts: u32, last: Error) -> Error {
     let message = format!(
-        "others were faster {attempts} times, and nothing was written; call it again, or raise \
-         `retry_conflicts`"
+        "another writer was faster {attempts} times, and nothing was written; call it again, or \
+         raise `retry_conflicts`"
     );
     let mut error = Error::new(ErrorKind::Conflict, message).on_keys(last.keys().to_vec());
     if let Some(map) = last.map() {

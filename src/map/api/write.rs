@@ -1,15 +1,15 @@
-//! Writes: to memory now, to the store with the next flush.
+//! Plain writes: they change memory; the store follows with the next flush.
 
 use std::time::Duration;
 
 use super::entry::occupied::Occupied;
 use crate::map::{Map, lifetime::Lifetime, table::locked_entry::LockedEntry};
 
-/// All of these change memory and return; none waits for the store.
+/// These methods change memory and return. They never wait for the store.
 ///
 /// # Panics
 ///
-/// Each panics if the map is closed, or if it is called from inside a map's
+/// All of them panic if the map is closed, or if called from inside a map's
 /// closure.
 impl<V, L: Lifetime<V>> Map<V, L> {
     pub(crate) fn alter<R>(
@@ -24,7 +24,7 @@ impl<V, L: Lifetime<V>> Map<V, L> {
     }
 
     pub(crate) fn put(&self, key: &str, value: V, ttl: Option<Duration>) -> Option<V> {
-        self.alter(key, |spot| spot.put(value, ttl))
+        self.alter(key, |entry| entry.put(value, ttl))
     }
 
     pub(crate) fn update_keeping_expiry<R>(
@@ -32,7 +32,7 @@ impl<V, L: Lifetime<V>> Map<V, L> {
         key: &str,
         change: impl FnOnce(&mut V) -> R,
     ) -> Option<R> {
-        self.alter(key, |spot| spot.update_keeping_expiry(change))
+        self.alter(key, |entry| entry.update_keeping_expiry(change))
     }
 
     pub(crate) fn upsert_keeping_expiry(
@@ -42,53 +42,57 @@ impl<V, L: Lifetime<V>> Map<V, L> {
         ttl: Option<Duration>,
         change: impl FnOnce(&mut V),
     ) {
-        self.alter(key, |spot| {
-            // One look: an entry may expire between two.
-            if spot.update_keeping_expiry(change).is_none() {
-                spot.put(value, ttl);
+        self.alter(key, |entry| {
+            // One lookup: between two, the entry could expire.
+            if entry.update_keeping_expiry(change).is_none() {
+                entry.put(value, ttl);
             }
         });
     }
 
-    /// Puts a value at this key; returns the one that was there.
+    /// Inserts a value; returns the previous one.
     pub fn insert(&self, key: impl AsRef<str>, value: V) -> Option<V> {
         self.put(key.as_ref(), value, None)
     }
 
-    /// Puts a value at this key if nothing is there.
+    /// Inserts a value if the key has no entry.
     ///
     /// # Errors
     ///
-    /// [`Occupied`], with the value, if something is.
+    /// [`Occupied`], with the value, if it has.
     pub fn try_insert(&self, key: impl AsRef<str>, value: V) -> Result<(), Occupied<V>> {
-        self.alter(key.as_ref(), |spot| spot.put_if_absent(value))
+        self.alter(key.as_ref(), |entry| entry.put_if_absent(value))
     }
 
-    /// Puts a value in the place of another; returns that. If there is none,
-    /// nothing happens and the new value is dropped.
+    /// Replaces the value at this key and returns the previous one. If there is no
+    /// entry, nothing changes and the new value is dropped.
     pub fn replace(&self, key: impl AsRef<str>, value: V) -> Option<V> {
-        self.alter(key.as_ref(), |spot| spot.replace(value))
+        self.alter(key.as_ref(), |entry| entry.replace(value))
     }
 
-    /// Takes the value at this key away and returns it.
+    /// Removes the value at this key and returns it.
     pub fn remove(&self, key: impl AsRef<str>) -> Option<V> {
-        self.alter(key.as_ref(), |spot| spot.remove())
+        self.alter(key.as_ref(), |entry| entry.remove())
     }
 
-    /// Takes the value at this key away if the closure says so.
+    /// Removes the value at this key and returns it, if `condition` returns `true`.
     pub fn remove_if(&self, key: impl AsRef<str>, condition: impl FnOnce(&V) -> bool) -> Option<V> {
-        self.alter(key.as_ref(), |spot| {
-            spot.value().is_some_and(condition).then(|| spot.remove())?
+        self.alter(key.as_ref(), |entry| {
+            entry
+                .value()
+                .is_some_and(condition)
+                .then(|| entry.remove())?
         })
     }
 
-    /// Changes the value at this key in place; `None` if there is none.
+    /// Changes the value at this key in place and returns the closure's result.
+    /// `None` if there is no entry.
     pub fn update<R>(&self, key: impl AsRef<str>, change: impl FnOnce(&mut V) -> R) -> Option<R> {
-        self.alter(key.as_ref(), |spot| spot.update(change))
+        self.alter(key.as_ref(), |entry| entry.update(change))
     }
 
-    /// Changes the value at this key in place, or puts this one there if there
-    /// is none.
+    /// Changes the value at this key in place, or inserts `value` if there is no
+    /// entry.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -102,16 +106,16 @@ impl<V, L: Lifetime<V>> Map<V, L> {
     /// # }
     /// ```
     pub fn upsert(&self, key: impl AsRef<str>, value: V, change: impl FnOnce(&mut V)) {
-        self.alter(key.as_ref(), |spot| {
-            // One look: an entry may expire between two.
-            if spot.update(change).is_none() {
-                spot.put(value, None);
+        self.alter(key.as_ref(), |entry| {
+            // One lookup: between two, the entry could expire.
+            if entry.update(change).is_none() {
+                entry.put(value, None);
             }
         });
     }
 
-    /// A copy of the value at this key; if there is none, of the one that the
-    /// closure makes, which is then put there.
+    /// Returns a copy of the value at this key. If there is no entry, inserts the
+    /// value that `make` returns.
     pub fn get_or_insert_with(&self, key: impl AsRef<str>, make: impl FnOnce() -> V) -> V
     where
         V: Clone,
@@ -120,31 +124,31 @@ impl<V, L: Lifetime<V>> Map<V, L> {
         if let Some(value) = self.core.look(key, V::clone) {
             return value;
         }
-        self.alter(key, |spot| spot.get_or_put(make))
+        self.alter(key, |entry| entry.get_or_put(make))
     }
 
-    /// Keeps the entries for which the closure says so, and removes the others.
-    /// Entries that come meanwhile may be asked about or not.
+    /// Removes the entries for which `keep` returns `false`. Entries inserted
+    /// during the call may or may not be visited.
     pub fn retain(&self, mut keep: impl FnMut(&str, &V) -> bool) {
-        // Two looks at each entry: one shard is locked at a time for the keys
-        // to ask about, one entry at a time to ask and remove.
+        // Two passes: collecting the keys locks one shard at a time, checking and
+        // removing locks one entry at a time.
         for key in self.core.keys() {
-            self.alter(&key, |spot| {
-                let unwanted = spot.value().is_some_and(|value| !keep(&key, value));
-                unwanted.then(|| spot.remove())
+            self.alter(&key, |entry| {
+                let unwanted = entry.value().is_some_and(|value| !keep(&key, value));
+                unwanted.then(|| entry.remove())
             });
         }
     }
 
-    /// Removes everything that is there at one point in time. With the next
-    /// commit it is gone from the store too; what comes after stays.
+    /// Removes all entries, at one point in time. The next commit removes them from
+    /// the store. Entries inserted after the clear stay.
     pub fn clear(&self) {
         if let Err(error) = self.core.clear(|| {}) {
             panic!("{error}");
         }
     }
 
-    /// Inserts all of these, one by one.
+    /// Inserts all pairs, one by one.
     pub fn extend<K: AsRef<str>>(&self, pairs: impl IntoIterator<Item = (K, V)>) {
         for (key, value) in pairs {
             self.insert(key, value);

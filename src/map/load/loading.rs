@@ -376,7 +376,7 @@ mod tests {
         core.load(None).await.unwrap();
         assert_eq!(core.len(), 1);
         core.clear(|| {}).unwrap();
-        core.alter("new", |spot| spot.put(2, None)).unwrap();
+        core.alter("new", |entry| entry.put(2, None)).unwrap();
         let (_, load) = core.begin_load().await.unwrap();
         core.take_all(load, None).await.unwrap();
         assert_eq!(core.look("old", |n| *n), None);

@@ -37,7 +37,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// Tells the store of an expiry that a read has moved.
     pub(crate) fn touch(&self, key: &str) {
         // On a closed map nothing moves any more in the store.
-        let _ = self.alter(key, |spot| spot.touch());
+        let _ = self.alter(key, |entry| entry.touch());
     }
 
     /// Takes the entry out of memory, and out of the store, if it has expired.
@@ -49,7 +49,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     ///
     /// `Closed`, once and for all.
     pub(crate) fn expire(&self, key: &str) -> Result<()> {
-        let expired = self.alter_if(Shared::check_not_closed, key, |spot| spot.expire())?;
+        let expired = self.alter_if(Shared::check_not_closed, key, |entry| entry.expire())?;
         if let Some(value) = expired {
             self.lifetime.expired(key, value);
         }
@@ -91,8 +91,8 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             // Under the lock: `close` first turns the phase and then passes
             // through every lock, after which nobody is left who saw it open.
             allowed(self)?;
-            let mut spot = LockedEntry::new(self, shard, hash, key);
-            (change(&mut spot), spot.into_expired())
+            let mut entry = LockedEntry::new(self, shard, hash, key);
+            (change(&mut entry), entry.into_expired())
         };
         for value in expired {
             self.lifetime.expired(key, value);

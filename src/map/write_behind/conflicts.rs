@@ -1,4 +1,5 @@
-//! What becomes of a change when another process has changed the same key.
+//! Conflict policies: how a change is resolved if another process has changed its
+//! key.
 
 use std::{fmt, sync::Arc};
 
@@ -10,25 +11,27 @@ use crate::{
     provider::Capabilities,
 };
 
-/// How many conflicts a slow subscriber may lag behind.
+/// How many events a receiver may lag behind before it misses the oldest.
 const CONFLICTS_KEPT: usize = 256;
 
-/// What becomes of a change when another process has changed the same key since
-/// this map loaded or last saved it.
+/// How a change is resolved if another process has changed the same key since this
+/// map loaded or last saved it.
 ///
-/// Conflicts are noticed when a change is committed, key by key; the others of
-/// the same commit go on. They are counted ([`Stats::conflicts`](crate::Stats))
-/// and told ([`conflicts`](crate::Map::conflicts)).
+/// Conflicts are detected when a change is committed, key by key; the other changes
+/// of the commit are not affected. Conflicts are counted
+/// ([`Stats::conflicts`](crate::Stats)) and reported
+/// ([`conflicts`](crate::Map::conflicts)).
 ///
-/// - A `flush` waits until they are dealt with, and is `Ok` whoever won.
-/// - A [save](crate::Map#saves) whose change lost errs as
-///   [`Conflict`](ErrorKind::Conflict), with what is stored; one whose value was
-///   merged waits until that is committed.
-/// - A [`reload`](crate::Map::reload) leaves alone what is pending: it is judged
-///   when it is committed.
-/// - A [`clear`](crate::Map::clear) empties the store, whatever others wrote.
-/// - Expiry is no change: what another process wrote stays, and what another
-///   process swept was not changed.
+/// - A `flush` waits until they are resolved, and returns `Ok` whichever side won.
+/// - A [save](crate::Map#saves) whose change lost returns
+///   [`Conflict`](ErrorKind::Conflict), with the stored value; one whose value was
+///   merged waits until the merged value is committed.
+/// - A [`reload`](crate::Map::reload) does not touch pending changes: their
+///   conflicts are detected when they are committed.
+/// - A [`clear`](crate::Map::clear) empties the store, including other processes'
+///   writes.
+/// - An expiry is not a change: a value written by another process stays, and an
+///   entry that another process swept counts as unchanged.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -52,34 +55,33 @@ const CONFLICTS_KEPT: usize = 256;
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum OnConflict<V> {
-    /// The last commit wins: what another process wrote in between is lost, and
-    /// nobody notices. Nothing is looked at, so it costs nothing, and nothing is
-    /// counted.
+    /// The last commit wins: another process's write in between is lost unnoticed.
+    /// No check, no cost; conflicts are not counted.
     #[default]
     LastWrite,
-    /// The store wins: the map takes what is stored, a removal too, and its own
-    /// change is gone. So is what was written over that change meanwhile: it was
-    /// made without knowing what is stored, too.
+    /// The store wins: the map takes the stored value, or its removal, and drops
+    /// its own change. Later writes over that change are dropped, too, because they
+    /// were made without knowing the stored value.
     StoreWins,
-    /// The map holds, and commits, what the closure makes of the two values: first
-    /// its own, then the stored one.
+    /// The closure merges the two values, first the map's, then the stored one. The
+    /// map holds and commits the result.
     ///
-    /// A value wins over a removal, whoever removed. Both values come out of their
-    /// JSON text, as after a restart. The closure runs under a lock: it should be
-    /// short, and must not call a map. If it panics, or the stored value does not
+    /// A value wins over a removal, on either side. Both values are decoded from
+    /// JSON, as after a restart. The closure runs under a lock: keep it short, and
+    /// do not call a map from it. If it panics, or the stored value does not
     /// decode, the change is [refused](crate::Map::refused): it stays in memory,
-    /// and nothing is overwritten until it is
-    /// [tried again](crate::Map::retry_refused), or the key is written again. (An
-    /// unreadable record is then [set aside](crate::UnreadableRecord) first.)
+    /// and nothing is overwritten until it is [retried](crate::Map::retry_refused),
+    /// or the key is written again. (An unreadable record is then [set
+    /// aside](crate::UnreadableRecord) first.)
     Merge(fn(V, V) -> V),
-    /// The same, by a closure that may hold values of its own; see
+    /// Like [`Merge`](Self::Merge), with a closure that captures values; see
     /// [`merge`](Self::merge).
     MergeWith(Arc<dyn Fn(V, V) -> V + Send + Sync>),
 }
 
 impl<V> OnConflict<V> {
-    /// [`Merge`](Self::Merge), by a closure that may hold values of its own. It
-    /// names its type, unless the builder does: `|mine: u32, theirs| ..`.
+    /// [`MergeWith`](Self::MergeWith) a closure that may capture values. Name the
+    /// value type in the closure unless the builder does: `|mine: u32, theirs| ..`.
     pub fn merge(merge: impl Fn(V, V) -> V + Send + Sync + 'static) -> Self {
         Self::MergeWith(Arc::new(merge))
     }
@@ -96,7 +98,7 @@ impl<V> fmt::Debug for OnConflict<V> {
     }
 }
 
-/// What a map does about conflicts, and who hears of them.
+/// A map's conflict policy and the subscribers to its conflicts.
 pub(crate) struct Conflicts<V> {
     pub(crate) policy: OnConflict<V>,
     told: broadcast::Sender<Conflict>,
@@ -110,7 +112,7 @@ impl<V> Conflicts<V> {
 
     /// # Errors
     ///
-    /// `Unsupported` if the provider cannot notice conflicts.
+    /// `Unsupported` if the provider cannot detect conflicts.
     pub(crate) fn check(&self, provider: Capabilities) -> Result<()> {
         if !self.are_looked_for() || provider.conditions {
             return Ok(());
@@ -123,7 +125,7 @@ impl<V> Conflicts<V> {
         Err(Error::new(ErrorKind::Unsupported, message))
     }
 
-    /// Whether a change goes to the store only if nobody else has changed its key.
+    /// Whether a change is committed only if no other process has changed its key.
     pub(crate) fn are_looked_for(&self) -> bool {
         !matches!(self.policy, OnConflict::LastWrite)
     }
@@ -133,7 +135,7 @@ impl<V> Conflicts<V> {
     }
 
     pub(crate) fn tell(&self, conflict: Conflict) {
-        // Without a subscriber there is nobody to tell.
+        // Without subscribers, the event is dropped.
         let _ = self.told.send(conflict);
     }
 }

@@ -38,7 +38,7 @@ use self::lane::MAX_SPOTS;
 /// Threads are spread over so many lanes, which are locked one by one.
 const LANE_COUNT: u32 = 16;
 const LANES: usize = LANE_COUNT as usize;
-// A lane's spot and the lane's number make one place.
+// A lane's entry and the lane's number make one place.
 const _: () = assert!(MAX_SPOTS - 1 <= u32::MAX / LANE_COUNT);
 /// How many keys leave a lane under one lock: writers wait for it.
 const RUN: usize = 16;
@@ -109,17 +109,17 @@ impl DirtyQueue {
     pub(crate) fn push(&self, key: Arc<str>) -> (u32, usize) {
         let number = lane_here();
         let mut lane = self.lanes[number as usize].lock();
-        let spot = lane.push_back(key);
-        (place(number, spot), self.queued.fetch_add(1, Relaxed) + 1)
+        let entry = lane.push_back(key);
+        (place(number, entry), self.queued.fetch_add(1, Relaxed) + 1)
     }
 
     /// Queues a key in front of all others: it has waited its turn before.
     pub(crate) fn push_front(&self, key: Arc<str>) -> u32 {
         let number = lane_here();
         let mut lane = self.lanes[number as usize].lock();
-        let spot = lane.push_front(key);
+        let entry = lane.push_front(key);
         self.queued.fetch_add(1, Relaxed);
-        place(number, spot)
+        place(number, entry)
     }
 
     /// Takes this key out of the queue, if it is (still) in that place.
@@ -204,9 +204,9 @@ impl DirtyQueue {
     }
 }
 
-/// A place in the queue: the lane in the lowest bits, the spot above.
-fn place(lane: u32, spot: u32) -> u32 {
-    spot * LANE_COUNT + lane
+/// A place in the queue: the lane in the lowest bits, the entry above.
+fn place(lane: u32, entry: u32) -> u32 {
+    entry * LANE_COUNT + lane
 }
 
 #[cfg(test)]
@@ -257,7 +257,7 @@ mod tests {
         pending.unlink(at, &key);
         pending.unlink(at, &key);
         let (again, _) = pending.push("d".into());
-        assert_eq!(again, at, "the spot is used again");
+        assert_eq!(again, at, "the entry is used again");
         pending.unlink(at, &key);
         assert_eq!(keys(&pending, pending.watermark()), ["a", "c", "d"]);
         assert_eq!(pending.len(), 0);

@@ -1,4 +1,4 @@
-//! What can be chosen for a map, and the bounds of each choice.
+//! The options of a map and their bounds.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,11 +8,11 @@ use crate::{
     map::{load::migrations::Migrations, write_behind::committer::retry::RetryPolicy},
 };
 
-/// Called while a map loads: how many records came, and about how many there
-/// are.
+/// Called while a map loads: the number of records so far, and their approximate
+/// total.
 pub(crate) type Progress = Arc<dyn Fn(u64, Option<u64>) + Send + Sync>;
 
-/// What can be chosen.
+/// All options of a map.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) triggers: Triggers,
@@ -40,9 +40,9 @@ impl Default for Options {
             max_batch_bytes: 16 << 20,
             max_pending: None,
             retry: RetryPolicy::default(),
-            // Losing says nothing about the store: only that it is busy. Each attempt
-            // is one of those who write the key, so with few of them a hundred fail
-            // only if something else is wrong.
+            // A lost race means that the store is busy, not that it fails. Each
+            // round one of the writers of the key wins, so with few writers a
+            // hundred attempts fail only if something else is wrong.
             retry_conflicts: RetryPolicy::default()
                 .max_attempts(100)
                 .base_delay(Duration::from_millis(5))
@@ -57,7 +57,7 @@ impl Default for Options {
     }
 }
 
-/// When a flush starts without being asked for.
+/// When a flush starts without a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Triggers {
     pub(crate) size: usize,

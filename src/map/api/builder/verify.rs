@@ -1,68 +1,69 @@
-//! Which values are read back before they are saved.
+//! Which values are decoded again before they are saved.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// So many values are read back, and then one of so many.
+/// The first 1,000 values are verified, then one in 100.
 const SAMPLED_FIRST: u64 = 1_000;
 const SAMPLED_OF: u64 = 100;
 
-/// Which values are read back from their own JSON text before they are saved; see
+/// Which values are decoded again from their JSON text before they are saved; see
 /// [`verify`](super::Builder::verify).
 ///
-/// serde writes values that it cannot read again, for example:
+/// Some values can be serialized by serde but not deserialized, for example:
 ///
-/// - a map whose keys are not strings (`HashMap<u32, _>`), or a `u128`, in an enum
-///   with a tag, in an untagged enum or in a flattened field;
-/// - a field that is skipped when it is written and has no default;
-/// - a value that its own `Deserialize` does not let pass.
+/// - a map with keys that are not strings (`HashMap<u32, _>`), or a `u128`, inside
+///   a tagged enum, an untagged enum or a flattened field;
+/// - a field that is skipped when serialized and has no default;
+/// - a value that its own `Deserialize` rejects.
 ///
-/// One such record keeps the whole map from opening. So the map refuses the value
-/// when it is saved ([`Refused`](crate::ErrorKind::Refused)). The error names the
-/// type and the place (`.by_player["7"]`); other entries are not affected. This
-/// holds for every way to save: flushes, saves that wait, conditional saves,
-/// batches, transactions, imports, merged values and rewritten older shapes.
+/// One such record would keep the whole map from opening. The map therefore refuses
+/// the value when it is saved ([`Refused`](crate::ErrorKind::Refused)). The error
+/// names the type and the place in the value (`.by_player["7"]`); other entries are
+/// not affected. This holds for every way to save: flushes, saves that wait,
+/// conditional saves, batches, transactions, imports, merged values and migrated
+/// values.
 ///
-/// The background task does it. No plain write waits for it, no lock is held
-/// meanwhile, and the copy is dropped at once.
+/// The background task verifies. Plain writes do not wait for it, no lock is held
+/// meanwhile, and the decoded copy is dropped at once.
 ///
-/// # What it does not promise
+/// # Limits
 ///
-/// A value of the type comes out; it need not be equal. `Some(None)` comes back
-/// as `None`, a variant of an untagged enum may come back as another one that has
-/// the same text, and what `Serialize` leaves out is gone. The text is read as
-/// the map hands it to the provider, by the program that writes it.
+/// The check proves that a value of the type comes out, not that it is equal.
+/// `Some(None)` comes back as `None`, a variant of an untagged enum may come back
+/// as another variant with the same text, and fields that `Serialize` leaves out
+/// are gone. The text is decoded as the map hands it to the provider, by the same
+/// build of the program.
 ///
-/// # What is always refused
+/// # Values that are always refused
 ///
-/// Whatever is chosen here: a NaN or an infinity, which JSON cannot express; and a
-/// value with more than 127 arrays and objects within each other (or 512 levels,
-/// with options and newtypes), which serde does not read. Levels are counted
-/// while the value is written, so such a value does not overflow the stack.
-/// (Levels that a `Serialize` hides from serde, by calling another `Serialize`
-/// with the same serializer, as untagged and transparent types do, are not seen.
-/// And a type that holds itself this often needs a `Drop` of its own.)
+/// Independent of this setting, a NaN or an infinity is refused, because JSON
+/// cannot express it. So is a value with more than 127 nested arrays and objects
+/// (or 512 levels, counting options and newtypes), because serde does not read it.
+/// Levels are counted during serialization, so such a value does not overflow the
+/// stack. (Levels that a `Serialize` hides from serde by calling another
+/// `Serialize` with the same serializer, as untagged and transparent types do, are
+/// not counted. A type with such deep recursion also needs its own `Drop`.)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verify {
-    /// Every value; the default. To encode a struct of 100 bytes and read it back
-    /// takes 3 to 6 times as long as to encode it: less than a microsecond more,
-    /// on the background task.
+    /// Verify every value; the default. Encoding and verifying a struct of 100
+    /// bytes takes 3 to 6 times as long as encoding alone: less than a microsecond
+    /// more, on the background task.
     #[default]
     Always,
-    /// The first 1,000 values that the map encodes after it was opened, and from
-    /// then on one in 100, counted over all keys and all ways to save.
+    /// Verify the first 1,000 values that are encoded after the map was opened,
+    /// then one in 100, counted over all keys and all ways to save.
     ///
-    /// Gives up the promise that the map opens again. It finds a type that never
-    /// reads back, and may miss a rare value of it. Then the next `open` fails,
-    /// unless unreadable records are
-    /// [allowed](super::Builder::allow_unreadable).
+    /// Gives up the promise that the map opens again. It detects a type that never
+    /// decodes, but may miss a rare value. Then the next `open` fails, unless
+    /// unreadable records are [allowed](super::Builder::allow_unreadable).
     Sampled,
-    /// None. Gives up the promise that the map opens again: a value that cannot
-    /// be read back is found out by the next `open`.
+    /// Verify no value. Gives up the promise that the map opens again: the next
+    /// `open` detects a value that does not decode.
     Never,
 }
 
-/// Chooses the values that are read back.
+/// Chooses the values to verify.
 pub(crate) struct Verifier {
     verify: Verify,
     encoded: AtomicU64,
@@ -76,7 +77,7 @@ impl Verifier {
         }
     }
 
-    /// Whether the value that was encoded just now is to be read back.
+    /// Whether the value that was just encoded is to be verified.
     pub(crate) fn is_due(&self) -> bool {
         match self.verify {
             Verify::Always => true,
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_thousand_and_then_one_of_a_hundred_are_sampled() {
+    fn sampled_verification_takes_the_first_thousand_and_then_one_in_a_hundred() {
         let verifier = Verifier::new(Verify::Sampled);
         let due: Vec<_> = (0..1_500).map(|_| verifier.is_due()).collect();
         assert!(due[..1_000].iter().all(|due| *due));

@@ -4,13 +4,13 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::task::coop::poll_proceed;
 
-/// Whether this thread polls futures for a tokio runtime just now: if it blocked,
-/// all that this runtime should do on it would wait.
+/// Whether this thread is polling futures for a tokio runtime: if it blocked, all
+/// tasks that the runtime should run on it would wait.
 ///
-/// The threads of `spawn_blocking` and of `block_in_place` know the runtime as
-/// well, and may block. What tells them apart is the budget that tokio gives to
-/// each poll, and to nothing else: here it is tried out, and given back. (After a
-/// `block_in_place` outside of a task, the rest of that poll has none.)
+/// Threads of `spawn_blocking` and `block_in_place` also have a current runtime,
+/// but may block. The difference is the cooperative budget, which tokio gives to
+/// each poll and to nothing else: this function spends it and gives it back. (After
+/// a `block_in_place` outside of a task, the rest of that poll has no budget.)
 pub(crate) fn is_polling() -> bool {
     let mut context = Context::from_waker(Waker::noop());
     let Poll::Ready(before) = poll_proceed(&mut context) else {
@@ -25,7 +25,7 @@ pub(crate) fn is_polling() -> bool {
     };
     // A budget has at most 255 units.
     let is_limited = (0..=u8::MAX).any(|_| ends());
-    // Sets the budget to what it was.
+    // Restores the budget.
     drop(before);
     is_limited
 }
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_may_block_are_told_from_those_that_may_not() {
+    fn only_a_thread_that_polls_futures_may_not_block() {
         assert!(!is_polling());
         let own = Builder::new_current_thread().build().unwrap();
         own.block_on(in_all_ways());

@@ -1,12 +1,12 @@
-//! The answer to an insert whose key is taken.
+//! The error of an insert whose key is occupied.
 
 use std::{fmt, sync::Arc};
 
-/// The key is taken; the value that was to be inserted comes back.
+/// The key has an entry already; returns the value that was not inserted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Occupied<V> {
-    /// The key that is taken.
+    /// The occupied key.
     pub key: Arc<str>,
     /// The value that was not inserted.
     pub value: V,
@@ -14,7 +14,7 @@ pub struct Occupied<V> {
 
 impl<V> fmt::Display for Occupied<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "there is an entry at the key {:?} already", self.key)
+        write!(f, "the key {:?} has an entry already", self.key)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Takes in what was exported.
+//! Import of an exported map.
 
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
@@ -10,11 +10,11 @@ use crate::{
     record::{Payload, Record, Revision},
 };
 
-/// How many bytes are read at a time.
+/// The size of the read buffer, in bytes.
 const BUFFER: usize = 64 << 10;
 
-/// A line that is longer is not read to its end: no more than this is ever
-/// held of it. SQLite and Postgres take no larger value either.
+/// The longest accepted line, in bytes; no more than this is ever buffered. SQLite
+/// and Postgres do not accept larger values either.
 const MAX_LINE: u64 = 1 << 30;
 
 impl<V, L> Map<V, L>
@@ -22,33 +22,32 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// Inserts the entries of an [export](Self#exports), line by line, and saves
-    /// them; returns how many.
+    /// Inserts the entries of an [export](Self#exports) line by line and saves
+    /// them; returns their number.
     ///
-    /// `Ok` means that each is in the map, and that the store took it or a later
-    /// change of its key. (If the map [looks for
-    /// conflicts](crate::Builder::conflicts), what another process stored may
-    /// have won, as for any write, and is told there.) An entry that is there is
-    /// written over; others stay.
-    /// Values of an older shape are [upgraded](crate::Builder::migrate).
-    /// Expiries are kept where entries expire at all; a line without one is
-    /// inserted as by [`insert`](Self::insert), and one that has expired is
-    /// left out. The name in the header may be any.
+    /// After `Ok`, every entry is in the map, and the store has accepted it or a
+    /// later change of its key. (If the map [detects
+    /// conflicts](crate::Builder::conflicts), another process's value may have won,
+    /// as with any write, and is reported there.) Existing entries with the same
+    /// key are overwritten; others stay. Values of an older schema are
+    /// [migrated](crate::Builder::migrate). Expiries are kept if the map's entries
+    /// can expire; a line without one is inserted as by [`insert`](Self::insert),
+    /// and an expired one is skipped. The map name in the header is ignored.
     ///
-    /// The lines are not held in memory; they are flushed whenever as many are
-    /// pending as one commit carries.
+    /// The lines are streamed, not held in memory; they are flushed whenever one
+    /// commit's worth is pending.
     ///
     /// # Errors
     ///
-    /// - `Invalid`, with the number of the line, if it is not what it should be:
-    ///   no header, no JSON, a value that does not decode, a shape that the
-    ///   program does not know, longer than 1 GiB.
+    /// - `Invalid`, with the line number, if a line is malformed: no header, no
+    ///   JSON, a value that does not decode, a schema that the program does not
+    ///   know, or longer than 1 GiB.
     /// - `Unusable` if the reader fails.
     /// - `Closed` if the map is closed.
     /// - Otherwise those of [`flush`](Self::flush).
     ///
-    /// In all of them, the lines before are in the map, and pending or saved;
-    /// that line and those after it are not. The whole import may be repeated.
+    /// In all of these cases, the lines before are in the map, pending or saved;
+    /// that line and those after it are not. The import can be repeated.
     pub async fn import(&self, reader: impl AsyncRead + Unpin) -> Result<u64> {
         self.core.check_open()?;
         let mut lines = Lines::of(BufReader::with_capacity(BUFFER, reader), MAX_LINE);
@@ -79,7 +78,7 @@ where
         known.map_err(|cause| {
             invalid(
                 number,
-                "says that the values are of a shape that the program cannot read",
+                "says that the values are of a schema that the program cannot read",
             )
             .with_source(cause)
         })?;
@@ -96,8 +95,8 @@ where
     async fn flush_lines(&self, number: u64) -> Result<()> {
         self.flush().await.map_err(|cause| {
             let message = format!(
-                "the import has come to line {number}; up to there all is in the map, but not \
-                 all is saved"
+                "the import has reached line {number}: all lines so far are in the map, but not \
+                 all are saved"
             );
             Error::new(cause.kind(), message)
                 .on_map(&self.core.name)
@@ -108,9 +107,9 @@ where
     }
 }
 
-/// Why a line was not taken in.
+/// Why a line was not imported.
 enum Problem {
-    /// It is not what it should be.
+    /// The line is malformed.
     Line(String, Option<Error>),
     /// The map is closed.
     Map(Error),
@@ -127,10 +126,9 @@ impl Problem {
 }
 
 impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
-    /// Inserts the entry of a line; says whether it did, since some have
-    /// expired.
+    /// Inserts the entry of a line; returns `false` if it has expired.
     fn take_line(&self, line: &[u8], schema: u32) -> Result<bool, Problem> {
-        let no_line = |cause| Problem::Line(format!("is no line of an export: {cause}"), None);
+        let no_line = |cause| Problem::Line(format!("is not a line of an export: {cause}"), None);
         let line: Line<'_> = serde_json::from_slice(line).map_err(no_line)?;
         let expires_at = line.expires_at();
         let now = self.clock.now();
@@ -146,13 +144,13 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let record = Record::new(&*line.key, None, Revision::ZERO)
             .with_expires_at(expires_at)
             .with_updated_at(line.written_at().or(Some(now)));
-        // What it replaces is dropped here, with no lock held.
+        // The replaced value is dropped here, without a lock.
         let _replaced = self
-            .alter(&line.key, |spot| {
+            .alter(&line.key, |entry| {
                 if expires_at.is_some() {
-                    spot.put_stored(decoded.value, &record)
+                    entry.put_stored(decoded.value, &record)
                 } else {
-                    spot.put(decoded.value, None)
+                    entry.put(decoded.value, None)
                 }
             })
             .map_err(Problem::Map)?;
@@ -169,7 +167,7 @@ fn invalid(number: u64, problem: &str) -> Error {
     Error::new(ErrorKind::Invalid, message)
 }
 
-/// The lines of a reader, each with its number.
+/// A reader's lines, each with its number.
 struct Lines<R> {
     reader: R,
     line: Vec<u8>,
@@ -222,7 +220,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_line_is_never_held_beyond_the_limit() {
+    async fn a_line_is_never_buffered_beyond_the_limit() {
         let text = format!("12345678\n\r\n\n{}\n1", "9".repeat(1_000_000));
         let mut lines = Lines::of(text.as_bytes(), 9);
         assert_eq!(lines.next().await.unwrap(), Some((1, &b"12345678\n"[..])));

@@ -1,4 +1,4 @@
-//! The form of an export: JSON Lines, a header and then a line an entry.
+//! The format of an export: JSON Lines, a header and one line per entry.
 
 use std::{
     borrow::Cow,
@@ -19,7 +19,7 @@ pub(crate) struct Header<'a> {
     format: Cow<'a, str>,
     version: u32,
     map: Cow<'a, str>,
-    /// The number of the shape of all values.
+    /// The schema number of all values.
     pub(crate) schema: u32,
 }
 
@@ -51,9 +51,9 @@ impl<'a> Header<'a> {
 
     /// # Errors
     ///
-    /// What is wrong with the line, as the end of a sentence.
+    /// The problem with the line, as the end of a sentence.
     pub(crate) fn parse(line: &'a [u8]) -> Result<Self, String> {
-        // Some editors put a mark in front of a text to say that it is UTF-8.
+        // Some editors write a byte order mark before UTF-8 text.
         let text = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line);
         let header: Self = serde_json::from_slice(text)
             .map_err(|cause| format!("is not the header of an export: {cause}"))?;
@@ -65,7 +65,7 @@ impl<'a> Header<'a> {
         }
         if header.version > VERSION {
             return Err(format!(
-                "says that this is version {}, and this program knows {VERSION}",
+                "says that this is version {}, but this program knows only {VERSION}",
                 header.version
             ));
         }
@@ -90,11 +90,11 @@ impl<'a> Line<'a> {
 
     pub(crate) fn expires_at(&self) -> Option<SystemTime> {
         let since_1970 = Duration::from_millis(self.expires_at?);
-        // Later than every time: it does not expire.
+        // Beyond the range of `SystemTime`: it does not expire.
         SystemTime::UNIX_EPOCH.checked_add(since_1970)
     }
 
-    /// When an entry of that own time was written.
+    /// When an entry with its own time to live was written.
     pub(crate) fn written_at(&self) -> Option<SystemTime> {
         let own = Duration::from_millis(self.time_to_live?);
         self.expires_at()?.checked_sub(own)
@@ -110,8 +110,8 @@ fn length(of: Duration) -> u64 {
     u64::try_from(of.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// As one line. A value may keep its own layout; in valid JSON a line break is
-/// never part of a string.
+/// Serializes to one line. A value may contain line breaks between tokens; in valid
+/// JSON a raw line break is never part of a string.
 pub(crate) fn on_a_line(line: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     let mut text = serde_json::to_vec(line)?;
     for byte in &mut text {

@@ -1,40 +1,42 @@
-//! One load at a time for each key, and one error for all that waited for it.
+//! Single flight: one load at a time for each key, with one result for all waiting
+//! callers.
 
 use std::{any::Any, collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::{self, MutexGuard};
 
-/// The loads that callers run or wait for, by key. A key is listed while somebody
-/// has a seat at its load, so the list needs no sweeping.
+/// The loads in progress, by key. A key is listed while a caller has a seat at its
+/// load, so the list needs no sweeping.
 #[derive(Default)]
 pub(crate) struct Loaders(Mutex<HashMap<Arc<str>, Arc<Load>>>);
 
-/// A load. The caller that holds the lock runs its loader; the others wait for
+/// One load. The caller that holds the lock runs its loader; the others wait for
 /// the lock. If that caller is dropped or panics, it leaves no outcome, and the
 /// next one loads.
 type Load = sync::Mutex<Option<Outcome>>;
 
-/// What a load has come to.
+/// The outcome of a load.
 #[derive(Clone)]
 enum Outcome {
     /// The value was inserted.
     Loaded,
-    /// An error of whatever type the loader that ran errs with.
+    /// An error, of the type that the loader returned.
     Failed(Arc<dyn Any + Send + Sync>),
 }
 
-/// What a caller that has waited is to do.
+/// The next step of a caller that has waited.
 pub(crate) enum Turn<'a, E> {
-    /// Run its loader, unless there is a value by now.
+    /// Run its loader, unless there is a value now.
     Load(Loading<'a>),
     /// Return the error of the load that it waited for.
     Share(Arc<E>),
-    /// Ask again: that load is over, and its outcome is of no use here.
+    /// Start over: that load is finished, and its outcome is of no use to this
+    /// caller.
     Again,
 }
 
-/// A caller's place at a load, running or waiting.
+/// A caller's place at a load, loading or waiting.
 pub(crate) struct Seat<'a> {
     loaders: &'a Loaders,
     key: &'a str,
@@ -63,7 +65,7 @@ impl Loaders {
         }
     }
 
-    /// Callers that come from now on begin a load of their own.
+    /// Makes later callers start a load of their own.
     fn forget(&self, key: &str, load: &Arc<Load>) {
         let mut loads = self.0.lock();
         if loads
@@ -88,7 +90,7 @@ impl Seat<'_> {
                 outcome,
             }),
             Some(Outcome::Loaded) => Turn::Again,
-            // Another caller may know another type of error.
+            // The error may be of another type than this caller's.
             Some(Outcome::Failed(error)) => error.downcast().map_or(Turn::Again, Turn::Share),
         }
     }
@@ -102,8 +104,8 @@ impl Drop for Seat<'_> {
         let mut loads = self.loaders.0.lock();
         let listed = loads.get(self.key);
         if listed.is_some_and(|listed| Arc::ptr_eq(listed, &load)) {
-            // Under the lock, which all take and leave their seats under: the
-            // last one finds that no other is left. It has no outcome to drop.
+            // Seats are taken and given up under this lock, so the last caller sees
+            // that none is left. It has no outcome to drop.
             drop(load);
             if loads
                 .get(self.key)
@@ -116,20 +118,20 @@ impl Drop for Seat<'_> {
 }
 
 impl Loading<'_> {
-    /// The value is there.
+    /// The value was inserted.
     pub(crate) fn loaded(self) {
         self.end(Outcome::Loaded);
     }
 
-    /// All that wait for this load fail with it.
+    /// All callers that wait for this load fail with this error.
     pub(crate) fn failed<E: Send + Sync + 'static>(self, error: E) -> Arc<E> {
         let error = Arc::new(error);
         self.end(Outcome::Failed(error.clone()));
         error
     }
 
-    /// First no caller takes a seat here any more, and then those that have one
-    /// go on: so all of them waited for this outcome.
+    /// Delists the load before waking the waiting callers: no caller can take a
+    /// seat in between, so all callers with a seat waited for this outcome.
     fn end(mut self, outcome: Outcome) {
         if let Some(load) = &self.seat.load {
             self.seat.loaders.forget(self.seat.key, load);
@@ -143,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_load_is_listed_while_somebody_has_a_seat_at_it() {
+    fn a_load_is_listed_while_a_caller_has_a_seat_at_it() {
         let loaders = Loaders::default();
         let (first, second) = (loaders.seat("a"), loaders.seat("a"));
         let other = loaders.seat("b");
@@ -158,11 +160,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_caller_that_comes_after_a_load_has_a_new_one() {
+    async fn a_caller_that_arrives_after_a_load_starts_a_new_one() {
         let loaders = Loaders::default();
         let (first, waiting) = (loaders.seat("a"), loaders.seat("a"));
         let Turn::Load(loading) = first.turn::<&str>().await else {
-            panic!("nobody else loads");
+            panic!("no other caller loads");
         };
         loading.failed("down");
         let later = loaders.seat("a");
@@ -174,10 +176,10 @@ mod tests {
         assert!(loaders.0.lock().is_empty());
     }
 
-    /// Each new queue looked at all others, under a lock that all who load wait
-    /// for: many keys that were loaded at once took minutes.
+    /// Each new load used to scan all others, under the lock that all callers need:
+    /// 200,000 concurrent loads took minutes.
     #[test]
-    fn many_loads_at_once_are_not_looked_at_for_each() {
+    fn starting_a_load_does_not_scan_the_others() {
         let loaders = Loaders::default();
         let keys: Vec<_> = (0..200_000).map(|n| n.to_string()).collect();
         let seats: Vec<_> = keys.iter().map(|key| loaders.seat(key)).collect();

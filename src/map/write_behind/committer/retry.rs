@@ -1,4 +1,4 @@
-//! How often and how fast a failed save is tried again.
+//! How often and how fast a failed save is retried.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,20 +6,20 @@ use tokio_retry::strategy::{ExponentialBackoff, jitter};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// How often and how fast a save is tried again while the store is
+/// How often and how fast a save is retried while the store is
 /// [`Unavailable`](ErrorKind::Unavailable): exponential backoff with full jitter.
 ///
-/// An outage that is over within the [`patience`](Self::patience) is no more than
-/// a delay: those who wait for a save wait on. When the patience or the
-/// [attempts](Self::max_attempts) are spent, nothing is given up. Everything stays
-/// pending, those who wait are told, [health](crate::Map::health) turns
-/// to `Down`, and the store is probed until it is back:
+/// An outage shorter than the [`patience`](Self::patience) is only a delay: waiting
+/// saves keep waiting. When the patience or the [attempts](Self::max_attempts) are
+/// used up, no change is given up. All changes stay pending, waiting saves return
+/// the error, [health](crate::Map::health) turns to `Down`, and the store is probed
+/// until it is back:
 ///
-/// - every [`probe_delay`](Self::probe_delay), if nothing else happens;
-/// - at once if somebody waits for a save, a flush, a reload or a close, if
-///   [`retry_now`](crate::Map::retry_now) is called, or if another map
-///   finds the same store well, provided that the last attempt is a
-///   [`base_delay`](Self::base_delay) ago. However many wait, they share it.
+/// - every [`probe_delay`](Self::probe_delay);
+/// - at once if a caller waits for a save, a flush, a reload or a close, if
+///   [`retry_now`](crate::Map::retry_now) is called, or if another map finds the
+///   same store healthy, but no sooner than [`base_delay`](Self::base_delay) after
+///   the last attempt. All waiting callers share one attempt.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -40,13 +40,13 @@ pub struct RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// 10 seconds of patience, in which attempts are 100 milliseconds up to 2
-    /// seconds apart, with jitter; then a probe every 30 seconds. (50 attempts are
-    /// more than there is time for.)
+    /// 10 seconds of patience with attempts 100 milliseconds to 2 seconds apart,
+    /// with jitter; then a probe every 30 seconds. (The limit of 50 attempts is not
+    /// reached in that time.)
     ///
-    /// 10 seconds are what the restart of a server or a failover to its standby
-    /// takes: an outage that its operators planned, and that no caller needs to
-    /// hear of. Longer ones are for the caller to know.
+    /// 10 seconds cover the restart of a server or a failover to its standby:
+    /// planned outages that callers need not see. Longer outages are for the caller
+    /// to handle.
     fn default() -> Self {
         Self {
             max_attempts: 50,
@@ -60,28 +60,28 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// How many attempts a batch has, the first one included; at least 1, 50 by
-    /// default. They are spent earlier if the [patience](Self::patience) is.
+    /// Sets how many attempts a batch has, including the first; at least 1, 50 by
+    /// default. They end earlier if the [patience](Self::patience) is used up.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
         self
     }
 
-    /// How long a batch is tried again, counted from its first failure, before
-    /// those who wait are told; 10 seconds by default. The last attempt begins at
-    /// the end of that time. A longer one rides out longer outages (raise
-    /// [`max_attempts`](Self::max_attempts) with it), a shorter one tells earlier.
-    /// It has no part in [`retry_conflicts`](crate::Builder::retry_conflicts).
+    /// Sets how long a batch is retried, counted from its first failure, before
+    /// waiting callers get the error; 10 seconds by default. The last attempt
+    /// begins at the end of that time. A longer patience rides out longer outages
+    /// (raise [`max_attempts`](Self::max_attempts) with it); a shorter one reports
+    /// earlier. Not used by [`retry_conflicts`](crate::Builder::retry_conflicts).
     #[must_use]
     pub fn patience(mut self, time: Duration) -> Self {
         self.patience = time;
         self
     }
 
-    /// The delay before the second attempt; each further one doubles it. Also the
-    /// least time between two attempts on a store that is down, however many
-    /// callers wait for it. At least a millisecond, at most
+    /// Sets the delay before the second attempt; each further delay doubles. Also
+    /// the minimum time between two attempts on a store that is down, however many
+    /// callers wait for it. At least 1 millisecond, at most
     /// [`max_delay`](Self::max_delay); 100 milliseconds by default.
     #[must_use]
     pub fn base_delay(mut self, delay: Duration) -> Self {
@@ -89,26 +89,26 @@ impl RetryPolicy {
         self
     }
 
-    /// The longest delay between two attempts; 2 seconds by default.
+    /// Sets the longest delay between two attempts; 2 seconds by default.
     #[must_use]
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
     }
 
-    /// The time between two probes of a store that is down while nobody waits
-    /// for it; at least a millisecond, 30 seconds by default. A short one notices
-    /// sooner that the store is back; a long one spares it: each probe tries to
-    /// commit what is pending.
+    /// Sets the time between two probes of a store that is down while no caller
+    /// waits for it; at least 1 millisecond, 30 seconds by default. A shorter delay
+    /// notices sooner that the store is back; a longer one spares it, as each probe
+    /// tries to commit pending changes.
     #[must_use]
     pub fn probe_delay(mut self, delay: Duration) -> Self {
         self.probe_delay = delay;
         self
     }
 
-    /// Whether each delay is drawn at random between zero and its full length,
-    /// so that many maps do not knock all at once. On unless a test needs to
-    /// know the delays.
+    /// Sets whether each delay is drawn at random between zero and its full length,
+    /// so that many maps do not retry at the same moment. On by default; turn it
+    /// off in tests that depend on the delays.
     #[must_use]
     pub fn jitter(mut self, jitter: bool) -> Self {
         self.jitter = jitter;
@@ -140,20 +140,20 @@ impl RetryPolicy {
         self.max_attempts
     }
 
-    /// The time between two probes, and how much of it nothing cuts short.
+    /// The time between two probes, and the part of it that nothing cuts short.
     pub(crate) fn probe_delays(&self) -> (Duration, Duration) {
         (self.probe_delay, self.base_delay.min(self.probe_delay))
     }
 
-    /// The same policy, for an opening that may take so long.
+    /// This policy with another patience and no limit of attempts, to open a map.
     pub(crate) fn within(&self, limit: Duration) -> Self {
         self.clone().patience(limit).max_attempts(u32::MAX)
     }
 
     /// The delays between two attempts.
     pub(crate) fn delays(&self) -> impl Iterator<Item = Duration> + Send + Sync + use<> {
-        // The strategy's delays are factor × 2^n from n = 1, so each is twice
-        // what is wanted.
+        // The strategy's delays are factor × 2^n from n = 1, so each is twice the
+        // wanted one.
         let base = u64::try_from(self.base_delay.as_millis()).unwrap_or(u64::MAX);
         let (max, jittered) = (self.max_delay, self.jitter);
         ExponentialBackoff::from_millis(2)
@@ -168,12 +168,12 @@ pub(crate) struct Attempts {
     policy: RetryPolicy,
     delays: Box<dyn Iterator<Item = Duration> + Send + Sync>,
     pub(crate) made: u32,
-    /// From when on the patience counts.
+    /// When the patience began.
     since: Option<SystemTime>,
 }
 
 impl Attempts {
-    /// None is made yet; the patience begins with the first failure.
+    /// No attempt yet; the patience begins with the first failure.
     pub(crate) fn new(policy: &RetryPolicy) -> Self {
         Self {
             policy: policy.clone(),
@@ -183,14 +183,14 @@ impl Attempts {
         }
     }
 
-    /// The patience begins now.
+    /// Starts the patience now.
     pub(crate) fn since(mut self, now: SystemTime) -> Self {
         self.since = Some(now);
         self
     }
 
-    /// One more has failed: the delay before the next one; `None` if they are
-    /// spent.
+    /// Counts a failed attempt; returns the delay before the next, or `None` if no
+    /// attempts are left.
     pub(crate) fn failed(&mut self, now: SystemTime) -> Option<Duration> {
         self.made = self.made.saturating_add(1);
         let since = *self.since.get_or_insert(now);

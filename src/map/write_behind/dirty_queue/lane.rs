@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-/// No spot.
+/// No entry.
 const NONE: u32 = u32::MAX;
 /// How many keys a lane holds at the most: 4 GiB of keys in the queue alone.
 pub(crate) const MAX_SPOTS: u32 = 1 << 28;
@@ -62,15 +62,15 @@ impl Lane {
             before,
             after: NONE,
         };
-        let spot = self.insert(node);
+        let entry = self.insert(node);
         match &mut self.ends {
             Some(ends) => {
-                let old = std::mem::replace(&mut ends.last, spot);
-                self.nodes[old as usize].after = spot;
+                let old = std::mem::replace(&mut ends.last, entry);
+                self.nodes[old as usize].after = entry;
             }
-            None => self.ends = Some(Ends::both(spot)),
+            None => self.ends = Some(Ends::both(entry)),
         }
-        spot
+        entry
     }
 
     pub(crate) fn push_front(&mut self, key: Arc<str>) -> u32 {
@@ -81,22 +81,22 @@ impl Lane {
             before: NONE,
             after,
         };
-        let spot = self.insert(node);
+        let entry = self.insert(node);
         match &mut self.ends {
             Some(ends) => {
-                let old = std::mem::replace(&mut ends.first, spot);
-                self.nodes[old as usize].before = spot;
+                let old = std::mem::replace(&mut ends.first, entry);
+                self.nodes[old as usize].before = entry;
             }
-            None => self.ends = Some(Ends::both(spot)),
+            None => self.ends = Some(Ends::both(entry)),
         }
-        spot
+        entry
     }
 
     fn insert(&mut self, node: Node) -> u32 {
-        let spot = self.nodes.insert(node);
+        let entry = self.nodes.insert(node);
         // Beyond that the place would not fit, and a wrong one would lose a
         // change.
-        let fits = u32::try_from(spot).ok().filter(|spot| *spot < MAX_SPOTS);
+        let fits = u32::try_from(entry).ok().filter(|entry| *entry < MAX_SPOTS);
         fits.unwrap_or_else(|| panic!("more than {MAX_SPOTS} keys are pending"))
     }
 
@@ -110,26 +110,26 @@ impl Lane {
         Some(self.remove(first).key)
     }
 
-    /// Whether the key was there. A spot may have been popped, and be another
+    /// Whether the key was there. A entry may have been popped, and be another
     /// key's by now; the same allocation of the key says that it was not.
-    pub(crate) fn unlink(&mut self, spot: u32, key: &Arc<str>) -> bool {
-        let there = self.nodes.get(spot as usize);
+    pub(crate) fn unlink(&mut self, entry: u32, key: &Arc<str>) -> bool {
+        let there = self.nodes.get(entry as usize);
         let is_there = there.is_some_and(|node| Arc::ptr_eq(&node.key, key));
         if is_there {
-            self.remove(spot);
+            self.remove(entry);
         }
         is_there
     }
 
-    fn remove(&mut self, spot: u32) -> Node {
-        let node = self.nodes.remove(spot as usize);
+    fn remove(&mut self, entry: u32) -> Node {
+        let node = self.nodes.remove(entry as usize);
         if let Some(before) = self.nodes.get_mut(node.before as usize) {
             before.after = node.after;
         }
         if let Some(after) = self.nodes.get_mut(node.after as usize) {
             after.before = node.before;
         }
-        self.ends = self.ends.and_then(|ends| ends.without(spot, &node));
+        self.ends = self.ends.and_then(|ends| ends.without(entry, &node));
         if self.nodes.is_empty() && self.nodes.capacity() > KEPT {
             self.nodes = Slab::new();
         }
@@ -138,20 +138,20 @@ impl Lane {
 }
 
 impl Ends {
-    fn both(spot: u32) -> Self {
+    fn both(entry: u32) -> Self {
         Self {
-            first: spot,
-            last: spot,
+            first: entry,
+            last: entry,
         }
     }
 
-    fn without(self, spot: u32, node: &Node) -> Option<Self> {
-        let first = if self.first == spot {
+    fn without(self, entry: u32, node: &Node) -> Option<Self> {
+        let first = if self.first == entry {
             node.after
         } else {
             self.first
         };
-        let last = if self.last == spot {
+        let last = if self.last == entry {
             node.before
         } else {
             self.last

@@ -39,9 +39,9 @@ fn flusher_with(options: Options) -> Flusher<u32, Forever> {
 }
 
 fn insert_and_wait(core: &Core<u32, Forever>, key: &str, value: u32) -> Ticket {
-    let put = core.alter(key, |spot| {
-        spot.put(value, None);
-        spot.wait()
+    let put = core.alter(key, |entry| {
+        entry.put(value, None);
+        entry.wait()
     });
     put.unwrap()
 }
@@ -87,7 +87,7 @@ async fn a_key_is_in_a_batch_once_whoever_waits_for_it() {
         assert_eq!(waiters.len(), 1);
         let added = flusher.add_awaited(&mut draft, &key, waiters, &mut until);
         assert!(added.is_ok());
-        flusher.core.alter("a", |spot| spot.put(3, None)).unwrap();
+        flusher.core.alter("a", |entry| entry.put(3, None)).unwrap();
     }
     assert_eq!(draft.changes.len(), 1);
     assert_eq!(draft.waiters.take("a").len(), 2);
@@ -123,7 +123,7 @@ async fn a_clear_while_a_batch_is_halved_forgets_nobody_who_waits() {
 }
 
 fn put(core: &Core<u32, Forever>, key: &str, value: u32) {
-    core.alter(key, |spot| spot.put(value, None)).unwrap();
+    core.alter(key, |entry| entry.put(value, None)).unwrap();
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn an_entry_removed_and_inserted_in_the_flushers_hands_leaves_nothing_in_the_que
     put(&flusher.core, "a", 1);
     let mut until = flusher.core.queue.watermark();
     let keys = flusher.core.queue.pop(&mut until, 10);
-    flusher.core.alter("a", |spot| spot.remove()).unwrap();
+    flusher.core.alter("a", |entry| entry.remove()).unwrap();
     put(&flusher.core, "a", 2);
     let mut draft = flusher.core.draft();
     assert!(flusher.add_all(&mut draft, &keys, &mut until).is_ok());
@@ -221,7 +221,7 @@ fn a_map_that_was_much_fuller_once_gives_its_room_back() {
     commit_all(&mut flusher);
     let full = flusher.core.shards.room();
     for n in 1_000..100_000 {
-        let remove = |spot: &mut LockedEntry<'_, _, _>| spot.remove();
+        let remove = |entry: &mut LockedEntry<'_, _, _>| entry.remove();
         flusher.core.alter(&n.to_string(), remove).unwrap();
     }
     commit_all(&mut flusher);

@@ -1,4 +1,4 @@
-//! Deadlines: what they are counted by, and which key expires next.
+//! Deadlines: their encoding, and an index of the next one.
 
 use std::{
     collections::BTreeSet,
@@ -6,15 +6,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// A time in milliseconds since 1970, which is how expiries are stored.
+/// A time in milliseconds since 1970, the unit in which expiries are stored.
 pub(crate) type Millis = u64;
 
-/// Later than every time: it does not expire.
+/// Later than every time: the entry does not expire.
 pub(crate) const NEVER: Millis = Millis::MAX;
 
-/// The end of the year 9999. An entry whose own time is longer has this
-/// deadline, and counts as one that does not expire: stored without a deadline,
-/// it would get that of the map at the next opening.
+/// The end of the year 9999. An entry whose own time to live is longer has this
+/// deadline and counts as one that does not expire. Without a deadline, it would
+/// get that of the map at the next opening.
 pub(crate) const FAR: Millis = 253_402_300_799_996;
 
 pub(crate) fn millis(at: SystemTime) -> Millis {
@@ -35,19 +35,19 @@ pub(crate) fn time(at: Millis) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(at))
 }
 
-/// What a deadline is counted by.
+/// The kind of a deadline.
 ///
-/// The store keeps one number for each entry, and after a restart an entry must
-/// not be prolonged by what did not prolong it before. So the remainder of the
-/// deadline, divided by four, tells its kind. This ends entries by up to three
-/// milliseconds early, never late.
+/// The store keeps one number for each entry, and after a restart a read or an
+/// update must not prolong an entry that it did not prolong before. So the
+/// remainder of the deadline divided by four encodes its kind. Entries therefore
+/// expire up to three milliseconds early, never late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The entry's own time to live: 0. An update begins the same time anew.
+    /// The entry's own time to live: remainder 0. An update begins it anew.
     Own,
-    /// The map's time to live: 1 or 3.
+    /// The map's time to live: remainder 1 or 3.
     Live,
-    /// The map's time to idle, which reads begin anew: 2.
+    /// The map's time to idle, which reads begin anew: remainder 2.
     Idle,
 }
 
@@ -70,14 +70,14 @@ impl Kind {
         }
     }
 
-    /// The deadline of what lives for so long from then on.
+    /// The deadline of an entry that lives for `wait` from `from` on.
     pub(crate) fn after(self, from: Millis, wait: Duration) -> Millis {
         self.mark(from.saturating_add(length(lasting(wait))))
     }
 }
 
-/// A time of less than four milliseconds counts as four: its deadline, which may
-/// be three early, has not come when it begins.
+/// Rounds times from one to four milliseconds up to four: otherwise the deadline,
+/// which may be three early, could have passed already when it begins.
 pub(crate) fn lasting(wait: Duration) -> Duration {
     if wait < Duration::from_millis(1) {
         return Duration::ZERO;
@@ -85,14 +85,14 @@ pub(crate) fn lasting(wait: Duration) -> Duration {
     wait.max(Duration::from_millis(4))
 }
 
-/// The deadlines of all entries that have one, each key once: so it grows with
-/// the entries, and not with the writes to them.
+/// The deadlines of all entries that have one, each key once. Its size is
+/// proportional to the number of entries, not of writes.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines(BTreeSet<(Millis, Arc<str>)>);
 
 impl Deadlines {
-    /// Moves a key from one deadline to another; says whether the next deadline
-    /// of all is an earlier one now.
+    /// Moves a key from one deadline to another; returns whether the earliest
+    /// deadline is now an earlier one.
     pub(crate) fn shift(&mut self, key: &Arc<str>, from: Millis, to: Millis) -> bool {
         self.0.remove(&(from, key.clone()));
         if to == NEVER {
@@ -107,7 +107,7 @@ impl Deadlines {
         self.0.first().map(|(at, _)| *at)
     }
 
-    /// Takes out a key whose deadline has come.
+    /// Removes a key whose deadline has passed.
     pub(crate) fn pop_due(&mut self, now: Millis) -> Option<Arc<str>> {
         self.next().filter(|at| *at <= now)?;
         self.0.pop_first().map(|(_, key)| key)
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadline_tells_its_kind_and_is_early_by_three_milliseconds_at_most() {
+    fn a_deadline_encodes_its_kind_and_is_early_by_three_milliseconds_at_most() {
         for kind in [Kind::Own, Kind::Live, Kind::Idle] {
             for wait in 1..40 {
                 for from in 100..108 {

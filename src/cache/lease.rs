@@ -1,4 +1,4 @@
-//! How long an entry of a caching map lives.
+//! The lease of an entry: how long it lives.
 
 use std::{
     any::Any,
@@ -25,10 +25,10 @@ use crate::{
     trace::MAP,
 };
 
-/// Called with the key and the value of each entry that has expired.
+/// Called with the key and the value of each expired entry.
 pub(crate) type Listener<V> = Arc<dyn Fn(&str, V) + Send + Sync>;
 
-/// The times chosen for a caching map.
+/// The times set for a caching map.
 pub struct Expiry<V> {
     pub(crate) time_to_live: Option<Duration>,
     pub(crate) time_to_idle: Option<Duration>,
@@ -44,24 +44,24 @@ pub struct Expiring<V> {
 
 /// The deadlines of one entry.
 ///
-/// Reads move `idle_until` and `told`, under the shard's read lock; everything
-/// else changes under its write lock.
+/// Reads move `idle_until` and `last_stored` under the shard's read lock; everything else
+/// changes under its write lock.
 pub struct Lease {
-    /// Counted from the last write.
+    /// The time-to-live deadline, counted from the last write.
     pub(crate) live_until: Millis,
-    /// Counted from the last write or read.
+    /// The time-to-idle deadline, counted from the last write or read.
     pub(crate) idle_until: AtomicU64,
-    /// The deadline that the store was last told, or is about to be.
-    pub(crate) told: AtomicU64,
-    /// The deadline under which the entry stands in the schedule: its real one
-    /// or an earlier one.
+    /// The deadline that was last stored, or is about to be.
+    pub(crate) last_stored: AtomicU64,
+    /// The deadline that the entry is scheduled for: the real one or an earlier
+    /// one.
     scheduled: Millis,
     /// The entry's own time to live, which replaces the map's times.
     own: Option<Duration>,
     only_touched: bool,
 }
 
-/// The idle deadline of an entry that was found to have passed it.
+/// The idle deadline of an entry that was found to be past it.
 const ENDED: Millis = 0;
 
 impl Lease {
@@ -69,10 +69,10 @@ impl Lease {
         self.live_until.min(self.idle_until.load(Relaxed))
     }
 
-    /// Whether the store has the deadline that reads move. If it has the other
-    /// one, it is told of nothing until the entry is written.
-    fn tells_reads(&self) -> bool {
-        self.told.load(Relaxed) != self.live_until
+    /// Whether the stored deadline is the one that reads move. If it is the other,
+    /// reads store nothing until the entry is written.
+    fn stores_reads(&self) -> bool {
+        self.last_stored.load(Relaxed) != self.live_until
     }
 }
 
@@ -81,8 +81,8 @@ impl<V> Expiring<V> {
         millis(self.clock.now())
     }
 
-    /// Both deadlines of an entry that is written at that time: the one that
-    /// reads do not move, and the one that they move.
+    /// Both deadlines of an entry written at that time: the one that reads do not
+    /// move, and the one that they move.
     pub(crate) fn deadlines(&self, own: Option<Duration>, at: Millis) -> (Millis, Millis) {
         if let Some(own) = own {
             return (Kind::Own.after(at, own).min(FAR), NEVER);
@@ -96,7 +96,7 @@ impl<V> Expiring<V> {
         )
     }
 
-    /// When an entry is idle for too long that is read now.
+    /// The idle deadline of an entry that is read now.
     pub(crate) fn idle_from_now(&self) -> Millis {
         let idle = self.chosen.time_to_idle;
         idle.map_or(NEVER, |idle| Kind::Idle.after(self.now(), idle))
@@ -108,7 +108,7 @@ impl<V> Expiring<V> {
         let mut lease = Lease {
             live_until,
             idle_until: idle_until.into(),
-            told: live_until.min(idle_until).into(),
+            last_stored: live_until.min(idle_until).into(),
             scheduled: was,
             own,
             only_touched: false,
@@ -117,9 +117,9 @@ impl<V> Expiring<V> {
         lease
     }
 
-    /// An entry that ends later than it is scheduled stays where it is: the
-    /// sweeper will find out, once. One that is written all the time costs
-    /// nothing here.
+    /// An entry whose deadline has moved later stays where it is: the sweeper
+    /// reschedules it once it gets there. An entry that is written all the time
+    /// therefore costs nothing here.
     fn schedule_earlier(&self, key: &Arc<str>, lease: &mut Lease) {
         let ends = lease.ends();
         if ends < lease.scheduled {
@@ -136,9 +136,9 @@ impl<V: Send + Sync + 'static> Plan<V> for Expiry<V> {
     fn check(&self) -> Result<()> {
         let too_short = |time: Option<Duration>| time.is_some_and(|t| t < Duration::from_millis(1));
         let problem = if too_short(self.time_to_live) {
-            "time_to_live must be at least 1 ms; leave it out for entries that live until they are removed"
+            "time_to_live must be at least 1 ms; leave it out for entries that never expire"
         } else if too_short(self.time_to_idle) {
-            "time_to_idle must be at least 1 ms; leave it out for entries that may be idle for ever"
+            "time_to_idle must be at least 1 ms; leave it out for entries that never expire when idle"
         } else {
             return Ok(());
         };
@@ -158,18 +158,23 @@ impl<V: Send + Sync + 'static> Leases<V> for Expiring<V> {
     type Lease = Lease;
     const EXPIRES: bool = true;
 
-    fn begin(&self, key: &Arc<str>, ttl: Option<Duration>, old: Option<&Lease>) -> Lease {
-        self.lease(key, ttl, old.map_or(NEVER, |old| old.scheduled), self.now())
+    fn begin(&self, key: &Arc<str>, ttl: Option<Duration>, previous: Option<&Lease>) -> Lease {
+        self.lease(
+            key,
+            ttl,
+            previous.map_or(NEVER, |previous| previous.scheduled),
+            self.now(),
+        )
     }
 
     fn begin_at(
         &self,
         key: &Arc<str>,
         ttl: Option<Duration>,
-        old: Option<&Lease>,
+        previous: Option<&Lease>,
         at: SystemTime,
     ) -> Lease {
-        let was = old.map_or(NEVER, |old| old.scheduled);
+        let was = previous.map_or(NEVER, |previous| previous.scheduled);
         self.lease(key, ttl, was, millis(at))
     }
 
@@ -191,7 +196,7 @@ impl<V: Send + Sync + 'static> Leases<V> for Expiring<V> {
         let mut lease = Lease {
             live_until,
             idle_until: idle_until.into(),
-            told: self.ends(record).into(),
+            last_stored: self.ends(record).into(),
             scheduled: NEVER,
             own: self.stored_own(record),
             only_touched: false,
@@ -200,18 +205,18 @@ impl<V: Send + Sync + 'static> Leases<V> for Expiring<V> {
         lease
     }
 
-    /// The store keeps no time of the last read, from which it would be seen that
-    /// the wall clock was set back since.
+    /// The time of the last read is not stored, so a wall clock that was set back
+    /// since can only be noticed here, by an idle deadline that is too far ahead.
     fn loaded(&self, key: &Arc<str>, lease: &mut Lease) -> bool {
         let begins = self.begin_unless_timed(lease);
         let latest = self.idle_from_now();
-        let tells_reads = lease.tells_reads();
-        let (idle_until, told) = (lease.idle_until.get_mut(), lease.told.get_mut());
-        if *idle_until != NEVER && !tells_reads {
+        let stores_reads = lease.stores_reads();
+        let (idle_until, last_stored) = (lease.idle_until.get_mut(), lease.last_stored.get_mut());
+        if *idle_until != NEVER && !stores_reads {
             *idle_until = latest;
         } else if *idle_until != NEVER && *idle_until > latest {
             *idle_until = latest;
-            *told = latest;
+            *last_stored = latest;
         }
         self.schedule_earlier(key, lease);
         begins
@@ -247,13 +252,13 @@ impl<V: Send + Sync + 'static> Leases<V> for Expiring<V> {
         if lease.idle_until.fetch_update(Relaxed, Relaxed, later) == Err(ENDED) {
             return false;
         }
-        // Of several readers one tells the store: the one that moves `told`.
+        // Of several readers, the one that moves `last_stored` stores the deadline.
         let ends = lease.ends();
-        let told = lease.told.load(Relaxed);
-        ends.saturating_sub(told) > length(idle) / 10
+        let last_stored = lease.last_stored.load(Relaxed);
+        ends.saturating_sub(last_stored) > length(idle) / 10
             && lease
-                .told
-                .compare_exchange(told, ends, Relaxed, Relaxed)
+                .last_stored
+                .compare_exchange(last_stored, ends, Relaxed, Relaxed)
                 .is_ok()
     }
 
@@ -273,8 +278,9 @@ impl<V: Send + Sync + 'static> Leases<V> for Expiring<V> {
         lease.only_touched = false;
     }
 
-    /// Whoever finds the entry idle for too long ends it for good: a reader who
-    /// found it alive before, and only then moves its deadline, would revive it.
+    /// The first reader that finds the entry past its idle deadline ends it for
+    /// good: a reader that found it alive before, and only then moves its deadline,
+    /// would revive it.
     fn is_live(&self, lease: &Lease) -> bool {
         let mut idle_until = lease.idle_until.load(Relaxed);
         loop {
@@ -295,10 +301,10 @@ impl<V: Send + Sync + 'static> Leases<V> for Expiring<V> {
         }
     }
 
-    /// Of two deadlines only one is stored, and the other is counted from this
-    /// write; an own time is not stored at all. That may be long before the
-    /// commit. It is counted back from the deadline, so that no number of restarts
-    /// makes an own time longer or shorter.
+    /// Only one of the two deadlines is stored, and the other is counted from this
+    /// write; an own time to live is not stored at all. The write may be long
+    /// before the commit. It is computed back from the deadline, so that restarts
+    /// neither prolong nor shorten an own time to live.
     fn written_at(&self, lease: &Lease) -> Option<SystemTime> {
         let has_both = lease.idle_until.load(Relaxed) != NEVER && lease.live_until != NEVER;
         let lives = lease
@@ -313,7 +319,7 @@ impl<V: Send + Sync + 'static> Leases<V> for Expiring<V> {
     }
 
     fn stored_expiry(&self, lease: &Lease) -> Option<SystemTime> {
-        time(if lease.tells_reads() {
+        time(if lease.stores_reads() {
             lease.ends()
         } else {
             lease.live_until
@@ -325,11 +331,11 @@ impl<V: Send + Sync + 'static> Leases<V> for Expiring<V> {
             Some(listener) => listener(key, value),
             None => drop(value),
         };
-        // A panic of the listener, or of the value's `Drop`, is their own: it
-        // must not end the sweeper.
+        // A panic in the listener, or in the value's `Drop`, must not end the
+        // sweeper.
         if catch_unwind(AssertUnwindSafe(tell)).is_err() {
             tracing::trace!(target: MAP, key, "this entry has expired, and its listener or its value panicked");
-            tracing::error!(target: MAP, "an expiry listener panicked, or the value did");
+            tracing::error!(target: MAP, "an expiry listener, or the drop of an expired value, panicked");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The deadlines of a map, shared by those who write and the one who sweeps.
+//! The deadlines of a map, shared by writers and the sweeper.
 
 use std::sync::{
     Arc,
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::deadlines::{Deadlines, Millis};
 
-/// The deadlines of a map, and a bell for when the next one has moved.
+/// The deadlines of a map, and a notification when the next one has changed.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
     deadlines: Mutex<Deadlines>,
@@ -25,12 +25,13 @@ impl Schedule {
         }
     }
 
-    /// Nothing is due any more; what was. To drop it takes its time.
+    /// Empties the schedule and returns it. Dropping it is slow, so do it outside
+    /// the locks.
     pub(crate) fn take_all(&self) -> Deadlines {
         std::mem::take(&mut *self.deadlines.lock())
     }
 
-    /// The map is gone: nothing will be due any more.
+    /// The map is gone; nothing will be due any more.
     pub(crate) fn end(&self) {
         self.ended.store(true, SeqCst);
         self.moved.notify_one();
@@ -40,12 +41,12 @@ impl Schedule {
         self.ended.load(SeqCst)
     }
 
-    /// The next deadline of all.
+    /// The earliest deadline.
     pub(crate) fn next(&self) -> Option<Millis> {
         self.deadlines.lock().next()
     }
 
-    /// Waits until the next deadline is another one.
+    /// Waits until the earliest deadline has changed.
     pub(crate) async fn moved(&self) {
         self.moved.notified().await;
     }
@@ -55,7 +56,7 @@ impl Schedule {
         self.deadlines.lock().len()
     }
 
-    /// Takes out the keys whose deadline has come, so many at the most.
+    /// Removes up to `max` keys whose deadline has passed.
     pub(crate) fn due(&self, now: Millis, max: usize) -> Vec<Arc<str>> {
         let mut deadlines = self.deadlines.lock();
         let due = std::iter::from_fn(|| deadlines.pop_due(now));
@@ -68,10 +69,10 @@ mod tests {
     use super::*;
     use crate::cache::deadlines::NEVER;
 
-    /// A clear dropped a million deadlines while the whole map was locked, and all
-    /// others stood still meanwhile.
+    /// A clear used to drop a million deadlines while the whole map was locked,
+    /// which blocked every other call.
     #[test]
-    fn what_was_due_is_handed_out_whole_to_be_dropped_later() {
+    fn a_cleared_schedule_is_returned_whole_to_be_dropped_later() {
         let schedule = Schedule::default();
         for n in 1..=1_000 {
             schedule.shift(&n.to_string().into(), NEVER, n);

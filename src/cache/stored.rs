@@ -1,5 +1,4 @@
-//! The times of an entry, from what the store keeps of them: when it was
-//! written, and when it expires.
+//! Derives the deadlines of an entry from its stored record: write time and expiry.
 
 use std::time::Duration;
 
@@ -10,9 +9,8 @@ use super::{
 use crate::record::Record;
 
 impl<V> Expiring<V> {
-    /// What the deadline of an entry from the store is counted by. In a map
-    /// without a time to live, what reads do not prolong has a time of its own,
-    /// whoever has written it.
+    /// The kind of a stored deadline. In a map without a time to live, a deadline
+    /// that reads do not prolong is the entry's own, whichever program wrote it.
     fn kind(&self, stored: Millis) -> Kind {
         let Expiry {
             time_to_live: live,
@@ -27,7 +25,7 @@ impl<V> Expiring<V> {
         }
     }
 
-    /// When that entry was written; now, if the writer's clock was too far ahead.
+    /// When the entry was written; now, if the writer's clock was too far ahead.
     fn written(&self, record: &Record) -> Option<Millis> {
         let written = record.updated_at?;
         if self.clock.is_glitch(written) {
@@ -36,9 +34,9 @@ impl<V> Expiring<V> {
         Some(millis(written))
     }
 
-    /// When that entry expires. Written under a clock that was too far ahead, it
-    /// lives from now on for as long as it was given. The store keeps the later
-    /// time, until the entry is written again.
+    /// When the entry expires. If it was written with a clock that was too far
+    /// ahead, its time to live counts from now. The store keeps the later expiry
+    /// until the entry is written again.
     pub(crate) fn ends(&self, record: &Record) -> Millis {
         let ends = record.expires_at.map_or(NEVER, millis);
         let glitch = record.updated_at.filter(|at| self.clock.is_glitch(*at));
@@ -52,12 +50,12 @@ impl<V> Expiring<V> {
         }
     }
 
-    /// Both deadlines of an entry from the store.
+    /// Both deadlines of a stored entry.
     ///
-    /// Where reads move a deadline, only the earlier one of the two is stored. If
-    /// that is the moved one, the other is counted from the last write anew. If it
-    /// is the other, the entry may be idle for as long as it could be had it been
-    /// read just now: of an entry that got its times when the map was
+    /// If reads move a deadline, only the earlier of the two is stored. If that is
+    /// the idle deadline, the other is counted from the last write. If it is the
+    /// time to live, the idle deadline is counted from now, as if the entry had
+    /// just been read: for an entry that got its times when the map was
     /// [opened](Self::begin_unless_timed), the store knows no more.
     pub(crate) fn stored_deadlines(&self, record: &Record) -> (Millis, Millis) {
         let ends = self.ends(record);
@@ -73,27 +71,27 @@ impl<V> Expiring<V> {
         }
     }
 
-    /// An entry that nothing has given a time gets those of the map; says whether
-    /// it did.
+    /// Gives the map's times to an entry without an expiry; returns whether it did.
     ///
-    /// The store is told the deadline that reads do not move, if there is one: it
-    /// keeps the time of the entry's write, which may be long ago, and from which
-    /// that deadline could not be counted again.
+    /// The deadline that reads do not move is stored, if there is one. The store
+    /// keeps the entry's write time, which may be long ago, so that deadline could
+    /// not be computed from it again.
     pub(crate) fn begin_unless_timed(&self, lease: &mut Lease) -> bool {
         let idle_until = lease.idle_until.get_mut();
         if lease.live_until != NEVER || *idle_until != NEVER {
             return false;
         }
         (lease.live_until, *idle_until) = self.deadlines(None, self.now());
-        *lease.told.get_mut() = if lease.live_until == NEVER {
+        *lease.last_stored.get_mut() = if lease.live_until == NEVER {
             *idle_until
         } else {
             lease.live_until
         };
-        *lease.told.get_mut() != NEVER
+        *lease.last_stored.get_mut() != NEVER
     }
 
-    /// The store keeps no own time: it is the time from the write to the expiry.
+    /// An entry's own time to live is not stored: it is the time from the write to
+    /// the expiry.
     pub(crate) fn own_of(&self, record: &Record) -> Option<Duration> {
         let (ends, written) = record.expires_at.zip(record.updated_at)?;
         let is_own = self.kind(millis(ends)) == Kind::Own;

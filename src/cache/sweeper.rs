@@ -1,5 +1,5 @@
-//! Takes expired entries out of memory and store, at a cost that follows the
-//! number of expiries.
+//! The sweeper: removes expired entries from memory and store. Its cost is
+//! proportional to the number of expiries.
 
 use std::sync::Arc;
 
@@ -9,16 +9,16 @@ use super::{
 };
 use crate::{clock::MapClock, map::lifetime::Expire};
 
-/// How many keys are taken before others get their turn on the thread.
+/// How many keys are swept between two yields to other tasks.
 const BATCH: usize = 128;
 
-/// Sleeps until the next deadline, sweeps, and ends with the map.
+/// Sleeps until the next deadline and sweeps; ends with the map.
 pub(crate) async fn sweep(schedule: Arc<Schedule>, clock: Arc<MapClock>, expire: Expire) {
     while !schedule.has_ended() {
         wait_for_next(&schedule, &clock).await;
         for key in schedule.due(millis(clock.now()), BATCH) {
-            // Whether it has really expired is decided under the entry's lock:
-            // it may have been written or read meanwhile, and is then put back.
+            // The decision is made under the entry's lock: an entry written or read
+            // meanwhile has not expired, and is scheduled again.
             if expire(&key).is_none() {
                 return;
             }

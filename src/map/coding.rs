@@ -1,4 +1,4 @@
-//! A map's values to and from what is stored, in the shape that it writes.
+//! Encodes and decodes a map's values, including migrations to the current schema.
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -11,19 +11,19 @@ use crate::{
     record::Payload,
 };
 
-/// A value as it was read.
+/// A decoded value.
 pub(super) struct Decoded<V> {
     pub(super) value: V,
-    /// It was stored in an older shape.
+    /// Whether it was stored with an older schema and has been migrated.
     pub(super) is_upgraded: bool,
 }
 
 impl<V, L: Lifetime<V>> Core<V, L> {
-    /// What is stored of a value.
+    /// Encodes a value for the store.
     ///
     /// # Errors
     ///
-    /// `Refused` if it cannot be written as JSON.
+    /// `Refused` if it cannot be expressed as JSON.
     pub(super) fn encode(&self, value: &V) -> Result<Payload>
     where
         V: Serialize,
@@ -32,12 +32,12 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         Ok(payload.with_schema(self.options.shapes.current))
     }
 
-    /// Reads back what was encoded, if its turn has come. No lock is held: the
-    /// value's own code runs, and may take its time.
+    /// Decodes an encoded value again, if this one is to be verified. No lock is
+    /// held: the value's own code runs and may be slow.
     ///
     /// # Errors
     ///
-    /// Where and why it could not be read again.
+    /// Where and why it does not decode.
     pub(super) fn verify(&self, payload: &Payload) -> Result<(), NotRead>
     where
         V: DeserializeOwned,
@@ -49,11 +49,11 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         Ok(())
     }
 
-    /// The change, if its value can be read again.
+    /// Returns the change if its value decodes again.
     ///
     /// # Errors
     ///
-    /// `Refused` if it cannot.
+    /// `Refused` if it does not.
     pub(super) fn verified(&self, change: Change) -> Result<Change>
     where
         V: Serialize + DeserializeOwned,
@@ -64,7 +64,8 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let Err(mut not_read) = self.verify(payload) else {
             return Ok(change);
         };
-        // What is there by now is of the same type, and most likely the same.
+        // The value in memory may have changed since, but it has the type and most
+        // likely the place that failed.
         self.peek(&change.key, |slot| {
             if let Some(value) = slot.value() {
                 not_read.look_in(value);
@@ -73,19 +74,19 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         Err(not_read.refusal::<V>())
     }
 
-    /// The value that this payload holds, whatever shape it was written in.
+    /// Decodes a payload of any known schema.
     ///
     /// # Errors
     ///
-    /// `Corrupt` if it does not decode, or a step on the way to its shape of
-    /// today failed; `Invalid` if the program does not know its shape.
+    /// `Corrupt` if it does not decode, or if a migration step failed; `Invalid` if
+    /// the program does not know its schema.
     pub(super) fn decode(&self, payload: &Payload) -> Result<Decoded<V>>
     where
         V: DeserializeOwned,
     {
         let upgraded = self.options.shapes.upgraded(payload)?;
-        // From text, and not from the tree that the steps work on: a value must
-        // read the same before and after it was rewritten.
+        // Decode from text, not from the tree that the steps work on: a value must
+        // decode to the same result before and after it is rewritten.
         let value = codec::decode(upgraded.as_ref().unwrap_or(payload))?;
         Ok(Decoded {
             value,

@@ -1,4 +1,4 @@
-//! What the handles of a map and its background task share.
+//! The state that a map's handles and its background task share.
 
 use std::{
     any::Any,
@@ -23,8 +23,8 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// What the handles of a map and its background task share: the table of entries, and the
-/// part that does not depend on the type of the values.
+/// The state that a map's handles and its background task share: the table of
+/// entries, and the part that does not depend on the value type.
 pub(crate) struct Core<V, L: Lifetime<V>> {
     pub(super) shared: Arc<Shared>,
     pub(super) shards: Shards<V, L::Lease>,
@@ -43,8 +43,8 @@ impl<V, L: Lifetime<V>> Deref for Core<V, L> {
     }
 }
 
-/// What a clear has made void. To drop it takes its time, and foreign code may
-/// run: that of what refused the changes. So no lock is held then.
+/// The state that a clear discards. Dropping it is slow and may run foreign code
+/// (the drop of a refusal's source), so it is dropped outside the locks.
 struct Forgotten {
     _queued: Vec<Lane>,
     _refused: BTreeMap<Arc<str>, Error>,
@@ -64,14 +64,15 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// Lets an observer see every change from now on.
+    /// Registers an observer; it sees every change from now on.
     #[cfg(test)]
     pub(super) fn observed_by(self, observer: impl Observer<V> + 'static) -> Self {
         let observer: Option<Box<dyn Observer<V>>> = Some(Box::new(observer));
         Self { observer, ..self }
     }
 
-    /// Tells that the entry holds this value now, or is gone; with its shard locked.
+    /// Reports that the entry now holds this value, or is gone. Its shard is
+    /// locked.
     #[inline]
     pub(super) fn observe(&self, key: &Arc<str>, value: Option<&V>) {
         if let Some(observer) = &self.observer {
@@ -79,12 +80,12 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// Forgets all entries at one point in time; the store follows with the
-    /// next commit.
+    /// Removes all entries at one point in time; the store follows with the next
+    /// commit.
     ///
     /// # Errors
     ///
-    /// `Closed`; then nothing was done.
+    /// `Closed`; nothing was done.
     pub(super) fn clear(&self, also: impl FnOnce()) -> Result<()> {
         let (mut forgotten, all);
         {
@@ -103,9 +104,10 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         Ok(())
     }
 
-    /// With all shards locked, so that no mark can change.
+    /// Called with all shards locked, so that no mark can change.
     fn forget_all(&self) -> Forgotten {
-        // Before the queue: whoever finds that empty then knows of this clear.
+        // Before emptying the queue: a thread that finds the queue empty then sees
+        // this clear.
         self.generation.fetch_add(1, SeqCst);
         let queued = self.queue.take_all();
         self.saving.store(0, Relaxed);
@@ -125,7 +127,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// How many entries live. Locks one shard after the other.
+    /// The number of live entries. Locks one shard after the other.
     pub(super) fn len(&self) -> usize {
         let _guard = ReentrancyGuard::enter();
         if !L::EXPIRES {
@@ -138,7 +140,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         live
     }
 
-    /// The keys that the store does not have as memory has them.
+    /// The keys whose entries differ between memory and the store.
     pub(super) fn unsaved(&self) -> Vec<Arc<str>> {
         let _guard = ReentrancyGuard::enter();
         let mut keys = self.shards.keys(|entry| !entry.slot.is_clean());

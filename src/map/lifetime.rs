@@ -30,7 +30,7 @@ pub trait Leases<V>: fmt::Debug + Send + Sync + Sized + 'static {
         &self,
         key: &Arc<str>,
         ttl: Option<Duration>,
-        old: Option<&Self::Lease>,
+        previous: Option<&Self::Lease>,
     ) -> Self::Lease;
 
     /// Like [`begin`](Self::begin), for an entry that was written at the time `at`.
@@ -38,7 +38,7 @@ pub trait Leases<V>: fmt::Debug + Send + Sync + Sized + 'static {
         &self,
         key: &Arc<str>,
         ttl: Option<Duration>,
-        old: Option<&Self::Lease>,
+        previous: Option<&Self::Lease>,
         at: SystemTime,
     ) -> Self::Lease;
 

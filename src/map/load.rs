@@ -1,5 +1,5 @@
-//! Brings stored records into memory: when a map is opened, when it is reloaded, and after
-//! its store has gone back in time.
+//! Loads stored records into memory: on opening, on reload, and after the store has
+//! gone back in time.
 
 pub(crate) mod loading;
 pub(crate) mod migrations;

@@ -1,4 +1,4 @@
-//! The part of an open map that does not depend on the type of its values.
+//! The part of an open map that does not depend on its value type.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -37,10 +37,10 @@ use crate::{
     provider::Provider,
 };
 
-/// How many failures a slow subscriber may lag behind.
+/// How many failures a receiver may lag behind before it misses the oldest.
 const FAILURES_KEPT: usize = 256;
 
-/// The part of an open map that does not depend on the type of its values: its store, its
+/// The part of an open map that does not depend on its value type: the store, the
 /// dirty keys, and the callers that wait for commits.
 pub(crate) struct Shared {
     pub(super) name: MapName,
@@ -49,16 +49,16 @@ pub(crate) struct Shared {
     pub(super) triggers: ArcSwap<Triggers>,
     pub(super) clock: Arc<MapClock>,
     pub(super) queue: DirtyQueue,
-    /// How many entries are marked `Saving`.
+    /// The number of entries marked `Saving`.
     pub(super) saving: AtomicUsize,
     pub(super) age: Age,
-    /// The number of the last clear in memory, and of the last one in the store. The first
-    /// changes only while all shards are locked.
+    /// The number of the last clear in memory, and of the last one in the store.
+    /// The first changes only while all shards are locked.
     pub(super) generation: AtomicU64,
     pub(super) stored_generation: AtomicU64,
     pub(super) refused: Mutex<BTreeMap<Arc<str>, Error>>,
-    /// How many refused changes became pending again. Counted before the change leaves the
-    /// list: a reader that misses it there finds it here.
+    /// How many refused changes became pending again. Incremented before the change
+    /// leaves the list, so a reader that misses it in the list sees it here.
     pub(super) retried: AtomicU64,
     pub(super) unreadable: Mutex<BTreeMap<Arc<str>, UnreadableRecord>>,
     pub(super) requests: Mutex<Requests>,
@@ -67,12 +67,12 @@ pub(crate) struct Shared {
     pub(super) phase: Phase,
     pub(super) failures: broadcast::Sender<SaveFailure>,
     pub(super) health: watch::Sender<Health>,
-    /// The error of the last attempt, until one goes through.
+    /// The error of the last failed attempt, until an attempt succeeds.
     pub(super) trouble: Mutex<Option<Error>>,
     pub(super) tally: Tally,
 }
 
-/// What has been counted since the map was opened.
+/// Counters since the map was opened.
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) commits: AtomicU64,
@@ -83,7 +83,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// One more commit, of so many changes.
+    /// Counts a commit of `changes` changes.
     pub(super) fn count(&self, changes: usize, at: SystemTime) {
         self.commits.fetch_add(1, Relaxed);
         self.changes.fetch_add(changes as u64, Relaxed);
@@ -123,7 +123,7 @@ impl Shared {
         }
     }
 
-    /// Calls the provider, on behalf of this map.
+    /// Calls the provider on behalf of this map, with a time limit.
     pub(super) async fn call<T, F>(&self, call: impl FnOnce() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -152,12 +152,12 @@ impl Shared {
         Error::new(ErrorKind::Closed, message).on_map(&self.name)
     }
 
-    /// Whether the store has yet to hear of a clear.
+    /// Whether a clear is not committed yet.
     pub(super) fn must_clear(&self) -> bool {
         self.stored_generation.load(SeqCst) != self.generation.load(SeqCst)
     }
 
-    /// How many changes are not committed; a clear counts as one.
+    /// The number of uncommitted changes; a clear counts as one.
     pub(super) fn pending(&self) -> usize {
         self.queue.len() + self.saving.load(Relaxed) + usize::from(self.must_clear())
     }
@@ -165,7 +165,7 @@ impl Shared {
     pub(super) fn stats(&self) -> Stats {
         let pending = self.pending();
         let is_queued = self.queue.len() > 0 || self.must_clear();
-        // A round that has committed all it had may not have ended yet.
+        // A round that has committed everything may not have ended yet.
         let oldest = self.age.oldest(is_queued, self.clock.now());
         Stats {
             pending,
@@ -190,6 +190,7 @@ impl Shared {
         };
         let message = "changes are refused, and are in memory only: see `refused()`; \
                        write to these keys again, or call `retry_refused()`";
+                       write to these keys again, or call `retry_refused()`";
         Err(Error::new(ErrorKind::Refused, message)
             .on_map(&self.name)
             .on_keys(refused.keys().cloned())
@@ -201,7 +202,7 @@ impl Shared {
         self.leave(|requests, answer| requests.await_save(what, answer))
     }
 
-    /// Asks the flusher.
+    /// Sends a request to the flusher.
     pub(super) fn ask(&self, request: Request) -> Ticket {
         self.leave(|requests, answer| requests.ask(request, answer))
     }
@@ -212,12 +213,12 @@ impl Shared {
     ) -> Ticket {
         let (answer, ticket) = Ticket::new();
         let mut requests = self.requests.lock();
-        // Under one lock with the end of the flusher: a request is either refused here, or
-        // seen by the flusher, or dropped at its end.
+        // Under the lock that the flusher takes when it ends: a request is either
+        // refused here, or seen by the flusher, or dropped when the flusher ends.
         if !requests.unserved {
             leave(&mut requests, answer);
         } else if self.phase.is(phase::CLOSED) {
-            // It cannot fail: the ticket is here.
+            // This cannot fail: the receiver is `ticket`.
             let _ = answer.send(Err(self.closed()));
         }
         drop(requests);
@@ -225,8 +226,8 @@ impl Shared {
         ticket
     }
 
-    /// Leaves an errand with the flusher and wakes it. If that is gone, the errand is
-    /// refused, or dropped, which tells its caller.
+    /// Queues an errand for the flusher and wakes it. If the flusher has ended, the
+    /// errand is refused, or dropped; either way its caller gets an error.
     pub(super) fn leave_errand(&self, errand: Errand) {
         let mut requests = self.requests.lock();
         if !requests.unserved {
@@ -238,7 +239,7 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// Refuses these errands.
+    /// Refuses the errands that `which` accepts.
     pub(super) fn refuse_errands(&self, error: &Error, which: impl Fn(&Errand) -> bool) {
         let refused = {
             let mut requests = self.requests.lock();
@@ -252,7 +253,7 @@ impl Shared {
         }
     }
 
-    /// These callers wait again, before those that came since.
+    /// Puts these callers back, before those that came since.
     pub(super) fn give_back(&self, saves: Waiters) {
         self.requests.lock().saves.put_back(saves);
     }

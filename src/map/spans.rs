@@ -1,7 +1,6 @@
-//! The spans in which a map opens, loads, commits and closes.
+//! The tracing spans of opening, loading, committing and closing a map.
 //!
-//! They name no key and no value. A span that no subscriber wants costs a look
-//! at a flag.
+//! They contain no key and no value. A disabled span costs one check of a flag.
 
 use std::fmt::{self, Write};
 
@@ -22,9 +21,9 @@ pub(super) fn load(map: &MapName, provider: &dyn Provider) -> Span {
     debug_span!(target: LOAD, "load", %map, provider = %Kind(provider))
 }
 
-/// One attempt at a batch; the first one is number 1.
+/// One attempt at a batch; attempts count from 1.
 pub(super) fn commit(batch: &Batch, provider: &dyn Provider, attempt: u32) -> Span {
-    // Not even counted if nothing asks for it.
+    // Without a subscriber, changes and bytes are not even counted.
     if !span_enabled!(target: FLUSH, Level::DEBUG) {
         return Span::none();
     }
@@ -55,14 +54,14 @@ impl fmt::Display for Names<'_> {
     }
 }
 
-/// The type of a provider: the first word of what its `Debug` writes. What
-/// follows may be anything.
+/// The type of a provider: the first word of its `Debug` output. The rest may
+/// contain anything, even secrets.
 struct Kind<'a>(&'a dyn Provider);
 
 impl fmt::Display for Kind<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut word = FirstWord(String::new());
-        // It ends with an error, so that nothing after the word is written.
+        // The writer stops with an error after the first word.
         let _ = write!(word, "{:?}", self.0);
         f.write_str(&word.0)
     }

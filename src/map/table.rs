@@ -1,4 +1,4 @@
-//! The entries of a map in memory: a `DashMap` of values, each with the state of its saving.
+//! The in-memory table: a `DashMap` of values, each with its save state.
 
 mod access;
 pub(crate) mod discarded;

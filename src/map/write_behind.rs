@@ -1,10 +1,11 @@
-//! Brings changes from memory to the store.
+//! The write-behind pipeline: carries changes from memory to the store.
 //!
-//! Plain writes queue their keys as dirty. The [flusher](flusher::Flusher) takes the values of
-//! these keys in batches; conditional saves, atomic batches and transactions bring batches of
-//! their own, as [proposals](proposal). Every batch goes the same way
-//! ([`committer::delivery`]) and has one [outcome](committer::delivery::Outcome). Then memory
-//! follows, and the callers that wait are answered.
+//! Plain writes queue their keys as dirty. The [flusher](flusher::Flusher) takes
+//! the values of these keys in batches; conditional saves, atomic batches and
+//! transactions bring their own batches, as [proposals](proposal). Every batch is
+//! sent by [`committer::delivery`] and has one
+//! [outcome](committer::delivery::Outcome). Then memory is updated and waiting
+//! callers are answered.
 
 pub(crate) mod age;
 pub(crate) mod committer;

@@ -1,9 +1,10 @@
-//! Leases as the map asks for them.
+//! Leases, called as the map calls them.
 
 use super::*;
 use crate::clock::SystemClock;
 
-/// The schedule grows with the entries, and not with the writes to them.
+/// The schedule used to grow with the number of writes instead of the number of
+/// entries.
 #[test]
 fn a_million_writes_of_one_key_leave_one_deadline() {
     let plan = Expiry {
@@ -16,7 +17,7 @@ fn a_million_writes_of_one_key_leave_one_deadline() {
     let key: Arc<str> = "key".into();
     let mut lease = lifetime.lease(&key, None, NEVER, lifetime.now());
     for n in 0..1_000_000 {
-        // A shorter time moves the deadline, a longer one leaves it.
+        // A shorter time moves the scheduled deadline, a longer one leaves it.
         let own = Duration::from_secs(n % 50 + 1);
         lease = Leases::<u64>::begin(&lifetime, &key, Some(own), Some(&lease));
     }
@@ -25,10 +26,10 @@ fn a_million_writes_of_one_key_leave_one_deadline() {
     assert_eq!(lifetime.schedule.len(), 0);
 }
 
-/// A read that had found the entry alive moved its deadline after another one
-/// had found it expired: it came back.
+/// A reader that had found the entry alive moved its deadline after another one had
+/// found it expired: the entry came back.
 #[tokio::test(start_paused = true)]
-async fn a_late_reader_does_not_revive_what_another_has_found_expired() {
+async fn a_late_reader_does_not_revive_an_entry_found_expired() {
     let plan = Expiry {
         time_to_live: None,
         time_to_idle: Some(Duration::from_secs(1)),

@@ -1,5 +1,4 @@
-//! Brings what is stored into memory: when a map is opened, and when it is
-//! reloaded.
+//! Loads stored records into memory, on opening and on reload.
 
 use std::{collections::HashSet, sync::Arc, sync::atomic::Ordering::SeqCst};
 
@@ -29,7 +28,7 @@ use crate::{
     trace::LOAD,
 };
 
-/// What a load says of the store as a whole.
+/// The properties of the store as a whole that a load returns.
 #[derive(Clone, Copy)]
 pub(crate) struct Loaded {
     pub(crate) horizon: Revision,
@@ -41,8 +40,8 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     ///
     /// # Errors
     ///
-    /// What the provider errs with; `Corrupt`, naming them all, if records do not
-    /// decode.
+    /// The provider's error; `Corrupt`, naming all unreadable keys, if records do
+    /// not decode.
     pub(crate) async fn load(&self, progress: Option<&Progress>) -> Result<Loaded> {
         let (loaded, mut load) = self.begin_load().await?;
         let mut unread = Unread::default();
@@ -55,7 +54,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             if let Some(progress) = progress {
                 progress(records, load.total_hint);
             }
-            // A provider that never waits must not keep the thread to itself.
+            // A provider that is always ready must not starve other tasks.
             tokio::task::yield_now().await;
         }
         unread.check::<V>(records, &self.name)?;
@@ -72,34 +71,33 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                 return;
             };
             if self.lifetime.loaded(key, lease) && state.mark == Mark::Clean {
-                // Its expiry alone: the store keeps the value as it was written,
-                // perhaps by another program.
+                // Only the expiry is written: the store keeps the value as it was
+                // written, perhaps by another program.
                 self.lifetime.touch(lease);
                 self.apply(key, state, Event::Touched);
             }
         });
     }
 
-    /// Takes the store's state, which this load brings, for every entry that has
-    /// nothing pending.
+    /// Replaces every entry without a pending change by its stored state, from this
+    /// load.
     ///
-    /// The flusher calls it, so no commit of this map is in flight: what is
-    /// clean now was clean all along, and what the store does not have any more
-    /// was deleted by someone else.
+    /// Called by the flusher, so no commit of this map is in flight: an entry that
+    /// is clean now was clean during the whole load, and a clean entry that the
+    /// store does not have was deleted by another process.
     ///
     /// # Errors
     ///
-    /// What the provider errs with: the entries that came before the error are as
-    /// in the store, the others as they were. `Corrupt` if records do not decode:
-    /// their entries are as they were, the others as in the store. Nothing
-    /// pending is lost.
+    /// The provider's error: entries read before it are as in the store, the others
+    /// as they were. `Corrupt` if records do not decode: their entries are as they
+    /// were, the others as in the store. No pending change is lost.
     pub(crate) async fn take_all(
         &self,
         mut load: Load<'_>,
         progress: Option<&Progress>,
     ) -> Result<()> {
-        // Not the map's own generation: what the store holds is older than a clear of
-        // which it has not heard, and then none of it is wanted.
+        // Not the map's own generation: stored records are older than a clear that
+        // is not committed yet, and then none of them may be taken.
         let generation = self.stored_generation.load(SeqCst);
         let mut seen = HashSet::new();
         let mut unreadable = HashSet::new();
@@ -122,8 +120,8 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         unread.check::<V>(seen.len() as u64, &self.name)
     }
 
-    /// Takes in one stored record, unless something is pending for its key, or
-    /// the map was cleared since that generation. Says whether it could be read.
+    /// Takes in one stored record, unless its key has a pending change or the map
+    /// was cleared since `generation`. Returns whether the record is readable.
     fn take_in(&self, record: Record, generation: u64, unread: &mut Unread) -> Result<bool> {
         let Some(payload) = &record.value else {
             return Ok(true);
@@ -145,9 +143,9 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
 
     fn observe_time_of(&self, record: &Record) {
         let written = record.updated_at;
-        // Nobody writes what has expired already. Where it says so, the time is
-        // another program's, in another unit perhaps: it would end all other
-        // entries.
+        // No program writes an entry that has expired already. If a record claims
+        // that, its write time comes from another program, perhaps in another unit:
+        // adopting it would expire all other entries.
         let Some(written) = written.filter(|at| Some(*at) <= record.expires_at) else {
             return;
         };
@@ -155,14 +153,14 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             tracing::warn!(
                 target: LOAD, map = %self.name, ?written, now = ?self.clock.now(),
                 "an entry says that it was written more than a day from now: a clock is or was \
-                 wrong; the map goes by its own"
+                 wrong; the map uses its own"
             );
             tracing::trace!(target: LOAD, map = %self.name, key = %record.key, "this entry says so");
         }
     }
 
-    /// What the store says of all its values at once is looked at before the
-    /// first of them.
+    /// Checks the schema that the store reports for all values, before the first
+    /// one is decoded.
     pub(crate) fn check_shape(&self, schema: Option<u32>) -> Result<()> {
         let known = schema.map(|schema| self.options.shapes.check_known(schema));
         known
@@ -177,15 +175,15 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         generation: u64,
         unread: &mut Unread,
     ) -> Result<()> {
-        // A shape that the program does not know is no broken record: it would
-        // take all of them for unreadable, and write its own beside them.
+        // A record of an unknown schema is not broken: otherwise the map would take
+        // all such records for unreadable and write its own beside them.
         if error.kind() == ErrorKind::Invalid {
             return Err(error);
         }
         if !self.options.allow_unreadable {
             unread.add(record.key.clone(), error.clone());
-            // In an open map its key may be written to: listed, it is set aside
-            // before that.
+            // In an open map the key may be written to: a listed record is set
+            // aside before that.
             if unread.is_open {
                 self.list_unreadable(record, error);
             }
@@ -208,7 +206,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(&record.key);
         let mut shard = self.shards.write(hash);
-        // A clear comes after whatever the store had: nothing comes back.
+        // A clear is later than every stored record: none of them comes back.
         if self.generation.load(SeqCst) != generation {
             return Some(Discarded::Value(value));
         }
@@ -230,9 +228,9 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         };
         let changed = slot.state().stored != known || known.revision().is_none();
         if !slot.is_clean() {
-            // Where conflicts are looked for, a change must be judged by
-            // what it was made on; what nobody asked for must be,
-            // always: it is to hit that and nothing else.
+            // With conflict detection, a change must be judged by the version that
+            // it was made on. An automatic change always must, because it may only
+            // replace that version.
             if self.is_claimed(slot) && !self.conflicts.are_looked_for() {
                 slot.state_mut().stored = known;
             }
@@ -242,20 +240,20 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             return Some(Discarded::Value(value));
         }
         slot.state_mut().stored = known;
-        let old = self.put_stored(slot, record, value);
+        let removed = self.put_stored(slot, record, value);
         if rewrite {
             self.apply(&record.key, slot.state_mut(), Event::Automatic);
         }
-        old.map(Discarded::Entry)
+        removed.map(Discarded::Entry)
     }
 
-    /// Not what expires: a time that is counted from the last write would be
-    /// counted anew at the next open.
+    /// Not records with an expiry: a time counted from the last write would begin
+    /// anew at the next opening.
     fn may_rewrite(&self, record: &Record) -> bool {
         self.options.shapes.rewrite && record.expires_at.is_none()
     }
 
-    /// What is stored takes the place of what the slot holds.
+    /// Replaces the value in a slot by a stored one.
     pub(crate) fn put_stored(
         &self,
         slot: &mut Slot<V, L::Lease>,
@@ -265,13 +263,13 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         if let Some(lease) = slot.lease() {
             self.lifetime.ended(&record.key, lease);
         }
-        let old = slot.put(value, self.lifetime.adopt(record));
+        let removed = slot.put(value, self.lifetime.adopt(record));
         self.observe(&record.key, slot.value());
         slot.state_mut().is_over_expired = false;
-        old.map(|(value, lease)| RemovedEntry::new(&record.key, value, lease))
+        removed.map(|(value, lease)| RemovedEntry::new(&record.key, value, lease))
     }
 
-    /// Takes an entry out of memory that the store does not have.
+    /// Removes an entry from memory that the store does not have.
     pub(crate) fn dismiss(
         &self,
         shard: &mut Shard<'_, V, L::Lease>,
@@ -285,7 +283,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         Some(RemovedEntry::new(&key, value, lease))
     }
 
-    /// Takes a clean entry out of memory.
+    /// Removes a clean entry from memory.
     fn displace(&self, key: &Arc<str>, generation: u64) -> Option<RemovedEntry<V, L>> {
         let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(key);
@@ -310,7 +308,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// Why a close did not happen, naming what would have been lost.
+    /// The error of a failed close, naming the unsaved keys.
     pub(crate) fn not_closed(&self, error: &Error) -> Error {
         let unsaved = self.unsaved();
         if unsaved.is_empty() && error.kind() != ErrorKind::Invalid {
@@ -318,18 +316,19 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
         let message = match error.kind() {
             ErrorKind::Refused => {
-                "the map is not closed, and stays open: the changes of these keys are not saved, \
-                 and those that are refused will not be, but stay in memory: write to these keys \
-                 again, or call `retry_refused()`, and close again"
+                "the map is not closed, and stays open: the changes of these keys are not saved; \
+                 refused changes stay in memory and are not retried: write to their keys again, \
+                 or call `retry_refused()`, and close again"
             }
             ErrorKind::Closed => {
-                "the map is not closed, and the changes of these keys cannot be saved any more, \
-                 because its provider or its runtime was ended before it; they are in memory: \
-                 `export` writes them to a file; close a map before what it saves with"
+                "the map is not closed, and the changes of these keys can no longer be saved, \
+                 because its provider was closed or its runtime shut down before it; they are in \
+                 memory: `export` writes them to a file; close a map before its provider and its \
+                 runtime"
             }
             _ => {
                 "the map is not closed, and stays open: the changes of these keys are not saved; \
-                 they stay pending, and are tried again"
+                 they stay pending and are retried"
             }
         };
         Error::new(error.kind(), message)
@@ -356,12 +355,11 @@ mod tests {
         record::Payload,
     };
 
-    /// A `clear` between the last commit of the flusher and the reload that
-    /// follows it was undone: the store, which had not heard of the clear yet,
-    /// gave everything back, as clean entries that stayed when the clear
-    /// emptied the store.
+    /// A `clear` between the flusher's last commit and the reload after it was
+    /// undone: the clear was not committed yet, so the store returned all entries,
+    /// and they became clean entries that stayed when the clear emptied the store.
     #[tokio::test]
-    async fn a_reload_brings_nothing_back_that_a_clear_took_away() {
+    async fn a_reload_does_not_bring_back_entries_of_an_uncommitted_clear() {
         let store = Memory::new();
         let changes = vec![Change::put("old", Payload::json("1"), None)];
         let part = MapBatch::new("map".try_into().unwrap(), changes);

@@ -1,5 +1,5 @@
-//! The shapes that a map's values have had, and the steps from each to the
-//! next.
+//! Migrations: the schemas that a map's values have had, and the steps between
+//! them.
 
 use std::{
     collections::BTreeMap,
@@ -21,15 +21,15 @@ type Cause = Box<dyn StdError + Send + Sync>;
 
 type Step = Arc<dyn Fn(Value) -> Result<Value, Cause> + Send + Sync>;
 
-/// What a step of a [migration](crate::Builder::migrate) returns: the
-/// value in its next shape, or a `Result` of it.
+/// The result of a [migration step](crate::Builder::migrate): the value in the next
+/// schema, or a `Result` of it.
 pub trait Migrated {
-    /// The value, or why there is none.
+    /// Returns the value, or the error.
     ///
     /// # Errors
     ///
-    /// What the step failed with. The record is then unreadable; it stays as it
-    /// is stored.
+    /// The error of the step. The record is then unreadable; it stays in the store
+    /// unchanged.
     fn into_result(self) -> Result<Value, Box<dyn StdError + Send + Sync>>;
 }
 
@@ -45,12 +45,12 @@ impl<E: Into<Box<dyn StdError + Send + Sync>>> Migrated for Result<Value, E> {
     }
 }
 
-/// The number of the shape that the program writes, and the steps that lead
-/// there from older ones.
+/// The schema number that the program writes, and the steps that lead to it from
+/// older ones.
 #[derive(Clone, Default)]
 pub(crate) struct Migrations {
     pub(crate) current: u32,
-    /// Whether what was upgraded is stored anew without being asked for.
+    /// Whether migrated values are stored without being written.
     pub(crate) rewrite: bool,
     steps: BTreeMap<u32, Step>,
     twice: Option<u32>,
@@ -70,12 +70,11 @@ impl Migrations {
 
     /// # Errors
     ///
-    /// `Invalid`, naming the step that is there twice, leads nowhere, or is
-    /// missing.
+    /// `Invalid`, naming the step that is duplicate, leads nowhere, or is missing.
     pub(crate) fn check(&self) -> Result<()> {
         let current = self.current;
         if let Some(from) = self.twice {
-            let problem = format!("migrate: there are two steps from shape {from}; one is enough");
+            let problem = format!("migrate: there are two steps from schema {from}; keep one");
             return Err(Error::new(ErrorKind::Invalid, problem));
         }
         let mut next = self.steps.keys().next().copied().unwrap_or(current);
@@ -92,21 +91,21 @@ impl Migrations {
             return Ok(());
         }
         let problem =
-            format!("migrate: the step from shape {next} is missing, on the way to {current}");
+            format!("migrate: the step from schema {next} is missing, on the way to {current}");
         Err(Error::new(ErrorKind::Invalid, problem))
     }
 
     /// # Errors
     ///
-    /// `Invalid`, naming both numbers, if the program knows no such shape. Its
-    /// remedy is another program, or another option of this one: neither the
-    /// store nor a record of it is broken.
+    /// `Invalid`, naming both numbers, if the program does not know schema `found`.
+    /// The remedy is another program, or another option of this one: neither the
+    /// store nor a record is broken.
     pub(crate) fn check_known(&self, found: u32) -> Result<()> {
         let current = self.current;
         if found > current {
             let message = format!(
-                "the store holds values of shape {found}, and this program knows shapes up to \
-                 {current} (schema): open the map with the program that wrote them"
+                "the store holds values of schema {found}, and this program knows schemas up to \
+                 {current} (`schema`): open the map with the program that wrote them"
             );
             return Err(Error::new(ErrorKind::Invalid, message));
         }
@@ -114,18 +113,18 @@ impl Migrations {
             return Ok(());
         }
         let message = format!(
-            "the store holds values of shape {found}, and no step leads from there to shape \
+            "the store holds values of schema {found}, and no step leads from there to schema \
              {current}: add `.migrate({found}, ..)`"
         );
         Err(Error::new(ErrorKind::Invalid, message))
     }
 
-    /// The same value in the current shape; `None` if it has that already.
+    /// Migrates a payload to the current schema; `None` if it has that already.
     ///
     /// # Errors
     ///
-    /// `Invalid` as by [`check_known`](Self::check_known); `Corrupt` if it is
-    /// no JSON, or if a step fails or panics.
+    /// Those of [`check_known`](Self::check_known); `Corrupt` if it is not JSON, or
+    /// if a step fails or panics.
     pub(crate) fn upgraded(&self, payload: &Payload) -> Result<Option<Payload>> {
         if payload.schema == self.current {
             return Ok(None);
@@ -144,12 +143,12 @@ impl Migrations {
 }
 
 fn upgrade(from: u32, step: &Step, value: Value) -> Result<Value> {
-    // A panic in a step must cost one record, not the task that reloads.
+    // A panic in a step must cost one record, not the background task.
     let done = catch_unwind(AssertUnwindSafe(|| step(value)));
     let done = done.unwrap_or_else(|panic| Err(codec::panicked(panic.as_ref()).into()));
     done.map_err(|cause| {
         let message = format!(
-            "the stored value is of shape {from}, and the step from there to shape {} failed",
+            "the stored value is of schema {from}, and the step from there to schema {} failed",
             from + 1
         );
         Error::new(ErrorKind::Corrupt, message).with_source(cause)
@@ -158,7 +157,7 @@ fn upgrade(from: u32, step: &Step, value: Value) -> Result<Value> {
 
 fn leads_nowhere(from: u32, current: u32) -> Error {
     let problem = format!(
-        "migrate: the step from shape {from} leads beyond {current}, which the program writes; \
+        "migrate: the step from schema {from} leads beyond {current}, which the program writes; \
          raise `schema`"
     );
     Error::new(ErrorKind::Invalid, problem)

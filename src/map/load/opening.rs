@@ -1,4 +1,4 @@
-//! The first load of a map, from a store that may be down.
+//! The first load of a map, with retries while the store is down.
 
 use serde::de::DeserializeOwned;
 
@@ -12,12 +12,12 @@ use crate::{
 };
 
 impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
-    /// Fills the empty map from the store, and tries again while that is
-    /// unavailable, for as long as `open_timeout` says.
+    /// Fills the empty map from the store. Retries while the store is unavailable,
+    /// for up to `open_timeout`.
     ///
     /// # Errors
     ///
-    /// What the provider errs with; `Corrupt` if a record does not decode.
+    /// The provider's error; `Corrupt` if a record does not decode.
     pub(crate) async fn load_in_time(&self, progress: Option<&Progress>) -> Result<Loaded> {
         let limit = self.options.open_timeout;
         let policy = self.options.retry.within(limit);
@@ -39,8 +39,8 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         loaded
     }
 
-    /// The last attempt may have failed halfway: what it brought may be gone from
-    /// the store by now.
+    /// The previous attempt may have failed halfway, and records that it loaded may
+    /// have been removed from the store since.
     async fn load_again(&self, progress: Option<&Progress>) -> Result<Loaded> {
         let (loaded, load) = self.begin_load().await?;
         self.take_all(load, progress).await?;

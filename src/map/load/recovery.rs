@@ -1,4 +1,4 @@
-//! Memory and the store are made equal, after the store has gone back in time.
+//! Reconciles memory and the store after the store has gone back in time.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -22,20 +22,20 @@ use crate::{
     record::Record,
 };
 
-/// All that a store holds of a map.
+/// All records that the store holds of a map.
 pub(crate) struct Whole {
     pub(crate) loaded: Loaded,
     records: Vec<Record>,
 }
 
 impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
-    /// Reads all that the store holds, before anything in memory changes: a
-    /// load that breaks off half way must not leave a mixture of two states.
+    /// Reads all records before anything in memory changes: a load that fails
+    /// halfway must not leave a mixture of two states.
     ///
     /// # Errors
     ///
-    /// What the provider errs with; `Corrupt` if a record does not decode (and
-    /// unreadable ones are not allowed). Nothing was changed.
+    /// The provider's error; `Corrupt` if a record does not decode (and unreadable
+    /// records are not allowed). Nothing was changed.
     pub(crate) async fn read_whole(&self) -> Result<Whole> {
         let (loaded, mut load) = self.begin_load().await?;
         let mut records = Vec::new();
@@ -59,23 +59,23 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         Err(error.on_map(&self.name).on_keys([record.key.clone()]))
     }
 
-    /// Memory takes over what the store holds, but for what is pending.
+    /// Replaces entries in memory by the stored records, except pending changes.
     ///
     /// # Errors
     ///
-    /// None that [reading](Self::read_whole) has not met.
+    /// None that [`read_whole`](Self::read_whole) did not return before.
     pub(crate) async fn take_store(&self, store: Whole) -> Result<()> {
         let load = Load::of(store.loaded.horizon, store.records);
         self.take_all(load, None).await
     }
 
-    /// Everything in memory is pending from now on, and the removal of what the
-    /// store holds and memory does not.
+    /// Makes every entry in memory pending, and the removal of every stored entry
+    /// that memory does not have.
     ///
-    /// The flusher calls it, so no commit of this map is in flight. What is
-    /// written meanwhile is pending anyway. Each entry gets to know what the
-    /// store has in its place, so that a map that looks for conflicts finds
-    /// those with changes of others only that come after this.
+    /// Called by the flusher, so no commit of this map is in flight. Writes made
+    /// meanwhile are pending anyway. Each entry learns its stored version, so that
+    /// a map that detects conflicts reports only conflicts with changes made after
+    /// this point.
     pub(crate) fn save_again(&self, store: Whole) {
         let mut stored: HashMap<_, _> = store
             .records
@@ -94,13 +94,13 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// The value is to be committed, whatever the store had of it.
+    /// Makes the value pending, whatever version the store had.
     fn pend(&self, key: &Arc<str>, slot: &mut Slot<V, L::Lease>) {
         let Slot::Live { lease, state, .. } = slot else {
             return;
         };
-        // What has expired is about to be removed; what was refused would be
-        // refused again.
+        // Expired entries are about to be removed; refused changes would be refused
+        // again.
         if !self.lifetime.is_live(lease) || state.mark == Mark::Refused {
             return;
         }
@@ -109,7 +109,8 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     }
 
     fn remove_from_store(&self, record: Record) {
-        // What cannot be read was never in memory, and is no removal.
+        // An unreadable record was never in memory, so its absence is not a
+        // removal.
         let value = record.value.as_ref().map(|payload| self.decode(payload));
         match value {
             None => return,
@@ -120,7 +121,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(&record.key);
         let mut shard = self.shards.write(hash);
-        // A clear that waits removes it as well.
+        // A pending clear removes it as well.
         if self.must_clear() {
             return;
         }
@@ -134,7 +135,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         shard.count_gone(1);
     }
 
-    /// Begins to load everything.
+    /// Starts to load all records.
     pub(crate) async fn begin_load(&self) -> Result<(Loaded, Load<'_>)> {
         let load = self
             .call(|| self.provider.load(&self.name, Wanted::All))

@@ -1,4 +1,4 @@
-//! Stored records that do not decode: listed, and never destroyed.
+//! Unreadable records: listed, and never destroyed.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -12,14 +12,14 @@ use crate::{
     trace::LOAD,
 };
 
-/// Where unreadable records are set aside: a map of this name, nested in the
+/// The map that unreadable records are copied to: a map of this name, nested in the
 /// map's own.
 pub(crate) const ASIDE: &str = "unreadable";
 
-/// The records that a load could not read, where the map does not allow any.
+/// The unreadable records of a load into a map that does not allow any.
 ///
-/// The load goes on to its end all the same: a person who has to mend them, or
-/// to decide to open the map without them, needs to know how many there are.
+/// The load continues to the end: to decide between repairing the records and
+/// opening the map without them, a person needs their number.
 #[derive(Default)]
 pub(crate) struct Unread {
     keys: Vec<Arc<str>>,
@@ -43,13 +43,13 @@ impl Unread {
 
     /// # Errors
     ///
-    /// `Corrupt` if there are any among so many records.
+    /// `Corrupt` if there are any; `of` is the number of loaded records.
     pub(crate) fn check<V>(self, of: u64, map: &MapName) -> Result<()> {
         let Some(first) = self.first else {
             return Ok(());
         };
         let message = format!(
-            "{} of {of} stored records cannot be read as `{}`; nothing was overwritten: mend \
+            "{} of {of} stored records cannot be decoded as `{}`; nothing was overwritten: repair \
              them, or the step that leads to their current schema (`migrate`), or open the map \
              without them (`allow_unreadable`), which lists and keeps them",
             self.keys.len(),
@@ -62,8 +62,9 @@ impl Unread {
     }
 }
 
-/// The change that sets a record aside. Its key tells two unreadable values
-/// apart that the same key had at different times.
+/// The change that copies a record aside. Its key includes the revision, so
+/// unreadable values that one key had at different times do not overwrite each
+/// other.
 pub(crate) fn copy_of(record: &Record) -> Change {
     let key = format!("{}:{}", record.revision, record.key);
     let payload = record.value.clone();
@@ -79,20 +80,20 @@ impl Shared {
         self.unreadable.lock().insert(key, listed);
     }
 
-    /// Of what was listed before, the store has only these any more.
+    /// Removes the records that the store no longer has from the list.
     pub(crate) fn list_only(&self, unreadable: &HashSet<Arc<str>>) {
         let mut listed = self.unreadable.lock();
         listed.retain(|key, _| unreadable.contains(key));
     }
 
-    /// Whether this very record is listed already.
+    /// Whether this record, at this revision, is already listed.
     pub(crate) fn is_listed(&self, record: &Record) -> bool {
         let unreadable = self.unreadable.lock();
         let listed = unreadable.get(&record.key);
         listed.is_some_and(|listed| listed.record.revision == record.revision)
     }
 
-    /// The unreadable records that a clear, or these changes, would overwrite.
+    /// The unreadable records that a clear or these changes would overwrite.
     pub(crate) fn unreadable_under(&self, clears: bool, changes: &[Change]) -> Vec<Record> {
         let unreadable = self.unreadable.lock();
         let under = |key: &Arc<str>| unreadable.get(key);

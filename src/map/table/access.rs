@@ -1,4 +1,4 @@
-//! Getting at what is at one key.
+//! Access to the entry of one key.
 
 use std::time::SystemTime;
 
@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl<V, L: Lifetime<V>> Core<V, L> {
-    /// Runs `look` on the entry, if it lives, with its shard locked for reading.
+    /// Calls `look` on the entry, if it is live, with its shard locked for reading.
     pub(crate) fn look<R>(&self, key: &str, look: impl FnOnce(&V) -> R) -> Option<R> {
         let (found, touch) = {
             let _guard = ReentrancyGuard::enter();
@@ -25,7 +25,8 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         Some(found)
     }
 
-    /// The same, and not a read: it prolongs nothing.
+    /// Like [`look`](Self::look), but does not count as a read: it prolongs
+    /// nothing.
     pub(crate) fn look_aside<R>(&self, key: &str, look: impl FnOnce(&V) -> R) -> Option<R> {
         let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(key);
@@ -34,20 +35,20 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         Some(look(value))
     }
 
-    /// Tells the store of an expiry that a read has moved.
+    /// Stores an expiry that a read has moved.
     pub(crate) fn touch(&self, key: &str) {
-        // On a closed map nothing moves any more in the store.
+        // A closed map no longer writes to the store.
         let _ = self.alter(key, |entry| entry.touch());
     }
 
-    /// Takes the entry out of memory, and out of the store, if it has expired.
+    /// Removes the entry from memory, and then from the store, if it has expired.
     ///
-    /// While the map closes, this may come too late for the last commit: then
-    /// whoever opens the map next finds the entry expired, and removes it.
+    /// While the map closes, this may be too late for the last commit: then the
+    /// next opening finds the entry expired and removes it.
     ///
     /// # Errors
     ///
-    /// `Closed`, once and for all.
+    /// `Closed`, for good.
     pub(crate) fn expire(&self, key: &str) -> Result<()> {
         let expired = self.alter_if(Shared::check_not_closed, key, |entry| entry.expire())?;
         if let Some(value) = expired {
@@ -56,7 +57,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         Ok(())
     }
 
-    /// When the entry expires; not a read.
+    /// When the entry expires; does not count as a read.
     pub(crate) fn expires_at(&self, key: &str) -> Option<SystemTime> {
         let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(key);
@@ -65,11 +66,11 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         self.lifetime.expires_at(lease)
     }
 
-    /// Changes what is at a key, with its shard locked for writing.
+    /// Changes the entry of a key, with its shard locked for writing.
     ///
     /// # Errors
     ///
-    /// `Closed`; then `change` was not called.
+    /// `Closed`; `change` was not called.
     pub(crate) fn alter<R>(
         &self,
         key: &str,
@@ -88,8 +89,9 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             let _guard = ReentrancyGuard::enter();
             let hash = self.shards.hash(key);
             let shard = self.shards.write(hash);
-            // Under the lock: `close` first turns the phase and then passes
-            // through every lock, after which nobody is left who saw it open.
+            // Checked under the lock: `close` first changes the phase and then
+            // passes through every lock, after which no writer is left that saw the
+            // phase open.
             allowed(self)?;
             let mut entry = LockedEntry::new(self, shard, hash, key);
             (change(&mut entry), entry.into_expired())

@@ -1,4 +1,4 @@
-//! Values that are to be let go of once no lock is held.
+//! Values to be dropped once no lock is held.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -11,7 +11,7 @@ use crate::{
     trace::MAP,
 };
 
-/// A value that something else took the place of, and its key.
+/// A replaced or removed value, and its key.
 pub(crate) struct RemovedEntry<V, L: Lifetime<V>> {
     key: Arc<str>,
     value: V,
@@ -25,20 +25,19 @@ impl<V, L: Lifetime<V>> RemovedEntry<V, L> {
     }
 }
 
-/// A value that may go once nothing is locked: foreign code runs when it is
-/// dropped.
+/// A value to be dropped outside the locks, because its `Drop` is foreign code.
 pub(crate) enum Discarded<V, L: Lifetime<V>> {
     /// It was in memory.
     Entry(RemovedEntry<V, L>),
-    /// It never was: another one stays, or stands in its place.
+    /// It never was in memory: another value stayed, or took its place.
     Value(V),
 }
 
 impl<V, L: Lifetime<V>> Core<V, L> {
-    /// Lets go of a value, and tells of its end if it had expired. No lock is
-    /// held: the listener, or the value's `Drop`, may call a map.
-    pub(crate) fn discard_entry(&self, old: Option<RemovedEntry<V, L>>) {
-        let Some(RemovedEntry { key, value, lease }) = old else {
+    /// Drops a value; calls the expiry listener if it had expired. Called without a
+    /// lock: the listener, or the value's `Drop`, may call a map.
+    pub(crate) fn discard_entry(&self, removed: Option<RemovedEntry<V, L>>) {
+        let Some(RemovedEntry { key, value, lease }) = removed else {
             return;
         };
         if self.lifetime.is_live(&lease) {
@@ -48,31 +47,32 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// The same, of one that may never have been in memory.
+    /// Like [`discard_entry`](Self::discard_entry), for a value that may never have
+    /// been in memory.
     pub(crate) fn discard(&self, replaced: Option<Discarded<V, L>>) {
         match replaced {
-            Some(Discarded::Entry(old)) => self.discard_entry(Some(old)),
+            Some(Discarded::Entry(removed)) => self.discard_entry(Some(removed)),
             Some(Discarded::Value(value)) => self.drop_value(value),
             None => {}
         }
     }
 
-    /// Drops a value, or what holds one. A panic of its `Drop` is its own: it
-    /// must not end the task that saves.
+    /// Drops a value, or something that holds one. A panic in its `Drop` must not
+    /// end the background task.
     pub(crate) fn drop_value<T>(&self, value: T) {
         if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
             tracing::error!(target: MAP, map = %self.name, "a value panicked when it was dropped");
         }
     }
 
-    /// The same for all that a map held.
+    /// Discards all entries of a cleared map.
     pub(crate) fn discard_all(&self, all: Tables<V, L::Lease>) {
         if !L::EXPIRES {
             return;
         }
         for (key, slot) in all.into_iter().flatten() {
-            let old = slot.into_inner().into_value();
-            self.discard_entry(old.map(|(value, lease)| RemovedEntry::new(&key, value, lease)));
+            let removed = slot.into_inner().into_value();
+            self.discard_entry(removed.map(|(value, lease)| RemovedEntry::new(&key, value, lease)));
         }
     }
 }

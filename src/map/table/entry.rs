@@ -1,17 +1,17 @@
-//! The slot of a key: its value, and how far its saving has come.
+//! The slot of a key: its value and its save state.
 
 use super::save_state::{Mark, SaveState, StoredVersion};
 use crate::{batch::Expect, map::lifetime::Lifetime};
 
-/// What a key holds.
+/// The contents of a slot.
 ///
-/// A removed key that the store may know stays as `Gone` until its deletion is
-/// committed: without it, the deletion would be forgotten, or a reload would
-/// bring the entry back.
+/// A removed key that the store may have stays as a tombstone, `Gone`, until its
+/// deletion is committed. Without it, the deletion would be forgotten, or a reload
+/// would bring the entry back.
 pub(crate) enum Slot<V, X> {
     Live {
         value: V,
-        /// How long it lives; nothing for a map without expiry.
+        /// The expiry state; `()` in a map without expiry.
         lease: X,
         state: SaveState,
     },
@@ -33,7 +33,7 @@ impl<V, X> Slot<V, X> {
         }
     }
 
-    /// The value and its lease, if there is one and it has not expired.
+    /// The value and its lease, if there is a value and it has not expired.
     #[inline]
     pub(crate) fn live<L: Lifetime<V, Lease = X>>(&self, lifetime: &L) -> Option<(&V, &X)> {
         match self {
@@ -42,7 +42,7 @@ impl<V, X> Slot<V, X> {
         }
     }
 
-    /// The value, if there is one, whether it has expired or not.
+    /// The value, even if it has expired.
     pub(crate) fn value(&self) -> Option<&V> {
         match self {
             Self::Live { value, .. } => Some(value),
@@ -50,7 +50,7 @@ impl<V, X> Slot<V, X> {
         }
     }
 
-    /// How long the value lives, if there is one.
+    /// The lease of the value.
     pub(crate) fn lease(&self) -> Option<&X> {
         match self {
             Self::Live { lease, .. } => Some(lease),
@@ -58,33 +58,36 @@ impl<V, X> Slot<V, X> {
         }
     }
 
-    /// Whether the store has it as it is.
+    /// Whether the store has the entry in its current state.
     pub(crate) fn is_clean(&self) -> bool {
         self.state().mark == Mark::Clean
     }
 
-    /// The condition that no other process has written the entry since.
+    /// The condition that no other process has written the entry since this map
+    /// last did.
     pub(crate) fn is_unchanged(&self) -> Expect {
         match self {
-            // A process that removed an expired value has changed nothing.
+            // An expired value may have been removed by any process; that is not a
+            // change.
             Self::Live { state, .. } if state.is_over_expired => Expect::Absent,
             Self::Live { state, .. } | Self::Gone { state } => state.stored.is_unchanged(),
         }
     }
 
-    /// This is the version in the store.
+    /// Records the version in the store.
     pub(crate) fn learn(&mut self, stored: StoredVersion) {
         let state = self.state_mut();
         state.stored = stored;
         state.is_over_expired = false;
     }
 
-    /// Whether there is nothing but the mark of a commit in flight.
+    /// Whether the slot is only the mark of a commit in flight.
     pub(crate) fn is_empty_in_flight(&self) -> bool {
         self.is_gone() && self.state().mark == Mark::Proposed
     }
 
-    /// Whether its value has expired, and any process may remove what the store has of it.
+    /// Whether its value has expired, so that any process may remove the stored
+    /// entry.
     pub(crate) fn has_expired(&self) -> bool {
         self.is_gone() && self.state().is_automatic
     }
@@ -93,7 +96,7 @@ impl<V, X> Slot<V, X> {
         matches!(self, Self::Gone { .. })
     }
 
-    /// Puts a value into the slot and hands out the one it held.
+    /// Puts a value into the slot and returns the previous one.
     pub(crate) fn put(&mut self, value: V, lease: X) -> Option<(V, X)> {
         let state = *self.state();
         let new = Self::Live {
@@ -104,7 +107,7 @@ impl<V, X> Slot<V, X> {
         std::mem::replace(self, new).into_value()
     }
 
-    /// Takes the value out of the slot and leaves a tombstone.
+    /// Replaces the value by a tombstone and returns it.
     pub(crate) fn bury(&mut self) -> Option<(V, X)> {
         let state = *self.state();
         std::mem::replace(self, Self::Gone { state }).into_value()

@@ -1,17 +1,20 @@
-//! What memory takes over from the store, while the flusher stands still.
+//! Memory takes over a commit from the store, while the flusher is paused.
 //!
 //! # Why memory and store agree
 //!
-//! No other commit of the map is in flight, and what was pending of these keys was
-//! committed before. Each entry is [marked](super::save_state::Mark::Proposed) since
-//! before the first attempt. So if it was written since, its mark says so: then what
-//! was written stays, as the later write, and the next commit brings it to the
-//! store. If it is not marked at all, the map was cleared since, and that clear is
-//! the later write, of all keys. Otherwise it takes over what was committed.
+//! No other commit of the map is in flight, and pending changes of these keys were
+//! committed before. Each entry is [marked](super::save_state::Mark::Proposed) from
+//! before the first attempt, and its mark tells what has happened since:
 //!
-//! An unasked change is no write: that an entry expired, or was read, or was brought
-//! into another shape, gives way to what was committed. But what was written since
-//! and has expired was a write.
+//! - The mark says *written*: that write is the later one. It stays, and the next
+//!   commit brings it to the store.
+//! - There is no mark: the map was cleared since, and the clear is the later write
+//!   of all keys.
+//! - The mark is unchanged: the entry takes over the committed value.
+//!
+//! An automatic change (an expiry, a read that moved it, a migration) is not a
+//! write and gives way to the commit. But a value that was written since and has
+//! expired was a write.
 
 use std::{collections::BTreeMap, mem, sync::Arc};
 
@@ -42,7 +45,7 @@ pub(crate) struct LockedShare<'a, V, L: Lifetime<V>> {
     core: &'a Core<V, L>,
     shards: Several<'a, V, L::Lease>,
     steps: &'a mut BTreeMap<Arc<str>, StagedChange<V>>,
-    /// Foreign code runs when a value is dropped, so not here.
+    /// Replaced values; dropping them runs foreign code, so not under the locks.
     replaced: &'a mut Vec<Discarded<V, L>>,
 }
 
@@ -76,7 +79,8 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Landing for LockedShare<'_, V, L> {
 }
 
 impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
-    /// The store has what this step says; what is of no use in memory any more.
+    /// The store has applied this change. Returns the value that memory no longer
+    /// needs.
     fn land(
         &self,
         shard: &mut Shard<'_, V, L::Lease>,
@@ -102,23 +106,23 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
         self.apply(own, slot.state_mut(), Event::Committed(stored));
         let was_gone = slot.is_gone();
-        let old = match step.value {
+        let removed = match step.value {
             Some(value) => {
-                let old = slot.lease();
-                let lease = self.lifetime.begin_at(own, step.ttl, old, step.at);
-                let old = slot.put(value, lease);
+                let previous = slot.lease();
+                let lease = self.lifetime.begin_at(own, step.ttl, previous, step.at);
+                let removed = slot.put(value, lease);
                 self.observe(own, slot.value());
-                old.map(|(value, lease)| RemovedEntry::new(key, value, lease))
+                removed.map(|(value, lease)| RemovedEntry::new(key, value, lease))
             }
             None => self.dismiss(shard, hash, key),
         };
         shard.count_gone(-isize::from(was_gone));
-        old.map(Discarded::Entry)
+        removed.map(Discarded::Entry)
     }
 }
 
 impl<V, L: Lifetime<V>> Core<V, L> {
-    /// Whether somebody has changed the entry, and the store does not have that.
+    /// Whether the entry has a change by a user that is not in the store.
     pub(crate) fn is_claimed(&self, slot: &Slot<V, L::Lease>) -> bool {
         let touched = slot.lease().is_some_and(|l| self.lifetime.only_touched(l));
         let is_unasked = touched || slot.state().is_automatic;
@@ -129,7 +133,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// Of these keys, those that are claimed.
+    /// Those of these keys that are claimed.
     pub(crate) fn claimed(&self, keys: &[Arc<str>]) -> Vec<Arc<str>> {
         let is_claimed = |key: &&Arc<str>| {
             let claimed = self.peek(key, |slot| self.is_claimed(slot));
@@ -138,13 +142,13 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         keys.iter().filter(is_claimed).cloned().collect()
     }
 
-    /// Why the store does not take what memory holds of this key.
+    /// The reason why the store refused the change in memory of this key.
     pub(crate) fn refusal(&self, key: &Arc<str>) -> Option<Error> {
         let refused = |slot: &Slot<V, L::Lease>| slot.state().mark == Mark::Refused;
         self.peek(key, |slot| refused(slot).then(|| self.refusal_of(key)))?
     }
 
-    /// Looks at a slot, whatever is in it; not a read.
+    /// Looks at a slot in any state; does not count as a read.
     pub(crate) fn peek<R>(
         &self,
         key: &str,
@@ -158,9 +162,10 @@ impl<V, L: Lifetime<V>> Core<V, L> {
 }
 
 impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
-    /// The store turned out to hold this: so does memory from now on, unless
-    /// the key was written meanwhile. That write has not seen what was found: it
-    /// knows of the entry no more than that there may be one, to be removed.
+    /// The store was found to hold this record (or none): memory takes it over,
+    /// unless the key was written meanwhile. That write was made without knowing
+    /// the record; it only learns that the store may have an entry that has to be
+    /// removed.
     pub(crate) fn learn(&self, key: &Arc<str>, found: Option<Record>) {
         let is_there = found.is_some();
         let stored = found.and_then(|record| self.decode_found(record));
@@ -208,11 +213,11 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
         self.apply(own, slot.state_mut(), Event::Replaced(found));
         let was_gone = slot.is_gone();
-        let old = match stored {
+        let removed = match stored {
             Some((record, value)) => self.put_stored(slot, &record, value),
             None => self.dismiss(shard, hash, key),
         };
         shard.count_gone(-isize::from(was_gone));
-        old.map(Discarded::Entry)
+        removed.map(Discarded::Entry)
     }
 }

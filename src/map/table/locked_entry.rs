@@ -1,4 +1,4 @@
-//! Every way in which what is at one key can change.
+//! All changes of one entry, under its shard's lock.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,14 +23,14 @@ pub(crate) struct LockedEntry<'a, V, L: Lifetime<V>> {
     shard: Shard<'a, V, L::Lease>,
     hash: u64,
     key: &'a str,
-    /// Values that turned out to have expired; their end is told once no lock is
-    /// held.
+    /// Values found to be expired; their listener is called once no lock is held.
     expired: Vec<V>,
     is_changed: bool,
 }
 
 impl<V, L: Lifetime<V>> Drop for LockedEntry<'_, V, L> {
-    /// Also if the closure of an update panics: the entry stays as it left it.
+    /// Also runs if the closure of an update panics: the entry stays as the closure
+    /// left it.
     fn drop(&mut self) {
         if !self.is_changed {
             return;
@@ -72,18 +72,18 @@ impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
         entry.slot.live(&self.core.lifetime).map(|(value, _)| value)
     }
 
-    /// Puts a value here, as a fresh entry; hands out the one that was here.
+    /// Puts a value as a fresh entry; returns the previous one.
     pub(crate) fn put(&mut self, value: V, ttl: Option<Duration>) -> Option<V> {
         let lifetime = &self.core.lifetime;
-        self.put_leased(value, |key, old| lifetime.begin(key, ttl, old))
+        self.put_leased(value, |key, previous| lifetime.begin(key, ttl, previous))
     }
 
-    /// The same, with the expiry that this record has.
+    /// Like [`put`](Self::put), with the expiry of this record.
     pub(crate) fn put_stored(&mut self, value: V, record: &Record) -> Option<V> {
         let lifetime = &self.core.lifetime;
-        self.put_leased(value, |key, old| {
-            if let Some(old) = old {
-                lifetime.ended(key, old);
+        self.put_leased(value, |key, previous| {
+            if let Some(previous) = previous {
+                lifetime.ended(key, previous);
             }
             lifetime.adopt(record)
         })
@@ -112,14 +112,14 @@ impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
         let lease = begin(key, slot.lease());
         let had_expired = slot.has_expired();
         core.apply(key, slot.state_mut(), Event::Written);
-        let old = slot.put(value, lease);
+        let previous = slot.put(value, lease);
         let lives = |(_, lease): &(V, _)| core.lifetime.is_live(lease);
-        let expired = old.as_ref().is_some_and(|old| !lives(old));
+        let expired = previous.as_ref().is_some_and(|previous| !lives(previous));
         slot.state_mut().is_over_expired |= had_expired || expired;
-        if old.is_none() {
+        if previous.is_none() {
             self.shard.count_gone(-1);
         }
-        self.unless(expired, old)
+        self.unless(expired, previous)
     }
 
     pub(crate) fn put_if_absent(&mut self, value: V) -> Result<(), Occupied<V>> {
@@ -131,12 +131,12 @@ impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
         Ok(())
     }
 
-    /// Puts a value in the place of one that lives; hands out that one, also if
-    /// it expired since it was looked at.
+    /// Replaces a live value; returns the previous one, even if it expired since it
+    /// was checked.
     pub(crate) fn replace(&mut self, value: V) -> Option<V> {
         self.value()?;
-        let old = self.put(value, None);
-        old.or_else(|| self.expired.pop())
+        let previous = self.put(value, None);
+        previous.or_else(|| self.expired.pop())
     }
 
     pub(crate) fn get_or_put(&mut self, make: impl FnOnce() -> V) -> V
@@ -151,12 +151,12 @@ impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
         value
     }
 
-    /// Changes the value in place; its time begins anew.
+    /// Changes the value in place; its time to live begins anew.
     pub(crate) fn update<R>(&mut self, change: impl FnOnce(&mut V) -> R) -> Option<R> {
         self.update_leased(change, L::renew)
     }
 
-    /// Changes the value in place; it expires when it would have.
+    /// Changes the value in place; its expiry stays.
     pub(crate) fn update_keeping_expiry<R>(
         &mut self,
         change: impl FnOnce(&mut V) -> R,
@@ -172,8 +172,8 @@ impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
         let core = self.core;
         let EntryMut { key, slot } = self.shard.find_mut(self.hash, self.key)?;
         slot.live(&core.lifetime)?;
-        // Before the closure runs: if it panics half way, the entry is saved as
-        // the closure left it, and memory and store still agree.
+        // Applied before the closure runs: if the closure panics halfway, the entry
+        // is saved as the closure left it, and memory and store still agree.
         core.apply(key, slot.state_mut(), Event::Written);
         self.is_changed = true;
         let Slot::Live { value, lease, .. } = slot else {
@@ -183,15 +183,15 @@ impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
         Some(change(value))
     }
 
-    /// The value, to be changed in place; if there is none, the one that is made
-    /// and put here.
+    /// The value, to be changed in place; if there is none, the value that `make`
+    /// returns is put first.
     pub(crate) fn get_or_put_mut(&mut self, make: impl FnOnce() -> V) -> &mut V {
         // Marked as changed before the caller changes it, as in `update`.
         if self.update(|_| ()).is_none() {
             self.put(make(), None);
         }
         match self.shard.find_mut(self.hash, self.key) {
-            // It is used even if it has expired by now: it was here at the call.
+            // Used even if it has expired by now: it was live at the call.
             Some(EntryMut {
                 slot: Slot::Live { value, .. },
                 ..
@@ -200,13 +200,13 @@ impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
         }
     }
 
-    /// Takes the value away.
+    /// Removes the value.
     pub(crate) fn remove(&mut self) -> Option<V> {
         let removed = self.take_away(false);
         self.unexpired(removed)
     }
 
-    /// Takes the value away if it has expired.
+    /// Removes the value if it has expired.
     pub(crate) fn expire(&mut self) -> Option<V> {
         let core = self.core;
         let EntryMut { key, slot } = self.shard.find_mut(self.hash, self.key)?;
@@ -222,8 +222,8 @@ impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
     fn take_away(&mut self, expired: bool) -> Option<(V, L::Lease)> {
         let EntryMut { key, slot } = self.shard.find_mut(self.hash, self.key)?;
         let Some(lease) = slot.lease() else {
-            // Nothing is here, and a commit in flight, or one that was abandoned,
-            // may bring something: the removal goes behind it.
+            // There is no value, but a commit in flight or an abandoned one may
+            // create an entry: the removal is committed after it.
             let state = slot.state_mut();
             let is_looked_for = state.is_automatic && state.stored == StoredVersion::UNKNOWN;
             if !expired && (state.mark.is_proposed() || is_looked_for) {
@@ -235,7 +235,7 @@ impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
         self.is_changed = true;
         let state = slot.state_mut();
         if state.stored == StoredVersion::ABSENT && !state.mark.is_in_flight() {
-            // The store never heard of it, so there is nothing to tell it.
+            // The store never had the entry, so no deletion is needed.
             self.core.apply(key, state, Event::Replaced(state.stored));
             let (_, slot) = self.shard.remove(self.hash, self.key)?;
             return slot.into_value();
@@ -246,12 +246,12 @@ impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
             Event::Written
         };
         self.core.apply(key, state, event);
-        let old = slot.bury();
+        let previous = slot.bury();
         self.shard.count_gone(1);
-        old
+        previous
     }
 
-    /// Moves a new expiry to the store, and nothing else.
+    /// Queues a new expiry for the store, and nothing else.
     pub(crate) fn touch(&mut self) {
         let core = self.core;
         let Some(EntryMut { key, slot }) = self.shard.find_mut(self.hash, self.key) else {
@@ -264,40 +264,41 @@ impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
             return;
         };
         match state.mark {
-            // Without its value: the store has that.
+            // Without the value: the store has it.
             Mark::Clean | Mark::Proposed => core.lifetime.touch(lease),
-            // The commit in flight has the expiry as it was, and whether the
-            // store will have its value is not known yet: the next one carries
-            // what this one does.
+            // The commit in flight has the old expiry, and it is unknown whether
+            // the store will have its value: the next commit carries everything
+            // that this one does.
             Mark::Saving => {}
-            // What waits carries the new expiry anyway.
+            // The pending change carries the new expiry anyway.
             Mark::Queued | Mark::SavingQueued | Mark::ProposedQueued | Mark::Refused => return,
         }
         core.apply(key, state, Event::Touched);
     }
 
-    /// A promise to tell when what is here now is committed.
+    /// A ticket that resolves when the current state is committed.
     ///
-    /// Asked for in the critical section of the write itself, so that the
-    /// flusher cannot have taken the write before it sees the one who waits.
+    /// Created in the critical section of the write itself, so that the flusher
+    /// cannot take the write before it sees the waiting caller.
     pub(crate) fn wait(&self) -> Ticket {
         let what = match self.shard.find(self.hash, self.key) {
             Some(entry) if entry.slot.is_clean() => return Ticket::done(),
             Some(entry) => Awaited::Key(entry.key.clone()),
-            // Nothing is here; but the store may have it until it is cleared.
+            // There is no entry in memory, but the store may have one until the
+            // clear is committed.
             None if self.core.must_clear() => Awaited::Clear,
             None => return Ticket::done(),
         };
         self.core.await_save(what)
     }
 
-    fn unexpired(&mut self, old: Option<(V, L::Lease)>) -> Option<V> {
-        let expired = !self.core.lifetime.is_live(&old.as_ref()?.1);
-        self.unless(expired, old)
+    fn unexpired(&mut self, previous: Option<(V, L::Lease)>) -> Option<V> {
+        let expired = !self.core.lifetime.is_live(&previous.as_ref()?.1);
+        self.unless(expired, previous)
     }
 
-    fn unless(&mut self, expired: bool, old: Option<(V, L::Lease)>) -> Option<V> {
-        let (value, _) = old?;
+    fn unless(&mut self, expired: bool, previous: Option<(V, L::Lease)>) -> Option<V> {
+        let (value, _) = previous?;
         if !expired {
             return Some(value);
         }

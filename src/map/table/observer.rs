@@ -1,14 +1,14 @@
-//! The seam where other parts of a map see each change of an entry.
+//! The hook through which other parts of a map see each change of an entry.
 
 use std::sync::Arc;
 
-/// Sees each change of the entries of a map, in the critical section in which it happens:
-/// changes of one key come in their order.
+/// Sees each change of a map's entries, in the critical section in which it
+/// happens: changes of one key arrive in order.
 ///
-/// The shard of the entry is locked meanwhile (all shards, for a clear), so an observer is
-/// quick, does not call a map and does not block.
+/// The shard of the entry is locked during the call (all shards, for a clear), so
+/// an observer must be quick, must not call a map and must not block.
 pub(crate) trait Observer<V>: Send + Sync {
-    /// The entry holds this value now, or is gone. A change may be told twice.
+    /// The entry now holds this value, or is gone. A change may be reported twice.
     fn changed(&self, key: &Arc<str>, value: Option<&V>);
 
     /// All entries are gone.

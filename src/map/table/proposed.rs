@@ -1,5 +1,5 @@
-//! Entries of a commit that memory takes over once it is in the store: they are
-//! marked from before its first attempt until its fate is known.
+//! Entries of a commit that memory takes over once it is in the store. They are
+//! marked from before its first attempt until its outcome is known.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use super::{reentrancy::ReentrancyGuard, shards::EntryMut};
 use crate::map::{core::Core, lifetime::Lifetime};
 
 impl<V, L: Lifetime<V>> Core<V, L> {
-    /// Marks an entry as part of a commit that is about to be sent; where there is
-    /// none, a tombstone stands for it. The flusher commits nothing meanwhile.
+    /// Marks an entry as part of a commit that is about to be sent; a missing entry
+    /// gets a tombstone. The flusher commits nothing meanwhile.
     pub(crate) fn enlist(&self, key: &Arc<str>) {
         let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(key);
         let mut shard = self.shards.write(hash);
-        // A clear takes all locks, and this one with them: it is the later write of
-        // every key, and what is here was written after it.
+        // A clear takes all shard locks, including this one. It is the later write
+        // of every key, and an entry that exists now was written after it.
         if self.must_clear() {
             return;
         }
@@ -31,13 +31,15 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             shard.count_gone(1);
             return;
         };
-        // Written after the pending changes were committed to make way.
+        // A claimed entry was written after pending changes were committed to make
+        // way.
         let behind_write = self.is_claimed(slot);
         self.apply(own, slot.state_mut(), Event::Proposed { behind_write });
     }
 
-    /// The commit has not landed, nor will it: the entry is as it was, or as it was
-    /// written meanwhile. Or nobody will find out whether it has, if `uncertain`.
+    /// The commit was not applied and will not be: the entry stays as it was, or as
+    /// it was written meanwhile. If `uncertain`, it will never be known whether the
+    /// commit was applied.
     pub(crate) fn withdraw(&self, key: &Arc<str>, uncertain: bool) {
         let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(key);
@@ -45,7 +47,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let Some(EntryMut { key: own, slot }) = shard.find_mut(hash, key) else {
             return;
         };
-        // Otherwise it came after a clear.
+        // Otherwise the entry was written after a clear.
         if !slot.state().mark.is_in_flight() {
             return;
         }
@@ -54,7 +56,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
         let (is_gone, state) = (slot.is_gone(), slot.state_mut());
         if is_gone && state.stored == StoredVersion::ABSENT {
-            // The store never heard of it: there is nothing to tell it.
+            // The store never had the entry, so no deletion is needed.
             self.apply(own, state, Event::Replaced(state.stored));
             shard.remove(hash, key);
             shard.count_gone(-1);
@@ -63,8 +65,8 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// Has the next commit find out what the store holds: an automatic change takes over
-    /// what it finds, unless the store holds the version that memory knows.
+    /// Makes the next commit compare the entry with the store: an automatic change
+    /// takes over the stored entry, unless the store holds the known version.
     fn compare_with_store(&self, key: &Arc<str>, state: &mut SaveState) {
         state.doubt();
         let is_untouched = state.mark == Mark::Proposed;

@@ -1,4 +1,4 @@
-//! Keeps closures from calling back into a map.
+//! Prevents closures from calling back into a map.
 
 use std::{cell::Cell, marker::PhantomData};
 
@@ -6,21 +6,21 @@ thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Says that this thread is in the middle of a map call, where foreign code (a
-/// closure, or a value's own `Clone` or `Serialize`) may run under a lock.
+/// Marks this thread as inside a map call, where foreign code (a closure, or a
+/// value's own `Clone` or `Serialize`) may run under a lock.
 ///
-/// One flag for all maps: two maps that call each other crosswise deadlock
-/// just as well as one that calls itself.
+/// One flag covers all maps: two maps that call each other deadlock as surely as
+/// one that calls itself.
 pub(crate) struct ReentrancyGuard {
-    // The flag is this thread's; the guard must end here too.
+    // The flag is thread-local, so the guard must not move to another thread.
     here: PhantomData<*const ()>,
 }
 
 impl ReentrancyGuard {
     /// # Panics
     ///
-    /// If this thread is inside a map call already. Without this it would wait
-    /// for a lock that it holds itself.
+    /// If this thread is inside a map call already. It would otherwise wait for a
+    /// lock that it holds itself.
     #[inline]
     pub(crate) fn enter() -> Self {
         if INSIDE.replace(true) {
@@ -29,8 +29,8 @@ impl ReentrancyGuard {
         Self { here: PhantomData }
     }
 
-    /// For calls that lock nothing themselves, and wait for the flusher, who
-    /// may need the lock that this thread holds.
+    /// For calls that take no lock themselves but wait for the flusher, which may
+    /// need a lock that this thread holds.
     ///
     /// # Panics
     ///

@@ -1,23 +1,23 @@
-//! How far the saving of an entry has come: a state machine.
+//! The save state of an entry: a state machine.
 
 use crate::{batch::Expect, record::Revision};
 
-/// How far the saving of an entry has come, in two words: with millions of entries, each
-/// word is felt.
+/// The save state of an entry, in two words: with millions of entries, each word
+/// counts.
 ///
-/// It changes by [events](Event) only, while the entry's shard is locked for writing,
-/// together with the value.
+/// It changes only by [events](Event), while the entry's shard is locked for
+/// writing, together with the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SaveState {
     /// The version in the store, as far as the map knows.
     pub(crate) stored: StoredVersion,
-    /// Where the key is in the queue, while it is queued.
+    /// The place of the key in the queue, while it is queued.
     pub(crate) place: u32,
     pub(crate) mark: Mark,
-    /// The pending change is automatic: the entry expired, or its value was brought into
-    /// another shape. It may only replace the version that is known.
+    /// The pending change is automatic: the entry expired, or its value was
+    /// migrated. It may only replace the known stored version.
     pub(crate) is_automatic: bool,
-    /// The value was written over one that had expired, and that any process may have
+    /// The value was written over an expired one, which any process may have
     /// removed.
     pub(crate) is_over_expired: bool,
 }
@@ -29,13 +29,13 @@ pub(crate) struct StoredVersion(u64);
 impl StoredVersion {
     /// The store has no such entry.
     pub(crate) const ABSENT: Self = Self(0);
-    /// The store may have it, under an unknown revision.
+    /// The store may have it, at an unknown revision.
     pub(crate) const UNKNOWN: Self = Self(u64::MAX);
-    /// The store has it, and no commit of this crate wrote it.
+    /// The store has it, but no commit of this crate wrote it.
     pub(crate) const UNNUMBERED: Self = Self(u64::MAX - 1);
 
-    /// Written by the commit of that revision. A store that numbers nothing says only that
-    /// there may be something.
+    /// Written by the commit of that revision. A store without revisions only tells
+    /// that there may be an entry.
     pub(crate) fn at(revision: Option<Revision>) -> Self {
         match revision {
             None => Self::UNKNOWN,
@@ -49,9 +49,9 @@ impl StoredVersion {
         is_numbered.then(|| Revision::new(self.0))
     }
 
-    /// The condition that no other process has written the entry since. If it is not known
-    /// whether there is one, whatever is found has to be looked at: it may be of this map's
-    /// own making.
+    /// The condition that no other process has written the entry since. If it is
+    /// unknown whether there is an entry, any found entry must be compared: this
+    /// map may have written it itself.
     pub(crate) fn is_unchanged(self) -> Expect {
         match self {
             Self::ABSENT | Self::UNKNOWN => Expect::Absent,
@@ -61,7 +61,7 @@ impl StoredVersion {
     }
 }
 
-/// Where an entry is on its way into the store.
+/// The position of an entry on its way to the store.
 ///
 /// A background batch takes the value as it is:
 ///
@@ -73,9 +73,10 @@ impl StoredVersion {
 ///                     └───────────────── SavingQueued
 /// ```
 ///
-/// A conditional save, an atomic batch or a transaction changes the store first, and memory
-/// takes it over. From before the first attempt until the outcome is known, each of its
-/// entries is marked, if need be an empty one:
+/// Conditional saves, atomic batches and transactions change the store first;
+/// memory takes the change over. From before the first attempt until the outcome is
+/// known, each of their entries is marked; a missing entry gets an empty slot for
+/// it:
 ///
 /// ```text
 ///           proposed               committed, or withdrawn
@@ -88,8 +89,8 @@ impl StoredVersion {
 ///   Queued ────────▶ SavingQueued ─────────────────────▶ Queued
 /// ```
 ///
-/// So a write meanwhile, a removal included, is known to come later: it goes to the store
-/// behind that commit, and is not undone by it. All transitions:
+/// A write made meanwhile, including a removal, is therefore known to be later: it
+/// is committed after that commit and not undone by it. All transitions:
 ///
 /// | event | Clean | Queued | Saving | SavingQueued | Proposed | ProposedQueued | Refused |
 /// | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -105,56 +106,59 @@ impl StoredVersion {
 /// | replaced | Clean | Clean | Clean | Clean | Clean | Clean | Clean |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// The store has the entry as it is.
+    /// The store has the entry in its current state.
     Clean,
-    /// Changed since, and in the queue.
+    /// Changed since the last commit, and queued.
     Queued,
-    /// Part of the commit in flight, and not changed since.
+    /// Part of the commit in flight, and not changed since it was taken.
     Saving,
-    /// Part of the commit in flight, changed since, and in the queue.
+    /// Part of the commit in flight, changed since it was taken, and queued.
     SavingQueued,
-    /// Part of a commit in flight that memory takes over.
+    /// Part of a commit in flight that memory takes over when it is committed.
     Proposed,
-    /// The same, with an automatic change in the queue, which gives way to the commit.
+    /// Like `Proposed`, with an automatic change queued, which gives way to the
+    /// commit.
     ProposedQueued,
-    /// The store will not take the change.
+    /// The store refused the change.
     Refused,
 }
 
-/// What happens to an entry, as far as its saving is concerned.
+/// An event in the life of an entry that concerns its saving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// Its value was written or removed.
     Written,
-    /// It changes without being written: it has expired, its value was brought into another
-    /// shape, or it has to be compared with the store.
+    /// It changes without a write: it has expired, its value was migrated, or it
+    /// must be compared with the store.
     Automatic,
-    /// It was read, and the store is to be told of its new expiry.
+    /// It was read, and the new expiry must be stored.
     Touched,
     /// A batch takes it.
     Taken,
-    /// A commit that memory takes over is about to be sent. If an earlier write is pending,
-    /// it stays so, and is the later one.
+    /// A commit that memory takes over is about to be sent. A pending earlier write
+    /// stays pending and becomes the later one.
     Proposed { behind_write: bool },
-    /// The commit in flight is in the store, which has this version now.
+    /// The commit in flight is in the store, which now has this version.
     Committed(StoredVersion),
-    /// The commit in flight was not applied, unless it is uncertain. The change waits again.
+    /// The commit in flight was not applied, unless `uncertain`. The change is
+    /// queued again.
     Failed { uncertain: bool },
-    /// The store will not take the change, and has not taken it, unless it is uncertain.
+    /// The store refused the change and did not apply it, unless `uncertain`.
     Refused { uncertain: bool },
-    /// The commit in flight was not applied, or left the value alone.
+    /// The commit in flight was not applied, or did not change the value.
     Withdrawn,
-    /// The version of the store takes its place, or it is about to leave memory.
+    /// The stored version replaces the entry, or the entry is about to leave
+    /// memory.
     Replaced(StoredVersion),
 }
 
-/// What a transition means for the queue of dirty keys.
+/// The effect of a transition on the dirty queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QueueMove {
     Stay,
     PushBack,
-    /// Before all others: the key has waited its turn before. A flush that waits for the
-    /// older change must not leave the newer one in its place for later.
+    /// In front of all others, because the key has waited before. A flush that
+    /// waits for the older change must not skip the newer one that replaces it.
     PushFront,
     Remove,
 }
@@ -167,12 +171,12 @@ impl Mark {
         )
     }
 
-    /// Part of the commit in flight.
+    /// Whether it is part of a commit in flight.
     pub(crate) fn is_in_flight(self) -> bool {
         self.is_proposed() || matches!(self, Self::Saving | Self::SavingQueued)
     }
 
-    /// Part of a commit in flight that memory takes over.
+    /// Whether it is part of a commit in flight that memory takes over.
     pub(crate) fn is_proposed(self) -> bool {
         matches!(self, Self::Proposed | Self::ProposedQueued)
     }
@@ -215,7 +219,7 @@ impl SaveState {
         }
     }
 
-    /// What an event makes of it; says what that means for the queue.
+    /// Applies an event; returns its effect on the queue.
     #[inline]
     pub(crate) fn apply(&mut self, event: Event) -> QueueMove {
         let (before, after) = (self.mark, self.mark.after(event));
@@ -244,14 +248,14 @@ impl SaveState {
 
     fn has(&mut self, stored: StoredVersion, before: Mark) {
         self.stored = stored;
-        // A change that was made meanwhile keeps what was noted of it.
+        // A change made meanwhile keeps its flags.
         if self.mark == Mark::Clean {
             self.is_over_expired = false;
         }
         self.is_automatic &= before == Mark::SavingQueued;
     }
 
-    /// The store may have the entry: from now on it has to be told of a removal.
+    /// The store may have the entry: from now on, a removal must be committed.
     pub(crate) fn doubt(&mut self) {
         if self.stored == StoredVersion::ABSENT {
             self.stored = StoredVersion::UNKNOWN;

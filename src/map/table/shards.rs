@@ -1,4 +1,4 @@
-//! The table of entries: a `DashMap`, whose shards are locked one by one.
+//! The table of entries: a `DashMap`, accessed through its shard locks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,55 +16,54 @@ use hashbrown::raw::RawTable;
 use super::entry::Slot;
 use crate::error::Result;
 
-/// With fewer shards the flusher and the writers wait for each other.
+/// With fewer shards, the flusher and writers contend for them.
 const MIN_SHARDS: usize = 64;
-/// A shard with fewer buckets than this keeps its memory.
+/// A shard with fewer buckets than this never shrinks.
 const KEPT: usize = 256;
 
 /// All entries of a map.
 ///
-/// A `DashMap`, read and written through the locks of its shards
-/// ([`DashMap::shards`]). A map needs three things that the methods of
-/// `DashMap` do not offer: a `clear` that happens at one point in time in all
-/// shards, a critical section over several keys, and a write that looks up a
-/// key once without making an `Arc` of it first.
+/// A `DashMap`, read and written through its shard locks ([`DashMap::shards`]). A
+/// map needs three things that `DashMap`'s methods do not offer: a `clear` at one
+/// point in time over all shards, a critical section over several keys, and a write
+/// that looks up a key once without first making an `Arc` of it.
 pub(crate) struct Shards<V, X> {
     map: DashMap<Arc<str>, Slot<V, X>, RandomState>,
-    /// How many entries of each shard are tombstones. Changes only while the
-    /// shard is locked for writing.
+    /// The number of tombstones in each shard. Changes only while the shard is
+    /// locked for writing.
     gone: Box<[AtomicIsize]>,
 }
 
 /// A shard as `DashMap` stores it.
 type Stored<V, X> = RawTable<Pair<V, X>>;
 type Pair<V, X> = (Arc<str>, SharedValue<Slot<V, X>>);
-/// What the shards held.
+/// The contents of the shards.
 pub(crate) type Tables<V, X> = Vec<Stored<V, X>>;
-/// Shards that are locked for writing, by their numbers.
+/// Shards locked for writing, by number.
 pub(crate) type Several<'a, V, X> = BTreeMap<usize, Shard<'a, V, X>>;
 /// Items of one shard, each with the hash of its key.
 type Group<T> = (usize, Vec<(u64, T)>);
 
-/// A shard that is locked for reading.
+/// A shard locked for reading.
 pub(crate) struct ReadShard<'a, V, X> {
     stored: RwLockReadGuard<'a, Stored<V, X>>,
 }
 
-/// A shard that is locked for writing.
+/// A shard locked for writing.
 pub(crate) struct Shard<'a, V, X> {
     stored: RwLockWriteGuard<'a, Stored<V, X>>,
     gone: &'a AtomicIsize,
     hasher: &'a RandomState,
 }
 
-/// An entry in a shard that is locked.
+/// An entry in a locked shard.
 pub(crate) struct EntryRef<'a, V, X> {
-    /// Shared with the queue of pending keys, so that queueing copies nothing.
+    /// Shared with the dirty queue, so that queueing copies nothing.
     pub(crate) key: &'a Arc<str>,
     pub(crate) slot: &'a Slot<V, X>,
 }
 
-/// An entry in a shard that is locked for writing.
+/// An entry in a shard locked for writing.
 pub(crate) struct EntryMut<'a, V, X> {
     pub(crate) key: &'a Arc<str>,
     pub(crate) slot: &'a mut Slot<V, X>,
@@ -85,8 +84,8 @@ impl<V, X> Shards<V, X> {
         self.map.hasher().hash_one(key)
     }
 
-    /// The shard of that hash, by `DashMap`'s own rule: its methods find what
-    /// is stored here.
+    /// The shard of that hash, by `DashMap`'s own rule, so that its methods find
+    /// entries stored here.
     #[inline]
     #[expect(
         clippy::cast_possible_truncation,
@@ -96,7 +95,7 @@ impl<V, X> Shards<V, X> {
         self.map.determine_shard(hash as usize)
     }
 
-    /// These items, each with the hash of its key, by shard.
+    /// Groups these items, each with the hash of its key, by shard.
     pub(crate) fn grouped<T: Clone>(
         &self,
         hashed: impl Iterator<Item = (u64, T)>,
@@ -120,7 +119,7 @@ impl<V, X> Shards<V, X> {
         self.lock(self.number(hash))
     }
 
-    /// Locks the shard of this number for writing.
+    /// Locks the shard with this number for writing.
     #[inline]
     pub(crate) fn lock(&self, number: usize) -> Shard<'_, V, X> {
         Shard {
@@ -134,7 +133,8 @@ impl<V, X> Shards<V, X> {
         (0..self.gone.len()).map(|number| self.lock(number))
     }
 
-    /// How many entries are not tombstones. Locks one shard after the other.
+    /// The number of entries that are not tombstones. Locks one shard after the
+    /// other.
     pub(crate) fn len(&self) -> usize {
         let shards = self.map.shards().iter().zip(&self.gone);
         let live = shards.map(|(shard, gone)| {
@@ -144,7 +144,7 @@ impl<V, X> Shards<V, X> {
         live.sum()
     }
 
-    /// Calls `each` on every entry, one shard locked for reading at a time.
+    /// Calls `each` on every entry; one shard at a time is locked for reading.
     pub(crate) fn for_each(&self, mut each: impl FnMut(EntryRef<'_, V, X>)) {
         for item in &self.map {
             let (key, slot) = item.pair();
@@ -152,7 +152,7 @@ impl<V, X> Shards<V, X> {
         }
     }
 
-    /// Calls `each` on every entry, one shard locked for writing at a time.
+    /// Calls `each` on every entry; one shard at a time is locked for writing.
     pub(crate) fn for_each_mut(&self, mut each: impl FnMut(EntryMut<'_, V, X>)) {
         for mut item in self.map.iter_mut() {
             let (key, slot) = item.pair_mut();
@@ -169,19 +169,19 @@ impl<V, X> Shards<V, X> {
         keys
     }
 
-    /// Empties the map at one point in time, at which `also` runs, and returns
-    /// what it held: a call before it sees all of that, a call after it none.
-    /// If `also` errs, nothing happens.
+    /// Empties the table at one point in time, at which `also` runs, and returns
+    /// its contents. A call before that point sees all entries, a call after it
+    /// sees none. If `also` returns an error, nothing happens.
     ///
-    /// Shards are always locked in the order of their numbers, so that two
-    /// calls that lock several never wait for each other.
+    /// Shards are always locked in the order of their numbers, so calls that lock
+    /// several shards cannot deadlock.
     pub(crate) fn take_all(&self, also: impl FnOnce() -> Result<()>) -> Result<Tables<V, X>> {
         let mut all: Vec<_> = self.lock_each().collect();
         also()?;
         Ok(all.iter_mut().map(Shard::take).collect())
     }
 
-    /// Locks the shards of all these hashes: changes to them happen at one
+    /// Locks the shards of all these hashes, so that changes in them happen at one
     /// point in time.
     pub(crate) fn write_several(&self, hashes: impl Iterator<Item = u64>) -> Several<'_, V, X> {
         let numbers: BTreeSet<_> = hashes.map(|hash| self.number(hash)).collect();
@@ -189,7 +189,7 @@ impl<V, X> Shards<V, X> {
         numbers.into_iter().map(lock).collect()
     }
 
-    /// Returns when every call that was inside a shard has left it.
+    /// Returns when every call that held a shard lock has released it.
     pub(crate) fn wait_for_writers(&self) {
         self.lock_each().for_each(drop);
     }
@@ -221,7 +221,7 @@ impl<V, X> Shard<'_, V, X> {
         Some(EntryMut { key, slot })
     }
 
-    /// Adds an entry. Only where there is none of that key.
+    /// Adds an entry. The key must not have one.
     #[inline]
     pub(crate) fn insert(&mut self, hash: u64, key: Arc<str>, slot: Slot<V, X>) {
         let rehash = |(key, _): &Pair<V, X>| self.hasher.hash_one(&**key);
@@ -234,16 +234,16 @@ impl<V, X> Shard<'_, V, X> {
         Some((key, slot.into_inner()))
     }
 
-    /// Tells the shard that one of its entries became a tombstone, or that a
-    /// tombstone was removed or became an entry.
+    /// Adjusts the number of tombstones in the shard.
     pub(crate) fn count_gone(&mut self, more: isize) {
         self.gone.fetch_add(more, Relaxed);
     }
 
-    /// Gives back the memory of a shard that was much fuller once. Few entries
-    /// are left to be moved then.
+    /// Frees memory of a shard that was much fuller before; then few entries have
+    /// to move.
     pub(crate) fn shrink(&mut self) {
-        // Not the capacity, which does not count what removals have left behind.
+        // By buckets, not by capacity, which does not count slots left behind by
+        // removals.
         let (entries, room) = (self.stored.len(), self.stored.buckets());
         if room > KEPT && entries < room / 8 {
             let rehash = |(key, _): &Pair<V, X>| self.hasher.hash_one(&**key);
@@ -264,8 +264,8 @@ fn find<'a, V, X>(stored: &'a Stored<V, X>, hash: u64, key: &str) -> Option<Entr
     Some(EntryRef { key, slot })
 }
 
-/// Whether a pair is the entry of that key. The flusher has the very same key,
-/// and need not wait for its bytes to come from memory.
+/// Whether a pair is the entry of that key. The flusher holds the same `Arc`, and
+/// comparing pointers saves it from fetching the key's bytes from memory.
 #[inline]
 fn is_of<V, X>(key: &str) -> impl Fn(&Pair<V, X>) -> bool {
     move |(own, _)| std::ptr::eq(&raw const **own, key) || **own == *key
@@ -277,7 +277,7 @@ mod tests {
 
     use super::*;
 
-    /// In different orders, two calls would wait for each other for ever.
+    /// Two calls with different lock orders would deadlock.
     #[test]
     fn several_shards_are_locked_in_one_order_whatever_the_order_of_the_keys() {
         let shards = Arc::new(Shards::<u32, ()>::new());
@@ -299,7 +299,7 @@ mod tests {
         for _ in 0..3 {
             let limit = Duration::from_secs(60);
             let ended = ended.recv_timeout(limit);
-            ended.expect("threads that lock several shards wait for each other");
+            ended.expect("threads that lock several shards deadlock");
         }
     }
 }

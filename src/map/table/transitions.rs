@@ -1,5 +1,5 @@
-//! Applies events to entries in the table, and keeps the queue of dirty keys in step. Each
-//! is one critical section.
+//! Applies events to entries in the table and keeps the dirty queue in step. Each
+//! event is one critical section.
 
 use std::sync::{
     Arc,
@@ -40,12 +40,12 @@ impl Shared {
 
     fn queue_up(&self, key: &Arc<str>) -> u32 {
         let (place, queued) = self.queue.push(key.clone());
-        // A clear waits as well, without being in the queue.
+        // A pending clear waits too, without being in the queue.
         if queued == 1 && !self.must_clear() {
             self.age.queued_now(self.clock.now());
         }
-        // The flusher sleeps until the first key, and then until there are enough; between
-        // the two there is nothing to wake it for.
+        // The flusher waits for the first key, and then for a full batch; in
+        // between there is nothing to wake it for.
         if queued == 1 || queued == self.triggers.load().size {
             self.wake.notify_one();
         }
@@ -60,9 +60,10 @@ impl Shared {
         self.refused.lock().remove(key);
     }
 
-    /// Why the store will not take the change of this key, with its shard locked.
+    /// The reason why the store refused the change of this key; its shard is
+    /// locked.
     pub(crate) fn refusal_of(&self, key: &Arc<str>) -> Error {
-        // Mark and list change under the same lock, which is held here.
+        // Mark and list change under the shard lock, which is held here.
         let refused = self.refused.lock().get(key).cloned();
         refused.unwrap_or_else(|| {
             Error::new(ErrorKind::Refused, "the change was refused").on_keys([key.clone()])
@@ -71,8 +72,8 @@ impl Shared {
 }
 
 impl<V, L: Lifetime<V>> Core<V, L> {
-    /// The change was not committed: it waits again, in front. `uncertain` says that an
-    /// attempt may have reached the store all the same.
+    /// The change was not committed: queues it again, in front. `uncertain`: an
+    /// attempt may have reached the store anyway.
     pub(crate) fn requeue(&self, key: &Arc<str>, uncertain: bool) {
         let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(key);
@@ -83,7 +84,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let (is_gone, state) = (slot.is_gone(), slot.state_mut());
         let is_unknown_to_store = state.stored == StoredVersion::ABSENT && !uncertain;
         if is_gone && is_unknown_to_store && state.mark.is_in_flight() {
-            // The store never heard of it: there is nothing to tell it.
+            // The store never had the entry, so no deletion is needed.
             self.apply(key, state, Event::Replaced(StoredVersion::ABSENT));
             let key = key.clone();
             shard.remove(hash, &key);
@@ -93,8 +94,8 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         self.apply(key, state, Event::Failed { uncertain });
     }
 
-    /// The change will never be taken: it stays in memory, out of the way of the others. A
-    /// later change of the key takes its turn.
+    /// The change will never be accepted: it stays in memory, out of the way of
+    /// other changes. A later change of the key takes its place in the queue.
     pub(crate) fn refuse(&self, key: &Arc<str>, error: &Error, uncertain: bool) {
         let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(key);
@@ -104,7 +105,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         };
         let (is_gone, state) = (slot.is_gone(), slot.state_mut());
         if state.mark == Mark::Saving && state.is_automatic && !is_gone {
-            // The store keeps the value as it was, in its older shape.
+            // The store keeps the value as it was, in its older schema.
             return self.apply(key, state, Event::Replaced(state.stored));
         }
         let was_in_flight = state.mark.is_in_flight();
@@ -124,7 +125,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(key);
         let mut shard = self.shards.write(hash);
-        // While the map closes nothing may become pending behind its back.
+        // While the map closes, no change may become pending unseen.
         let found = shard
             .find_mut(hash, key)
             .filter(|_| self.check_open().is_ok());
@@ -132,7 +133,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let Some(EntryMut { key, slot }) = refused else {
             return false;
         };
-        // What it is does not change: an automatic change stays one.
+        // An automatic change stays automatic.
         let is_automatic = slot.state().is_automatic;
         self.apply(key, slot.state_mut(), Event::Written);
         slot.state_mut().is_automatic = is_automatic;

@@ -1,17 +1,19 @@
-//! How long the oldest pending change has waited.
+//! The age of the oldest pending change.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
 
-/// Since when something is pending, in nanoseconds since the map was opened.
+/// When the oldest pending changes were made, in nanoseconds since the map was
+/// opened.
 pub(crate) struct Age {
     opened: SystemTime,
-    /// No queued key has waited since before this; meaningful while one is queued.
+    /// No queued key has waited since before this time; meaningful while a key is
+    /// queued.
     queued: AtomicU64,
-    /// The same for the round of commits in flight, and for what it has left of
-    /// an unknown outcome; `NEVER` without either.
+    /// Likewise for the round of commits in flight and a batch of unknown outcome
+    /// that it left; `NEVER` without either.
     saving: AtomicU64,
 }
 
@@ -31,32 +33,32 @@ impl Age {
         u64::try_from(since.as_nanos()).unwrap_or(NEVER - 1)
     }
 
-    /// The queue was empty until now.
+    /// The first key was queued into an empty queue.
     pub(crate) fn queued_now(&self, now: SystemTime) {
         self.queued.store(self.nanos(now), Relaxed);
     }
 
-    /// Since when the oldest queued key may have waited.
+    /// The earliest time at which a queued key may have been queued.
     pub(crate) fn queued_since(&self) -> SystemTime {
         let nanos = self.queued.load(Relaxed);
         self.opened + Duration::from_nanos(if nanos == NEVER { 0 } else { nanos })
     }
 
-    /// A round of commits begins with what is queued.
+    /// A round of commits starts with the queued keys.
     pub(crate) fn round_begins(&self) {
         self.saving.fetch_min(self.queued.load(Relaxed), Relaxed);
     }
 
-    /// All that was queued when the round began is committed; what is queued
-    /// now came later.
+    /// Everything queued when the round began is committed; keys queued now came
+    /// later.
     pub(crate) fn round_ends(&self, began: SystemTime) {
         self.saving.store(NEVER, Relaxed);
         // The first key after an empty queue may have stored its own, later time.
         self.queued.fetch_max(self.nanos(began), Relaxed);
     }
 
-    /// What the round had is queued again; but for a batch of an unknown
-    /// outcome, if `some_is_kept`, which is in no queue and waits as long.
+    /// The keys of the round are queued again. If `some_is_kept`, a batch of
+    /// unknown outcome is in no queue and has waited as long.
     pub(crate) fn round_fails(&self, some_is_kept: bool) {
         let saving = self.saving.load(Relaxed);
         self.queued.fetch_min(saving, Relaxed);
@@ -65,11 +67,11 @@ impl Age {
         }
     }
 
-    /// How long ago the oldest pending change was made, or a little more.
+    /// The age of the oldest pending change, or slightly more.
     pub(crate) fn oldest(&self, is_queued: bool, now: SystemTime) -> Option<Duration> {
         let (queued, saving) = (self.queued.load(Relaxed), self.saving.load(Relaxed));
-        // What was queued after a round began with nothing may go along with it:
-        // it is in neither, and has waited since it was queued.
+        // A key queued after a round began with an empty queue may be committed in
+        // that round: it is then in neither, and has waited since it was queued.
         let oldest = if is_queued || saving == NEVER {
             queued.min(saving)
         } else {

@@ -1,5 +1,5 @@
-//! Commits to the store on behalf of one map, and tells its callers and watchers how that
-//! goes.
+//! Commits to the store on behalf of one map, and reports the outcome to its
+//! callers and subscribers.
 
 pub(crate) mod calls;
 pub(crate) mod claims;
@@ -32,7 +32,7 @@ pub(crate) struct Committer<'a> {
 }
 
 impl Committer<'_> {
-    /// The store has applied these changes, but for those that were left out.
+    /// The store has applied these changes, except for the skipped ones.
     pub(crate) fn applied(
         &mut self,
         changes: &[Change],
@@ -44,8 +44,8 @@ impl Committer<'_> {
         self.shared.tally.count(count, self.shared.clock.now());
     }
 
-    /// An attempt begins. It answers every caller that waits now, if it fails; callers that
-    /// come later get another one.
+    /// Starts an attempt. If it fails, it answers every caller that waits now;
+    /// later callers get another attempt.
     pub(crate) fn begin_attempt(&mut self) {
         self.shared.requests.lock().begin_attempt();
         self.writer.news.forget();
@@ -61,17 +61,17 @@ impl Committer<'_> {
         *self.shared.trouble.lock() = None;
         let was_rewound = std::mem::take(&mut self.writer.rewound);
         if std::mem::take(&mut self.writer.down) || was_rewound {
-            tracing::info!(target: FLUSH, map = %self.shared.name, "the store is well again");
+            tracing::info!(target: FLUSH, map = %self.shared.name, "the store is healthy again");
             self.shared.health.send_replace(Health::Healthy);
         }
         self.writer.news.tell();
     }
 
-    /// The attempts are over. A map that goes on by itself after its store has gone back in
-    /// time does so with its next round, and its callers go on waiting. Otherwise they are
-    /// told; says whether they were.
+    /// The attempts are used up. If the map resolves a rewind by itself, it does so
+    /// in its next round, and its callers keep waiting. Otherwise they get the
+    /// error; returns whether they did.
     ///
-    /// `is_kept` says that a batch of unknown outcome is in flight still.
+    /// `is_kept`: a batch of unknown outcome is still in flight.
     pub(crate) fn stop(&mut self, error: &Error, is_kept: bool) -> bool {
         self.writer.rewound |= error.kind() == ErrorKind::Rewound;
         if error.kind() == ErrorKind::Rewound && self.is_going_on() {
@@ -84,18 +84,20 @@ impl Committer<'_> {
         true
     }
 
-    /// Whether the map is about to go on by itself with a store that has gone back.
+    /// Whether the map is about to resolve a rewind by itself.
     pub(crate) fn is_going_on(&self) -> bool {
         self.writer.rewound && self.shared.options.on_rewind != Rewind::Stop
     }
 
-    /// The attempts are spent. Everything stays pending; every caller that waits is told.
+    /// The attempts are used up. All changes stay pending; every waiting caller
+    /// gets the error.
     pub(crate) fn give_up(&mut self, error: &Error, is_kept: bool) {
         self.start_attempts();
         self.shared.age.round_fails(is_kept);
         self.writer.down = true;
         self.writer.rewound |= error.kind() == ErrorKind::Rewound;
-        // Before the callers hear: one whose save failed finds the health that says why.
+        // Before the callers are answered: a caller whose save failed must find the
+        // health that says why.
         self.tell_health(error);
         let is_rewound = error.kind() == ErrorKind::Rewound;
         let (waiting, is_closing) = self.shared.requests.lock().take_early(is_rewound);
@@ -112,7 +114,7 @@ impl Committer<'_> {
         self.shared.health.send_if_modified(fail);
     }
 
-    /// The error that the store is down with, if it is.
+    /// Returns the error of a store that is down.
     pub(crate) fn check_up(&self) -> Result<()> {
         match self.shared.health.borrow().error() {
             Some(error) if self.writer.down => Err(error.clone()),
@@ -120,11 +122,11 @@ impl Committer<'_> {
         }
     }
 
-    /// Takes over the incarnation that the store has answered with, if none was known.
+    /// Adopts the incarnation that the store answered with, if none was known.
     ///
     /// # Errors
     ///
-    /// `Rewound` if another one was known; then every caller that waits was told.
+    /// `Rewound` if another one was known; then every waiting caller has the error.
     pub(crate) fn check_incarnation(&mut self, found: Option<Incarnation>) -> Result<()> {
         let checked = self.writer.claims.check(found);
         checked.map_err(|error| {
@@ -159,7 +161,7 @@ impl Committer<'_> {
             }
         };
         if operation == Operation::Probe {
-            // That the store is down was logged.
+            // That the store is down was logged before.
             tracing::debug!(target: FLUSH, map = %shared.name, error = %error.logged(), "the store is still down");
         } else {
             tracing::warn!(target: FLUSH, map = %shared.name, ?operation, attempt, is_final, error = %error.logged(), "a save failed");
@@ -168,7 +170,7 @@ impl Committer<'_> {
         if !matches!(operation, Operation::Encode | Operation::Merge) {
             *shared.trouble.lock() = Some(error.clone());
         }
-        // It fails if there is no subscriber.
+        // Fails if there is no subscriber.
         let _ = shared.failures.send(SaveFailure {
             map: shared.name.clone(),
             operation,

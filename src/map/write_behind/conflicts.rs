@@ -101,13 +101,13 @@ impl<V> fmt::Debug for OnConflict<V> {
 /// A map's conflict policy and the subscribers to its conflicts.
 pub(crate) struct Conflicts<V> {
     pub(crate) policy: OnConflict<V>,
-    told: broadcast::Sender<Conflict>,
+    events: broadcast::Sender<Conflict>,
 }
 
 impl<V> Conflicts<V> {
     pub(crate) fn new(policy: OnConflict<V>) -> Self {
-        let told = broadcast::Sender::new(CONFLICTS_KEPT);
-        Self { policy, told }
+        let events = broadcast::Sender::new(CONFLICTS_KEPT);
+        Self { policy, events }
     }
 
     /// # Errors
@@ -131,11 +131,11 @@ impl<V> Conflicts<V> {
     }
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Conflict> {
-        self.told.subscribe()
+        self.events.subscribe()
     }
 
-    pub(crate) fn tell(&self, conflict: Conflict) {
+    pub(crate) fn report(&self, conflict: Conflict) {
         // Without subscribers, the event is dropped.
-        let _ = self.told.send(conflict);
+        let _ = self.events.send(conflict);
     }
 }

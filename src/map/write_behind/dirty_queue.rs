@@ -1,23 +1,22 @@
-//! The queue of keys that wait to be saved.
+//! The dirty queue: the keys that wait to be saved.
 //!
 //! # Why no change is lost
 //!
 //! - A key is queued in the same critical section (its shard's write lock) that
-//!   changes the value and marks the entry, and only if it was not queued
-//!   already. So a mark that says *queued* means that the key is in the queue,
-//!   or in the hands of the flusher, who has popped it and not yet looked at
-//!   the entry.
-//! - The flusher looks at the entry after it popped the key. Whatever was
-//!   written before that look is in what it reads; whatever is written after
-//!   finds the mark at *saving* and queues the key again.
-//! - It pops and looks at many keys at once; what then does not fit into the
-//!   batch is queued again, in front.
-//! - When a commit returns, only an entry that is still at *saving* becomes
-//!   clean. One that was queued again stays so.
-//! - When a commit fails, what is at *saving* is queued again, in front.
+//!   changes the value and marks the entry, and only if it was not queued already.
+//!   So a mark *queued* means that the key is in the queue, or has been popped by
+//!   the flusher, which has not yet looked at the entry.
+//! - The flusher looks at the entry after it popped the key. It reads everything
+//!   written before that look. A write after it finds the mark *saving* and queues
+//!   the key again.
+//! - The flusher pops and looks at many keys at once; keys that do not fit into the
+//!   batch are queued again, in front.
+//! - When a commit succeeds, only entries still marked *saving* become clean. An
+//!   entry that was queued again stays queued.
+//! - When a commit fails, entries marked *saving* are queued again, in front.
 //!
-//! Keys leave in the order in which they came (by thread), so a key that is
-//! written to all the time cannot keep another one waiting.
+//! Keys leave in the order in which they came (per thread), so a key that is
+//! written all the time cannot starve another.
 
 mod lane;
 
@@ -33,36 +32,39 @@ use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
 pub(crate) use self::lane::Lane;
-use self::lane::MAX_SPOTS;
+use self::lane::MAX_KEYS;
 
-/// Threads are spread over so many lanes, which are locked one by one.
+/// The number of lanes that threads are spread over. Lanes are locked one at a
+/// time.
 const LANE_COUNT: u32 = 16;
 const LANES: usize = LANE_COUNT as usize;
-// A lane's entry and the lane's number make one place.
-const _: () = assert!(MAX_SPOTS - 1 <= u32::MAX / LANE_COUNT);
-/// How many keys leave a lane under one lock: writers wait for it.
+// A place combines an index in a lane with the lane's number.
+const _: () = assert!(MAX_KEYS - 1 <= u32::MAX / LANE_COUNT);
+/// How many keys are popped from a lane under one lock; writers wait for it.
 const RUN: usize = 16;
 
 /// The keys that wait to be saved, each once.
 pub(crate) struct DirtyQueue {
     lanes: [CachePadded<Mutex<Lane>>; LANES],
-    /// How many keys are in all lanes, or popped and not yet looked at.
+    /// The number of keys in all lanes, and of popped keys that were not looked at
+    /// yet.
     queued: AtomicUsize,
 }
 
-/// What was queued before some moment, and how far it was popped.
+/// The end of the queue at some moment, and how far it was popped since.
 pub(crate) struct Watermark {
     ends: [u64; LANES],
-    /// The lanes before this one have nothing left from before that moment.
+    /// Lanes before this one have no keys left from before that moment.
     lane: usize,
-    /// The last clear when nothing was left any more. What the flusher did not
-    /// take by then, a clear up to this one has: that one stands for it.
+    /// The generation of the last clear when the queue was found empty. Keys that
+    /// the flusher did not take by then were removed by a clear up to this one,
+    /// which replaces them.
     pub(crate) emptied: Option<u64>,
 }
 
 impl Watermark {
-    /// Before everything that waits its turn. What was put back in front has had
-    /// its turn.
+    /// A watermark that accepts only keys put back in front, not keys waiting for
+    /// their first turn.
     pub(crate) fn beginning() -> Self {
         Self {
             ends: [0; LANES],
@@ -71,7 +73,7 @@ impl Watermark {
         }
     }
 
-    /// Looks at all lanes again, after keys were put back in front.
+    /// Starts over with the first lane, after keys were put back in front.
     pub(crate) fn rewind(&mut self) {
         self.lane = 0;
         self.emptied = None;
@@ -82,7 +84,7 @@ thread_local! {
     static LANE: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-/// The lane of this thread: threads take turns in choosing one.
+/// The lane of this thread; threads are assigned round-robin.
 fn lane_here() -> u32 {
     static THREADS: AtomicU32 = AtomicU32::new(0);
     LANE.get().unwrap_or_else(|| {
@@ -104,25 +106,25 @@ impl DirtyQueue {
         self.queued.load(Relaxed)
     }
 
-    /// Queues a key at the back; returns its place, and how many are queued now.
+    /// Queues a key at the back; returns its place, and the number of queued keys.
     #[inline]
     pub(crate) fn push(&self, key: Arc<str>) -> (u32, usize) {
         let number = lane_here();
         let mut lane = self.lanes[number as usize].lock();
-        let entry = lane.push_back(key);
-        (place(number, entry), self.queued.fetch_add(1, Relaxed) + 1)
+        let index = lane.push_back(key);
+        (place(number, index), self.queued.fetch_add(1, Relaxed) + 1)
     }
 
-    /// Queues a key in front of all others: it has waited its turn before.
+    /// Queues a key in front of all others, because it has waited before.
     pub(crate) fn push_front(&self, key: Arc<str>) -> u32 {
         let number = lane_here();
         let mut lane = self.lanes[number as usize].lock();
-        let entry = lane.push_front(key);
+        let index = lane.push_front(key);
         self.queued.fetch_add(1, Relaxed);
-        place(number, entry)
+        place(number, index)
     }
 
-    /// Takes this key out of the queue, if it is (still) in that place.
+    /// Removes this key from the queue, if it is still at that place.
     pub(crate) fn unlink(&self, at: u32, key: &Arc<str>) {
         let mut lane = self.lanes[at as usize % LANES].lock();
         if lane.unlink(at / LANE_COUNT, key) {
@@ -130,13 +132,14 @@ impl DirtyQueue {
         }
     }
 
-    /// The same for several keys; says how many were asked for.
+    /// Like [`unlink`](Self::unlink) for several keys; returns the number of keys
+    /// given.
     pub(crate) fn unlink_all<'k>(&self, keys: impl Iterator<Item = (u32, &'k Arc<str>)>) -> usize {
         let mut held: Option<(u32, MutexGuard<'_, Lane>)> = None;
         let (mut asked, mut unlinked) = (0, 0);
         for (at, key) in keys {
             let number = at % LANE_COUNT;
-            // One lane at a time, and as a rule it is the same for all.
+            // One lane at a time; usually all keys are in the same lane.
             if held.as_ref().is_none_or(|(held, _)| *held != number) {
                 drop(held.take());
                 held = Some((number, self.lanes[number as usize].lock()));
@@ -149,7 +152,7 @@ impl DirtyQueue {
         asked
     }
 
-    /// Where the lanes end now.
+    /// The current end of the queue.
     pub(crate) fn watermark(&self) -> Watermark {
         Watermark {
             ends: std::array::from_fn(|n| self.lanes[n].lock().pushed),
@@ -158,9 +161,10 @@ impl DirtyQueue {
         }
     }
 
-    /// The next keys that were queued before then, at most so many; none only
-    /// if none is left. They count as queued until they are [`seen`](Self::seen):
-    /// else there would be a moment at which nothing seems to be pending.
+    /// Pops up to `max` keys that were queued before the watermark; an empty result
+    /// means that none is left. They count as queued until they are
+    /// [`seen`](Self::seen): otherwise there would be a moment at which nothing
+    /// seems to be pending.
     pub(crate) fn pop(&self, until: &mut Watermark, max: usize) -> Vec<Arc<str>> {
         let mut keys = Vec::new();
         while let Some(lane) = self.lanes.get(until.lane) {
@@ -180,19 +184,19 @@ impl DirtyQueue {
         keys
     }
 
-    /// So many popped keys were looked at.
+    /// The flusher has looked at this many popped keys.
     pub(crate) fn seen(&self, popped: usize) {
         self.queued.fetch_sub(popped, Relaxed);
     }
 
-    /// Whether something is left of what was queued before then.
+    /// Whether keys are left from before the watermark.
     pub(crate) fn has(&self, until: &Watermark) -> bool {
         let lanes = self.lanes.iter().zip(&until.ends).skip(until.lane);
         lanes.into_iter().any(|(lane, end)| lane.lock().has(*end))
     }
 
-    /// Empties the queue, and hands out what was in it. Only while no entry can
-    /// be marked.
+    /// Empties the queue and returns its contents. Call only while no entry can be
+    /// marked.
     pub(crate) fn take_all(&self) -> Vec<Lane> {
         let take = |lane: &CachePadded<Mutex<Lane>>| {
             let mut lane = lane.lock();
@@ -204,9 +208,9 @@ impl DirtyQueue {
     }
 }
 
-/// A place in the queue: the lane in the lowest bits, the entry above.
-fn place(lane: u32, entry: u32) -> u32 {
-    entry * LANE_COUNT + lane
+/// A place in the queue: the lane in the lowest bits, the index above.
+fn place(lane: u32, index: u32) -> u32 {
+    index * LANE_COUNT + lane
 }
 
 #[cfg(test)]
@@ -220,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_leave_in_order_and_a_requeued_one_leaves_first() {
+    fn keys_leave_in_order_and_a_requeued_key_leaves_first() {
         let pending = DirtyQueue::new();
         for key in ["a", "b", "c"] {
             pending.push(key.into());
@@ -233,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_come_and_go_do_not_make_it_grow() {
+    fn keys_that_are_queued_and_unlinked_do_not_make_the_queue_grow() {
         let pending = DirtyQueue::new();
         pending.push("stays".into());
         for n in 0..100_000 {
@@ -247,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_leaves_from_the_middle_and_only_itself() {
+    fn unlinking_a_key_removes_only_that_key() {
         let pending = DirtyQueue::new();
         let key: Arc<str> = "b".into();
         pending.push("a".into());
@@ -268,7 +272,7 @@ mod tests {
         let pending = DirtyQueue::new();
         let keys: Vec<Arc<str>> = ["a", "b", "c", "d"].map(Arc::from).into();
         let push = |key: &Arc<str>| pending.push(key.clone()).0;
-        // A thread has a lane of its own.
+        // Each thread has its own lane.
         let places = keys
             .iter()
             .map(|key| std::thread::scope(|scope| scope.spawn(|| push(key)).join().unwrap()));

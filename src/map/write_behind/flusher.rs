@@ -1,4 +1,5 @@
-//! The one background task of a map: it writes what changed, in batches.
+//! The flusher: the background task of a map, which commits dirty entries in
+//! batches.
 
 mod assembly;
 mod closing;
@@ -40,18 +41,18 @@ use crate::{
     map::{core::Core, lifetime::Lifetime, load::loading::Loaded, phase},
 };
 
-/// The task's own state. There is one commit in flight at a time, so nothing here is
-/// shared.
+/// The state of the background task. One commit is in flight at a time, so none of
+/// it is shared.
 pub(crate) struct Flusher<V, L: Lifetime<V>> {
     core: Arc<Core<V, L>>,
     writer: Writer,
-    /// Keys that go to the store by themselves, the last of these parts next: halves of a
-    /// batch that was refused, or changes that have to go before another commit.
+    /// Keys that are committed by themselves, the last of these parts next: halves
+    /// of a refused batch, or changes that must precede another commit.
     parts: Vec<Vec<Arc<str>>>,
-    /// The last batch that was committed, to be freed once no caller waits.
+    /// The last committed batch, freed once no caller waits.
     spent: Option<Batch>,
-    /// How many refused changes had been [retried](crate::map::shared::Shared::retried) when
-    /// the last round began.
+    /// The number of [retried](crate::map::shared::Shared::retried) refused changes
+    /// when the last round began.
     retried: u64,
 }
 
@@ -74,15 +75,15 @@ where
         }
     }
 
-    /// Works until the map is closed or its last handle is dropped.
+    /// Runs until the map is closed or its last handle is dropped.
     pub(crate) async fn run(mut self) {
         let core = self.core.clone();
         let closing = tokio::select! {
             () = core.stop.notified() => Vec::new(),
             closing = self.work() => closing,
         };
-        // Before any caller is told: one that closed the last map of a folder may open it
-        // again at once, and must not find it held by this task.
+        // Before the callers are answered: a caller that closed the last map of a
+        // folder may open it again at once, and must not find it held by this task.
         drop((self, core));
         answer_all(closing, &Ok(()));
     }
@@ -90,7 +91,7 @@ where
     async fn work(&mut self) -> Vec<Waiter> {
         loop {
             self.idle().await;
-            // While the store is down, the round finds out when it is up again.
+            // While the store is down, the round finds out when it is back.
             if !self.writer.down {
                 self.serve().await;
                 if self.writer.down || !self.is_round_due() {
@@ -113,7 +114,7 @@ where
         }
     }
 
-    /// Waits until there is something to do.
+    /// Waits until there is work.
     async fn idle(&mut self) {
         if self.writer.down {
             return wait_to_probe(&mut [self.committer()]).await;
@@ -136,7 +137,7 @@ where
             || !self.core.requests.lock().is_empty()
     }
 
-    /// Whether what is pending is to be saved now. Errands alone are no reason.
+    /// Whether pending changes are to be saved now. Errands alone are no reason.
     fn is_round_due(&self) -> bool {
         let is_wanted = {
             let requests = self.core.requests.lock();
@@ -150,21 +151,21 @@ where
         self.writer.rewound || is_wanted || is_much() || is_late()
     }
 
-    /// When the oldest change has waited long enough.
+    /// When the oldest change will have waited for the batch interval.
     fn deadline(&self) -> Option<SystemTime> {
         let waits = self.core.queue.len() > 0 || self.core.must_clear();
         let interval = self.core.triggers.load().interval;
-        // A deadline beyond the end of time never comes.
+        // A deadline beyond the range of `SystemTime` never comes.
         waits.then(|| self.core.age.queued_since().checked_add(interval))?
     }
 
-    /// Commits everything that is pending now. If the store turns out to have gone back in
-    /// time, and the map goes on by itself then, it begins anew.
+    /// Commits everything that is pending now. If the store turns out to have gone
+    /// back in time and the map resolves that by itself, the round starts over.
     ///
     /// # Errors
     ///
-    /// What the last attempt failed with. By then everything is queued again, and every
-    /// caller that waits was told.
+    /// The error of the last attempt. By then everything is queued again, and every
+    /// waiting caller has the error.
     async fn round(&mut self) -> Result<()> {
         let mut rewinds = 0;
         loop {
@@ -185,7 +186,7 @@ where
         }
     }
 
-    /// In as many batches as it takes.
+    /// Commits everything in as many batches as needed.
     ///
     /// # Errors
     ///
@@ -204,8 +205,8 @@ where
         Ok(())
     }
 
-    /// Commits what was queued before then; the `first` batch may hold only keys that a
-    /// caller waits for.
+    /// Commits keys queued before the watermark; the `first` batch may hold only
+    /// keys that a caller waits for.
     ///
     /// # Errors
     ///
@@ -213,19 +214,20 @@ where
     async fn commit_until(&mut self, until: &mut Watermark, mut first: bool) -> Result<()> {
         while let Some(dirty) = self.assemble(until, first) {
             first = false;
-            // Two at once are enough.
+            // Two spent batches at a time are enough.
             self.spent = None;
             if self.commit(dirty).await? {
                 until.rewind();
             }
             let_others_go_on().await;
         }
-        // The rest of a batch that failed may be gone by the time it was to be sent again.
+        // The rest of a failed batch may be gone by the time it was to be sent
+        // again.
         self.committer().start_attempts();
         Ok(())
     }
 
-    /// Commits a batch; says whether some of it waits again.
+    /// Commits a batch; returns whether some of it is queued again.
     ///
     /// # Errors
     ///
@@ -233,14 +235,20 @@ where
     async fn commit(&mut self, mut dirty: DirtyBatch) -> Result<bool> {
         let unreadable = self.core.unreadable_under(dirty.clears(), dirty.changes());
         let mut waiters = std::mem::take(&mut dirty.waiters);
-        let mut told = |error: &Error| {
+        let mut on_exhausted = |error: &Error| {
             let waiters: Waiters = std::mem::take(&mut waiters);
             waiters.answer(&Err(error.clone()));
         };
-        let set_aside = self.committer().set_aside(&unreadable, &mut told).await;
+        let set_aside = self
+            .committer()
+            .set_aside(&unreadable, &mut on_exhausted)
+            .await;
         let (operation, outcome) = match set_aside {
             Ok(()) => {
-                let sent = self.committer().deliver(&dirty.batch, &mut told).await;
+                let sent = self
+                    .committer()
+                    .deliver(&dirty.batch, &mut on_exhausted)
+                    .await;
                 (Operation::Commit, sent)
             }
             Err(outcome) => (Operation::SetAside, outcome),
@@ -249,9 +257,10 @@ where
         match outcome {
             Outcome::Committed(committed) => {
                 let incarnation = committed.incarnation;
-                // What met another's change goes again at once: the found value is known
-                // afresh, and a pause would only make it older. Losing to others again and
-                // again does not stop them: each time one of them has got on.
+                // Changes that conflicted are committed again at once: the found
+                // value is fresh, and a pause would only make it older. Repeated
+                // conflicts cannot livelock: each time, one of the other writers
+                // has made progress.
                 let again = self.settle(dirty, committed);
                 self.committer().check_incarnation(incarnation)?;
                 Ok(again)
@@ -276,20 +285,21 @@ where
     }
 }
 
-/// A provider that never waits must not keep the thread to itself. And callers that were
-/// just answered may have more to save, in the next batch: those that another thread has
-/// taken over to run have come that far by the second time. Measured: of 64 tasks that save
-/// one thing after the other, a batch holds all 64, where it would hold 53.
+/// A provider that is always ready must not starve other tasks. Callers that were
+/// just answered may also have more to save in the next batch; those that another
+/// worker thread has stolen get that far by the second yield. Measured: of 64 tasks
+/// that save one change after another, a batch holds all 64, instead of 53 with one
+/// yield.
 async fn let_others_go_on() {
     tokio::task::yield_now().await;
     tokio::task::yield_now().await;
 }
 
 impl<V, L: Lifetime<V>> Drop for Flusher<V, L> {
-    /// However the task ends (a runtime that shuts down included), no caller is left
-    /// waiting for it.
+    /// However the task ends, including a runtime that shuts down, no caller is
+    /// left waiting.
     fn drop(&mut self) {
-        // A caller that was closing the map cannot any more.
+        // Callers that are closing the map cannot close it any more.
         self.core.phase.turn(phase::CLOSING, phase::OPEN);
         let mut requests = self.core.requests.lock();
         requests.unserved = true;
@@ -298,14 +308,15 @@ impl<V, L: Lifetime<V>> Drop for Flusher<V, L> {
         requests.round = Asked::default();
         let errands = std::mem::take(&mut requests.errands);
         drop(requests);
-        // They hold values, and foreign code runs when those are dropped.
+        // Errands hold values; dropping those runs foreign code.
         drop(errands);
         let error = if self.core.phase.is(phase::CLOSED) {
             self.core.closed()
         } else {
             ended().on_map(&self.core.name)
         };
-        // Callers that close the map are answered after this, and find it so.
+        // Callers that close the map are answered after this, so they find this
+        // health.
         self.core.health.send_replace(Health::Ended { error });
     }
 }

@@ -1,7 +1,7 @@
-//! Commits that are asked for by name: with conditions, or of several maps.
+//! Proposals: commits with conditions, or of several maps.
 //!
-//! They go through the task that saves what is pending, so they are in order with
-//! it: an earlier write to one of their keys goes before.
+//! They go through the task that saves pending changes, so they are ordered with
+//! it: an earlier write to one of their keys is committed before.
 
 pub(crate) mod flight;
 pub(crate) mod joint;
@@ -21,22 +21,22 @@ use crate::{
     record::Revision,
 };
 
-/// What is asked of the flusher beside saving what is pending, in the order in which
-/// it was asked.
+/// A task for the flusher besides saving pending changes. Errands are served in
+/// order.
 pub(crate) enum Errand {
     Propose(Proposal),
     Lend(Borrowing),
 }
 
-/// Where the outcome of a commit goes. The caller may have stopped waiting.
+/// The channel for the outcome of a commit. The caller may have stopped waiting.
 pub(crate) type Reply = oneshot::Sender<Result<Option<Revision>>>;
 
-/// A commit that lands whole or not at all. Memory takes it over once it is known to
-/// be in the store.
+/// A commit that is applied as a whole or not at all. Memory takes it over once it
+/// is known to be in the store.
 pub(crate) struct Proposal {
-    /// A share for each map.
+    /// One share per map.
     pub(crate) shares: Vec<Box<dyn Share>>,
-    /// `None` once it was answered.
+    /// `None` once answered.
     reply: Option<Reply>,
 }
 
@@ -50,7 +50,7 @@ impl Proposal {
         self.shares.iter().flat_map(|share| share.keys()).collect()
     }
 
-    /// About how many bytes it takes in a batch.
+    /// Its approximate size in a batch, in bytes.
     pub(crate) fn weight(&self) -> usize {
         let parts = self.shares.iter().map(|share| share.part(Otherwise::Fail));
         parts
@@ -59,20 +59,20 @@ impl Proposal {
             .sum()
     }
 
-    /// Whether it may share a batch with others: each conflict then leaves out the
-    /// changes of one key.
+    /// Whether it may share a batch with others: a conflict then skips the changes
+    /// of one key.
     pub(crate) fn is_of_one_key(&self) -> bool {
         self.keys().len() <= 1
     }
 
     /// # Errors
     ///
-    /// `Refused`, naming the key, if a map could not read one of the values again.
+    /// `Refused`, naming the key, if a value does not decode again.
     pub(crate) fn encode(&mut self) -> Result<()> {
         self.shares.iter_mut().try_for_each(|share| share.encode())
     }
 
-    /// Answers the caller, unless that was done before.
+    /// Answers the caller, unless it was answered before.
     pub(crate) fn answer(&mut self, result: Result<Option<Revision>>) {
         if let Some(reply) = self.reply.take() {
             // A caller that stopped waiting needs no answer.
@@ -81,17 +81,17 @@ impl Proposal {
     }
 }
 
-/// A request for the writer of a map: until it is given back, the map's flusher commits
-/// nothing.
+/// A request for the writer of a map: until it is returned, the map's flusher
+/// commits nothing.
 pub(crate) struct Borrowing {
     /// Pending changes of these keys are committed first.
     pub(crate) keys: Vec<Arc<str>>,
-    /// Whether the writers of other maps are borrowed already.
+    /// Whether the caller holds the writers of other maps already.
     pub(crate) holds_others: bool,
     pub(crate) granted: oneshot::Sender<Result<Loan>>,
 }
 
-/// The writer of a map, lent by its flusher. It goes back when this is dropped.
+/// The writer of a map, lent by its flusher. Dropping the loan returns it.
 pub(crate) struct Loan {
     writer: Option<Writer>,
     back: Option<oneshot::Sender<Writer>>,
@@ -113,14 +113,14 @@ impl Loan {
 impl Drop for Loan {
     fn drop(&mut self) {
         if let Some((writer, back)) = self.writer.take().zip(self.back.take()) {
-            // A flusher that is gone needs no writer.
+            // A flusher that has ended needs no writer.
             let _ = back.send(writer);
         }
     }
 }
 
 impl Errand {
-    /// It is not done, and nothing of it was.
+    /// Rejects the errand; nothing of it was done.
     pub(crate) fn refuse(self, error: &Error) {
         let error = error.clone().nothing_applied();
         match self {
@@ -135,14 +135,14 @@ impl Errand {
     }
 }
 
-/// The answer, or that the flusher is gone and none will come.
+/// Waits for the answer; an error if the flusher ended without one.
 pub(crate) async fn answered<T>(answer: oneshot::Receiver<Result<T>>) -> Result<T> {
     answer.await.unwrap_or_else(|_| Err(unserved()))
 }
 
 pub(crate) fn unserved() -> Error {
-    let message = "the runtime on which the map was opened has ended, or its last handle was \
-                   dropped, and its background task with it; whether this was committed is not \
-                   known: open the map again and look";
+    let message = "the runtime on which the map was opened has shut down, or its last handle was \
+                   dropped, and its background task with it; it is unknown whether this was \
+                   committed: open the map again and check";
     Error::new(ErrorKind::Closed, message).outcome_unknown()
 }

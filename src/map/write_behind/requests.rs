@@ -1,4 +1,4 @@
-//! What is asked of a map's flusher.
+//! Requests to a map's flusher.
 
 use std::{collections::VecDeque, mem};
 
@@ -13,10 +13,10 @@ use crate::{
     map::api::builder::rewind::Rewind,
 };
 
-/// What is asked of the flusher and not answered yet.
+/// The requests that the flusher has not answered yet.
 #[derive(Default)]
 pub(crate) struct Requests {
-    /// The flusher is gone; no request will be answered.
+    /// The flusher has ended; no request will be answered.
     pub(crate) unserved: bool,
     /// A failing store is to be tried again at once.
     pub(crate) retry: bool,
@@ -24,19 +24,19 @@ pub(crate) struct Requests {
     attempts: u64,
     pub(crate) saves: Waiters,
     pub(crate) asked: Asked,
-    /// What was asked when the round under way began: its outcome is the answer.
+    /// The requests that the round under way will answer.
     pub(crate) round: Asked,
     pub(crate) errands: VecDeque<Errand>,
 }
 
-/// What is asked about the map as a whole.
+/// Requests about the map as a whole.
 #[derive(Default)]
 pub(crate) struct Asked {
     pub(crate) flushes: Vec<Waiter>,
     pub(crate) reloads: Vec<Waiter>,
     pub(crate) closes: Vec<Waiter>,
     pub(crate) resolutions: Vec<Waiter>,
-    /// What the first of the resolutions says.
+    /// The decision of the first resolution.
     pub(crate) resolution: Option<Rewind>,
 }
 
@@ -80,7 +80,7 @@ impl Asked {
             && self.resolutions.is_empty()
     }
 
-    /// A decision about a rewind is not answered by the next rewind.
+    /// A decision about a rewind is not answered by another rewind.
     fn take_early(&mut self, attempt: u64, is_rewound: bool) -> Vec<Waiter> {
         let lists = self
             .lists()
@@ -111,20 +111,20 @@ impl Requests {
         self.asked.push(request, waiter);
     }
 
-    /// A round begins: it is the answer to everything that was asked before.
+    /// Starts a round, which answers everything asked before.
     pub(crate) fn begin_round(&mut self) {
         self.round = mem::take(&mut self.asked);
     }
 
-    /// An attempt begins, on behalf of every caller that waits now.
+    /// Starts an attempt, on behalf of every caller that waits now.
     pub(crate) fn begin_attempt(&mut self) {
         self.attempts += 1;
         self.retry = false;
     }
 
     /// Takes the callers that came before the last attempt began. The others get
-    /// another attempt: the store may be well by now. Says whether one of them was
-    /// closing the map.
+    /// another attempt, because the store may be healthy by now. Also returns
+    /// whether one of the taken callers was closing the map.
     pub(crate) fn take_early(&mut self, is_rewound: bool) -> (Vec<Waiter>, bool) {
         let closes = self.asked.closes.len();
         let mut early = self.saves.take_early(self.attempts);
@@ -134,7 +134,7 @@ impl Requests {
         (early, is_closing)
     }
 
-    /// Whether a store that is failing is to be tried again at once.
+    /// Whether a failing store is to be tried again at once.
     pub(crate) fn is_urgent(&self, is_down: bool) -> bool {
         self.retry || is_down && !self.is_empty()
     }
@@ -153,7 +153,7 @@ impl Ticket {
         (answer, Self(Some(ticket)))
     }
 
-    /// There is nothing to wait for.
+    /// A ticket without anything to wait for.
     pub(crate) fn done() -> Self {
         Self(None)
     }
@@ -173,11 +173,11 @@ impl Ticket {
     }
 }
 
-/// The flusher is gone, and the map was not closed.
+/// The flusher has ended, and the map was not closed.
 pub(crate) fn ended() -> Error {
     Error::new(
         ErrorKind::Closed,
-        "the runtime on which the map was opened has ended, and its background task with it; \
+        "the runtime on which the map was opened has shut down, and its background task with it; \
          the change is in memory only: open the map again on a running runtime",
     )
 }

@@ -10,10 +10,10 @@ use tokio::sync::oneshot;
 
 use crate::error::Result;
 
-/// Where the answer to a caller goes. The caller may have stopped waiting.
+/// The channel for the answer to a caller. The caller may have stopped waiting.
 pub(crate) type Answer = oneshot::Sender<Result<()>>;
 
-/// Below this number of waiters, those that have stopped waiting are not looked for.
+/// Below this number of waiters, abandoned ones are not searched for.
 const FEW: usize = 1_024;
 
 /// A caller that waits.
@@ -46,7 +46,7 @@ pub(crate) fn answer_all(waiters: impl IntoIterator<Item = Waiter>, result: &Res
     }
 }
 
-/// What a save waits for.
+/// The event that a save waits for.
 pub(crate) enum Awaited {
     /// The change of this key, or a later one.
     Key(Arc<str>),
@@ -63,14 +63,14 @@ pub(crate) struct Waiters {
     /// were taken by name may still be here.
     order: VecDeque<Arc<str>>,
     of_clear: Vec<Waiter>,
-    /// How many waiters may be here before those that have left are looked for.
+    /// The number of waiters at which abandoned ones are searched for.
     room: usize,
 }
 
 impl Waiters {
-    /// Adds a caller. When there are twice as many as last time, those that have
-    /// stopped waiting are dropped first: callers that save and give up again and
-    /// again while the store is down would otherwise fill the memory.
+    /// Adds a caller. When the number of waiters has doubled, abandoned ones are
+    /// dropped first: callers that save and give up again and again while the store
+    /// is down would otherwise fill the memory.
     pub(crate) fn push(&mut self, what: Awaited, waiter: Waiter) {
         if self.by_key.len() + self.of_clear.len() >= self.room.max(FEW) {
             self.retain_present();
@@ -95,7 +95,8 @@ impl Waiters {
     /// Adds callers that wait for this key.
     pub(crate) fn add(&mut self, key: Arc<str>, waiters: impl IntoIterator<Item = Waiter>) {
         if let Some(listed) = self.by_key.get_mut(&key) {
-            // One key that is saved and given up again and again must not grow either.
+            // A single key that is saved and given up again and again must not grow
+            // either.
             if listed.len() >= FEW && listed.len().is_power_of_two() {
                 listed.retain(|waiter| !waiter.has_left());
             }
@@ -135,7 +136,7 @@ impl Waiters {
 
     /// Puts back callers that came before those that are here.
     pub(crate) fn put_back(&mut self, mut earlier: Self) {
-        // The smaller collection is moved: this happens again and again.
+        // The smaller collection is moved, because this happens often.
         if earlier.by_key.len() >= self.by_key.len() {
             mem::swap(self, &mut earlier);
             while let Some((key, waiters)) = earlier.pop() {
@@ -206,10 +207,10 @@ mod tests {
         (key.to_owned(), count)
     }
 
-    /// Each save of a store that was down stayed until it was up, although its
-    /// caller had long given up.
+    /// Each save while the store was down kept its waiter until the store was back,
+    /// although its caller had given up long before.
     #[test]
-    fn waiters_that_have_left_do_not_pile_up() {
+    fn abandoned_waiters_do_not_pile_up() {
         for key in [None, Some("same")] {
             let (mut waiters, mut held) = (Waiters::default(), Vec::new());
             for n in 0..100_000 {

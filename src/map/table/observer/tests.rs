@@ -1,4 +1,4 @@
-//! A copy that follows the map by what its observer sees.
+//! A copy of the map that is kept by its observer.
 
 use std::collections::BTreeMap;
 
@@ -48,11 +48,11 @@ async fn open(store: &Memory, policy: OnConflict<u32>) -> (Map<u32, Forever>, Co
     (Map::start(Arc::new(core), loaded, Handle::current()), copy)
 }
 
-/// One step of a history, on this map or on the one of another process.
+/// One step of a history, on this map or on the map of another process.
 async fn step(map: &Map<u32, Forever>, there: &Map<u32, Forever>, random: u32) {
     let key = ["a", "b", "c", "d"][(random >> 8) as usize % 4];
     let value = random >> 16;
-    // Lost conflicts and missing entries are part of it.
+    // Lost conflicts and missing entries are part of the history.
     match random % 16 {
         0..3 => drop(map.insert(key, value)),
         3 => drop(map.update(key, |v| *v += 1)),
@@ -72,7 +72,7 @@ async fn step(map: &Map<u32, Forever>, there: &Map<u32, Forever>, random: u32) {
 }
 
 #[tokio::test]
-async fn a_copy_that_follows_the_observer_is_the_map() {
+async fn a_copy_kept_by_the_observer_equals_the_map() {
     for policy in [
         OnConflict::LastWrite,
         OnConflict::StoreWins,
@@ -94,7 +94,7 @@ async fn a_copy_that_follows_the_observer_is_the_map() {
 }
 
 #[tokio::test]
-async fn an_update_that_panics_is_seen_as_it_left_the_entry() {
+async fn an_update_that_panics_is_observed_as_it_left_the_entry() {
     let (map, copy) = open(&Memory::new(), OnConflict::LastWrite).await;
     map.insert("a", 1);
     let broken = map.clone();

@@ -1,4 +1,4 @@
-//! The transition table, and what holds for every sequence of events.
+//! The transition table, and invariants for every sequence of events.
 
 use super::*;
 
@@ -85,13 +85,13 @@ fn is_of(event: Event, row: &str) -> bool {
     name == row
 }
 
-/// A store and a queue that do as they are told, to compare with.
+/// A reference model of the store and the queue.
 #[derive(Clone)]
 struct Model {
     state: SaveState,
     is_queued: bool,
-    /// How often the entry was written, and how many of these writes a batch in flight has,
-    /// the store has, or the store has refused.
+    /// How often the entry was written, and how many of these writes are in the
+    /// batch in flight, in the store, or refused.
     written: u32,
     in_flight: Option<u32>,
     stored: u32,
@@ -110,8 +110,8 @@ impl Model {
         }
     }
 
-    /// Whether the flusher could come to this event now: it has one commit in flight, and
-    /// answers what it has sent.
+    /// Whether the flusher can produce this event now: it has one commit in flight
+    /// and answers what it has sent.
     fn may(&self, event: Event) -> bool {
         let mark = self.state.mark;
         match event {
@@ -135,7 +135,7 @@ impl Model {
             Event::Written => self.written += 1,
             Event::Taken if before == Mark::Queued => self.in_flight = Some(self.written),
             Event::Proposed { .. } if self.state.mark.is_proposed() => {
-                // It takes the place of all earlier writes.
+                // It replaces all earlier writes.
                 self.in_flight = Some(self.written);
             }
             Event::Proposed { .. } if self.state.mark == Mark::SavingQueued => {
@@ -161,7 +161,7 @@ impl Model {
     fn check(&self, event: Event) {
         let mark = self.state.mark;
         assert_eq!(self.is_queued, mark.is_queued(), "{event:?}: {mark:?}");
-        // A write is in the store, on its way, refused, or in the queue.
+        // A write is in the store, in flight, refused, or queued.
         let on_its_way = self.in_flight.filter(|_| mark.is_in_flight()).unwrap_or(0);
         let refused = match mark {
             Mark::Refused => self.refused,
@@ -200,7 +200,8 @@ fn no_sequence_of_events_loses_a_write() {
     assert!(sequences.len() > 10_000, "{}", sequences.len());
 }
 
-/// Its removal was not told, and the entry came back with the next open.
+/// After an uncertain failure the entry was taken for absent, so its removal was
+/// not committed and the entry came back at the next opening.
 #[test]
 fn an_entry_that_may_have_landed_is_not_taken_for_absent() {
     for event in [
@@ -215,8 +216,8 @@ fn an_entry_that_may_have_landed_is_not_taken_for_absent() {
     }
 }
 
-/// A row that another program wrote has no revision of ours. It was taken for an entry that
-/// the store never saw, and its removal was not told.
+/// A row written by another program has no revision. The map took it for an entry
+/// that the store never had, so its removal was not committed.
 #[test]
 fn a_record_without_a_revision_may_be_in_the_store() {
     let stored = StoredVersion::at(Some(Revision::ZERO));

@@ -1,4 +1,4 @@
-//! Calls of the provider, whatever it does.
+//! Calls of the provider, with a time limit and protection against panics.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
@@ -9,8 +9,8 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 
-/// Calls a provider. One that hangs or panics is one that failed, with an
-/// outcome that is not known: whoever called goes on.
+/// Calls a provider. A call that hangs or panics has failed with an unknown
+/// outcome; the caller continues.
 pub(crate) async fn answer_within<T, F>(
     limit: Duration,
     clock: &MapClock,
@@ -19,8 +19,8 @@ pub(crate) async fn answer_within<T, F>(
 where
     F: Future<Output = Result<T>>,
 {
-    // Called in here: what is no `async fn` may panic before it returns a
-    // future.
+    // Called inside the async block: a method that is not an `async fn` may panic
+    // before it returns a future.
     let answer = async { call().await };
     tokio::select! {
         answer = AssertUnwindSafe(answer).catch_unwind() => answer.unwrap_or_else(|_| {

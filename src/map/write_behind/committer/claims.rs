@@ -1,4 +1,4 @@
-//! What a map knows of its store, and the store has to know of the map.
+//! The claims of a map about its store: its incarnation and last acknowledgement.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,8 +8,8 @@ use crate::{
     incarnation::{Incarnation, Rewound},
 };
 
-/// What every commit of a map claims. A store in which it is not so has gone
-/// back in time, or is another one.
+/// The claims in every commit of a map. A store in which they do not hold has gone
+/// back in time, or is another store.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Claims {
     /// The incarnation of the store, once it is known.
@@ -17,12 +17,12 @@ pub(crate) struct Claims {
     /// The last commit of this map's writer that the store acknowledged, by the
     /// map's clock.
     acknowledged: Option<Acknowledged>,
-    /// The same moment by the machine's clock.
+    /// The same moment by the system clock.
     wall: Option<SystemTime>,
 }
 
 impl Claims {
-    /// Of a store of which no more is known.
+    /// Claims about a store of which only the incarnation is known.
     pub(crate) fn of(incarnation: Option<Incarnation>) -> Self {
         Self {
             incarnation,
@@ -30,7 +30,7 @@ impl Claims {
         }
     }
 
-    /// The part of a batch that is made now, with these claims.
+    /// Adds these claims to a part of a new batch.
     pub(crate) fn on(self, part: MapBatch, now: SystemTime) -> MapBatch {
         let age = self.age(now);
         let acknowledged = self.acknowledged.zip(age);
@@ -42,10 +42,10 @@ impl Claims {
             .after_acknowledged(acknowledged)
     }
 
-    /// How long ago the last acknowledgement was, if there was one.
+    /// The time since the last acknowledgement, if there was one.
     ///
-    /// The longer one of two clocks: the map's stands still while the machine
-    /// sleeps, and meanwhile the store may forget the writer.
+    /// The longer one by two clocks: the map's clock stands still while the machine
+    /// sleeps, and the store may forget the writer in that time.
     pub(crate) fn age(self, now: SystemTime) -> Option<Duration> {
         let past = now
             .duration_since(self.acknowledged?.at)
@@ -54,14 +54,13 @@ impl Claims {
         Some(past.max(slept))
     }
 
-    /// The store has acknowledged that batch.
+    /// Records that the store has acknowledged that batch.
     pub(crate) fn acknowledge(&mut self, id: BatchId, now: SystemTime) {
         self.acknowledged = Some(Acknowledged::new(id, now));
         self.wall = Some(SystemTime::now());
     }
 
-    /// Takes over the incarnation that a store has answered with, if none was
-    /// known.
+    /// Adopts the incarnation that a store answered with, if none was known.
     ///
     /// # Errors
     ///

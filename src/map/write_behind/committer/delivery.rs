@@ -1,16 +1,16 @@
-//! A batch on its way to the store: sent until its outcome is known.
+//! Sends a batch to the store until its outcome is known.
 //!
-//! Every commit of a map goes this way: batches of what is pending, conditional commits,
-//! and transactions of several maps.
+//! Every commit of a map goes this way: batches of dirty entries, conditional
+//! commits, and transactions of several maps.
 //!
 //! # Why the outcome is certain
 //!
-//! An attempt whose answer is lost may have been applied, or may be applied later. The
-//! identical batch is sent again: a store that has applied it answers as before. If the
-//! store refuses it instead, no attempt was applied before; but an earlier attempt may still
-//! be on its way and find tomorrow what it expects. So a fence is sent: an empty batch of
-//! the same writer with the next sequence. Once the store has applied that, all earlier
-//! attempts are superseded for good.
+//! An attempt without an answer may have been applied, or may be applied later. The
+//! identical batch is sent again: a store that has applied it repeats its answer.
+//! If the store refuses it instead, no earlier attempt had been applied; but one
+//! may still be on its way and find its conditions met later. So a fence is sent:
+//! an empty batch of the same writer with the next sequence. Once the store has
+//! applied the fence, all earlier attempts are superseded for good.
 
 use std::{ops::ControlFlow, time::Duration};
 
@@ -29,33 +29,34 @@ use crate::{
     provider::Provider,
 };
 
-/// What became of a batch.
+/// The outcome of a batch.
 pub(crate) enum Outcome {
-    /// The store has it.
+    /// The batch is in the store.
     Committed(Committed),
-    /// The store has looked at it and will not take it, nor will any attempt be applied from
-    /// now on.
+    /// The store has examined and refused the batch, and no attempt will be applied
+    /// any more.
     Rejected {
         error: Error,
-        /// An earlier attempt may have been applied, unless the store keeps its word: then it
-        /// would have answered as before.
+        /// An earlier attempt may have been applied. Only if the store broke the
+        /// contract: it should have repeated its answer.
         uncertain: bool,
     },
-    /// The store could not be reached, or does not work, or has gone back in time. Nothing
-    /// of the batch will be applied. Callers that waited were told, unless the map goes on
-    /// by itself.
+    /// The store is unreachable, unusable, or has gone back in time. Nothing of the
+    /// batch will be applied. Waiting callers have the error, unless the map
+    /// resolves a rewind by itself.
     Abandoned {
         error: Error,
         /// An attempt may have been applied before the store went back in time.
         uncertain: bool,
-        /// There are attempts left: the batch may be made anew after that time, of the values
-        /// as they are then. Only of a batch that [may change](Delivery::of_what_may_change),
-        /// and no caller was told.
+        /// Attempts are left: the batch may be rebuilt after this time, from the
+        /// values as they are then. Only for a batch that [may
+        /// change](Delivery::of_what_may_change); no caller was answered.
         retry_in: Option<Duration>,
     },
 }
 
-/// A batch on its way, and the maps that it belongs to: the first one numbers it.
+/// A batch being sent, and the maps that it belongs to; the first one provides its
+/// id.
 pub(crate) struct Delivery<'a, 'c> {
     provider: &'a dyn Provider,
     committers: &'a mut [Committer<'c>],
@@ -64,14 +65,15 @@ pub(crate) struct Delivery<'a, 'c> {
     /// An attempt may have reached the store, or may yet.
     uncertain: bool,
     may_be_remade: bool,
-    /// The store has refused the batch, and an attempt may yet reach the store.
+    /// The store refused the batch, but an earlier attempt may still reach the
+    /// store.
     refused: Option<Error>,
 }
 
-/// What comes after an attempt without an outcome.
+/// The step after an attempt without an outcome.
 enum Next {
     Retry(Duration),
-    /// The attempts are spent; says whether callers were told.
+    /// The attempts are used up; whether callers were answered.
     Stop(bool),
 }
 
@@ -96,7 +98,8 @@ impl<'a, 'c> Delivery<'a, 'c> {
         Self { operation, ..self }
     }
 
-    /// A batch that was certainly not applied is handed back, and not sent again.
+    /// A batch that was certainly not applied is handed back instead of being sent
+    /// again.
     pub(crate) fn of_what_may_change(self) -> Self {
         Self {
             may_be_remade: true,
@@ -104,10 +107,11 @@ impl<'a, 'c> Delivery<'a, 'c> {
         }
     }
 
-    /// Sends the batch until its outcome is known. `told` is called each time the attempts
-    /// are spent before that. A batch that was certainly not applied is abandoned then; one
-    /// that may have been is sent again at each probe.
-    pub(crate) async fn run(mut self, mut told: impl FnMut(&Error)) -> Outcome {
+    /// Sends the batch until its outcome is known. `on_exhausted` is called each time the
+    /// attempts are used up before that. Then a batch that was certainly not
+    /// applied is abandoned; one that may have been applied is sent again at each
+    /// probe.
+    pub(crate) async fn run(mut self, mut on_exhausted: impl FnMut(&Error)) -> Outcome {
         loop {
             let error = match self.attempt().await {
                 ControlFlow::Break(outcome) => return outcome,
@@ -122,14 +126,15 @@ impl<'a, 'c> Delivery<'a, 'c> {
                     };
                 }
                 Next::Retry(delay) => self.pause(delay).await,
-                Next::Stop(were_told) => {
+                Next::Stop(were_answered) => {
                     let uncertain = self.uncertain;
-                    if were_told {
+                    if were_answered {
                         let unknown = uncertain.then(|| error.clone().outcome_unknown());
-                        told(unknown.as_ref().unwrap_or(&error));
+                        on_exhausted(unknown.as_ref().unwrap_or(&error));
                     }
-                    // A store that has gone back does not have it, and never will: an attempt
-                    // that is still on its way claims what the store has lost.
+                    // A store that has gone back does not have the batch and never
+                    // will: an attempt that is still on its way claims a state that
+                    // the store has lost.
                     if !uncertain || error.kind() == ErrorKind::Rewound {
                         return Outcome::Abandoned {
                             error,
@@ -143,13 +148,13 @@ impl<'a, 'c> Delivery<'a, 'c> {
         }
     }
 
-    /// Breaks with the outcome, once it is known.
+    /// Breaks with the outcome once it is known.
     async fn attempt(&mut self) -> ControlFlow<Outcome, Error> {
         for committer in &mut *self.committers {
             committer.begin_attempt();
         }
-        // Also if it was refused before: an attempt that was given up then may have been
-        // applied since, and is answered now.
+        // Sent even if it was refused before: an attempt that timed out then may
+        // have been applied since, and is answered now.
         let error = match self.send(self.batch).await {
             Ok(committed) => return ControlFlow::Break(self.committed(committed)),
             Err(error) => error,
@@ -174,7 +179,7 @@ impl<'a, 'c> Delivery<'a, 'c> {
         let span = spans::commit(batch, self.provider, lead.writer.attempts.made + 1);
         let call = || self.provider.commit(batch);
         let answer = answer_within(limit, &lead.shared.clock, call).instrument(span);
-        // Of several maps, only the store knows which one an error is about.
+        // With several maps, only the store knows which one an error is about.
         answer.await.map_err(|error| match &*self.committers {
             [one] => error.on_map(&one.shared.name),
             _ => error,
@@ -186,7 +191,7 @@ impl<'a, 'c> Delivery<'a, 'c> {
             writer, sequence, ..
         } = self.batch.id;
         let empty = self.batch.maps.iter().map(|part| {
-            // A store that has gone back refuses it like the batch itself.
+            // A store that has gone back refuses the fence like the batch itself.
             MapBatch::new(part.map.clone(), Vec::new())
                 .in_incarnation(part.incarnation)
                 .after_acknowledged(part.acknowledged)
@@ -198,7 +203,8 @@ impl<'a, 'c> Delivery<'a, 'c> {
 
     fn committed(&mut self, committed: Committed) -> Outcome {
         for committer in &mut *self.committers {
-            // Before the callers hear: one whose save succeeded finds the map healthy.
+            // Before the callers are answered: a caller whose save succeeded must
+            // find the map healthy.
             committer.is_well();
             committer.acknowledge(self.batch.id);
         }
@@ -215,15 +221,15 @@ impl<'a, 'c> Delivery<'a, 'c> {
         ControlFlow::Continue(error)
     }
 
-    /// What to tell of a batch that is refused again. If it is superseded since it was
-    /// refused, the fence has landed, and the first refusal is the reason.
+    /// The error for a batch that is refused again. If it is superseded since it
+    /// was refused, the fence was applied, and the first refusal is the reason.
     fn refusal_after(&mut self, error: Error) -> Error {
         let is_fenced = error.kind() == ErrorKind::Superseded;
         let earlier = self.refused.take().filter(|_| is_fenced);
         earlier.unwrap_or(error)
     }
 
-    /// Tells of a failed attempt; says what comes next.
+    /// Reports a failed attempt; returns the next step.
     fn failed(&mut self, error: &Error) -> Next {
         let lead = &mut self.committers[0];
         let (was_down, now) = (lead.writer.down, lead.shared.clock.now());
@@ -243,24 +249,24 @@ impl<'a, 'c> Delivery<'a, 'c> {
         delay.map_or_else(|| Next::Stop(self.stop(error)), Next::Retry)
     }
 
-    /// Says whether callers were told.
+    /// Returns whether callers were answered.
     fn stop(&mut self, error: &Error) -> bool {
         let is_rewound = error.kind() == ErrorKind::Rewound;
         let is_kept = self.uncertain && !is_rewound;
-        let mut were_told = true;
+        let mut were_answered = true;
         for committer in &mut *self.committers {
             let name = committer.shared.name.as_str();
-            // The other maps of a transaction notice a rewind by themselves.
+            // The other maps of a transaction detect a rewind by themselves.
             if is_rewound && error.map().is_some_and(|map| map != name) {
                 committer.is_well();
             } else {
-                were_told &= committer.stop(error, is_kept);
+                were_answered &= committer.stop(error, is_kept);
             }
         }
-        were_told
+        were_answered
     }
 
-    /// Waits before the next attempt on a store that is not taken for down yet.
+    /// Waits before the next attempt on a store that does not count as down yet.
     async fn pause(&mut self, delay: Duration) {
         wait_to_retry(self.committers, delay).await;
     }
@@ -273,13 +279,12 @@ impl<'a, 'c> Delivery<'a, 'c> {
 /// The keys of the map in this batch.
 fn keys_of(batch: &Batch, map: &Shared) -> KeySample {
     let part = batch.maps.iter().find(|part| part.map == map.name);
-    // The copies that are set aside go to another map.
+    // Copies that are set aside go to another map.
     let part = part.or(batch.maps.first().filter(|_| batch.maps.len() == 1));
     KeySample::of(part.iter().flat_map(|part| &part.changes).map(|c| &c.key))
 }
 
-/// Whether the store has looked at the batch and will not take it, rather than not being
-/// well.
+/// Whether the store has examined and refused the batch, rather than failed.
 pub(crate) fn is_an_answer(error: &Error) -> bool {
     use ErrorKind::{Closed, Unavailable, Unusable};
     !error.may_have_applied() && !matches!(error.kind(), Unavailable | Unusable | Closed)

@@ -1,4 +1,5 @@
-//! What this map may have written without knowing of it.
+//! Unacknowledged writes: changes that this map may have made without knowing the
+//! outcome.
 
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
@@ -10,14 +11,15 @@ use crate::{
     record::{Payload, Record, Revision},
 };
 
-/// Changes that may be in the store under a revision that the map does not know: those
-/// of batches whose outcome stayed unknown, and those that a provider accepted ahead of
-/// the store.
+/// Changes that may be in the store at a revision that the map does not know: those
+/// of batches whose outcome stayed unknown, and those that a provider accepted
+/// ahead of the store.
 ///
-/// Without them a map would take its own earlier write for that of another process.
+/// Without this record, a map would take its own earlier write for that of another
+/// process.
 pub(crate) struct Doubts {
     sent: HashMap<Arc<str>, Vec<Op>>,
-    /// Whether any change of this map goes to the store on a condition.
+    /// Whether any change of this map is committed with a condition.
     asks_conditions: bool,
     looks_for_conflicts: bool,
 }
@@ -31,12 +33,12 @@ impl Doubts {
         }
     }
 
-    /// None, for the same map.
+    /// An empty record for the same map.
     pub(crate) fn none(&self) -> Self {
         Self::new(self.asks_conditions, self.looks_for_conflicts)
     }
 
-    /// These changes may have landed.
+    /// These changes may have been applied.
     pub(crate) fn add(&mut self, changes: &[Change]) {
         if !self.asks_conditions {
             return;
@@ -47,8 +49,8 @@ impl Doubts {
         }
     }
 
-    /// These changes were committed, but for those left out: earlier changes of their
-    /// keys are not what is stored any more.
+    /// These changes were committed, except for the skipped ones: earlier changes
+    /// of their keys are no longer what is stored.
     pub(crate) fn settle(
         &mut self,
         changes: &[Change],
@@ -65,19 +67,19 @@ impl Doubts {
             }
             self.sent.extend(left);
         }
-        // Accepted, under no known revision.
+        // Accepted ahead of the store, at an unknown revision.
         if revision.is_none() && self.looks_for_conflicts {
             self.add(changes);
         }
     }
 
-    /// Takes what was sent of this key, which is no longer in doubt.
+    /// Takes the doubtful changes of this key, whose stored state is now known.
     pub(crate) fn take(&mut self, key: &str) -> Vec<Op> {
         self.sent.remove(key).unwrap_or_default()
     }
 }
 
-/// Whether one of these changes makes an entry what was found.
+/// Whether one of these changes produces the found record.
 pub(crate) fn made<V>(sent: &[Op], found: Option<&Record>) -> bool
 where
     V: Serialize + DeserializeOwned,
@@ -95,14 +97,14 @@ where
     })
 }
 
-/// A store may keep the text of a value in another form: compared is what it
-/// means to this map.
+/// A store may keep the text of a value in another form, so values are compared by
+/// meaning.
 fn is_same<V: Serialize + DeserializeOwned>(sent: &Payload, stored: &Payload) -> bool {
     let stored = codec::decode::<V>(stored).and_then(|value| codec::encode(&value));
     let Ok(stored) = stored else {
         return false;
     };
-    // Raw text may be nested more deeply than a tree of it can be made.
+    // Deeply nested text may exceed the depth limit of a JSON tree.
     if stored.bytes == sent.bytes {
         return true;
     }

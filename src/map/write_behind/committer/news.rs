@@ -1,15 +1,15 @@
-//! What other maps of the same store find out about it.
+//! Exchanges the health of a store among the maps that share it.
 
 use tokio::sync::watch;
 
 use super::retry::RetryPolicy;
 use crate::{clock::MapClock, heartbeat::Heartbeat};
 
-/// What other maps of the same store find out about it, and what they are told.
+/// Tells other maps of the same store that it is healthy, and learns it from them.
 pub(crate) struct News {
     own: Option<Heartbeat>,
     beats: Option<watch::Receiver<u64>>,
-    /// How often they found the store well, and this map did not.
+    /// How often other maps found the store healthy when this one did not.
     in_vain: u32,
 }
 
@@ -22,7 +22,7 @@ impl News {
         }
     }
 
-    /// This map has found the store well.
+    /// Reports that this map found the store healthy.
     pub(crate) fn tell(&mut self) {
         self.in_vain = 0;
         if let Some(own) = &self.own {
@@ -30,18 +30,19 @@ impl News {
         }
     }
 
-    /// Everything that was told until now is known.
+    /// Ignores everything reported until now.
     pub(crate) fn forget(&mut self) {
         if let Some(beats) = &mut self.beats {
             beats.mark_unchanged();
         }
     }
 
-    /// Waits until another map finds the store well.
+    /// Waits until another map finds the store healthy.
     ///
-    /// A map that finds the store failing all the same may do so every time, because the
-    /// fault concerns that map alone. It waits twice as long before it listens again, so
-    /// that it does not hammer a store that others are at work on.
+    /// If this map then finds the store failing all the same, it may do so every
+    /// time, because the fault concerns this map alone. It doubles the wait before
+    /// it listens again, so that it does not hammer a store that other maps work
+    /// with.
     pub(crate) async fn wait(&mut self, retry: &RetryPolicy, clock: &MapClock) {
         let Some(beats) = &mut self.beats else {
             return std::future::pending().await;

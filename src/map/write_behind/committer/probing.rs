@@ -7,25 +7,26 @@ use futures_util::future::select_all;
 use super::{Committer, news::News};
 use crate::map::{shared::Shared, write_behind::proposal::Errand};
 
-/// Waits until a store that is down is to be tried again: as soon as a caller waits or
-/// another map has found it well, and otherwise once in a while.
+/// Waits until a store that is down is to be tried again: as soon as a caller waits
+/// or another map finds it healthy, and otherwise after the probe delay.
 ///
-/// Not before the base delay has passed since the last attempt: all callers that come until
-/// then share the next one, so that not even a thousand callers that ask again and again
-/// hammer a dead store.
+/// Never before the base delay has passed since the last attempt: all callers that
+/// come until then share the next one, so even a thousand callers that ask again
+/// and again do not hammer a dead store.
 pub(crate) async fn wait_to_probe(committers: &mut [Committer<'_>]) {
     let (most, least) = committers[0].shared.options.retry.probe_delays();
     pause(committers, least, most, true).await;
 }
 
-/// Waits before the next attempt on a store that is not taken for down yet.
+/// Waits before the next attempt on a store that does not count as down yet.
 pub(crate) async fn wait_to_retry(committers: &mut [Committer<'_>], delay: Duration) {
     let (_, least) = committers[0].shared.options.retry.probe_delays();
     pause(committers, least.min(delay), delay, false).await;
 }
 
-/// Waits that long, of which nothing cuts the first part short. Then a user may ask for the
-/// next attempt; or, if the store is down, any caller that waits or another map.
+/// Waits for `delay`. Nothing shortens the first part, `least`. After it, a user's
+/// request ends the wait; if the store is down, so does any waiting caller or
+/// another map.
 async fn pause(committers: &mut [Committer<'_>], least: Duration, delay: Duration, is_down: bool) {
     let clock = committers[0].shared.clock.clone();
     if is_down {
@@ -49,8 +50,8 @@ async fn pause(committers: &mut [Committer<'_>], least: Duration, delay: Duratio
     }
 }
 
-/// A store that has just failed is not tried again yet, and no commit shall hold other maps
-/// until it is.
+/// Refuses commits that hold other maps: a store that has just failed is not tried
+/// again yet, and other maps must not wait for it.
 async fn refuse_to_stand_still(committer: &Committer<'_>) {
     let shared = committer.shared;
     loop {
@@ -65,8 +66,8 @@ async fn refuse_to_stand_still(committer: &Committer<'_>) {
     }
 }
 
-/// Waits until the store is to be tried again at once: because a user says so; or, if it is
-/// down, because a caller waits or another map has found it well.
+/// Waits until the store is to be tried again at once: when a user requests it, or,
+/// if the store is down, when a caller waits or another map finds it healthy.
 async fn urgency(shared: &Shared, news: &mut News, is_down: bool) {
     let asked = async {
         loop {

@@ -1,4 +1,4 @@
-//! Batches that one map sends for itself.
+//! Batches of one map, sent by its own committer.
 
 use super::{
     Committer,
@@ -13,24 +13,28 @@ use crate::{
 };
 
 impl Committer<'_> {
-    /// Sends a batch of dirty entries until its outcome is known. `told` is called each time
-    /// the attempts are spent before that.
-    pub(crate) async fn deliver(&mut self, batch: &Batch, told: impl FnMut(&Error)) -> Outcome {
+    /// Sends a batch of dirty entries until its outcome is known. `on_exhausted` is called
+    /// each time the attempts are used up before that.
+    pub(crate) async fn deliver(
+        &mut self,
+        batch: &Batch,
+        on_exhausted: impl FnMut(&Error),
+    ) -> Outcome {
         let provider = self.shared.provider.clone();
         let delivery = Delivery::new(&*provider, std::slice::from_mut(self), batch);
-        delivery.of_what_may_change().run(told).await
+        delivery.of_what_may_change().run(on_exhausted).await
     }
 
-    /// Sets records aside that do not decode, before their keys are overwritten. The copies
-    /// are committed first, so that a crash between the two leaves both.
+    /// Copies unreadable records aside before their keys are overwritten. The
+    /// copies are committed first, so a crash between the two commits leaves both.
     ///
     /// # Errors
     ///
-    /// The outcome, if they were not committed.
+    /// The outcome, if the copies were not committed.
     pub(crate) async fn set_aside(
         &mut self,
         records: &[Record],
-        told: impl FnMut(&Error),
+        on_exhausted: impl FnMut(&Error),
     ) -> Result<(), Outcome> {
         if records.is_empty() {
             return Ok(());
@@ -41,14 +45,14 @@ impl Committer<'_> {
         };
         let map = self.shared.name.nested(ASIDE).map_err(rejected)?;
         let changes = records.iter().map(copy_of).collect();
-        // A writer of its own each time, and no claims: what the store knows of the map says
-        // nothing of that one.
+        // A new writer each time, and no claims: what the store knows about the map
+        // does not apply to that one.
         let id = BatchId::new(WriterId::random(), 1);
         let (after, now) = (self.writer.horizon, self.shared.clock.now());
         let batch = Batch::new(id, after, now, vec![MapBatch::new(map, changes)]);
         let provider = self.shared.provider.clone();
         let delivery = Delivery::new(&*provider, std::slice::from_mut(self), &batch);
-        match delivery.of(Operation::SetAside).run(told).await {
+        match delivery.of(Operation::SetAside).run(on_exhausted).await {
             Outcome::Committed(_) => {
                 self.shared.was_set_aside(records);
                 Ok(())
@@ -57,11 +61,12 @@ impl Committer<'_> {
         }
     }
 
-    /// Commits nothing: finds out whether the store answers, and remembers this writer.
+    /// Sends an empty batch, to check that the store answers and to make it
+    /// remember this writer.
     ///
     /// # Errors
     ///
-    /// Why it does not; callers that waited were told.
+    /// The store's error; waiting callers have it already.
     pub(crate) async fn introduce(&mut self) -> Result<()> {
         let nothing = MapBatch::new(self.shared.name.clone(), Vec::new());
         let batch = self.writer.batch(nothing, &self.shared.clock);

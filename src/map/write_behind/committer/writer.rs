@@ -1,4 +1,4 @@
-//! The writer of an open map, as its store knows it.
+//! The writer identity of an open map.
 
 use super::{
     claims::Claims,
@@ -13,24 +13,24 @@ use crate::{
     record::Revision,
 };
 
-/// What a map knows of its store, and of its own commits. There is one for each open map,
-/// and whoever holds it may commit: so one commit is in flight at a time.
+/// A map's knowledge of its store and its own commits. Each open map has one, and
+/// only its holder may commit, so one commit is in flight at a time.
 pub(crate) struct Writer {
     pub(crate) id: WriterId,
     sequence: u64,
     /// The highest revision seen.
     pub(crate) horizon: Revision,
-    /// What the store has to know of this map.
+    /// The claims that this map sends with each commit.
     pub(crate) claims: Claims,
-    /// Changes that may be in the store, of which revision is not known.
+    /// Changes that may be in the store at an unknown revision.
     pub(crate) doubts: Doubts,
-    /// The attempts at the batch under way.
+    /// The attempts at the current batch.
     pub(crate) attempts: Attempts,
-    /// The attempts were spent; the store is probed.
+    /// The attempts were used up; the store is being probed.
     pub(crate) down: bool,
     /// The store has gone back in time, and nothing was decided yet.
     pub(crate) rewound: bool,
-    /// What other maps find out about the store.
+    /// Health reports shared with other maps of the store.
     pub(crate) news: News,
 }
 
@@ -55,21 +55,21 @@ impl Writer {
         }
     }
 
-    /// An id for the next batch. The sequence after it stays free, to fence that batch
-    /// with.
+    /// The id of the next batch. The sequence after it stays free for the batch's
+    /// fence.
     pub(crate) fn next_id(&mut self) -> BatchId {
         self.sequence += 2;
         BatchId::new(self.id, self.sequence - 1)
     }
 
-    /// A batch of this writer alone.
+    /// A batch of this map alone.
     pub(crate) fn batch(&mut self, part: MapBatch, clock: &MapClock) -> Batch {
         let now = clock.now();
         let part = self.claims.on(part, now);
         Batch::new(self.next_id(), self.horizon, now, vec![part])
     }
 
-    /// The store has applied these changes, but for those that were left out.
+    /// The store has applied these changes, except for the skipped ones.
     pub(crate) fn applied(
         &mut self,
         changes: &[Change],
@@ -80,7 +80,7 @@ impl Writer {
         self.doubts.settle(changes, skipped, revision);
     }
 
-    /// Another writer for the same map, while this one is away.
+    /// A temporary writer for the same map, while this one is lent.
     pub(crate) fn stand_in(&self, retry: &RetryPolicy) -> Self {
         let doubts = self.doubts.none();
         Self::new(self.horizon, Claims::default(), doubts, retry, None)

@@ -1,14 +1,14 @@
-//! A queue of keys that any of them can leave from the middle.
+//! A queue of keys from which any key can be removed.
 
 use std::sync::Arc;
 
 use slab::Slab;
 
-/// No entry.
+/// No node.
 const NONE: u32 = u32::MAX;
-/// How many keys a lane holds at the most: 4 GiB of keys in the queue alone.
-pub(crate) const MAX_SPOTS: u32 = 1 << 28;
-/// An empty lane gives back a table larger than this many keys.
+/// The maximum number of keys in a lane: 4 GiB of keys in the queue alone.
+pub(crate) const MAX_KEYS: u32 = 1 << 28;
+/// An emptied lane frees a table larger than this many keys.
 const KEPT: usize = 1_024;
 
 #[derive(Default)]
@@ -25,9 +25,8 @@ struct Ends {
     last: u32,
 }
 
-/// A key in its lane. Linked both ways, so that a key can leave from the
-/// middle: an entry that is inserted and removed while the store is down leaves
-/// nothing behind.
+/// A key in its lane. Doubly linked, so that any key can be unlinked: an entry that
+/// is inserted and removed while the store is down leaves nothing behind.
 struct Node {
     key: Arc<str>,
     turn: u64,
@@ -36,7 +35,7 @@ struct Node {
 }
 
 impl Lane {
-    /// An empty lane, after so many were pushed.
+    /// An empty lane, after so many keys were pushed.
     pub(crate) fn after(pushed: u64) -> Self {
         Self {
             pushed,
@@ -62,15 +61,15 @@ impl Lane {
             before,
             after: NONE,
         };
-        let entry = self.insert(node);
+        let index = self.insert(node);
         match &mut self.ends {
             Some(ends) => {
-                let old = std::mem::replace(&mut ends.last, entry);
-                self.nodes[old as usize].after = entry;
+                let old = std::mem::replace(&mut ends.last, index);
+                self.nodes[old as usize].after = index;
             }
-            None => self.ends = Some(Ends::both(entry)),
+            None => self.ends = Some(Ends::both(index)),
         }
-        entry
+        index
     }
 
     pub(crate) fn push_front(&mut self, key: Arc<str>) -> u32 {
@@ -81,23 +80,23 @@ impl Lane {
             before: NONE,
             after,
         };
-        let entry = self.insert(node);
+        let index = self.insert(node);
         match &mut self.ends {
             Some(ends) => {
-                let old = std::mem::replace(&mut ends.first, entry);
-                self.nodes[old as usize].before = entry;
+                let old = std::mem::replace(&mut ends.first, index);
+                self.nodes[old as usize].before = index;
             }
-            None => self.ends = Some(Ends::both(entry)),
+            None => self.ends = Some(Ends::both(index)),
         }
-        entry
+        index
     }
 
     fn insert(&mut self, node: Node) -> u32 {
-        let entry = self.nodes.insert(node);
-        // Beyond that the place would not fit, and a wrong one would lose a
+        let index = self.nodes.insert(node);
+        // A larger index would not fit into a place, and a wrong place would lose a
         // change.
-        let fits = u32::try_from(entry).ok().filter(|entry| *entry < MAX_SPOTS);
-        fits.unwrap_or_else(|| panic!("more than {MAX_SPOTS} keys are pending"))
+        let fits = u32::try_from(index).ok().filter(|index| *index < MAX_KEYS);
+        fits.unwrap_or_else(|| panic!("more than {MAX_KEYS} keys are pending"))
     }
 
     pub(crate) fn has(&self, until: u64) -> bool {
@@ -110,26 +109,27 @@ impl Lane {
         Some(self.remove(first).key)
     }
 
-    /// Whether the key was there. A entry may have been popped, and be another
-    /// key's by now; the same allocation of the key says that it was not.
-    pub(crate) fn unlink(&mut self, entry: u32, key: &Arc<str>) -> bool {
-        let there = self.nodes.get(entry as usize);
+    /// Unlinks the key, if it is at that index; returns whether it was. The index
+    /// may have been popped and reused for another key; comparing the allocation of
+    /// the key detects that.
+    pub(crate) fn unlink(&mut self, index: u32, key: &Arc<str>) -> bool {
+        let there = self.nodes.get(index as usize);
         let is_there = there.is_some_and(|node| Arc::ptr_eq(&node.key, key));
         if is_there {
-            self.remove(entry);
+            self.remove(index);
         }
         is_there
     }
 
-    fn remove(&mut self, entry: u32) -> Node {
-        let node = self.nodes.remove(entry as usize);
+    fn remove(&mut self, index: u32) -> Node {
+        let node = self.nodes.remove(index as usize);
         if let Some(before) = self.nodes.get_mut(node.before as usize) {
             before.after = node.after;
         }
         if let Some(after) = self.nodes.get_mut(node.after as usize) {
             after.before = node.before;
         }
-        self.ends = self.ends.and_then(|ends| ends.without(entry, &node));
+        self.ends = self.ends.and_then(|ends| ends.without(index, &node));
         if self.nodes.is_empty() && self.nodes.capacity() > KEPT {
             self.nodes = Slab::new();
         }
@@ -138,20 +138,20 @@ impl Lane {
 }
 
 impl Ends {
-    fn both(entry: u32) -> Self {
+    fn both(index: u32) -> Self {
         Self {
-            first: entry,
-            last: entry,
+            first: index,
+            last: index,
         }
     }
 
-    fn without(self, entry: u32, node: &Node) -> Option<Self> {
-        let first = if self.first == entry {
+    fn without(self, index: u32, node: &Node) -> Option<Self> {
+        let first = if self.first == index {
             node.after
         } else {
             self.first
         };
-        let last = if self.last == entry {
+        let last = if self.last == index {
             node.before
         } else {
             self.last

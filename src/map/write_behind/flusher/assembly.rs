@@ -1,4 +1,4 @@
-//! Puts together what goes into the next commit, and takes it apart after.
+//! Assembles the next batch from dirty entries.
 
 use std::{
     mem,
@@ -23,11 +23,11 @@ use crate::{
     },
 };
 
-/// How many entries are looked at in one go: enough that several lie in the
-/// same shard, and no more than a processor's cache holds until they are encoded.
+/// How many entries are taken in one go: enough that several lie in the same shard,
+/// and few enough to stay in the processor's cache until they are encoded.
 const AT_ONCE: usize = 1_024;
 
-/// What is being put together.
+/// A batch being assembled.
 struct Draft {
     generation: u64,
     clear: bool,
@@ -36,7 +36,7 @@ struct Draft {
     waiters: Waiters,
 }
 
-/// The map was cleared meanwhile: the draft is of no use.
+/// The map was cleared meanwhile; the draft is useless.
 struct Cleared;
 
 impl<V, L> Flusher<V, L>
@@ -44,18 +44,18 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// The next batch of what was queued before then; `None` if nothing is left.
+    /// The next batch of keys queued before the watermark; `None` if none is left.
     ///
-    /// The keys that somebody waits for go first, but only the `first` batch of
-    /// a round may hold nothing else: else a stream of saves would keep a flush,
-    /// or whatever else is pending, waiting for ever.
+    /// Keys that callers wait for go first, but only the `first` batch of a round
+    /// may consist of them alone: otherwise a stream of saves would starve a flush
+    /// and other pending changes.
     pub(super) fn assemble(&mut self, until: &mut Watermark, first: bool) -> Option<DirtyBatch> {
         let mut wanted = first;
         while wanted || self.has_more(until) {
             wanted = false;
             let mut draft = self.core.draft();
-            // A clear in the middle takes every entry that was looked at with
-            // it, so the next try begins with nothing taken.
+            // A clear in the middle removes every entry that was taken, so the next
+            // try starts with nothing taken.
             if self.fill(&mut draft, until, first).is_err() {
                 self.core.give_back(draft.waiters);
                 wanted = true;
@@ -69,10 +69,10 @@ where
         None
     }
 
-    /// Whether something is left of what was pending before then.
+    /// Whether keys are left from before the watermark.
     ///
-    /// Clears that come after the queue was found empty wait for the next
-    /// round: else clears that come all the time would keep a flush waiting.
+    /// Clears that come after the queue was found empty wait for the next round:
+    /// otherwise a stream of clears would starve a flush.
     fn has_more(&self, until: &mut Watermark) -> bool {
         self.look_whether_emptied(until);
         let cleared = self.core.stored_generation.load(SeqCst);
@@ -95,7 +95,8 @@ where
         if let Some(part) = self.parts.pop() {
             return self.fill_with_part(draft, part, until);
         }
-        // Only here: a part of a batch may be small while very much is pending.
+        // Only here: a part of a batch may be small while very many keys are
+        // pending.
         let all = self.core.queue.len().min(self.core.options.max_batch);
         draft.changes.reserve(all);
         self.fill_with_awaited(draft, if first { 1 } else { 2 }, until)?;
@@ -110,26 +111,25 @@ where
         Ok(())
     }
 
-    /// Looks at these entries; those that do not fit any more wait again, in
-    /// front.
+    /// Takes these entries; those that no longer fit are queued again, in front.
     fn add_all(
         &mut self,
         draft: &mut Draft,
         keys: &[Arc<str>],
         until: &mut Watermark,
     ) -> Result<(), Cleared> {
-        let begun = self.core.begin_all(keys, draft.generation);
+        let reserved = self.core.reserve_all(keys, draft.generation);
         self.core.queue.seen(keys.len());
-        let mut rest = keys.iter().zip(begun);
-        for (key, begun) in rest.by_ref() {
-            let taken = self.core.finish_taking(key, begun, draft.generation);
+        let mut rest = keys.iter().zip(reserved);
+        for (key, reserved) in rest.by_ref() {
+            let taken = self.core.finish_taking(key, reserved, draft.generation);
             self.add_taken(draft, key, taken, until)?;
             if self.is_full(draft, 1) {
                 break;
             }
         }
-        // Only what was begun here: what is in the draft already stays there.
-        let rest = rest.filter(|(_, begun)| matches!(begun, Reserved::Saving { .. }));
+        // Only entries taken here: those already in the draft stay there.
+        let rest = rest.filter(|(_, reserved)| matches!(reserved, Reserved::Saving { .. }));
         for (key, _) in rest.rev() {
             self.core.requeue(key, false);
             until.rewind();
@@ -137,8 +137,8 @@ where
         Ok(())
     }
 
-    /// A part, and nothing else: which key is to blame must be found out, or what has to go
-    /// first must.
+    /// Fills the draft with this part only, because the refused key must be found,
+    /// or because these changes must precede another commit.
     fn fill_with_part(
         &mut self,
         draft: &mut Draft,
@@ -148,7 +148,7 @@ where
         let mut added = 0;
         while added < part.len() && !self.is_full(draft, 1) {
             let key = &part[added];
-            // Before the entry is looked at: a caller that comes later may wait for a later
+            // Before the entry is taken: a later caller may wait for a later
             // change.
             let waiters = self.core.requests.lock().saves.take(key);
             self.add_awaited(draft, key, waiters, until)?;
@@ -160,18 +160,18 @@ where
         Ok(())
     }
 
-    /// Fills one share of so many with the keys that a caller waits for.
+    /// Fills the draft up to `1 / shares` with keys that callers wait for.
     fn fill_with_awaited(
         &mut self,
         draft: &mut Draft,
         shares: usize,
         until: &mut Watermark,
     ) -> Result<(), Cleared> {
-        // All of them before the first entry is looked at: a caller that comes later may wait
-        // for a later change.
+        // All of them before the first entry is taken: a later caller may wait for
+        // a later change.
         let mut waiting = mem::take(&mut self.core.requests.lock().saves);
         draft.waiters.add_of_clear(waiting.take_of_clear());
-        // Their clear may have come after this batch was begun.
+        // Their clear may have come after this batch was started.
         let is_early = self.core.generation.load(SeqCst) != draft.generation;
         let mut filled = if is_early { Err(Cleared) } else { Ok(()) };
         while filled.is_ok() && !self.is_full(draft, shares) {
@@ -184,7 +184,7 @@ where
         filled
     }
 
-    /// Looks at an entry that these callers wait for.
+    /// Takes an entry that these callers wait for.
     fn add_awaited(
         &mut self,
         draft: &mut Draft,
@@ -195,8 +195,8 @@ where
         let answer = match self.add(draft, key, until) {
             Ok(Candidate::Nothing) if !draft.clear => Ok(()),
             Ok(Candidate::Refused(error) | Candidate::Unwritable(error)) => Err(error),
-            // It is part of this batch; or there is nothing at the key, and the clear that
-            // this batch carries is the later write.
+            // It is part of this batch; or there is no entry, and the clear in this
+            // batch is the later write.
             taken => {
                 draft.waiters.add(key.clone(), waiters);
                 return taken.map(|_| ());
@@ -206,7 +206,7 @@ where
         Ok(())
     }
 
-    /// Looks at an entry; its change, if there is one, goes into the draft.
+    /// Takes an entry; its change, if any, goes into the draft.
     fn add(
         &mut self,
         draft: &mut Draft,
@@ -231,7 +231,7 @@ where
                 Ok(Candidate::Already)
             }
             Candidate::Unwritable(error) => {
-                // What replaced it may stand in front of the queue.
+                // The change that replaced it may be in front of the queue.
                 until.rewind();
                 let keys = KeySample::of([key]);
                 self.committer()
@@ -243,7 +243,7 @@ where
         }
     }
 
-    /// Whether one share of so many is full.
+    /// Whether the draft has reached `1 / shares` of a batch.
     fn is_full(&self, draft: &Draft, shares: usize) -> bool {
         draft.changes.len() >= self.core.options.max_batch / shares
             || draft.bytes >= self.core.options.max_batch_bytes / shares

@@ -1,4 +1,4 @@
-//! Answers to those who asked about the map as a whole, and its end.
+//! Answers requests about the map as a whole, and closes it.
 
 use std::{mem, ops::ControlFlow, sync::atomic::Ordering::SeqCst};
 
@@ -22,7 +22,7 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// Commits everything that is pending, as was asked for.
+    /// Commits everything that is pending, and resolves a rewind if requested.
     pub(super) async fn requested_round(&mut self) -> Result<()> {
         let how = self.core.requests.lock().round.resolution.take();
         let done = match how {
@@ -34,8 +34,8 @@ where
         done
     }
 
-    /// Answers the callers that asked about the map as a whole. Breaks when the map is
-    /// closed, with those that are still to be told so.
+    /// Answers requests about the map as a whole. Breaks when the map is closed,
+    /// with the callers that closed it, which are still to be answered.
     pub(super) async fn answer(&mut self, done: Result<()>) -> ControlFlow<Vec<Waiter>> {
         self.answer_flushes(&done);
         self.answer_reloads(&done).await;
@@ -65,13 +65,15 @@ where
 
     fn answer_flushes(&self, done: &Result<()>) {
         let flushes = mem::take(&mut self.core.requests.lock().round.flushes);
-        // Every refused key is named, and there may be many: not if no caller asks.
+        // The error names every refused key, and there may be many: skip it without
+        // callers.
         if flushes.is_empty() {
             return;
         }
         if done.is_ok() && self.core.retried.load(SeqCst) != self.retried {
-            // A change older than the flush was refused, and waits again, or a later one in
-            // its place: behind where the round has ended.
+            // A change older than the flush was refused and became pending again,
+            // or a later one in its place: behind the point up to which the round
+            // committed.
             let mut requests = self.core.requests.lock();
             requests.asked.flushes.extend(flushes);
         } else {
@@ -80,8 +82,9 @@ where
         }
     }
 
-    /// Answers the callers that came while the map was being closed: everything written
-    /// before is in the store, or it would not be closed. Hands out those that close it.
+    /// Answers the callers that came while the map was being closed: everything
+    /// written before is in the store, otherwise it would not be closed. Returns
+    /// the callers that close it.
     fn farewell(&self) -> Vec<Waiter> {
         let (saves, mut round, mut asked) = {
             let mut requests = self.core.requests.lock();
@@ -100,8 +103,8 @@ where
         closes
     }
 
-    /// Saves the rest, lets go of the store, and turns the map to closed; or
-    /// leaves it open and says what could not be saved.
+    /// Saves the remaining changes, releases the map in the store and closes it; on
+    /// an error, leaves it open.
     async fn close(&mut self, done: Result<()>) -> Result<()> {
         let span = spans::close(&self.core.name, &*self.core.provider);
         let closed = self.try_close(done).instrument(span).await;
@@ -112,8 +115,8 @@ where
     }
 
     async fn try_close(&mut self, mut done: Result<()>) -> Result<()> {
-        // If it was opened again meanwhile, and closed anew, all of it is done
-        // anew.
+        // If the map was opened and closed again meanwhile, all of it is done
+        // again.
         while let Some(closing) = self.closing() {
             self.save_the_rest(done).await?;
             done = Ok(());
@@ -130,8 +133,8 @@ where
         Err(self.given_up())
     }
 
-    /// The closing that is under way. A caller that failed or gave up has opened the map
-    /// again: for those that still wait it closes anew.
+    /// The current attempt to close. A caller that failed or gave up has opened the
+    /// map again; for callers that still wait, it closes anew.
     fn closing(&self) -> Option<Closing> {
         let requests = self.core.requests.lock();
         if requests.round.closes.iter().any(|one| !one.has_left()) {
@@ -142,8 +145,8 @@ where
     }
 
     async fn save_the_rest(&mut self, mut done: Result<()>) -> Result<()> {
-        // Whoever wrote before the phase turned has left by now; whoever comes
-        // later is turned away. What is pending from here on is all there is.
+        // Writers that saw the map open have left the locks by now, and later
+        // writers are rejected, so what is pending from here on is everything.
         self.core.shards.wait_for_writers();
         while done.is_ok() && self.core.pending() > 0 {
             done = self.round().await;
@@ -152,7 +155,8 @@ where
     }
 
     fn given_up(&self) -> Error {
-        let message = "whoever closed the map gave up waiting; it is open: close it again";
+        let message =
+            "the caller that was closing the map gave up; the map is open: close it again";
         Error::new(ErrorKind::Unavailable, message)
             .on_map(&self.core.name)
             .nothing_applied()

@@ -9,7 +9,7 @@ use crate::{
 /// A batch of dirty entries, and the callers that wait for it.
 pub(super) struct DirtyBatch {
     pub(super) batch: Batch,
-    /// The last clear that it carries to the store, or comes after.
+    /// The generation of the last clear that the batch carries or follows.
     pub(super) generation: u64,
     pub(super) waiters: Waiters,
 }

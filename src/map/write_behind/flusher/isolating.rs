@@ -1,4 +1,4 @@
-//! What becomes of a batch that was not committed.
+//! Handles a refused batch: isolates the refused keys.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -16,11 +16,11 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// The store has looked at the batch and will not take it.
+    /// The store has examined the batch and refused it.
     ///
     /// # Errors
     ///
-    /// The error, if it is not about single keys; every caller that waits was told.
+    /// The error, if it is not about single keys; every waiting caller has it.
     pub(super) fn rejected(
         &mut self,
         dirty: DirtyBatch,
@@ -41,21 +41,21 @@ where
         Err(error)
     }
 
-    /// Every entry of this batch waits again; its value is read anew. `uncertain` says that
-    /// an attempt may have reached the store all the same.
+    /// Queues every entry of this batch again; its value will be read anew.
+    /// `uncertain`: an attempt may have reached the store anyway.
     pub(super) fn put_back(&mut self, dirty: DirtyBatch, uncertain: bool) {
         if uncertain {
             self.writer.doubts.add(dirty.changes());
         }
-        // From the last to the first, each in front of the others: so they keep their order.
+        // From last to first, each in front of the others, which keeps their order.
         for change in dirty.changes().iter().rev() {
             self.core.requeue(&change.key, uncertain);
         }
         self.core.give_back(dirty.waiters);
     }
 
-    /// Gets the refused keys out of the way of the others: those that the error names, or
-    /// else by halving the batch until one is left.
+    /// Separates the refused keys from the others: those that the error names, or
+    /// else by halving the batch until one key is left.
     fn isolate(&mut self, dirty: DirtyBatch, operation: Operation, error: &Error, uncertain: bool) {
         let keys: Vec<_> = dirty.changes().iter().map(|c| c.key.clone()).collect();
         let refused = match keys.len() {
@@ -66,7 +66,7 @@ where
         let concerned = if is_final { &refused } else { &keys };
         let sample = KeySample::of(concerned);
         self.committer().report(operation, sample, error, is_final);
-        // Without its keys, of which there may be as many, it is cheap to clone.
+        // Cheap to clone without its keys, of which there may be as many.
         let unnamed = error.clone().on_keys([]);
         for key in &refused {
             let error = unnamed.clone().on_keys([key.clone()]);
@@ -77,13 +77,14 @@ where
             self.parts.extend([second.to_vec(), first.to_vec()]);
         }
         self.put_back(dirty, uncertain);
-        // The store has looked at it, so it is up.
+        // The store has examined the batch, so it is up.
         self.committer().is_well();
     }
 }
 
-/// Whether some change of the batch is to blame, and the others can go without it. They
-/// cannot go before a clear, and that not before what it would destroy was set aside.
+/// Whether a single change is to blame, so that the others can be committed without
+/// it. They cannot precede a clear, and a clear must not precede the copies of what
+/// it would destroy.
 fn is_of_a_key(dirty: &DirtyBatch, operation: Operation, error: &Error) -> bool {
     let waits = operation == Operation::SetAside && dirty.clears();
     error.kind() == ErrorKind::Refused && !waits && !dirty.changes().is_empty()

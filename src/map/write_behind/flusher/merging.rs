@@ -1,4 +1,4 @@
-//! Makes one value of two.
+//! Merges the map's value with the stored one.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -18,8 +18,7 @@ use crate::{
 };
 
 impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
-    /// Puts what the closure makes of the two values in the place of the one in
-    /// memory.
+    /// Replaces the value in memory by the closure's merge of both values.
     pub(super) fn merge(
         &self,
         key: &Arc<str>,
@@ -48,8 +47,8 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// What the closure makes of the two values. It gets a copy of the one in
-    /// memory: if it panics, that is still there.
+    /// The closure's merge of both values. It gets a copy of the value in memory:
+    /// if it panics, the original is still there.
     fn merged(&self, mine: &V, found: &mut Found<V>) -> Result<V> {
         let theirs = found
             .value
@@ -57,7 +56,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             .unwrap_or_else(|| Err(Error::new(ErrorKind::Corrupt, "no value")));
         let theirs = theirs.map_err(|e| not_merged("the stored value is unreadable", e))?;
         let mine = codec::decode(&codec::encode(mine)?)
-            .map_err(|e| not_merged("the value does not come back from its own JSON text", e))?;
+            .map_err(|e| not_merged("the value does not decode from its own JSON text", e))?;
         let merged = match &self.conflicts.policy {
             OnConflict::Merge(merge) => catch_unwind(AssertUnwindSafe(|| merge(mine, theirs))),
             OnConflict::MergeWith(merge) => catch_unwind(AssertUnwindSafe(|| merge(mine, theirs))),
@@ -69,8 +68,8 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
 
 fn not_merged(problem: &str, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     let message = format!(
-        "the value was not merged with what another process stored: {problem}; it is in memory \
-         only: write to the key again, or call `retry_refused()`"
+        "the value was not merged with the one that another process stored: {problem}; it is in \
+         memory only: write to the key again, or call `retry_refused()`"
     );
     Error::new(ErrorKind::Refused, message).with_source(cause)
 }

@@ -1,5 +1,5 @@
-//! What becomes of the entries whose changes were left out, because the store
-//! holds something else.
+//! Resolves skipped changes: those that conflicted with another version in the
+//! store.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -29,51 +29,51 @@ use crate::{
     record::Record,
 };
 
-/// The change goes again: it was left out, and the store has said why.
+/// The change is queued again: it was skipped, and the store has said why.
 pub(super) const FAILED: Event = Event::Failed { uncertain: false };
 
-/// What is stored instead, as far as the map can read it.
+/// The stored version found instead, decoded if possible.
 pub(super) struct Found<V> {
     record: Option<Record>,
     pub(super) value: Option<Result<V>>,
     /// This map wrote it itself.
     own: bool,
-    /// It is unreadable, and the map knew of it before.
+    /// It is unreadable, and was listed before.
     listed: bool,
 }
 
-/// What to do about an entry.
+/// The decision about an entry.
 enum Verdict {
-    /// Its change goes again: it met nobody, now that this is known.
+    /// Commit its change again: there is no conflict, given the version now known.
     Again(StoredVersion),
-    /// It was written again since, and that change meets nobody.
+    /// Commit the newer change written since, which does not conflict.
     Newer,
-    /// What is stored takes its place.
+    /// The stored version replaces it.
     Take { lost: bool },
     /// Its value stays, although the store has none.
     Keep,
-    /// It becomes what the closure makes of the two values.
+    /// The closure merges the two values.
     Merge,
 }
 
-/// What became of an entry.
+/// The result for an entry.
 pub(super) enum Fate {
-    /// The store and the map agree.
+    /// Store and map agree.
     Settled,
-    /// It waits again.
+    /// It is queued again.
     Again,
-    /// Its change is gone; these wait for it as well.
+    /// Its change is lost; these callers wait for it as well.
     Lost(Vec<Waiter>),
     /// It cannot be merged.
     Refused(Error),
 }
 
-/// The same, and what is left to do without a lock.
+/// The result for an entry, and values to drop without a lock.
 pub(super) struct Resolved<V, L: Lifetime<V>> {
     fate: Fate,
     resolution: Option<Resolution>,
-    old: Option<RemovedEntry<V, L>>,
-    /// What a merged value took the place of.
+    removed: Option<RemovedEntry<V, L>>,
+    /// The value that a merged one replaced.
     unmerged: Option<V>,
 }
 
@@ -82,8 +82,8 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// The batch is in the store, but for the changes that were left out; says whether some
-    /// of those wait again.
+    /// The batch is in the store, except for the skipped changes; returns whether
+    /// some of those are queued again.
     pub(super) fn settle(&mut self, mut dirty: DirtyBatch, committed: Committed) -> bool {
         let Committed {
             revision, skipped, ..
@@ -97,7 +97,7 @@ where
         again
     }
 
-    /// Deals with the changes that were left out; says whether some wait again.
+    /// Resolves skipped changes; returns whether some are queued again.
     fn resolve(&mut self, waiters: &mut Waiters, skipped: Vec<Skipped>) -> bool {
         let mut again = Waiters::default();
         let mut some_wait = false;
@@ -129,15 +129,15 @@ where
 }
 
 impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
-    /// Whether any change of this map goes to the store on a condition.
+    /// Whether any change of this map is committed with a condition.
     pub(in crate::map) fn asks_conditions(&self) -> bool {
         let asked = L::EXPIRES || self.conflicts.are_looked_for();
         asked && self.provider.capabilities().conditions
     }
 
     fn resolve(&self, key: &Arc<str>, found: Option<Record>, own: bool) -> Fate {
-        // What is left of it is dropped once nothing is locked: foreign code runs
-        // then.
+        // What is left of it is dropped outside the lock, because that runs foreign
+        // code.
         let mut found = self.read_found(found, own);
         let theirs = found.record.as_ref().map(|record| record.revision);
         let (mine, resolved) = {
@@ -149,14 +149,14 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             let resolved = self.resolve_in(&mut shard, (hash, key), &mut found);
             (known.revision(), resolved)
         };
-        self.discard_entry(resolved.old);
+        self.discard_entry(resolved.removed);
         self.drop_value((resolved.unmerged, found));
         if let Fate::Refused(error) = &resolved.fate {
             self.refuse(key, error, false);
         }
         if let Some(resolution) = resolved.resolution {
             self.tally.conflicts.fetch_add(1, Relaxed);
-            self.conflicts.tell(Conflict {
+            self.conflicts.report(Conflict {
                 map: self.name.clone(),
                 key: key.clone(),
                 mine,
@@ -191,8 +191,8 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         (hash, key): (u64, &Arc<str>),
         found: &mut Found<V>,
     ) -> Resolved<V, L> {
-        // What is not being saved came after a clear, and whoever waits for what
-        // that took away waits for the clear.
+        // An entry that is not in flight was written after a clear, and callers
+        // that wait for the change that the clear removed wait for the clear.
         let entry = shard.find_mut(hash, key);
         let entry = entry.filter(|entry| entry.slot.state().mark.is_in_flight());
         let Some(EntryMut { key, slot }) = entry else {
@@ -231,14 +231,14 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         found: &mut Found<V>,
         lost: bool,
     ) -> Resolved<V, L> {
-        // Taken under the lock: a caller that waits by now wrote, or saw, what is taken
-        // away here.
+        // Taken under the lock: a caller that waits by now wrote, or saw, the value
+        // that is replaced here.
         let late = lost.then(|| self.requests.lock().saves.take(key));
         let Some(EntryMut { slot, .. }) = shard.find_mut(hash, key) else {
             return Resolved::new(Fate::Again);
         };
         self.apply(key, slot.state_mut(), Event::Replaced(found.version()));
-        let old = match (&found.record, found.value.take()) {
+        let removed = match (&found.record, found.value.take()) {
             (Some(record), Some(Ok(value))) => self.put_stored(slot, record, value),
             _ => self.dismiss(shard, hash, key),
         };
@@ -246,13 +246,16 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             Some(late) => Resolved::new(Fate::Lost(late)).by(Resolution::StoreWon),
             None => Resolved::new(Fate::Settled),
         };
-        Resolved { old, ..resolved }
+        Resolved {
+            removed,
+            ..resolved
+        }
     }
 
     fn verdict(&self, slot: &Slot<V, L::Lease>, found: &Found<V>) -> Verdict {
         let state = slot.state();
         let lease = slot.lease();
-        // What nobody asked for claims nothing.
+        // Automatic changes claim nothing.
         let touched = lease.is_some_and(|lease| self.lifetime.only_touched(lease));
         let claimed = !state.is_automatic && !touched;
         let known = found.version();
@@ -269,8 +272,9 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
         let live = lease.is_some_and(|lease| self.lifetime.is_live(lease));
         match self.conflicts.policy {
-            // What is found was not seen here: if the newer change expires before
-            // it is committed, that is no reason to remove what is found.
+            // The found version was not seen by the newer change: if that expires
+            // before it is committed, this is no reason to remove the found
+            // version.
             OnConflict::LastWrite => Verdict::Newer,
             OnConflict::Merge(_) | OnConflict::MergeWith(_) if live && self.is_over(found) => {
                 Verdict::Keep
@@ -285,7 +289,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         slot.is_unchanged().holds(stored, self.clock.now())
     }
 
-    /// Whether the store has no entry, or one that has expired.
+    /// Whether the store has no entry, or an expired one.
     fn is_over(&self, found: &Found<V>) -> bool {
         let Some(record) = &found.record else {
             return true;
@@ -294,8 +298,8 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     }
 
     fn lost(&self, key: &Arc<str>, found: Option<Record>) -> Error {
-        let message = "another process has changed the entry meanwhile: the map holds what is \
-                       stored, and this change is gone; look at `found()`, and make it anew if need be";
+        let message = "another process has changed the entry: the map now holds the stored value, \
+                       and this change is lost; see `found()`, and make the change again if needed";
         Error::new(ErrorKind::Conflict, message)
             .on_map(&self.name)
             .on_keys([key.clone()])
@@ -315,7 +319,7 @@ impl<V, L: Lifetime<V>> Resolved<V, L> {
         Self {
             fate,
             resolution: None,
-            old: None,
+            removed: None,
             unmerged: None,
         }
     }

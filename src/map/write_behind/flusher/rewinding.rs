@@ -1,12 +1,11 @@
-//! A store that has gone back in time: how the flusher notices, stops, and goes
-//! on.
+//! A store that has gone back in time: how the flusher detects it, stops, and
+//! resumes.
 //!
-//! Noticed is it by whatever reaches the store: a batch, a conditional save, a
-//! transaction, a reload, a probe. From then on the map is down like one whose
-//! store is away, so nothing is written and everything stays pending; each probe
-//! finds out whether the store is as it was. To go on otherwise, the map takes
-//! over the incarnation of the store, and from then on claims nothing that was
-//! acknowledged before.
+//! Anything that reaches the store detects it: a batch, a conditional save, a
+//! transaction, a reload, a probe. From then on the map behaves as if the store
+//! were down: it writes nothing and all changes stay pending. Each probe checks
+//! whether the store is back at the state it had. To resume otherwise, the map
+//! adopts the store's incarnation and no longer claims earlier acknowledgements.
 
 use std::time::Duration;
 
@@ -24,11 +23,12 @@ use crate::{
     trace::FLUSH,
 };
 
-/// How often in one round a map goes on by itself, before it stops all the same:
-/// a store that changes time and again needs a person.
+/// How often in one round a map resolves a rewind by itself before it stops: a
+/// store that keeps changing needs a person.
 pub(super) const MAX_REWINDS: usize = 3;
 
-/// How long a store surely remembers a writer; they do so for a day.
+/// For how long a store certainly remembers a writer; providers remember it for a
+/// day.
 const REMEMBERED: Duration = Duration::from_secs(60 * 60);
 
 impl<V, L> Flusher<V, L>
@@ -36,11 +36,11 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// Goes on as the map was opened to.
+    /// Resolves a rewind by the policy that the map was opened with.
     ///
     /// # Errors
     ///
-    /// Why it cannot. Then everybody who waits was told.
+    /// The reason why it cannot; every waiting caller has it.
     pub(super) async fn go_on_by_itself(&mut self) -> Result<()> {
         if !self.committer().is_going_on() {
             return Ok(());
@@ -49,8 +49,8 @@ where
         resolved.inspect_err(|error| self.committer().give_up(error, false))
     }
 
-    /// Does what was decided about a store that has gone back in time, and commits what is
-    /// pending then. A map whose store has not gone back is only flushed.
+    /// Resolves a rewind as requested, then commits pending changes. A map whose
+    /// store has not gone back is only flushed.
     pub(super) async fn resolve_asked(&mut self, how: Rewind) -> Result<()> {
         if self.writer.rewound {
             self.resolve_rewind(how).await?;
@@ -58,12 +58,11 @@ where
         self.round().await
     }
 
-    /// Decides between memory and the store, and takes over the incarnation of
-    /// the store.
+    /// Decides between memory and the store, and adopts the store's incarnation.
     ///
     /// # Errors
     ///
-    /// What the provider errs with, or that a record does not decode. Nothing was
+    /// The provider's error, or that of a record that does not decode. Nothing was
     /// changed.
     async fn resolve_rewind(&mut self, how: Rewind) -> Result<()> {
         let span = spans::load(&self.core.name, &*self.core.provider);
@@ -73,20 +72,21 @@ where
             Rewind::SaveAgain => self.core.save_again(store),
             Rewind::TakeStore | Rewind::Stop => self.core.take_store(store).await?,
         }
-        // What was acknowledged before is decided upon: it is claimed no more.
+        // Earlier acknowledgements are settled by the decision and no longer
+        // claimed.
         self.writer.claims = Claims::of(loaded.incarnation);
         self.writer.horizon = self.writer.horizon.max(loaded.horizon);
-        tracing::warn!(target: FLUSH, map = %self.core.name, ?how, incarnation = ?loaded.incarnation, "the store had gone back in time; the map goes on");
+        tracing::warn!(target: FLUSH, map = %self.core.name, ?how, incarnation = ?loaded.incarnation, "the store had gone back in time; the map resumes");
         self.committer().is_well();
         Ok(())
     }
 
-    /// With nothing to write, the store has to be asked whether it is well; and whether it is
-    /// as it was, if it had gone back in time.
+    /// With nothing to write, asks the store whether it is healthy, and whether it
+    /// is back at its state if it had gone back in time.
     ///
     /// # Errors
     ///
-    /// Why it is not; every caller that waits was told.
+    /// The store's error; every waiting caller has it.
     pub(super) async fn ping(&mut self) -> Result<()> {
         if self.writer.rewound {
             return self.committer().introduce().await;
@@ -110,7 +110,7 @@ where
 
     /// # Errors
     ///
-    /// As [`reload`](crate::map::Map::reload).
+    /// Those of [`reload`](crate::map::Map::reload).
     pub(super) async fn reload(&mut self) -> Result<()> {
         let core = self.core.clone();
         let span = spans::load(&core.name, &*core.provider);
@@ -119,7 +119,7 @@ where
             if self.writer.down {
                 return Err(error);
             }
-            // The map goes on by itself, and that comes first.
+            // The map resolves the rewind by itself, and that comes first.
             self.round().await?;
             (loaded, load) = core.begin_load().await?;
             self.committer().check_incarnation(loaded.incarnation)?;
@@ -129,7 +129,7 @@ where
         Ok(())
     }
 
-    /// Sees to it that the store remembers this writer.
+    /// Makes sure that the store remembers this writer.
     pub(super) async fn introduce(&mut self) -> Result<()> {
         let now = self.core.clock.now();
         match self.writer.claims.age(now) {

@@ -1,5 +1,5 @@
-//! What the flusher does beside saving what is pending: commits that are asked for by name,
-//! and lending its writer to a commit of several maps.
+//! Serves errands: commits proposals, and lends the writer to commits of several
+//! maps.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -28,7 +28,7 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// Does the errands that wait now, until the store fails.
+    /// Serves the errands that wait now, until the store fails.
     pub(super) async fn serve(&mut self) {
         let waiting = self.core.requests.lock().errands.len();
         for _ in 0..waiting {
@@ -49,7 +49,7 @@ where
         }
     }
 
-    /// The proposals that wait right behind, for other keys: they can share a commit.
+    /// The waiting proposals right behind, for other keys: they can share a commit.
     fn group_with(&self, first: Proposal) -> Vec<Proposal> {
         let options = &self.core.options;
         let is_alone = !first.is_of_one_key();
@@ -61,7 +61,7 @@ where
                 break;
             };
             keys.extend(next.keys());
-            // Encoded with no lock held: foreign code runs, and takes its time.
+            // Encoded without a lock: foreign code runs and may be slow.
             let next = encoded(next);
             bytes += next.as_ref().map_or(0, Proposal::weight);
             group.extend(next);
@@ -69,7 +69,7 @@ where
         group
     }
 
-    /// The proposal that waits in front, if it is for one key and none of these.
+    /// The first waiting proposal, if it is for one key and none of these.
     fn next_without(&self, keys: &HashSet<Arc<str>>) -> Option<Proposal> {
         let mut requests = self.core.requests.lock();
         let Some(Errand::Propose(next)) = requests.errands.front() else {
@@ -84,8 +84,8 @@ where
         }
     }
 
-    /// Commits a group. If it is refused, and the error does not say whose fault that is,
-    /// one by one.
+    /// Commits a group. If it is refused and the error does not say which proposal
+    /// is to blame, commits them one by one.
     async fn propose(&mut self, mut group: Vec<Proposal>) {
         let keys: Vec<_> = group.iter().flat_map(Proposal::keys).collect();
         if let Err(error) = self.make_way(&keys).await {
@@ -93,7 +93,7 @@ where
         }
         group.retain_mut(|proposal| self.may_go(proposal));
         for mut one in self.propose_together(group).await {
-            // The one before may have taken the store down with it.
+            // The previous one may have found the store down.
             match self.committer().check_up() {
                 Ok(()) => drop(self.propose_together(vec![one]).await),
                 Err(error) => one.answer(Err(error.nothing_applied())),
@@ -101,7 +101,7 @@ where
         }
     }
 
-    /// A change that the store refuses stands in the way of later ones of its key.
+    /// A refused change blocks later conditional changes of its key.
     fn may_go(&self, proposal: &mut Proposal) -> bool {
         let keys = proposal.keys();
         let refusal = keys.iter().find_map(|key| self.core.refusal(key));
@@ -112,7 +112,7 @@ where
         may_go
     }
 
-    /// Commits a group in one batch; hands back those that may have another try.
+    /// Commits a group in one batch; returns the proposals that may be tried again.
     async fn propose_together(&mut self, group: Vec<Proposal>) -> Vec<Proposal> {
         if group.is_empty() {
             return group;
@@ -122,12 +122,13 @@ where
         flight.commit(&*provider, &mut [self.committer()]).await
     }
 
-    /// Lends the writer, and commits nothing until it comes back.
+    /// Lends the writer; commits nothing until it is returned.
     async fn lend(&mut self, borrowing: Borrowing) {
         if borrowing.granted.is_closed() {
             return;
         }
-        // If the caller has stopped waiting, the loan is dropped and comes back at once.
+        // If the caller has stopped waiting, the loan is dropped and the writer
+        // returns at once.
         if let Err(error) = self.get_ready(&borrowing.keys).await {
             return drop(borrowing.granted.send(Err(error)));
         }
@@ -147,12 +148,12 @@ where
         self.introduce().await
     }
 
-    /// Commits what is pending of these keys, and a clear that waits; nothing else. And sets
-    /// aside records that do not decode, before they are overwritten.
+    /// Commits only pending changes of these keys and a pending clear, and copies
+    /// unreadable records aside before they are overwritten.
     ///
     /// # Errors
     ///
-    /// What the last attempt failed with; all of it is pending as before.
+    /// The error of the last attempt; everything is pending as before.
     async fn make_way(&mut self, keys: &[Arc<str>]) -> Result<()> {
         let claimed = self.core.claimed(keys);
         if !claimed.is_empty() || self.core.must_clear() {
@@ -160,7 +161,7 @@ where
             self.parts.extend(parts.map(<[_]>::to_vec));
             self.core.age.round_begins();
             let done = self.commit_until(&mut Watermark::beginning(), false).await;
-            // Of what else is queued the oldest has waited as long as before.
+            // The oldest of the other queued keys has waited as long as before.
             self.core.age.round_fails(false);
             done?;
         }
@@ -178,7 +179,7 @@ where
     }
 }
 
-/// The proposal, its value encoded; one whose value is refused is answered.
+/// Encodes a proposal; answers it if its value is refused.
 fn encoded(mut proposal: Proposal) -> Option<Proposal> {
     match proposal.encode() {
         Ok(()) => Some(proposal),

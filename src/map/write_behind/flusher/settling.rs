@@ -1,4 +1,4 @@
-//! What becomes of the entries whose changes are in the store.
+//! Applies a committed batch to its entries.
 
 use std::{
     collections::HashSet,
@@ -23,7 +23,7 @@ use crate::{
 };
 
 impl<V, L: Lifetime<V>> Core<V, L> {
-    /// The batch is in the store, but for the changes that were left out.
+    /// The batch is in the store, except for the skipped changes.
     pub(super) fn settle_all(&self, dirty: &DirtyBatch, committed: &Committed) {
         let skipped: HashSet<_> = committed.skipped.iter().map(|s| &*s.key).collect();
         let is_applied = |change: &&Change| !skipped.contains(&*change.key);
@@ -34,11 +34,11 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// These changes were committed.
+    /// Applies committed changes to their entries.
     ///
-    /// Entries are far apart in memory, and waiting for each in turn is most
-    /// of the work. Under one lock the processor fetches several at once; a
-    /// run is short, so that nobody waits long for the lock.
+    /// Entries are far apart in memory, and most of the work is waiting for each of
+    /// them. Under one lock the processor fetches several at once; a run is short,
+    /// so that no writer waits long for the lock.
     fn settle(&self, changes: &[&Change], revision: Option<Revision>) {
         let hashed = changes.iter().map(|c| (self.shards.hash(&c.key), *c));
         for (number, group) in self.shards.grouped(hashed) {
@@ -48,8 +48,8 @@ impl<V, L: Lifetime<V>> Core<V, L> {
                 let settled = |(hash, change): &&(u64, &Change)| {
                     self.settle_one(&mut shard, *hash, change, revision)
                 };
-                // Counted once: others count here too, and each time would keep
-                // the processor from fetching the next entry meanwhile.
+                // Counted once per run: the counter is shared, and touching it each
+                // time would keep the processor from prefetching the next entry.
                 self.saving
                     .fetch_sub(run.iter().filter(settled).count(), Relaxed);
                 shard.shrink();
@@ -57,7 +57,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// Whether the entry is being saved no more.
+    /// Returns whether the entry was counted as saving.
     fn settle_one(
         &self,
         shard: &mut Shard<'_, V, L::Lease>,
@@ -68,13 +68,13 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let Some(EntryMut { slot, .. }) = shard.find_mut(hash, &change.key) else {
             return false;
         };
-        // An entry that is not in flight came after a clear.
+        // An entry that is not in flight was written after a clear.
         let was_saving = slot.state().mark == Mark::Saving;
         let stored = match change.op {
             Op::Delete => StoredVersion::ABSENT,
             Op::Put { .. } | Op::Touch { .. } => StoredVersion::at(revision),
         };
-        // Counted by the caller; the queue stays as it is.
+        // Counted by the caller; the queue does not change.
         slot.state_mut().apply(Event::Committed(stored));
         if !was_saving {
             return false;

@@ -1,4 +1,4 @@
-//! Takes dirty entries into a batch: values as they are now, encoded.
+//! Takes dirty entries into a batch: encodes their current values.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -20,32 +20,32 @@ use crate::{
     record::Cause,
 };
 
-/// How many entries the flusher may look at under one lock.
+/// How many entries the flusher handles under one lock.
 pub(crate) const RUN: usize = 16;
 
-/// What the flusher finds when it looks at an entry.
+/// The result of looking at an entry for the next batch.
 pub(crate) enum Candidate {
     /// A change, which is part of the commit from now on.
     Change(Change),
     /// It is part of this commit already.
     Already,
-    /// Nothing to save: the store has it, or there is nothing.
+    /// Nothing to save: the store has it, or there is no entry.
     Nothing,
-    /// It was refused before, and not changed since.
+    /// It was refused before and has not changed since.
     Refused(Error),
-    /// It turned out just now that it cannot be written as JSON, or not be read
-    /// again.
+    /// It has just turned out that the value cannot be expressed as JSON, or does
+    /// not decode again.
     Unwritable(Error),
-    /// The map was cleared since the commit was begun.
+    /// The map was cleared since the batch was started.
     Cleared,
 }
 
-/// An entry of which the flusher has moved the mark.
+/// An entry whose mark the flusher has moved.
 pub(crate) enum Reserved {
-    /// It is being saved now; what of it, is still to be encoded.
+    /// It is marked `Saving`; its value is still to be encoded.
     Saving {
         hash: u64,
-        /// Where its key stood in the queue.
+        /// The place of its key in the queue.
         place: u32,
     },
     /// There is nothing to encode.
@@ -53,66 +53,66 @@ pub(crate) enum Reserved {
 }
 
 impl<V, L: Lifetime<V>> Core<V, L> {
-    /// Takes a queued entry into the commit that was begun in this generation.
+    /// Takes a queued entry into the batch that was started in this generation.
     pub(crate) fn take(&self, key: &Arc<str>, generation: u64) -> Candidate
     where
         V: Serialize + DeserializeOwned,
     {
         let hash = self.shards.hash(key);
-        let mut begun = [Reserved::Over(Candidate::Nothing)];
+        let mut reserved = [Reserved::Over(Candidate::Nothing)];
         let keys = std::slice::from_ref(key);
-        self.begin_run(
+        self.reserve_run(
             self.shards.number(hash),
             &[(hash, 0)],
             keys,
             generation,
-            &mut begun,
+            &mut reserved,
         );
-        let [begun] = begun;
-        self.finish_taking(key, begun, generation)
+        let [reserved] = reserved;
+        self.finish_taking(key, reserved, generation)
     }
 
-    /// The first step of taking several: moves their marks. Says of each, in
-    /// this order, how to [go on](Self::finish_taking).
-    pub(crate) fn begin_all(&self, keys: &[Arc<str>], generation: u64) -> Vec<Reserved> {
+    /// The first step of taking several entries: moves their marks. Returns for
+    /// each, in this order, how to [continue](Self::finish_taking).
+    pub(crate) fn reserve_all(&self, keys: &[Arc<str>], generation: u64) -> Vec<Reserved> {
         let hashed = keys.iter().enumerate();
         let hashed = hashed.map(|(n, key)| (self.shards.hash(key), n));
-        let mut begun: Vec<_> = keys
+        let mut reserved: Vec<_> = keys
             .iter()
             .map(|_| Reserved::Over(Candidate::Nothing))
             .collect();
         for (shard, group) in self.shards.grouped(hashed) {
             for run in group.chunks(RUN) {
-                self.begin_run(shard, run, keys, generation, &mut begun);
+                self.reserve_run(shard, run, keys, generation, &mut reserved);
             }
         }
-        begun
+        reserved
     }
 
-    /// Moves the marks of these keys of one shard, each given by its hash and
-    /// its number among all.
-    fn begin_run(
+    /// Moves the marks of these keys of one shard, each given by its hash and its
+    /// index in `keys`.
+    fn reserve_run(
         &self,
         shard: usize,
         run: &[(u64, usize)],
         keys: &[Arc<str>],
         generation: u64,
-        begun: &mut [Reserved],
+        reserved: &mut [Reserved],
     ) {
         let _guard = ReentrancyGuard::enter();
         let mut shard = self.shards.lock(shard);
         let cleared = self.generation.load(Relaxed) != generation;
         for &(hash, n) in run {
-            begun[n] = if cleared {
+            reserved[n] = if cleared {
                 Reserved::Over(Candidate::Cleared)
             } else {
-                self.begin_saving(&mut shard, hash, &keys[n])
+                self.reserve(&mut shard, hash, &keys[n])
             };
         }
-        // Counted and unlinked last: these are shared with all threads, and
-        // would keep the processor from fetching the next entry meanwhile. It
-        // is still the same critical section.
-        let places = run.iter().filter_map(|(_, n)| match begun[*n] {
+        // Counted and unlinked last: the counter and the queue are shared with all
+        // threads, and touching them in between would keep the processor from
+        // prefetching the next entry. It is still the same critical section.
+        let places = run.iter().filter_map(|(_, n)| match reserved[*n] {
             Reserved::Saving { place, .. } => Some((place, &keys[*n])),
             Reserved::Over(_) => None,
         });
@@ -120,30 +120,26 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             .fetch_add(self.queue.unlink_all(places), Relaxed);
     }
 
-    fn begin_saving(
-        &self,
-        shard: &mut Shard<'_, V, L::Lease>,
-        hash: u64,
-        key: &Arc<str>,
-    ) -> Reserved {
+    fn reserve(&self, shard: &mut Shard<'_, V, L::Lease>, hash: u64, key: &Arc<str>) -> Reserved {
         let Some(EntryMut { key: found, slot }) = shard.find_mut(hash, key) else {
             return Reserved::Over(Candidate::Nothing);
         };
         let state = slot.state_mut();
         match state.mark {
             Mark::Clean => Reserved::Over(Candidate::Nothing),
-            // Not a second time, although it was changed again: a batch holds a
-            // key once. That change stays queued, and whoever waits for it is
-            // not among those who were asked about before the key was taken.
+            // Not a second time, even if it was changed again: a batch holds each
+            // key once. The new change stays queued. A caller that waits for it
+            // came after the key was taken, so this batch does not answer it.
             Mark::Saving | Mark::SavingQueued | Mark::Proposed | Mark::ProposedQueued => {
                 Reserved::Over(Candidate::Already)
             }
             Mark::Refused => Reserved::Over(Candidate::Refused(self.refusal_of(key))),
             Mark::Queued => {
-                // Unlinked and counted by the caller, with all others of the run.
+                // Unlinked and counted by the caller, for the whole run.
                 state.apply(Event::Taken);
                 if !Arc::ptr_eq(found, key) {
-                    // Removed and inserted since: the queue knows it by this one.
+                    // Removed and inserted again since: the queue holds this other
+                    // `Arc`.
                     self.queue.unlink(state.place, found);
                 }
                 let place = state.place;
@@ -152,20 +148,19 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// The second step: the value is encoded under the read lock, so that
-    /// readers need not wait for a large one. Whatever was written since the
-    /// first step is encoded, and has queued the key again: saved twice, never
-    /// lost.
+    /// The second step: encodes the value under the read lock, so that readers need
+    /// not wait for a large one. A write since the first step is encoded too and
+    /// has queued the key again: it is saved twice, never lost.
     pub(crate) fn finish_taking(
         &self,
         key: &Arc<str>,
-        begun: Reserved,
+        reserved: Reserved,
         generation: u64,
     ) -> Candidate
     where
         V: Serialize + DeserializeOwned,
     {
-        let hash = match begun {
+        let hash = match reserved {
             Reserved::Saving { hash, .. } => hash,
             Reserved::Over(taken) => return taken,
         };
@@ -191,7 +186,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             )
     }
 
-    /// What the store is to be told of this entry.
+    /// The change that brings the entry to the store.
     fn change_of(&self, entry: &EntryRef<'_, V, L::Lease>) -> Result<Change, Error>
     where
         V: Serialize,
@@ -225,8 +220,8 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// A change that nobody asked for must not hit what another process has
-    /// written meanwhile; nor must any, if the map looks for conflicts.
+    /// An automatic change must not overwrite another process's write; with
+    /// conflict detection, no change may.
     fn guarded(&self, is_automatic: bool, slot: &Slot<V, L::Lease>, change: Change) -> Change {
         let guarded = is_automatic || self.conflicts.are_looked_for();
         if !guarded || !self.provider.capabilities().conditions {

@@ -24,7 +24,7 @@ use crate::{
 /// the first attempt until the outcome is known.
 pub(crate) struct Flight {
     proposals: Vec<Proposal>,
-    /// As far as is known the batch may have been applied.
+    /// The batch may have been applied, as far as is known.
     uncertain: bool,
 }
 
@@ -40,8 +40,9 @@ impl Flight {
         }
     }
 
-    /// Commits the proposals: several of one map, or one of several maps. Answers their
-    /// callers, and hands back proposals that may have another try, each by itself.
+    /// Commits the proposals: several of one map, or one of several maps. Answers
+    /// their callers and returns the proposals that may be tried again, each by
+    /// itself.
     pub(crate) async fn commit(
         mut self,
         provider: &dyn Provider,
@@ -49,8 +50,11 @@ impl Flight {
     ) -> Vec<Proposal> {
         let batch = self.batch(committers);
         let proposals = &mut self.proposals;
-        let told = |error: &Error| answer_all(proposals, error);
-        match Delivery::new(provider, committers, &batch).run(told).await {
+        let on_exhausted = |error: &Error| answer_all(proposals, error);
+        match Delivery::new(provider, committers, &batch)
+            .run(on_exhausted)
+            .await
+        {
             Outcome::Committed(committed) => {
                 self.land(&batch, &committed, committers);
                 Vec::new()
@@ -64,14 +68,15 @@ impl Flight {
     }
 
     fn batch(&self, committers: &mut [Committer<'_>]) -> Batch {
-        // One that fails writes nothing; one of several must not fail the others.
+        // A single proposal that conflicts writes nothing; one of several must not
+        // fail the others.
         let otherwise = match self.proposals.len() {
             1 => Otherwise::Fail,
             _ => Otherwise::Skip,
         };
         let now = committers[0].shared.clock.now();
-        // The first map's writer numbers the batch. Nothing else is committed by it before
-        // the outcome is known.
+        // The first map's writer provides the id. It commits nothing else until the
+        // outcome is known.
         let id = committers[0].writer.next_id();
         let horizons = committers.iter().map(|c| c.writer.horizon);
         let after = horizons.max().unwrap_or_default();
@@ -89,8 +94,8 @@ impl Flight {
         MapBatch::new(map.name.clone(), changes.collect())
     }
 
-    /// The store has them, but for those that met a conflict. So has memory, before any
-    /// caller goes on.
+    /// The store has applied them, except for conflicts. Memory takes them over
+    /// before any caller continues.
     fn land(mut self, batch: &Batch, committed: &Committed, committers: &mut [Committer<'_>]) {
         for (committer, part) in committers.iter_mut().zip(batch.maps.iter()) {
             let skipped = committed.skipped.iter().filter(|s| s.map == part.map);
@@ -102,12 +107,12 @@ impl Flight {
             proposal.answer(answer);
         }
         for committer in committers {
-            // Callers that wait from here on are told.
+            // Callers that wait from here on get the error.
             let _ = committer.check_incarnation(committed.incarnation);
         }
     }
 
-    /// None of them was applied, nor will be.
+    /// None of them was applied or will be.
     fn fail(mut self, error: &Error, may_try_again: bool) -> Vec<Proposal> {
         let mut proposals = mem::take(&mut self.proposals);
         for share in proposals.iter().flat_map(|p| &p.shares) {
@@ -160,7 +165,7 @@ pub(crate) fn answer_all(proposals: &mut [Proposal], error: &Error) {
 }
 
 impl Drop for Flight {
-    /// However it ends, no entry stays marked.
+    /// However the flight ends, no entry stays marked.
     fn drop(&mut self) {
         for share in self.proposals.iter().flat_map(|proposal| &proposal.shares) {
             share.withdraw(self.uncertain);

@@ -1,9 +1,9 @@
 //! A commit that spans several maps.
 //!
-//! It borrows the writers of all its maps, one after the other in the order of their names,
-//! so that two such commits never wait for each other. Nothing else goes to the store from
-//! these maps until its outcome is known: what is written to memory meanwhile is later, and
-//! its commit comes later. Memory takes the commit over before the writers go back.
+//! It borrows the writers of its maps one after the other, in the order of their
+//! names, so two such commits cannot deadlock. These maps commit nothing else until
+//! its outcome is known: writes to memory made meanwhile are later and are
+//! committed later. Memory takes the commit over before the writers are returned.
 
 use std::sync::Arc;
 
@@ -37,11 +37,12 @@ pub(crate) struct Joint {
 }
 
 impl Joint {
-    /// Commits it on that runtime: if this future is dropped, the commit goes on to its end.
+    /// Commits on that runtime. Dropping this future cancels the wait, not the
+    /// commit.
     ///
     /// # Errors
     ///
-    /// As [`Transaction::commit`](crate::Transaction::commit).
+    /// Those of [`Transaction::commit`](crate::Transaction::commit).
     pub(crate) async fn commit(mut self, runtime: &Handle) -> Result<Option<Revision>> {
         ReentrancyGuard::check();
         for one in &mut self.participants {
@@ -62,8 +63,8 @@ impl Joint {
     fn check(&self) -> Result<()> {
         let names = || self.participants.iter().map(|one| &one.shared.name);
         if let Some((twice, _)) = names().zip(names().skip(1)).find(|(a, b)| a == b) {
-            let message = "a commit holds two maps of this name, because it was opened twice; \
-                           use one of them";
+            let message = "the transaction uses two handles of this map, because it was opened \
+                           twice; use one of them";
             return Err(Error::new(ErrorKind::Invalid, message).on_map(twice));
         }
         let capabilities = self.provider.capabilities();
@@ -90,10 +91,11 @@ impl Joint {
         let mut committers: Vec<_> = committers
             .map(|(shared, writer)| Committer { shared, writer })
             .collect();
-        // Like the maps' own batches it ends with their last handles: sent again, it could
-        // land after what was saved since by a program that has opened them anew.
+        // Like the maps' own batches, the commit ends with their last handles: sent
+        // again later, it could overwrite newer changes of a program that has
+        // opened the maps anew.
         tokio::select! {
-            // That may be so from the beginning.
+            // The maps may have ended before it starts.
             biased;
             () = ended(&maps) => {}
             _ = flight.commit(&*self.provider, &mut committers) => {}
@@ -101,7 +103,7 @@ impl Joint {
     }
 
     async fn borrow_writers(&mut self) -> Result<Vec<Loan>> {
-        // Before any writer is borrowed: a value that is refused holds up no map.
+        // Before any writer is borrowed: a refused value must not hold up a map.
         for one in &mut self.participants {
             one.share.encode()?;
         }
@@ -124,7 +126,7 @@ impl Joint {
 }
 
 impl Participant {
-    /// Borrows the writer of the map, once earlier writes to the keys are committed.
+    /// Borrows the writer of the map once earlier writes to the keys are committed.
     async fn borrow_writer(&self, holds_others: bool) -> Result<Loan> {
         let (granted, answer) = oneshot::channel();
         self.shared.leave_errand(Errand::Lend(Borrowing {
@@ -133,7 +135,7 @@ impl Participant {
             granted,
         }));
         let answer = async { answer.await.unwrap_or_else(|_| Err(gone())) };
-        // The first one holds up no map, and waits like any save.
+        // The first one holds up no map, so it may wait as long as any save.
         let limit = self.shared.options.commit_timeout;
         tokio::select! {
             granted = answer => granted,
@@ -144,13 +146,14 @@ impl Participant {
 
 /// Proves that a map is kept by the store of this provider.
 ///
-/// Two handles may be of one store without anything that tells so. But a store refuses a
-/// batch of a writer of which it has a later one: that is tried with the last writer of the
-/// map. Another store would take it for a batch without changes, which is what it is.
+/// Two handles may belong to one store without any visible sign. But a store
+/// refuses a batch of a writer if it has a later batch of that writer, so an old
+/// batch of the map's writer is sent. Another store would accept it as the empty
+/// batch that it is.
 ///
 /// # Errors
 ///
-/// `Invalid` if it is another store; what the provider errs with otherwise.
+/// `Invalid` if it is another store; otherwise the provider's error.
 async fn prove_kept_here(provider: &dyn Provider, committer: &mut Committer<'_>) -> Result<()> {
     let shared = committer.shared;
     let old = BatchId::new(committer.writer.id, 0);
@@ -167,7 +170,8 @@ async fn prove_kept_here(provider: &dyn Provider, committer: &mut Committer<'_>)
             None => return Err(error.nothing_applied()),
         }
     }
-    // The map's own store may have forgotten the writer: it has gone back in time.
+    // The map's own store may have forgotten the writer because it has gone back in
+    // time.
     let claiming = committer.writer.batch(nothing(), &shared.clock);
     match ask(&*shared.provider, shared, &claiming, 1).await {
         Err(error) if error.kind() == ErrorKind::Rewound => {
@@ -175,7 +179,7 @@ async fn prove_kept_here(provider: &dyn Provider, committer: &mut Committer<'_>)
             committer.stop(&error, false);
             Err(error)
         }
-        // Whatever it says, it is another store than the transaction's.
+        // Whatever it answers, it is not the transaction's store.
         Ok(_) | Err(_) => Err(not_kept_here().on_map(&shared.name)),
     }
 }
@@ -205,12 +209,12 @@ async fn ended(maps: &[Arc<Shared>]) {
 
 /// # Errors
 ///
-/// `Unsupported` if the share has conditions and they are not.
+/// `Unsupported` if the share has conditions and the provider does not check them.
 pub(crate) fn check_conditions(share: &dyn Share, supported: bool) -> Result<()> {
     if supported || !share.is_conditional() {
         return Ok(());
     }
-    let message = "this provider checks no conditions; nothing was written";
+    let message = "this provider does not check conditions; nothing was written";
     Err(Error::new(ErrorKind::Unsupported, message)
         .on_map(share.name())
         .on_keys(share.keys()))
@@ -218,8 +222,8 @@ pub(crate) fn check_conditions(share: &dyn Share, supported: bool) -> Result<()>
 
 fn not_together(names: &[&str]) -> Error {
     let message = format!(
-        "the maps {names:?} are kept by a provider that commits to one map at a time (as JSON \
-         files are); nothing was written: commit to one after the other, or keep them in a \
+        "the maps {names:?} are kept by a provider that commits to one map at a time (such as \
+         JSON files); nothing was written: commit to one after the other, or keep the maps in a \
          database"
     );
     Error::new(ErrorKind::Unsupported, message)
@@ -227,8 +231,8 @@ fn not_together(names: &[&str]) -> Error {
 
 fn not_kept_here() -> Error {
     let message = "this map is not kept by the provider of the transaction; nothing was \
-                   written: begin it with the provider that the map was opened with, or a \
-                   clone of that";
+                   written: create the transaction with the provider that the map was opened \
+                   with, or a clone of it";
     Error::new(ErrorKind::Invalid, message)
 }
 
@@ -239,7 +243,7 @@ fn busy() -> Error {
 }
 
 fn gone() -> Error {
-    let message = "the runtime on which the map was opened has ended, or its last handle was \
+    let message = "the runtime on which the map was opened has shut down, or its last handle was \
                    dropped; nothing was written";
     Error::new(ErrorKind::Closed, message)
 }

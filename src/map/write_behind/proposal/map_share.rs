@@ -1,4 +1,4 @@
-//! The share of one map, of whatever type its values are.
+//! A map's share of a proposal, typed by its values.
 
 use std::{any::Any, collections::BTreeMap, mem, sync::Arc, time::Duration};
 
@@ -20,11 +20,11 @@ use crate::{
     record::{Payload, Record},
 };
 
-/// The share of a map of values of this type.
+/// A share of a map with values of this type.
 pub(crate) struct MapShare<V, L: Lifetime<V>> {
     core: Arc<Core<V, L>>,
-    /// By key, so that batches of several writers go through the store in the
-    /// same order.
+    /// Sorted by key, so that batches of several writers take the store's row locks
+    /// in the same order.
     steps: BTreeMap<Arc<str>, StagedChange<V>>,
     problem: Option<Error>,
     replaced: Vec<Discarded<V, L>>,
@@ -48,7 +48,7 @@ where
         Arc::ptr_eq(&self.core, core)
     }
 
-    /// The value is encoded when all of it is on its way.
+    /// The value is encoded when the proposal is sent.
     pub(crate) fn insert(&mut self, key: &str, value: V, ttl: Option<Duration>) {
         let at = self.core.clock.now();
         let step = self.step(key);
@@ -64,7 +64,7 @@ where
     pub(crate) fn require(&mut self, key: &str, expect: Expect) {
         let step = self.step(key);
         if step.expect.replace(expect).is_some_and(|was| was != expect) {
-            let message = "a commit expects two different things of one key; expect one";
+            let message = "the commit requires two different states of one key; require one";
             self.note(Error::new(ErrorKind::Invalid, message).on_keys([key.into()]));
         }
     }
@@ -176,7 +176,7 @@ where
         for (key, step) in &mut self.steps {
             if let Some(Op::Touch { .. }) = step.op {
                 let touch = self.core.touch_of(key);
-                // What has expired meanwhile is the store's to judge.
+                // If the entry has expired meanwhile, the store decides.
                 step.op = touch.or(step.op.take());
             }
             self.core.enlist(key);
@@ -208,8 +208,8 @@ where
     }
 }
 
-/// What was not taken over may go wherever the share does, on the task that
-/// saves too.
+/// Values that memory did not take over may be dropped anywhere, including on the
+/// background task, so a panic in a `Drop` is caught.
 impl<V, L: Lifetime<V>> Drop for MapShare<V, L> {
     fn drop(&mut self) {
         for step in mem::take(&mut self.steps).into_values() {
@@ -222,23 +222,22 @@ impl<V, L: Lifetime<V>> Drop for MapShare<V, L> {
 }
 
 impl<V, L: Lifetime<V>> Core<V, L> {
-    /// What is done to a key of which something is expected and that nothing
-    /// is to happen to: a change that leaves it as it is, where that holds.
+    /// The change for a key that is only required to have some state: it leaves the
+    /// entry as it is, if the requirement holds.
     fn unchanged(&self, key: &Arc<str>, expect: Expect) -> Result<Op> {
         if expect == Expect::Absent {
             return Ok(Op::Delete);
         }
         self.touch_of(key).ok_or_else(|| {
             let message =
-                "there is no such entry in memory; it was expected, and nothing was written";
+                "there is no such entry in memory, but it was required; nothing was written";
             Error::new(ErrorKind::Conflict, message)
                 .on_map(&self.name)
                 .on_keys([key.clone()])
         })
     }
 
-    /// The change that leaves an entry as it is; `None` if it is not known when
-    /// that expires.
+    /// A change that leaves an entry as it is; `None` if its expiry is unknown.
     fn touch_of(&self, key: &str) -> Option<Op> {
         if !L::EXPIRES {
             return Some(Op::Touch { expires_at: None });

@@ -1,5 +1,5 @@
-//! A map's share of a commit that lands whole or not at all: the changes for the store,
-//! and the values that memory takes over once the store has them.
+//! A map's share of an atomic commit: the changes for the store, and the values
+//! that memory takes over once the store has them.
 
 use std::{any::Any, sync::Arc};
 
@@ -11,29 +11,29 @@ use crate::{
     record::{Record, Revision},
 };
 
-/// A share of a map of any type of values.
+/// A share of a map, with any value type.
 pub(crate) trait Share: Any + Send + Sync {
-    /// The share with its type, which can be asked for.
+    /// The share as `Any`, to downcast to its type.
     fn as_any(&mut self) -> &mut dyn Any;
 
     fn name(&self) -> &MapName;
 
-    /// Identifies the open map: handles of the same one have the same.
+    /// Identifies the open map: handles of one map have the same id.
     fn id(&self) -> usize;
 
-    /// Nothing is added from now on.
+    /// Completes the share; nothing is added from now on.
     ///
     /// # Errors
     ///
-    /// Why it cannot be committed.
+    /// The reason why it cannot be committed.
     fn seal(&mut self) -> Result<()>;
 
-    /// Encodes its values, and reads them back. That may take long, so it is done on the
-    /// map's runtime and not by the caller.
+    /// Encodes its values and verifies them. That may be slow, so it runs on the
+    /// map's runtime, not on the caller's task.
     ///
     /// # Errors
     ///
-    /// `Refused`, naming the key, if the map could not read a value again.
+    /// `Refused`, naming the key, if a value does not decode again.
     fn encode(&mut self) -> Result<()>;
 
     fn is_empty(&self) -> bool;
@@ -45,21 +45,21 @@ pub(crate) trait Share: Any + Send + Sync {
 
     fn part(&self, otherwise: Otherwise) -> MapBatch;
 
-    /// Marks the entries as part of a commit that is about to be sent. The map's flusher
-    /// commits nothing meanwhile, and has committed earlier writes to them.
+    /// Marks its entries as part of a commit that is about to be sent. The map's
+    /// flusher commits nothing meanwhile, and has committed earlier writes to them.
     fn enlist(&mut self);
 
     /// Locks the entries.
     fn lock(&mut self) -> Box<dyn Landing + '_>;
 
-    /// No lock is held any more: replaced values may be dropped.
+    /// The locks are released: replaced values may be dropped.
     fn landed(&mut self);
 
-    /// The store was found to hold this instead.
+    /// The store was found to hold this record instead.
     fn learn(&self, key: &Arc<str>, found: Option<Record>);
 
-    /// Removes the marks of entries whose change has not landed and will not; or, if
-    /// `uncertain`, of which that will not be known.
+    /// Removes the marks of entries whose change was not applied and will not be;
+    /// or, if `uncertain`, may have been without the map ever knowing.
     fn withdraw(&self, uncertain: bool);
 }
 
@@ -68,10 +68,11 @@ pub(crate) trait Landing {
     fn land(&mut self, revision: Option<Revision>);
 }
 
-/// Memory takes over a commit at one point in time: a reader sees all of it or none.
+/// Memory takes over a commit at one point in time: a reader sees all of it or
+/// none.
 ///
-/// Entries of several maps are locked in the order of the shares, which is that of the
-/// maps' names, so two such commits never wait for each other.
+/// Entries of several maps are locked in the order of the shares, which is the
+/// order of the maps' names, so two such commits cannot deadlock.
 pub(crate) fn land_all(shares: &mut [Box<dyn Share>], revision: Option<Revision>) {
     {
         let _guard = ReentrancyGuard::enter();

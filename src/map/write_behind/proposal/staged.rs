@@ -1,13 +1,13 @@
-//! What happens to one key in a commit that lands whole or not at all.
+//! A staged change of one key in an atomic commit.
 
 use std::time::{Duration, SystemTime};
 
 use crate::batch::{Expect, Op};
 
-/// What happens to one key.
+/// The staged change of one key.
 pub(crate) struct StagedChange<V> {
-    /// `None` for a key of which something is expected, and nothing more; and
-    /// for a value that is not encoded yet.
+    /// `None` for a key with a requirement only, and for a value that is not
+    /// encoded yet.
     pub(crate) op: Option<Op>,
     pub(crate) expect: Option<Expect>,
     /// The value that the change puts.
@@ -18,18 +18,18 @@ pub(crate) struct StagedChange<V> {
 }
 
 impl<V> StagedChange<V> {
-    /// Whether anything happens to the key.
+    /// Whether the key is changed.
     pub(crate) fn is_change(&self) -> bool {
         self.op.is_some() || self.value.is_some()
     }
 
-    /// What is expected of the key; anything, if nothing was said.
+    /// The required state of the key; any state by default.
     pub(crate) fn expect(&self) -> Expect {
         self.expect.unwrap_or_default()
     }
 
-    /// The write that its expiry is counted from, which may be long before the
-    /// commit. An own time is known again, after a restart, as the time between
+    /// The write time that its expiry is counted from, which may be long before the
+    /// commit. After a restart, an own time to live is computed as the time between
     /// the two.
     pub(crate) fn written_at(&self) -> SystemTime {
         let expires_at = match self.op {

@@ -1,4 +1,4 @@
-//! What the flusher puts together, step by step.
+//! Assembly of batches, step by step.
 
 use super::*;
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     record::Revision,
 };
 
-/// A map whose task does not run by itself.
+/// A flusher whose task does not run by itself.
 fn flusher() -> Flusher<u32, Forever> {
     flusher_with(Options::default())
 }
@@ -53,11 +53,11 @@ fn clear_and_wait(core: &Core<u32, Forever>) -> Ticket {
     ticket
 }
 
-/// A `clear_and_save` that came between the moment when the flusher looked
-/// whether there was a clear, and the moment when it collected those who
-/// wait, was told that it was saved: by a batch without a clear, or by none.
+/// A `clear_and_save` that came after the flusher checked for a clear, but before
+/// it collected the waiting callers, was answered as saved: by a batch without a
+/// clear, or by none.
 #[tokio::test]
-async fn a_clear_is_not_answered_by_a_draft_that_does_not_carry_it() {
+async fn a_clear_is_not_answered_by_a_draft_without_it() {
     let mut flusher = flusher();
     let mut until = flusher.core.queue.watermark();
     let mut draft = flusher.core.draft();
@@ -71,11 +71,11 @@ async fn a_clear_is_not_answered_by_a_draft_that_does_not_carry_it() {
     assert!(ticket.await.is_ok());
 }
 
-/// Two saves of one key shared a commit; a write between the flusher's looks
-/// at the one and the other put the key into the batch twice. A provider may
-/// apply a batch in any order, and Postgres refuses such a one.
+/// Two saves of one key shared a commit; a write between the flusher's two looks at
+/// the entry put the key into the batch twice. A provider may apply a batch in any
+/// order, and Postgres rejects such a batch.
 #[tokio::test]
-async fn a_key_is_in_a_batch_once_whoever_waits_for_it() {
+async fn a_key_with_several_waiting_callers_is_in_a_batch_once() {
     let mut flusher = flusher();
     let _first = insert_and_wait(&flusher.core, "a", 1);
     let _second = insert_and_wait(&flusher.core, "a", 2);
@@ -95,16 +95,16 @@ async fn a_key_is_in_a_batch_once_whoever_waits_for_it() {
     let assembled = flusher.finish(draft);
     let committed = Committed::at(Revision::new(1));
     flusher.core.settle_all(&assembled, &committed);
-    // The write that came in between is still to be saved.
+    // The write in between is still to be saved.
     let mut until = flusher.core.queue.watermark();
     let next = flusher.assemble(&mut until, true).unwrap();
     assert_eq!(next.changes().len(), 1);
 }
 
-/// A clear in the middle of halving a refused batch dropped those who waited
-/// for the rest of the half: they were told that the runtime had ended.
+/// A clear during the halving of a refused batch dropped the callers that waited
+/// for the rest of the half: their saves failed as if the runtime had shut down.
 #[tokio::test]
-async fn a_clear_while_a_batch_is_halved_forgets_nobody_who_waits() {
+async fn a_clear_while_a_batch_is_halved_keeps_all_waiting_callers() {
     let mut flusher = flusher();
     let first = insert_and_wait(&flusher.core, "a", 1);
     let second = insert_and_wait(&flusher.core, "a", 2);
@@ -127,7 +127,7 @@ fn put(core: &Core<u32, Forever>, key: &str, value: u32) {
 }
 
 #[test]
-fn what_does_not_fit_into_a_batch_waits_in_its_order() {
+fn changes_that_exceed_a_batch_wait_in_order() {
     let mut flusher = flusher_with(Options {
         max_batch_bytes: 4,
         ..Options::default()
@@ -149,7 +149,7 @@ fn what_does_not_fit_into_a_batch_waits_in_its_order() {
 }
 
 #[test]
-fn an_entry_removed_and_inserted_in_the_flushers_hands_leaves_nothing_in_the_queue() {
+fn an_entry_removed_and_inserted_while_popped_leaves_nothing_in_the_queue() {
     let mut flusher = flusher();
     put(&flusher.core, "a", 1);
     let mut until = flusher.core.queue.watermark();
@@ -163,18 +163,18 @@ fn an_entry_removed_and_inserted_in_the_flushers_hands_leaves_nothing_in_the_que
     assert_eq!(flusher.core.pending(), 1);
 }
 
-/// A value that somebody waited for could not be written as JSON, and was
-/// replaced in that moment: the new one was put in front, where a flush that
-/// was past that part of the queue did not look again.
+/// A value that a caller waited for could not be expressed as JSON and was replaced
+/// at that moment: the new one was queued in front, where a flush that was past
+/// that part of the queue did not look again.
 #[test]
-fn what_replaces_an_unwritable_value_is_not_left_for_later() {
+fn the_replacement_of_an_unwritable_value_is_not_left_for_later() {
     let mut flusher = flusher();
     let key: Arc<str> = "a".into();
     put(&flusher.core, "a", 1);
     let mut until = flusher.core.queue.watermark();
     let mut draft = flusher.core.draft();
     let keys = std::slice::from_ref(&key);
-    flusher.core.begin_all(keys, draft.generation);
+    flusher.core.reserve_all(keys, draft.generation);
     assert!(flusher.core.queue.pop(&mut until, 10).is_empty());
     put(&flusher.core, "a", 2);
     let error = Error::new(ErrorKind::Refused, "no JSON");
@@ -186,11 +186,10 @@ fn what_replaces_an_unwritable_value_is_not_left_for_later() {
     assert_eq!(next.changes().len(), 1);
 }
 
-/// Of a batch that was refused, each part made room for all that was pending: to
-/// refuse one change after the other took a time that followed their number's
-/// square.
+/// Each part of a refused batch reserved room for everything pending: refusing n
+/// changes one by one was O(n²).
 #[test]
-fn a_part_makes_room_for_no_more_than_itself() {
+fn a_part_reserves_room_for_itself_only() {
     let mut flusher = flusher();
     for n in 0..10_000 {
         put(&flusher.core, &n.to_string(), 1);
@@ -203,10 +202,10 @@ fn a_part_makes_room_for_no_more_than_itself() {
     assert!(changes.capacity() < 100, "{}", changes.capacity());
 }
 
-/// A map from which nearly all had been removed, or had expired, kept the room for
-/// as many as it had ever held.
+/// A map from which nearly all entries had been removed, or had expired, kept the
+/// memory of its largest size.
 #[test]
-fn a_map_that_was_much_fuller_once_gives_its_room_back() {
+fn a_map_that_was_much_fuller_frees_its_memory() {
     let mut flusher = flusher();
     let commit_all = |flusher: &mut Flusher<u32, Forever>| {
         let mut until = flusher.core.queue.watermark();

@@ -190,7 +190,6 @@ impl Shared {
         };
         let message = "changes are refused, and are in memory only: see `refused()`; \
                        write to these keys again, or call `retry_refused()`";
-                       write to these keys again, or call `retry_refused()`";
         Err(Error::new(ErrorKind::Refused, message)
             .on_map(&self.name)
             .on_keys(refused.keys().cloned())

@@ -21,7 +21,7 @@ async fn a_close_after_that_of_the_provider_says_that_nothing_can_be_saved_any_m
     assert_eq!(error.kind(), ErrorKind::Closed, "{error:?}");
     assert_eq!(names(&error), ["a"]);
     let said = error.to_string();
-    assert!(said.contains("cannot be saved any more"), "{said}");
+    assert!(said.contains("can no longer be saved"), "{said}");
     assert!(!said.contains("pending"), "{said}");
     // What it says to do is possible.
     let mut exported = Vec::new();

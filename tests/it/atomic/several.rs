@@ -122,7 +122,10 @@ async fn maps_that_do_not_go_together_are_turned_away() {
         tx.insert(one, "x", 2).insert(two, "y", 2);
         tx.commit()
     };
-    let (opened_twice, of_another) = ("use one of them", "begin it with the provider");
+    let (opened_twice, of_another) = (
+        "use one of them",
+        "create the transaction with the provider",
+    );
     for (error, remedy) in [
         (joined(&a, &twice).await.unwrap_err(), opened_twice),
         (joined(&a, &other).await.unwrap_err(), of_another),

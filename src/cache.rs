@@ -72,8 +72,8 @@ use crate::{
 /// starts no earlier than the latest write time of a stored entry, so no entry
 /// comes back to life if the wall clock was set back by up to a day. An entry
 /// written more than a day in the future was written with a wrong clock: the map
-/// logs one warning, ignores the entry's times, and counts its time to live from
-/// the opening.
+/// logs one warning, ignores its write time, and lets the entry live for its
+/// original duration, counted from the opening.
 ///
 /// # Entries without an expiry
 ///

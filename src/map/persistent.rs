@@ -42,9 +42,9 @@ use crate::{
 /// # Closures
 ///
 /// Closures run under a lock, so keep them short. A call to any map from inside a
-/// closure panics instead of deadlocking. The same holds inside a value's own
-/// `Clone` or `Serialize`. If a closure panics, the map keeps working and the entry
-/// stays as the closure left it.
+/// closure, or from inside a value's own `Clone` or `Serialize`, panics instead of
+/// deadlocking. If a closure panics, the map keeps working and the entry stays as
+/// the closure left it.
 ///
 /// # After `close`
 ///

@@ -47,6 +47,7 @@ where
     /// would have to save is the one that waits. There it saves nothing, reports
     /// that at once, and pending changes are lost. Nor does it work after that
     /// runtime has shut down, or while it is not driven.
+    ///
     /// ```
     /// # use std::time::Duration;
     /// # use persistify::{Memory, PersistentMap};

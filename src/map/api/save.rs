@@ -181,8 +181,9 @@ where
         self.core.ask(Request::Flush).wait().await
     }
 
-    /// Replaces all entries by the state of the store. Pending changes are
-    /// committed first. Reads the whole map; nothing is committed meanwhile.
+    /// Replaces every entry without a pending change by its stored state. Pending
+    /// changes are committed first. Reads the whole map; nothing is committed
+    /// meanwhile.
     ///
     /// # Errors
     ///

@@ -53,9 +53,9 @@ use crate::{
 ///
 /// All maps must belong to the store behind the provider given to
 /// [`new`](Self::new), opened through any handle to it: a clone, or another opening
-/// of the same file. Only the store can tell whether they do. It is asked to answer
-/// the last commit of each map again: one round trip per map and transaction, which
-/// writes nothing.
+/// of the same file. Only the store can tell whether they do: the transaction first
+/// sends it an outdated, empty commit of each map, which the map's own store
+/// refuses. That costs one round trip per map and transaction, and writes nothing.
 ///
 /// # Concurrency
 ///

@@ -1,4 +1,4 @@
-//! The one clock: what time it is, and waiting for a time to come.
+//! Clocks: the time, and timers.
 
 use std::{
     fmt,
@@ -12,22 +12,23 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-/// Tells the time and waits. A map asks no other clock.
+/// A source of time and timers. A map uses no other clock than its own.
 ///
-/// The time never goes back while the clock lives.
+/// The time must not go backwards while the clock exists.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// What time it is.
+    /// The current time.
     fn now(&self) -> SystemTime;
 
-    /// Waits until that time has come; returns at once if it has.
+    /// Waits until `deadline`. Completes at once if `deadline` has passed.
     fn sleep_until(&self, deadline: SystemTime) -> BoxFuture<'static, ()>;
 }
 
-/// The machine's clock: the wall time when it was made, and from then on the
-/// time that has passed, so that nobody who sets the wall clock meanwhile
-/// makes entries expire or live longer.
+/// The clock of the machine; the default of a map.
 ///
-/// It runs on tokio's time: a test that pauses it pauses this clock.
+/// It reads the wall clock once, when it is created, and then adds the monotonic
+/// time that has passed. A later change of the wall clock therefore does not affect
+/// expiries. It is based on [`tokio::time`], so a test that pauses tokio's time
+/// pauses this clock.
 #[derive(Clone, Debug)]
 pub struct SystemClock {
     anchor: SystemTime,
@@ -35,7 +36,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// A clock that starts at the machine's wall time.
+    /// Creates a clock that starts at the current wall time.
     pub fn new() -> Self {
         Self {
             anchor: SystemTime::now(),
@@ -61,18 +62,18 @@ impl Clock for SystemClock {
     }
 }
 
-/// How far the store's time may be ahead of the clock. Clocks that are set by
-/// hand, from a wrong time zone, or back from summer time, are off by less than a
-/// day. A longer way off, the time was wrong when the store saw it (or is now):
-/// to wait until it comes would keep entries alive for years.
+/// How far a stored time may be ahead of the clock. Manual settings, wrong time zones
+/// and daylight saving time shift a clock by less than a day. A larger distance means
+/// that the time was wrong when it was stored, or is wrong now; following it could
+/// keep entries alive for years.
 const MAX_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A map's clock: another clock, set ahead so that it never reads less than the
-/// latest time its store has seen. Otherwise entries would come back to life on
-/// a machine whose clock was set back.
+/// The clock of a map: another clock, shifted so that it never reads less than the
+/// latest time in the store. Otherwise expired entries would reappear on a machine
+/// whose clock was set back.
 ///
-/// A time that is further ahead than [a day](MAX_AHEAD) is a glitch, and does not
-/// count. Nothing ever sets this clock back: what has expired by it stays so.
+/// A stored time more than [a day](MAX_AHEAD) ahead is a glitch and is ignored. The
+/// shift only grows, so an expired entry stays expired.
 #[derive(Debug)]
 pub struct MapClock {
     clock: Arc<dyn Clock>,
@@ -81,14 +82,14 @@ pub struct MapClock {
     has_met_a_glitch: AtomicBool,
 }
 
-/// What a map's clock makes of a time that the store has seen.
+/// How a map's clock treats a stored time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
-    /// It is not earlier now.
+    /// The clock now reads at least this time.
     Counts,
-    /// The clock was wrong when it was written.
+    /// The time is ignored: the clock that wrote it was wrong.
     Glitch {
-        /// No other was met before.
+        /// Whether this is the first glitch of the map.
         is_first: bool,
     },
 }
@@ -102,7 +103,7 @@ impl MapClock {
         }
     }
 
-    /// The store has seen that time.
+    /// Shifts the clock so that it reads at least `seen`, a time in the store.
     pub(crate) fn observe(&self, seen: SystemTime) -> Seen {
         if self.is_glitch(seen) {
             let is_first = !self.has_met_a_glitch.swap(true, Relaxed);
@@ -113,7 +114,7 @@ impl MapClock {
         Seen::Counts
     }
 
-    /// Whether that time is too far ahead to be believed.
+    /// Whether the time is too far ahead to be plausible.
     pub(crate) fn is_glitch(&self, seen: SystemTime) -> bool {
         self.ahead_by(seen) > MAX_AHEAD
     }
@@ -132,7 +133,7 @@ impl MapClock {
 
     pub(crate) fn sleep_until(&self, deadline: SystemTime) -> BoxFuture<'static, ()> {
         let deadline = deadline.checked_sub(self.ahead());
-        // Before the beginning of time means that it has come.
+        // A deadline before the epoch has passed.
         self.clock
             .sleep_until(deadline.unwrap_or(SystemTime::UNIX_EPOCH))
     }
@@ -140,7 +141,7 @@ impl MapClock {
     pub(crate) fn sleep(&self, wait: Duration) -> BoxFuture<'static, ()> {
         match self.clock.now().checked_add(wait) {
             Some(deadline) => self.clock.sleep_until(deadline),
-            // A wait beyond the end of time never ends.
+            // The deadline cannot be represented, so the wait never ends.
             None => Box::pin(std::future::pending()),
         }
     }

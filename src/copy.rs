@@ -1,4 +1,4 @@
-//! Moves maps from one provider to another.
+//! Copies maps from one provider to another.
 
 mod pass;
 mod sum;
@@ -16,47 +16,50 @@ use self::{
     sum::{Sum, Sums},
 };
 
-/// What a [`copy`] has brought about.
+/// The result of a [`copy`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Copied {
-    /// Maps that are now the same in both providers.
+    /// The number of maps that are now equal in both providers.
     pub maps: usize,
-    /// Records that they hold.
+    /// The number of records in these maps.
     pub records: u64,
-    /// Those of them that had to be written; the others were there already.
+    /// The number of records that were written. The others were in the target
+    /// already.
     pub written: u64,
-    /// Bytes of the keys and values that were written.
+    /// The size of the written keys and values, in bytes.
     pub bytes: u64,
 }
 
-/// Copies maps from one provider to another, record by record: values, the
-/// numbers of their shapes and expiries, expired records included. It needs to
-/// know no type of value, so unreadable ones are copied like all others.
+/// Copies maps from one provider to another, record by record.
 ///
-/// `Ok` means that each map was read again in both providers, and that the two
-/// hold the same: as many records, and the same checksum over what the JSON
-/// means, whatever way it is written. Revisions are the target's own; so are times
-/// of writing, except those of entries that expire.
+/// A record is copied with its value, schema version and expiry; expired records are
+/// copied too. Values are not decoded into a type, so unreadable records are copied
+/// like all others. The target assigns its own revisions. It also assigns its own
+/// write times, except for entries that expire.
 ///
-/// Nobody should write to these maps meanwhile, in either provider; if someone
-/// does, the copy may end with the error that they differ. Records are read and
-/// written in pages and batches; the memory that this takes does not follow the
-/// map, unless a target holds something already: then its keys are held.
+/// `Ok` means that each map was re-read in both providers and compared equal: the
+/// number of records, and a checksum over keys, schema versions, expiries and the
+/// content of the JSON, regardless of its formatting.
 ///
-/// # Again
+/// `on_progress` is called after each page, with the number of records so far and,
+/// if the source knows it, an estimate of the total.
 ///
-/// A copy that was cut short, by an error or the end of the process, is gone on
-/// with by calling it again: what is there already and is the same is not
-/// written again, and what differs is. A target's map is never cleared, and no
-/// record of it deleted: if it holds a key that the source does not, nothing is
-/// written to it. Maps are copied in order, and each whole before the next.
+/// Do not write to these maps during the copy, in either provider; otherwise the
+/// copy may fail because the two sides differ. Memory use is independent of the size
+/// of the map if the target's map is empty; otherwise the copy holds the keys of the
+/// target's map and a digest of each record.
 ///
-/// A map of the name `<map>/unreadable`, where a map sets records aside, is
-/// copied if it is named, as it is by [`Provider::maps`].
+/// # Resuming
 ///
-/// `on_progress` is called after each page, with the number of records so far
-/// and, if the source knows, about how many there are in all.
+/// To resume a copy that failed or was interrupted, call it again. Records that are
+/// already equal in the target are not written again; those that differ are. The
+/// copy deletes nothing: if a target's map contains a key that the source's map does
+/// not, nothing is written to that map. Maps are copied one after the other, in the
+/// given order.
+///
+/// The map `<map>/unreadable`, which holds the unreadable records of a map that were
+/// overwritten, is copied only if it is listed, as [`Provider::maps`] does.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -78,18 +81,18 @@ pub struct Copied {
 ///
 /// # Errors
 ///
-/// - `Invalid` if a name is none, the source lists its maps and this is not one
-///   of them, or the target's map holds other keys; nothing was written to it.
-/// - `Conflict`, naming keys, if the two differ at the end: someone has written
-///   to one of them.
-/// - `Refused`, naming the keys, if the target takes no such records.
-/// - Otherwise what the providers err with. What is `Unavailable` was tried a
-///   few times; a commit of which the outcome is not known, as the identical
-///   batch.
+/// - `Invalid` if a name is not valid, if the source lists its maps and the map is
+///   not among them, or if the target's map contains other keys. Nothing was
+///   written to that map.
+/// - `Conflict`, with the keys, if the two sides differ at the end because one of
+///   them was written to.
+/// - `Refused`, with the keys, if the target rejects records.
+/// - Other errors of the providers. `Unavailable` is returned after five attempts; a
+///   commit of unknown outcome is repeated as the identical batch.
 ///
-/// In all of them, what was written so far stays. Whatever becomes of it, the
-/// providers are told to [let go](Provider::release) of the maps; one that is
-/// open meanwhile goes on.
+/// Records written so far stay in the target. Both providers
+/// [release](Provider::release) the maps in any case; a map that is open at the same
+/// time keeps working.
 pub async fn copy<F, T, N>(
     from: &F,
     to: &T,
@@ -138,19 +141,20 @@ async fn copy_all(
     Ok(copied)
 }
 
-/// The source was asked about all of them at the beginning.
+/// Releases all maps: the source loaded each of them for the total.
 async fn let_go(from: &dyn Provider, to: &dyn Provider, maps: &[MapName]) {
     for map in maps {
         for provider in [to, from] {
-            // Why the copy has ended is what its caller has to hear.
+            // The caller gets the error of the copy, not this one.
             if let Err(error) = provider.release(map).await {
-                tracing::warn!(target: COPY, %map, error = %error.logged(), "a map was not released after a copy that failed");
+                tracing::warn!(target: COPY, %map, error = %error.logged(), "a map was not released after a failed copy");
             }
         }
     }
 }
 
-/// A name that was misspelt must not look like an empty map that was copied.
+/// Checks that the source has the maps. Otherwise a misspelt name would look like
+/// an empty map.
 async fn check_listed(from: &dyn Provider, maps: &[MapName]) -> Result<()> {
     let listed = match patiently(|| from.maps()).await {
         Ok(listed) => listed,
@@ -160,11 +164,11 @@ async fn check_listed(from: &dyn Provider, maps: &[MapName]) -> Result<()> {
     let Some(missing) = maps.iter().find(|map| !listed.contains(map)) else {
         return Ok(());
     };
-    let message = "the source holds no map of this name; nothing was copied";
+    let message = "the source has no map of this name; nothing was copied";
     Err(Error::new(ErrorKind::Invalid, message).on_map(missing))
 }
 
-/// About how many records there are, if that is known of all maps.
+/// An estimate of the number of records, if the source has one for each map.
 async fn total(from: &dyn Provider, maps: &[MapName]) -> Result<Option<u64>> {
     let mut total = Some(0);
     for map in maps {
@@ -174,7 +178,7 @@ async fn total(from: &dyn Provider, maps: &[MapName]) -> Result<Option<u64>> {
     Ok(total)
 }
 
-/// That the two hold the same; how many records that is.
+/// Compares the map in both providers. Returns the number of records.
 async fn verify(from: &dyn Provider, to: &dyn Provider, map: &MapName) -> Result<u64> {
     let source = Sum::of(load(from, map, Wanted::All).await?).await?;
     let target = Sum::of(load(to, map, Wanted::All).await?).await?;
@@ -184,8 +188,8 @@ async fn verify(from: &dyn Provider, to: &dyn Provider, map: &MapName) -> Result
     let mut sums = Sums::of(load(from, map, Wanted::All).await?).await?;
     let keys = sums.differing(load(to, map, Wanted::All).await?).await?;
     let message = format!(
-        "the copy is not the same as the map: the source holds {} records, the target {}, and \
-         these keys differ; nobody may write to either meanwhile: copy again",
+        "the copy differs from the source: the source has {} records, the target {}, and these \
+         keys differ; copy again, and do not write to either map during the copy",
         source.records, target.records
     );
     Err(Error::new(ErrorKind::Conflict, message)

@@ -1,4 +1,4 @@
-//! The one error type, sorted by what the caller should do about it.
+//! The error type of the crate, sorted by remedy.
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
@@ -8,51 +8,51 @@ mod logged;
 
 use logged::Logged;
 
-/// A result whose error is [`Error`].
+/// A `Result` with [`Error`] as its default error type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What to do about an [`Error`], and what state it leaves.
+/// The remedy for an [`Error`], and the state that the failure leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The store cannot be reached just now: connection, lock, timeout. Try
-    /// again; a map does so by itself, and what is pending stays pending.
+    /// The store cannot be reached: a lost connection, a lock, a timeout. Try
+    /// again. An open map retries by itself, and its changes stay pending.
     Unavailable,
-    /// The whole store needs a person: a permission, a full disk, a missing
-    /// table. No entry is to blame; what is pending stays pending, and the map
-    /// finds out by itself when the store is well again.
+    /// The whole store needs repair: a missing permission, a full disk, a missing
+    /// table. No entry is at fault. Changes stay pending, and an open map resumes
+    /// by itself once the store works again.
     Unusable,
-    /// The store (or the codec) will never take the changes of
-    /// [these keys](Error::keys). They stay in memory, out of the others' way.
+    /// The store or the codec rejects the changes of [these keys](Error::keys)
+    /// for good. They stay in memory and do not delay other changes.
     Refused,
-    /// The store holds [something else](Error::found) than was expected.
-    /// Nothing was written.
+    /// A precondition failed: the store holds [another record](Error::found)
+    /// than expected. Nothing was written.
     Conflict,
-    /// A later batch of the same writer was applied already. Nothing was
+    /// A later batch of the same writer has already been applied. Nothing was
     /// written.
     Superseded,
     /// The store has lost commits that it had acknowledged: it was replaced by an
-    /// older copy of itself, or by an empty store; [`Error::rewound`] has the two
-    /// states. Nothing was written. A map stops writing until it is told how to
-    /// go on: [`on_rewind`](crate::Builder::on_rewind),
-    /// [`resolve_rewind`](crate::Map::resolve_rewind).
+    /// older copy or by an empty store. [`Error::rewound`] has both states. Nothing
+    /// was written. The map stops writing until the store is restored, or
+    /// [`on_rewind`](crate::Builder::on_rewind) or
+    /// [`resolve_rewind`](crate::Map::resolve_rewind) chooses how to go on.
     Rewound,
-    /// What is stored does not make sense. Nothing was overwritten.
+    /// The stored data is damaged or cannot be decoded. Nothing was overwritten.
     Corrupt,
-    /// The call cannot be carried out as it is: fix the call.
+    /// The call is wrong: a name, an option, an argument. Fix the call.
     Invalid,
-    /// This provider cannot do that. Nothing was written.
+    /// The provider does not support the operation. Nothing was written.
     Unsupported,
     /// The map or the provider was closed.
     Closed,
 }
 
-/// What went wrong, on what, and what to do about it.
+/// An error of a map or a provider.
 ///
-/// [`kind`](Self::kind) sorts errors by remedy. The message says what was
-/// attempted and what to do. `{}` prints it with all causes, which are in
-/// [`source`](StdError::source) as well; they may quote what is stored. A clone shares
-/// everything.
+/// [`kind`](Self::kind) says what to do about it. The message says what was
+/// attempted, on what, and what to do. `{}` prints the message, the map, up to five
+/// keys and all causes; `{:?}` prints the kind as well. Causes may quote stored
+/// data. [`source`](StdError::source) returns the cause. A clone is an `Arc` clone.
 #[derive(Clone)]
 pub struct Error(Arc<Parts>);
 
@@ -69,14 +69,16 @@ struct Parts {
 }
 
 impl Error {
-    /// An error of this kind. The message says what was attempted, on what,
-    /// and what to do; it holds no secret and does not repeat the
-    /// [source](Self::with_source), which is printed after it.
+    /// Creates an error.
     ///
-    /// An [`Unavailable`](ErrorKind::Unavailable) error leaves it open whether
-    /// the batch was applied, unless [`nothing_applied`](Self::nothing_applied)
-    /// says otherwise; every other kind says that nothing was, unless
-    /// [`outcome_unknown`](Self::outcome_unknown) says otherwise.
+    /// The message should say what was attempted, on what, and what to do. It must
+    /// not contain a secret, and need not repeat the [source](Self::with_source),
+    /// which is printed after it.
+    ///
+    /// By default, an [`Unavailable`](ErrorKind::Unavailable) error leaves it open
+    /// whether the batch was applied, and every other kind means that nothing was
+    /// applied. [`nothing_applied`](Self::nothing_applied) and
+    /// [`outcome_unknown`](Self::outcome_unknown) override this.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Arc::new(Parts {
             kind,
@@ -90,16 +92,15 @@ impl Error {
         }))
     }
 
-    /// What every provider says of a change whose condition does not hold; with
-    /// what it found in place of what was expected.
+    /// The error of a change whose precondition failed, with the stored record.
     pub(crate) fn conflict(map: impl AsRef<str>, key: &Arc<str>, found: Option<Record>) -> Self {
         let stored = found.as_ref().filter(|record| record.value.is_some());
-        let there = stored.map_or("there is none".to_owned(), |record| {
+        let there = stored.map_or("the store has none".to_owned(), |record| {
             format!("it was last written by revision {}", record.revision)
         });
         let message = format!(
-            "the stored entry is not as expected: {there}; nothing was written: look at \
-             `found()`, decide, and try again"
+            "the stored entry is not as expected: {there}; nothing was written; see \
+             `found()` for the stored entry, then try again"
         );
         Self::new(ErrorKind::Conflict, message)
             .on_map(map)
@@ -107,97 +108,97 @@ impl Error {
             .with_found(found)
     }
 
-    /// What every provider, and every map, says of a store in these two states.
+    /// The error of a store that has lost acknowledged commits.
     pub(crate) fn store_rewound(states: Rewound) -> Self {
         let message = format!(
-            "the store has gone back in time, or is another one: it {states}; nothing was \
-             written: put back the store as it was, or say how to go on with `resolve_rewind` or \
-             `on_rewind`"
+            "the store has lost commits, or is another store: it {states}; nothing was written; \
+             restore the latest state of the store, or choose how to go on with `resolve_rewind` \
+             or `on_rewind`"
         );
         Self::new(ErrorKind::Rewound, message).with_rewound(states)
     }
 
-    /// The same error; the message goes on with what only this caller knows.
+    /// Appends to the message.
     pub(crate) fn and_say(self, more: &str) -> Self {
         self.change(|parts| parts.message = format!("{}; {more}", parts.message))
     }
 
-    /// The same error, about this map.
+    /// Sets the map concerned.
     #[must_use]
     pub fn on_map(self, map: impl AsRef<str>) -> Self {
         self.change(|parts| parts.map = Some(map.as_ref().into()))
     }
 
-    /// The same error, about these keys and no others.
+    /// Sets the keys concerned, replacing earlier ones.
     #[must_use]
     pub fn on_keys(self, keys: impl IntoIterator<Item = Arc<str>>) -> Self {
         self.change(|parts| parts.keys = keys.into_iter().collect())
     }
 
-    /// The same error, with the record that stood in the way.
+    /// Sets the stored record that conflicted.
     #[must_use]
     pub fn with_found(self, found: Option<Record>) -> Self {
         self.change(|parts| parts.found = found)
     }
 
-    /// The same error, with the two states of the store that was rewound.
+    /// Sets the expected and the found state of a rewound store.
     #[must_use]
     pub fn with_rewound(self, rewound: Rewound) -> Self {
         self.change(|parts| parts.rewound = Some(rewound))
     }
 
-    /// The same error, with its cause.
+    /// Sets the cause.
     #[must_use]
     pub fn with_source(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.change(|parts| parts.source = Some(Arc::from(source.into())))
     }
 
-    /// The same error; whether the batch was applied is not known.
+    /// Marks the outcome as unknown: the batch may have been applied, or may yet be.
     #[must_use]
     pub fn outcome_unknown(self) -> Self {
         self.change(|parts| parts.may_have_applied = true)
     }
 
-    /// The same error; it is certain that nothing was applied, nor will be.
+    /// Marks the batch as not applied: it was not, and it never will be.
     #[must_use]
     pub fn nothing_applied(self) -> Self {
         self.change(|parts| parts.may_have_applied = false)
     }
 
-    /// What to do about it.
+    /// The remedy.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The map concerned, if it is a single one.
+    /// The map concerned, if it is a single map.
     pub fn map(&self) -> Option<&str> {
         self.0.map.as_deref()
     }
 
-    /// The keys concerned; empty where no key is to blame, or where it is not
-    /// known which.
+    /// The keys concerned. Empty if no key is at fault, or if the keys at fault are
+    /// not known.
     pub fn keys(&self) -> &[Arc<str>] {
         &self.0.keys
     }
 
-    /// What the store holds instead, for a [`Conflict`](ErrorKind::Conflict).
+    /// The record that the store holds, for a [`Conflict`](ErrorKind::Conflict).
     pub fn found(&self) -> Option<&Record> {
         self.0.found.as_ref()
     }
 
-    /// What the map knew of the store, and what the store holds, for a store that
-    /// was [`Rewound`](ErrorKind::Rewound).
+    /// The expected and the found state of the store, for a store that was
+    /// [`Rewound`](ErrorKind::Rewound).
     pub fn rewound(&self) -> Option<&Rewound> {
         self.0.rewound.as_ref()
     }
 
-    /// Whether the batch may have been applied, or may yet be. The remedy is
-    /// to commit the identical batch again, until its fate is known.
+    /// Whether the batch may have been applied, or may yet be. Commit the identical
+    /// batch again until its outcome is known.
     pub fn may_have_applied(&self) -> bool {
         self.0.may_have_applied
     }
 
-    /// What a log may say of it above `TRACE`: no key and no value.
+    /// The error without keys and values, for log levels above `TRACE`.
     pub(crate) fn logged(&self) -> impl fmt::Display {
         Logged(self)
     }
@@ -208,11 +209,12 @@ impl Error {
     }
 }
 
-/// How many keys a message names before it counts the rest.
+/// The maximum number of keys that a message names.
 const MAX_KEYS_NAMED: usize = 5;
 
-/// The message, what it is about, and all causes: what is wrong is often said by the
-/// system alone, and many programs print an error without its sources.
+/// Prints the message, the map, the keys and all causes. The causes are included
+/// because many programs print an error without its sources, and the system's
+/// message is often the only one that says what is wrong.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
@@ -234,7 +236,7 @@ fn write_causes(
 ) -> fmt::Result {
     while let Some(error) = cause {
         write!(f, "; caused by: {error}")?;
-        // An error of this type has printed its own causes.
+        // An `Error` prints its own causes.
         cause = error.source().filter(|_| !error.is::<Error>());
     }
     Ok(())
@@ -258,7 +260,8 @@ impl fmt::Debug for Error {
     }
 }
 
-/// So that an argument may be anything that turns into a name, a name included.
+/// Lets arguments be `impl TryInto<MapName, Error: Into<Error>>`, which includes
+/// `MapName` itself.
 impl From<std::convert::Infallible> for Error {
     fn from(never: std::convert::Infallible) -> Self {
         match never {}

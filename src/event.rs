@@ -1,4 +1,4 @@
-//! What a map tells about its saving: failures, health, figures.
+//! Reports of a map about its saves: failures, conflicts, health, statistics.
 
 use std::{
     sync::Arc,
@@ -12,11 +12,10 @@ use crate::{
     record::{Record, Revision},
 };
 
-/// How many keys a [`SaveFailure`] names.
+/// The maximum number of keys that a [`SaveFailure`] names.
 const MAX_KEYS_NAMED: usize = 10;
 
-/// One failed attempt to save, as [`failures`](crate::Map::failures)
-/// sends it.
+/// One failed attempt to save, sent by [`failures`](crate::Map::failures).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SaveFailure {
@@ -24,39 +23,39 @@ pub struct SaveFailure {
     pub map: MapName,
     /// What was attempted.
     pub operation: Operation,
-    /// Which attempt it was, from 1.
+    /// The number of this attempt; the first is 1.
     pub attempt: u32,
-    /// How many attempts there are.
+    /// The maximum number of attempts.
     pub max_attempts: u32,
-    /// Whether this was the last attempt: true once an outage, when the map
-    /// takes the store for down, and for changes that are refused. The changes
-    /// stay pending (or, if refused, in memory). [Probes](Operation::Probe) of a
-    /// store that is down are never the last.
+    /// Whether this was the last attempt. It is true once per outage, when the map
+    /// turns [`Down`](Health::Down), and for refused changes. The changes stay
+    /// pending, or, if refused, in memory. It is never true for a
+    /// [probe](Operation::Probe).
     pub is_final: bool,
     /// The keys concerned.
     pub keys: KeySample,
-    /// What went wrong; a clone of it costs nothing.
+    /// The error of this attempt.
     pub error: Error,
 }
 
-/// What a [`SaveFailure`] is about.
+/// The operation that a [`SaveFailure`] reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
     /// Committing a batch.
     Commit,
-    /// Trying whether a store that is [down](Health::Down) is well again.
+    /// Checking whether a store that is [down](Health::Down) works again.
     Probe,
-    /// Writing a value as JSON.
+    /// Encoding a value as JSON.
     Encode,
-    /// Setting an unreadable record aside before its key is overwritten.
+    /// Copying an unreadable record aside before its key is overwritten.
     SetAside,
-    /// Merging a value with what another process has stored.
+    /// Merging a value with the value that another process has stored.
     Merge,
 }
 
-/// A change that met what another process had stored meanwhile, as
-/// [`conflicts`](crate::Map::conflicts) sends it.
+/// A change that conflicted with another process's write, sent by
+/// [`conflicts`](crate::Map::conflicts).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Conflict {
@@ -64,43 +63,43 @@ pub struct Conflict {
     pub map: MapName,
     /// The key.
     pub key: Arc<str>,
-    /// The revision that the change was made on; `None` if the map knew of no
+    /// The revision that the change was based on; `None` if the map knew of no
     /// stored entry.
     pub mine: Option<Revision>,
-    /// The revision that the store has now; `None` if it has no such entry.
+    /// The revision in the store; `None` if the store has no such entry.
     pub theirs: Option<Revision>,
-    /// How it ended.
+    /// How the conflict was resolved.
     pub resolution: Resolution,
 }
 
-/// How a [`Conflict`] ended.
+/// How a [`Conflict`] was resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Resolution {
-    /// The map holds what is stored. Its own change is gone, and whoever waits
-    /// for it is told so.
+    /// The map now holds the stored value. Its own change is dropped, and a caller
+    /// that waits for it gets an error.
     StoreWon,
-    /// The map's own value stays, and is committed again: the store has no value
-    /// to merge it with.
+    /// The map keeps its own value and commits it again, because the store has no
+    /// value to merge it with.
     MapWon,
-    /// The map holds what the closure made of the two, which is committed next.
+    /// The map now holds the merged value and commits it next.
     Merged,
-    /// They could not be merged: the change is [refused](crate::Map::refused).
+    /// The merge failed, and the change is [refused](crate::Map::refused).
     Refused,
 }
 
-/// How many keys, and the first few of them.
+/// The number of keys, and the first of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeySample {
-    /// How many keys there are.
+    /// The number of keys.
     pub count: usize,
-    /// The first ten.
+    /// The first keys, at most ten.
     pub first: Vec<Arc<str>>,
 }
 
 impl KeySample {
-    /// Counts the keys and keeps the first few.
+    /// Counts the keys and keeps the first ten.
     pub(crate) fn of<'a>(keys: impl IntoIterator<Item = &'a Arc<str>>) -> Self {
         let mut sample = Self::default();
         for key in keys {
@@ -117,55 +116,56 @@ impl KeySample {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Health {
-    /// They do, as far as is known.
+    /// Changes reach the store, as far as the map knows.
     #[default]
     Healthy,
-    /// They do not: the attempts are spent. Everything stays pending, and
-    /// probes go on until the store is well again.
+    /// The store is down: all attempts of the [retry policy](crate::RetryPolicy)
+    /// have failed. Changes stay pending, and the map probes the store until it
+    /// works again.
     #[non_exhaustive]
     Down {
-        /// When the attempts were spent, by the map's clock.
+        /// The time of the last of those attempts, by the map's clock.
         since: SystemTime,
-        /// What the latest attempt failed with. A later one that fails with
-        /// another [kind](Error::kind) is a change that watchers are told of.
+        /// The error of the latest attempt. Watchers are notified when its
+        /// [kind](Error::kind) changes.
         error: Error,
     },
-    /// They never will again: the map's background task has ended. Either the
-    /// map was closed, or the runtime that it was opened on has ended, or its
-    /// last handle was dropped.
+    /// The map's background task has ended: the map was closed, its runtime has
+    /// shut down, or its last handle was dropped. No change reaches the store any
+    /// more.
     #[non_exhaustive]
     Ended {
-        /// What saves are answered with from now on; its kind is
+        /// The error that saves return from now on; its kind is
         /// [`ErrorKind::Closed`].
         error: Error,
     },
-    /// They do not: the store has lost commits that it had acknowledged, because
-    /// it was replaced by an older copy of itself or by an empty store. Nothing
-    /// is written, and everything stays pending, until the store is as it was or
-    /// the map is [told how to go on](crate::Map::resolve_rewind). Reads go on.
+    /// The store has lost commits that it had acknowledged, because it was replaced
+    /// by an older copy or by an empty store. The map writes nothing, and changes
+    /// stay pending, until the store is restored or
+    /// [`resolve_rewind`](crate::Map::resolve_rewind) is called. Reads go on.
     #[non_exhaustive]
     Rewound {
-        /// When that was noticed, by the map's clock.
+        /// When the map noticed, by its clock.
         since: SystemTime,
-        /// What the map knew of the store, and what the store holds.
+        /// The expected and the found state of the store.
         store: Rewound,
-        /// The same as an error, which says what to do.
+        /// The error that waiting saves return; its message says what to do.
         error: Error,
     },
 }
 
 impl Health {
-    /// Whether changes reach the store, as far as is known.
+    /// Whether changes reach the store, as far as the map knows.
     pub fn is_healthy(&self) -> bool {
         matches!(self, Self::Healthy)
     }
 
-    /// The kind of what is wrong, if something is.
+    /// The kind of the error, unless the map is healthy.
     pub fn kind(&self) -> Option<ErrorKind> {
         self.error().map(Error::kind)
     }
 
-    /// What is wrong, if something is.
+    /// The error, unless the map is healthy.
     pub fn error(&self) -> Option<&Error> {
         match self {
             Self::Healthy => None,
@@ -175,7 +175,7 @@ impl Health {
         }
     }
 
-    /// Since when the store is down or has gone back in time, if it is so.
+    /// Since when the store is down or rewound; `None` in the other states.
     pub fn since(&self) -> Option<SystemTime> {
         match self {
             Self::Healthy | Self::Ended { .. } => None,
@@ -183,8 +183,8 @@ impl Health {
         }
     }
 
-    /// The latest attempt failed. Says whether that is a change: the store was
-    /// well before, or has another remedy now.
+    /// Records a failed attempt. Returns whether that changes the health: the map
+    /// was healthy before, or the kind of the error is another one.
     pub(crate) fn fail(&mut self, now: SystemTime, error: Error) -> bool {
         let (since, is_change) = match self {
             Self::Down { since, error: last }
@@ -206,13 +206,13 @@ impl Health {
     }
 }
 
-/// A pending change that the store (or the codec) will not take.
+/// A change that the store or the codec rejects for good.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RefusedChange {
-    /// Its key.
+    /// The key.
     pub key: Arc<str>,
-    /// Why it was refused.
+    /// The reason.
     pub error: Error,
 }
 
@@ -222,18 +222,19 @@ impl RefusedChange {
     }
 }
 
-/// A stored record that does not decode. Its bytes stay in the store: where they
-/// are, or, once its key is overwritten, in the map of the name
-/// `<map>/unreadable` of the same provider
-/// (`name.nested("unreadable")`), under `<revision>:<key>`.
+/// A stored record that does not decode.
+///
+/// Its bytes stay in the store. When its key is overwritten, they are first copied
+/// to the map `<map>/unreadable` of the same provider (`name.nested("unreadable")`),
+/// under the key `<revision>:<key>`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct UnreadableRecord {
-    /// The record as it is stored.
+    /// The stored record.
     pub record: Record,
-    /// Why it does not decode.
+    /// The error of the decoder.
     pub error: Error,
-    /// Whether it was set aside, because its key was overwritten.
+    /// Whether the record was copied aside because its key was overwritten.
     pub set_aside: bool,
 }
 
@@ -247,28 +248,29 @@ impl UnreadableRecord {
     }
 }
 
-/// Figures of a map, all of the same moment or close to it.
+/// Statistics of a map. The fields are read one after the other, so they may be of
+/// slightly different moments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Keys changed in memory and not yet committed.
+    /// The number of keys that were changed in memory and are not committed yet.
     pub pending: usize,
-    /// Changes that the store will not take.
+    /// The number of changes that the store or the codec rejects for good.
     pub refused: usize,
-    /// Stored records that do not decode.
+    /// The number of stored records that do not decode.
     pub unreadable: usize,
-    /// How long ago the oldest pending change was made, or a little more:
-    /// never less. `None` if nothing is pending.
+    /// The age of the oldest pending change, possibly overstated a little, never
+    /// understated. `None` if nothing is pending.
     pub oldest_pending: Option<Duration>,
-    /// Batches committed since the map was opened.
+    /// The number of batches committed since the map was opened.
     pub commits: u64,
-    /// Changes committed since the map was opened.
+    /// The number of changes committed since the map was opened.
     pub changes: u64,
-    /// Attempts that failed since the map was opened.
+    /// The number of failed attempts since the map was opened.
     pub failed_attempts: u64,
-    /// Changes that met what another process had stored meanwhile, since the
-    /// map was opened; none are noticed unless the map
-    /// [looks for them](crate::Builder::conflicts).
+    /// The number of changes that conflicted with another process's write since the
+    /// map was opened. Always 0 unless the map
+    /// [checks for conflicts](crate::Builder::conflicts).
     pub conflicts: u64,
     /// When the last commit returned, by the map's clock.
     pub last_commit: Option<SystemTime>,

@@ -1,4 +1,4 @@
-//! Files of this machine, opened without a wait.
+//! Opening local files without blocking on FIFOs and devices.
 
 #[cfg(any(feature = "json", feature = "postgres"))]
 use std::fs::{File, OpenOptions};
@@ -13,18 +13,17 @@ pub(crate) mod access;
 #[cfg(any(feature = "json", feature = "sqlite"))]
 pub(crate) mod folder;
 
-/// Opens what is a file, and nothing else: to open a FIFO waits for its other
-/// end, for ever if there is none, and to open a device may do anything.
+/// Opens a regular file. Opening a FIFO would block until its other end is opened,
+/// and opening a device may have side effects.
 ///
-/// The first look spares what is no file. Another program may put a FIFO or a
-/// device there between that look and the opening; so the opening does not wait
-/// either (`O_NONBLOCK`, which means nothing for a file), and the second look is
-/// at what was opened.
+/// The first check avoids opening anything but a file. Another program may replace
+/// the file between the check and the opening, so the file is opened with
+/// `O_NONBLOCK`, which has no effect on regular files, and then checked again.
 ///
 /// # Errors
 ///
-/// `IsADirectory` for a folder, `InvalidInput` for what is neither; else what the
-/// system says.
+/// `IsADirectory` for a folder, `InvalidInput` for a FIFO, a socket or a device;
+/// otherwise the error of the system.
 #[cfg(any(feature = "json", feature = "postgres"))]
 pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     check(path)?;
@@ -33,7 +32,7 @@ pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     Ok(opened)
 }
 
-/// Reads a file whole, under the rules of [`open`].
+/// Reads a whole file that is opened with [`open`].
 #[cfg(feature = "postgres")]
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -42,11 +41,11 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// That there is a file, or nothing.
+/// Checks that the path is a regular file or does not exist.
 ///
 /// # Errors
 ///
-/// As [`open`], but for `NotFound`.
+/// Those of [`open`], except `NotFound`.
 pub(crate) fn check(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(found) => check_type(found.file_type()),

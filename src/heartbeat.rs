@@ -1,17 +1,18 @@
-//! The signal that a store answers, shared by the maps that are kept there.
+//! The signal that a store has answered, shared by all maps of the store.
 
 use std::{fmt, sync::Arc};
 
 use tokio::sync::watch;
 
-/// Tells the maps of one store that the store answers.
+/// A signal between the maps of one store: the store has answered.
 ///
-/// A provider hands it out through
-/// [`Provider::heartbeat`](crate::Provider::heartbeat). The maps do the rest: one
-/// whose commit or ping went through tells the others, and those that take the
-/// store for down try again at once instead of waiting for their next probe.
+/// A provider returns it from
+/// [`Provider::heartbeat`](crate::Provider::heartbeat) and does nothing else with
+/// it. A map whose commit or ping succeeds notifies the other maps; those whose
+/// health is [`Down`](crate::Health::Down) retry at once instead of waiting for
+/// their next probe.
 ///
-/// Clones are the same signal. A beat costs well under a microsecond.
+/// Clones share the signal. A notification takes well under a microsecond.
 ///
 /// ```
 /// use persistify::Heartbeat;
@@ -28,17 +29,17 @@ use tokio::sync::watch;
 pub struct Heartbeat(Arc<watch::Sender<u64>>);
 
 impl Heartbeat {
-    /// A signal of its own.
+    /// Creates a signal that no map uses yet.
     pub fn new() -> Self {
         Self(Arc::new(watch::Sender::new(0)))
     }
 
-    /// The store has answered.
+    /// Notifies all maps that the store has answered.
     pub(crate) fn beat(&self) {
         self.0.send_modify(|beats| *beats = beats.wrapping_add(1));
     }
 
-    /// Hears every beat from now on.
+    /// Subscribes to all notifications from now on.
     pub(crate) fn listen(&self) -> watch::Receiver<u64> {
         self.0.subscribe()
     }

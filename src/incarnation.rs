@@ -1,27 +1,27 @@
-//! Which life of a store this is, and what is known when one has lost commits.
+//! The incarnation of a store, and the states of a store that has lost commits.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The life of a store: a random number that the store keeps beside the maps
-/// and answers with every load, commit and ping.
+/// A random number that identifies one history of a store.
 ///
-/// It stays the same for as long as the store keeps what it acknowledged. Once
-/// a store turns out to have lost commits, because it was replaced by an older
-/// copy or by an empty store, the first writer to notice has it draw a new one.
-/// By that every other writer learns of it, too.
+/// The store keeps it beside its maps and returns it with every load, commit and
+/// ping. It stays the same while the store keeps all commits that it acknowledged.
+/// When a store has lost commits, because it was replaced by an older copy or by an
+/// empty store, the first commit that detects this makes the store choose a new
+/// incarnation. The new number tells all other writers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Incarnation(u64);
 
 impl Incarnation {
-    /// An incarnation that no store has had yet. Its number is above 0 and
-    /// fits into 63 bits, so a database can keep it as a signed integer.
+    /// Creates a new, random incarnation. Its number is positive and fits into 63
+    /// bits, so a database can store it as a signed integer.
     pub fn random() -> Self {
         Self(rand::random_range(1..=u64::MAX >> 1))
     }
 
-    /// The incarnation with this number.
+    /// The incarnation with the given number.
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
@@ -56,26 +56,24 @@ impl fmt::Debug for Incarnation {
     }
 }
 
-/// The two states of a store that has gone back in time: what the map knew of
-/// it, and what it holds now.
+/// The expected and the found state of a store that has lost commits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rewound {
-    /// The incarnation in which the map knew the store.
+    /// The incarnation that the map expects; `None` if it knows of none.
     pub expected: Option<Incarnation>,
-    /// The incarnation that the store is in now; `None` if it keeps none.
+    /// The incarnation of the store now; `None` if the store keeps none.
     pub found: Option<Incarnation>,
-    /// The sequence of the last commit of the map that the store acknowledged;
-    /// `None` if there was none.
+    /// The sequence number of the last commit of the map that the store
+    /// acknowledged; `None` if there was none.
     pub acknowledged: Option<u64>,
-    /// The sequence of the last commit of the map that the store remembers;
+    /// The sequence number of the last commit of the map that the store remembers;
     /// `None` if it remembers none.
     pub remembered: Option<u64>,
 }
 
 impl Rewound {
-    /// The map knew the store in the first incarnation, and finds it in the
-    /// second.
+    /// Creates a value from the expected and the found incarnation.
     pub const fn new(expected: Option<Incarnation>, found: Option<Incarnation>) -> Self {
         Self {
             expected,
@@ -85,8 +83,7 @@ impl Rewound {
         }
     }
 
-    /// Adds what was acknowledged to the map, and what the store remembers of
-    /// it.
+    /// Sets the last acknowledged and the last remembered sequence number.
     #[must_use]
     pub const fn with_sequences(
         mut self,
@@ -99,7 +96,7 @@ impl Rewound {
     }
 }
 
-/// The rest of a sentence that begins with the store.
+/// Prints the predicate of a sentence whose subject is the store.
 impl fmt::Display for Rewound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(acknowledged) = self.acknowledged {
@@ -112,7 +109,7 @@ impl fmt::Display for Rewound {
         }
         f.write_str("is in incarnation ")?;
         write_known(f, self.found)?;
-        f.write_str(", and the map knew it in ")?;
+        f.write_str(", and the map expects ")?;
         write_known(f, self.expected)
     }
 }

@@ -1,9 +1,8 @@
-//! A concurrent map that you use like a `HashMap` and that keeps itself on
-//! disk or in a database.
+//! A concurrent map that you use like a `HashMap` and that persists itself.
 //!
-//! Reads and writes touch memory only. One background task a map writes what
-//! changed, in batches, to a [provider](Provider): JSON files, SQLite,
-//! PostgreSQL, memory, or one of your own.
+//! Reads and writes touch memory only. One background task per map writes
+//! changed entries in batches (write-behind) to a [provider](Provider): JSON
+//! files, SQLite, PostgreSQL, memory, or one of your own.
 //!
 //! # Usage
 //!
@@ -16,53 +15,58 @@
 //! stock.insert("apple", 3);                 // in memory now, in the store within a second
 //! stock.insert_and_save("pear", 5).await?;  // in the store when it returns
 //! stock.update("apple", |n| *n += 1);
-//! stock.flush().await?;                     // everything before this call is in the store
-//! stock.close().await?;                     // saves the rest, or says what it could not save
+//! stock.flush().await?;                     // all writes made before this call are in the store
+//! stock.close().await?;                     // saves the rest, or names the keys it could not save
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! - [`PersistentMap`] is the map, [`CachingMap`] one whose entries expire. Both
-//!   are handles: clone them for every task. Code for both takes a [`Map`], whose
-//!   methods they share; what can be chosen is listed at [`Builder`].
-//! - Keys are strings. Values are what serde writes as JSON; to get copies of
-//!   them they are `Clone`, else [`read`](Map::read) looks at them in place.
-//! - A map is opened on a tokio runtime, and is loaded when `open` returns.
+//! - [`PersistentMap`] is the map; [`CachingMap`] is a map whose entries expire.
+//!   Both are cheap handles: clone one for each task. They share the methods of
+//!   [`Map`], and generic code takes a `&Map<V, L>`. [`Builder`] lists the options.
+//! - Keys are strings. Values are types that serde can write as JSON. Methods
+//!   that return a value need `V: Clone`; [`read`](Map::read) borrows it instead.
+//! - A map is opened on a tokio runtime. It is fully loaded when `open` returns.
+//!   [`blocking`] has maps for programs without async.
 //!
 //! # Consistency
 //!
-//! A write is seen by every reader when it returns. Each call on one key is
-//! atomic; iteration is weakly consistent and holds no lock between two items.
-//! The store follows memory: it never goes back to an older value of a key, and
-//! a batch lands whole or not at all.
+//! A write is visible to every reader once it returns. Each call on one key is
+//! atomic. Iteration is weakly consistent and holds no lock between two items.
+//! The store follows memory: it never returns to an older value of a key, and
+//! each batch is applied as a whole or not at all.
 //!
-//! The same map opened twice, in one process or in two, is two writers, and each
-//! sees what the other wrote after a [`reload`](Map::reload). The last commit of a
-//! key wins, unless the map [looks for conflicts](Builder::conflicts): then the
-//! stored value wins, or the two are merged; see [`OnConflict`].
+//! A map that is opened twice, in one process or in two, has two writers. Each
+//! sees the writes of the other after a conflict or a [`reload`](Map::reload).
+//! By default the last commit of a key wins. With [`conflicts`](Builder::conflicts)
+//! the map checks each stored entry first, and then keeps the stored value or
+//! merges the two; see [`OnConflict`].
 //!
 //! # Several writers, several keys
 //!
-//! [`save_if`](Map::save_if) writes only if the store holds what is expected, as
-//! [`get_with_revision`](Map::get_with_revision) saw it;
-//! [`update_in_store`](Map::update_in_store) reads, changes and writes, until nobody
-//! was faster. [`map.batch()`](Map::batch) commits several changes of a map as one,
-//! and a [`Transaction`] those of several maps: all of it or none, in the store and
-//! in memory.
+//! - [`save_if`](Map::save_if) writes only if the stored entry is as expected, for
+//!   example unchanged since [`get_with_revision`](Map::get_with_revision).
+//! - [`update_in_store`](Map::update_in_store) is a read-modify-write that retries
+//!   when another process wrote first.
+//! - [`map.batch()`](Map::batch) commits several changes of one map atomically, a
+//!   [`Transaction`] those of several maps: all of them or none, in the store and
+//!   in memory.
 //!
 //! # Closures
 //!
-//! Closures run under a lock. Calling a map from inside one panics instead of
-//! deadlocking. Nothing that a map returns holds a lock.
+//! Closures that you pass to a map run under the lock of a shard. A call of any
+//! map from inside one panics instead of deadlocking. No value that a map returns
+//! holds a lock.
 //!
 //! # Durability
 //!
-//! What [`flush`](Map::flush), a [save](Map#saves) or [`close`](Map::close)
-//! answered `Ok` for survives the end of the process, and a power loss where the
-//! provider waits for the disk. Of other writes, those younger than the
-//! [batch interval](Builder::batch) plus one commit are at risk;
-//! [`Stats::oldest_pending`] tells how old the oldest is. Dropping the last
-//! handle is not a close: it may save nothing, and a warning says how much.
+//! A change is durable once [`flush`](Map::flush), a [save](Map#saves) or
+//! [`close`](Map::close) has returned `Ok`: it survives the end of the process,
+//! and a power loss if the provider syncs to disk. Other writes are at risk for
+//! the [batch interval](Builder::batch) plus one commit;
+//! [`Stats::oldest_pending`] is the age of the oldest. Dropping the last handle
+//! does not close a map: pending changes may be lost, and a warning in the log
+//! says how many.
 //!
 //! # Providers
 //!
@@ -73,32 +77,36 @@
 //! | [`Sqlite`] | in a table of a SQLite file, its own or another program's | yes | process, system, power (with [`Synchronous::Full`], the default) |
 //! | [`Postgres`] | in a table of a PostgreSQL database, its own or another program's | yes | process, system, power of the server |
 //!
-//! To write one, implement [`Provider`], whose documentation is the contract, and
-//! put it through [`testing::conformance`](testing::conformance()).
+//! To write your own, implement [`Provider`], whose documentation is the contract,
+//! and test it with [`testing::conformance`](testing::conformance()).
 //!
-//! # Data that outlives its program
+//! # Migrations, copies, backups
 //!
-//! - [`schema`](Builder::schema) and [`migrate`](Builder::migrate) upgrade what
-//!   was stored in an older shape as it loads.
-//! - [`copy()`] moves maps from one provider to another.
+//! - [`schema`](Builder::schema) and [`migrate`](Builder::migrate) upgrade older
+//!   records as they load.
+//! - [`copy()`] copies maps from one provider to another.
 //! - [`export`](Map::export) and [`import`](Map::import) write and read a map as
 //!   JSON Lines.
-//! - [`Sqlite::backup`] copies a file while it is used.
+//! - [`Sqlite::backup`] copies a SQLite file while it is in use.
 //!
 //! # Errors
 //!
-//! Sorted by remedy: see [`ErrorKind`]. A store that is down is tried again for 10
-//! seconds (see [`RetryPolicy`]); after that, those who wait are told, and
-//! everything stays pending until the store is back. The map finds that out by
-//! itself, and at once if somebody waits or calls [`retry_now`](Map::retry_now). [`failures`](Map::failures) has every failed attempt,
-//! [`health`](Map::health) whether the store is up, [`stats`](Map::stats) what is
-//! pending, [`refused`](Map::refused) what the store will never take. Writes that
-//! do not wait cannot fail; they panic on a closed map.
+//! [`ErrorKind`] sorts errors by remedy. If the store is down, the map retries for
+//! 10 seconds (see [`RetryPolicy`]). Then waiting callers get the error, and
+//! changes stay pending until the store is back. The map probes the store every 30
+//! seconds; a call that waits for a save, or [`retry_now`](Map::retry_now), starts
+//! an attempt at once.
+//!
+//! [`failures`](Map::failures) reports every failed attempt,
+//! [`health`](Map::health) whether the store is up, [`stats`](Map::stats) the
+//! number of pending changes, and [`refused`](Map::refused) the changes that the
+//! store rejected for good. Writes that do not wait cannot fail; on a closed map
+//! they panic.
 //!
 //! # Logging
 //!
-//! The crate logs through [`tracing`](https://docs.rs/tracing), under targets that
-//! stay as they are: `persistify` in a filter selects all of them.
+//! The crate logs through [`tracing`](https://docs.rs/tracing), under fixed targets.
+//! The filter `persistify` selects all of them.
 //!
 //! | target | events | spans (level) and their fields |
 //! | --- | --- | --- |
@@ -118,16 +126,18 @@
     doc = "`json` and `sqlite` (default), `postgres`, `testing`: see the README."
 )]
 //!
-//! # It is not
+//! # Limits
 //!
-//! - a database: there are no queries or ranges, and transactions do not read;
-//! - for more data than fits into memory;
-//! - for keys that several processes write all the time: they meet at each commit;
-//! - a cache bounded by size: entries leave by time only.
+//! - It is not a database: there are no queries and no ranges, and transactions do
+//!   not read.
+//! - The whole map is in memory.
+//! - Several processes that write the same keys all the time conflict at each
+//!   commit.
+//! - A [`CachingMap`] is not bounded by size: entries expire, they are not evicted.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-// In reading order: what is stored, what comes up, what goes down, where it is kept.
+// From the vocabulary of the contract up to the maps.
 mod error;
 mod incarnation;
 mod record;
@@ -160,7 +170,7 @@ mod cache;
 
 pub mod blocking;
 
-/// The attribute that an implementation of [`Provider`] carries.
+/// The attribute for implementations of [`Provider`] and [`Layer`].
 pub use async_trait::async_trait;
 pub use batch::{
     Acknowledged, Batch, BatchId, Change, Committed, Expect, MapBatch, Op, Otherwise, Skipped,
@@ -207,10 +217,10 @@ pub use provider::sqlite::{
 };
 pub use provider::{Capabilities, Provider, ledger, memory::Memory};
 pub use record::{Cause, Deletion, Encoding, Payload, Record, Revision, Timestamp};
-/// The JSON library whose values [migrations](Builder::migrate) work on.
+/// The JSON crate whose `Value` [migrations](Builder::migrate) take and return.
 pub use serde_json;
 
-/// The examples of the README compile.
+/// Compiles the examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

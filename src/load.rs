@@ -1,4 +1,4 @@
-//! What is asked of a provider, and the stream that answers.
+//! Loads: the requested records, and the stream of pages that a provider returns.
 
 use std::{collections::HashSet, fmt, future::ready, sync::Arc};
 
@@ -13,90 +13,89 @@ use crate::{
     record::{Record, Revision},
 };
 
-/// How many records a provider best hands over at a time.
+/// The recommended number of records in a page.
 pub const PAGE_RECORDS: usize = 1_000;
 
 /// Which records of a map to load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wanted {
-    /// All of them, in any order.
+    /// All records, in any order.
     All,
-    /// Those with these keys, in any order; a key that is not stored is left
+    /// The records with these keys, in any order. Keys without a record are left
     /// out.
     Keys(Arc<[Arc<str>]>),
-    /// The first `limit` whose key is greater than `after`, in the order of
-    /// the keys' bytes.
+    /// The first `limit` records whose key is greater than `after`, ordered by the
+    /// bytes of their keys.
     #[non_exhaustive]
     Page {
-        /// Where the page before this one ended; `None` for the first page.
+        /// The last key of the previous page; `None` for the first page.
         after: Option<Arc<str>>,
-        /// How many records at the most.
+        /// The maximum number of records.
         limit: usize,
     },
-    /// Those written by commits after this revision, in the order of their
-    /// revisions. A commit is never cut in two: the answer ends with the commit that
-    /// reaches the limit, and its [horizon](Load::horizon) is that commit.
+    /// The records written by commits after this revision, ordered by revision. A
+    /// commit is never split: the load ends with the commit that reaches the limit,
+    /// and its [horizon](Load::horizon) is that commit.
     ///
-    /// Where [`Capabilities::deletions`](crate::Capabilities::deletions) says so,
-    /// keys that were deleted since are among them, as
-    /// [tombstones](Record::deletion), and a clear is told as
-    /// [`Load::cleared`]. Tombstones are kept for a time only: see
+    /// If [`Capabilities::deletions`](crate::Capabilities::deletions) is true, the
+    /// records include [tombstones](Record::deletion) of the keys deleted since, and
+    /// [`Load::cleared`] reports a clear. Tombstones are pruned after some time: see
     /// [`Load::pruned_to`].
     #[non_exhaustive]
     Changed {
-        /// The last revision that is known already.
+        /// The last revision that the caller knows.
         after: Revision,
-        /// About how many records at the most.
+        /// The number of records after which the load ends, at the end of a commit.
         limit: usize,
     },
 }
 
 impl Wanted {
-    /// The first `limit` records after that key.
+    /// Requests the first `limit` records whose key is greater than `after`.
     pub fn page(after: Option<Arc<str>>, limit: usize) -> Self {
         Self::Page { after, limit }
     }
 
-    /// Everything that was written after that revision.
+    /// Requests all records written after a revision.
     pub fn changed(after: Revision) -> Self {
         Self::some_changed(after, usize::MAX)
     }
 
-    /// The first `limit` records that were written after that revision.
+    /// Requests about the first `limit` records written after a revision.
     pub fn some_changed(after: Revision, limit: usize) -> Self {
         Self::Changed { after, limit }
     }
 }
 
-/// The answer to a load: what is known at once, and the records in pages.
+/// The result of a load: metadata of the store, and a stream of pages of records.
 #[non_exhaustive]
 pub struct Load<'a> {
-    /// Every commit up to this revision is in the pages; what came later may
-    /// or may not be.
+    /// The pages contain every commit up to this revision. Later commits may be
+    /// included.
     pub horizon: Revision,
-    /// The incarnation of the store; `None` if it keeps none.
+    /// The incarnation of the store; `None` if the store keeps none.
     pub incarnation: Option<Incarnation>,
-    /// Of a load of [changes](Wanted::Changed): the last commit that cleared the map,
-    /// if it came after the known revision. All entries of earlier commits are gone;
-    /// there are no tombstones for them.
+    /// Set in a load of [changes](Wanted::Changed): the last commit that cleared the
+    /// map, if it came after the known revision. All entries of earlier commits are
+    /// removed, without tombstones.
     pub cleared: Option<Revision>,
-    /// Of a load of [changes](Wanted::Changed): the last commit whose tombstones are
-    /// no longer kept, if it came after the known revision. Then the store cannot
-    /// tell what was deleted since, and no records come up: load
-    /// [all](Wanted::All) of them instead.
+    /// Set in a load of [changes](Wanted::Changed): the last commit whose tombstones
+    /// are pruned, if it came after the known revision. The store then cannot tell
+    /// which keys were deleted since, and returns no records: load
+    /// [all](Wanted::All) records instead.
     pub pruned_to: Option<Revision>,
-    /// The shape that all values were written in, where the store knows that
-    /// there is only one. Each record carries its own number all the same.
+    /// The schema version of all values, if the store knows that there is only one.
+    /// Each record carries its own version as well.
     pub schema: Option<u32>,
-    /// About how many records are to come, where that is cheap to know.
+    /// An estimate of the number of records, if it is cheap to obtain.
     pub total_hint: Option<u64>,
-    /// The records. A key comes up once. After an error nothing follows.
+    /// The records. Each key occurs once. The stream ends after an error.
     pub pages: BoxStream<'a, Result<Vec<Record>>>,
 }
 
 impl<'a> Load<'a> {
-    /// A load of these pages.
+    /// Creates a load from a stream of pages.
     pub fn new(horizon: Revision, pages: BoxStream<'a, Result<Vec<Record>>>) -> Self {
         Self {
             horizon,
@@ -109,7 +108,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// A load of records that are in memory already.
+    /// Creates a load from records in memory.
     pub fn of(horizon: Revision, records: Vec<Record>) -> Self {
         let total = records.len() as u64;
         let mut records = records.into_iter();
@@ -120,17 +119,17 @@ impl<'a> Load<'a> {
         Self::new(horizon, stream::iter(pages).boxed()).with_total_hint(Some(total))
     }
 
-    /// The same load, of a store in this incarnation.
+    /// Sets the incarnation of the store.
     #[must_use]
     pub fn with_incarnation(mut self, incarnation: Option<Incarnation>) -> Self {
         self.incarnation = incarnation;
         self
     }
 
-    /// A load of changes after that revision.
+    /// Creates a load of the changes after a revision, from records in memory.
     ///
-    /// `records` are all that were written after it, in any order; tombstones may be
-    /// among them. `horizon` is the last commit of the store.
+    /// `records` contains all records and tombstones written after that revision, in any
+    /// order; older ones are ignored. `horizon` is the last commit of the store.
     pub fn of_changes(
         after: Revision,
         limit: usize,
@@ -151,41 +150,43 @@ impl<'a> Load<'a> {
         Self::of(if is_cut { end } else { horizon }, records)
     }
 
-    /// The same load, after that clear.
+    /// Sets the commit that last cleared the map.
     #[must_use]
     pub fn with_cleared(mut self, cleared: Option<Revision>) -> Self {
         self.cleared = cleared;
         self
     }
 
-    /// The same load, of a store that has no tombstones up to that commit.
+    /// Sets the last commit whose tombstones are pruned.
     #[must_use]
     pub fn with_pruned_to(mut self, pruned_to: Option<Revision>) -> Self {
         self.pruned_to = pruned_to;
         self
     }
 
-    /// The same load, with the shape of its values.
+    /// Sets the schema version that all values have.
     #[must_use]
     pub fn with_schema(mut self, schema: Option<u32>) -> Self {
         self.schema = schema;
         self
     }
 
-    /// The same load, with the number of records to expect.
+    /// Sets the estimate of the number of records.
     #[must_use]
     pub fn with_total_hint(mut self, total: Option<u64>) -> Self {
         self.total_hint = total;
         self
     }
 
-    /// Turns a load of [all](Wanted::All) records into one of what is wanted,
-    /// for stores that have no quicker way.
+    /// Narrows a load of [all](Wanted::All) records to the wanted ones, for stores
+    /// that cannot select them more efficiently.
+    ///
+    /// [`Wanted::Page`] and [`Wanted::Changed`] read and sort all records; keys are
+    /// filtered as they stream.
     ///
     /// # Errors
     ///
-    /// What the pages err with, for a [`Wanted::Page`] and [`Wanted::Changed`],
-    /// which have to read and sort them all; keys are picked as they stream.
+    /// For a [`Wanted::Page`] or [`Wanted::Changed`], the errors of the pages.
     pub async fn narrowed(mut self, wanted: &Wanted) -> Result<Load<'a>> {
         match wanted {
             Wanted::All => Ok(self),
@@ -241,11 +242,11 @@ impl<'a> Load<'a> {
         self
     }
 
-    /// All records, in one piece.
+    /// Collects all records into a `Vec`.
     ///
     /// # Errors
     ///
-    /// What the pages err with.
+    /// The error of the first page that fails.
     pub async fn into_records(self) -> Result<Vec<Record>> {
         self.pages.try_concat().await
     }

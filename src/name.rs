@@ -1,4 +1,4 @@
-//! The name of a map, and how providers turn it into a file or table name.
+//! Names of maps, and their encoding as names of files and tables.
 
 use std::{fmt, sync::Arc};
 
@@ -8,23 +8,23 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The longest part of a name, in bytes.
+/// The maximum length of a part of a name, in bytes.
 const MAX_PART: usize = 255;
 
 /// The name of a map within its provider: 1 to 255 bytes of UTF-8 without
 /// control characters; `/` is reserved for [nested](Self::nested) names.
 ///
-/// Two different names never share storage, also where files or tables ignore
-/// case or cut long identifiers.
+/// Two different names never share storage, even on file systems that ignore case
+/// and in databases that truncate long identifiers.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MapName(Arc<str>);
 
 impl MapName {
-    /// The map of this name.
+    /// Creates a name without a namespace.
     ///
     /// # Errors
     ///
-    /// `Invalid` if the name is empty, longer than 255 bytes, or holds a
+    /// `Invalid` if the name is empty, is longer than 255 bytes, or contains a
     /// control character or a `/`.
     pub fn new(name: impl AsRef<str>) -> Result<Self> {
         let name = name.as_ref();
@@ -32,8 +32,8 @@ impl MapName {
         Ok(Self(name.into()))
     }
 
-    /// The map of this name within the namespace that carries this map's name:
-    /// `stock` and `unreadable` make `stock/unreadable`.
+    /// Creates a name in the namespace of this name: `unreadable` nested in `stock`
+    /// is `stock/unreadable`.
     ///
     /// # Errors
     ///
@@ -44,7 +44,7 @@ impl MapName {
         Ok(Self(format!("{}/{name}", self.0).into()))
     }
 
-    /// A nested name from its stored form; what [`as_str`](Self::as_str) gave.
+    /// Parses a name, nested or not, as returned by [`as_str`](Self::as_str).
     ///
     /// # Errors
     ///
@@ -60,14 +60,16 @@ impl MapName {
         &self.0
     }
 
-    /// A name for a file or a table: ASCII lower-case letters, digits, `-` and
-    /// `_` stand for themselves, each other byte is `%` and two hex digits.
-    /// Beyond `max_bytes` the end is cut and replaced by `%%` and a digest of
-    /// the whole name.
+    /// Encodes the name for use as a file or table name.
     ///
-    /// Different names give different results, also where case is ignored.
-    /// `max_bytes` is at least 40. A store that keeps long names should keep
-    /// the whole name as well, and check it: a digest is not a proof.
+    /// ASCII lower-case letters, digits, `-` and `_` are kept. Every other byte
+    /// becomes `%` and two hexadecimal digits. A result longer than `max_bytes` is
+    /// truncated and ends with `%%` and a 128-bit digest of the whole name.
+    /// `max_bytes` must be at least 40.
+    ///
+    /// Different names have different results, also where case is ignored, except
+    /// for collisions of the digest. A store that keeps truncated names should
+    /// store the whole name as well and compare it.
     pub fn encoded(&self, max_bytes: usize) -> String {
         let whole = self.0.bytes().fold(String::new(), |mut out, byte| {
             push_encoded(&mut out, byte);
@@ -78,15 +80,15 @@ impl MapName {
         }
         let digest = format!("%%{:032x}", xxh3_128(self.0.as_bytes()));
         let mut end = max_bytes.saturating_sub(digest.len());
-        // Never cut an escape in two: what is left must stay readable.
+        // Never truncate within an escape.
         while end > 0 && whole[..end].bytes().rev().take(2).any(|b| b == b'%') {
             end -= 1;
         }
         whole[..end].to_owned() + &digest
     }
 
-    /// The name that [`encoded`](Self::encoded) came from; `None` if it was cut
-    /// or never was such a name.
+    /// Decodes the result of [`encoded`](Self::encoded). `None` if it was truncated
+    /// or is not an encoded name.
     pub fn decoded(encoded: &str) -> Option<Self> {
         let mut bytes = Vec::with_capacity(encoded.len());
         let mut rest = encoded.as_bytes();
@@ -111,9 +113,9 @@ fn check_part(part: &str) -> Result<()> {
     } else if part.len() > MAX_PART {
         "it is longer than 255 bytes"
     } else if part.chars().any(char::is_control) {
-        "it holds a control character"
+        "it contains a control character"
     } else if part.contains('/') {
-        "it holds a `/`, which is reserved for namespaces"
+        "it contains a `/`, which is reserved for namespaces"
     } else {
         return Ok(());
     };

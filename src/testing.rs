@@ -1,10 +1,10 @@
-//! What tests need: a suite that every provider has to pass, a provider that
-//! fails on purpose, and a clock that is set by hand (feature `testing`).
+//! Test support (feature `testing`).
 //!
-//! - Wrote a provider? Put it through [`conformance`](conformance()).
-//! - What does a program do while its store is down, hangs, or refuses an
-//!   entry? Wrap the store in [`Faulty`].
-//! - What expires when? Give the map a [`ManualClock`].
+//! - [`conformance`](conformance()) tests a provider against the contract of
+//!   [`Provider`](crate::Provider).
+//! - [`Faulty`] wraps a provider and injects faults: a store that is down, hangs, or
+//!   refuses an entry.
+//! - [`ManualClock`] is a clock that a test advances, for maps whose entries expire.
 
 pub mod conformance;
 mod faulty;

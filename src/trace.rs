@@ -1,18 +1,18 @@
-//! The targets of what the crate logs. They are documented in `lib.rs`, stay as
-//! they are, and do not follow the names of modules.
+//! The targets of log events and spans. They are documented in `lib.rs` and stable,
+//! so they do not follow the names of modules.
 
-/// The life of a map: opened, closed, dropped.
+/// Maps being opened, closed and dropped.
 pub(crate) const MAP: &str = "persistify::map";
 
-/// What comes up from a store.
+/// Loads from a store.
 pub(crate) const LOAD: &str = "persistify::load";
 
-/// What goes down to a store.
+/// Commits to a store.
 pub(crate) const FLUSH: &str = "persistify::flush";
 
-/// What a provider notices.
+/// Observations of a provider, such as a torn journal.
 #[cfg(any(feature = "json", feature = "postgres"))]
 pub(crate) const PROVIDER: &str = "persistify::provider";
 
-/// Maps on their way from one store to another.
+/// Copies of maps between stores.
 pub(crate) const COPY: &str = "persistify::copy";

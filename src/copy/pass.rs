@@ -1,4 +1,4 @@
-//! One way through a map, from its source to its target.
+//! The copy of one map.
 
 use std::time::SystemTime;
 
@@ -15,19 +15,19 @@ use crate::{
     record::{Record, Revision},
 };
 
-/// A batch is committed once it holds so many records, or so many bytes.
+/// A batch is committed once it has this many records or bytes.
 const MAX_BATCH: usize = 10_000;
 const MAX_BATCH_BYTES: u64 = 8 << 20;
 
-/// How often a provider is asked that is not available, the first time included.
+/// The maximum number of attempts of a call, including the first.
 const ATTEMPTS: usize = 5;
 
-/// A map on its way.
+/// The copy of one map.
 pub(super) struct Pass<'a> {
     from: &'a dyn Provider,
     to: &'a dyn Provider,
     map: &'a MapName,
-    /// What the target holds already.
+    /// The digests of the records that were in the target at the beginning.
     there: Sums,
     writer: WriterId,
     sequence: u64,
@@ -37,12 +37,12 @@ pub(super) struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    /// Looks at what the target holds already.
+    /// Reads the records that are already in the target.
     ///
     /// # Errors
     ///
-    /// `Invalid` if there are keys that the source does not hold: then it is
-    /// not what an earlier copy left.
+    /// `Invalid` if the target has keys that the source does not have: then it is
+    /// not the result of an earlier copy.
     pub(super) async fn begin(
         from: &'a dyn Provider,
         to: &'a dyn Provider,
@@ -71,8 +71,8 @@ impl<'a> Pass<'a> {
         })
     }
 
-    /// Writes what is missing there; how many records that was, and how many
-    /// bytes.
+    /// Writes the records that are missing or differ in the target. Returns their
+    /// number and their size in bytes.
     pub(super) async fn run(mut self, report: impl Fn(u64)) -> Result<(u64, u64)> {
         let mut load = load(self.from, self.map, Wanted::All).await?;
         let (mut seen, mut changes, mut bytes) = (0, Vec::new(), 0);
@@ -90,7 +90,7 @@ impl<'a> Pass<'a> {
                 }
             }
             report(seen);
-            // Providers that never wait must not keep the thread to themselves.
+            // A provider that is always ready must not monopolise the thread.
             tokio::task::yield_now().await;
         }
         if !changes.is_empty() {
@@ -105,8 +105,8 @@ impl<'a> Pass<'a> {
         let id = BatchId::new(self.writer, self.sequence);
         let part = MapBatch::new(self.map.clone(), changes);
         let batch = Batch::new(id, self.after, SystemTime::now(), [part]);
-        // The identical batch each time: if an attempt has taken effect, or does
-        // so yet, it is applied once, and its fate becomes known.
+        // Each attempt sends the identical batch, so it is applied once, even if an
+        // earlier attempt took effect or lands late.
         let committed: Committed = patiently(|| self.to.commit(&batch)).await?;
         self.after = self.after.max(committed.revision.unwrap_or_default());
         Ok(())
@@ -115,8 +115,8 @@ impl<'a> Pass<'a> {
 
 fn change(record: Record) -> Option<Change> {
     let payload = record.value?;
-    // The time of an entry that expires is counted from its write, not from the
-    // copy. Of others the target says when it got them.
+    // The lifetime of an entry that expires counts from its write, not from the
+    // copy. For other entries the target records the time of the copy.
     let written = record.updated_at;
     let written = written.filter(|at| Some(*at) <= record.expires_at);
     Some(Change::put(record.key, payload, record.expires_at).written_at(written))
@@ -128,12 +128,12 @@ fn weight(record: &Record) -> u64 {
 }
 
 fn not_a_copy(map: &MapName) -> Error {
-    let message = "the target's map holds keys that the source does not, so it is no copy of it; \
-                   nothing was written: clear it, or copy to another provider";
+    let message = "the target's map has keys that the source's map does not have, so it is not \
+                   a copy of it; nothing was written; clear it, or copy to another provider";
     Error::new(ErrorKind::Invalid, message).on_map(map)
 }
 
-/// Loads, if it takes several attempts.
+/// Loads, with retries.
 pub(super) async fn load<'a>(
     provider: &'a dyn Provider,
     map: &'a MapName,
@@ -142,10 +142,9 @@ pub(super) async fn load<'a>(
     patiently(|| provider.load(map, wanted.clone())).await
 }
 
-/// Asks again while the answer is that it may be tried again, or that nobody
-/// knows whether it took effect.
+/// Retries a call while it fails as `Unavailable` or with an unknown outcome.
 pub(super) async fn patiently<'a, R>(ask: impl Fn() -> BoxFuture<'a, Result<R>>) -> Result<R> {
-    // The strategy's delays are factor × 2^n from n = 1: from 100 ms on.
+    // The delays are factor × 2^n for n = 1, 2, …: 100 ms, 200 ms, …
     let delays = ExponentialBackoff::from_millis(2).factor(50).map(jitter);
     for delay in delays.take(ATTEMPTS - 1) {
         match ask().await {

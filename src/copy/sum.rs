@@ -1,4 +1,4 @@
-//! What a map comes to: how many records, and a checksum over what they mean.
+//! Checksums over the content of a map.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,8 @@ use crate::{
     record::{Payload, Record},
 };
 
-/// What does not depend on the order of the records.
+/// The number of records and a checksum, both independent of the order of the
+/// records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sum {
     pub(super) records: u64,
@@ -62,7 +63,7 @@ impl Sums {
         self.0.get(&record.key).copied() == digest_of(record)
     }
 
-    /// The keys that are here, without those of that load.
+    /// The keys in this set that are not in the load, sorted.
     pub(super) async fn keys_without(&self, mut load: Load<'_>) -> Result<Vec<Arc<str>>> {
         let mut left: HashMap<_, _> = self.0.iter().collect();
         while let Some(page) = load.pages.try_next().await? {
@@ -76,7 +77,7 @@ impl Sums {
         Ok(keys)
     }
 
-    /// The keys whose records are not the same here and in that load.
+    /// The keys whose records differ between this set and the load, sorted.
     pub(super) async fn differing(&mut self, mut load: Load<'_>) -> Result<Vec<Arc<str>>> {
         let mut keys = Vec::new();
         while let Some(page) = load.pages.try_next().await? {
@@ -94,7 +95,8 @@ impl Sums {
     }
 }
 
-/// Of all that a copy keeps of a record; `None` if it was deleted.
+/// The digest of the parts of a record that a copy preserves; `None` for a
+/// tombstone.
 fn digest_of(record: &Record) -> Option<u128> {
     let payload: &Payload = record.value.as_ref()?;
     let mut bytes = Vec::with_capacity(record.key.len() + 64);
@@ -106,7 +108,7 @@ fn digest_of(record: &Record) -> Option<u128> {
     Some(xxh3_128(&bytes))
 }
 
-/// Times are kept to the millisecond, rounded down.
+/// Stores keep times in milliseconds, rounded down.
 fn millis(at: SystemTime) -> i128 {
     let whole = |distance: Duration| i128::try_from(distance.as_millis()).unwrap_or(i128::MAX);
     match at.duration_since(SystemTime::UNIX_EPOCH) {

@@ -1,14 +1,14 @@
-//! What a log may say of an error.
+//! Errors as they are logged: without keys and values.
 
 use std::{error::Error as StdError, fmt};
 
 use super::{Error, ErrorKind};
 
-/// An error without keys and values.
+/// Prints an error without keys and values.
 ///
-/// An error that is about entries may quote them, in its causes above all: a
-/// decoder says which text it met. Its causes are left out, and its keys are
-/// counted. An error about the whole store comes with its causes.
+/// The causes of an error about entries may quote stored data, as those of a
+/// decoder do. They are left out, and keys are counted instead of named. The causes
+/// of an error about the whole store are printed.
 pub(super) struct Logged<'a>(pub(super) &'a Error);
 
 impl fmt::Display for Logged<'_> {

@@ -1,8 +1,8 @@
-//! Who may read and write the files that are made here.
+//! Modes and owners of new files.
 //!
-//! Values are private unless their owner says otherwise. A new file is made for
-//! its owner alone, and opened to others, if at all, once its owner and group
-//! are right: there is no moment in which too many may open it.
+//! Files are private by default. A new file is created for its owner only. Its mode
+//! is widened, if at all, after its owner and group are set, so the file is never
+//! accessible to more users than it should be.
 
 use std::{
     fs::{self, File, Metadata},
@@ -12,20 +12,20 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-/// The mode of a new file: read and written by its owner.
+/// The default mode of a new file: only the owner reads and writes it.
 pub(crate) const PRIVATE: u32 = 0o600;
 
-/// What starts and ends the name of a file that is not yet what it is to be.
+/// The prefix and suffix of the names of temporary files.
 pub(crate) const TEMP_NAME: (&str, &str) = (".persistify-", ".tmp");
 
-/// How many random letters are between the two.
+/// The number of random letters between prefix and suffix.
 pub(crate) const TEMP_LETTERS: usize = 16;
 
-/// That a mode is one for files that are read and written here.
+/// Checks a `file_mode` option.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// A message that says what is wrong with the mode.
 pub(crate) fn check_mode(mode: u32) -> Result<(), String> {
     if mode & !0o777 == 0 && mode & PRIVATE == PRIVATE {
         return Ok(());
@@ -35,9 +35,9 @@ pub(crate) fn check_mode(mode: u32) -> Result<(), String> {
     ))
 }
 
-/// A file of a name of its own in that folder, for this user alone.
+/// Creates a temporary file in the folder that only this user can open.
 pub(crate) fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
-    // Without permissions given, it is made with 0600, less the umask.
+    // The default mode of `tempfile` is 0600, less the umask.
     tempfile::Builder::new()
         .prefix(TEMP_NAME.0)
         .suffix(TEMP_NAME.1)
@@ -45,10 +45,10 @@ pub(crate) fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
         .tempfile_in(folder)
 }
 
-/// Gives a file that was made for this user alone the owner, the group and the
-/// mode of another one, `like`; and that mode if there is no such file.
+/// Gives a private file the owner, the group and the mode of the file `like`, or the
+/// mode `otherwise` if `like` does not exist.
 ///
-/// Where the system does not allow the owner or the group, fewer may open it.
+/// If the system does not permit changing the group, the group gets no access.
 pub(crate) fn share_like(file: &File, like: &Path, otherwise: u32) -> io::Result<()> {
     match fs::metadata(like) {
         Ok(there) => share(file, &there),
@@ -65,19 +65,19 @@ fn share(file: &File, like: &Metadata) -> io::Result<()> {
     let is_of_group = is_same
         || fchown(file, Some(like.uid()), Some(like.gid())).is_ok()
         || fchown(file, None, Some(like.gid())).is_ok();
-    // The group it would be opened to is another one.
+    // If the group was not changed, the mode must not open the file to it.
     let to_group = if is_of_group { 0o777 } else { 0o707 };
-    // This program has to read it again, whoever may write the other.
+    // This program must be able to read and write the file in any case.
     set_mode(file, like.mode() & to_group | PRIVATE)
 }
 
-/// Only whether it may be written to can be told elsewhere.
+/// Other systems have only a read-only flag.
 #[cfg(not(unix))]
 fn share(_: &File, _: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the mode, whatever the umask.
+/// Sets the mode, regardless of the umask.
 #[cfg(unix)]
 pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -85,7 +85,7 @@ pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
         return Ok(());
     }
     match file.set_permissions(fs::Permissions::from_mode(mode)) {
-        // A file system that keeps no modes; how it is mounted says who may.
+        // The file system keeps no modes; its mount options decide.
         Err(error) if is_not_kept(&error) => Ok(()),
         done => done,
     }
@@ -99,7 +99,7 @@ fn is_not_kept(error: &io::Error) -> bool {
     )
 }
 
-/// There are no modes elsewhere.
+/// Other systems have no modes.
 #[cfg(not(unix))]
 pub(crate) fn set_mode(_: &File, _: u32) -> io::Result<()> {
     Ok(())

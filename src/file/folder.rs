@@ -1,32 +1,30 @@
-//! Folders that files are kept in.
+//! Creating and syncing folders.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-/// The folder that a path is in; the current one for a bare name, and for no
-/// name at all.
+/// The folder of a path: the current folder for a bare file name and for an empty
+/// path, the root for the root.
 pub(crate) fn parent_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
-        // The root is in itself.
         None if path.has_root() => path,
         _ => Path::new("."),
     }
 }
 
-/// Makes a folder, and those above it, where they are missing. Each is safe in
-/// the one above it, or a loss of power could take it along with all that was
-/// committed in it.
+/// Creates a folder and its missing parents. Each is synced in its parent;
+/// otherwise a power loss could remove it with all commits in it.
 ///
-/// Those who may read its files (`file_mode`) may look into it, and no others.
+/// The folder can be listed by the users who can read its files (`file_mode`).
 ///
 /// # Errors
 ///
-/// The system's; also if something else is in the place of a folder.
+/// Those of the system, also if a part of the path is not a folder.
 pub(crate) fn make(folder: &Path, file_mode: u32) -> io::Result<()> {
-    // A loop, because the length of a path is no measure for a stack.
+    // A loop, because recursion could overflow the stack on a long path.
     let mut missing: Vec<&Path> = Vec::new();
     let mut at = folder;
     while !at.as_os_str().is_empty() && !at.is_dir() {
@@ -39,7 +37,7 @@ pub(crate) fn make(folder: &Path, file_mode: u32) -> io::Result<()> {
     }
     while let Some(folder) = missing.pop() {
         match make_one(folder, file_mode) {
-            // Another program made it at the same time.
+            // Another program has just created it.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
             made => made?,
         }
@@ -48,12 +46,12 @@ pub(crate) fn make(folder: &Path, file_mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes what was made, renamed or removed in a folder survive a loss of power.
+/// Makes creations, renames and removals in a folder survive a power loss.
 pub(crate) fn sync(folder: &Path) -> io::Result<()> {
-    // Elsewhere a folder cannot be opened like a file, and renames are written
+    // On other systems a folder cannot be opened as a file, and renames are written
     // through.
     if cfg!(unix) {
-        // A slash at the end: what is no folder by now is not even opened.
+        // With a trailing slash, opening fails unless it is still a folder.
         let mut folder = PathBuf::from(folder);
         folder.push("");
         fs::File::open(folder)?.sync_all()?;
@@ -61,7 +59,8 @@ pub(crate) fn sync(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Made for this user alone, and then opened to others, whatever the umask.
+/// Creates the folder for this user only and then sets its mode, regardless of the
+/// umask.
 #[cfg(unix)]
 fn make_one(folder: &Path, file_mode: u32) -> io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};

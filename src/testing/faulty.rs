@@ -1,4 +1,4 @@
-//! A provider that fails on purpose.
+//! A layer that injects faults.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,34 +26,33 @@ pub use calls::Method;
 use calls::{Calls, Ongoing};
 pub use hang::Hang;
 
-/// What goes wrong in a call.
+/// A fault to inject into a call.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Nothing: the call goes through.
+    /// No fault: the call is forwarded.
     #[default]
     None,
-    /// The call fails, has no effect, and says so
-    /// ([`may_have_applied`](Error::may_have_applied) is false).
+    /// The call fails without effect, and
+    /// [`may_have_applied`](Error::may_have_applied) is false.
     Before(ErrorKind),
-    /// The call fails and has no effect, but the caller cannot know
-    /// ([`may_have_applied`](Error::may_have_applied) is true).
+    /// The call fails without effect, but
+    /// [`may_have_applied`](Error::may_have_applied) is true.
     Lost(ErrorKind),
-    /// The call takes effect, and then fails; the caller cannot know
-    /// ([`may_have_applied`](Error::may_have_applied) is true).
+    /// The call takes effect and then fails;
+    /// [`may_have_applied`](Error::may_have_applied) is true.
     After(ErrorKind),
-    /// The call stays without an answer until the [`Hang`] is told what comes
-    /// of it.
+    /// The call hangs until the [`Hang`] resolves it.
     Hang(Hang),
 }
 
-/// A call as a [rule](Faulty::set_rule) sees it.
+/// A call, as passed to a [rule](Faulty::set_rule).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Call {
-    /// What is called.
+    /// The method.
     pub method: Method,
-    /// The how many-th call of this method it is; the first is 1.
+    /// The number of the call among those of this method; the first is 1.
     pub number: u64,
     /// The map of a load or a release.
     pub map: Option<MapName>,
@@ -61,13 +60,13 @@ pub struct Call {
     pub batch: Option<Batch>,
 }
 
-/// Wraps a provider, counts the calls, notes the batches, and fails when it is
-/// told to. Clones are the same provider.
+/// A layer that injects faults into the calls of a provider, counts the calls and
+/// records the batches. Clones share their state.
 ///
-/// Until it is told otherwise it lets everything through. What it is told is
-/// looked at in this order: [down](Self::down), the next calls
-/// ([`fail_next`](Self::fail_next), [`fail_nth`](Self::fail_nth)), the
-/// [rule](Self::set_rule), the [refused keys](Self::refuse).
+/// By default it forwards every call. Faults apply in this order:
+/// [`down`](Self::down), planned calls ([`fail_next`](Self::fail_next),
+/// [`fail_nth`](Self::fail_nth)), the [rule](Self::set_rule), the
+/// [refused keys](Self::refuse).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -103,7 +102,7 @@ type Rule = Box<dyn FnMut(&Call) -> Fault + Send>;
 #[derive(Default)]
 struct Plan {
     down: Option<ErrorKind>,
-    /// By the number of the call.
+    /// Faults by method and number of the call.
     planned: HashMap<(Method, u64), Fault>,
     rule: Option<Rule>,
     refused: HashSet<Arc<str>>,
@@ -111,7 +110,7 @@ struct Plan {
 }
 
 impl<P: Provider> Faulty<P> {
-    /// That provider, faultless for now.
+    /// Wraps a provider, without faults.
     pub fn new(inner: P) -> Self {
         Self {
             shared: Arc::default(),
@@ -119,18 +118,18 @@ impl<P: Provider> Faulty<P> {
         }
     }
 
-    /// The provider that is wrapped; what is called on it directly neither
-    /// fails nor counts.
+    /// The wrapped provider. Calls made on it directly are neither counted nor
+    /// faulty.
     pub fn inner(&self) -> &P {
         &self.inner
     }
 
-    /// The next commits, so many of them, come to this.
+    /// Injects the fault into the next `commits` commits.
     pub fn fail_next(&self, commits: u64, fault: Fault) {
         self.fail_next_of(Method::Commit, commits, fault);
     }
 
-    /// The next calls of this method, so many of them, come to this.
+    /// Injects the fault into the next `calls` calls of a method.
     #[expect(clippy::needless_pass_by_value, reason = "reads better in a test")]
     pub fn fail_next_of(&self, method: Method, calls: u64, fault: Fault) {
         let begun = self.calls(method);
@@ -140,30 +139,30 @@ impl<P: Provider> Faulty<P> {
         }
     }
 
-    /// The Nth commit from now comes to this; the next one is 1.
+    /// Injects the fault into the `nth` commit from now; the next commit is 1.
     pub fn fail_nth(&self, nth: u64, fault: Fault) {
         let number = self.calls(Method::Commit) + nth;
         let mut plan = self.shared.plan.lock();
         plan.planned.insert((Method::Commit, number), fault);
     }
 
-    /// The next commit hangs, until the handle is told what comes of it.
+    /// Makes the next commit hang until the returned handle resolves it.
     pub fn hang_next(&self) -> Hang {
         let hang = Hang::new();
         self.fail_next(1, Fault::Hang(hang.clone()));
         hang
     }
 
-    /// From now on this says what each call comes to.
+    /// Sets a rule that chooses the fault of each call.
     ///
-    /// It is called under a lock: it must not call this provider.
+    /// The rule runs under a lock and must not call this provider.
     pub fn set_rule(&self, rule: impl FnMut(&Call) -> Fault + Send + 'static) {
         self.shared.plan.lock().rule = Some(Box::new(rule));
     }
 
-    /// One commit in `n` fails as `Unavailable` with its outcome unknown: by
-    /// turns without effect, and after taking effect. A [rule](Self::set_rule)
-    /// like any other.
+    /// Makes one commit in `n` fail as `Unavailable` with an unknown outcome,
+    /// alternately without effect and after taking effect. Replaces the
+    /// [rule](Self::set_rule).
     pub fn fail_one_in(&self, n: u64) {
         let mut effect = false;
         self.set_rule(move |call| {
@@ -179,24 +178,25 @@ impl<P: Provider> Faulty<P> {
         });
     }
 
-    /// From now on every call fails like this, without effect and saying so.
+    /// Makes every call fail with this kind, as [`Fault::Before`], until
+    /// [`up`](Self::up).
     pub fn down(&self, kind: ErrorKind) {
         self.shared.plan.lock().down = Some(kind);
     }
 
-    /// It is no longer [down](Self::down).
+    /// Ends [`down`](Self::down).
     pub fn up(&self) {
         self.shared.plan.lock().down = None;
     }
 
-    /// From now on a batch that puts one of these keys is `Refused`, and the
-    /// error names those it holds.
+    /// Refuses every batch that puts one of these keys, with an error that names the
+    /// refused keys of the batch. Replaces the keys of an earlier call.
     pub fn refuse<K: AsRef<str>>(&self, keys: impl IntoIterator<Item = K>) {
         self.refuse_keys(keys, true);
     }
 
-    /// From now on a batch that puts one of these keys is `Refused`, and the
-    /// error names none: who commits has to find out by halving the batch.
+    /// Like [`refuse`](Self::refuse), but the error names no keys, so that the map
+    /// has to find them by bisecting the batch.
     pub fn refuse_unnamed<K: AsRef<str>>(&self, keys: impl IntoIterator<Item = K>) {
         self.refuse_keys(keys, false);
     }
@@ -207,35 +207,35 @@ impl<P: Provider> Faulty<P> {
         plan.refusals_name_keys = named;
     }
 
-    /// Forgets every planned fault, the rule and the refused keys, and is up.
-    /// What hangs goes on hanging.
+    /// Removes all planned faults, the rule and the refused keys, and ends
+    /// [`down`](Self::down). Hanging calls keep hanging.
     pub fn behave(&self) {
         *self.shared.plan.lock() = Plan::default();
     }
 
-    /// How many calls of this method have begun.
+    /// The number of calls of a method that have begun.
     pub fn calls(&self, method: Method) -> u64 {
         self.shared.calls.begun(method)
     }
 
-    /// How many calls of this method have ended: answered, or given up by the
+    /// The number of calls of a method that have returned or were dropped by the
     /// caller.
     pub fn calls_ended(&self, method: Method) -> u64 {
         self.shared.calls.ended(method)
     }
 
-    /// Waits until so many calls of this method have begun.
+    /// Waits until at least `calls` calls of a method have begun.
     pub async fn begun(&self, method: Method, calls: u64) {
         self.shared.calls.wait_begun(method, calls).await;
     }
 
-    /// Waits until so many calls of this method have ended.
+    /// Waits until at least `calls` calls of a method have ended.
     pub async fn ended(&self, method: Method, calls: u64) {
         self.shared.calls.wait_ended(method, calls).await;
     }
 
-    /// The batch of every commit that has begun, in order; a batch that came
-    /// again is there again.
+    /// The batch of every commit that has begun, in order, including repeated
+    /// batches.
     pub fn batches(&self) -> Vec<Batch> {
         self.shared.calls.batches()
     }
@@ -254,8 +254,7 @@ impl<P: Provider> Faulty<P> {
         }
     }
 
-    /// Counts the call and lets its fault come true; `effect` is the call
-    /// itself.
+    /// Counts the call, injects its fault, and runs `effect`, the call itself.
     async fn call<T, F>(
         &self,
         method: Method,

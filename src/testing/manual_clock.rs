@@ -1,4 +1,4 @@
-//! A clock that is set by hand.
+//! A clock that a test advances.
 
 use std::{
     sync::Arc,
@@ -10,8 +10,8 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 
-/// A clock that stands still until it is told to go on; who sleeps on it wakes
-/// then. Clones are the same clock.
+/// A clock that stands still until it is advanced. Advancing it wakes the tasks that
+/// sleep on it. Clones share the time.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -27,25 +27,25 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that stands at this time.
+    /// Creates a clock that stands at `start`.
     pub fn new(start: SystemTime) -> Self {
         Self {
             now: Arc::new(watch::Sender::new(start)),
         }
     }
 
-    /// Lets that much time pass.
+    /// Advances the clock by a duration.
     pub fn advance(&self, by: Duration) {
         self.now.send_modify(|now| *now += by);
     }
 
-    /// Lets time pass until it is that late; it never goes back.
+    /// Advances the clock to `time`. A `time` in the past has no effect.
     pub fn advance_to(&self, time: SystemTime) {
         self.now.send_modify(|now| *now = time.max(*now));
     }
 }
 
-/// At the machine's wall time.
+/// Starts at the wall time of the machine.
 impl Default for ManualClock {
     fn default() -> Self {
         Self::new(SystemTime::now())

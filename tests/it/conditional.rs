@@ -59,7 +59,7 @@ async fn what_is_expected_decides() {
     for expect in [Expect::Present, Expect::At(fourth)] {
         let error = map.save_if("none", 9, expect).await.unwrap_err();
         assert_eq!((error.kind(), error.found()), (ErrorKind::Conflict, None));
-        assert!(error.to_string().contains("there is none"), "{error}");
+        assert!(error.to_string().contains("the store has none"), "{error}");
     }
     assert_eq!(map.get_with_revision("a"), Some((4, fourth)));
     assert_eq!((map.get("none"), map.len(), map.pending()), (None, 1, 0));

@@ -1,5 +1,4 @@
-//! The calls that a [`Faulty`](super::Faulty) provider got: how many began and
-//! ended, and with which batches.
+//! The record of the calls of a [`Faulty`](super::Faulty) provider.
 
 use std::fmt;
 
@@ -8,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::batch::Batch;
 
-/// The methods of a provider that can fail.
+/// The methods of a provider for which [`Faulty`](super::Faulty) can inject faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
     /// [`Provider::load`](crate::Provider::load).
@@ -95,8 +94,8 @@ impl Calls {
     }
 }
 
-/// A call that goes on; it ends when this is dropped, so also when the caller
-/// gives up.
+/// A call in progress. It ends when this is dropped, also if the caller drops the
+/// future of the call.
 pub(super) struct Ongoing<'a> {
     calls: &'a Calls,
     method: Method,

@@ -1,4 +1,4 @@
-//! Calls that hang until someone says what comes of them.
+//! Calls that hang until a test resolves them.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use crate::{
     provider::Provider,
 };
 
-/// Holds calls that [hang](super::Fault::Hang) until it is told what comes of
-/// them. Clones hold the same calls. If all of them are dropped, the calls go
-/// on hanging.
+/// A handle to calls that [hang](super::Fault::Hang).
 ///
-/// A commit that hangs and is given up by its caller can still
-/// [land](Self::land): that is how a late commit is tested.
+/// Clones share the calls. If all clones are dropped, the calls hang for ever.
+///
+/// A commit that hangs can still [land](Self::land) after its caller has dropped its
+/// future; use this to test late commits.
 #[derive(Clone, Debug)]
 pub struct Hang {
     shared: Arc<Shared>,
@@ -26,7 +26,7 @@ pub struct Hang {
 #[derive(Debug)]
 struct Shared {
     state: watch::Sender<State>,
-    /// The commits that hang, or were given up: what can still land.
+    /// The commits that can still land: hanging or abandoned by their callers.
     held: Mutex<Vec<(Batch, Arc<dyn Provider>)>>,
 }
 
@@ -43,7 +43,7 @@ enum Verdict {
 }
 
 impl Hang {
-    /// Holds no call yet.
+    /// Creates a handle without calls.
     #[expect(clippy::new_without_default, reason = "a handle, not a value")]
     pub fn new() -> Self {
         Self {
@@ -54,29 +54,30 @@ impl Hang {
         }
     }
 
-    /// Waits until a call hangs, or has hung, on this.
+    /// Waits until a call hangs on this handle, or has done so before.
     pub async fn hangs(&self) {
         let mut state = self.shared.state.subscribe();
         // It cannot fail: the sender is borrowed.
         let _ = state.wait_for(|state| state.hanging > 0).await;
     }
 
-    /// The calls go through now; those given up by their callers do not. Later
-    /// ones do not hang.
+    /// Lets hanging calls proceed, except those abandoned by their callers. Later
+    /// calls do not hang.
     pub fn release(&self) {
         self.judge(Verdict::GoOn);
     }
 
-    /// The calls fail now, without effect; whether they had one their callers
-    /// cannot know. Later ones do the same.
+    /// Makes hanging calls fail without effect, with
+    /// [`may_have_applied`](crate::Error::may_have_applied) set. Later calls fail in
+    /// the same way.
     pub fn fail(&self, kind: ErrorKind) {
         self.judge(Verdict::Fail(kind));
     }
 
-    /// The commits that hang, or were given up while they hung, arrive at the
-    /// store now; the callers, if they still wait, go on waiting.
+    /// Sends the hanging commits to the store, including those abandoned by their
+    /// callers. Callers that still wait keep waiting.
     ///
-    /// What the store answered to each, in order.
+    /// Returns the answer of the store to each commit, in order.
     pub async fn land(&self) -> Vec<Result<Committed>> {
         let held = std::mem::take(&mut *self.shared.held.lock());
         let mut answers = Vec::with_capacity(held.len());

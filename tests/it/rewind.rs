@@ -177,7 +177,7 @@ async fn a_close_names_what_could_not_be_saved_and_why_and_the_map_stays_open() 
     assert_eq!(failed.kind(), ErrorKind::Rewound);
     assert_eq!(failed.keys(), ["more".into()]);
     let why = std::error::Error::source(&failed).unwrap().to_string();
-    assert!(why.contains("gone back in time"), "{why}");
+    assert!(why.contains("lost commits"), "{why}");
     map.resolve_rewind(Rewind::SaveAgain).await.unwrap();
     map.close().await.unwrap();
     assert_eq!(stored(&store).await.len(), 3);

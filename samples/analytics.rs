@@ -1,5 +1,5 @@
-//! Counting: 100,000 events from 8 tasks, at the speed of memory, and every
-//! one of them in a database at the end.
+//! Counts 100,000 events from 8 tasks in memory. At the end, all of them are in a
+//! SQLite database.
 //!
 //! ```text
 //! cargo run --release --example analytics
@@ -20,7 +20,7 @@ struct Page {
     bytes: u64,
 }
 
-/// One task's share of the events.
+/// Counts the share of one task of the events.
 fn count(pages: &PersistentMap<Page>, task: u64) {
     for n in 0..EVENTS / TASKS {
         let event = n * TASKS + task;
@@ -57,14 +57,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     pages.close().await?;
     let saved = begun.elapsed();
 
-    #[expect(clippy::cast_precision_loss, reason = "a rate, to look at")]
+    #[expect(clippy::cast_precision_loss, reason = "a rate, printed only")]
     let rate = EVENTS as f64 / counted.as_secs_f64();
     let stats = pages.stats();
     println!("{EVENTS} events from {TASKS} tasks counted in {counted:.1?}: {rate:.0} a second");
     let (rows, commits) = (stats.changes, stats.commits);
-    println!("all in SQLite after {saved:.1?}: {rows} rows, {commits} commit(s)");
+    println!("all saved in SQLite after {saved:.1?}: {rows} rows written in {commits} commit(s)");
 
-    // A new start of the program finds every event.
+    // After a restart of the program, every event is there.
     let pages = open(&db).await?;
     let mut total = Page::default();
     pages.for_each(|_, page| {
@@ -73,7 +73,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     let mut top: Vec<_> = pages.iter().collect();
     top.sort_by_key(|(key, page)| (std::cmp::Reverse(page.views), key.clone()));
-    println!("after a restart: {total:?}, most of them of {:?}", top[0]);
+    println!("after a restart: {total:?}; most views: {:?}", top[0]);
     assert_eq!(total.views, EVENTS);
     pages.close().await?;
     Ok(())

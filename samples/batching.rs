@@ -1,5 +1,5 @@
-//! When changes go to the store: when enough keys are pending, when the oldest
-//! change is old enough, or when you say so.
+//! The triggers of a flush: the number of pending keys, the age of the oldest
+//! change, or a call of `flush`.
 //!
 //! ```text
 //! cargo run --example batching
@@ -15,7 +15,7 @@ const MOMENT: Duration = Duration::from_millis(300);
 #[tokio::main]
 async fn main() -> Result<()> {
     let hits: PersistentMap<u64> = PersistentMap::builder(Memory::new(), "hits")
-        .batch(100, HOUR) // 100 pending keys, or an hour after the first change
+        .batch(100, HOUR) // at 100 pending keys, or an hour after the first change
         .open()
         .await?;
 
@@ -34,7 +34,7 @@ async fn main() -> Result<()> {
     let took = next_commit(&hits, 0).await;
     println!("  the 100th key:    all committed {took:.0?} later (size)");
 
-    // The triggers can be moved while the map is open.
+    // The triggers can be changed while the map is open.
     hits.set_batch(100, MOMENT)?;
     println!("batch(100 keys, {MOMENT:?})");
     let commits = hits.stats().commits;
@@ -48,7 +48,7 @@ async fn main() -> Result<()> {
         "too early: {took:?}"
     );
 
-    // What is written is the state of a key, not its history.
+    // A commit contains the current value of each changed key, not its history.
     let before = hits.stats();
     for _ in 0..10_000 {
         hits.update("page 0", |n| *n += 1);
@@ -57,17 +57,17 @@ async fn main() -> Result<()> {
     let after = hits.stats();
     let changes = after.changes - before.changes;
     let commits = after.commits - before.commits;
-    println!("10,000 writes to one key, and a flush: {changes} change(s) in {commits} commit(s)");
+    println!("10,000 writes to one key, then a flush: {changes} change(s) in {commits} commit(s)");
     assert!(changes <= 10, "writes to one key were not merged");
 
     let commits = after.commits;
     hits.flush().await?;
     assert_eq!(hits.stats().commits, commits);
-    println!("a flush with nothing pending: the store is not even asked");
+    println!("a flush without pending changes: no call of the store");
     hits.close().await
 }
 
-/// Waits until there is one commit more, and says how long that took.
+/// Waits for the next commit. Returns how long it took.
 async fn next_commit(hits: &PersistentMap<u64>, commits: u64) -> Duration {
     let begun = Instant::now();
     while hits.stats().commits == commits {

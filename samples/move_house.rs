@@ -1,5 +1,5 @@
-//! Moves maps from JSON files to SQLite, with a bar that shows how far it is.
-//! Run again after it was cut short, it goes on where it was.
+//! Copies maps from JSON files to SQLite, with a progress bar. A copy that was
+//! interrupted is resumed by running it again.
 //!
 //! ```text
 //! cargo run --example move_house
@@ -16,12 +16,12 @@ const ORDERS: u64 = 50_000;
 async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let (old, new) = (folder.path().join("data"), folder.path().join("shop.db"));
-    live_there(&old).await?;
+    fill(&old).await?;
 
     let from = JsonFile::open(&old).await?;
     let to = Sqlite::open(&new).await?;
     let bar = ProgressBar::no_length().with_style(ProgressStyle::with_template(
-        "moving house {bar:30} {pos}/{len} records, {per_sec}",
+        "copying {bar:30} {pos}/{len} records, {per_sec}",
     )?);
     let moved = persistify::copy(&from, &to, from.maps().await?, |records, total| {
         if let Some(total) = total {
@@ -32,9 +32,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     .await?;
     bar.finish();
 
-    // `Ok` says that all was read again on both sides, and is the same.
+    // `Ok` means that both sides were re-read and compared equal.
     println!(
-        "{} maps with {} records are in {} now; {} bytes were written",
+        "{} maps with {} records are now in {}; {} bytes were written",
         moved.maps,
         moved.records,
         new.display(),
@@ -47,8 +47,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What there is to move.
-async fn live_there(path: &Path) -> persistify::Result<()> {
+/// Creates the maps to copy.
+async fn fill(path: &Path) -> persistify::Result<()> {
     let files = JsonFile::open(path).await?;
     let orders = PersistentMap::builder(files.clone(), "orders")
         .open()
@@ -60,6 +60,6 @@ async fn live_there(path: &Path) -> persistify::Result<()> {
         .await?;
     names.insert("ada", "Ada Lovelace".to_owned());
     names.close().await?;
-    // The folder is locked until nobody holds it any more.
+    // The folder is locked until the provider is closed.
     files.close().await
 }

@@ -1,8 +1,8 @@
-//! Jobs that several programs share: each is claimed by one of them, and a
-//! counter that all of them increment is right at the end.
+//! Several programs share jobs: each job is claimed by exactly one of them, and a
+//! counter that all of them increment is exact.
 //!
-//! Here the programs are tasks, each with the file opened for itself. None of
-//! them sees what the others have in memory.
+//! In this sample the programs are tasks that each open the file. They share no
+//! memory.
 
 use std::path::Path;
 
@@ -11,11 +11,11 @@ use persistify::{ErrorKind, Expect, PersistentMap, Result, RetryPolicy, Sqlite};
 const PROGRAMS: usize = 4;
 const JOBS: usize = 12;
 
-/// Claims a job, if nobody has it yet.
+/// Claims a job unless another program has claimed it.
 async fn claim(jobs: &PersistentMap<String>, job: &str, me: &str) -> Result<bool> {
     match jobs.save_if(job, me.to_owned(), Expect::Absent).await {
         Ok(_) => Ok(true),
-        // Memory holds now what the store does: who was faster.
+        // The map now has the stored entry: the name of the other program.
         Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
         Err(error) => Err(error),
     }
@@ -33,7 +33,10 @@ async fn program(db: &Path, me: String) -> Result<usize> {
         let job = format!("job {n}");
         if !claim(&jobs, &job, &me).await? {
             let who = jobs.get(&job);
-            println!("{me}: {job} is taken by {}", who.as_deref().unwrap_or("?"));
+            println!(
+                "{me}: {job} was claimed by {}",
+                who.as_deref().unwrap_or("?")
+            );
             continue;
         }
         done.update_in_store("all", |jobs| jobs + 1).await?;
@@ -62,11 +65,11 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         claimed += mine?;
     }
     done.reload().await?;
-    println!("{claimed} claimed, {:?} counted", done.get("all"));
+    println!("{claimed} jobs claimed, {:?} counted", done.get("all"));
     assert_eq!((claimed, done.get("all")), (JOBS, Some(JOBS)));
 
-    // A revision is a number, fit for an ETag: what a client read decides whether
-    // what it sends back is saved.
+    // A revision is a number, usable as an ETag: a change is saved only if the entry
+    // is still the one that the client has read.
     let (count, revision) = done.get_with_revision("all").unwrap_or_default();
     let tag = format!("\"{revision}\"");
     let if_match = tag.trim_matches('"').parse()?;

@@ -1,7 +1,7 @@
-//! Maps in a PostgreSQL database, which other programs share.
+//! A map in a PostgreSQL database, in a table that SQL can query.
 //!
 //! ```text
-//! docker compose up --detach      # or a server that you have already
+//! docker compose up --detach      # or use a server of your own
 //! DATABASE_URL=postgres://persistify:persistify@localhost:5432/persistify \
 //!     cargo run --features postgres --example postgres
 //! ```
@@ -20,19 +20,19 @@ struct Order {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let Ok(url) = std::env::var("DATABASE_URL") else {
-        println!("Say where the database is, and run this again:");
+        println!("Set the URL of a database and run this again:");
         println!("    DATABASE_URL=postgres://user:password@host:5432/database");
-        println!("`docker compose up --detach` starts one, as compose.yaml says.");
+        println!("`docker compose up --detach` starts a server; see compose.yaml.");
         return Ok(());
     };
-    // A schema of its own: nothing of this is in the way of anything else.
+    // A schema of its own keeps the tables apart from all others.
     let postgres = Postgres::builder(&url)
         .schema("persistify_sample")
         .connect()
         .await?;
     let open = async || -> persistify::Result<PersistentMap<Order>> {
         PersistentMap::builder(postgres.clone(), "orders")
-            // `total` is an estimate, where the server has one.
+            // `total` is an estimate, if the server has one.
             .on_progress(|loaded, total| match total {
                 Some(total) => println!("loaded {loaded} of about {total}"),
                 None => println!("loaded {loaded}"),
@@ -48,10 +48,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         customer: "Ada".to_owned(),
         cents: 1_250,
     };
-    // One transaction, on the server's disk when this returns.
+    // One transaction. The order is on the server's disk when this returns.
     orders.insert_and_save(&number, order.clone()).await?;
 
-    // Many at once are one batch: one transaction as well.
+    // Concurrent saves are committed together, in one or a few transactions.
     let tasks = (0..64).map(|n| {
         let (orders, order) = (orders.clone(), order.clone());
         tokio::spawn(async move { orders.insert_and_save(format!("bulk {n}"), order).await })
@@ -61,11 +61,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     orders.close().await?;
 
-    // What is there when the next process opens the map.
+    // The next process that opens the map finds all orders.
     let again = open().await?;
     assert_eq!(again.get(&number), Some(order));
     println!("orders now: {}", again.len());
-    println!("for SQL: SELECT value->>'customer' FROM persistify_sample.map_orders;");
+    println!("in SQL: SELECT value->>'customer' FROM persistify_sample.map_orders;");
     again.close().await?;
     postgres.close().await?;
     Ok(())

@@ -1,6 +1,6 @@
-//! The first thing to run: a map in a folder of JSON files.
+//! The first sample: a map in a JSON file.
 //!
-//! Run it twice: the second run finds what the first one left.
+//! Run it twice: the second run loads the entries of the first.
 //!
 //! ```text
 //! cargo run --example quickstart
@@ -25,13 +25,13 @@ async fn main() -> persistify::Result<()> {
     Ok(())
 }
 
-/// The file is for people, too: look at it, change it while no one has the map
-/// open, keep it under version control.
+/// Prints the file. People can read it, edit it while the map is closed, and keep it
+/// under version control.
 fn show(path: &str) {
     let text = std::fs::read_to_string(path).expect("a closed map is a JSON file");
     println!("{path} now holds:\n{}", text.trim_end());
     for fruit in ["apple", "pear", "plum"] {
         assert!(text.contains(fruit), "no {fruit} in {path}");
     }
-    println!("Run it again: it goes on from there.");
+    println!("Run it again: it continues with these entries.");
 }

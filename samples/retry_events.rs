@@ -1,4 +1,4 @@
-//! A store goes down and comes back: what the map reports. Nothing is lost.
+//! The events of an outage: a store goes down and comes back. No change is lost.
 //!
 //! ```text
 //! cargo run --example retry_events
@@ -13,7 +13,7 @@ use persistify::{
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    // A provider that fails when it is told to; any provider can be put inside.
+    // Injects failures into any provider.
     let store = Faulty::new(Memory::new());
     let stock: PersistentMap<u32> = PersistentMap::builder(store.clone(), "stock")
         .batch(1_000, Duration::from_millis(50))
@@ -26,13 +26,13 @@ async fn main() -> Result<()> {
         .open()
         .await?;
     let mut failures = stock.failures(); // every failed attempt
-    let mut health = stock.health(); // up or down, and when that changes
+    let mut health = stock.health(); // changes when the store goes down or comes back
 
     stock.insert_and_save("apple", 1).await?;
     println!("the store is up:   apple is saved");
 
     store.down(ErrorKind::Unavailable);
-    println!("the store is down; the program goes on and writes pear");
+    println!("the store is down: the program writes pear in memory");
     stock.insert("pear", 2);
     loop {
         let failed = failures.recv().await.expect("the map is open");
@@ -48,28 +48,28 @@ async fn main() -> Result<()> {
     let kind = down.expect("the map is open").kind();
     println!("   health: down ({kind:?})");
 
-    // Memory is not down: reads and writes are what they were.
+    // Reads and writes in memory keep working.
     stock.update("pear", |n| *n += 1);
     assert_eq!(stock.get("pear"), Some(3));
     println!(
-        "   still at work: pear is 3; keys pending: {}",
+        "   the map keeps working: pear is 3; pending keys: {}",
         stock.pending()
     );
 
-    // Whoever asks for a save is told the truth.
+    // A call that waits for the store gets the error.
     let error = stock.insert_and_save("plum", 4).await;
     let error = error.expect_err("the store is down");
     println!("   a save now: {error:?}");
 
     store.up();
-    // Nobody waits: a probe finds out. `stock.retry_now()` need not wait for it.
+    // The next probe detects the recovery. `stock.retry_now()` would try at once.
     let up = health.wait_for(Health::is_healthy).await;
     assert!(up.is_ok(), "the map is open");
     drop(up);
-    println!("the store is up:   the map found out by itself");
+    println!("the store is up:   a probe has detected it");
     stock.flush().await?;
     let calls = store.calls(Method::Commit);
-    println!("   all saved, after {calls} attempts in all");
+    println!("   all changes are saved, after {calls} attempts in total");
     stock.close().await?;
 
     let again = PersistentMap::builder(store, "stock").open().await?;

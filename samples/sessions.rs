@@ -1,5 +1,5 @@
-//! Sessions of a web site: alive as long as they are used, told when they end,
-//! and still there after a restart of the server.
+//! Sessions of a web site, with a time to idle: they expire when they are not used,
+//! a listener is called when they do, and they survive a restart of the server.
 //!
 //! ```text
 //! cargo run --example sessions
@@ -31,7 +31,7 @@ async fn open(db: &Path, ended: mpsc::Sender<String>) -> persistify::Result<Cach
         .time_to_idle(IDLE)
         .on_expire(move |_token, session: Session| {
             println!("   expired: {session:?}");
-            // Nobody may be listening any more; that is fine.
+            // The receiver may be gone when the program ends.
             let _ = ended.send(session.user);
         })
         .open()
@@ -45,13 +45,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (ended, who_ended) = mpsc::channel();
 
     let sessions = open(&db, ended.clone()).await?;
-    // Tokens would be random; and a login is worth waiting for the disk.
+    // Real tokens are random. A login waits until it is on disk.
     for (token, user) in [("token-a", "alice"), ("token-b", "bob")] {
         sessions.insert_and_save(token, session_of(user)).await?;
     }
-    println!("alice and bob log in; a session ends when it is idle for {IDLE:?}");
+    println!("alice and bob log in; a session expires after {IDLE:?} without use");
 
-    // Alice clicks, Bob went for lunch.
+    // Alice keeps clicking; Bob does not.
     sessions.update("token-b", |bob| bob.basket.push("umbrella".to_owned()));
     for click in 1..=6 {
         tokio::time::sleep(IDLE / 4).await;
@@ -64,13 +64,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     drop(sessions);
     let sessions = open(&db, ended).await?;
 
-    // Reading counts as use, too.
+    // Reads count as use.
     for _ in 0..4 {
         tokio::time::sleep(IDLE / 4).await;
         let items = sessions.read("token-a", |session| session.basket.len());
-        assert_eq!(items, Some(6), "alice was here all the time");
+        assert_eq!(items, Some(6), "the session of alice was in use");
     }
-    println!("alice is still here with 6 books; bob is not");
+    println!("the session of alice is alive, with 6 books; that of bob has expired");
     assert!(!sessions.contains_key("token-b"));
     assert_eq!(who_ended.try_iter().collect::<Vec<_>>(), ["bob"]);
 

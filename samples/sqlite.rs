@@ -1,5 +1,5 @@
-//! Maps in a SQLite file: several in one file, and one in a table that
-//! belongs to another program.
+//! Maps in a SQLite file: two maps in one file, and a map in a table of another
+//! program.
 //!
 //! ```text
 //! cargo run --example sqlite
@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn two_maps_in_one_file(path: &Path) -> Result<(), Box<dyn Error>> {
-    // One provider serves many maps. A clone of it is another handle.
+    // One provider serves many maps. Clones are handles of one provider.
     let file = Sqlite::open(path).await?;
     let orders = PersistentMap::builder(file.clone(), "orders")
         .open()
@@ -37,17 +37,17 @@ async fn two_maps_in_one_file(path: &Path) -> Result<(), Box<dyn Error>> {
         customer: "Ada".to_owned(),
         cents: 1_250,
     };
-    // The money waits for the disk; the statistics need not.
+    // Orders wait for the disk; statistics do not.
     orders.insert_and_save("2024-0001", order.clone()).await?;
     visits.upsert("Ada", 1, |n| *n += 1);
 
     orders.close().await?;
     visits.close().await?;
 
-    // What any other tool sees in that file.
+    // Any other tool can read the table.
     let sql = "SELECT value FROM map_orders WHERE key = '2024-0001'";
     let row: String = Connection::open(path)?.query_row(sql, [], |row| row.get(0))?;
-    println!("the order, as SQL sees it: {row}");
+    println!("the order, read with SQL: {row}");
     assert_eq!(serde_json::from_str::<Order>(&row)?, order);
     Ok(())
 }
@@ -59,7 +59,7 @@ async fn a_table_of_another_program(path: &Path) -> Result<(), Box<dyn Error>> {
            INSERT INTO "Limits" VALUES ('per day', '100', NULL);"#,
     )?;
 
-    // The map `limits` is that table. It is not altered.
+    // The map `limits` adopts that table, without altering it.
     let file = Sqlite::builder(path)
         .table("limits", "Limits")
         .columns("Key", "Value", "UpdatedAt")
@@ -67,14 +67,14 @@ async fn a_table_of_another_program(path: &Path) -> Result<(), Box<dyn Error>> {
         .await?;
     let limits: PersistentMap<u32> = PersistentMap::builder(file, "limits").open().await?;
     let day = limits.get("per day");
-    println!("the limit that the other program set: {day:?} a day");
+    println!("the limit that the other program has set: {day:?} per day");
     assert_eq!(day, Some(100));
     limits.insert_and_save("per hour", 20).await?;
     limits.close().await?;
 
     let sql = r#"SELECT "Value" FROM "Limits" WHERE "Key" = 'per hour'"#;
     let theirs: String = other.query_row(sql, [], |row| row.get(0))?;
-    println!("the limit that it now reads of us: {theirs} an hour");
+    println!("the limit that the other program now reads: {theirs} per hour");
     assert_eq!(theirs, "20");
     Ok(())
 }

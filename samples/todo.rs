@@ -1,10 +1,10 @@
-//! A todo list for the command line, in a plain `fn main`: no async, no runtime.
+//! A to-do list on the command line, with a plain `fn main` and without async.
 //!
 //! ```text
 //! cargo run --example todo -- add "water the plants"
 //! cargo run --example todo -- done 1
 //! cargo run --example todo -- list
-//! cargo run --example todo             a demonstration, in a temporary folder
+//! cargo run --example todo             runs a demonstration in a temporary folder
 //! ```
 
 use std::{env, error::Error, path::Path, time::Duration};
@@ -39,20 +39,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Each command is a run of the program: it opens the list, and closes it.
+/// Runs one command: opens the list, changes it and closes it.
 fn run(folder: &Path, command: &str) -> Result<(), Box<dyn Error>> {
     let runtime = Runtime::start()?;
     let files = runtime.wait(JsonFile::open(folder))?;
     let tasks = persistify::PersistentMap::builder(files, "todo");
     let tasks: PersistentMap<Task> = runtime.open(tasks)?;
-    // Whatever goes wrong below, what was changed until then is saved.
+    // Saves all changes at the end of the scope, also after an error.
     let _closes = tasks.close_on_drop(Duration::from_secs(10));
     match command.split_once(' ') {
         Some(("add", text)) => {
             let number = (tasks.len() + 1).to_string();
             let (text, done) = (text.to_owned(), false);
             tasks.insert_and_save(&number, Task { text, done })?;
-            println!("added as number {number}, and it is on disk");
+            println!("added as number {number}, and saved to disk");
         }
         Some(("done", number)) => {
             let done = tasks.update(number, |task| task.done = true);

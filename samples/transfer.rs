@@ -1,4 +1,4 @@
-//! 16 tasks move money among accounts in two maps; their process is killed; the sum never changes.
+//! 16 tasks transfer money between two maps while their process is killed; the sum stays the same.
 
 use std::{env, path::Path, process::Command, time::Duration};
 
@@ -25,7 +25,7 @@ async fn open(db: &Path) -> Result<Bank> {
     Ok((file, maps))
 }
 
-/// Moves 1, unless one of the accounts has changed since it was read.
+/// Transfers 1, unless one of the accounts has changed since it was read.
 async fn transfer((file, [checking, savings]): &Bank, from: usize, to: usize) -> Result<()> {
     let (from, to) = (from.to_string(), to.to_string());
     let (had, rich) = checking.get_with_revision(&from).unwrap_or_default();
@@ -41,7 +41,7 @@ async fn transfer((file, [checking, savings]): &Bank, from: usize, to: usize) ->
     }
 }
 
-/// What the child does until it is killed.
+/// Transfers money until the process is killed.
 async fn work(db: &Path) -> Result<()> {
     let bank = open(db).await?;
     let work = |task: usize| {

@@ -1,5 +1,5 @@
-//! A cache that survives a restart: answers that cost something to get, kept
-//! for a time.
+//! A cache with a time to live that survives a restart, for values that are expensive
+//! to fetch.
 //!
 //! ```text
 //! cargo run --example ttl_cache
@@ -18,7 +18,7 @@ use persistify::{CachingMap, Sqlite};
 
 static FETCHED: AtomicU32 = AtomicU32::new(0);
 
-/// Something slow: a query, a request to another machine.
+/// A slow operation, such as a query or a request to another server.
 async fn fetch(city: &str) -> Result<String, Infallible> {
     FETCHED.fetch_add(1, SeqCst);
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let db = folder.path().join("cache.db");
     let weather = open(&db).await?;
 
-    // 20 callers want the same answer at once: it is fetched once.
+    // 20 concurrent callers need one value, which is fetched once.
     let ask = |_| weather.get_or_try_insert_with("Oslo", || fetch("Oslo"));
     for answer in join_all((0..20).map(ask)).await {
         assert_eq!(answer?, "sunny in Oslo");
@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("20 callers asked for Oslo: it was fetched {fetched} time(s)");
     assert_eq!(fetched, 1);
 
-    // An entry may have a time of its own.
+    // An entry can have a TTL of its own.
     weather.insert_with_ttl(
         "Rome",
         "always fine".to_owned(),
@@ -64,10 +64,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     weather.close().await?;
     drop(weather);
     let weather = open(&db).await?;
-    println!("restarted: {:?}", weather.snapshot());
+    println!("after a restart: {:?}", weather.snapshot());
     assert!(weather.contains_key("Rome"));
 
-    // The restart has not prolonged anything.
+    // The restart has not extended the expiries.
     tokio::time::sleep(Duration::from_secs(2)).await;
     println!("2 s later: {:?}", weather.snapshot());
     assert_eq!((weather.get("Oslo"), weather.len()), (None, 1));

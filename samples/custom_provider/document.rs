@@ -1,4 +1,4 @@
-//! What is stored: one JSON document with all maps in it.
+//! The stored document: all maps in one JSON value.
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
@@ -8,7 +8,8 @@ use persistify::{
 };
 use serde::{Deserialize, Serialize};
 
-/// It also stores what the contract asks to remember: both are replaced together.
+/// The maps, and the deduplication state that the contract requires. Both are
+/// replaced together.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Document {
     pub(crate) revision: Revision,
@@ -33,7 +34,7 @@ impl Document {
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<Committed> {
-        // Before the first change, so that a conflict leaves everything as it was.
+        // Checked before the first change, so that a conflict changes nothing.
         let skipped = ledger::check_conditions(batch, |map, key| {
             let records = self.maps.get(map);
             Ok::<_, Error>(records.and_then(|records| records.get(key)).cloned())

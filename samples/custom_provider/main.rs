@@ -1,6 +1,6 @@
-//! A provider of one's own (in `one_file.rs`): conditions, groups and batches of
-//! several maps included. It is put through the suite that says whether it keeps
-//! the contract, and then used like any other.
+//! A custom provider (`one_file.rs`) with conditions, groups and batches of several
+//! maps. The conformance suite tests it against the contract of `Provider`; then two
+//! maps use it.
 //!
 //! ```text
 //! cargo run --example custom_provider
@@ -19,10 +19,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let open = |name| OneFile(folder.path().join(name), Mutex::default());
 
-    // The suite opens it many times, always on the same file. A provider that
-    // breaks the contract makes it panic, and the message says how.
+    // The suite opens the provider many times, always on the same file. If the
+    // provider violates the contract, the suite panics with a message that says how.
     let report = conformance(async || Ok(open("suite.json"))).await;
-    println!("the contract is kept, word by word:\n{report}");
+    println!("The provider keeps the contract:\n{report}");
 
     let shop = std::sync::Arc::new(open("shop.json"));
     let stock: PersistentMap<u32> = PersistentMap::builder(shop.clone(), "stock").open().await?;
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let reopened = open("shop.json");
     let stock: PersistentMap<u32> = PersistentMap::builder(reopened, "stock").open().await?;
-    println!("after a restart: {:?}", stock.snapshot());
+    println!("After a restart: {:?}", stock.snapshot());
     assert_eq!(stock.get("apple"), Some(3));
     stock.close().await?;
     let text = std::fs::read_to_string(folder.path().join("shop.json"))?;

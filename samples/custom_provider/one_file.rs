@@ -1,5 +1,6 @@
-//! A provider: all maps are one document in a file. It could as well be an object
-//! in a bucket. Each commit writes it anew: simple, and slow if it is large.
+//! A provider that stores all maps as one document in a file; it could be an object
+//! in a bucket as well. Each commit rewrites the document: simple, but slow for large
+//! ones.
 
 use std::{fs, io, path::PathBuf, sync::Mutex};
 
@@ -10,7 +11,8 @@ use persistify::{
 
 use crate::document::Document;
 
-/// The file; and a lock, because two commits at once would undo each other.
+/// The path of the file, and a lock, because concurrent commits would overwrite each
+/// other.
 #[derive(Debug)]
 pub(crate) struct OneFile(pub(crate) PathBuf, pub(crate) Mutex<()>);
 
@@ -28,7 +30,7 @@ impl OneFile {
         let new = tempfile::NamedTempFile::new_in(folder)?;
         serde_json::to_writer_pretty(&new, document)?;
         new.as_file().sync_all()?;
-        new.persist(&self.0)?; // takes the place of the old one in one step
+        new.persist(&self.0)?; // replaces the old file atomically
         fs::File::open(folder)?.sync_all()
     }
 }
@@ -57,8 +59,8 @@ impl Provider for OneFile {
         let before = document.incarnation;
         let answer = document.commit(batch);
         if answer.is_ok() || document.incarnation != before {
-            // If this fails, the new one may be there all the same: the same
-            // batch then comes again, and is a repeat.
+            // If this fails, the new document may be in place all the same. The map
+            // then resends the batch, which is answered as a repeat.
             let written = self.write(&document);
             written.map_err(|e| error(ErrorKind::Unusable, e).outcome_unknown())?;
         }

@@ -1,4 +1,4 @@
-//! A web server on a map: graceful shutdown, `/health` and `/metrics`.
+//! A web server with a map: graceful shutdown, `/health` and `/metrics`.
 
 use std::{error::Error, time::Duration};
 
@@ -29,13 +29,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     axum::serve(listener, app)
         .with_graceful_shutdown(stopped())
         .await?;
-    // Less than the time that systemd, Docker or Kubernetes leaves you.
+    // Shorter than the grace period of systemd, Docker or Kubernetes.
     stock.close_within(Duration::from_secs(8)).await?;
     Ok(())
 }
 
 async fn stopped() {
-    let mut terminated = signal(SignalKind::terminate()).expect("a signal can be listened to");
+    let mut terminated = signal(SignalKind::terminate()).expect("a SIGTERM handler");
     tokio::select! {
         _ = ctrl_c() => {}
         _ = terminated.recv() => {}
@@ -49,7 +49,7 @@ async fn show(State(stock): State<Stock>, Path(name): Path<String>) -> Result<St
         .ok_or(StatusCode::NOT_FOUND)
 }
 
-/// The answer is "done" only once the change is saved.
+/// Responds once the change is saved.
 async fn restock(State(stock): State<Stock>, Path(name): Path<String>) -> Result<(), StatusCode> {
     let saved = stock.insert_and_save(name, 100).await;
     saved.map(drop).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs every test there is, with all features. It sets up what the tests need on
-# a machine that has only Rust and a package manager.
+# Runs all tests with all features. On a machine with only Rust and a package
+# manager, it installs the programs that the tests need.
 #
 #   tests/run.sh            all tests
-#   tests/run.sh close      those with "close" in their name
+#   tests/run.sh close      tests with "close" in their name
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# SQLite is compiled in, from C.
+# SQLite is compiled in from C.
 need_c_compiler() {
     if [ -n "${CC:-}" ] || command -v cc >/dev/null; then
         return
@@ -23,7 +23,7 @@ need_c_compiler() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev
 }
 
-# The server's programs are often in no PATH.
+# The programs of the server are often not in the PATH.
 has_postgres() {
     command -v initdb >/dev/null && return
     [ -x "$(pg_config --bindir 2>/dev/null)/initdb" ] && return
@@ -36,7 +36,7 @@ has_pgbouncer() {
     PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null
 }
 
-# The tests start servers of their own, in temporary folders.
+# The tests start their own servers in temporary folders.
 need_postgres() {
     local missing=()
     has_postgres || missing+=(postgresql)
@@ -55,7 +55,7 @@ need_postgres() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
 }
 
-# A test that hangs must not hang for ever.
+# The limit for tests that hang.
 max_minutes=30
 
 run_tests() {
@@ -63,13 +63,13 @@ run_tests() {
         cargo test "$@"
         return
     fi
-    # In the background, so that Ctrl-C reaches it: it is in a group of its own.
+    # `timeout` runs in its own process group, which Ctrl-C does not reach; the trap ends it.
     timeout --kill-after=30s "${max_minutes}m" cargo test "$@" &
     trap 'kill $!' INT TERM
     local status=0
     wait $! || status=$?
     if [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then
-        echo "FAILED: the tests were not done after $max_minutes minutes; what has no result above hangs" >&2
+        echo "FAILED: the tests did not finish in $max_minutes minutes; a test without a result above hangs" >&2
     fi
     return "$status"
 }
@@ -81,7 +81,7 @@ fi
 need_c_compiler
 need_postgres
 
-# Ignored tests run as well: nothing is left out in silence.
+# Ignored tests run as well, so that no test is skipped silently.
 echo "== cargo test --all-features"
 cargo test --all-features --lib --tests --no-run
 run_tests --all-features --lib --tests --no-fail-fast -- --include-ignored "$@"

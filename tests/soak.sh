@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Tries random histories of maps on failing stores, for as long as one asks; see
-# tests/it/soak.rs. It ends at the first that fails, and says how to repeat it.
+# Runs random histories of maps on failing stores for a given time; see
+# tests/it/soak.rs. It stops at the first failure and prints how to repeat it.
 #
-#   tests/soak.sh                       a minute on each provider
-#   tests/soak.sh 600                   ten minutes on each
-#   tests/soak.sh 600 on_sqlite         those with "on_sqlite" in their name
+#   tests/soak.sh                       one minute per provider
+#   tests/soak.sh 600                   ten minutes per provider
+#   tests/soak.sh 600 on_sqlite         tests with "on_sqlite" in their name
 #
-# Each begins with a seed of its own choice; PERSISTIFY_SOAK_FROM=1000 begins
-# with seed 1000. PERSISTIFY_SOAK_SEED=7 repeats seed 7, a few times, and
-# PERSISTIFY_SOAK_TRACE=1 tells every write and every call of the store.
+# The first seed is random; PERSISTIFY_SOAK_FROM=1000 starts with seed 1000.
+# PERSISTIFY_SOAK_SEED=7 repeats seed 7 a few times. PERSISTIFY_SOAK_TRACE=1 prints
+# every write and every call of the store.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

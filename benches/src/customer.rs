@@ -1,8 +1,8 @@
-//! A value of the size that programs keep.
+//! A value of a typical size.
 
 use serde::{Deserialize, Serialize};
 
-/// What the maps of the benches hold.
+/// The value type of the benchmarks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Customer {
     name: String,
@@ -12,7 +12,7 @@ pub struct Customer {
 }
 
 impl Customer {
-    /// One of many.
+    /// Creates the customer with the given number.
     #[must_use]
     pub fn new(number: usize, orders: u64) -> Self {
         Self {
@@ -23,11 +23,11 @@ impl Customer {
         }
     }
 
-    /// What is stored of it.
+    /// The value as JSON.
     ///
     /// # Panics
     ///
-    /// Never: it is plain data.
+    /// Never; plain data can always be encoded.
     #[must_use]
     pub fn json(&self) -> String {
         serde_json::to_string(self).expect("JSON")

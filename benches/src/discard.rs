@@ -1,9 +1,9 @@
-//! A provider that keeps nothing.
+//! A provider that stores nothing.
 
 use async_trait::async_trait;
 use persistify::{Batch, Committed, Load, MapName, Provider, Result, Revision, Wanted};
 
-/// Accepts every batch and drops it: what is left is the cost of the map itself.
+/// Accepts and drops every batch, so that only the cost of the map is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Discard;
 

@@ -1,15 +1,15 @@
-//! The keys that both sides are given.
+//! Keys for both sides.
 
-/// So many different keys, in order.
+/// Creates distinct keys, in order.
 #[must_use]
 pub fn keys(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("customer:{n:08}")).collect()
 }
 
-/// The same keys in an order that is random, and the same in every run.
+/// Copies the keys in a random order that is the same in every run.
 ///
-/// They are copied in that order: else the benches would measure how long it
-/// takes to find the keys to ask for.
+/// The copies are allocated in that order; otherwise the benchmarks would measure
+/// cache misses on the keys that they look up.
 #[must_use]
 pub fn shuffled(keys: &[String]) -> Vec<String> {
     let mut order: Vec<_> = keys.iter().collect();

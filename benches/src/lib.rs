@@ -1,4 +1,4 @@
-//! What the benches share.
+//! Shared code of the benchmarks.
 
 mod customer;
 mod discard;
@@ -16,15 +16,14 @@ use persistify::{PersistentMap, PersistentMapBuilder, Provider, Verify};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::runtime::Runtime;
 
-/// Which values the maps of the benches read back before they save them: those
-/// that a map reads back by default.
+/// The verification of saved values in the benchmarks; the default of a map.
 pub const VERIFY: Verify = Verify::Always;
 
-/// A runtime with one thread, which is the flusher's.
+/// Creates a runtime with one worker thread, on which the flusher runs.
 ///
 /// # Panics
 ///
-/// If the machine has no thread left.
+/// If the thread cannot be started.
 #[must_use]
 pub fn runtime() -> Runtime {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -32,11 +31,11 @@ pub fn runtime() -> Runtime {
     builder.build().expect("a runtime")
 }
 
-/// An open map with the options as they come.
+/// Opens a map with default options.
 ///
 /// # Panics
 ///
-/// If it does not open.
+/// If the map does not open.
 pub fn open<V>(runtime: &Runtime, provider: impl Provider) -> PersistentMap<V>
 where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
@@ -45,11 +44,11 @@ where
     open_with(runtime, builder.verify(VERIFY))
 }
 
-/// An open map that saves only when it is asked to.
+/// Opens a map that saves only on request.
 ///
 /// # Panics
 ///
-/// If it does not open.
+/// If the map does not open.
 pub fn open_idle<V>(runtime: &Runtime, provider: impl Provider) -> PersistentMap<V>
 where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
@@ -57,11 +56,11 @@ where
     open_verifying(runtime, provider, VERIFY)
 }
 
-/// The same, with a choice of what is read back.
+/// Opens a map that saves only on request, with the given verification.
 ///
 /// # Panics
 ///
-/// If it does not open.
+/// If the map does not open.
 pub fn open_verifying<V>(
     runtime: &Runtime,
     provider: impl Provider,

@@ -1,7 +1,7 @@
-//! How much memory an entry takes beyond a bare `DashMap`'s.
+//! Memory per entry, compared with a bare `DashMap`.
 //!
-//! Each side is measured in a process of its own. What counts is what was asked
-//! of the allocator, and not yet given back.
+//! Each side is measured in a process of its own, as the bytes that are allocated and
+//! not freed.
 
 use std::{alloc::System, env, process::Command};
 
@@ -27,7 +27,7 @@ fn compare() {
     let (ours, peer) = (measure("ours"), measure("peer"));
     println!(
         "{:<52} {:>7} {:>7} {:>7} {:>7}",
-        "bytes an entry", "more", "target", "ours", "peer"
+        "bytes per entry", "more", "target", "ours", "peer"
     );
     println!(
         "{:<52} {:>7.1} {:>7} {ours:>7.1} {peer:>7.1}",
@@ -45,8 +45,8 @@ fn measure(side: &str) -> f64 {
     printed.trim().parse().expect("a number")
 }
 
-/// Keys of 17 to 24 bytes: with only one length, how it is rounded up on either
-/// side would show in the result.
+/// Keys of 17 to 24 bytes. With keys of one length, the allocator's rounding would
+/// distort the result.
 fn keys() -> Vec<String> {
     let key = |n| format!("customer:{n:0width$}", width = 8 + n % 8);
     (0..ENTRIES).map(key).collect()
@@ -63,8 +63,8 @@ fn fill_ours() -> f64 {
     for (key, value) in keys.iter().zip(0_u64..) {
         map.insert(key, value);
     }
-    // The last batch is freed after those who waited for it were told: by the
-    // second time it is.
+    // A batch is freed after its waiters are answered; when the second flush returns,
+    // the last batch is freed.
     for _ in 0..2 {
         runtime.block_on(map.flush()).expect("everything saved");
     }
@@ -81,7 +81,7 @@ fn fill_peer() -> f64 {
     bytes_each(&before)
 }
 
-/// What was allocated since then and is still held.
+/// The bytes per entry that were allocated since then and are not freed.
 #[expect(
     clippy::cast_precision_loss,
     reason = "a bench holds far fewer bytes than that"

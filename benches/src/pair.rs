@@ -1,24 +1,24 @@
-//! Two sides measured in turns.
+//! Paired measurements of two sides.
 
 use std::time::{Duration, Instant};
 
 use crate::VERIFY;
 
-/// Ours beside a peer's, doing the same.
+/// A comparison of Persistify with a peer that does equivalent work.
 pub struct Comparison {
-    /// What is done, and beside which peer.
+    /// The operation and the peer.
     pub name: String,
-    /// How many operations a side does in a round.
+    /// The number of operations per side and round.
     pub operations: usize,
-    /// How often each side has its turn.
+    /// The number of rounds.
     pub rounds: usize,
-    /// The ratio that ours is to reach.
+    /// The ratio to reach.
     pub target: f64,
 }
 
-/// The heading of the table that [`Comparison::run`] prints a line of.
+/// Prints the heading of the table; [`Comparison::run`] prints its lines.
 pub fn print_heading() {
-    println!("Values that are read back before they are saved: {VERIFY:?}.");
+    println!("Verification of values before they are saved: {VERIFY:?}.");
     println!(
         "{:<52} {:>6} {:>13} {:>7} {:>11} {:>11}",
         "peer's time / our time", "ratio", "middle half", "target", "ours, ns", "peer, ns"
@@ -26,14 +26,14 @@ pub fn print_heading() {
 }
 
 impl Comparison {
-    /// Measures the two in turns, and prints the median of the ratios.
+    /// Measures both sides alternately and prints the median of the ratios.
     ///
-    /// A ratio is made of two turns that follow each other, so that whatever
-    /// slows the machine down for a while slows both. Who goes first changes
-    /// from round to round. Each side tells how long its turn took.
+    /// Each ratio compares two consecutive turns, so a temporary slowdown of the
+    /// machine affects both. The order alternates between rounds. Each side returns
+    /// the time of its turn.
     pub fn run(&self, mut ours: impl FnMut() -> Duration, mut peer: impl FnMut() -> Duration) {
         let (mut ratios, mut our_times, mut peer_times) = (Vec::new(), Vec::new(), Vec::new());
-        // The round before the first warms both up.
+        // Round 0 is a warm-up.
         for round in 0..=self.rounds {
             let (our_time, peer_time) = if round % 2 == 0 {
                 let our_time = ours();
@@ -72,13 +72,13 @@ impl Comparison {
     }
 }
 
-/// Below which so many quarters of the values lie.
+/// The quantile of the values, in quarters: 2 is the median.
 fn quantile(values: &mut [f64], quarters: usize) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values[(values.len() - 1) * quarters / 4]
 }
 
-/// How long this takes.
+/// Measures how long `work` takes.
 pub fn timed(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
     work();

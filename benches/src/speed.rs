@@ -1,4 +1,4 @@
-//! Ours beside its peers: prints a table of ratios.
+//! Compares Persistify with its peers and prints a table of ratios.
 //!
 //! `cargo bench --bench speed -- get` runs only the subjects with `get` in
 //! their name.

@@ -1,4 +1,4 @@
-//! `flush` into SQLite, beside a prepared upsert in a loop, written by hand.
+//! `flush` to SQLite, compared with a hand-written loop of prepared upserts.
 
 use std::{
     cell::Cell,
@@ -27,7 +27,7 @@ pub fn run() {
     }
 }
 
-/// Each round has files of its own.
+/// Each round writes to new files.
 fn compare_new(comparison: &Comparison, runtime: &Runtime, keys: &[String]) {
     comparison.run(
         || flush_ours(runtime, &Ours::open(runtime), keys, 0),
@@ -35,7 +35,7 @@ fn compare_new(comparison: &Comparison, runtime: &Runtime, keys: &[String]) {
     );
 }
 
-/// Each round overwrites all that the one before has written.
+/// Each round overwrites the rows of the previous round.
 fn compare_overwritten(comparison: &Comparison, runtime: &Runtime, keys: &[String]) {
     let (ours, mut peer) = (Ours::open(runtime), Peer::open());
     flush_ours(runtime, &ours, keys, 0);
@@ -53,8 +53,7 @@ fn next(number: &Cell<u64>) -> u64 {
 }
 
 fn folder() -> TempDir {
-    // Next to what was built, because the system's temporary folder may be in
-    // memory.
+    // In the target folder, because the system's temporary folder may be in memory.
     TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder")
 }
 
@@ -74,7 +73,7 @@ impl Ours {
     }
 }
 
-/// Times the flush alone: by then the changes are in memory.
+/// Times the flush only; the changes are already in memory.
 fn flush_ours(runtime: &Runtime, ours: &Ours, keys: &[String], orders: u64) -> Duration {
     for (number, key) in keys.iter().enumerate() {
         ours.map.insert(key, Customer::new(number, orders));
@@ -106,8 +105,7 @@ impl Peer {
         }
     }
 
-    /// Times all that a program would do by hand, whose values are in memory
-    /// too.
+    /// Times the encoding and the upserts; the values are already in memory.
     fn write(&mut self, keys: &[String], orders: u64) -> Duration {
         let customers: Vec<_> = (0..keys.len()).map(|n| Customer::new(n, orders)).collect();
         timed(|| self.upsert(keys, &customers).expect("all saved"))

@@ -1,4 +1,4 @@
-//! `insert` of new keys while the flusher saves them, beside a bare `DashMap`.
+//! `insert` of new keys while the flusher saves them, compared with a bare `DashMap`.
 
 use std::{hash::BuildHasher, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What it costs to save one change in a large map, beside a small one.
+//! The cost of saving one change in a large map, compared with a small map.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 
 const LARGE: usize = 1_000_000;
 const SMALL: usize = 1_000;
-/// How many changes, one after the other, a side saves in a round.
+/// The number of consecutive saves per side and round.
 const SAVES: usize = 50;
 
 pub fn run() {
@@ -23,7 +23,7 @@ pub fn run() {
     compare(&runtime, "JsonFile", &files);
 }
 
-/// Both maps are kept in the same place, so that they differ in size alone.
+/// Both maps are in one store, so they differ only in size.
 fn compare(runtime: &Runtime, kind: &str, provider: &(impl Provider + Clone)) {
     let comparison = Comparison {
         name: format!("save 1 of {LARGE}, {kind} / 1 of {SMALL}"),
@@ -36,7 +36,7 @@ fn compare(runtime: &Runtime, kind: &str, provider: &(impl Provider + Clone)) {
     comparison.run(|| large.save_some(runtime), || small.save_some(runtime));
 }
 
-/// A map that holds these keys, all of them saved.
+/// Opens a map with these keys, all saved.
 struct Filled {
     map: PersistentMap<u64>,
     keys: Vec<String>,

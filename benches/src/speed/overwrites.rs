@@ -1,5 +1,5 @@
-//! `insert` of the same few keys over and over while the flusher saves them,
-//! beside a bare `DashMap`.
+//! Repeated `insert` of a few keys while the flusher saves them, compared with a bare
+//! `DashMap`.
 
 use dashmap::DashMap;
 use persistify_benches::{Comparison, Discard, keys, open, runtime, timed};

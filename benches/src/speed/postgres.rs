@@ -1,4 +1,4 @@
-//! Postgres, on a server of the bench's own, beside what is written by hand.
+//! Postgres, on a server that the benchmark starts, compared with hand-written clients.
 
 #[path = "postgres/batches.rs"]
 mod batches;
@@ -11,13 +11,12 @@ mod saves;
 #[path = "postgres/shortcuts.rs"]
 mod shortcuts;
 
-// The servers of the tests: what starts one and what ends it again, however the
-// bench ends, is the same here.
+// The tests' code that starts a server, and ends it however the process ends.
 #[path = "../../../tests/it/postgres/keeper.rs"]
-#[expect(dead_code, reason = "tests ask more of it")]
+#[expect(dead_code, reason = "used by the tests")]
 mod keeper;
 #[path = "../../../tests/it/postgres/server.rs"]
-#[expect(dead_code, reason = "tests ask more of it")]
+#[expect(dead_code, reason = "used by the tests")]
 mod server;
 #[path = "postgres/witness.rs"]
 mod witness;
@@ -38,7 +37,7 @@ pub fn run() {
     shortcuts::run(&bench);
 }
 
-/// The server that both sides write to, with its settings of safety.
+/// The server that both sides write to, with its default durability settings.
 struct Bench {
     runtime: Runtime,
     server: Server,
@@ -55,7 +54,7 @@ impl Bench {
         }
     }
 
-    /// A database without tables.
+    /// Creates a database without tables.
     fn database(&self) -> String {
         self.names.set(self.names.get() + 1);
         let name = format!("bench_{}", self.names.get());

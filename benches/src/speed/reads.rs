@@ -1,4 +1,4 @@
-//! `get`, beside a bare `DashMap`.
+//! `get`, compared with a bare `DashMap`.
 
 use std::{hash::BuildHasher, hint::black_box, thread, time::Duration};
 
@@ -7,13 +7,13 @@ use persistify::PersistentMap;
 use persistify_benches::{Comparison, Discard, keys, open, runtime, shuffled, timed};
 use tokio::runtime::Runtime;
 
-/// How many reads a side does in a round.
+/// The number of reads per side and round.
 const READS: usize = 500_000;
 
 pub fn run() {
     let runtime = runtime();
-    // Of many keys, a read waits for memory most of the time; few stay close
-    // to the processor, and the instructions count.
+    // With many keys, reads are bound by memory latency; with few, which stay in the
+    // CPU cache, by instructions.
     for count in [500_000, 1_000] {
         compare_maps_of(&runtime, count);
     }
@@ -59,7 +59,7 @@ fn compare<S>(
     );
 }
 
-/// Each thread reads a part of its own, over and over if it is small.
+/// Each thread reads its own part of the keys, repeatedly if it is small.
 fn read_all(
     wanted: &[String],
     threads: usize,

@@ -1,5 +1,5 @@
-//! What it costs to read back each value before it is saved: flushes to a store
-//! that drops every batch, and to SQLite, with `Verify::Always` and without.
+//! The cost of verifying each value before it is saved: flushes to `Discard` and to
+//! SQLite, with `Verify::Always` and with `Verify::Never`.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ fn compare<P: Provider>(name: &str, target: f64, runtime: &Runtime, mut open: im
     );
 }
 
-/// Times the flush alone: by then the changes are in memory.
+/// Times the flush only; the changes are already in memory.
 fn flush(runtime: &Runtime, map: &PersistentMap<Customer>, keys: &[String]) -> Duration {
     for (number, key) in keys.iter().enumerate() {
         map.insert(key, Customer::new(number, 0));

@@ -35,7 +35,7 @@ pub fn run(bench: &Bench) {
 fn compare(bench: &Bench, comparison: &Comparison, way: Way) {
     let ours: PersistentMap<Customer> = open_idle(&bench.runtime, bench.connect(&bench.database()));
     let mut peer = ByHand::connect(&bench.runtime, &bench.database());
-    // A round adds rows to those of the rounds before it.
+    // Each round adds new rows to those of the previous rounds.
     let rows = comparison.operations;
     let keys = keys(rows * (comparison.rounds + 1));
     let (mut our_keys, mut peer_keys) = (keys.chunks(rows), keys.chunks(rows));
@@ -60,7 +60,7 @@ fn compare(bench: &Bench, comparison: &Comparison, way: Way) {
     );
 }
 
-/// Times the flush alone: by then the changes are in memory.
+/// Times the flush only; the changes are already in memory.
 fn flush_ours(
     runtime: &Runtime,
     map: &PersistentMap<Customer>,

@@ -1,4 +1,4 @@
-//! What a program without the crate would write: a table, and upserts into it.
+//! Hand-written clients: a table, and upserts into it.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use tokio_postgres::{
     types::{Json, Type},
 };
 
-/// The same columns as ours.
+/// The columns of Persistify's own table.
 const TABLE: &str = r#"CREATE TABLE entries (
     key text COLLATE "C" PRIMARY KEY,
     value jsonb NOT NULL,
@@ -31,20 +31,20 @@ const ON_CONFLICT: &str = "ON CONFLICT (key) DO UPDATE SET
     updated_at = excluded.updated_at, expires_at = excluded.expires_at,
     schema = excluded.schema";
 
-/// How a batch is written.
+/// How a client writes a batch.
 #[derive(Clone, Copy)]
 pub enum Way {
-    /// Each row by a statement of its own, which is a transaction.
+    /// One statement per row, each in its own implicit transaction.
     RowByRow,
-    /// Each row between a `BEGIN` and a `COMMIT` of its own.
+    /// One `BEGIN`, upsert and `COMMIT` per row.
     RowByTransaction,
-    /// One upsert of arrays.
+    /// One upsert of arrays (`UNNEST`).
     Unnest,
-    /// `COPY` into a temporary table, and one upsert from there.
+    /// `COPY` into a temporary table, then one upsert from it.
     CopyAndMerge,
 }
 
-/// One connection to a table, with the upserts prepared.
+/// One connection, with prepared upserts.
 pub struct ByHand {
     client: Client,
     upsert: Statement,
@@ -76,8 +76,7 @@ impl ByHand {
         }
     }
 
-    /// Times all that a program would do by hand, whose values are in memory
-    /// too.
+    /// Times the encoding and the upserts; the values are already in memory.
     pub fn write(
         &mut self,
         runtime: &Runtime,
@@ -171,7 +170,7 @@ impl ByHand {
                 .await?
         );
         let rows = keys.iter().zip(customers);
-        // Nothing in them needs to be escaped.
+        // The keys and values contain no characters that `COPY` requires to escape.
         let mut lines = String::new();
         for (key, customer) in rows {
             lines.extend([key, "\t", &customer.json(), "\n"]);
@@ -187,7 +186,7 @@ impl ByHand {
         transaction.commit().await
     }
 
-    /// Times a load of the whole table into a map.
+    /// Times a load of the whole table into a `HashMap`.
     pub fn load(&self, runtime: &Runtime) -> (Duration, HashMap<String, Customer>) {
         let mut loaded = HashMap::new();
         let time = timed(|| loaded = runtime.block_on(self.load_all()).expect("all loaded"));

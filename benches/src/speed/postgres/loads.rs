@@ -1,4 +1,4 @@
-//! Opening a map that is stored.
+//! Opening a stored map.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ fn fill(runtime: &Runtime, provider: &Postgres, keys: &[String], customers: &[Cu
     runtime.block_on(map.close()).expect("all saved");
 }
 
-/// Times the opening alone, and not that the map is dropped again.
+/// Times the opening only, not the drop of the map.
 fn open(runtime: &Runtime, provider: &Postgres) -> Duration {
     let mut map = None;
     let time = timed(|| map = Some(open_idle::<Customer>(runtime, provider.clone())));

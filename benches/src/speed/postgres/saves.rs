@@ -1,4 +1,4 @@
-//! Many tasks that each wait for their own save.
+//! Concurrent tasks that each wait for their own saves.
 
 use std::time::Duration;
 
@@ -21,10 +21,10 @@ pub fn run(bench: &Bench) {
     let map = open(&bench.runtime, bench.connect(&bench.database()));
     let alone =
         |keys: &[String], customers: &[Customer]| save(&bench.runtime, &map, (keys, customers), 1);
-    compare(bench, "the same by one task", alone);
+    compare(bench, "saves by one task", alone);
 }
 
-/// One connection, and one row at a time.
+/// One connection that writes one row at a time.
 fn by_hand(bench: &Bench, way: Way) -> impl FnMut(&[String], &[Customer]) -> Duration + use<'_> {
     let mut by_hand = ByHand::connect(&bench.runtime, &bench.database());
     move |keys, customers| by_hand.write(&bench.runtime, way, keys, customers)
@@ -42,7 +42,7 @@ fn compare(
         target: 20.0,
     };
     let ours = open(&bench.runtime, bench.connect(&bench.database()));
-    // A round adds rows to those of the rounds before it.
+    // Each round adds new rows to those of the previous rounds.
     let keys = keys(SAVES * (comparison.rounds + 1));
     let (mut our_keys, mut peer_keys) = (keys.chunks(SAVES), keys.chunks(SAVES));
     let customers: Vec<_> = (0..SAVES).map(|n| Customer::new(n, 0)).collect();
@@ -55,7 +55,7 @@ fn compare(
     );
 }
 
-/// Times the saves of so many tasks, each of which waits for each of its own.
+/// Times the saves of all tasks; each task waits for each of its saves.
 fn save(
     runtime: &Runtime,
     map: &PersistentMap<Customer>,

@@ -1,4 +1,4 @@
-//! What the shortcuts of a commit earn over the plain way.
+//! Commits with shortcuts, compared with plain commits.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,8 +19,9 @@ pub fn run(bench: &Bench) {
             target: 1.15,
         };
         let writers = |writers| Writer::new(bench, writers, true);
-        // Only the batch after one of the same writer takes a single round trip.
-        let round_trips = comparison("a look first");
+        // A commit takes a single round trip only if the previous commit was by the same
+        // writer.
+        let round_trips = comparison("with a check first");
         compare(&round_trips, commits, rows, writers(1), writers(2));
         let hints = comparison("as upserts");
         let unhinted = Writer::new(bench, 1, false);
@@ -38,7 +39,8 @@ fn compare(
     comparison.run(|| ours.write(commits, rows), || peer.write(commits, rows));
 }
 
-/// Writes new rows to a map of its own, in the name of so many writers in turn.
+/// Writes new rows to a map of its own, alternating between the given number of
+/// writers.
 struct Writer<'b> {
     runtime: &'b Runtime,
     store: Postgres,

@@ -1,8 +1,8 @@
-//! Another client, which the servers of the tests ask for.
+//! A client of its own, which the server code of the tests requires.
 
 use postgres::{Client, NoTls};
 
-/// A connection outside of what is measured.
+/// A connection that is not part of the measurement.
 pub struct Witness(Client);
 
 impl Witness {

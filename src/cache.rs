@@ -40,7 +40,7 @@ use crate::{
 /// stored, so a restart neither revives nor prolongs an entry.
 ///
 /// Writing to an expired key creates a fresh entry. [Updating](Map::update) an
-/// entry counts as a write: its time to live begins anew, unless the update [keeps
+/// entry counts as a write: its time to live restarts, unless the update [keeps
 /// it](CachingMap::update_keeping_ttl).
 ///
 /// Most methods are on [`Map`], which this type dereferences to; they are listed
@@ -81,7 +81,7 @@ use crate::{
 /// If the map has times, these entries get them when it is opened. The expiry is
 /// stored, so a second opening does not prolong them; their values are not
 /// rewritten. With both times set, their time to live counts from the first
-/// opening, and their time to idle begins anew with each opening, until they are
+/// opening, and their time to idle restarts with each opening, until they are
 /// written. If another process stores an entry without an expiry while the map is
 /// open, it gets one at the next opening.
 pub struct CachingMap<V: Send + Sync + 'static>(Map<V, Expiring<V>>);
@@ -109,8 +109,8 @@ impl<V: Send + Sync + 'static> CachingMap<V> {
     /// Inserts a value with its own time to live, which replaces the times of the
     /// map; returns the previous value.
     ///
-    /// Reads do not prolong the entry. An [update](Map::update) begins the same
-    /// time to live anew, also after a restart. A plain [`insert`](Map::insert)
+    /// Reads do not prolong the entry. An [update](Map::update) restarts its own
+    /// time to live, also after the map was reopened. A plain [`insert`](Map::insert)
     /// goes back to the times of the map. With a time of zero the entry has expired
     /// already; with [`Duration::MAX`] it never expires.
     ///
@@ -145,7 +145,7 @@ impl<V: Send + Sync + 'static> CachingMap<V> {
     /// expires when it would have expired without the change. Returns `None` if
     /// there is no entry.
     ///
-    /// An [`update`](Map::update) begins the entry's time to live anew.
+    /// An [`update`](Map::update) restarts the entry's time to live.
     ///
     /// # Panics
     ///

@@ -43,11 +43,11 @@ pub(crate) fn time(at: Millis) -> Option<SystemTime> {
 /// expire up to three milliseconds early, never late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The entry's own time to live: remainder 0. An update begins it anew.
+    /// The entry's own time to live: remainder 0. An update restarts it.
     Own,
     /// The map's time to live: remainder 1 or 3.
     Live,
-    /// The map's time to idle, which reads begin anew: remainder 2.
+    /// The map's time to idle, which reads restart: remainder 2.
     Idle,
 }
 

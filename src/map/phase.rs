@@ -15,7 +15,7 @@ const PHASE: u64 = 3;
 /// The phase of a map: open, closing or closed.
 pub(super) struct Phase(AtomicU64);
 
-/// One attempt to close a map. Opening the map again and closing it anew makes
+/// One attempt to close a map. Opening the map again and closing it again makes
 /// another.
 #[derive(Clone, Copy)]
 pub(super) struct Closing(u64);

@@ -282,7 +282,7 @@ impl<V, P> Builder<V, P> {
     /// on every load.
     ///
     /// Records with an expiry are left as they are, because their time to live must
-    /// not begin anew. So are records that the store refuses.
+    /// not restart. So are records that the store refuses.
     pub fn rewrite_on_load(mut self) -> Self {
         self.options.shapes.rewrite = true;
         self

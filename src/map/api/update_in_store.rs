@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The value to start from.
-struct Known<V> {
+struct Base<V> {
     value: V,
     revision: Revision,
     /// The entry's own time to live.
@@ -139,12 +139,12 @@ where
         let mut delays = policy.delays();
         let mut attempt = 1;
         loop {
-            let known = self.known(key, attempt > 1).await?;
-            let (expect, ttl) = match &known {
-                Some(known) => (Expect::At(known.revision), known.ttl),
+            let base = self.base(key, attempt > 1).await?;
+            let (expect, ttl) = match &base {
+                Some(base) => (Expect::At(base.revision), base.ttl),
                 None => (Expect::Absent, None),
             };
-            let mut value = known.map(|known| known.value);
+            let mut value = base.map(|base| base.value);
             let done = match change(&mut value) {
                 Ok(done) => done,
                 Err(given_up) => return Ok(Err(given_up)),
@@ -166,10 +166,10 @@ where
     /// The stored value at this key, as far as is known: the value in memory, once
     /// it is saved, or else the result of a load.
     ///
-    /// After a conflict, `anew`, the store is always read. Memory holds the value
+    /// After a conflict, `is_retry`, the store is always read. Memory holds the value
     /// that was found then, but during the delay other writers may have gone on:
     /// starting from an old value would lose every time.
-    async fn known(&self, key: &str, anew: bool) -> Result<Option<Known<V>>> {
+    async fn base(&self, key: &str, is_retry: bool) -> Result<Option<Base<V>>> {
         ReentrancyGuard::check();
         let core = &self.core;
         if core.must_clear() || core.peek(key, |slot| core.is_claimed(slot)) == Some(true) {
@@ -180,17 +180,17 @@ where
         while core.peek(key, |slot| core.may_come(slot)) == Some(true) {
             core.alter(key, |entry| entry.wait())?.wait().await?;
         }
-        if let Some(known) = core.clean(key).filter(|_| !anew) {
-            return Ok(Some(known));
+        if let Some(base) = core.clean(key).filter(|_| !is_retry) {
+            return Ok(Some(base));
         }
         let (loads, loaded_key) = (core.clone(), Arc::from(key));
         let loaded = self.on_own_runtime(async move { loads.loaded(loaded_key).await });
         let loaded = loaded.await.unwrap_or_else(|| Err(core.outlived()))?;
         // At the same revision, memory also knows the entry's own time to live.
-        let revision = loaded.as_ref().map(|known| known.revision);
+        let revision = loaded.as_ref().map(|base| base.revision);
         let same = core
             .clean(key)
-            .filter(|known| Some(known.revision) == revision);
+            .filter(|base| Some(base.revision) == revision);
         Ok(same.or(loaded))
     }
 }
@@ -201,11 +201,11 @@ where
     L: Lifetime<V>,
 {
     /// The value in memory, if the store holds it unchanged.
-    fn clean(&self, key: &str) -> Option<Known<V>> {
+    fn clean(&self, key: &str) -> Option<Base<V>> {
         self.peek(key, |slot| {
             let (value, lease) = slot.live(&self.lifetime)?;
             let revision = slot.state().stored.revision()?;
-            (!self.is_claimed(slot)).then(|| Known {
+            (!self.is_claimed(slot)).then(|| Base {
                 value: value.clone(),
                 revision,
                 ttl: self.lifetime.own(lease),
@@ -218,7 +218,7 @@ where
         slot.state().mark.is_proposed() && slot.live(&self.lifetime).is_none()
     }
 
-    async fn loaded(&self, key: Arc<str>) -> Result<Option<Known<V>>> {
+    async fn loaded(&self, key: Arc<str>) -> Result<Option<Base<V>>> {
         let keys: Arc<[Arc<str>]> = [key.clone()].into();
         let load = || async {
             let load = self.provider.load(&self.name, Wanted::Keys(keys)).await?;
@@ -233,7 +233,7 @@ where
         let (revision, ttl) = (record.revision, self.lifetime.stored_own(&record));
         let on_key = |error: Error| error.on_map(&self.name).on_keys([record.key]);
         let value = self.decode(&payload).map_err(on_key)?.value;
-        Ok(Some(Known {
+        Ok(Some(Base {
             value,
             revision,
             ttl,

@@ -151,7 +151,7 @@ impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
         value
     }
 
-    /// Changes the value in place; its time to live begins anew.
+    /// Changes the value in place; its time to live restarts.
     pub(crate) fn update<R>(&mut self, change: impl FnOnce(&mut V) -> R) -> Option<R> {
         self.update_leased(change, L::renew)
     }

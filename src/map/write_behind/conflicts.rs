@@ -118,7 +118,7 @@ impl<V> Conflicts<V> {
             return Ok(());
         }
         let message = format!(
-            "conflicts: this provider checks no conditions, which {:?} needs; use another \
+            "conflicts: this provider does not check conditions, which {:?} needs; use another \
              provider, or LastWrite",
             self.policy
         );

@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_that_came_after_the_attempt_began_go_on_waiting() {
+    fn callers_that_came_after_the_attempt_began_keep_waiting() {
         let mut waiters = Waiters::default();
         for (key, came) in [("a", 1), ("a", 2), ("b", 2)] {
             let waiter = Waiter::new(waiter().0.answer, came);

@@ -134,7 +134,7 @@ where
     }
 
     /// The current attempt to close. A caller that failed or gave up has opened the
-    /// map again; for callers that still wait, it closes anew.
+    /// map again; for callers that still wait, it closes again.
     fn closing(&self) -> Option<Closing> {
         let requests = self.core.requests.lock();
         if requests.round.closes.iter().any(|one| !one.has_left()) {

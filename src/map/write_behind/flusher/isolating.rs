@@ -41,7 +41,7 @@ where
         Err(error)
     }
 
-    /// Queues every entry of this batch again; its value will be read anew.
+    /// Queues every entry of this batch again; its value will be read again.
     /// `uncertain`: an attempt may have reached the store anyway.
     pub(super) fn put_back(&mut self, dirty: DirtyBatch, uncertain: bool) {
         if uncertain {

@@ -93,7 +93,7 @@ impl Joint {
             .collect();
         // Like the maps' own batches, the commit ends with their last handles: sent
         // again later, it could overwrite newer changes of a program that has
-        // opened the maps anew.
+        // opened the maps again.
         tokio::select! {
             // The maps may have ended before it starts.
             biased;

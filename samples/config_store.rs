@@ -46,7 +46,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // While the program is not running, the file can be edited.
     fs::write(&file, text.replace("light", "dark"))?;
-    println!("Someone sets the theme to dark in an editor.");
+    println!("A user sets the theme to dark in an editor.");
 
     let files = JsonFile::open(folder.path()).await?;
     let settings = open(files).await?;

@@ -27,8 +27,8 @@ impl OneFile {
 
     fn write(&self, document: &Document) -> io::Result<()> {
         let folder = self.0.parent().unwrap_or(&self.0);
-        let new = tempfile::NamedTempFile::new_in(folder)?;
-        serde_json::to_writer_pretty(&new, document)?;
+        let mut new = tempfile::NamedTempFile::new_in(folder)?;
+        io::Write::write_all(&mut new, &serde_json::to_vec_pretty(document)?)?;
         new.as_file().sync_all()?;
         new.persist(&self.0)?; // replaces the old file atomically
         fs::File::open(folder)?.sync_all()

@@ -87,6 +87,11 @@ pub struct MapBatch {
     /// In a batch of several maps each part names the writer of its own map,
     /// while [`Batch::id`] is that of one of them.
     pub acknowledged: Option<Acknowledged>,
+    /// The revision up to which the writer of this map has seen all commits to it:
+    /// it loaded the map as it was then, or later. `None` if it does not say. A store
+    /// that has [dropped](crate::Provider::drop_map) the map since then refuses the
+    /// batch as [`Rewound`](crate::ErrorKind::Rewound).
+    pub seen: Option<Revision>,
 }
 
 impl MapBatch {
@@ -98,7 +103,15 @@ impl MapBatch {
             changes,
             incarnation: None,
             acknowledged: None,
+            seen: None,
         }
+    }
+
+    /// The same changes, of a writer that has seen the map up to this revision.
+    #[must_use]
+    pub fn having_seen(mut self, seen: Option<Revision>) -> Self {
+        self.seen = seen;
+        self
     }
 
     /// The same changes, for a store in this incarnation only.

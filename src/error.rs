@@ -32,7 +32,8 @@ pub enum ErrorKind {
     /// written.
     Superseded,
     /// The store has lost commits that it had acknowledged: it was replaced by an
-    /// older copy or by an empty store. [`Error::rewound`] has both states. Nothing
+    /// older copy or by an empty store, or the map was
+    /// [dropped](crate::Provider::drop_map). [`Error::rewound`] has both states. Nothing
     /// was written. The map stops writing until the store is restored, or
     /// [`on_rewind`](crate::Builder::on_rewind) or
     /// [`resolve_rewind`](crate::Map::resolve_rewind) chooses how to go on.
@@ -115,6 +116,13 @@ impl Error {
              restore the latest state of the store, or choose how to go on with `resolve_rewind` \
              or `on_rewind`"
         );
+        Self::new(ErrorKind::Rewound, message).with_rewound(states)
+    }
+
+    /// The error of a map that was dropped after its writer had loaded it.
+    pub(crate) fn map_dropped(states: Rewound) -> Self {
+        let message = "the map was dropped from its store after it was loaded; nothing was written; \
+                       open it again, or choose how to go on with `resolve_rewind` or `on_rewind`";
         Self::new(ErrorKind::Rewound, message).with_rewound(states)
     }
 

@@ -114,6 +114,15 @@ pub trait Layer: fmt::Debug + Send + Sync + 'static {
         self.inner().maps().await
     }
 
+    /// See [`Provider::drop_map`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Provider::drop_map`].
+    async fn drop_map(&self, map: &MapName) -> Result<()> {
+        self.inner().drop_map(map).await
+    }
+
     /// See [`Provider::ping`].
     ///
     /// # Errors
@@ -159,6 +168,10 @@ impl<L: Layer> Provider for L {
 
     async fn maps(&self) -> Result<Vec<MapName>> {
         Layer::maps(self).await
+    }
+
+    async fn drop_map(&self, map: &MapName) -> Result<()> {
+        Layer::drop_map(self, map).await
     }
 
     async fn ping(&self) -> Result<Option<Incarnation>> {

@@ -184,6 +184,31 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
         ))
     }
 
+    /// Deletes all that is stored of a map: its records and what is kept beside
+    /// them. A map that was never written to is dropped as well.
+    ///
+    /// It is a commit, with a revision of its own: all or nothing, durable on
+    /// return, and nothing of before comes back. A batch whose writer has not
+    /// [seen](crate::MapBatch::seen) the drop is refused as `Rewound`, so a commit
+    /// that was given up does not land late, and an open map of that name stops
+    /// until it is told how to go on. [`ledger::check_dropped`] decides this. A
+    /// writer that loads the map after the drop finds it empty, and may write.
+    ///
+    /// A table or a file that was adopted is only detached: its rows stay, and the
+    /// revisions and expiries that were kept beside it go.
+    ///
+    /// Answers to batches that were applied before are remembered for as long as
+    /// their writers are.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` unless overridden. Where [`Error::may_have_applied`] says so, the
+    /// map may be gone; drop it again.
+    async fn drop_map(&self, map: &MapName) -> Result<()> {
+        let message = "this provider cannot drop a map; clear it instead";
+        Err(Error::new(ErrorKind::Unsupported, message).on_map(map))
+    }
+
     /// Whether the store can be written to just now, and the incarnation that it
     /// is in; `None` if it keeps none, or one for each map.
     ///

@@ -36,10 +36,12 @@ use crate::{
 };
 
 mod conditions;
+mod drops;
 mod tombstones;
 mod writers;
 
 pub use conditions::{Found, applied, check_conditions, conditional};
+pub use drops::{check_dropped, clearing};
 pub use tombstones::{TOMBSTONES_KEPT, Tombstones};
 pub use writers::{Remembered, Writers};
 

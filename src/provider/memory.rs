@@ -44,6 +44,9 @@ struct Kept {
     incarnation: Incarnation,
     maps: HashMap<MapName, Table>,
     writers: Writers,
+    /// The revisions at which maps were dropped. Each stays, so that no writer comes
+    /// back however late it is.
+    dropped: HashMap<MapName, Revision>,
     /// One counter for all maps: a batch over several of them has one revision.
     last: Revision,
     retention: Duration,
@@ -61,6 +64,7 @@ impl Default for Kept {
             incarnation: Incarnation::random(),
             maps: HashMap::new(),
             writers: Writers::new(),
+            dropped: HashMap::new(),
             last: Revision::ZERO,
             retention: TOMBSTONES_KEPT,
         }
@@ -137,10 +141,15 @@ impl Provider for Memory {
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
         self.check_open()?;
         let kept = self.kept.lock();
-        let load = match kept.maps.get(map) {
+        let mut load = match kept.maps.get(map) {
             Some(table) => table.load(&wanted, kept.last),
             None => Load::of(kept.last, Vec::new()),
         };
+        if let Wanted::Changed { after, .. } = &wanted {
+            // To a reader that follows the map, a drop is a clear.
+            let dropped = kept.dropped.get(map).filter(|at| *at > after);
+            load.cleared = load.cleared.max(dropped.copied());
+        }
         Ok(load.with_incarnation(Some(kept.incarnation)))
     }
 
@@ -153,6 +162,12 @@ impl Provider for Memory {
         self.check_open()?;
         let kept = self.kept.lock();
         Ok(kept.maps.keys().cloned().collect())
+    }
+
+    async fn drop_map(&self, map: &MapName) -> Result<()> {
+        self.check_open()?;
+        self.kept.lock().drop_map(map);
+        Ok(())
     }
 
     async fn ping(&self) -> Result<Option<Incarnation>> {
@@ -190,6 +205,8 @@ impl Kept {
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<Committed> {
+        let dropped = |map: &MapName| Ok::<_, Error>(self.dropped.get(map).copied());
+        ledger::check_dropped(batch, dropped)?;
         // All conditions before the first change, so that a conflict in the
         // last map leaves the first one as it was.
         let skipped = ledger::check_conditions(batch, |map, key| {
@@ -205,6 +222,12 @@ impl Kept {
         self.writers
             .remember(batch.id, SystemTime::now(), answer.clone());
         Ok(answer)
+    }
+
+    fn drop_map(&mut self, map: &MapName) {
+        self.last = ledger::clearing(map).revision_after(self.last);
+        self.maps.remove(map);
+        self.dropped.insert(map.clone(), self.last);
     }
 
     fn change(&mut self, part: &MapBatch, batch: &Batch, to: Revision, skipped: &[Skipped]) {

@@ -30,6 +30,7 @@ mod changes;
 mod commit;
 mod conditions;
 mod copy;
+mod drops;
 mod errors;
 mod incarnations;
 mod inspection;
@@ -214,6 +215,12 @@ impl Provider for Postgres {
     async fn maps(&self) -> Result<Vec<MapName>> {
         let (connections, options) = self.shared.both();
         self.explained(schema::maps(connections, options).await)
+    }
+
+    async fn drop_map(&self, map: &MapName) -> Result<()> {
+        let (connections, options) = self.shared.both();
+        let drop_map = || drops::drop_map(&self.shared, map);
+        self.explained(schema::on_tables(connections, options, drop_map).await)
     }
 
     async fn ping(&self) -> Result<Option<Incarnation>> {

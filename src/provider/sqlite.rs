@@ -24,6 +24,7 @@ mod adopted;
 mod backup;
 pub(crate) mod builder;
 mod commit;
+mod drops;
 mod errors;
 mod file;
 mod inspection;
@@ -146,10 +147,13 @@ impl Provider for Sqlite {
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
         let batch = batch.clone();
         let columns = self.shared.options.columns.clone();
-        let committed = self
-            .shared
-            .worker
-            .run(move |writer| commit::commit(&mut writer.connection, &columns, &batch));
+        let adopted = &self.shared.options.adopted;
+        let maps = batch.maps.iter().map(|part| part.map.clone());
+        let adopted: Vec<_> = maps.filter(|map| adopted.contains_key(map)).collect();
+        let committed = self.shared.worker.run(move |writer| {
+            drops::check_adopted(&writer.connection, &adopted)?;
+            commit::commit(&mut writer.connection, &columns, &batch)
+        });
         committed.await
     }
 
@@ -172,6 +176,15 @@ impl Provider for Sqlite {
             .worker
             .run(|writer| schema::maps(&writer.connection));
         listed.await
+    }
+
+    async fn drop_map(&self, map: &MapName) -> Result<()> {
+        let map = map.clone();
+        let dropped = self
+            .shared
+            .worker
+            .run(move |writer| drops::drop_map(&mut writer.connection, &map));
+        dropped.await
     }
 
     async fn ping(&self) -> Result<Option<Incarnation>> {

@@ -38,6 +38,7 @@ use crate::{error::Result, provider::Provider};
 mod atomic;
 mod conditions;
 mod dice;
+mod drops;
 mod durable;
 mod faithful;
 mod honest;
@@ -93,7 +94,8 @@ pub async fn atomic<P: Provider>(open: &impl AsyncFn() -> Result<P>) -> Outcome 
 }
 
 /// Each batch is applied once, a repeat is answered as before, an earlier one
-/// is refused; and a store that has lost commits says so.
+/// is refused; a store that has lost commits says so; and nothing of a map that was
+/// dropped comes back.
 ///
 /// # Panics
 ///
@@ -151,6 +153,7 @@ async fn run<P: Provider>(word: Word, open: &impl AsyncFn() -> Result<P>) -> Out
         Word::IdempotentAndFenced => {
             idempotent::run(&mut trial).await;
             rewound::run(&mut trial).await;
+            drops::run(&mut trial).await;
         }
         Word::Isolated => isolated::run(&mut trial).await,
         Word::Durable => durable::run(&mut trial).await,

@@ -54,7 +54,7 @@ pub struct Call {
     pub method: Method,
     /// The number of the call among those of this method; the first is 1.
     pub number: u64,
-    /// The map of a load or a release.
+    /// The map of a load, a release or a drop.
     pub map: Option<MapName>,
     /// The batch of a commit.
     pub batch: Option<Batch>,
@@ -356,6 +356,11 @@ impl<P: Provider> Layer for Faulty<P> {
     async fn maps(&self) -> Result<Vec<MapName>> {
         let maps = self.inner().maps();
         self.call(Method::Maps, None, None, maps).await
+    }
+
+    async fn drop_map(&self, map: &MapName) -> Result<()> {
+        let drop_map = self.inner().drop_map(map);
+        self.call(Method::DropMap, Some(map), None, drop_map).await
     }
 
     async fn ping(&self) -> Result<Option<Incarnation>> {

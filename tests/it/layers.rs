@@ -59,6 +59,11 @@ impl Provider for Noting {
         self.store.maps().await
     }
 
+    async fn drop_map(&self, map: &MapName) -> Result<()> {
+        self.note("drop_map");
+        self.store.drop_map(map).await
+    }
+
     async fn ping(&self) -> Result<Option<Incarnation>> {
         self.note("ping");
         self.store.ping().await
@@ -90,6 +95,7 @@ async fn call_every_method(provider: &dyn Provider) {
     provider.commit(&batch).await.unwrap();
     provider.release(&map).await.unwrap();
     provider.maps().await.unwrap();
+    provider.drop_map(&map).await.unwrap();
     provider.ping().await.unwrap();
     provider.close().await.unwrap();
 }

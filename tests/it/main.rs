@@ -22,6 +22,7 @@ mod copying;
 mod counting;
 #[cfg(all(feature = "json", feature = "sqlite"))]
 mod crash;
+mod dropped;
 mod entry;
 mod errors;
 mod exports;

@@ -23,6 +23,7 @@ mod conforms;
 mod connecting;
 mod cuts;
 mod database;
+mod drops;
 mod keeper;
 mod kit;
 mod loads;

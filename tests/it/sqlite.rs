@@ -19,6 +19,7 @@ mod adopted;
 mod backups;
 mod blobs;
 mod commits;
+mod drops;
 mod faults;
 #[cfg(unix)]
 mod hostile;

@@ -128,6 +128,25 @@ pub(super) async fn add_map(shared: &Shared, map: &MapName) -> Result<(), Failur
 
 async fn make_table(session: &Session, options: &Options, map: &MapName) -> Result<(), Failure> {
     session.begin(&transaction::begin(options)).await?;
+    if !list(session, options, map).await? {
+        return Ok(());
+    }
+    let name = table_of(map);
+    let table = options.qualified(&name);
+    let table = Table::new(map, table, &options.columns, options.value_type, None);
+    let made = session.batch(&table.create()).await;
+    made.map_err(|failure| match failure.code() {
+        Some(&SqlState::DUPLICATE_TABLE) => in_the_way(map, &name).into(),
+        _ => failure,
+    })
+}
+
+/// Lists a map, unless it is listed; says whether it was not.
+pub(super) async fn list(
+    session: &Session,
+    options: &Options,
+    map: &MapName,
+) -> Result<bool, Failure> {
     let name = table_of(map);
     let insert = format!(
         "INSERT INTO {} (name, table_name, value_type, time_type)
@@ -135,21 +154,11 @@ async fn make_table(session: &Session, options: &Options, map: &MapName) -> Resu
          ON CONFLICT DO NOTHING",
         options.qualified("persistify_maps")
     );
-    let values = options.value_type;
     let insert = Statement::new(insert)
         .text(map.as_str())
         .text(&name)
-        .text(values.name());
-    if session.execute(&insert).await? == 0 {
-        return Ok(());
-    }
-    let table = options.qualified(&name);
-    let table = Table::new(map, table, &options.columns, values, None);
-    let made = session.batch(&table.create()).await;
-    made.map_err(|failure| match failure.code() {
-        Some(&SqlState::DUPLICATE_TABLE) => in_the_way(map, &name).into(),
-        _ => failure,
-    })
+        .text(options.value_type.name());
+    Ok(session.execute(&insert).await? > 0)
 }
 
 /// The name of the table of a map.
@@ -168,6 +177,6 @@ pub(super) fn in_the_way(map: &MapName, table: &str) -> Error {
 
 /// The row of a map that was adopted is gone.
 pub(super) fn no_longer_listed(map: &MapName) -> Error {
-    let message = "`persistify_maps` does not list the adopted table of the map any more: put its row back there";
+    let message = "`persistify_maps` does not list the adopted table of the map any more: put its row back there, or open the provider again to adopt the table anew if the map was dropped";
     Error::new(ErrorKind::Unusable, message).on_map(map)
 }

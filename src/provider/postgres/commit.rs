@@ -127,8 +127,13 @@ impl Transaction<'_> {
                 incarnations::renew(self.session, self.options, incarnation, new).await?;
                 return Err(error.into());
             }
-            _ if !locked.missing(batch).is_empty() => return Ok(None),
-            _ => self.apply().await?,
+            _ => {
+                ledger::check_dropped(batch, |map| Ok::<_, Error>(locked.drops.get(map).copied()))?;
+                if !locked.missing(batch).is_empty() {
+                    return Ok(None);
+                }
+                self.apply().await?
+            }
         };
         Ok(Some(answer.with_incarnation(incarnation)))
     }

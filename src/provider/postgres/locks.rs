@@ -8,12 +8,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use futures_util::future::join5;
+use futures_util::future::{join, join5};
 use tokio_postgres::types::Type;
 
 use super::{
     Shared,
     catalog::{ENTRY, Entry},
+    drops::{self, Drops},
     errors::Failure,
     incarnations,
     options::Options,
@@ -39,6 +40,9 @@ pub(super) struct Locked {
     /// The last sequences of the writers that the batch names.
     sequences: HashMap<WriterId, u64>,
     pub(super) incarnation: Option<Incarnation>,
+    /// The revisions at which these maps were dropped. They are read after the
+    /// counters were locked, so a drop that was waited for is among them.
+    pub(super) drops: Drops,
 }
 
 impl Locked {
@@ -93,6 +97,7 @@ async fn lock(session: &Session, options: &Options, batch: &Batch) -> Result<Loc
         sequences.rows(client).await
     };
     let incarnation = incarnations::query(options);
+    let drops = drops::query(options, batch.maps.iter().map(|part| &part.map));
     session.begins();
     // What is joined first is sent first.
     let answers = join5(
@@ -100,9 +105,10 @@ async fn lock(session: &Session, options: &Options, batch: &Batch) -> Result<Loc
         counters.rows(client),
         writer.rows(client),
         sequences,
-        incarnation.rows(client),
+        join(incarnation.rows(client), drops.rows(client)),
     );
-    let (started, counters, writer, sequences, incarnation) = session.in_time(5, answers).await?;
+    let (started, counters, writer, sequences, (incarnation, drops)) =
+        session.in_time(6, answers).await?;
     started?;
     let entries = counters?
         .iter()
@@ -119,6 +125,7 @@ async fn lock(session: &Session, options: &Options, batch: &Batch) -> Result<Loc
         last,
         sequences: sequences.into_iter().chain(own).collect(),
         incarnation: incarnations::read(&incarnation?)?,
+        drops: drops::read(&drops?)?,
     })
 }
 

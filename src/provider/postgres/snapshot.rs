@@ -2,13 +2,14 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use futures_util::future::{join, join3, join4};
+use futures_util::future::{join, join3, join5};
 use tokio_postgres::Client;
 
 use super::{
     Shared,
     adopted::Rows,
     catalog::{self, ENTRY, ENTRY_COLUMNS, Entry},
+    drops,
     errors::Failure,
     incarnations,
     options::{Options, literal},
@@ -111,8 +112,10 @@ async fn snapshot(shared: &Shared, map: &MapName, wanted: &Wanted) -> Result<Sna
         entry,
         total,
         incarnation,
+        dropped,
     } = found;
-    let horizon = entry.as_ref().map(|entry| entry.revision);
+    let counter = entry.as_ref().map(|entry| entry.revision);
+    let horizon = counter.max(dropped);
     Ok(Snapshot {
         session,
         table: entry.map(|entry| entry.table(&shared.options)),
@@ -127,6 +130,8 @@ struct Found {
     entry: Option<Entry>,
     total: Option<u64>,
     incarnation: Option<Incarnation>,
+    /// The revision at which it was dropped: what is seen here is later.
+    dropped: Option<Revision>,
 }
 
 /// The first query fixes the state; all else is read in it. So the counter and
@@ -146,22 +151,26 @@ async fn look(
     );
     let entry = Statement::new(sql).text(map.as_str());
     let incarnation = incarnations::query(options);
+    let drops = drops::query(options, [map].into_iter());
     session.begins();
-    let answers = join4(
+    let answers = join5(
         wait_for_commit(client, shared, map, wanted),
         client.batch_execute(&begin),
         entry.rows(client),
         incarnation.rows(client),
+        drops.rows(client),
     );
-    let ((), started, entry, incarnation) = session.in_time(6, answers).await?;
+    let ((), started, entry, incarnation, drops) = session.in_time(7, answers).await?;
     started?;
     let (entry, incarnation) = (entry?, incarnations::read(&incarnation?)?);
+    let dropped = drops::read(&drops?)?.get(map).copied();
     let Some(row) = entry.first() else {
         check_unlisted(session, options, map).await?;
         return Ok(Found {
             entry: None,
             total: None,
             incarnation,
+            dropped,
         });
     };
     let total = row.try_get::<_, Option<i64>>(ENTRY_COLUMNS)?;
@@ -170,6 +179,7 @@ async fn look(
         entry: Some(Entry::read(row)?),
         total: total.and_then(|rows| u64::try_from(rows).ok()),
         incarnation,
+        dropped,
     })
 }
 

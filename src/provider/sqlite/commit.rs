@@ -3,8 +3,8 @@
 use rusqlite::{Connection, Transaction};
 
 use super::{
-    adopted::AdoptedTable, errors::Failure, own::OwnTable, schema, table::Table, times::to_millis,
-    writers,
+    adopted::AdoptedTable, drops, errors::Failure, own::OwnTable, schema, table::Table,
+    times::to_millis, writers,
 };
 use crate::{
     batch::{Batch, Change, Committed, MapBatch, Skipped},
@@ -45,6 +45,7 @@ fn apply(
     columns: &Columns,
     batch: &Batch,
 ) -> Result<Committed, Failure> {
+    ledger::check_dropped(batch, |map| drops::dropped(&transaction, map))?;
     let last = schema::revision(&transaction)?;
     let mut conditions = Conditions {
         connection: &transaction,

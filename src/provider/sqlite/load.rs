@@ -12,7 +12,7 @@ use crate::{
     incarnation::Incarnation,
     load::{Load, PAGE_RECORDS, Wanted},
     name::MapName,
-    provider::sql::columns::Columns,
+    provider::sql::{columns::Columns, inspection::detached},
     record::{Record, Revision},
 };
 
@@ -123,6 +123,9 @@ impl Reading {
         let reader = shared.readers.take(&shared.file, &shared.options)?;
         let columns = &shared.options.columns;
         let snapshot = Snapshot::begin(reader, &self.map, &self.wanted, columns)?;
+        if snapshot.table.is_none() && shared.options.adopted.contains_key(&self.map) {
+            return Err(detached(&self.map).into());
+        }
         if !snapshot.any_new(&self.wanted)? {
             return Ok(snapshot);
         }

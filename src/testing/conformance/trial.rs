@@ -195,6 +195,11 @@ impl<'a> Trial<'a> {
         }
     }
 
+    /// Takes a map as dropped.
+    pub(super) fn forget(&mut self, map: &MapName) {
+        self.models.remove(map);
+    }
+
     pub(super) fn model(&self, map: &MapName) -> Model {
         self.models.get(map).cloned().unwrap_or_default()
     }

@@ -18,6 +18,8 @@ pub enum Method {
     Release,
     /// [`Provider::maps`](crate::Provider::maps).
     Maps,
+    /// [`Provider::drop_map`](crate::Provider::drop_map).
+    DropMap,
     /// [`Provider::ping`](crate::Provider::ping).
     Ping,
     /// [`Provider::close`](crate::Provider::close).
@@ -33,6 +35,7 @@ impl fmt::Display for Method {
             Self::Commit => "commit",
             Self::Release => "release",
             Self::Maps => "maps",
+            Self::DropMap => "drop_map",
             Self::Ping => "ping",
             Self::Close => "close",
         })

@@ -101,6 +101,11 @@ impl Provider for Held {
         self.held(async move { inner.maps().await }).await
     }
 
+    async fn drop_map(&self, map: &MapName) -> Result<()> {
+        let (inner, map) = (self.inner.clone(), map.clone());
+        self.held(async move { inner.drop_map(&map).await }).await
+    }
+
     async fn ping(&self) -> Result<Option<Incarnation>> {
         let inner = self.inner.clone();
         self.held(async move { inner.ping().await }).await

@@ -195,6 +195,7 @@ impl<'a, 'c> Delivery<'a, 'c> {
             MapBatch::new(part.map.clone(), Vec::new())
                 .in_incarnation(part.incarnation)
                 .after_acknowledged(part.acknowledged)
+                .having_seen(part.seen)
         });
         let id = BatchId::new(writer, sequence + 1);
         let now = self.committers[0].shared.clock.now();

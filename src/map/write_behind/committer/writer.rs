@@ -65,7 +65,7 @@ impl Writer {
     /// A batch of this map alone.
     pub(crate) fn batch(&mut self, part: MapBatch, clock: &MapClock) -> Batch {
         let now = clock.now();
-        let part = self.claims.on(part, now);
+        let part = self.claims.on(part, now).having_seen(Some(self.horizon));
         Batch::new(self.next_id(), self.horizon, now, vec![part])
     }
 

@@ -82,7 +82,8 @@ impl Flight {
         let after = horizons.max().unwrap_or_default();
         let parts = committers.iter().map(|committer| {
             let part = self.part(committer.shared, otherwise);
-            committer.writer.claims.on(part, now)
+            let part = committer.writer.claims.on(part, now);
+            part.having_seen(Some(committer.writer.horizon))
         });
         Batch::new(id, after, now, parts.collect::<Vec<_>>())
     }

@@ -37,8 +37,6 @@ pub struct Capabilities {
     /// Conditions ([`Expect`](crate::Expect)) are checked in the commit itself, and
     /// a change that is skipped takes its [group](crate::Change::group) with it.
     pub conditions: bool,
-    /// Parts of a map load at a cost that follows the part.
-    pub partial_loads: bool,
     /// A load of [changes](Wanted::Changed) also reports what was deleted.
     pub deletions: bool,
     /// What was committed survives the end of the process.
@@ -51,7 +49,6 @@ impl Capabilities {
         Self {
             several_maps: false,
             conditions: false,
-            partial_loads: false,
             deletions: false,
             durable: false,
         }
@@ -68,13 +65,6 @@ impl Capabilities {
     #[must_use]
     pub const fn with_conditions(mut self) -> Self {
         self.conditions = true;
-        self
-    }
-
-    /// The same, and cheap partial loads.
-    #[must_use]
-    pub const fn with_partial_loads(mut self) -> Self {
-        self.partial_loads = true;
         self
     }
 

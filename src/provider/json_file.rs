@@ -160,10 +160,7 @@ impl JsonFile {
 #[async_trait]
 impl Provider for JsonFile {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::least()
-            .with_conditions()
-            .with_partial_loads()
-            .with_durable()
+        Capabilities::least().with_conditions().with_durable()
     }
 
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {

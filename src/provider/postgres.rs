@@ -190,7 +190,6 @@ impl Provider for Postgres {
         Capabilities::least()
             .with_several_maps()
             .with_conditions()
-            .with_partial_loads()
             .with_durable()
     }
 

@@ -134,7 +134,6 @@ impl Provider for Sqlite {
         Capabilities::least()
             .with_several_maps()
             .with_conditions()
-            .with_partial_loads()
             .with_durable()
     }
 

@@ -190,7 +190,6 @@ async fn values_that_are_not_json_are_refused_by_key() {
 async fn parts_of_a_map_load_from_journal_and_snapshot() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
-    assert!(files.capabilities().partial_loads);
     let mut writer = Writer::new();
     let many = (0..2_100)
         .map(|n| put(&format!("{n:04}"), &n.to_string()))

@@ -109,7 +109,7 @@ impl Adopting {
 impl Provider for Adopting {
     fn capabilities(&self) -> Capabilities {
         let least = Capabilities::least().with_several_maps().with_conditions();
-        least.with_partial_loads().with_durable()
+        least.with_durable()
     }
 
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {

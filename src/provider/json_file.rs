@@ -26,6 +26,7 @@ mod damage;
     expect(unreachable_pub, reason = "public for tests only")
 )]
 pub(crate) mod disk;
+mod drops;
 mod fault;
 mod files;
 mod frame;
@@ -169,7 +170,8 @@ impl Provider for JsonFile {
             shared.with(&name, |folder, store| {
                 store.keep_up(folder)?;
                 let entries = store.index.len() as u64;
-                Ok((store.last, entries, store.incarnation))
+                let dropped = shared.dropped(&name).unwrap_or_default();
+                Ok((store.last.max(dropped), entries, store.incarnation))
             })
         });
         let (horizon, entries, incarnation) = known.await?;
@@ -201,6 +203,12 @@ impl Provider for JsonFile {
 
     async fn maps(&self) -> Result<Vec<MapName>> {
         self.work(|shared| shared.maps()).await
+    }
+
+    async fn drop_map(&self, map: &MapName) -> Result<()> {
+        self.shared.settle(Some(map)).await;
+        let map = map.clone();
+        self.work(move |shared| shared.drop_map(&map)).await
     }
 
     async fn ping(&self) -> Result<Option<Incarnation>> {

@@ -22,6 +22,7 @@ mod at_rest;
 mod commits;
 mod crashes;
 mod damage;
+mod drops;
 mod edits;
 mod folds;
 #[cfg(unix)]

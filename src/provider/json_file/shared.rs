@@ -18,6 +18,8 @@ use crate::{
     codec::json,
     error::{Error, ErrorKind, Result},
     name::MapName,
+    provider::ledger,
+    record::Revision,
     trace::PROVIDER,
 };
 
@@ -29,6 +31,9 @@ pub(super) struct Shared {
     slots: Mutex<HashMap<MapName, Arc<Slot>>>,
     /// The compactions in the background, each until the next one of the map.
     compactions: Mutex<HashMap<MapName, JoinHandle<()>>>,
+    /// The revisions at which maps were dropped. Their files are gone, so only writers of
+    /// this opening can be late: the lock of the folder keeps out all others.
+    drops: Mutex<HashMap<MapName, Revision>>,
     is_closed: AtomicBool,
 }
 
@@ -42,6 +47,7 @@ impl Shared {
             folder,
             slots: Mutex::default(),
             compactions: Mutex::default(),
+            drops: Mutex::default(),
             is_closed: AtomicBool::new(false),
         }
     }
@@ -77,7 +83,13 @@ impl Shared {
         };
         check_payloads(part)?;
         self.with(&part.map, |folder, store| {
-            let answer = store.commit(folder, batch, part)?;
+            // Under the lock that a drop holds, and before a store without files can
+            // take the batch for one of another time.
+            let dropped = self.dropped(&part.map);
+            ledger::check_dropped(batch, |_| Ok::<_, Error>(dropped))?;
+            let mut batch = batch.clone();
+            batch.after = batch.after.max(dropped.unwrap_or_default());
+            let answer = store.commit(folder, &batch, part)?;
             let is_due = store.is_outgrown();
             if is_due {
                 // The next one is due when as much was written again.
@@ -85,6 +97,31 @@ impl Shared {
             }
             Ok((answer, is_due))
         })
+    }
+
+    /// Drops a map, or detaches an adopted file; its writers are fenced by the revision of
+    /// the drop. If it fails after the commit that clears the map, the map may be empty, and
+    /// is read anew next time.
+    pub(super) fn drop_map(&self, map: &MapName) -> Result<()> {
+        let slot = self.slot(map)?;
+        let mut held = slot.lock();
+        self.check_open()?;
+        let mut store = match held.take() {
+            Some(store) => store,
+            None => Store::open(&self.folder, map)?,
+        };
+        let mut batch = ledger::clearing(map);
+        batch.after = self.dropped(map).unwrap_or_default();
+        let revision = store.empty_or_detach(&self.folder, &batch)?;
+        // Before the files go: from here on nothing of before may be written.
+        self.drops.lock().insert(map.clone(), revision);
+        let removed = store.remove_files(&self.folder);
+        removed.map_err(|error| error.on_map(map).outcome_unknown())
+    }
+
+    /// The revision at which a map was last dropped.
+    pub(super) fn dropped(&self, map: &MapName) -> Option<Revision> {
+        self.drops.lock().get(map).copied()
     }
 
     /// Starts to compact the journal of a map in the background.

@@ -1,0 +1,55 @@
+//! How the files of a map go when the map is dropped.
+
+use std::{io, path::Path};
+
+use super::{fault::fault, files::Folder, store::Store};
+use crate::{batch::Batch, error::Result, record::Revision};
+
+impl Store {
+    /// Commits the batch that empties the map; returns the revision of the drop. The file
+    /// of another program keeps its entries, and the batch only gives the revision.
+    ///
+    /// The map is emptied first, so that a crash leaves it as it was or empty, whichever
+    /// of its files are left.
+    pub(super) fn empty_or_detach(&mut self, folder: &Folder, batch: &Batch) -> Result<Revision> {
+        self.keep_up(folder)?;
+        let is_there = self.snapshot.is_some() || self.meta.is_some() || self.journal.is_some();
+        if folder.adopted.contains_key(&self.map) || !is_there {
+            return Ok(batch.revision_after(self.last));
+        }
+        let committed = batch
+            .maps
+            .iter()
+            .map(|part| self.commit(folder, batch, part));
+        let committed = committed.last().transpose()?;
+        Ok(committed.and_then(|done| done.revision).unwrap_or_default())
+    }
+
+    /// Removes the files, and of an adopted file only what was kept beside it.
+    ///
+    /// The meta file goes first, safely, and the snapshot after it: a snapshot alone is a
+    /// map, and a meta file alone would tell of a snapshot that is missing.
+    pub(super) fn remove_files(mut self, folder: &Folder) -> Result<()> {
+        self.compact(folder)?;
+        remove(folder, &self.files.meta)?;
+        folder.sync()?;
+        if folder.adopted.contains_key(&self.map) {
+            return Ok(());
+        }
+        remove(folder, &self.files.snapshot)?;
+        let mut number = 0;
+        while remove(folder, &self.files.torn(number))? {
+            number += 1;
+        }
+        folder.sync()
+    }
+}
+
+/// Removes a file; says whether there was one.
+fn remove(folder: &Folder, path: &Path) -> Result<bool> {
+    match folder.disk.remove(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(fault("remove", path, error)),
+    }
+}

@@ -16,6 +16,9 @@ use crate::{
 /// The recommended number of records in a page.
 pub const PAGE_RECORDS: usize = 1_000;
 
+/// A page of large values ends early, so that its reader holds little at a time.
+const PAGE_BYTES: usize = 1024 * 1024;
+
 /// Which records of a map to load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -113,7 +116,12 @@ impl<'a> Load<'a> {
         let total = records.len() as u64;
         let mut records = records.into_iter();
         let pages = std::iter::from_fn(move || {
-            let page: Vec<_> = records.by_ref().take(PAGE_RECORDS).collect();
+            let (mut page, mut bytes) = (Vec::new(), 0);
+            while page.len() < PAGE_RECORDS && bytes < PAGE_BYTES {
+                let Some(record) = records.next() else { break };
+                bytes += record.value.as_ref().map_or(0, |value| value.bytes.len());
+                page.push(record);
+            }
             (!page.is_empty()).then_some(Ok(page))
         });
         Self::new(horizon, stream::iter(pages).boxed()).with_total_hint(Some(total))

@@ -108,14 +108,6 @@ pub(crate) fn missing(map: &MapName, table: &str) -> Error {
     Error::new(ErrorKind::Unusable, message).on_map(map)
 }
 
-/// The map was dropped, and its table only detached.
-pub(crate) fn detached(map: &MapName) -> Error {
-    let message = "the map was dropped, which detached its adopted table: open the provider again to adopt the table anew";
-    Error::new(ErrorKind::Unusable, message)
-        .on_map(map)
-        .nothing_applied()
-}
-
 /// The map is kept in another table than the one that is to be adopted.
 pub(crate) fn kept_elsewhere(map: &MapName, kept_in: &str, table: &str) -> Error {
     let message = format!(

@@ -4,12 +4,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{errors::Failure, schema};
 use crate::{
+    error::{Error, ErrorKind},
     name::MapName,
     provider::{
         ledger,
         sql::{
             columns::quoted,
-            inspection::detached,
             numbers::{from_revision, to_revision},
         },
     },
@@ -56,4 +56,13 @@ pub(super) fn check_adopted(connection: &Connection, adopted: &[MapName]) -> Res
         }
     }
     Ok(())
+}
+
+/// The map was dropped, and its table only detached.
+pub(super) fn detached(map: &MapName) -> Error {
+    let message = "the map was dropped, which detached its adopted table: open the provider again \
+                   to adopt the table anew";
+    Error::new(ErrorKind::Unusable, message)
+        .on_map(map)
+        .nothing_applied()
 }

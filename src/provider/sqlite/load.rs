@@ -6,13 +6,16 @@ use futures_util::{StreamExt, stream};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Shared, adopted, errors::Failure, readers::Turn, schema, selection, table::Table};
+use super::{
+    Shared, adopted, drops::detached, errors::Failure, readers::Turn, schema, selection,
+    table::Table,
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     incarnation::Incarnation,
     load::{Load, PAGE_RECORDS, Wanted},
     name::MapName,
-    provider::sql::{columns::Columns, inspection::detached},
+    provider::sql::columns::Columns,
     record::{Record, Revision},
 };
 

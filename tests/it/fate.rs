@@ -12,6 +12,7 @@ use crate::{
     stored::write_as_another,
 };
 
+mod behind;
 mod caching;
 mod meanwhile;
 mod policies;

@@ -41,6 +41,9 @@ use crate::{
     map::{core::Core, lifetime::Lifetime, load::loading::Loaded, phase},
 };
 
+/// Called with the error each time the attempts are used up.
+type OnExhausted<'a> = &'a mut (dyn FnMut(&Error) + Send);
+
 /// The state of the background task. One commit is in flight at a time, so none of
 /// it is shared.
 pub(crate) struct Flusher<V, L: Lifetime<V>> {
@@ -200,23 +203,30 @@ where
         } else if self.writer.down {
             self.ping().await?;
         }
-        self.commit_until(&mut until, true).await?;
+        self.commit_until(&mut until, true, &mut |_| {}).await?;
         self.core.age.round_ends(began);
         Ok(())
     }
 
     /// Commits keys queued before the watermark; the `first` batch may hold only
-    /// keys that a caller waits for.
+    /// keys that a caller waits for. `on_exhausted` is called each time the attempts
+    /// are used up while an outcome is unknown, for callers whose request waits behind
+    /// these keys.
     ///
     /// # Errors
     ///
     /// As [`round`](Self::round).
-    async fn commit_until(&mut self, until: &mut Watermark, mut first: bool) -> Result<()> {
+    async fn commit_until(
+        &mut self,
+        until: &mut Watermark,
+        mut first: bool,
+        on_exhausted: OnExhausted<'_>,
+    ) -> Result<()> {
         while let Some(dirty) = self.assemble(until, first) {
             first = false;
             // Two spent batches at a time are enough.
             self.spent = None;
-            if self.commit(dirty).await? {
+            if self.commit(dirty, on_exhausted).await? {
                 until.rewind();
             }
             let_others_go_on().await;
@@ -232,12 +242,13 @@ where
     /// # Errors
     ///
     /// As [`round`](Self::round).
-    async fn commit(&mut self, mut dirty: DirtyBatch) -> Result<bool> {
+    async fn commit(&mut self, mut dirty: DirtyBatch, others: OnExhausted<'_>) -> Result<bool> {
         let unreadable = self.core.unreadable_under(dirty.clears(), dirty.changes());
         let mut waiters = std::mem::take(&mut dirty.waiters);
         let mut on_exhausted = |error: &Error| {
             let waiters: Waiters = std::mem::take(&mut waiters);
             waiters.answer(&Err(error.clone()));
+            others(error);
         };
         let set_aside = self
             .committer()

@@ -72,6 +72,10 @@ impl Proposal {
         self.shares.iter_mut().try_for_each(|share| share.encode())
     }
 
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.reply.is_some()
+    }
+
     /// Answers the caller, unless it was answered before.
     pub(crate) fn answer(&mut self, result: Result<Option<Revision>>) {
         if let Some(reply) = self.reply.take() {

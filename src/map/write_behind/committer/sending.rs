@@ -66,13 +66,14 @@ impl Committer<'_> {
     ///
     /// # Errors
     ///
-    /// The store's error; waiting callers have it already.
-    pub(crate) async fn introduce(&mut self) -> Result<()> {
+    /// The store's error. Waiting callers have it already, unless the store has refused
+    /// the batch.
+    pub(crate) async fn introduce(&mut self, on_exhausted: impl FnMut(&Error)) -> Result<()> {
         let nothing = MapBatch::new(self.shared.name.clone(), Vec::new());
         let batch = self.writer.batch(nothing, &self.shared.clock);
         let provider = self.shared.provider.clone();
         let delivery = Delivery::new(&*provider, std::slice::from_mut(self), &batch);
-        match delivery.run(|_| {}).await {
+        match delivery.run(on_exhausted).await {
             Outcome::Committed(committed) => {
                 self.applied(&[], &[], committed.revision);
                 self.check_incarnation(committed.incarnation)

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Serialize, de::DeserializeOwned};
 use tracing::Instrument;
 
-use super::Flusher;
+use super::{Flusher, OnExhausted};
 use crate::{
     error::Result,
     event::{KeySample, Operation},
@@ -89,7 +89,7 @@ where
     /// The store's error; every waiting caller has it.
     pub(super) async fn ping(&mut self) -> Result<()> {
         if self.writer.rewound {
-            return self.committer().introduce().await;
+            return self.committer().introduce(|_| {}).await;
         }
         self.committer().begin_attempt();
         let core = self.core.clone();
@@ -130,11 +130,11 @@ where
     }
 
     /// Makes sure that the store remembers this writer.
-    pub(super) async fn introduce(&mut self) -> Result<()> {
+    pub(super) async fn introduce(&mut self, on_exhausted: OnExhausted<'_>) -> Result<()> {
         let now = self.core.clock.now();
         match self.writer.claims.age(now) {
             Some(age) if age < REMEMBERED => Ok(()),
-            _ => self.committer().introduce().await,
+            _ => self.committer().introduce(on_exhausted).await,
         }
     }
 }

@@ -6,9 +6,9 @@ use std::{collections::HashSet, sync::Arc};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::oneshot;
 
-use super::Flusher;
+use super::{Flusher, OnExhausted};
 use crate::{
-    error::Result,
+    error::{Error, Result},
     event::{KeySample, Operation},
     map::{
         lifetime::Lifetime,
@@ -88,10 +88,15 @@ where
     /// is to blame, commits them one by one.
     async fn propose(&mut self, mut group: Vec<Proposal>) {
         let keys: Vec<_> = group.iter().flat_map(Proposal::keys).collect();
-        if let Err(error) = self.make_way(&keys).await {
-            return answer_all(&mut group, &error.nothing_applied());
+        let mut refuse = |error: &Error| {
+            answer_all(&mut group, &error.clone().nothing_applied());
+        };
+        if let Err(error) = self.make_way(&keys, &mut refuse).await {
+            return refuse(&error);
         }
-        group.retain_mut(|proposal| self.may_go(proposal));
+        // A caller that was told meanwhile that nothing was written must not find it
+        // written later.
+        group.retain_mut(|proposal| proposal.is_unanswered() && self.may_go(proposal));
         for mut one in self.propose_together(group).await {
             // The previous one may have found the store down.
             match self.committer().check_up() {
@@ -124,49 +129,64 @@ where
 
     /// Lends the writer; commits nothing until it is returned.
     async fn lend(&mut self, borrowing: Borrowing) {
-        if borrowing.granted.is_closed() {
+        let Borrowing { keys, granted, .. } = borrowing;
+        if granted.is_closed() {
             return;
         }
-        // If the caller has stopped waiting, the loan is dropped and the writer
-        // returns at once.
-        if let Err(error) = self.get_ready(&borrowing.keys).await {
-            return drop(borrowing.granted.send(Err(error)));
+        let mut granted = Some(granted);
+        let mut refuse = |error: &Error| {
+            if let Some(granted) = granted.take() {
+                drop(granted.send(Err(error.clone().nothing_applied())));
+            }
+        };
+        if let Err(error) = self.get_ready(&keys, &mut refuse).await {
+            return refuse(&error);
         }
+        // It was told meanwhile that nothing was written.
+        let Some(granted) = granted else {
+            return;
+        };
         let stand_in = self.writer.stand_in(&self.core.options.retry);
         let writer = std::mem::replace(&mut self.writer, stand_in);
         let (back, returned) = oneshot::channel();
-        drop(borrowing.granted.send(Ok(Loan::new(writer, back))));
+        // If the caller has stopped waiting, the loan is dropped and the writer
+        // returns at once.
+        drop(granted.send(Ok(Loan::new(writer, back))));
         if let Ok(writer) = returned.await {
             self.writer = writer;
         }
     }
 
-    async fn get_ready(&mut self, keys: &[Arc<str>]) -> Result<()> {
-        self.make_way(keys).await?;
+    async fn get_ready(&mut self, keys: &[Arc<str>], on_exhausted: OnExhausted<'_>) -> Result<()> {
+        self.make_way(keys, on_exhausted).await?;
         let refusal = keys.iter().find_map(|key| self.core.refusal(key));
         refusal.map_or(Ok(()), Err)?;
-        self.introduce().await
+        self.introduce(on_exhausted).await
     }
 
     /// Commits only pending changes of these keys and a pending clear, and copies
     /// unreadable records aside before they are overwritten.
     ///
+    /// That may take as long as the store is down. `on_exhausted` answers the callers
+    /// that it is done for.
+    ///
     /// # Errors
     ///
     /// The error of the last attempt; everything is pending as before.
-    async fn make_way(&mut self, keys: &[Arc<str>]) -> Result<()> {
+    async fn make_way(&mut self, keys: &[Arc<str>], on_exhausted: OnExhausted<'_>) -> Result<()> {
         let claimed = self.core.claimed(keys);
         if !claimed.is_empty() || self.core.must_clear() {
             let parts = claimed.chunks(self.core.options.max_batch);
             self.parts.extend(parts.map(<[_]>::to_vec));
             self.core.age.round_begins();
-            let done = self.commit_until(&mut Watermark::beginning(), false).await;
+            let mut until = Watermark::beginning();
+            let done = self.commit_until(&mut until, false, on_exhausted).await;
             // The oldest of the other queued keys has waited as long as before.
             self.core.age.round_fails(false);
             done?;
         }
         let unreadable = self.core.unreadable_at(keys);
-        match self.committer().set_aside(&unreadable, |_| {}).await {
+        match self.committer().set_aside(&unreadable, on_exhausted).await {
             Ok(()) | Err(Outcome::Committed(_)) => Ok(()),
             Err(Outcome::Abandoned { error, .. }) => Err(error),
             Err(Outcome::Rejected { error, .. }) => {

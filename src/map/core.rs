@@ -71,6 +71,10 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         Self { observer, ..self }
     }
 
+    pub(super) fn is_observed(&self) -> bool {
+        self.observer.is_some()
+    }
+
     /// Reports that the entry now holds this value, or is gone. Its shard is
     /// locked.
     #[inline]

@@ -32,7 +32,8 @@ impl<V, L: Lifetime<V>> Drop for LockedEntry<'_, V, L> {
     /// Also runs if the closure of an update panics: the entry stays as the closure
     /// left it.
     fn drop(&mut self) {
-        if !self.is_changed {
+        // Without an observer there is no second lookup.
+        if !self.is_changed || !self.core.is_observed() {
             return;
         }
         match self.shard.find(self.hash, self.key) {

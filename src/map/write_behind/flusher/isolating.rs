@@ -29,6 +29,11 @@ where
         uncertain: bool,
     ) -> Result<()> {
         self.writer.attempts.failed(self.core.clock.now());
+        let operation = if self.writer.down && operation == Operation::Commit {
+            Operation::Probe
+        } else {
+            operation
+        };
         if is_of_a_key(&dirty, operation, &error) {
             self.isolate(dirty, operation, &error, uncertain);
             return Ok(());

@@ -44,7 +44,7 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Nothing beyond the least.
+    /// No optional ability.
     pub const fn least() -> Self {
         Self {
             several_maps: false,
@@ -54,28 +54,28 @@ impl Capabilities {
         }
     }
 
-    /// The same, and batches of several maps.
+    /// Adds support for batches that span several maps.
     #[must_use]
     pub const fn with_several_maps(mut self) -> Self {
         self.several_maps = true;
         self
     }
 
-    /// The same, and conditions.
+    /// Adds support for conditions.
     #[must_use]
     pub const fn with_conditions(mut self) -> Self {
         self.conditions = true;
         self
     }
 
-    /// The same, and deletions among the changes.
+    /// Adds tombstones to loads of changes.
     #[must_use]
     pub const fn with_deletions(mut self) -> Self {
         self.deletions = true;
         self
     }
 
-    /// The same, and commits that survive the end of the process.
+    /// Adds durability: commits survive the end of the process.
     #[must_use]
     pub const fn with_durable(mut self) -> Self {
         self.durable = true;
@@ -127,16 +127,15 @@ impl Capabilities {
 /// dropped at any await; then the identical batch comes again.
 #[async_trait]
 pub trait Provider: fmt::Debug + Send + Sync + 'static {
-    /// What it can do beyond the least, which is what this says unless
-    /// overridden.
+    /// Returns the optional abilities of this provider. Default: none.
     fn capabilities(&self) -> Capabilities {
         Capabilities::least()
     }
 
-    /// The stored records of a map; none for a map that was never written to.
+    /// Loads the stored records of a map; none for a map that was never written to.
     ///
-    /// A store without a quicker way loads all and
-    /// [narrows](Load::narrowed) it.
+    /// A store without partial loads loads all records and
+    /// [narrows](Load::narrowed) the load.
     ///
     /// # Errors
     ///

@@ -97,9 +97,9 @@ impl JsonFileBuilder {
         self
     }
 
-    /// Opens the folder. It is made if it is missing, and locked: nobody else
-    /// can open it until [`close`](crate::Provider::close), or until the last
-    /// handle is dropped and what was begun on it has ended.
+    /// Opens the folder, creates it if it is missing, and locks it. No other process or
+    /// provider can open it until [`close`](crate::Provider::close), or until the last
+    /// handle is dropped and its calls have ended.
     ///
     /// # Errors
     ///

@@ -197,7 +197,7 @@ impl DiskFile for File {
 struct Temp {
     file: NamedTempFile,
     target: PathBuf,
-    /// In another folder, which nobody else syncs.
+    /// In another folder, which has to be synced as well.
     is_elsewhere: bool,
 }
 

@@ -11,6 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use self::json::ValuePath;
 use crate::{
@@ -88,6 +89,28 @@ pub(crate) fn read<V: DeserializeOwned>(payload: &Payload) -> Result<V, NotRead>
                 cause: panicked(panic.as_ref()).into(),
             }),
         },
+        Encoding::Bytes => Err(NotRead {
+            path: ValuePath::default(),
+            cause: "it is stored as bytes, not as JSON".into(),
+        }),
+    }
+}
+
+/// Whether two payloads hold one value. JSON is compared by its content, whatever its
+/// formatting.
+pub(crate) fn same(a: &Payload, b: &Payload) -> bool {
+    a.encoding == b.encoding
+        && match a.encoding {
+            Encoding::Json => json::same(&a.bytes, &b.bytes),
+            Encoding::Bytes => a.bytes == b.bytes,
+        }
+}
+
+/// A digest of the value; equal for payloads that are [`same`].
+pub(crate) fn digest(payload: &Payload) -> u128 {
+    match payload.encoding {
+        Encoding::Json => json::digest(&payload.bytes),
+        Encoding::Bytes => xxh3_128_with_seed(&payload.bytes, u64::from(b'B')),
     }
 }
 

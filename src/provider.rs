@@ -41,6 +41,8 @@ pub struct Capabilities {
     pub deletions: bool,
     /// What was committed survives the end of the process.
     pub durable: bool,
+    /// Values may be any [bytes](crate::Encoding::Bytes), not only JSON.
+    pub bytes: bool,
 }
 
 impl Capabilities {
@@ -51,6 +53,7 @@ impl Capabilities {
             conditions: false,
             deletions: false,
             durable: false,
+            bytes: false,
         }
     }
 
@@ -81,6 +84,13 @@ impl Capabilities {
         self.durable = true;
         self
     }
+
+    /// Adds support for values of any bytes.
+    #[must_use]
+    pub const fn with_bytes(mut self) -> Self {
+        self.bytes = true;
+        self
+    }
 }
 
 /// Where maps are kept: it knows names, keys and bytes, and no value types.
@@ -96,7 +106,8 @@ impl Capabilities {
 /// - **Faithful**: a load answers with what was committed: every key as it was
 ///   written, the same JSON value, times to the millisecond; expired entries too.
 ///   The text of a value may differ: white space, the order of fields, escapes,
-///   and another way to write a number, of which no digit may be lost. A load has
+///   and another way to write a number, of which no digit may be lost.
+///   [Bytes](crate::Encoding::Bytes) do not differ. A load has
 ///   every commit that was acknowledged before it began, so its horizon is not
 ///   below their revisions.
 /// - **Atomic**: a batch lands whole, or not at all, also when the process is

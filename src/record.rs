@@ -81,6 +81,8 @@ pub enum Encoding {
     /// UTF-8 text of one JSON value.
     #[default]
     Json,
+    /// Any bytes. A store keeps them unchanged.
+    Bytes,
 }
 
 /// A value as it is stored: bytes, and what is needed to read them.
@@ -104,6 +106,18 @@ impl Payload {
         Self {
             bytes: text.into(),
             encoding: Encoding::Json,
+            schema: 0,
+        }
+    }
+
+    /// Any bytes, of shape 0.
+    ///
+    /// Only providers with the capability [`bytes`](crate::Capabilities::bytes) store
+    /// them. A map reads and writes JSON; a record of bytes is unreadable to it.
+    pub fn binary(bytes: impl Into<Bytes>) -> Self {
+        Self {
+            bytes: bytes.into(),
+            encoding: Encoding::Bytes,
             schema: 0,
         }
     }

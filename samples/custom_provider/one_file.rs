@@ -42,6 +42,7 @@ impl Provider for OneFile {
             .with_several_maps()
             .with_conditions()
             .with_durable()
+            .with_bytes()
     }
 
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {

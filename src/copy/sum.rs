@@ -10,7 +10,7 @@ use futures_util::TryStreamExt;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
-    codec::json,
+    codec,
     error::Result,
     load::Load,
     record::{Payload, Record},
@@ -104,7 +104,7 @@ fn digest_of(record: &Record) -> Option<u128> {
     bytes.extend(record.key.as_bytes());
     bytes.extend(payload.schema.to_le_bytes());
     bytes.extend(record.expires_at.map_or(i128::MIN, millis).to_le_bytes());
-    bytes.extend(json::digest(&payload.bytes).to_le_bytes());
+    bytes.extend(codec::digest(payload).to_le_bytes());
     Some(xxh3_128(&bytes))
 }
 

@@ -14,6 +14,7 @@ use crate::{
     incarnation::Incarnation,
     load::{Load, Wanted},
     name::MapName,
+    provider::ledger,
 };
 
 mod builder;
@@ -184,6 +185,7 @@ impl Provider for JsonFile {
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
+        batch.maps.iter().try_for_each(ledger::check_json)?;
         let batch = batch.clone();
         self.work(move |shared| {
             let (answer, is_compaction_due) = shared.commit(&batch)?;

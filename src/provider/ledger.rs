@@ -37,11 +37,13 @@ use crate::{
 
 mod conditions;
 mod drops;
+mod encodings;
 mod tombstones;
 mod writers;
 
 pub use conditions::{Found, applied, check_conditions, conditional};
 pub use drops::{check_dropped, clearing};
+pub use encodings::check_json;
 pub use tombstones::{TOMBSTONES_KEPT, Tombstones};
 pub use writers::{Remembered, Writers};
 

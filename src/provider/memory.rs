@@ -135,6 +135,7 @@ impl Provider for Memory {
             .with_several_maps()
             .with_conditions()
             .with_deletions()
+            .with_bytes()
     }
 
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {

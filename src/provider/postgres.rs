@@ -20,6 +20,7 @@ use crate::{
     incarnation::Incarnation,
     load::{Load, Wanted},
     name::MapName,
+    provider::ledger,
 };
 
 mod address;
@@ -200,6 +201,7 @@ impl Provider for Postgres {
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
+        batch.maps.iter().try_for_each(ledger::check_json)?;
         let (connections, options) = self.shared.both();
         let commit = || commit::commit(&self.shared, batch);
         self.explained(schema::on_tables(connections, options, commit).await)

@@ -18,6 +18,7 @@ use crate::{
     incarnation::Incarnation,
     load::{Load, Wanted},
     name::MapName,
+    provider::ledger,
 };
 
 mod adopted;
@@ -144,6 +145,7 @@ impl Provider for Sqlite {
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
+        batch.maps.iter().try_for_each(ledger::check_json)?;
         let batch = batch.clone();
         let columns = self.shared.options.columns.clone();
         let adopted = &self.shared.options.adopted;

@@ -2,31 +2,53 @@
 
 use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::Error};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
 
-use super::{Deletion, Payload, Record, Revision, Timestamp};
+use super::{Deletion, Encoding, Payload, Record, Revision, Timestamp};
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename = "Payload")]
 struct PayloadForm<'a> {
-    json: Cow<'a, str>,
+    #[serde(flatten)]
+    content: Content<'a>,
     #[serde(default)]
     schema: u32,
 }
 
-/// The JSON text as a string, and the schema.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Content<'a> {
+    Json(Cow<'a, str>),
+    Base64(Cow<'a, str>),
+}
+
+/// The JSON text as a string, or bytes as base64, and the schema.
 impl Serialize for Payload {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let json = std::str::from_utf8(&self.bytes).map_err(S::Error::custom)?;
-        let (json, schema) = (json.into(), self.schema);
-        PayloadForm { json, schema }.serialize(serializer)
+        let content = match self.encoding {
+            Encoding::Json => {
+                let text = std::str::from_utf8(&self.bytes).map_err(S::Error::custom)?;
+                Content::Json(text.into())
+            }
+            Encoding::Bytes => Content::Base64(STANDARD.encode(&self.bytes).into()),
+        };
+        let schema = self.schema;
+        PayloadForm { content, schema }.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Payload {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let PayloadForm { json, schema } = PayloadForm::deserialize(deserializer)?;
-        Ok(Self::json(json.into_owned()).with_schema(schema))
+        let PayloadForm { content, schema } = PayloadForm::deserialize(deserializer)?;
+        let payload = match content {
+            Content::Json(text) => Self::json(text.into_owned()),
+            Content::Base64(text) => {
+                let bytes = STANDARD.decode(&*text).map_err(D::Error::custom)?;
+                Self::binary(bytes)
+            }
+        };
+        Ok(payload.with_schema(schema))
     }
 }
 

@@ -130,9 +130,7 @@ impl Migrations {
             return Ok(None);
         }
         self.check_known(payload.schema)?;
-        let mut value = serde_json::from_slice(&payload.bytes).map_err(|cause| {
-            Error::new(ErrorKind::Corrupt, "the stored value is not JSON").with_source(cause)
-        })?;
+        let mut value = codec::decode(payload)?;
         for (from, step) in self.steps.range(payload.schema..) {
             value = upgrade(*from, step, value)?;
         }

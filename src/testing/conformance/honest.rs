@@ -6,11 +6,12 @@ use super::{
     writer::{Writer, put},
 };
 use crate::{
-    batch::{Expect, MapBatch, Otherwise},
+    batch::{Change, Expect, MapBatch, Otherwise},
     error::{ErrorKind, Result},
     load::Wanted,
     name::MapName,
     provider::Provider,
+    record::Payload,
 };
 
 pub(super) async fn run(trial: &mut Trial<'_>) {
@@ -26,6 +27,9 @@ pub(super) async fn run(trial: &mut Trial<'_>) {
         several_maps(trial).await;
     } else {
         one_map_only(trial).await;
+    }
+    if !trial.claims().bytes {
+        no_bytes(trial).await;
     }
     closed(trial).await;
 }
@@ -85,6 +89,14 @@ async fn one_map_only(trial: &mut Trial<'_>) {
     let maps = ["one", "two"].map(|name| trial.map(name));
     let part = |map: &MapName| MapBatch::new(map.clone(), vec![put("a", 1)]);
     let batch = Writer::new().batch_of(maps.iter().map(part).collect());
+    trial.commit_fails(&batch, ErrorKind::Unsupported).await;
+}
+
+async fn no_bytes(trial: &mut Trial<'_>) {
+    trial.check("values of bytes are refused before anything is written");
+    let map = trial.map("no bytes");
+    let change = Change::put("b", Payload::binary(b"1".to_vec()), None);
+    let batch = Writer::new().batch(&map, vec![put("a", 1), change]);
     trial.commit_fails(&batch, ErrorKind::Unsupported).await;
 }
 

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use persistify::{
     Batch, Capabilities, Committed, Error, ErrorKind, Expect, Load, MapName, Memory, Provider,
-    Result, Wanted, testing::conformance,
+    Result, Wanted, ledger, testing::conformance,
 };
 
 #[derive(Debug)]
@@ -29,6 +29,7 @@ impl Provider for Least {
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
         let mut changes = batch.maps.iter().flat_map(|part| &part.changes);
+        batch.maps.iter().try_for_each(ledger::check_json)?;
         if batch.maps.len() > 1 {
             return Err(refused("batches of several maps"));
         }

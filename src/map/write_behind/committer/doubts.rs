@@ -104,7 +104,7 @@ fn is_same<V: Serialize + DeserializeOwned>(sent: &Payload, stored: &Payload) ->
     let Ok(stored) = stored else {
         return false;
     };
-    codec::json::same(&stored.bytes, &sent.bytes)
+    codec::same(&stored, sent)
 }
 
 fn millis(at: Option<SystemTime>) -> Option<u128> {

@@ -1,4 +1,4 @@
-//! Keeps maps as a folder of JSON files.
+//! Maps as JSON files in a folder.
 
 use std::{path::Path, sync::Arc};
 
@@ -14,9 +14,9 @@ use crate::{
     incarnation::Incarnation,
     load::{Load, Wanted},
     name::MapName,
-    provider::ledger,
 };
 
+mod base64_text;
 mod builder;
 mod commit;
 mod compaction;
@@ -32,6 +32,7 @@ mod fault;
 mod files;
 mod frame;
 mod index;
+mod indexing;
 mod io;
 mod journal;
 mod left_over;
@@ -51,65 +52,64 @@ use cursor::Cursor;
 use files::Folder;
 use shared::Shared;
 
-/// Keeps maps as a folder of JSON files that people can read, diff and edit.
+/// Stores maps in a folder of JSON files that people can read, diff and edit.
 ///
-/// A map at rest is `<name>.json`, one flat object of plain values, an entry a
-/// line in the order of the keys; and a small `<name>.meta` with what is not
-/// for people: revisions, expiries, and a digest that ties the two together.
-/// A file that another program or a person wrote opens as it is; nothing is
-/// written before the first commit. What is made anew is for this user alone; see
-/// [`file_mode`](JsonFileBuilder::file_mode).
+/// A closed map is two files. `<name>.json` is one flat object of plain values, with an
+/// entry per line, sorted by key. `<name>.meta` has the rest: revisions, expiries, schema
+/// versions, and a digest that ties the two files together. A file of another program or
+/// of a person opens as it is, and nothing is written before the first commit. New files
+/// are private to this user; see [`file_mode`](JsonFileBuilder::file_mode).
 ///
-/// While a map is open, each batch is appended to `<name>.journal` and synced
-/// before `commit` returns, so what a commit costs follows the change and not
-/// the map. The journal is merged into the other two (compaction) when the map is released,
-/// and in the background once it is longer than
-/// [`max_journal`](JsonFileBuilder::max_journal) and than the snapshot.
+/// While a map is open, each batch is appended to `<name>.journal` and synced before
+/// `commit` returns, so the cost of a commit depends on the size of the batch and not on
+/// that of the map. Compaction merges the journal into the other two files: when the map is
+/// released, and in the background once the journal is longer than
+/// [`max_journal`](JsonFileBuilder::max_journal) and than the `.json` file.
 ///
 /// # Edits by hand
 ///
-/// While the map is closed, the file may be edited: keys that changed have new
-/// revisions and no expiry, the others are as they were. To format the file, to
-/// sort fields, or to write a number in another way (`1e2` as `100`), changes no
-/// value. The
-/// [number of its shape](crate::PersistentMapBuilder::schema) is not in the
-/// file: a value that was edited keeps its number, one that was added has the
-/// highest of that file, and all those of a file without a `.meta` have 0. While the map is
-/// open, or after a crash left a journal, it may not: the map says
-/// so, and overwrites nothing. A file that is missing beside its `.meta`, or a
-/// journal that the `.meta` knows to be in use, is `Corrupt`: put it back; to begin
-/// with an empty map, remove the `.meta` too. Where a symbolic link stands in the place of the
-/// file, what it leads to is written, and the link stays.
+/// Edit the file only while the map is closed. Changed keys get new revisions and no expiry;
+/// the others stay as they were. Formatting the file, sorting fields or writing a number
+/// in another way (`1e2` as `100`) changes no value. A changed value keeps its
+/// [schema version](crate::PersistentMapBuilder::schema), a new one gets the highest of the
+/// file, and all values of a file without a `.meta` have version 0.
+///
+/// Values of [bytes](crate::Encoding::Bytes) are strings of base64 (with padding), and the
+/// `.meta` file says for which keys. Editing such a string changes the bytes. If it is no longer
+/// base64, the value becomes the JSON that the file has; so does a value that the `.meta` file
+/// does not describe.
+///
+/// Edits while the map is open, or after a crash left a journal, are reported as `Corrupt`,
+/// and nothing is overwritten. So is a file that is missing beside its `.meta`, and a journal
+/// that the `.meta` knows to be in use: put it back. To start with an empty map, remove the
+/// `.meta` too. If the file is a symbolic link, its target is written, and the link stays.
 ///
 /// # Older copies
 ///
-/// If all files of an open map are replaced by an older copy, or removed, the next
-/// commit notices, and [the map stops](crate::Rewind) as on any store that has lost
-/// commits. Replace `.json`, `.meta` and `.journal` together, and leave the lock file: a
-/// part of a copy beside the files of today is `Corrupt`. The incarnation is that of
-/// the map, not of the folder; the first commit makes it.
+/// If all files of an open map are replaced by an older copy, or removed, the next commit
+/// detects it, and [the map stops](crate::Rewind) as on any store that has lost commits.
+/// Replace `.json`, `.meta` and `.journal` together, and leave the lock file; a part of a
+/// copy beside current files is `Corrupt`. Each map has an incarnation of its own, which its
+/// first commit creates.
 ///
 /// # After a crash
 ///
-/// What `commit` returned from is there. A batch that was being written is
-/// there whole or not at all; if a part of it is found at the end of the
-/// journal, it is set aside as `<name>.torn`, with a warning. Anything broken
-/// that is followed by whole batches is damage: an error that names the file
-/// and the place, and nothing is overwritten.
+/// Every batch for which `commit` returned `Ok` is there. A batch that was being written is there
+/// as a whole or not at all; an incomplete one at the end of the journal is set aside as
+/// `<name>.torn`, with a warning. Anything broken that is followed by complete batches is
+/// damage: an error that names the file and the place, and nothing is overwritten.
 ///
 /// # Limits
 ///
-/// - One program at a time: the folder is locked by `.persistify.lock` in it. A
-///   crash leaves that file behind, unlocked, and it need not be removed; if it
-///   is removed while the folder is open, nothing is written any more until the
-///   folder is opened anew.
-/// - A batch is for one map; a value is JSON text of 4 GiB at the most.
-/// - For each entry of an open map the provider keeps the key and 40 bytes in
-///   a sorted index, 100 to 150 bytes in all, but not the value. A load reads
-///   the file as a whole once, to index it.
-/// - Times are kept to the millisecond.
+/// - One process at a time: the folder is locked by `.persistify.lock` in it. A crash leaves
+///   that file behind, unlocked, and it need not be removed. If it is removed while the folder
+///   is open, nothing is written any more until the folder is opened again.
+/// - A batch is for one map. The text of a value is at most 4 GiB long.
+/// - Memory: for each entry of an open map, the key and 40 bytes in a sorted index, 100 to 150
+///   bytes in all; values are not kept. A load reads the file once to build the index.
+/// - Times are stored to the millisecond.
 ///
-/// Cloned handles share the folder and its lock.
+/// Clones share the folder and its lock.
 #[derive(Clone, Debug)]
 pub struct JsonFile {
     shared: Arc<Shared>,
@@ -117,7 +117,7 @@ pub struct JsonFile {
 }
 
 impl JsonFile {
-    /// Opens a folder, made if it is missing, with the default options.
+    /// Opens a folder with the default options. Creates it if it is missing.
     ///
     /// # Errors
     ///
@@ -126,17 +126,18 @@ impl JsonFile {
         Self::builder(folder).open().await
     }
 
-    /// Options for a folder that is to be opened.
+    /// Returns the options for opening a folder.
     pub fn builder(folder: impl AsRef<Path>) -> JsonFileBuilder {
         JsonFileBuilder::new(folder.as_ref())
     }
 
-    /// [Ends it](Provider::close), for all clones: compacts what is open and lets
-    /// go of the folder. Dropping the last clone lets go of it as well.
+    /// [Closes](Provider::close) all clones: compacts all journals and unlocks the folder.
+    /// Dropping the last clone unlocks it as well.
     ///
     /// # Errors
     ///
-    /// `Unavailable` or `Unusable`; nothing that was committed is lost.
+    /// `Unavailable` or `Unusable`. The folder is unlocked all the same, and no commit is
+    /// lost: a journal that was not compacted is read at the next open.
     pub async fn close(&self) -> Result<()> {
         Provider::close(self).await
     }
@@ -148,8 +149,8 @@ impl JsonFile {
         }
     }
 
-    /// Works on the files, on a thread where that may take its time. If the
-    /// future is dropped, the work goes on to its end.
+    /// Works on the files on a thread for blocking calls. Dropping the future does not stop
+    /// the work.
     async fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Arc<Shared>) -> Result<T> + Send + 'static,
@@ -162,7 +163,10 @@ impl JsonFile {
 #[async_trait]
 impl Provider for JsonFile {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::least().with_conditions().with_durable()
+        Capabilities::least()
+            .with_conditions()
+            .with_durable()
+            .with_bytes()
     }
 
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
@@ -185,7 +189,6 @@ impl Provider for JsonFile {
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
-        batch.maps.iter().try_for_each(ledger::check_json)?;
         let batch = batch.clone();
         self.work(move |shared| {
             let (answer, is_compaction_due) = shared.commit(&batch)?;
@@ -214,7 +217,7 @@ impl Provider for JsonFile {
     }
 
     async fn ping(&self) -> Result<Option<Incarnation>> {
-        // Each map has one of its own.
+        // Each map has an incarnation of its own.
         self.work(|shared| shared.ping()).await.map(|()| None)
     }
 
@@ -255,7 +258,7 @@ async fn blocking<T: Send + 'static>(
     })?;
     let done = runtime.spawn_blocking(work).await;
     done.unwrap_or_else(|error| {
-        let message = "the work on the files was cut short; try again";
+        let message = "the work on the files was interrupted; try again";
         Err(Error::new(ErrorKind::Unavailable, message).with_source(error))
     })
 }

@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod at_rest;
+mod bytes;
 mod commits;
 mod crashes;
 mod damage;
@@ -114,4 +115,14 @@ fn names(folder: &Path) -> Vec<String> {
 /// The snapshot of the map, written by hand.
 fn write_by_hand(folder: &TempDir, text: &str) {
     fs::write(folder.path().join("stock.json"), text).unwrap();
+}
+
+/// Changes the text of the meta file, and gives it the right checksum.
+fn rewrite_meta(folder: &TempDir, change: impl FnOnce(&str) -> String) {
+    let meta = folder.path().join("stock.meta");
+    let text = fs::read_to_string(&meta).unwrap();
+    let body = change(text.split_once("\"checksum\"").unwrap().0);
+    let checksum = xxhash_rust::xxh3::xxh3_128(body.as_bytes());
+    let text = format!("{body}\"checksum\": \"{checksum:032x}\"\n}}\n");
+    fs::write(meta, text).unwrap();
 }

@@ -122,7 +122,8 @@ impl Store {
             let (offset, bytes) = layout.entry(out, key, text);
             // No longer than it was, which was counted in 32 bits.
             let bytes = u32::try_from(bytes).unwrap_or(entry.place.bytes);
-            let place = Place::new(Source::Snapshot, offset, bytes, entry.place.schema);
+            let (encoding, schema) = (entry.place.encoding(), entry.place.schema);
+            let place = Place::new(Source::Snapshot, offset, bytes).with_form(encoding, schema);
             values.push((place, fingerprint(text)));
         }
         Ok(())
@@ -173,6 +174,7 @@ impl Store {
                 expires: entry.expires,
                 fingerprint: *fingerprint,
                 schema: entry.place.schema,
+                encoding: entry.place.encoding(),
             };
             (&**key, row)
         })

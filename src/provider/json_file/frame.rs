@@ -3,13 +3,16 @@
 
 use std::time::SystemTime;
 
-use super::index::{Entry, Index, Place, Source, Stamp};
+use super::{
+    base64_text,
+    index::{Entry, Index, Place, Source, Stamp},
+};
 use crate::{
     batch::{Batch, BatchId, Change, Committed, MapBatch, Op, WriterId},
     error::{Error, ErrorKind, Result},
     incarnation::Incarnation,
     provider::ledger,
-    record::{Payload, Revision, Timestamp},
+    record::{Encoding, Payload, Revision, Timestamp},
 };
 
 const BATCH: u8 = 1;
@@ -21,6 +24,8 @@ const TOUCH: u8 = 1;
 const DELETE: u8 = 2;
 /// A put that says when the value was written.
 const PUT_WRITTEN: u8 = 3;
+/// Added to a put: the value is bytes, and its text is base64.
+const OF_BYTES: u8 = 0x10;
 
 /// The payload of a frame, read in place.
 #[derive(Debug)]
@@ -59,6 +64,7 @@ enum What {
         /// When the value was written; not at the time of the batch.
         written: Option<Stamp>,
         expires: Stamp,
+        encoding: Encoding,
         schema: u32,
         offset: usize,
         bytes: u32,
@@ -93,15 +99,17 @@ impl Applied<'_> {
             What::Put {
                 written,
                 expires,
+                encoding,
                 schema,
                 offset,
                 bytes,
             } => {
+                let place = Place::new(Source::Journal, start + offset as u64, bytes);
                 let entry = Entry {
                     revision: self.revision(),
                     expires,
                     updated: written.unwrap_or(self.at),
-                    place: Place::new(Source::Journal, start + offset as u64, bytes, schema),
+                    place: place.with_form(encoding, schema),
                 };
                 match index.get_mut(change.key) {
                     Some(stored) => *stored = entry,
@@ -162,10 +170,14 @@ fn put_change(out: &mut Vec<u8>, change: &Change) {
             payload,
             expires_at,
         } => {
+            let of_bytes = match payload.encoding {
+                Encoding::Json => 0,
+                Encoding::Bytes => OF_BYTES,
+            };
             match change.written_at {
-                None => out.push(PUT),
+                None => out.push(PUT | of_bytes),
                 Some(written) => {
-                    out.push(PUT_WRITTEN);
+                    out.push(PUT_WRITTEN | of_bytes);
                     put_stamp(out, Some(written));
                 }
             }
@@ -182,8 +194,11 @@ fn put_change(out: &mut Vec<u8>, change: &Change) {
 
 fn put_payload(out: &mut Vec<u8>, payload: &Payload) {
     out.extend(payload.schema.to_le_bytes());
-    // White space around a value is no part of it, and lost in a snapshot.
-    put_bytes(out, payload.bytes.trim_ascii());
+    match payload.encoding {
+        // White space around a value is not part of it, and lost in a snapshot.
+        Encoding::Json => put_bytes(out, payload.bytes.trim_ascii()),
+        Encoding::Bytes => put_bytes(out, base64_text::encode(&payload.bytes).as_bytes()),
+    }
 }
 
 fn put_stamp(out: &mut Vec<u8>, time: Option<SystemTime>) {
@@ -229,11 +244,16 @@ fn read_applied<'a>(from: &mut Reader<'a>) -> Option<Applied<'a>> {
 
 fn read_change<'a>(from: &mut Reader<'a>) -> Option<Become<'a>> {
     let key = from.text()?;
-    let what = match from.byte()? {
-        PUT => read_put(from, None)?,
+    let op = from.byte()?;
+    let encoding = match op & OF_BYTES {
+        0 => Encoding::Json,
+        _ => Encoding::Bytes,
+    };
+    let what = match op & !OF_BYTES {
+        PUT => read_put(from, None, encoding)?,
         PUT_WRITTEN => {
             let written = from.stamp()?;
-            read_put(from, Some(written))?
+            read_put(from, Some(written), encoding)?
         }
         TOUCH => What::Touch {
             expires: from.stamp()?,
@@ -244,13 +264,14 @@ fn read_change<'a>(from: &mut Reader<'a>) -> Option<Become<'a>> {
     Some(Become { key, what })
 }
 
-fn read_put(from: &mut Reader<'_>, written: Option<Stamp>) -> Option<What> {
+fn read_put(from: &mut Reader<'_>, written: Option<Stamp>, encoding: Encoding) -> Option<What> {
     let expires = from.stamp()?;
     let schema = u32::from_le_bytes(from.array()?);
     let text = from.bytes()?;
     Some(What::Put {
         written,
         expires,
+        encoding,
         schema,
         offset: from.at - text.len(),
         bytes: u32::try_from(text.len()).ok()?,

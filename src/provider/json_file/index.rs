@@ -4,9 +4,11 @@ use std::{collections::BTreeMap, iter::Peekable, sync::Arc, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::base64_text;
 use crate::{
+    error::{Error, ErrorKind, Result},
     load::PAGE_RECORDS,
-    record::{Payload, Record, Revision, Timestamp},
+    record::{Encoding, Payload, Record, Revision, Timestamp},
 };
 
 /// A page of large values ends early: its values are held at once.
@@ -25,12 +27,27 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// The entry as it comes up, with this value.
-    pub(super) fn record(&self, key: &Arc<str>, text: bytes::Bytes) -> Record {
-        let payload = Payload::json(text).with_schema(self.place.schema);
-        Record::new(key.clone(), Some(payload), self.revision)
+    /// The record of this entry, whose value has this text.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` if the value is bytes and the text is not base64.
+    pub(super) fn record(&self, key: &Arc<str>, text: bytes::Bytes) -> Result<Record> {
+        let payload = match self.place.encoding() {
+            Encoding::Json => Payload::json(text),
+            Encoding::Bytes => {
+                let bytes = base64_text::decode(&text).ok_or_else(|| {
+                    let message = "a stored value of bytes is not base64; nothing was overwritten";
+                    Error::new(ErrorKind::Corrupt, message).on_keys([key.clone()])
+                })?;
+                Payload::binary(bytes)
+            }
+        };
+        let payload = payload.with_schema(self.place.schema);
+        let record = Record::new(key.clone(), Some(payload), self.revision)
             .with_expires_at(self.expires.time())
-            .with_updated_at(self.updated.time())
+            .with_updated_at(self.updated.time());
+        Ok(record)
     }
 }
 
@@ -59,14 +76,18 @@ impl<'a> Page<'a> {
     }
 }
 
-/// Where the text of a value is. The shape of the value is here to fill what
-/// would be padding.
+/// Where the text of a value is. Its encoding and its schema version are here to fill
+/// what would be padding.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
-    offset_and_file: u64,
+    /// The offset; below it a bit for the encoding, and one for the file.
+    packed: u64,
     pub(super) bytes: u32,
     pub(super) schema: u32,
 }
+
+const IN_JOURNAL: u64 = 1;
+const IS_BASE64: u64 = 2;
 
 /// Which of a map's files holds a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,24 +97,46 @@ pub(super) enum Source {
 }
 
 impl Place {
-    pub(super) fn new(source: Source, offset: u64, bytes: u32, schema: u32) -> Self {
+    /// The place of a JSON value of schema version 0.
+    pub(super) fn new(source: Source, offset: u64, bytes: u32) -> Self {
+        let file = match source {
+            Source::Snapshot => 0,
+            Source::Journal => IN_JOURNAL,
+        };
         Self {
-            offset_and_file: offset << 1 | u64::from(source == Source::Journal),
+            packed: offset << 2 | file,
             bytes,
-            schema,
+            schema: 0,
+        }
+    }
+
+    /// Sets how to read the text.
+    pub(super) fn with_form(mut self, encoding: Encoding, schema: u32) -> Self {
+        match encoding {
+            Encoding::Json => self.packed &= !IS_BASE64,
+            Encoding::Bytes => self.packed |= IS_BASE64,
+        }
+        Self { schema, ..self }
+    }
+
+    pub(super) fn encoding(self) -> Encoding {
+        if self.packed & IS_BASE64 == 0 {
+            Encoding::Json
+        } else {
+            Encoding::Bytes
         }
     }
 
     pub(super) fn source(self) -> Source {
-        if self.offset_and_file & 1 == 1 {
-            Source::Journal
-        } else {
+        if self.packed & IN_JOURNAL == 0 {
             Source::Snapshot
+        } else {
+            Source::Journal
         }
     }
 
     pub(super) fn offset(self) -> u64 {
-        self.offset_and_file >> 1
+        self.packed >> 2
     }
 
     pub(super) fn end(self) -> u64 {

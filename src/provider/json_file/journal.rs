@@ -15,7 +15,11 @@ use crate::{name::MapName, record::Revision};
 pub(super) const FIRST: u8 = 0xff;
 const HEADER_MAGIC: [u8; 8] = *b"\xffPJRNL\xfe\n";
 const FRAME_MAGIC: [u8; 8] = *b"\xffPFRAM\xfe\n";
-pub(super) const FORMAT: u32 = 2;
+
+/// The format that is written. Its frames are those of format 2 and more kinds of
+/// changes, so both are read.
+pub(super) const FORMAT: u32 = 3;
+const OLDEST_FORMAT: u32 = 2;
 
 /// How long a frame is without its payload.
 pub(super) const FRAME_HEADER: usize = 48;
@@ -61,7 +65,7 @@ impl Header {
         if checksum != xxh3_64(&bytes[..checked]) {
             return None;
         }
-        if format != FORMAT {
+        if !(OLDEST_FORMAT..=FORMAT).contains(&format) {
             return Some((Err(format), checked + 8));
         }
         Some((Ok(Self::from_body(body)?), checked + 8))
@@ -119,8 +123,8 @@ pub(super) enum Found<'a> {
     /// header. A journal takes its place with a whole header, so one without was
     /// cut off or emptied since, and may have held batches.
     Damaged { at: usize },
-    /// Written by a later version of this crate.
-    Newer { format: u32 },
+    /// Written by another version of this crate.
+    OtherFormat { format: u32 },
 }
 
 impl<'a> Found<'a> {
@@ -135,7 +139,7 @@ impl<'a> Found<'a> {
         };
         let header = match header {
             Ok(header) => header,
-            Err(format) => return Self::Newer { format },
+            Err(format) => return Self::OtherFormat { format },
         };
         let (payloads, end) = read_frames(bytes, start, header.id);
         if frame_follows(bytes, end, &header, payloads.len()) {

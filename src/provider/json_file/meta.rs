@@ -3,7 +3,9 @@
 
 use std::{path::Path, sync::Arc};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::SerializeTuple,
+};
 use serde_json::{ser::PrettyFormatter, value::RawValue};
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -21,10 +23,12 @@ use crate::{
     incarnation::Incarnation,
     name::MapName,
     provider::ledger::Writers,
-    record::Revision,
+    record::{Encoding, Revision},
 };
 
-const FORMAT: u32 = 1;
+/// The format that is written. Format 1 had no encodings, and is read as well.
+const FORMAT: u32 = 2;
+const OLDEST_FORMAT: u32 = 1;
 
 /// What to do about a meta file that cannot be used.
 const REMEDY: &str = "put it back as it was, or remove it: the values stay, expiries and \
@@ -78,42 +82,42 @@ mod hex {
     }
 }
 
-/// What a meta file says about an entry.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(from = "RowForm", into = "RowForm")]
+/// What a meta file says about an entry. It is written as a list of its fields in this
+/// order; the last one is left out for JSON.
+#[derive(Clone, Copy, Debug, Deserialize)]
 pub(super) struct Row {
     pub(super) revision: Revision,
     pub(super) updated: Stamp,
     pub(super) expires: Stamp,
     pub(super) fingerprint: u64,
     pub(super) schema: u32,
+    #[serde(default, deserialize_with = "encoding")]
+    pub(super) encoding: Encoding,
 }
 
-/// The fields of a row, in their order.
-type RowForm = (Revision, Stamp, Stamp, u64, u32);
-
-impl From<RowForm> for Row {
-    fn from((revision, updated, expires, fingerprint, schema): RowForm) -> Self {
-        Self {
-            revision,
-            updated,
-            expires,
-            fingerprint,
-            schema,
+impl Serialize for Row {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let is_bytes = self.encoding == Encoding::Bytes;
+        let mut fields = to.serialize_tuple(5 + usize::from(is_bytes))?;
+        fields.serialize_element(&self.revision)?;
+        fields.serialize_element(&self.updated)?;
+        fields.serialize_element(&self.expires)?;
+        fields.serialize_element(&self.fingerprint)?;
+        fields.serialize_element(&self.schema)?;
+        if is_bytes {
+            fields.serialize_element(BASE64)?;
         }
+        fields.end()
     }
 }
 
-impl From<Row> for RowForm {
-    fn from(row: Row) -> Self {
-        let Row {
-            revision,
-            updated,
-            expires,
-            fingerprint,
-            schema,
-        } = row;
-        (revision, updated, expires, fingerprint, schema)
+/// How a row says that the text of a value is base64 of its bytes.
+const BASE64: &str = "base64";
+
+fn encoding<'de, D: Deserializer<'de>>(from: D) -> Result<Encoding, D::Error> {
+    match <&str>::deserialize(from)? {
+        BASE64 => Ok(Encoding::Bytes),
+        other => Err(D::Error::custom(format!("no encoding: {other}"))),
     }
 }
 
@@ -153,7 +157,7 @@ impl Meta {
             corrupt(path, "it does not hold what it should", REMEDY).with_source(error)
         };
         let name: Name = serde_json::from_slice(text).map_err(senseless)?;
-        if name.format != FORMAT {
+        if !(OLDEST_FORMAT..=FORMAT).contains(&name.format) {
             return Err(other_format(path, name.format, FORMAT).on_map(map));
         }
         check_map(path, name.map.as_str(), map)?;
@@ -168,10 +172,10 @@ impl Meta {
         }))
     }
 
-    /// The highest number of a shape that any of its entries has.
-    pub(super) fn newest_shape(&self) -> u32 {
-        let shapes = self.rows.iter().map(|(_, row)| row.schema);
-        shapes.max().unwrap_or_default()
+    /// The highest schema version of its entries.
+    pub(super) fn newest_schema(&self) -> u32 {
+        let schemas = self.rows.iter().map(|(_, row)| row.schema);
+        schemas.max().unwrap_or_default()
     }
 }
 

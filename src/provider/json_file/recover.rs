@@ -6,7 +6,7 @@ use super::{
     damage,
     files::{Files, Folder},
     frame::Frame,
-    index::{Entry, Index, Place, Source, Stamp},
+    indexing,
     io::read_whole,
     journal::{self, Found, Header},
     meta::{Meta, check_map, other_format},
@@ -16,7 +16,6 @@ use super::{
     trailer::{self, Mark},
 };
 use crate::{
-    codec::json::fingerprint,
     error::{Error, ErrorKind, Result},
     name::MapName,
     record::Revision,
@@ -167,7 +166,7 @@ impl AtRest {
         let path = &self.files.journal;
         let journal = match Found::in_bytes(bytes) {
             Found::Damaged { at } => return Err(damage::damaged(&self.files, at).on_map(map)),
-            Found::Newer { format } => {
+            Found::OtherFormat { format } => {
                 return Err(other_format(path, format, journal::FORMAT).on_map(map));
             }
             Found::Journal {
@@ -229,10 +228,14 @@ impl AtRest {
         // in the system's memory; a sync that failed in another process may
         // even have made the system believe they are. In a new file they are
         // safe before anyone is told of them.
-        put_journal(folder, &store.files, journal.whole)?;
+        //
+        // The header is of this format, and as long as one of an earlier format.
+        let mut whole = journal.header.to_bytes();
+        whole.extend(&journal.whole[whole.len()..]);
+        put_journal(folder, &store.files, &whole)?;
         store.journal = Some(Journal {
             id: journal.header.id,
-            bytes: journal.whole.len() as u64,
+            bytes: whole.len() as u64,
             frames: journal.payloads.len() as u64,
             is_broken: false,
         });
@@ -267,7 +270,11 @@ impl AtRest {
         map: &MapName,
         loaded: Revision,
     ) -> Result<(Store, Vec<u64>)> {
-        let (index, fingerprints) = self.index(map, loaded)?;
+        let path = &self.files.snapshot;
+        let (index, fingerprints) = match &self.snapshot {
+            Some(snapshot) => indexing::index(path, map, snapshot, self.meta.as_ref(), loaded)?,
+            None => Default::default(),
+        };
         let checksum = self.meta.as_ref().map(|meta| meta.trailer.checksum);
         let (counter, incarnation, writers) = match self.meta {
             Some(Meta { head, .. }) => (head.counter, head.incarnation, head.writers),
@@ -289,48 +296,6 @@ impl AtRest {
             compact_at: folder.max_journal,
         };
         Ok((store, fingerprints))
-    }
-
-    /// The entries of the snapshot; and, if it is not the one that the meta file was
-    /// written for, the fingerprints of their values in the same order. A row of the
-    /// meta file holds as long as the value has its fingerprint; an edit by hand keeps
-    /// the shape.
-    fn index(&self, map: &MapName, loaded: Revision) -> Result<(Index, Vec<u64>)> {
-        let Some(snapshot) = &self.snapshot else {
-            return Ok(Default::default());
-        };
-        let written = self.meta.as_ref().and_then(|meta| meta.head.snapshot);
-        let is_as_written = written == Some(snapshot.digest);
-        let path = &self.files.snapshot;
-        let mut found = snapshot.entries(path).map_err(|error| error.on_map(map))?;
-        found.sort_by(|(a, ..), (b, ..)| a.cmp(b));
-        if let Some(twins) = found.windows(2).find(|two| two[0].0 == two[1].0) {
-            return Err(damage::twice(path, map, &twins[0].0));
-        }
-        // Whoever adds an entry by hand imitates those that are there.
-        let newest = self.meta.as_ref().map_or(0, Meta::newest_shape);
-        // Both are in the order of the keys, so one walk along both finds the rows.
-        let mut rows = self.meta.iter().flat_map(|meta| &meta.rows).peekable();
-        let mut entries = Vec::with_capacity(found.len());
-        let mut fingerprints = Vec::with_capacity(found.len());
-        for (key, offset, text) in found {
-            let bytes = u32::try_from(text.len()).map_err(|_| damage::too_long(path, map, &key))?;
-            while rows.next_if(|(before, _)| *before < key).is_some() {}
-            let row = rows.next_if(|(same, _)| *same == key).map(|(_, row)| row);
-            let schema = row.map_or(newest, |row| row.schema);
-            let fingerprint = (!is_as_written).then(|| fingerprint(text));
-            let row = row.filter(|row| fingerprint.is_none_or(|found| found == row.fingerprint));
-            let entry = Entry {
-                revision: row.map_or(loaded, |row| row.revision),
-                expires: row.map_or(Stamp::NONE, |row| row.expires),
-                updated: row.map_or(Stamp::NONE, |row| row.updated),
-                place: Place::new(Source::Snapshot, offset, bytes, schema),
-            };
-            entries.push((key, entry));
-            fingerprints.extend(fingerprint);
-        }
-        // At once, since this way the index is as dense as can be.
-        Ok((entries.into_iter().collect(), fingerprints))
     }
 }
 

@@ -12,14 +12,14 @@ use std::{
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use super::{files::Folder, store::Store};
+use super::{base64_text, files::Folder, store::Store};
 use crate::{
     batch::{Batch, Committed, MapBatch, Op},
     codec::json,
     error::{Error, ErrorKind, Result},
     name::MapName,
     provider::ledger,
-    record::Revision,
+    record::{Encoding, Revision},
     trace::PROVIDER,
 };
 
@@ -259,7 +259,11 @@ fn several_maps() -> Error {
     )
 }
 
-/// That all values of a batch can be kept; this names those that cannot.
+/// Checks that all values of a batch can be stored.
+///
+/// # Errors
+///
+/// `Refused`, with the keys of those that cannot.
 fn check_payloads(part: &MapBatch) -> Result<()> {
     let mut refused = Vec::new();
     let mut cause = None;
@@ -267,10 +271,13 @@ fn check_payloads(part: &MapBatch) -> Result<()> {
         let Op::Put { payload, .. } = &change.op else {
             continue;
         };
-        let checked = json::text(&payload.bytes);
-        if checked.is_err() || u32::try_from(payload.bytes.len()).is_err() {
+        let (length, error) = match payload.encoding {
+            Encoding::Json => (Some(payload.bytes.len()), json::text(&payload.bytes).err()),
+            Encoding::Bytes => (base64_text::encoded_length(payload.bytes.len()), None),
+        };
+        if error.is_some() || length.is_none_or(|length| u32::try_from(length).is_err()) {
             refused.push(change.key.clone());
-            cause = cause.or(checked.err());
+            cause = cause.or(error);
         }
     }
     if refused.is_empty() {

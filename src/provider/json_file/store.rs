@@ -86,9 +86,9 @@ impl Store {
         let places: Vec<_> = entries.iter().map(|(_, entry)| entry.place).collect();
         let texts = self.values(folder).read(&places)?;
         let records = entries.iter().zip(texts);
-        Ok(records
-            .map(|((key, entry), text)| entry.record(key, text))
-            .collect())
+        let records = records.map(|((key, entry), text)| entry.record(key, text));
+        let records: Result<Vec<_>> = records.collect();
+        records.map_err(|error| error.on_map(&self.map))
     }
 
     /// Makes what a frame says of the map true of what is known here.

@@ -111,7 +111,7 @@ impl Found<Error> for Unread<'_> {
 
     fn into_record(self) -> Result<Record> {
         let (key, entry) = self.entry;
-        Ok(entry.record(key, self.values.read_one(entry.place)?))
+        entry.record(key, self.values.read_one(entry.place)?)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::io::ErrorKind as Io;
 
 use persistify::{Acknowledged, BatchId, ErrorKind, Incarnation, MapBatch};
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     shaky_disk::{Loss, Plan, ShakyDisk},
@@ -62,19 +61,12 @@ async fn a_map_of_an_earlier_version_gets_an_incarnation_with_the_next_commit() 
     let files = open(&folder).await;
     Writer::new().put(&files, "apple", "1").await.unwrap();
     files.close().await.unwrap();
-    let meta = folder.path().join("stock.meta");
-    let text = fs::read_to_string(&meta).unwrap();
-    let kept: String = text
-        .split_inclusive('\n')
-        .filter(|line| !line.starts_with("\"incarnation\"") && !line.starts_with("\"checksum\""))
-        .collect();
-    let body = kept.strip_suffix("}\n").unwrap();
-    let checksum = xxh3_128(body.as_bytes());
-    fs::write(
-        &meta,
-        format!("{body}\"checksum\": \"{checksum:032x}\"\n}}\n"),
-    )
-    .unwrap();
+    rewrite_meta(&folder, |text| {
+        let lines = text.split_inclusive('\n');
+        let kept = lines.filter(|line| !line.starts_with("\"incarnation\""));
+        kept.collect::<String>()
+            .replace("\"format\": 2", "\"format\": 1")
+    });
 
     let files = open(&folder).await;
     assert_eq!(incarnation(&files).await, None);

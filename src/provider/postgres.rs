@@ -20,7 +20,6 @@ use crate::{
     incarnation::Incarnation,
     load::{Load, Wanted},
     name::MapName,
-    provider::ledger,
 };
 
 mod address;
@@ -192,6 +191,7 @@ impl Provider for Postgres {
             .with_several_maps()
             .with_conditions()
             .with_durable()
+            .with_bytes()
     }
 
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
@@ -201,7 +201,6 @@ impl Provider for Postgres {
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
-        batch.maps.iter().try_for_each(ledger::check_json)?;
         let (connections, options) = self.shared.both();
         let commit = || commit::commit(&self.shared, batch);
         self.explained(schema::on_tables(connections, options, commit).await)

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod adopted;
+mod bytes;
 mod cancels;
 mod commits;
 mod conditions;

@@ -25,7 +25,7 @@ impl Adopted {
         revision: &str,
     ) -> Vec<Statement<'a>> {
         let mut statements = Vec::new();
-        for puts in changes.chunks() {
+        for puts in changes.chunks(table.values) {
             statements.push(self.put(table, puts, at));
             statements.push(self.note(table, puts, revision));
         }
@@ -64,7 +64,7 @@ impl Adopted {
             ..
         } = table;
         let mut into = vec![key.as_str(), value];
-        let mut put = vec!["u.k".to_owned(), table.values.of_text("u.v")];
+        let mut put = vec!["u.k".to_owned(), table.values.of_sent("u.v")];
         if self.time != Time::Missing {
             into.push(updated_at);
             put.push(self.time.written("u.a"));
@@ -81,7 +81,10 @@ impl Adopted {
              FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS u (k, v, a) {or_update}"
         ))
         .array(puts.iter().map(|put| put.key.plain), Type::TEXT_ARRAY)
-        .array(puts.iter().map(Put::value), Type::TEXT_ARRAY)
+        .array(
+            puts.iter().map(|put| put.value(table.values)),
+            table.values.sent(),
+        )
         .array(puts.iter().map(|put| put.at(at)), Type::TIMESTAMPTZ_ARRAY)
     }
 

@@ -158,7 +158,8 @@ impl PostgresBuilder {
     /// and its other columns (which may be empty, or have a default, because new
     /// rows leave them out) keep their values. It needs a column for the key that
     /// is text and unique in itself, and one for the value that is text, `json` or
-    /// `jsonb`, named as [`columns`](Self::columns) says. Each load reads the whole
+    /// `jsonb`, named as [`columns`](Self::columns) says. Values of bytes are refused
+    /// as `Unsupported`. Each load reads the whole
     /// table to find the changes of the other program, which takes several times
     /// as long as for a table of its own. A change that a trigger ignores is
     /// refused, also by `suppress_redundant_updates_trigger`.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use super::{
     keys::StoredKey,
-    values::{Moment, ValueText},
+    values::{Moment, SentValue, ValueType, schema_column},
 };
 use crate::{
     batch::{Change, Op},
@@ -50,12 +50,17 @@ pub(super) struct Touch<'a> {
 }
 
 impl<'a> Put<'a> {
-    pub(super) fn value(&self) -> ValueText<'a> {
-        ValueText(&self.payload.bytes)
+    pub(super) fn value(&self, values: ValueType) -> SentValue<'a> {
+        SentValue(values, self.payload)
     }
 
     pub(super) fn schema(&self) -> i64 {
-        self.payload.schema.into()
+        schema_column(self.payload)
+    }
+
+    /// How many bytes of key and value are sent.
+    pub(super) fn sent_len(&self, values: ValueType) -> usize {
+        self.of.len() + values.sent_len(self.payload)
     }
 
     /// When the value was written, in a batch that was made at that time.
@@ -115,7 +120,7 @@ impl<'a> Changes<'a> {
     }
 
     /// The puts in pieces that fit into a statement each.
-    pub(super) fn chunks(&self) -> impl Iterator<Item = &[Put<'a>]> {
+    pub(super) fn chunks(&self, values: ValueType) -> impl Iterator<Item = &[Put<'a>]> {
         let mut rest = self.puts.as_slice();
         std::iter::from_fn(move || {
             let mut bytes = 0;
@@ -123,7 +128,7 @@ impl<'a> Changes<'a> {
             let alike = rest.iter().take_while(|put| put.absent == absent);
             let fits = alike.take(MAX_ROWS).take_while(|put| {
                 let before = bytes;
-                bytes += put.key.key.len() + put.payload.bytes.len();
+                bytes += put.sent_len(values);
                 before == 0 || bytes <= MAX_BYTES
             });
             let (chunk, after) = rest.split_at(fits.count());

@@ -88,11 +88,7 @@ async fn commit_with_locks(shared: &Shared, batch: &Batch) -> Result<Committed, 
 /// another program may have added since.
 fn may_race(batch: &Batch, locked: &Locked) -> bool {
     let mut parts = batch.maps.iter();
-    parts.any(|part| {
-        let entry = locked.entry(&part.map);
-        let is_adopted = entry.is_some_and(|entry| entry.companion.is_some());
-        is_adopted && ledger::conditional(part).next().is_some()
-    })
+    parts.any(|part| locked.is_adopted(&part.map) && ledger::conditional(part).next().is_some())
 }
 
 fn missing_again() -> Error {
@@ -132,10 +128,18 @@ impl Transaction<'_> {
                 if !locked.missing(batch).is_empty() {
                     return Ok(None);
                 }
+                self.check_encodings()?;
                 self.apply().await?
             }
         };
         Ok(Some(answer.with_incarnation(incarnation)))
+    }
+
+    /// A table of another program has no place to say that a value is bytes.
+    fn check_encodings(&self) -> Result<()> {
+        let parts = self.batch.maps.iter();
+        let mut adopted = parts.filter(|part| self.locked.is_adopted(&part.map));
+        adopted.try_for_each(ledger::check_json)
     }
 
     async fn apply(&self) -> Result<Committed, Failure> {
@@ -166,8 +170,7 @@ impl Transaction<'_> {
         let (options, batch, locked) = (self.options, self.batch, self.locked);
         let changes = batch.maps.iter().map(|part| {
             let mut changes = Changes::new(ledger::applied(part, &answer.skipped));
-            let is_adopted = |map| locked.entry(map).is_some_and(|e| e.companion.is_some());
-            if is_adopted(&part.map) {
+            if locked.is_adopted(&part.map) {
                 changes.expect_absent(|key| stored.is_absent(&part.map, key));
             }
             changes

@@ -173,7 +173,8 @@ impl Adoption<'_> {
         }
         let values = match value.kind.name.as_str() {
             "varchar" => Some(ValueType::Text),
-            kind => ValueType::of_name(kind),
+            // Nothing tells which bytes of another program are JSON.
+            kind => ValueType::of_name(kind).filter(|kind| *kind != ValueType::Bytea),
         };
         let Some(values) = values else {
             let problem = format!("the column {:?} is neither text nor JSON", value.name);

@@ -55,6 +55,12 @@ impl Locked {
         self.entries.iter().find(|entry| entry.map == *map)
     }
 
+    /// Whether a map is kept in a table of another program.
+    pub(super) fn is_adopted(&self, map: &MapName) -> bool {
+        let entry = self.entry(map);
+        entry.is_some_and(|entry| entry.companion.is_some())
+    }
+
     /// The sequence of the last batch of a writer that the batch names.
     pub(super) fn last_of(&self, writer: WriterId) -> Option<u64> {
         self.sequences.get(&writer).copied()

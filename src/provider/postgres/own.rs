@@ -26,7 +26,7 @@ pub(super) fn statements<'a>(
         let all_new = hints && puts.iter().all(|put| put.likely_new);
         put(table, puts, at, revision, all_new)
     };
-    let mut statements: Vec<_> = changes.chunks().map(put).collect();
+    let mut statements: Vec<_> = changes.chunks(table.values).map(put).collect();
     if !changes.touches.is_empty() {
         statements.push(touch(table, &changes.touches, revision));
     }
@@ -66,14 +66,18 @@ fn put<'a>(
         "INSERT INTO {name} AS t
             ({key}, {value}, {updated_at}, revision, expires_at, schema, long_key)
          SELECT u.k, {}, u.a, {revision}, u.e, u.s, u.l
-         FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::int8[],
+         FROM unnest($1::text[], $2::{}, $3::timestamptz[], $4::timestamptz[], $5::int8[],
             $6::text[]) AS u (k, v, a, e, s, l) {or_update}",
-        table.values.of_text("u.v")
+        table.values.of_sent("u.v"),
+        table.values.sent()
     );
     let long_keys: Vec<_> = puts.iter().map(|put| put.key.long.as_deref()).collect();
     Statement::new(sql)
         .array(puts.iter().map(|put| &*put.key.key), Type::TEXT_ARRAY)
-        .array(puts.iter().map(Put::value), Type::TEXT_ARRAY)
+        .array(
+            puts.iter().map(|put| put.value(table.values)),
+            table.values.sent(),
+        )
         .array(puts.iter().map(|put| put.at(at)), Type::TIMESTAMPTZ_ARRAY)
         .array(
             puts.iter().map(|put| put.expires_at),

@@ -9,6 +9,7 @@ use crate::{
         tokens::{tokens, unescaped},
     },
     error::{Error, ErrorKind, Result},
+    record::{Encoding, Payload},
 };
 
 /// The longest key and value of an entry, together, in bytes: a message to the
@@ -20,7 +21,7 @@ const MAX_ENTRY: usize = (1 << 30) - (1 << 20);
 /// `Refused` for entries that no message can hold: the server would hang up.
 pub(super) fn check_sizes(table: &Table, changes: &Changes<'_>) -> Result<()> {
     let puts = changes.puts.iter();
-    let long = puts.filter(|put| put.of.len() + put.payload.bytes.len() > MAX_ENTRY);
+    let long = puts.filter(|put| put.sent_len(table.values) > MAX_ENTRY);
     let keys: Vec<_> = long.map(|put| put.of.clone()).collect();
     if keys.is_empty() {
         return Ok(());
@@ -55,12 +56,17 @@ pub(super) fn check_keys(table: &Table, changes: &Changes<'_>) -> Result<()> {
 /// the values tell. Looked for only once something was refused.
 pub(super) fn keys_to_blame(values: ValueType, changes: &Changes<'_>) -> Vec<Arc<str>> {
     let puts = changes.puts.iter();
-    let bad = puts.filter(|put| !is_taken(values, &put.payload.bytes));
+    let bad = puts.filter(|put| !is_taken(values, put.payload));
     bad.map(|put| put.of.clone()).collect()
 }
 
-fn is_taken(values: ValueType, bytes: &[u8]) -> bool {
+fn is_taken(values: ValueType, payload: &Payload) -> bool {
+    if payload.encoding == Encoding::Bytes {
+        return true;
+    }
+    let bytes = &*payload.bytes;
     match (values, json::text(bytes)) {
+        (ValueType::Bytea, _) => true,
         // Postgres stores no NUL in any text.
         (ValueType::Text, _) => std::str::from_utf8(bytes).is_ok() && !bytes.contains(&0),
         (ValueType::Json, text) => text.is_ok(),

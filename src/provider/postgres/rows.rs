@@ -59,12 +59,12 @@ impl Reading<'_> {
         let [key, long, value, updated_at, revision, expires_at, schema] = *fields;
         let key = long.or(key).ok_or_else(|| self.corrupt(&self.table.key))?;
         let key = self.text(key)?;
-        let value = value.map_or(Bytes::from_static(b"null"), |value| {
-            bytes(self.table.text(value))
-        });
         let schema = self.number(schema)?.unwrap_or_default();
-        let schema = u32::try_from(schema).map_err(|_| self.corrupt("schema"))?;
-        let payload = Payload::json(value).with_schema(schema);
+        let payload = match value {
+            Some(value) => self.table.values.payload(value, schema, bytes),
+            None => Some(Payload::json("null")),
+        };
+        let payload = payload.ok_or_else(|| self.corrupt("schema"))?;
         let revision = self.number(revision)?.map_or(self.horizon, to_revision);
         let moment = |field| Ok::<_, Failure>(self.number(field)?.map(|n| Moment(n).time()));
         Ok(Record::new(self.key(key), Some(payload), revision)

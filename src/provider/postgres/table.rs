@@ -134,15 +134,6 @@ impl Table {
         stored
     }
 
-    /// The text of a value, as it is [selected](Self::select).
-    pub(super) fn text<'v>(&self, selected: &'v [u8]) -> &'v [u8] {
-        match self.adopted {
-            None => ValueType::text(selected),
-            // An adopted one is selected as text.
-            Some(_) => selected,
-        }
-    }
-
     /// The key's column, comparing byte by byte whatever the table says.
     pub(super) fn key_by_bytes(&self) -> String {
         match &self.adopted {

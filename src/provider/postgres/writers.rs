@@ -10,14 +10,14 @@ use super::{
     options::Options,
     sessions::Session,
     statement::Statement,
-    values::{Moment, Raw},
+    values::{Moment, Raw, ValueType, schema_column},
 };
 use crate::{
     batch::{Batch, Committed, Skipped, WriterId},
     error::{Error, ErrorKind, Result},
     name::MapName,
     provider::sql::numbers::{from_bits, from_revision, to_bits, to_revision},
-    record::{Payload, Record, Revision},
+    record::{Record, Revision},
 };
 
 /// How long a writer is remembered after its last batch, by the server's clock.
@@ -131,10 +131,7 @@ fn columns_of<'a>(statement: Statement<'a>, all: &'a [Skipped]) -> Result<Statem
     let found = |skipped: &'a Skipped| skipped.found.as_ref();
     let payload = |s| found(s).and_then(|record| record.value.as_ref());
     let values: Vec<Option<&[u8]>> = all.iter().map(|s| payload(s).map(|p| &*p.bytes)).collect();
-    let schemas: Vec<_> = all
-        .iter()
-        .map(|s| payload(s).map(|p| i64::from(p.schema)))
-        .collect();
+    let schemas: Vec<_> = all.iter().map(|s| payload(s).map(schema_column)).collect();
     let moments = |time: fn(&Record) -> Option<SystemTime>| -> Vec<Option<Moment>> {
         let times = all.iter().map(|s| found(s).and_then(time));
         times.map(|time| time.map(Moment::new)).collect()
@@ -187,11 +184,9 @@ fn skipped_of(row: &Row) -> Result<Skipped, Failure> {
         return Ok(Skipped::new(map, key.into(), None));
     };
     let schema = row.try_get::<_, Option<i64>>(6)?.unwrap_or_default();
-    let schema = u32::try_from(schema).unwrap_or_default();
-    let value = row
-        .try_get::<_, Option<&[u8]>>(2)?
-        .map(Bytes::copy_from_slice);
-    let value = value.map(|bytes| Payload::json(bytes).with_schema(schema));
+    let value = row.try_get::<_, Option<&[u8]>>(2)?;
+    let value =
+        value.and_then(|value| ValueType::Bytea.payload(value, schema, Bytes::copy_from_slice));
     let record = Record::new(key, value, to_revision(revision))
         .with_updated_at(moment_of(row, 3)?)
         .with_expires_at(moment_of(row, 5)?);

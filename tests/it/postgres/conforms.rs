@@ -38,6 +38,11 @@ async fn postgres_conforms_with_text() {
     conforms(ValueType::Text).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_conforms_with_bytea() {
+    conforms(ValueType::Bytea).await;
+}
+
 /// Every map is in a table of another program, made when the map is first
 /// spoken of.
 #[derive(Debug)]

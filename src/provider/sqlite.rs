@@ -18,7 +18,6 @@ use crate::{
     incarnation::Incarnation,
     load::{Load, Wanted},
     name::MapName,
-    provider::ledger,
 };
 
 mod adopted;
@@ -52,7 +51,8 @@ mod writers;
 /// open), so it belongs on a local disk.
 ///
 /// The map `stock` is in the table `map_stock`, for people and other programs
-/// to read: `key`, `value` (JSON text), `updated_at` and `expires_at`
+/// to read: `key`, `value` (text for JSON, a blob for
+/// [bytes](crate::Encoding::Bytes)), `updated_at` and `expires_at`
 /// (milliseconds since 1970), `revision` (of the commit that last wrote the
 /// row) and `schema`. Bytes of a name other than lower-case letters, digits,
 /// `-` and `_` are `%` and two hex digits there. Tables that begin with
@@ -136,6 +136,7 @@ impl Provider for Sqlite {
             .with_several_maps()
             .with_conditions()
             .with_durable()
+            .with_bytes()
     }
 
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
@@ -145,7 +146,6 @@ impl Provider for Sqlite {
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
-        batch.maps.iter().try_for_each(ledger::check_json)?;
         let batch = batch.clone();
         let columns = self.shared.options.columns.clone();
         let adopted = &self.shared.options.adopted;

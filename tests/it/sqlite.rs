@@ -18,6 +18,7 @@ use crate::{
 mod adopted;
 mod backups;
 mod blobs;
+mod bytes;
 mod commits;
 mod drops;
 mod faults;

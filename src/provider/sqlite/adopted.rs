@@ -6,7 +6,7 @@ use rusqlite::{CachedStatement, Connection, ToSql, params};
 use super::{
     errors::Failure,
     inspection::Holds,
-    rows::value_to,
+    rows::cell_of,
     schema,
     table::{Adopted, Table},
     times::{Time, to_millis},
@@ -98,7 +98,7 @@ impl<'c> AdoptedTable<'c> {
         at: i64,
         expires_at: Option<i64>,
     ) -> Result<(), Failure> {
-        let value = value_to(&payload.bytes);
+        let value = cell_of(payload)?;
         let put = match self.adopted.time.written(self.connection, at)? {
             Some(at) => self.put.execute(params![key, value, at])?,
             None => self.put.execute(params![key, value])?,
@@ -106,7 +106,7 @@ impl<'c> AdoptedTable<'c> {
         let noted = params![key, self.revision, expires_at, payload.schema];
         let noted = self.note.execute(noted)?;
         if put == 0 || noted == 0 {
-            return Err(self.ignored(key).into());
+            return Err(self.ignored().into());
         }
         Ok(())
     }
@@ -116,7 +116,7 @@ impl<'c> AdoptedTable<'c> {
         if deleted == 0 {
             let left = self.table.record(self.connection, key, Revision::ZERO)?;
             if left.is_some() {
-                return Err(self.ignored(key).into());
+                return Err(self.ignored().into());
             }
         }
         self.forget.execute([key])?;
@@ -124,15 +124,12 @@ impl<'c> AdoptedTable<'c> {
     }
 
     /// A change that the table ignores must not count as saved.
-    fn ignored(&self, key: &str) -> Error {
+    fn ignored(&self) -> Error {
         let message = format!(
             "the table {} leaves this change out, by a trigger or a rule of its own",
             self.table.name
         );
-        Error::new(ErrorKind::Refused, message)
-            .on_map(&self.table.map)
-            .on_keys([key.into()])
-            .nothing_applied()
+        Error::new(ErrorKind::Refused, message).nothing_applied()
     }
 }
 

@@ -121,7 +121,8 @@ impl SqliteBuilder {
     /// for a table of its own. It counts as
     /// of [shape](crate::PersistentMapBuilder::schema) 0. A value that is stored as
     /// a blob stays one when it is written over, and so does every new one in a
-    /// column that is declared as `BLOB`; all others are text. A change that a trigger
+    /// column that is declared as `BLOB`; all others are text. Values of
+    /// [bytes](crate::Encoding::Bytes) are `Unsupported`: a blob there is JSON. A change that a trigger
     /// or a rule of the table leaves out is refused.
     pub fn table(mut self, map: impl Into<String>, table: impl Into<String>) -> Self {
         self.adopt.push((map.into(), table.into()));

@@ -136,6 +136,7 @@ fn write(
             each(part, &changes, |change| own.write(change))
         }
         Some(adopted) => {
+            ledger::check_json(part)?;
             let mut adopted = AdoptedTable::new(connection, &table, adopted, at, revision)?;
             each(part, &changes, |change| adopted.write(change))
         }

@@ -20,9 +20,14 @@ impl From<rusqlite::Error> for Failure {
 }
 
 impl Failure {
-    /// The same failure, about that change unless its subject is known.
+    /// The same failure of the change of that key.
     pub(super) fn on_key(self, map: &MapName, key: &Arc<str>) -> Self {
-        self.about(|| Subject::Rows(map.clone(), vec![key.clone()]))
+        match self {
+            Self::Provider(error) => Self::Provider(error.on_map(map).on_keys([key.clone()])),
+            database @ Self::Database(..) => {
+                database.about(|| Subject::Rows(map.clone(), vec![key.clone()]))
+            }
+        }
     }
 
     /// The error for the caller, about that file.

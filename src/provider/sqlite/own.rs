@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, params};
 
-use super::{errors::Failure, rows::value_to, table::Table, times::to_millis};
+use super::{errors::Failure, rows::cell_of, table::Table, times::to_millis};
 use crate::{
     batch::{Change, Op},
     error::Result,
@@ -61,7 +61,7 @@ impl<'c> OwnTable<'c> {
                 expires_at,
             } => self.put.execute(params![
                 key,
-                value_to(&payload.bytes),
+                cell_of(payload)?,
                 change.written_at.map_or(self.at, to_millis),
                 self.revision,
                 expires_at.map(to_millis),

@@ -15,7 +15,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     name::MapName,
     provider::sql::numbers::to_revision,
-    record::{Payload, Record, Revision},
+    record::{Encoding, Payload, Record, Revision},
 };
 
 /// The record in a row of these columns: key, value, written at, revision,
@@ -25,16 +25,17 @@ use crate::{
 /// this very moment; it gets `unknown`.
 pub(super) fn record(row: &Row<'_>, map: &MapName, unknown: Revision) -> Result<Record, Failure> {
     let key = key_of(row.get_ref(0)?, map)?;
-    let value = value_of(row.get_ref(1)?);
+    let payload = payload_of(row.get_ref(1)?);
     let schema = row.get::<_, Option<u32>>(5)?.unwrap_or_default();
     let revision = row.get::<_, Option<i64>>(3)?.map_or(unknown, to_revision);
     // Nothing depends on the time of a write, so one that is not a number does
     // not keep a row from being loaded.
     let written = row.get_ref(2)?.as_i64().ok();
-    let payload = Payload::json(value).with_schema(schema);
-    Ok(Record::new(key, Some(payload), revision)
-        .with_expires_at(row.get::<_, Option<i64>>(4)?.map(from_millis))
-        .with_updated_at(written.map(from_millis)))
+    Ok(
+        Record::new(key, Some(payload.with_schema(schema)), revision)
+            .with_expires_at(row.get::<_, Option<i64>>(4)?.map(from_millis))
+            .with_updated_at(written.map(from_millis)),
+    )
 }
 
 fn key_of(key: ValueRef<'_>, map: &MapName) -> Result<Arc<str>> {
@@ -52,9 +53,19 @@ fn key_of(key: ValueRef<'_>, map: &MapName) -> Result<Arc<str>> {
     Ok(text.into())
 }
 
-/// The JSON text of a value. A number that another program stored without
-/// quotes is its text; a value that does not decode is for the map to report.
-fn value_of(value: ValueRef<'_>) -> Bytes {
+/// The value of a cell: a blob is bytes, everything else is JSON. A number that another
+/// program stored without quotes is its own text. Text that is not UTF-8 cannot be JSON.
+fn payload_of(value: ValueRef<'_>) -> Payload {
+    match value {
+        ValueRef::Blob(bytes) => Payload::binary(bytes.to_vec()),
+        ValueRef::Text(bytes) if std::str::from_utf8(bytes).is_err() => {
+            Payload::binary(bytes.to_vec())
+        }
+        other => Payload::json(content_of(other)),
+    }
+}
+
+fn content_of(value: ValueRef<'_>) -> Bytes {
     match value {
         ValueRef::Null => Bytes::from_static(b"null"),
         ValueRef::Integer(number) => number.to_string().into(),
@@ -63,13 +74,25 @@ fn value_of(value: ValueRef<'_>) -> Bytes {
     }
 }
 
-/// Text, for people and other programs to read; bytes that are not text are
-/// kept as they are.
-pub(super) fn value_to(bytes: &[u8]) -> ToSqlOutput<'_> {
-    ToSqlOutput::Borrowed(match std::str::from_utf8(bytes) {
-        Ok(_) => ValueRef::Text(bytes),
-        Err(_) => ValueRef::Blob(bytes),
-    })
+/// The cell of a value: text for JSON, which people and other programs can read, and a
+/// blob for bytes. The type of the cell is all that tells the two apart.
+///
+/// # Errors
+///
+/// `Refused` for JSON that is not UTF-8: as a blob it would come back as bytes.
+pub(super) fn cell_of(payload: &Payload) -> Result<ToSqlOutput<'_>> {
+    Ok(ToSqlOutput::Borrowed(match payload.encoding {
+        Encoding::Bytes => ValueRef::Blob(&payload.bytes),
+        Encoding::Json => {
+            std::str::from_utf8(&payload.bytes).map_err(|cause| {
+                let message = "a value that is not UTF-8 cannot be stored as JSON";
+                Error::new(ErrorKind::Refused, message)
+                    .with_source(cause)
+                    .nothing_applied()
+            })?;
+            ValueRef::Text(&payload.bytes)
+        }
+    }))
 }
 
 /// Makes the SQL function [`DIGEST`] known to a connection: the digest of a
@@ -77,7 +100,7 @@ pub(super) fn value_to(bytes: &[u8]) -> ToSqlOutput<'_> {
 pub(super) fn add_digest(connection: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     connection.create_scalar_function(DIGEST, 1, flags, |call| {
-        Ok(xxh3_128(&value_of(call.get_raw(0))).to_be_bytes())
+        Ok(xxh3_128(&content_of(call.get_raw(0))).to_be_bytes())
     })
 }
 

@@ -138,20 +138,25 @@ impl Table {
     /// The query for the columns that [`rows::record`] reads; `rest` follows the
     /// tables.
     pub(super) fn select(&self, rest: &str) -> String {
-        let (time, known, from) = match &self.adopted {
+        let Self { key, value, .. } = self;
+        let (value, time, known, from) = match &self.adopted {
             None => {
                 let time = format!("t.{}", self.updated_at);
-                (time, "t", format!("{} AS t", self.name))
+                (
+                    format!("t.{value}"),
+                    time,
+                    "t",
+                    format!("{} AS t", self.name),
+                )
             }
             Some(adopted) => {
                 let time = adopted.time.in_millis(&self.updated_at);
-                (time, "c", adopted.companion.joined())
+                (as_json(value), time, "c", adopted.companion.joined())
             }
         };
         format!(
-            "SELECT t.{}, t.{}, {time}, {known}.revision, {known}.expires_at, {known}.schema
-             FROM {from} {rest}",
-            self.key, self.value
+            "SELECT t.{key}, {value}, {time}, {known}.revision, {known}.expires_at, {known}.schema
+             FROM {from} {rest}"
         )
     }
 
@@ -209,6 +214,11 @@ impl Table {
         let count: i64 = connection.query_row(&sql, [], |row| row.get(0))?;
         Ok(u64::try_from(count).unwrap_or_default())
     }
+}
+
+/// A value of an adopted table, which is JSON also where its program keeps it as a blob.
+fn as_json(value: &str) -> String {
+    format!("CASE typeof(t.{value}) WHEN 'blob' THEN CAST(t.{value} AS TEXT) ELSE t.{value} END")
 }
 
 fn taken(map: &MapName, table: &str) -> Error {

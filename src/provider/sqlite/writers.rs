@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     errors::Failure,
-    rows::{self, value_to},
+    rows::{self, cell_of},
     times::to_millis,
 };
 use crate::{
@@ -102,7 +102,7 @@ fn note_skipped(
             i64::try_from(position).unwrap_or(i64::MAX),
             skipped.map.as_str(),
             skipped.key,
-            value.map(|payload| value_to(&payload.bytes)),
+            value.map(cell_of).transpose()?,
             found.and_then(|record| record.updated_at).map(to_millis),
             revision,
             found.and_then(|record| record.expires_at).map(to_millis),

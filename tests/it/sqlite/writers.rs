@@ -12,7 +12,7 @@ async fn a_repeat_is_answered_as_before_and_a_late_batch_changes_nothing() {
     pen.put(&sqlite, &map, "there", r#""now""#).await;
     let late = pen.changes(&map, vec![put("late", "1")]);
     let skip = |change: Change| change.expect(Expect::Absent, Otherwise::Skip);
-    let bytes = Change::put("bytes", Payload::json(vec![0xff, 0x00]), None);
+    let bytes = Change::put("bytes", Payload::binary(vec![0xff, 0x00]), None);
     pen.write(&sqlite, &map, vec![bytes]).await.unwrap();
     let none = put("none", "1").expect(Expect::Present, Otherwise::Skip);
     let changes = vec![

@@ -18,6 +18,7 @@ use crate::{
 
 mod base64_text;
 mod builder;
+mod changes;
 mod commit;
 mod compaction;
 mod cursor;
@@ -107,6 +108,9 @@ use shared::Shared;
 /// - A batch is for one map. The text of a value is at most 4 GiB long.
 /// - Memory: for each entry of an open map, the key and 40 bytes in a sorted index, 100 to 150
 ///   bytes in all; values are not kept. A load reads the file once to build the index.
+/// - Deleted entries leave tombstones, for readers that follow the changes of a map; see
+///   [`keep_tombstones`](JsonFileBuilder::keep_tombstones) for how long, and what they take.
+///   Entries that were removed by hand leave none: such readers load the whole map again.
 /// - Times are stored to the millisecond.
 ///
 /// Clones share the folder and its lock.
@@ -165,12 +169,17 @@ impl Provider for JsonFile {
     fn capabilities(&self) -> Capabilities {
         Capabilities::least()
             .with_conditions()
+            .with_deletions()
             .with_durable()
             .with_bytes()
     }
 
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
         let name = map.clone();
+        if let Wanted::Changed { after, limit } = wanted {
+            let changes = self.work(move |shared| shared.changes(&name, after, limit));
+            return changes.await;
+        }
         let known = self.work(move |shared| {
             shared.with(&name, |folder, store| {
                 store.keep_up(folder)?;
@@ -181,11 +190,10 @@ impl Provider for JsonFile {
         });
         let (horizon, entries, incarnation) = known.await?;
         let hint = matches!(wanted, Wanted::All).then_some(entries);
-        let cursor = Cursor::new(wanted.clone());
+        let cursor = Cursor::new(wanted);
         let pages = stream::try_unfold(cursor, move |cursor| self.page(map, cursor));
         let load = Load::new(horizon, pages.boxed()).with_total_hint(hint);
-        let load = load.with_incarnation(incarnation);
-        load.in_revision_order(&wanted).await
+        Ok(load.with_incarnation(incarnation))
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {

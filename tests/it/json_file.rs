@@ -35,6 +35,7 @@ mod modes;
 mod renewals;
 mod rewound;
 pub(crate) mod shaky_disk;
+mod tombstones;
 
 /// A writer of the map `stock`.
 struct Writer {

@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -19,6 +20,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     file::access::{PRIVATE, check_mode},
     name::MapName,
+    provider::ledger::TOMBSTONES_KEPT,
 };
 
 /// Below this a compaction would cost more than it saves.
@@ -33,6 +35,7 @@ const MAX_FILE_NAME: usize = 240;
 pub struct JsonFileBuilder {
     folder: PathBuf,
     max_journal: u64,
+    keep_tombstones: Duration,
     adopted: Vec<(String, String)>,
     file_mode: u32,
     /// The machine's, unless a test has another one.
@@ -44,6 +47,7 @@ impl JsonFileBuilder {
         Self {
             folder: named(folder).to_owned(),
             max_journal: 1 << 20,
+            keep_tombstones: TOMBSTONES_KEPT,
             adopted: Vec::new(),
             file_mode: PRIVATE,
             disk: None,
@@ -71,6 +75,18 @@ impl JsonFileBuilder {
     /// crash takes longer. A commit that comes during that compaction waits for it.
     pub fn max_journal(mut self, bytes: u64) -> Self {
         self.max_journal = bytes;
+        self
+    }
+
+    /// Sets for how long tombstones of deleted entries are kept, for readers that follow the
+    /// [changes](crate::Wanted::Changed) of a map; a day by default. They are pruned by later
+    /// commits. A reader that is away for longer loads the whole map.
+    ///
+    /// While its map is open, a tombstone takes about 150 bytes of memory and its key, and
+    /// each compaction writes it to the `.meta` file, where it takes about 100 bytes and its
+    /// key. Set a shorter time for maps that delete, or expire, millions of entries a day.
+    pub fn keep_tombstones(mut self, time: Duration) -> Self {
+        self.keep_tombstones = time;
         self
     }
 
@@ -114,6 +130,7 @@ impl JsonFileBuilder {
             disk: self.disk.unwrap_or_else(real),
             path: self.folder,
             max_journal: self.max_journal,
+            keep_tombstones: self.keep_tombstones,
             adopted,
             lock: Mutex::default(),
             writers: Mutex::default(),

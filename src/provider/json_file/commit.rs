@@ -46,7 +46,8 @@ impl Store {
         let skipped = ledger::check_conditions(batch, |_, key| Ok(self.unread(folder, key)))?;
         let revision = batch.revision_after(self.last);
         let answer = Committed::at(revision).with_skipped(skipped);
-        let payload = frame::applied(batch, part, &answer)?;
+        let is_stored = |key: &str| !part.clear && self.index.contains_key(key);
+        let payload = frame::applied(batch, part, &answer, is_stored)?;
         let mut journal = self.writable_journal(folder)?;
         if self.incarnation.is_none() {
             // Its meta file is of an earlier version of this crate.
@@ -56,6 +57,7 @@ impl Store {
         let start = journal.bytes + FRAME_HEADER as u64;
         self.append(folder, journal, &payload)?;
         self.replay(&payload, start)?;
+        self.tombstones.prune(batch.at, folder.keep_tombstones);
         folder.writers.lock().insert(batch.id.writer);
         Ok(answer)
     }

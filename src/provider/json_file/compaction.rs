@@ -157,7 +157,9 @@ impl Store {
         };
         let path = &self.files.meta;
         let rows = self.rows(fingerprints);
-        let (file, checksum) = meta::write(&*folder.disk, path, &self.files.snapshot, &head, rows)?;
+        let like = &self.files.snapshot;
+        let (file, checksum) =
+            meta::write(&*folder.disk, path, like, &head, rows, &self.tombstones)?;
         file.replace()?;
         folder.sync()?;
         Ok(checksum)

@@ -56,11 +56,6 @@ impl Cursor {
         let rest = index.range::<Arc<str>, _>((from, Unbounded));
         let limit = self.left;
         match &self.wanted {
-            Wanted::All | Wanted::Page { .. } => Page::next(&mut rest.take(limit).peekable()),
-            Wanted::Changed { after, .. } => {
-                let changed = rest.filter(|(_, entry)| entry.revision > *after);
-                Page::next(&mut changed.take(limit).peekable())
-            }
             Wanted::Keys(keys) => {
                 let start = keys.partition_point(|key| Some(key) <= self.after.as_ref());
                 let found = keys[start..]
@@ -68,6 +63,7 @@ impl Cursor {
                     .filter_map(|key| index.get_key_value(key));
                 Page::next(&mut found.take(limit).peekable())
             }
+            _ => Page::next(&mut rest.take(limit).peekable()),
         }
     }
 }

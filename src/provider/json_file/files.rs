@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -33,6 +34,7 @@ pub(super) struct Folder {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) path: PathBuf,
     pub(super) max_journal: u64,
+    pub(super) keep_tombstones: Duration,
     /// The files of other programs, by the map that they are to be.
     pub(super) adopted: HashMap<MapName, String>,
     /// Held from the opening to the close.

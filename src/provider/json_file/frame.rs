@@ -11,8 +11,8 @@ use crate::{
     batch::{Batch, BatchId, Change, Committed, MapBatch, Op, WriterId},
     error::{Error, ErrorKind, Result},
     incarnation::Incarnation,
-    provider::ledger,
-    record::{Encoding, Payload, Revision, Timestamp},
+    provider::ledger::{self, Tombstones},
+    record::{Cause, Deletion, Encoding, Payload, Record, Revision, Timestamp},
 };
 
 const BATCH: u8 = 1;
@@ -24,6 +24,8 @@ const TOUCH: u8 = 1;
 const DELETE: u8 = 2;
 /// A put that says when the value was written.
 const PUT_WRITTEN: u8 = 3;
+/// A delete of an entry that has expired.
+const DELETE_EXPIRED: u8 = 4;
 /// Added to a put: the value is bytes, and its text is base64.
 const OF_BYTES: u8 = 0x10;
 
@@ -72,7 +74,7 @@ enum What {
     Touch {
         expires: Stamp,
     },
-    Delete,
+    Delete(Cause),
 }
 
 impl Applied<'_> {
@@ -80,18 +82,28 @@ impl Applied<'_> {
         self.answer.revision.unwrap_or_default()
     }
 
-    /// Makes the changes, in an index of the map before them. The payload
-    /// starts at this offset in the journal.
+    /// Applies the changes to the index and the tombstones of the map before them. The
+    /// payload starts at this offset in the journal.
     ///
-    /// A commit runs the same code as the reading of a journal, so both come to
-    /// the same.
-    pub(super) fn apply(&self, index: &mut Index, start: u64) {
+    /// Commits and the replay of a journal run this code, so both have the same result.
+    pub(super) fn apply(&self, index: &mut Index, tombstones: &mut Tombstones, start: u64) {
         if self.clear {
             index.clear();
+            tombstones.clear(self.revision());
         }
         for change in &self.changes {
+            match change.what {
+                What::Delete(cause) => tombstones.delete(self.tombstone(change.key, cause)),
+                What::Put { .. } => tombstones.put(change.key),
+                What::Touch { .. } => {}
+            }
             self.change(index, change, start);
         }
+    }
+
+    fn tombstone(&self, key: &str, cause: Cause) -> Record {
+        let deletion = Deletion::new(cause, self.id.writer);
+        Record::deleted(key, self.revision(), deletion).with_updated_at(self.at.time())
     }
 
     fn change(&self, index: &mut Index, change: &Become<'_>, start: u64) {
@@ -122,7 +134,7 @@ impl Applied<'_> {
                     stored.expires = expires;
                 }
             }
-            What::Delete => _ = index.remove(change.key),
+            What::Delete(_) => _ = index.remove(change.key),
         }
     }
 }
@@ -141,22 +153,32 @@ pub(super) fn renewal(incarnation: Incarnation) -> Vec<u8> {
     out
 }
 
-/// The payload for this part of a batch, less what was skipped. Texts of more
-/// than 4 GiB were refused before.
-pub(super) fn applied(batch: &Batch, part: &MapBatch, answer: &Committed) -> Result<Vec<u8>> {
+/// The payload for this part of a batch, without the changes that were skipped, and without
+/// deletions of keys that are not stored. So each deletion leaves a tombstone, also when the
+/// journal is replayed on a snapshot that it was compacted into, which lacks the key. Texts of
+/// more than 4 GiB were refused before.
+pub(super) fn applied(
+    batch: &Batch,
+    part: &MapBatch,
+    answer: &Committed,
+    is_stored: impl Fn(&str) -> bool,
+) -> Result<Vec<u8>> {
     let answer_text = serde_json::to_vec(answer).map_err(|error| {
         let message = "what the map holds instead of skipped changes is not text";
         Error::new(ErrorKind::Corrupt, message).with_source(error)
     })?;
-    let mut out = Vec::with_capacity(64 + part.changes.len() * 64);
+    let changes = ledger::applied(part, &answer.skipped)
+        .filter(|change| change.op != Op::Delete || is_stored(&change.key));
+    let changes: Vec<_> = changes.collect();
+    let mut out = Vec::with_capacity(64 + changes.len() * 64);
     out.push(BATCH);
     out.extend(batch.id.writer.get().to_le_bytes());
     out.extend(batch.id.sequence.to_le_bytes());
     out.extend(Timestamp::of(SystemTime::now()).millis().to_le_bytes());
     put_stamp(&mut out, Some(batch.at));
     out.push(part.clear.into());
-    put_count(&mut out, part.changes.len() - answer.skipped.len());
-    for change in ledger::applied(part, &answer.skipped) {
+    put_count(&mut out, changes.len());
+    for change in changes {
         put_change(&mut out, change);
     }
     put_bytes(&mut out, &answer_text);
@@ -188,7 +210,10 @@ fn put_change(out: &mut Vec<u8>, change: &Change) {
             out.push(TOUCH);
             put_stamp(out, *expires_at);
         }
-        Op::Delete => out.push(DELETE),
+        Op::Delete => out.push(match change.cause {
+            Cause::Removed => DELETE,
+            Cause::Expired => DELETE_EXPIRED,
+        }),
     }
 }
 
@@ -258,7 +283,8 @@ fn read_change<'a>(from: &mut Reader<'a>) -> Option<Become<'a>> {
         TOUCH => What::Touch {
             expires: from.stamp()?,
         },
-        DELETE => What::Delete,
+        DELETE => What::Delete(Cause::Removed),
+        DELETE_EXPIRED => What::Delete(Cause::Expired),
         _ => return None,
     };
     Some(Become { key, what })

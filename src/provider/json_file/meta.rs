@@ -22,11 +22,12 @@ use crate::{
     error::{Error, ErrorKind, Result},
     incarnation::Incarnation,
     name::MapName,
-    provider::ledger::Writers,
+    provider::ledger::{Tombstones, Writers},
     record::{Encoding, Revision},
 };
 
-/// The format that is written. Format 1 had no encodings, and is read as well.
+/// The format that is written. Format 1 has neither encodings nor tombstones, and
+/// is read as well.
 const FORMAT: u32 = 2;
 const OLDEST_FORMAT: u32 = 1;
 
@@ -127,6 +128,8 @@ pub(super) struct Meta {
     pub(super) head: Head,
     /// In the order of their keys.
     pub(super) rows: Vec<(Arc<str>, Row)>,
+    /// `None` in format 1.
+    pub(super) tombstones: Option<Tombstones>,
     pub(super) trailer: Trailer,
 }
 
@@ -138,8 +141,9 @@ struct Name {
 }
 
 #[derive(Deserialize)]
-struct Rows {
+struct Body {
     entries: Pairs<Row>,
+    tombstones: Option<Tombstones>,
 }
 
 impl Meta {
@@ -162,12 +166,13 @@ impl Meta {
         }
         check_map(path, name.map.as_str(), map)?;
         let head = serde_json::from_slice(text).map_err(senseless)?;
-        let rows: Rows = serde_json::from_slice(text).map_err(senseless)?;
-        let mut rows = rows.entries.0;
+        let body: Body = serde_json::from_slice(text).map_err(senseless)?;
+        let mut rows = body.entries.0;
         rows.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(Some(Self {
             head,
             rows,
+            tombstones: body.tombstones,
             trailer,
         }))
     }
@@ -245,9 +250,10 @@ pub(super) fn write<'a, 'r>(
     like: &Path,
     head: &Head,
     rows: impl Iterator<Item = (&'r str, Row)>,
+    tombstones: &Tombstones,
 ) -> Result<(Replacement<'a>, u128)> {
     let unwritable = |error: serde_json::Error| {
-        let message = "what is known of the writers cannot be written";
+        let message = "the meta data of the map cannot be written as text";
         Error::new(ErrorKind::Corrupt, message).with_source(error)
     };
     let mut file = Replacement::create(disk, path, like)?;
@@ -264,7 +270,8 @@ pub(super) fn write<'a, 'r>(
             out.clear();
         }
     }
-    out.push_str("\n},\n");
+    let tombstones = serde_json::to_string(tombstones).map_err(unwritable)?;
+    out.extend(["\n},\n\"tombstones\": ", &tombstones, ",\n"]);
     digest.update(out.as_bytes());
     let checksum = digest.digest128();
     out.push_str(&trailer::text(checksum));

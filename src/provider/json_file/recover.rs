@@ -18,6 +18,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     name::MapName,
+    provider::ledger::Tombstones,
     record::Revision,
     trace::PROVIDER,
 };
@@ -104,6 +105,8 @@ impl AtRest {
         let (mut store, fingerprints) = self.into_store(folder, map, loaded)?;
         if is_edited {
             tell_edited(&store);
+            // Keys that were removed by hand left no tombstones.
+            store.tombstones.forget(loaded);
             // The revisions that were given to what someone else wrote. If there is
             // a crash before the file is in its place, they are given again.
             let rest = (digest, 0);
@@ -276,18 +279,28 @@ impl AtRest {
             None => Default::default(),
         };
         let checksum = self.meta.as_ref().map(|meta| meta.trailer.checksum);
-        let (counter, incarnation, writers) = match self.meta {
-            Some(Meta { head, .. }) => (head.counter, head.incarnation, head.writers),
+        let (counter, incarnation, writers, tombstones) = match self.meta {
+            Some(Meta {
+                head, tombstones, ..
+            }) => (head.counter, head.incarnation, head.writers, tombstones),
             None => Default::default(),
         };
+        let last = counter.max(loaded);
+        let tombstones = tombstones.unwrap_or_else(|| {
+            // Nothing is known of earlier deletions.
+            let mut tombstones = Tombstones::new();
+            tombstones.forget(last);
+            tombstones
+        });
         let snapshot = self.snapshot.as_ref();
         let store = Store {
             map: map.clone(),
             files: self.files,
             index,
+            tombstones,
             writers,
             incarnation,
-            last: counter.max(loaded),
+            last,
             loaded,
             snapshot: snapshot.map(|snapshot| (snapshot.digest, snapshot.looks)),
             meta: checksum,

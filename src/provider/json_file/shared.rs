@@ -17,6 +17,7 @@ use crate::{
     batch::{Batch, Committed, MapBatch, Op},
     codec::json,
     error::{Error, ErrorKind, Result},
+    load::Load,
     name::MapName,
     provider::ledger,
     record::{Encoding, Revision},
@@ -96,6 +97,31 @@ impl Shared {
                 store.compact_at = store.compact_at.saturating_add(folder.max_journal);
             }
             Ok((answer, is_due))
+        })
+    }
+
+    /// Loads the changes of a map after a revision. To a reader that follows it, a drop is a
+    /// clear; but a file that was only detached keeps its entries, and they have lost their
+    /// revisions, so the reader loads all of them.
+    pub(super) fn changes(
+        &self,
+        map: &MapName,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Load<'static>> {
+        self.with(map, |folder, store| {
+            store.keep_up(folder)?;
+            let dropped = self.dropped(map).filter(|at| *at > after);
+            let last = store.last.max(dropped.unwrap_or_default());
+            let mut load = if dropped.is_some() && folder.adopted.contains_key(map) {
+                Load::of(last, Vec::new()).with_pruned_to(dropped)
+            } else {
+                store.changes(folder, after, limit, last)?
+            };
+            if load.pruned_to.is_none() {
+                load.cleared = load.cleared.max(dropped);
+            }
+            Ok(load.with_incarnation(store.incarnation))
         })
     }
 

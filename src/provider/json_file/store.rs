@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result},
     incarnation::Incarnation,
     name::MapName,
-    provider::ledger::Writers,
+    provider::ledger::{Tombstones, Writers},
     record::{Record, Revision, Timestamp},
 };
 
@@ -30,12 +30,16 @@ const MAX_EARLIER: usize = 8;
 /// How long a writer of an earlier opening is remembered after its last batch.
 const REMEMBERED: Duration = Duration::from_secs(72 * 60 * 60);
 
+/// About how long a tombstone is in a meta file.
+const TOMBSTONE_BYTES: u64 = 128;
+
 /// A map that is open. All of it can be read from its files again.
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) map: MapName,
     pub(super) files: Files,
     pub(super) index: Index,
+    pub(super) tombstones: Tombstones,
     pub(super) writers: Writers,
     /// None before the first commit. One that was told is on the disk.
     pub(super) incarnation: Option<Incarnation>,
@@ -95,7 +99,7 @@ impl Store {
     pub(super) fn replay(&mut self, payload: &[u8], start: u64) -> Result<()> {
         match Frame::read(payload) {
             Some(Frame::Applied(applied)) => {
-                applied.apply(&mut self.index, start);
+                applied.apply(&mut self.index, &mut self.tombstones, start);
                 self.last = self.last.max(applied.revision());
                 let (id, at) = (applied.id, applied.committed_at);
                 self.writers.remember(id, at, applied.answer);
@@ -264,14 +268,13 @@ impl Store {
         }
     }
 
-    /// Whether the journal has become so long that it is worth a compaction: then
-    /// what that writes is of the order of what was written since the last.
+    /// Whether the journal is longer than what a compaction writes, so that compactions
+    /// write no more than a small multiple of what was committed.
     pub(super) fn is_outgrown(&self) -> bool {
         let journal = self.journal.map_or(0, |journal| journal.bytes);
-        journal
-            >= self
-                .compact_at
-                .max(self.snapshot.map_or(0, |(_, looks)| looks.size))
+        let snapshot = self.snapshot.map_or(0, |(_, looks)| looks.size);
+        let tombstones = self.tombstones.len() as u64 * TOMBSTONE_BYTES;
+        journal >= self.compact_at.max(snapshot + tombstones)
     }
 
     /// The writers that may still send something, or send it again.

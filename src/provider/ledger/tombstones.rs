@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     load::Load,
-    record::{Record, Revision},
+    record::{Deletion, Record, Revision, Timestamp},
 };
 
 /// For how long tombstones are kept, unless a provider is told otherwise: a day. A reader
@@ -20,15 +20,34 @@ pub const TOMBSTONES_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// The tombstones of one map, for stores that hold them in memory.
 ///
 /// A store calls [`put`](Self::put), [`delete`](Self::delete) and [`clear`](Self::clear)
-/// with each commit, and [`prune`](Self::prune) now and then. It keeps them together with
-/// the records: a reader must not see the one without the other.
+/// with each commit, and [`prune`](Self::prune) after it. It keeps them together with
+/// the records: a reader must not see the one without the other. It may keep them as
+/// text, with serde.
+///
+/// A tombstone takes about 150 bytes of memory and its key.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tombstones {
-    by_key: BTreeMap<Arc<str>, Record>,
+    by_key: BTreeMap<Arc<str>, Tombstone>,
+    /// No tombstone is older.
+    oldest: Option<Timestamp>,
     /// The last commit that cleared the map.
     cleared: Option<Revision>,
     /// The last commit whose tombstones were pruned.
     pruned_to: Option<Revision>,
+}
+
+/// The revision, the time and the deletion. It is written as a list, because there may be
+/// many.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Tombstone(Revision, Option<Timestamp>, Option<Deletion>);
+
+impl Tombstone {
+    fn record(self, key: &Arc<str>) -> Record {
+        let Self(revision, at, deletion) = self;
+        let mut record = Record::new(key.clone(), None, revision);
+        record.deletion = deletion;
+        record.with_updated_at(at.and_then(Timestamp::time))
+    }
 }
 
 impl Tombstones {
@@ -37,36 +56,61 @@ impl Tombstones {
         Self::default()
     }
 
+    /// The number of tombstones.
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
     /// The key holds a value again.
     pub fn put(&mut self, key: &str) {
         self.by_key.remove(key);
     }
 
-    /// The entry was deleted: this is its tombstone.
+    /// The entry was deleted: this is its tombstone. Its time is kept to the millisecond.
     pub fn delete(&mut self, tombstone: Record) {
-        self.by_key.insert(tombstone.key.clone(), tombstone);
+        let at = tombstone.updated_at.map(Timestamp::of);
+        self.oldest = self.oldest.into_iter().chain(at).min();
+        let kept = Tombstone(tombstone.revision, at, tombstone.deletion);
+        self.by_key.insert(tombstone.key, kept);
     }
 
     /// The map was cleared by that commit. That is told as one revision, and replaces all
     /// tombstones.
     pub fn clear(&mut self, revision: Revision) {
         self.by_key.clear();
+        self.oldest = None;
         self.cleared = Some(revision);
     }
 
-    /// Forgets tombstones that are older than that. Whole commits are forgotten, the oldest
-    /// first: up to the last one that is old enough.
-    pub fn prune(&mut self, now: SystemTime, keep: Duration) {
-        let is_old = |record: &&Record| {
-            let age = record.updated_at.and_then(|at| now.duration_since(at).ok());
-            age.is_some_and(|age| age >= keep)
-        };
-        let old = self.by_key.values().filter(is_old);
-        let Some(last) = old.map(|record| record.revision).max() else {
-            return;
-        };
-        self.by_key.retain(|_, record| record.revision > last);
+    /// Records that deletions up to that commit are unknown, for example because another
+    /// program changed the store: readers from before it load the whole map again.
+    pub fn forget(&mut self, last: Revision) {
+        self.by_key.retain(|_, tombstone| tombstone.0 > last);
         self.pruned_to = self.pruned_to.max(Some(last));
+    }
+
+    /// Forgets tombstones that are older than `keep`. Whole commits are forgotten, the
+    /// oldest first: up to the last one that is old enough.
+    ///
+    /// A call is O(1) unless the oldest tombstone is older than `keep` and a sixteenth of it.
+    /// Then it is O(n), but there is no other such call for another sixteenth.
+    pub fn prune(&mut self, now: SystemTime, keep: Duration) {
+        let age = |at: Timestamp| at.time().and_then(|at| now.duration_since(at).ok());
+        let is_due = self.oldest.and_then(age);
+        if is_due.is_none_or(|age| age < keep.saturating_add(keep / 16)) {
+            return;
+        }
+        let is_old = |tombstone: &&Tombstone| tombstone.1.and_then(age) >= Some(keep);
+        let old = self.by_key.values().filter(is_old);
+        if let Some(last) = old.map(|tombstone| tombstone.0).max() {
+            self.forget(last);
+        }
+        self.oldest = self.by_key.values().filter_map(|left| left.1).min();
     }
 
     /// The answer to a load of changes. `written` are the records of the map, in any order;
@@ -79,9 +123,14 @@ impl Tombstones {
         last: Revision,
     ) -> Load<'static> {
         let pruned_to = self.pruned_to.filter(|pruned| *pruned > after);
-        let is_new = |record: &&Record| record.revision > after && pruned_to.is_none();
-        let records = written.chain(self.by_key.values()).filter(is_new);
-        Load::of_changes(after, limit, last, records.cloned().collect())
+        let written = written.filter(|record| record.revision > after);
+        let deleted = self.by_key.iter().filter(|(_, deleted)| deleted.0 > after);
+        let deleted = deleted.map(|(key, deleted)| deleted.record(key));
+        let records = match pruned_to {
+            Some(_) => Vec::new(),
+            None => written.cloned().chain(deleted).collect(),
+        };
+        Load::of_changes(after, limit, last, records)
             .with_cleared(self.cleared.filter(|cleared| *cleared > after))
             .with_pruned_to(pruned_to)
     }
@@ -132,5 +181,58 @@ mod tests {
         let none = std::iter::empty();
         let load = tombstones.changes(none, Revision::new(5), 10, Revision::new(6));
         assert_eq!(load.cleared, None);
+    }
+
+    #[test]
+    fn tombstones_read_from_text_are_told_and_pruned_as_before() {
+        let mut tombstones = Tombstones::new();
+        for (key, revision) in [("a", 1), ("b", 2), ("c", 30)] {
+            tombstones.delete(deleted(key, revision));
+        }
+        tombstones.put("b");
+        let text = serde_json::to_string(&tombstones).unwrap();
+        let mut read: Tombstones = serde_json::from_str(&text).unwrap();
+        let changes = |of: &Tombstones| {
+            let load = of.changes(std::iter::empty(), Revision::ZERO, 9, Revision::new(30));
+            let records = futures_util::FutureExt::now_or_never(load.into_records());
+            records.unwrap().unwrap()
+        };
+        assert_eq!(changes(&read), [deleted("a", 1), deleted("c", 30)]);
+        assert_eq!(changes(&read), changes(&tombstones));
+        read.prune(at(31), Duration::from_secs(10));
+        assert_eq!((read.len(), read.pruned_to), (1, Some(Revision::new(1))));
+    }
+
+    /// Every commit looked at all tombstones of the last day.
+    #[test]
+    fn a_prune_is_not_due_again_before_a_sixteenth_of_the_time() {
+        let mut tombstones = Tombstones::new();
+        for second in 1..=100 {
+            tombstones.delete(deleted(&second.to_string(), second));
+        }
+        let keep = Duration::from_secs(32);
+        for (now, left) in [(34, 100), (35, 97), (36, 97), (37, 97), (38, 94), (99, 33)] {
+            tombstones.prune(at(now), keep);
+            assert_eq!(tombstones.len(), left, "{now}");
+        }
+        // One that was put again is not waited for.
+        tombstones.put("68");
+        tombstones.prune(at(103), keep);
+        assert_eq!(tombstones.oldest, Some(Timestamp::of(at(72))));
+    }
+
+    #[test]
+    fn readers_from_before_unknown_deletions_load_all() {
+        let mut tombstones = Tombstones::new();
+        tombstones.delete(deleted("a", 3));
+        tombstones.forget(Revision::new(5));
+        tombstones.delete(deleted("b", 6));
+        let pruned = |after| {
+            let none = std::iter::empty();
+            let load = tombstones.changes(none, Revision::new(after), 9, Revision::new(6));
+            (load.pruned_to, load.total_hint)
+        };
+        assert_eq!(pruned(4), (Some(Revision::new(5)), Some(0)));
+        assert_eq!(pruned(5), (None, Some(1)));
     }
 }

@@ -9,7 +9,18 @@ use super::{
     *,
 };
 
-type State = BTreeMap<String, Record>;
+/// The entries, and what a reader that follows the map is told: its changes with
+/// tombstones, and the last clear.
+type State = (BTreeMap<String, Record>, Vec<Record>, Option<Revision>);
+
+async fn load(files: &JsonFile) -> Result<State> {
+    let map = stock();
+    let changes = files.load(&map, Wanted::changed(Revision::ZERO)).await?;
+    let cleared = changes.cleared;
+    let mut changes = changes.into_records().await?;
+    changes.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok((super::load(files).await?, changes, cleared))
+}
 
 /// What a program does with a map in the course of this test.
 #[derive(Debug)]
@@ -37,7 +48,7 @@ fn script() -> Vec<Step> {
         Step::Commit(writer.next(vec![Change::touch("nut", Some(time(9_999)))])),
         Step::Release,
         Step::Commit(writer.again(&clear)),
-        Step::Commit(writer.next(vec![put("end", "null")])),
+        Step::Commit(writer.next(vec![put("end", "null"), Change::delete("plum")])),
     ]
 }
 
@@ -70,7 +81,7 @@ async fn healthy(steps: &[Step]) -> (Vec<State>, usize) {
     let folder = quick_folder();
     let disk = ShakyDisk::with(Plan::Healthy);
     let files = open_on(&disk, folder.path()).await.unwrap();
-    let mut states = vec![State::new()];
+    let mut states = vec![State::default()];
     let mut other = load(&files).await.unwrap();
     assert_eq!(other, states[0]);
     for step in steps {

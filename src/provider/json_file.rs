@@ -209,7 +209,6 @@ impl Provider for JsonFile {
     }
 
     async fn release(&self, map: &MapName) -> Result<()> {
-        self.shared.settle(Some(map)).await;
         let map = map.clone();
         self.work(move |shared| shared.release(&map)).await
     }
@@ -219,7 +218,6 @@ impl Provider for JsonFile {
     }
 
     async fn drop_map(&self, map: &MapName) -> Result<()> {
-        self.shared.settle(Some(map)).await;
         let map = map.clone();
         self.work(move |shared| shared.drop_map(&map)).await
     }
@@ -234,7 +232,6 @@ impl Provider for JsonFile {
     }
 
     async fn close(&self) -> Result<()> {
-        self.shared.settle(None).await;
         self.work(|shared| shared.close()).await
     }
 }

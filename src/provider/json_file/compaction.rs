@@ -1,4 +1,4 @@
-//! Compaction: the journal of a map is merged into its snapshot.
+//! Compaction: merges the journal of a map into its snapshot.
 
 use std::{path::Path, sync::Arc};
 
@@ -8,46 +8,45 @@ use super::{
     index::{Entry, Page, Place, Source},
     io::{OpenFile, Replacement},
     meta::{self, Head, Row},
-    snapshot::Layout,
     store::{Store, remove_journal},
 };
 use crate::{
-    codec::json::fingerprint,
+    codec::json::{
+        fingerprint,
+        layout::{on_one_line, quoted},
+    },
     error::{Error, ErrorKind, Result},
     incarnation::Incarnation,
 };
 
-/// A snapshot that is safe on the disk and not in its place yet.
+/// A snapshot that is durable but has not replaced the old one.
 struct NewSnapshot<'a> {
     file: Replacement<'a>,
-    digest: u128,
-    /// Where the values are in it, and their fingerprints, in the order of the
-    /// index.
+    /// The places of the values, and their fingerprints, in the order of the index.
     values: Vec<(Place, u64)>,
 }
 
 impl Store {
     /// Merges the journal into the snapshot, if there is a journal.
     ///
-    /// Five steps, each safe on the disk before the next:
+    /// Five steps, each durable before the next:
     ///
-    /// 1. The new snapshot is written under another name. A crash leaves it
-    ///    behind, and nothing refers to it.
-    /// 2. The journal announces the digest of the new snapshot. A crash leaves
-    ///    the old snapshot with its journal; the announcement means nothing.
-    /// 3. The new snapshot takes its place. A crash leaves it with the
-    ///    journal, which knows it; read on top of it, it comes to the same.
-    /// 4. The meta file takes its place; it names the journal as compacted. A
-    ///    crash leaves a journal that is known to be of no use.
-    /// 5. The journal is removed.
+    /// 1. Write the new snapshot under another name. A crash leaves this file behind; nothing
+    ///    refers to it.
+    /// 2. Announce the digest of the new snapshot in the journal. After a crash there is the old
+    ///    snapshot with its journal, and the announcement has no effect.
+    /// 3. Replace the snapshot. After a crash there is the new snapshot with a journal that
+    ///    announces it; replaying the journal on it gives the same map.
+    /// 4. Replace the meta file; it names the journal as compacted. After a crash the
+    ///    journal is known to be obsolete.
+    /// 5. Remove the journal.
     ///
-    /// If step 3 came before step 2, a new snapshot could not be told from one
-    /// that was edited; if step 4 came before step 3, the revisions of the new
-    /// values would be read with the old ones; if step 5 came before step 4,
-    /// they would be lost.
+    /// If step 3 came before step 2, the new snapshot would look like one that was edited. If
+    /// step 4 came before step 3, the revisions of the new values would be read with the old
+    /// values. If step 5 came before step 4, these revisions would be lost.
     pub(super) fn compact(&mut self, folder: &Folder) -> Result<()> {
         let result = self.compact_journal(folder);
-        // If that failed, the next try comes when as much was written again.
+        // After a failure, the next attempt comes when as much was written again.
         let bytes = self.journal.map_or(0, |journal| journal.bytes);
         self.compact_at = bytes.saturating_add(folder.max_journal);
         result.map_err(|error| error.on_map(&self.map))
@@ -60,73 +59,78 @@ impl Store {
         self.check_files(folder)?;
         let journal = self.writable_journal(folder)?;
         let path = self.files.snapshot.clone();
-        let new = self.write_snapshot(folder, &path)?;
-        self.append(folder, journal, &frame::announcement(new.digest))?;
+        let NewSnapshot { file, values } = self.write_snapshot(folder, &path)?;
+        let digest = file.digest();
+        self.append(folder, journal, &frame::announcement(digest))?;
 
-        // From here on, what is known of the files may not be so if a step
-        // fails. Then it is read again.
+        // From here on, the store may differ from the files if a step fails, and is then
+        // read again.
         self.is_stale = true;
-        new.file.replace()?;
+        file.replace()?;
         folder.sync()?;
-        let fingerprints: Vec<_> = new.values.iter().map(|(_, print)| *print).collect();
-        let rest = (Some(new.digest), journal.id);
+        let fingerprints: Vec<_> = values.iter().map(|(_, print)| *print).collect();
+        let rest = (Some(digest), journal.id);
         let checksum = self.put_meta(folder, rest, self.incarnation, &fingerprints)?;
         let looks = OpenFile::open(&*folder.disk, &path)?.looks()?;
-        self.snapshot = Some((new.digest, looks));
+        self.snapshot = Some((digest, looks));
         self.meta = Some(checksum);
         self.loaded = self.last;
         self.journal = None;
-        for (entry, (place, _)) in self.index.values_mut().zip(new.values) {
+        for (entry, (place, _)) in self.index.values_mut().zip(values) {
             entry.place = place;
         }
         self.is_stale = false;
 
-        // If only this fails, the next journal takes the place of the old one.
+        // If only this fails, the next journal replaces the old one.
         remove_journal(folder, &self.files)
     }
 
     fn write_snapshot<'a>(&self, folder: &Folder, path: &'a Path) -> Result<NewSnapshot<'a>> {
-        let mut file = Replacement::create(&*folder.disk, path, path)?;
-        let mut layout = Layout::new();
-        let mut values = Vec::with_capacity(self.index.len());
+        let mut new = NewSnapshot {
+            file: Replacement::create(&*folder.disk, path, path)?,
+            values: Vec::with_capacity(self.index.len()),
+        };
         let mut entries = self.index.iter().peekable();
         while entries.peek().is_some() {
-            let page = Page::next(&mut entries);
-            let mut out = Vec::new();
-            self.lay_out(folder, &page.entries, &mut layout, &mut out, &mut values)?;
-            file.write(&out)?;
+            self.write_page(folder, &Page::next(&mut entries).entries, &mut new)?;
         }
-        let mut end = Vec::new();
-        let digest = layout.end(&mut end);
-        file.write(&end)?;
-        file.sync()?;
-        Ok(NewSnapshot {
-            file,
-            digest,
-            values,
-        })
+        let end: &[u8] = if self.index.is_empty() {
+            b"{}\n"
+        } else {
+            b"\n}\n"
+        };
+        new.file.write(end)?;
+        new.file.sync()?;
+        Ok(new)
     }
 
-    fn lay_out(
+    fn write_page(
         &self,
         folder: &Folder,
         page: &[(&Arc<str>, &Entry)],
-        layout: &mut Layout,
-        out: &mut Vec<u8>,
-        values: &mut Vec<(Place, u64)>,
+        new: &mut NewSnapshot<'_>,
     ) -> Result<()> {
         let places: Vec<_> = page.iter().map(|(_, entry)| entry.place).collect();
         let texts = self.values(folder).read(&places)?;
+        let mut out = Vec::new();
         for ((key, entry), text) in page.iter().zip(texts) {
             let text = std::str::from_utf8(&text).map_err(|error| self.not_text(key, error))?;
-            let (offset, bytes) = layout.entry(out, key, text);
-            // No longer than it was, which was counted in 32 bits.
-            let bytes = u32::try_from(bytes).unwrap_or(entry.place.bytes);
+            let text = on_one_line(text);
+            let before = if new.values.is_empty() {
+                "{\n  "
+            } else {
+                ",\n  "
+            };
+            out.extend([before, &quoted(key), ": "].concat().into_bytes());
+            let offset = new.file.size() + out.len() as u64;
+            out.extend(text.as_bytes());
+            // Not longer than it was, and that was counted in 32 bits.
+            let bytes = u32::try_from(text.len()).unwrap_or(entry.place.bytes);
             let (encoding, schema) = (entry.place.encoding(), entry.place.schema);
             let place = Place::new(Source::Snapshot, offset, bytes).with_form(encoding, schema);
-            values.push((place, fingerprint(text)));
+            new.values.push((place, fingerprint(&text)));
         }
-        Ok(())
+        new.file.write(&out)
     }
 
     fn not_text(&self, key: &Arc<str>, error: std::str::Utf8Error) -> Error {
@@ -139,9 +143,8 @@ impl Store {
         .with_source(error)
     }
 
-    /// Puts a meta file in its place, and returns its checksum. It goes with this
-    /// snapshot, whose values have these fingerprints, and names this journal as
-    /// compacted; 0 for none.
+    /// Replaces the meta file, and returns its checksum. It describes this snapshot, whose
+    /// values have these fingerprints, and names this journal as compacted; 0 for none.
     pub(super) fn put_meta(
         &self,
         folder: &Folder,
@@ -165,8 +168,7 @@ impl Store {
         Ok(checksum)
     }
 
-    /// The rows of the meta file, with these fingerprints in the order of the
-    /// index.
+    /// The rows of the meta file. The fingerprints are in the order of the index.
     fn rows<'a>(&'a self, fingerprints: &'a [u64]) -> impl Iterator<Item = (&'a str, Row)> {
         let entries = self.index.iter().zip(fingerprints);
         entries.map(|((key, entry), fingerprint)| {

@@ -150,11 +150,4 @@ pub trait NewFile: Send {
     ///
     /// What the system says.
     fn replace(self: Box<Self>) -> io::Result<()>;
-
-    /// Takes its place in one step, if nothing is there.
-    ///
-    /// # Errors
-    ///
-    /// `AlreadyExists` if something is; else what the system says.
-    fn settle(self: Box<Self>) -> io::Result<()>;
 }

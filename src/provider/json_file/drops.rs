@@ -1,4 +1,4 @@
-//! How the files of a map go when the map is dropped.
+//! Removing the files of a map.
 
 use std::{io, path::Path};
 
@@ -6,29 +6,27 @@ use super::{fault::fault, files::Folder, store::Store};
 use crate::{batch::Batch, error::Result, record::Revision};
 
 impl Store {
-    /// Commits the batch that empties the map; returns the revision of the drop. The file
-    /// of another program keeps its entries, and the batch only gives the revision.
+    /// Commits the batch that empties the map, and returns the revision of the drop. An
+    /// adopted file keeps its entries; the batch then only gives the revision.
     ///
-    /// The map is emptied first, so that a crash leaves it as it was or empty, whichever
-    /// of its files are left.
+    /// The map is emptied before its files are removed. So after a crash it is as it was, or
+    /// empty, whichever of its files are left.
     pub(super) fn empty_or_detach(&mut self, folder: &Folder, batch: &Batch) -> Result<Revision> {
         self.keep_up(folder)?;
         let is_there = self.snapshot.is_some() || self.meta.is_some() || self.journal.is_some();
         if folder.adopted.contains_key(&self.map) || !is_there {
             return Ok(batch.revision_after(self.last));
         }
-        let committed = batch
-            .maps
-            .iter()
-            .map(|part| self.commit(folder, batch, part));
+        let parts = batch.maps.iter();
+        let committed = parts.map(|part| self.commit(folder, batch, part));
         let committed = committed.last().transpose()?;
         Ok(committed.and_then(|done| done.revision).unwrap_or_default())
     }
 
-    /// Removes the files, and of an adopted file only what was kept beside it.
+    /// Removes the files; of an adopted file only those beside it.
     ///
-    /// The meta file goes first, safely, and the snapshot after it: a snapshot alone is a
-    /// map, and a meta file alone would tell of a snapshot that is missing.
+    /// The meta file goes first, and the folder is synced before the snapshot goes: a
+    /// snapshot alone is a map, but a meta file alone says that its snapshot is missing.
     pub(super) fn remove_files(mut self, folder: &Folder) -> Result<()> {
         self.compact(folder)?;
         remove(folder, &self.files.meta)?;
@@ -38,14 +36,14 @@ impl Store {
         }
         remove(folder, &self.files.snapshot)?;
         let mut number = 0;
-        while remove(folder, &self.files.torn(number))? {
+        while remove(folder, &folder.path.join(self.files.torn_name(number)))? {
             number += 1;
         }
         folder.sync()
     }
 }
 
-/// Removes a file; says whether there was one.
+/// Removes a file. Returns whether there was one.
 fn remove(folder: &Folder, path: &Path) -> Result<bool> {
     match folder.disk.remove(path) {
         Ok(()) => Ok(true),

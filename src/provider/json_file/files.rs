@@ -46,7 +46,6 @@ pub(super) struct Folder {
 /// The files of one map.
 #[derive(Clone, Debug)]
 pub(super) struct Files {
-    pub(super) folder: PathBuf,
     pub(super) snapshot: PathBuf,
     pub(super) meta: PathBuf,
     pub(super) journal: PathBuf,
@@ -161,7 +160,6 @@ fn stem_of(file: &str) -> &str {
 impl Files {
     fn new(folder: &Path, stem: &str, file: &str) -> Self {
         Self {
-            folder: folder.to_owned(),
             snapshot: folder.join(file),
             meta: folder.join(format!("{stem}.meta")),
             journal: folder.join(format!("{stem}.journal")),
@@ -176,12 +174,11 @@ impl Files {
         }
     }
 
-    /// Where the `number`th torn tail of a journal is set aside.
-    pub(super) fn torn(&self, number: usize) -> PathBuf {
-        let ending = match number {
-            0 => String::new(),
-            number => format!(".{number}"),
-        };
-        self.folder.join(format!("{}.torn{ending}", self.stem))
+    /// The name under which the `number`th torn frame of a journal is set aside.
+    pub(super) fn torn_name(&self, number: usize) -> String {
+        match number {
+            0 => format!("{}.torn", self.stem),
+            number => format!("{}.torn.{number}", self.stem),
+        }
     }
 }

@@ -1,6 +1,8 @@
-//! Files whose errors name them: opened ones, and new ones that replace others.
+//! Files whose errors name them: open files, and new files that replace others.
 
 use std::{io::ErrorKind as Io, path::Path, time::SystemTime};
+
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::{
     disk::{Disk, DiskFile, NewFile},
@@ -8,8 +10,7 @@ use super::{
 };
 use crate::error::Result;
 
-/// What is seen of a file without reading it. If it changes, another program
-/// wrote to the file.
+/// What tells two states of a file apart without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Looks {
     pub(super) size: u64,
@@ -56,7 +57,7 @@ impl<'a> OpenFile<'a> {
         Ok(Looks { size, modified })
     }
 
-    /// That many bytes from there on.
+    /// Reads `count` bytes at `offset`.
     pub(super) fn read(&mut self, offset: u64, count: u64) -> Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(count).unwrap_or(usize::MAX)];
         let read = self.file.read_at(offset, &mut bytes);
@@ -65,7 +66,7 @@ impl<'a> OpenFile<'a> {
     }
 }
 
-/// Reads a file in one go, with its looks; `None` if there is no such file.
+/// Reads a whole file; `None` if there is no such file.
 pub(super) fn read_whole(disk: &dyn Disk, path: &Path) -> Result<Option<(Vec<u8>, Looks)>> {
     let Some(mut file) = OpenFile::open_if_there(disk, path)? else {
         return Ok(None);
@@ -74,43 +75,52 @@ pub(super) fn read_whole(disk: &dyn Disk, path: &Path) -> Result<Option<(Vec<u8>
     Ok(Some((file.read(0, looks.size)?, looks)))
 }
 
-/// A file that will take the place of the one at its path, in one step.
+/// A new file that will replace the one at its path in one step.
 pub(super) struct Replacement<'a> {
     file: Box<dyn NewFile>,
     path: &'a Path,
+    bytes: u64,
+    digest: Xxh3Default,
 }
 
 impl<'a> Replacement<'a> {
-    /// A new file that is as open to others as the file `like`.
+    /// Creates a file with the mode and the owner of the file `like`.
     pub(super) fn create(disk: &dyn Disk, path: &'a Path, like: &Path) -> Result<Self> {
         let made = disk.create(path, like);
-        let file = made.map_err(|error| fault("make a new file for", path, error))?;
-        Ok(Self { file, path })
+        Ok(Self {
+            file: made.map_err(|error| fault("create a new file for", path, error))?,
+            path,
+            bytes: 0,
+            digest: Xxh3Default::new(),
+        })
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.digest.update(bytes);
+        self.bytes += bytes.len() as u64;
         let written = self.file.write(bytes);
         written.map_err(|error| fault("write a new file for", self.path, error))
     }
 
-    /// On return its content is safe on the disk; it is not in its place.
+    /// How many bytes were written.
+    pub(super) fn size(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The digest of what was written.
+    pub(super) fn digest(&self) -> u128 {
+        self.digest.digest128()
+    }
+
+    /// On return the content is durable, but the file has not replaced the other one.
     pub(super) fn sync(&mut self) -> Result<()> {
         let synced = self.file.sync();
         synced.map_err(|error| fault("sync a new file for", self.path, error))
     }
 
-    /// Takes the place. It is safe there only once the folder was synced.
+    /// Replaces the other file. This is durable only once the folder is synced.
     pub(super) fn replace(self) -> Result<()> {
         let replaced = self.file.replace();
         replaced.map_err(|error| fault("replace", self.path, error))
-    }
-
-    /// Takes the place if nothing is there; says whether it did.
-    pub(super) fn settle(self) -> Result<bool> {
-        match self.file.settle() {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == Io::AlreadyExists => Ok(false),
-            Err(error) => Err(fault("make", self.path, error)),
-        }
     }
 }

@@ -7,7 +7,6 @@ use serde::{
     Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::SerializeTuple,
 };
 use serde_json::{ser::PrettyFormatter, value::RawValue};
-use xxhash_rust::xxh3::Xxh3Default;
 
 use super::{
     disk::Disk,
@@ -257,7 +256,6 @@ pub(super) fn write<'a, 'r>(
         Error::new(ErrorKind::Corrupt, message).with_source(error)
     };
     let mut file = Replacement::create(disk, path, like)?;
-    let mut digest = Xxh3Default::new();
     let mut out = head.text().map_err(unwritable)?;
     let mut between = "\n";
     for (key, row) in rows {
@@ -265,17 +263,15 @@ pub(super) fn write<'a, 'r>(
         out.extend([between, &quoted(key), ": ", &row]);
         between = ",\n";
         if out.len() >= CHUNK {
-            digest.update(out.as_bytes());
             file.write(out.as_bytes())?;
             out.clear();
         }
     }
     let tombstones = serde_json::to_string(tombstones).map_err(unwritable)?;
     out.extend(["\n},\n\"tombstones\": ", &tombstones, ",\n"]);
-    digest.update(out.as_bytes());
-    let checksum = digest.digest128();
-    out.push_str(&trailer::text(checksum));
     file.write(out.as_bytes())?;
+    let checksum = file.digest();
+    file.write(trailer::text(checksum).as_bytes())?;
     file.sync()?;
     Ok((file, checksum))
 }

@@ -1,8 +1,8 @@
-//! What the handles of a folder share: the maps that are open in it.
+//! The maps that are open in a folder, shared by all handles of it.
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fmt, mem,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,7 +10,6 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::task::JoinHandle;
 
 use super::{base64_text, files::Folder, store::Store};
 use crate::{
@@ -24,22 +23,19 @@ use crate::{
     trace::PROVIDER,
 };
 
-/// A folder that is held locked, and the maps that are open in it.
+/// A locked folder, and the maps that are open in it.
 pub(super) struct Shared {
     folder: Folder,
-    /// A slot is never taken out again: whoever waits for it would then hold
-    /// another one than whoever comes later, and a map would be open twice.
+    /// A slot is never removed. Otherwise a caller that waits for it and a later caller
+    /// would hold different slots, and the map would be open twice.
     slots: Mutex<HashMap<MapName, Arc<Slot>>>,
-    /// The compactions in the background, each until the next one of the map.
-    compactions: Mutex<HashMap<MapName, JoinHandle<()>>>,
     /// The revisions at which maps were dropped. Their files are gone, so only writers of
     /// this opening can be late: the lock of the folder keeps out all others.
     drops: Mutex<HashMap<MapName, Revision>>,
     is_closed: AtomicBool,
 }
 
-/// A map while it is open. All that happens to its files happens under this
-/// lock, one thing after the other.
+/// A map, if it is open. All work on its files happens under this lock.
 type Slot = Mutex<Option<Store>>;
 
 impl Shared {
@@ -47,45 +43,57 @@ impl Shared {
         Self {
             folder,
             slots: Mutex::default(),
-            compactions: Mutex::default(),
             drops: Mutex::default(),
             is_closed: AtomicBool::new(false),
         }
     }
 
-    /// Works on an open map; opens it first if need be.
+    /// Works on an open map. Opens it first if necessary.
     ///
-    /// While the work goes on, the slot is empty: if it panics, or leaves a
-    /// store that may not be as the files are, the map is read anew next time.
+    /// The slot is empty during the work: if the work panics, or leaves a store that may
+    /// differ from the files, the map is read again next time.
     pub(super) fn with<T>(
         &self,
         map: &MapName,
         work: impl FnOnce(&Folder, &mut Store) -> Result<T>,
     ) -> Result<T> {
+        self.with_slot(map, |slot| {
+            let mut store = self.take_or_open(map, slot)?;
+            let done = work(&self.folder, &mut store);
+            keep(slot, store);
+            done
+        })
+    }
+
+    fn with_slot<T>(
+        &self,
+        map: &MapName,
+        work: impl FnOnce(&mut Option<Store>) -> Result<T>,
+    ) -> Result<T> {
         let slot = self.slot(map)?;
         let mut held = slot.lock();
+        // The folder may have been closed while this waited for the slot.
         self.check_open()?;
-        let mut store = match held.take() {
-            Some(store) => store,
-            None => Store::open(&self.folder, map)?,
-        };
-        let done = work(&self.folder, &mut store);
-        keep(&mut held, store);
-        done
+        work(&mut held)
+    }
+
+    fn take_or_open(&self, map: &MapName, slot: &mut Option<Store>) -> Result<Store> {
+        let open = || Store::open(&self.folder, map);
+        slot.take().map_or_else(open, Ok)
     }
 
     /// Commits, and says whether a compaction is due.
     pub(super) fn commit(&self, batch: &Batch) -> Result<(Committed, bool)> {
         let part = match &*batch.maps {
             [part] => part,
-            // Nothing to commit, and so nothing that could fail to be.
+            // There is nothing to commit, so it cannot fail.
             [] => return Ok((Committed::at(batch.revision_after(batch.after)), false)),
             _ => return Err(several_maps()),
         };
         check_payloads(part)?;
         self.with(&part.map, |folder, store| {
-            // Under the lock that a drop holds, and before a store without files can
-            // take the batch for one of another time.
+            // Under the lock that a drop holds, and before a store without files could
+            // mistake the batch for one from before a rewind.
             let dropped = self.dropped(&part.map);
             ledger::check_dropped(batch, |_| Ok::<_, Error>(dropped))?;
             let mut batch = batch.clone();
@@ -125,24 +133,21 @@ impl Shared {
         })
     }
 
-    /// Drops a map, or detaches an adopted file; its writers are fenced by the revision of
-    /// the drop. If it fails after the commit that clears the map, the map may be empty, and
-    /// is read anew next time.
+    /// Drops a map, or detaches an adopted file. The revision of the drop fences its writers.
+    ///
+    /// If it fails after the commit that clears the map, the map may be empty, and is read
+    /// again next time.
     pub(super) fn drop_map(&self, map: &MapName) -> Result<()> {
-        let slot = self.slot(map)?;
-        let mut held = slot.lock();
-        self.check_open()?;
-        let mut store = match held.take() {
-            Some(store) => store,
-            None => Store::open(&self.folder, map)?,
-        };
-        let mut batch = ledger::clearing(map);
-        batch.after = self.dropped(map).unwrap_or_default();
-        let revision = store.empty_or_detach(&self.folder, &batch)?;
-        // Before the files go: from here on nothing of before may be written.
-        self.drops.lock().insert(map.clone(), revision);
-        let removed = store.remove_files(&self.folder);
-        removed.map_err(|error| error.on_map(map).outcome_unknown())
+        self.with_slot(map, |slot| {
+            let mut store = self.take_or_open(map, slot)?;
+            let mut batch = ledger::clearing(map);
+            batch.after = self.dropped(map).unwrap_or_default();
+            let revision = store.empty_or_detach(&self.folder, &batch)?;
+            // Before the files are removed: from here on no earlier batch may be written.
+            self.drops.lock().insert(map.clone(), revision);
+            let removed = store.remove_files(&self.folder);
+            removed.map_err(|error| error.on_map(map).outcome_unknown())
+        })
     }
 
     /// The revision at which a map was last dropped.
@@ -150,87 +155,51 @@ impl Shared {
         self.drops.lock().get(map).copied()
     }
 
-    /// Starts to compact the journal of a map in the background.
+    /// Starts to compact the journal of a map in the background. A failure is logged, and
+    /// the next attempt is made when more was written.
     pub(super) fn start_compaction(self: &Arc<Self>, map: &MapName) {
-        let (shared, name) = (self.clone(), map.clone());
-        let compaction = tokio::task::spawn_blocking(move || shared.compact(&name));
-        self.compactions.lock().insert(map.clone(), compaction);
-    }
-
-    /// Waits until nothing happens to the map, or to any, in the background:
-    /// what goes on there holds the folder.
-    pub(super) async fn settle(&self, map: Option<&MapName>) {
-        let running: Vec<_> = {
-            let mut all = self.compactions.lock();
-            let of_these = |of: &MapName| map.is_none_or(|map| map == of);
-            let (these, others) = mem::take(&mut *all)
-                .into_iter()
-                .partition::<HashMap<_, _>, _>(|(of, _)| of_these(of));
-            *all = others;
-            these.into_values().collect()
-        };
-        for compaction in running {
-            // It has logged what failed; if it was cut short, it is done too.
-            let _ = compaction.await;
-        }
-    }
-
-    /// Compacts the journal of a map. A failure is logged, and the next attempt is
-    /// made when more was written.
-    fn compact(&self, map: &MapName) {
-        let compacted = self.with_open(map, |folder, held, mut store| {
-            let compacted = store.compact(folder);
-            keep(held, store);
-            compacted
+        let (shared, map) = (self.clone(), map.clone());
+        tokio::task::spawn_blocking(move || match shared.compact(&map, false) {
+            Err(error) if error.kind() != ErrorKind::Closed => {
+                tracing::warn!(target: PROVIDER, map = map.as_str(), error = %error.logged(), "the journal was not compacted");
+            }
+            _ => {}
         });
-        if let Err(error) = compacted.unwrap_or(Ok(())) {
-            tracing::warn!(target: PROVIDER, map = map.as_str(), error = %error.logged(), "the journal was not compacted");
-        }
     }
 
-    /// Compacts the journal of a map, and forgets the map.
+    /// Compacts the journal of a map, and closes the map.
     pub(super) fn release(&self, map: &MapName) -> Result<()> {
-        self.check_open()?;
-        self.forget(map)
+        self.compact(map, true)
     }
 
-    fn forget(&self, map: &MapName) -> Result<()> {
-        let forgotten = self.with_open(map, |folder, held, mut store| {
-            let compacted = store.compact(folder);
-            if compacted.is_err() {
-                keep(held, store);
+    fn compact(&self, map: &MapName, is_released: bool) -> Result<()> {
+        self.with_slot(map, |slot| {
+            let Some(mut store) = slot.take() else {
+                return Ok(());
+            };
+            let compacted = store.compact(&self.folder);
+            if compacted.is_err() || !is_released {
+                keep(slot, store);
             }
             compacted
-        });
-        forgotten.unwrap_or(Ok(()))
+        })
     }
 
-    /// Works on a map if it is open. The slot is empty meanwhile.
-    fn with_open<T>(
-        &self,
-        map: &MapName,
-        work: impl FnOnce(&Folder, &mut Option<Store>, Store) -> T,
-    ) -> Option<T> {
-        let slot = self.slots.lock().get(map).cloned()?;
-        let mut held = slot.lock();
-        let store = held.take()?;
-        Some(work(&self.folder, &mut held, store))
-    }
-
-    /// Compacts all journals, forgets all maps and lets go of the lock. If a
-    /// journal cannot be compacted, it stays, and is read at the next open.
+    /// Compacts all journals, closes all maps and unlocks the folder. A journal that cannot
+    /// be compacted stays, and is read at the next open.
     pub(super) fn close(&self) -> Result<()> {
-        let maps: Vec<_> = {
+        let slots: Vec<_> = {
             let slots = self.slots.lock();
             self.is_closed.store(true, Ordering::Release);
-            slots.keys().cloned().collect()
+            slots.values().cloned().collect()
         };
         let mut closed = Ok(());
-        for map in maps {
-            closed = closed.and(self.forget(&map));
-            self.with_open(&map, |_, _, store| drop(store));
+        for slot in slots {
+            // This waits for the work that has the slot. Later work finds the folder closed.
+            let store = slot.lock().take();
+            let compacted = store.map_or(Ok(()), |mut store| store.compact(&self.folder));
+            closed = closed.and(compacted);
         }
-        // Whoever waited for a slot sees now that it is closed.
         self.folder.lock.lock().take();
         closed
     }
@@ -273,7 +242,7 @@ impl Shared {
     }
 }
 
-/// Puts a store back into its slot, unless it may not be as the files are.
+/// Puts a store back into its slot, unless it may differ from the files.
 fn keep(slot: &mut Option<Store>, store: Store) {
     *slot = Some(store).filter(|store| !store.is_stale);
 }

@@ -366,19 +366,4 @@ impl NewFile for ShakyNewFile {
             self.file.replace()
         })
     }
-
-    fn settle(self: Box<Self>) -> io::Result<()> {
-        assert!(
-            self.is_safe,
-            "{} takes its place unsynced",
-            self.target.display()
-        );
-        ShakyDisk::done(self.disk.course("settle", &self.target), || {
-            if self.target.exists() {
-                return Err(Io::AlreadyExists.into());
-            }
-            self.disk.keep(&self.target);
-            self.file.settle()
-        })
-    }
 }

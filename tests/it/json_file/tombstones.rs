@@ -134,14 +134,17 @@ async fn a_clear_is_one_revision_and_a_drop_is_a_clear() {
     assert_eq!(told(&files, found.horizon).await.cleared, None);
 }
 
-/// What was adopted keeps its entries, so a drop is no clear.
+/// What was adopted keeps its entries, so a drop is no clear. The clock of the writer is
+/// ahead, so its revisions are above the one that the entries get from the time of the file.
 #[tokio::test]
 async fn a_reader_of_a_file_that_was_detached_loads_all() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("Other.json"), "{\"a\": 1}").unwrap();
     let builder = JsonFile::builder(folder.path()).file("stock", "Other.json");
     let files = builder.open().await.unwrap();
-    let known = revision(Writer::new().put(&files, "b", "2").await);
+    let mut writer = Writer::new();
+    writer.pen.at = SystemTime::now() + Duration::from_secs(3_600);
+    let known = revision(writer.put(&files, "b", "2").await);
     files.drop_map(&stock()).await.unwrap();
     let found = told(&files, known).await;
     assert_eq!((found.changes, found.cleared), (Vec::new(), None));

@@ -226,10 +226,4 @@ impl NewFile for Temp {
         }
         Ok(())
     }
-
-    fn settle(self: Box<Self>) -> io::Result<()> {
-        let (temp, target) = self.close();
-        temp.persist_noclobber(target)
-            .map_err(|failed| failed.error)
-    }
 }

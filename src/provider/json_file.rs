@@ -41,6 +41,7 @@ mod meta;
 mod pairs;
 mod recover;
 mod replaced;
+mod replay;
 mod shared;
 mod snapshot;
 mod store;

@@ -1,4 +1,4 @@
-//! What can be said of a folder before it is opened.
+//! The options for opening a folder.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,10 +23,10 @@ use crate::{
     provider::ledger::TOMBSTONES_KEPT,
 };
 
-/// Below this a compaction would cost more than it saves.
+/// Below this, a compaction would cost more than it saves.
 const MIN_JOURNAL: u64 = 1 << 10;
 
-/// Most systems take names of 255 bytes; those of the files beside it are longer.
+/// Most systems accept names of 255 bytes; those of the files beside it are longer.
 const MAX_FILE_NAME: usize = 240;
 
 /// The options of a [`JsonFile`]; made by [`JsonFile::builder`].
@@ -38,7 +38,7 @@ pub struct JsonFileBuilder {
     keep_tombstones: Duration,
     adopted: Vec<(String, String)>,
     file_mode: u32,
-    /// The machine's, unless a test has another one.
+    /// `None` for the disk of the machine.
     disk: Option<Arc<dyn Disk>>,
 }
 
@@ -54,25 +54,24 @@ impl JsonFileBuilder {
         }
     }
 
-    /// Keeps this map in exactly that file of the folder, which another
-    /// program may have written: `.file("Config", "Config.json")`. What
-    /// belongs to it lies beside it, as `Config.meta` and `Config.journal`.
+    /// Stores a map in this file of the folder, which another program may have written:
+    /// `.file("Config", "Config.json")`. Its other files are beside it, as `Config.meta`
+    /// and `Config.journal`.
     ///
-    /// Without this, a map is kept in a file that is called like the map, with
-    /// `%` and two digits for each byte that is not `a` to `z`, a digit, `-`
-    /// or `_`: `Config` in `%43onfig.json`, since some systems cannot tell
-    /// `Config.json` from `config.json`.
+    /// Without this, the file has the name of the map, with `%` and two digits for each
+    /// byte other than `a` to `z`, digits, `-` and `_`: `Config` is stored in
+    /// `%43onfig.json`, because some systems cannot tell `Config.json` from `config.json`.
     pub fn file(mut self, map: impl Into<String>, file: impl Into<String>) -> Self {
         self.adopted.push((map.into(), file.into()));
         self
     }
 
-    /// How many bytes of journal a map may have before it is merged into the
-    /// snapshot in the background: 1 MiB by default, 1 KiB at least. A journal
-    /// that is shorter than its snapshot is not merged either.
+    /// Sets the size in bytes from which the journal of a map is compacted in the
+    /// background: 1 MiB by default, at least 1 KiB. A journal that is shorter than its
+    /// snapshot is not compacted either.
     ///
-    /// More means that less is written over and over, and that an open after a
-    /// crash takes longer. A commit that comes during that compaction waits for it.
+    /// Larger: less is written again and again. Smaller: an open after a crash is faster. A
+    /// commit during the compaction waits for it.
     pub fn max_journal(mut self, bytes: u64) -> Self {
         self.max_journal = bytes;
         self
@@ -90,23 +89,21 @@ impl JsonFileBuilder {
         self
     }
 
-    /// The mode of the files that are made anew, whatever the umask: `0o600` by
-    /// default, which keeps values private; `0o777` at most, and the owner reads
-    /// and writes. Folders that are made may be looked into by those who may read
-    /// the files: `0o700` by default.
+    /// Sets the mode of new files, regardless of the umask: `0o600` by default, which keeps
+    /// values private; at most `0o777`, and the owner reads and writes. New folders can be
+    /// listed by the users who can read the files: `0o700` by default.
     ///
-    /// A file that is there keeps its mode and its owner when it is replaced, and
-    /// the files beside it (`.meta`, `.journal`, `.torn`) take them over. Where the
-    /// system does not let this user give a file to that owner or group, fewer may
-    /// open it, and never more.
+    /// An existing file keeps its mode and its owner when it is replaced, and the files
+    /// beside it (`.meta`, `.journal`, `.torn`) get the same. If the system does not permit
+    /// giving a file to that owner or group, fewer users can open it, never more.
     ///
-    /// It has no effect but on Unix.
+    /// This has an effect on Unix only.
     pub fn file_mode(mut self, mode: u32) -> Self {
         self.file_mode = mode;
         self
     }
 
-    /// Uses this disk instead of the machine's: for tests.
+    /// Uses this disk instead of that of the machine: for tests.
     #[cfg(feature = "testing")]
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
         self.disk = Some(disk);
@@ -167,7 +164,7 @@ impl JsonFileBuilder {
     }
 }
 
-/// No name at all is the current folder.
+/// An empty path is the current folder.
 fn named(folder: &Path) -> &Path {
     if folder.as_os_str().is_empty() {
         Path::new(".")
@@ -200,12 +197,12 @@ fn invalid(message: String) -> Error {
     Error::new(ErrorKind::Invalid, message)
 }
 
-/// Makes the folder ready, and locks it.
+/// Creates the folder, locks it, and cleans it up.
 fn take(folder: &Folder) -> Result<()> {
     let made = folder.disk.make_folder(&folder.path);
     made.map_err(|error| fault("make the folder", &folder.path, error))?;
     *folder.lock.lock() = Some(lock(folder)?);
-    // The one that was locked may have been removed before it was.
+    // The folder may have been removed before it was locked.
     folder.check_in_place()?;
     left_over::remove(folder)?;
     folder.try_write()

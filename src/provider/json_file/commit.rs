@@ -1,4 +1,5 @@
-//! What becomes of a batch: it is admitted, judged, and appended to the journal.
+//! Commits: a batch is admitted, its conditions are checked, and it is appended to the
+//! journal.
 
 use super::{files::Folder, frame, journal::FRAME_HEADER, store::Store, values::Unread};
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
 };
 
 impl Store {
-    /// Applies a batch, or tells that it was applied before.
+    /// Applies a batch, or answers as before if it was applied already.
     pub(super) fn commit(
         &mut self,
         folder: &Folder,
@@ -30,13 +31,12 @@ impl Store {
         Ok(answer.with_incarnation(self.incarnation))
     }
 
-    /// Gives the map that incarnation. On return it is safe on the disk; it is told
-    /// only then. If it fails it may be there all the same after a crash, and that
-    /// is one that no map knows.
+    /// Sets the incarnation of the map, durably. Callers learn of it only after that. After
+    /// a failure and a crash it may be set all the same; no map knows it then.
     fn renew(&mut self, folder: &Folder, incarnation: Incarnation) -> Result<()> {
         let journal = self.writable_journal(folder)?;
         let appended = self.append(folder, journal, &frame::renewal(incarnation));
-        // It may be in the file, but nothing of the batch is.
+        // The renewal may be in the file, but nothing of the batch is.
         appended.map_err(Error::nothing_applied)?;
         self.incarnation = Some(incarnation);
         Ok(())
@@ -50,7 +50,7 @@ impl Store {
         let payload = frame::applied(batch, part, &answer, is_stored)?;
         let mut journal = self.writable_journal(folder)?;
         if self.incarnation.is_none() {
-            // Its meta file is of an earlier version of this crate.
+            // The meta file was written by an earlier version of this crate.
             self.renew(folder, Incarnation::random())?;
             journal = self.writable_journal(folder)?;
         }

@@ -1,4 +1,4 @@
-//! Which records of an open map come next in a load.
+//! The position of a load in an open map.
 
 use std::{
     ops::Bound::{Excluded, Unbounded},
@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{error::Result, load::Wanted, record::Record};
 
-/// Walks through the wanted records in the order of the keys. Between two
-/// pages the map may change; a key comes up once all the same.
+/// Selects the wanted records page by page, in the order of the keys. Each key occurs once,
+/// even if the map changes between two pages.
 #[derive(Debug)]
 pub(super) struct Cursor {
     wanted: Wanted,
@@ -38,7 +38,7 @@ impl Cursor {
         self.left == 0
     }
 
-    /// The next page; empty if nothing is left.
+    /// The next page; empty at the end.
     pub(super) fn next(&mut self, folder: &Folder, store: &Store) -> Result<Vec<Record>> {
         let Page { entries, is_last } = self.select(&store.index);
         let records = store.records(folder, &entries)?;
@@ -68,7 +68,7 @@ impl Cursor {
     }
 }
 
-/// Keys in order, and each of them once.
+/// Sorts the wanted keys, and removes duplicates.
 fn in_order(wanted: Wanted) -> Wanted {
     match wanted {
         Wanted::Keys(keys) => {

@@ -1,19 +1,19 @@
-//! What is wrong with files that were found, and what to do about it.
+//! Errors for damaged, missing and edited files, and their remedies.
 
 use std::{path::Path, sync::Arc};
 
 use super::{fault::corrupt, files::Files};
-use crate::{error::Error, name::MapName};
+use crate::error::Error;
 
 pub(super) fn damaged(files: &Files, at: usize) -> Error {
     let problem = if at == 0 {
         "it is damaged at byte 0, where its header should be"
     } else {
-        &format!("it is damaged at byte {at}, and whole batches follow")
+        &format!("it is damaged at byte {at}, and complete batches follow")
     };
     let remedy = format!(
-        "nothing was changed; put back a copy of it, or, to go on without any of its batches, \
-         remove it and the last line of {}, if that says that a journal is in use",
+        "nothing was changed; restore a copy of it, or, to go on without its batches, remove it, \
+         and the last line of {} if it says that a journal is in use",
         files.meta.display()
     );
     corrupt(&files.journal, problem, &remedy)
@@ -21,21 +21,21 @@ pub(super) fn damaged(files: &Files, at: usize) -> Error {
 
 pub(super) fn no_journal(files: &Files) -> Error {
     let problem = format!(
-        "it is missing, and {} says that it is in use: it holds batches that are nowhere else",
+        "it is missing, but {} says that it is in use: it has batches that are nowhere else",
         files.meta.display()
     );
-    let remedy = "nothing was changed; put it back, or, to go on without its batches, remove the \
-                  last line of the .meta file, which says so";
+    let remedy = "nothing was changed; restore it, or, to go on without its batches, remove the last \
+                  line of the .meta file, which says so";
     corrupt(&files.journal, &problem, remedy)
 }
 
 pub(super) fn no_snapshot(files: &Files) -> Error {
     let problem = format!(
-        "it is missing, and {} tells of its entries",
+        "it is missing, but {} describes its entries",
         files.meta.display()
     );
-    let remedy = "nothing was changed; put it back, or, to begin with an empty map, remove the \
-                  .meta file too";
+    let remedy = "nothing was changed; restore it, or, to start with an empty map, remove the .meta \
+                  file too";
     corrupt(&files.snapshot, &problem, remedy)
 }
 
@@ -47,28 +47,24 @@ pub(super) fn changed(file: &Path, journal: &Path) -> Error {
     corrupt(
         file,
         &problem,
-        "nothing was overwritten; put it back as it was; or, to go on with the file as it is and \
-         without those changes, remove the journal and the line `{\"journal\": \"in use\"}` at the \
+        "nothing was overwritten; restore it as it was; or, to go on with the file as it is and \
+         without these changes, remove the journal and the line `{\"journal\": \"in use\"}` at the \
          end of the .meta file",
     )
 }
 
 pub(super) fn edited(file: &Path) -> Error {
     let problem = "another program wrote to it, or removed it, while the map was open";
-    let remedy = "put it back as it was, and write to it only while no program has the map open";
+    let remedy = "restore it as it was, and edit it only while no program has the map open";
     corrupt(file, problem, remedy)
 }
 
-pub(super) fn twice(path: &Path, map: &MapName, key: &Arc<str>) -> Error {
-    let remedy = "leave the one that holds";
-    corrupt(path, "a key occurs twice", remedy)
-        .on_map(map)
-        .on_keys([key.clone()])
+pub(super) fn twice(path: &Path, key: &Arc<str>) -> Error {
+    let remedy = "remove all but one of them";
+    corrupt(path, "a key occurs twice", remedy).on_keys([key.clone()])
 }
 
-pub(super) fn too_long(path: &Path, map: &MapName, key: &Arc<str>) -> Error {
+pub(super) fn too_long(path: &Path, key: &Arc<str>) -> Error {
     let problem = "a value is longer than 4 GiB";
-    corrupt(path, problem, "shorten it")
-        .on_map(map)
-        .on_keys([key.clone()])
+    corrupt(path, problem, "shorten it").on_keys([key.clone()])
 }

@@ -1,5 +1,4 @@
-//! The seam to the disk: the handful of operations that the files of a map
-//! need.
+//! The operations on the disk that the files of a map need.
 
 use std::{fmt, io, path::Path, time::SystemTime};
 
@@ -7,134 +6,129 @@ mod real;
 
 pub use real::RealDisk;
 
-/// A disk, as far as the files of a map need one.
+/// A disk, with the operations that the files of a map need.
 ///
-/// Every call blocks. Nothing else reaches the disk, so a test can put faults
-/// under the whole provider here.
+/// Every call blocks. The provider reaches the disk only through this trait, so a test can
+/// inject faults here.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
-    /// Makes the folder, and those above it, if they are missing, so that they
-    /// survive a loss of power.
+    /// Creates the folder and its missing parents, durably.
     ///
     /// # Errors
     ///
-    /// What the system says; also if something else than a folder is there.
+    /// The error of the system; also if something other than a folder is there.
     fn make_folder(&self, folder: &Path) -> io::Result<()>;
 
-    /// Takes the lock that this file stands for, made if missing; it is held
-    /// until what is returned is dropped, or the process ends.
+    /// Locks this file, and creates it if it is missing. The lock is held until the
+    /// returned value is dropped, or the process ends.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if someone else holds it; else what the system says.
+    /// `WouldBlock` if it is locked already; otherwise the error of the system.
     fn lock(&self, file: &Path) -> io::Result<Box<dyn FolderLock>>;
 
-    /// The names of what is in the folder; names that are not Unicode are left
-    /// out.
+    /// Lists the names in the folder. Names that are not Unicode are left out.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the system.
     fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
 
-    /// Opens a file for reading, without waiting for anything.
+    /// Opens a file for reading, without blocking.
     ///
     /// # Errors
     ///
-    /// What the system says; `IsADirectory` for a folder, `InvalidInput` for
-    /// what is neither a file nor a folder.
+    /// `IsADirectory` for a folder, `InvalidInput` for anything else that is not a file;
+    /// otherwise the error of the system.
     fn open(&self, file: &Path) -> io::Result<Box<dyn DiskFile>>;
 
-    /// Opens a file for appending, without waiting for anything; a missing file
-    /// is not made.
+    /// Opens an existing file for appending, without blocking.
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open).
+    /// Those of [`open`](Self::open).
     fn open_to_append(&self, file: &Path) -> io::Result<Box<dyn DiskFile>>;
 
-    /// Starts a file that will take the place `target`, with the mode and the
-    /// owner of the file `like`, as far as this user may give them; fewer may
-    /// open it otherwise, and never more. Until then it has another name, and if
-    /// it is dropped it goes away.
+    /// Creates a file that will replace `target`, under a temporary name. It gets the mode
+    /// and the owner of the file `like`, as far as the system permits; if not, fewer users
+    /// can open it, never more. Dropping it removes it.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the system.
     fn create(&self, target: &Path, like: &Path) -> io::Result<Box<dyn NewFile>>;
 
-    /// Makes what was made, renamed or removed in the folder survive a loss of
-    /// power.
+    /// Makes creations, renames and removals in the folder survive a power loss.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the system.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
 
     /// Removes a file.
     ///
     /// # Errors
     ///
-    /// What the system says; `NotFound` if there is none.
+    /// `NotFound` if there is none; otherwise the error of the system.
     fn remove(&self, file: &Path) -> io::Result<()>;
 }
 
-/// A lock that is held until this is dropped.
+/// A lock that is held until this value is dropped.
 pub trait FolderLock: Send + Sync {
-    /// Whether the file that is locked is the one that is found in its place.
-    /// If it was removed or moved away, someone else may hold another one there.
+    /// Whether the locked file is still in its place. If it was removed or moved, another
+    /// process may have locked a new one there.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the system.
     fn is_in_place(&self) -> io::Result<bool>;
 }
 
 /// An open file.
 pub trait DiskFile: Send {
-    /// How many bytes it holds.
+    /// Returns the size in bytes.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the system.
     fn size(&mut self) -> io::Result<u64>;
 
-    /// When it was last changed.
+    /// Returns the modification time.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the system.
     fn modified(&mut self) -> io::Result<SystemTime>;
 
-    /// Fills the whole buffer from there.
+    /// Fills the buffer with the bytes at `offset`.
     ///
     /// # Errors
     ///
-    /// What the system says; `UnexpectedEof` if the file ends before.
+    /// `UnexpectedEof` if the file ends before; otherwise the error of the system.
     fn read_at(&mut self, offset: u64, into: &mut [u8]) -> io::Result<()>;
 
-    /// Writes at the end. After an error any number of the bytes may be there.
+    /// Appends bytes. After an error, any number of them may be in the file.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the system.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes what was written survive a loss of power.
+    /// Makes what was written survive a power loss.
     ///
     /// # Errors
     ///
-    /// What the system says. What was written before may or may not survive,
-    /// and no later success says anything about it.
+    /// The error of the system. Earlier writes may or may not survive then, and a later
+    /// success proves nothing about them.
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// A file that is being written and has not taken its place yet.
+/// A new file that has not replaced another one yet.
 pub trait NewFile: Send {
-    /// Writes at the end.
+    /// Appends bytes.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the system.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 
     /// Makes what was written survive a loss of power.
@@ -144,10 +138,10 @@ pub trait NewFile: Send {
     /// What the system says.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Takes its place in one step, instead of what is there.
+    /// Replaces the target in one step.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the system.
     fn replace(self: Box<Self>) -> io::Result<()>;
 }

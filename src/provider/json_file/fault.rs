@@ -1,11 +1,11 @@
-//! What the system says about a file, sorted by what to do about it.
+//! Errors of the system about a file, sorted by their remedy.
 
 use std::{io, path::Path};
 
 use crate::error::{Error, ErrorKind};
 
-/// An error of the system while `doing` something to a file. Nothing was
-/// applied, unless the caller of this says otherwise.
+/// The error for a failed operation on a file. Nothing was applied, unless the caller
+/// changes that.
 pub(super) fn fault(doing: &str, path: &Path, error: io::Error) -> Error {
     let (kind, remedy) = remedy_for(error.kind());
     Error::new(kind, format!("cannot {doing} {}: {remedy}", path.display()))
@@ -19,13 +19,15 @@ fn remedy_for(kind: io::ErrorKind) -> (ErrorKind, &'static str) {
         Io::Interrupted | Io::TimedOut | Io::WouldBlock | Io::ResourceBusy => {
             return (ErrorKind::Unavailable, "the disk is busy; try again");
         }
-        Io::PermissionDenied => "this user may not; give it permission to read and write there",
-        Io::ReadOnlyFilesystem => "it is mounted for reading only; mount it for writing",
+        Io::PermissionDenied => {
+            "permission denied; give this user permission to read and write there"
+        }
+        Io::ReadOnlyFilesystem => "it is mounted read-only; mount it for writing",
         Io::StorageFull | Io::QuotaExceeded => "the disk is full; make room",
         Io::FileTooLarge => "the file would exceed a limit; raise it",
-        Io::NotFound => "it is not there; put it back, with what was in it",
+        Io::NotFound => "it is missing; restore it with its content",
         Io::IsADirectory => "a folder is in the place of the file; move it away",
-        Io::InvalidInput => "what is there is no file; move it away",
+        Io::InvalidInput => "it is not a file; move it away",
         Io::NotADirectory | Io::AlreadyExists => {
             "something else is in the place of the folder; move it away, or use another path"
         }
@@ -34,7 +36,7 @@ fn remedy_for(kind: io::ErrorKind) -> (ErrorKind, &'static str) {
     (ErrorKind::Unusable, remedy)
 }
 
-/// What is stored in a file does not make sense.
+/// The error for a file whose content makes no sense.
 pub(super) fn corrupt(path: &Path, problem: &str, remedy: &str) -> Error {
     Error::new(
         ErrorKind::Corrupt,

@@ -1,4 +1,4 @@
-//! Where in the folder the files of a map are.
+//! The files of a map in its folder.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,24 +22,24 @@ use crate::{
     name::MapName,
 };
 
-/// How long the name of a file may become before it is cut: with the longest
-/// ending it stays below the 255 bytes that most systems take.
+/// The length from which the name of a file is shortened: with the longest ending it stays
+/// below the 255 bytes that most systems accept.
 const MAX_STEM: usize = 200;
 
-/// What is locked in a folder while a provider has it open.
+/// The file that is locked while a provider has the folder open.
 pub(super) const LOCK_FILE: &str = ".persistify.lock";
 
-/// The folder that a provider keeps its maps in.
+/// The folder of a provider.
 pub(super) struct Folder {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) path: PathBuf,
     pub(super) max_journal: u64,
     pub(super) keep_tombstones: Duration,
-    /// The files of other programs, by the map that they are to be.
+    /// The adopted files, by map.
     pub(super) adopted: HashMap<MapName, String>,
-    /// Held from the opening to the close.
+    /// Held until the folder is closed.
     pub(super) lock: Mutex<Option<Box<dyn FolderLock>>>,
-    /// Those that have written since the opening.
+    /// The writers that have committed since the folder was opened.
     pub(super) writers: Mutex<HashSet<WriterId>>,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Files {
 }
 
 impl Folder {
-    /// The files of this map.
+    /// The files of a map.
     pub(super) fn files(&self, map: &MapName) -> Result<Files> {
         if let Some(file) = self.adopted.get(map) {
             return Ok(Files::new(&self.path, stem_of(file), file));
@@ -76,7 +76,7 @@ impl Folder {
         }
     }
 
-    /// The map whose files are called so; none if they are no map's.
+    /// The map whose files have this stem; `None` if it is not that of a map.
     pub(super) fn map_called(&self, stem: &str) -> Result<Option<MapName>> {
         let mut adopted = self.adopted.iter();
         if let Some((map, _)) = adopted.find(|(_, file)| stem_of(file) == stem) {
@@ -88,7 +88,7 @@ impl Folder {
         if !stem.contains("%%") {
             return Ok(None);
         }
-        // The name was too long for a file; it stands in the files themselves.
+        // The name was too long for a file. It is stored in the files.
         let files = Files::new(&self.path, stem, &format!("{stem}.json"));
         let map = self.map_named_in(&files)?;
         Ok(map.filter(|map| map.encoded(MAX_STEM) == stem))
@@ -102,8 +102,8 @@ impl Folder {
         Ok(journal.and_then(|(bytes, _)| journal::map_named_in(&bytes)))
     }
 
-    /// A file of another program that carries the very name of this map, if
-    /// that is not the name under which it would be kept.
+    /// A file of another program that has the very name of this map, if the map would be
+    /// stored under another name.
     pub(super) fn literal_file(&self, map: &MapName) -> Result<Option<String>> {
         let literal = format!("{map}.json");
         if map.as_str().contains('/') || self.adopted.contains_key(map) {
@@ -118,10 +118,10 @@ impl Folder {
         listed.map_err(|error| fault("list", &self.path, error))
     }
 
-    /// That this is the folder that was opened, and that nobody else can have
-    /// opened it since: in the place of one that was unmounted or moved there
-    /// may be another, and every map would seem empty; and whoever finds no lock
-    /// file makes one.
+    /// Checks that this is the folder that was opened, and that no other process can have
+    /// opened it since. If it was unmounted or moved, there may be another one in its
+    /// place, and every map would seem empty. A process that finds no lock file creates
+    /// one.
     pub(super) fn check_in_place(&self) -> Result<()> {
         let path = self.path.join(LOCK_FILE);
         let held = self.lock.lock();
@@ -130,15 +130,15 @@ impl Folder {
             return Ok(());
         }
         let message = format!(
-            "{} is not as it was opened: its {LOCK_FILE} was removed, or is another one, and \
-             so another program may have opened it; put the folder back, with what was in it, \
-             or open it anew",
+            "{} is not the folder that was opened: its {LOCK_FILE} was removed or replaced, so \
+             another program may have opened it; restore the folder with its content, or open \
+             it again",
             self.path.display()
         );
         Err(Error::new(ErrorKind::Unusable, message).nothing_applied())
     }
 
-    /// Whether a new file can be written in it just now.
+    /// Checks that a new file can be written in the folder.
     pub(super) fn try_write(&self) -> Result<()> {
         let path = self.path.join("trial");
         let mut file = Replacement::create(&*self.disk, &path, &path)?;
@@ -152,7 +152,7 @@ impl Folder {
     }
 }
 
-/// What the files that belong to an adopted file are named after.
+/// The stem of the files beside an adopted file.
 fn stem_of(file: &str) -> &str {
     file.strip_suffix(".json").unwrap_or(file)
 }

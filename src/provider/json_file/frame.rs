@@ -1,18 +1,15 @@
-//! What a frame of a journal says: a batch as it was applied, the digest of a
-//! snapshot that is about to take its place, or a new incarnation.
+//! The payloads of frames: a batch as it was applied, the digest of a snapshot that is
+//! about to be put into place, or a new incarnation.
 
 use std::time::SystemTime;
 
-use super::{
-    base64_text,
-    index::{Entry, Index, Place, Source, Stamp},
-};
+use super::{base64_text, index::Stamp};
 use crate::{
     batch::{Batch, BatchId, Change, Committed, MapBatch, Op, WriterId},
     error::{Error, ErrorKind, Result},
     incarnation::Incarnation,
-    provider::ledger::{self, Tombstones},
-    record::{Cause, Deletion, Encoding, Payload, Record, Revision, Timestamp},
+    provider::ledger,
+    record::{Cause, Encoding, Payload, Revision, Timestamp},
 };
 
 const BATCH: u8 = 1;
@@ -22,48 +19,48 @@ const RENEWAL: u8 = 3;
 const PUT: u8 = 0;
 const TOUCH: u8 = 1;
 const DELETE: u8 = 2;
-/// A put that says when the value was written.
+/// A put with the time at which the value was written.
 const PUT_WRITTEN: u8 = 3;
 /// A delete of an entry that has expired.
 const DELETE_EXPIRED: u8 = 4;
 /// Added to a put: the value is bytes, and its text is base64.
 const OF_BYTES: u8 = 0x10;
 
-/// The payload of a frame, read in place.
+/// A payload, parsed in place.
 #[derive(Debug)]
 pub(super) enum Frame<'a> {
     Applied(Applied<'a>),
-    /// The snapshot of this digest holds all that the frames before it say.
+    /// The snapshot with this digest contains all frames before.
     Announced(u128),
-    /// From here on the map is in this incarnation.
+    /// From here on, the map is in this incarnation.
     Renewed(Incarnation),
 }
 
-/// A batch as it was applied: what was skipped is not among the changes.
+/// A batch as it was applied, without skipped changes.
 #[derive(Debug)]
 pub(super) struct Applied<'a> {
     pub(super) id: BatchId,
-    /// When, by this machine's clock.
+    /// By the clock of this machine.
     pub(super) committed_at: Timestamp,
     pub(super) answer: Committed,
-    /// When, by the writer's clock.
-    at: Stamp,
-    clear: bool,
-    changes: Vec<Become<'a>>,
+    /// The time of the batch, by the clock of the writer.
+    pub(super) at: Stamp,
+    pub(super) clear: bool,
+    pub(super) changes: Vec<KeyChange<'a>>,
 }
 
-/// What becomes of a key.
+/// A change of a key.
 #[derive(Debug)]
-struct Become<'a> {
-    key: &'a str,
-    what: What,
+pub(super) struct KeyChange<'a> {
+    pub(super) key: &'a str,
+    pub(super) effect: Effect,
 }
 
-#[derive(Debug)]
-enum What {
-    /// The place is relative to the payload.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Effect {
+    /// The offset is relative to the payload.
     Put {
-        /// When the value was written; not at the time of the batch.
+        /// When the value was written, if not at the time of the batch.
         written: Option<Stamp>,
         expires: Stamp,
         encoding: Encoding,
@@ -81,72 +78,16 @@ impl Applied<'_> {
     pub(super) fn revision(&self) -> Revision {
         self.answer.revision.unwrap_or_default()
     }
-
-    /// Applies the changes to the index and the tombstones of the map before them. The
-    /// payload starts at this offset in the journal.
-    ///
-    /// Commits and the replay of a journal run this code, so both have the same result.
-    pub(super) fn apply(&self, index: &mut Index, tombstones: &mut Tombstones, start: u64) {
-        if self.clear {
-            index.clear();
-            tombstones.clear(self.revision());
-        }
-        for change in &self.changes {
-            match change.what {
-                What::Delete(cause) => tombstones.delete(self.tombstone(change.key, cause)),
-                What::Put { .. } => tombstones.put(change.key),
-                What::Touch { .. } => {}
-            }
-            self.change(index, change, start);
-        }
-    }
-
-    fn tombstone(&self, key: &str, cause: Cause) -> Record {
-        let deletion = Deletion::new(cause, self.id.writer);
-        Record::deleted(key, self.revision(), deletion).with_updated_at(self.at.time())
-    }
-
-    fn change(&self, index: &mut Index, change: &Become<'_>, start: u64) {
-        match change.what {
-            What::Put {
-                written,
-                expires,
-                encoding,
-                schema,
-                offset,
-                bytes,
-            } => {
-                let place = Place::new(Source::Journal, start + offset as u64, bytes);
-                let entry = Entry {
-                    revision: self.revision(),
-                    expires,
-                    updated: written.unwrap_or(self.at),
-                    place: place.with_form(encoding, schema),
-                };
-                match index.get_mut(change.key) {
-                    Some(stored) => *stored = entry,
-                    None => _ = index.insert(change.key.into(), entry),
-                }
-            }
-            What::Touch { expires } => {
-                if let Some(stored) = index.get_mut(change.key) {
-                    stored.revision = self.revision();
-                    stored.expires = expires;
-                }
-            }
-            What::Delete(_) => _ = index.remove(change.key),
-        }
-    }
 }
 
-/// The payload that says that this snapshot is about to come.
+/// The payload that announces the snapshot with this digest.
 pub(super) fn announcement(digest: u128) -> Vec<u8> {
     let mut out = vec![ANNOUNCEMENT];
     out.extend(digest.to_le_bytes());
     out
 }
 
-/// The payload that gives the map this incarnation.
+/// The payload that sets the incarnation.
 pub(super) fn renewal(incarnation: Incarnation) -> Vec<u8> {
     let mut out = vec![RENEWAL];
     out.extend(incarnation.get().to_le_bytes());
@@ -164,7 +105,7 @@ pub(super) fn applied(
     is_stored: impl Fn(&str) -> bool,
 ) -> Result<Vec<u8>> {
     let answer_text = serde_json::to_vec(answer).map_err(|error| {
-        let message = "what the map holds instead of skipped changes is not text";
+        let message = "a stored value that a skipped change met is not text";
         Error::new(ErrorKind::Corrupt, message).with_source(error)
     })?;
     let changes = ledger::applied(part, &answer.skipped)
@@ -240,7 +181,7 @@ pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 impl<'a> Frame<'a> {
-    /// Reads a payload; `None` if this code did not write it.
+    /// Parses a payload; `None` if this code did not write it.
     pub(super) fn read(payload: &'a [u8]) -> Option<Self> {
         let mut from = Reader::new(payload);
         let frame = match from.byte()? {
@@ -267,34 +208,34 @@ fn read_applied<'a>(from: &mut Reader<'a>) -> Option<Applied<'a>> {
     })
 }
 
-fn read_change<'a>(from: &mut Reader<'a>) -> Option<Become<'a>> {
+fn read_change<'a>(from: &mut Reader<'a>) -> Option<KeyChange<'a>> {
     let key = from.text()?;
     let op = from.byte()?;
     let encoding = match op & OF_BYTES {
         0 => Encoding::Json,
         _ => Encoding::Bytes,
     };
-    let what = match op & !OF_BYTES {
+    let effect = match op & !OF_BYTES {
         PUT => read_put(from, None, encoding)?,
         PUT_WRITTEN => {
             let written = from.stamp()?;
             read_put(from, Some(written), encoding)?
         }
-        TOUCH => What::Touch {
+        TOUCH => Effect::Touch {
             expires: from.stamp()?,
         },
-        DELETE => What::Delete(Cause::Removed),
-        DELETE_EXPIRED => What::Delete(Cause::Expired),
+        DELETE => Effect::Delete(Cause::Removed),
+        DELETE_EXPIRED => Effect::Delete(Cause::Expired),
         _ => return None,
     };
-    Some(Become { key, what })
+    Some(KeyChange { key, effect })
 }
 
-fn read_put(from: &mut Reader<'_>, written: Option<Stamp>, encoding: Encoding) -> Option<What> {
+fn read_put(from: &mut Reader<'_>, written: Option<Stamp>, encoding: Encoding) -> Option<Effect> {
     let expires = from.stamp()?;
     let schema = u32::from_le_bytes(from.array()?);
     let text = from.bytes()?;
-    Some(What::Put {
+    Some(Effect::Put {
         written,
         expires,
         encoding,
@@ -304,7 +245,7 @@ fn read_put(from: &mut Reader<'_>, written: Option<Stamp>, encoding: Encoding) -
     })
 }
 
-/// Takes fixed parts off the front of some bytes; none where they end early.
+/// Reads values from the front of bytes; `None` where the bytes end early.
 pub(super) struct Reader<'a> {
     whole: &'a [u8],
     at: usize,

@@ -1,4 +1,4 @@
-//! What is known in memory of each stored entry: all but its value.
+//! The index of an open map: everything about each entry except its value.
 
 use std::{collections::BTreeMap, iter::Peekable, sync::Arc, time::SystemTime};
 
@@ -11,13 +11,13 @@ use crate::{
     record::{Encoding, Payload, Record, Revision, Timestamp},
 };
 
-/// A page of large values ends early: its values are held at once.
+/// A page of large values ends early, because its values are in memory at the same time.
 const PAGE_BYTES: u64 = 1 << 20;
 
-/// The entries of a map, in the order in which they are written to a snapshot.
+/// The entries of a map, in the order of a snapshot.
 pub(super) type Index = BTreeMap<Arc<str>, Entry>;
 
-/// A stored entry, and where the text of its value is: 40 bytes.
+/// A stored entry, and the place of its value: 40 bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     pub(super) revision: Revision,
@@ -54,12 +54,12 @@ impl Entry {
 /// Entries whose values are read together.
 pub(super) struct Page<'a> {
     pub(super) entries: Vec<(&'a Arc<str>, &'a Entry)>,
-    /// There is no other one after it.
+    /// No other page follows.
     pub(super) is_last: bool,
 }
 
 impl<'a> Page<'a> {
-    /// The next of these entries.
+    /// Takes the next entries.
     pub(super) fn next(
         from: &mut Peekable<impl Iterator<Item = (&'a Arc<str>, &'a Entry)>>,
     ) -> Self {
@@ -76,7 +76,7 @@ impl<'a> Page<'a> {
     }
 }
 
-/// Where the text of a value is. Its encoding and its schema version are here to fill
+/// The place of the text of a value. The encoding and the schema version are here to fill
 /// what would be padding.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
@@ -144,7 +144,7 @@ impl Place {
     }
 }
 
-/// A [`Timestamp`], or none, in 8 bytes.
+/// An optional [`Timestamp`] in 8 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Option<i64>", into = "Option<i64>")]
 pub(super) struct Stamp(i64);
@@ -152,13 +152,13 @@ pub(super) struct Stamp(i64);
 impl Stamp {
     pub(super) const NONE: Self = Self(i64::MIN);
 
-    /// The time; also none if it is so far away that this system cannot tell.
+    /// The time; `None` also if it is beyond the range of this system.
     pub(super) fn time(self) -> Option<SystemTime> {
         let millis: i64 = Option::from(self)?;
         Timestamp::from_millis(millis).time()
     }
 
-    /// The number in a journal.
+    /// The number that a journal stores.
     pub(super) fn get(self) -> i64 {
         self.0
     }

@@ -11,7 +11,6 @@ use super::{
 use crate::{
     codec::json::fingerprint,
     error::Result,
-    name::MapName,
     record::{Encoding, Revision},
 };
 
@@ -22,15 +21,14 @@ use crate::{
 /// Entries without such a row get the revision `loaded`.
 pub(super) fn index(
     path: &Path,
-    map: &MapName,
     snapshot: &Snapshot,
     meta: Option<&Meta>,
     loaded: Revision,
 ) -> Result<(Index, Vec<u64>)> {
-    let mut found = snapshot.entries(path).map_err(|error| error.on_map(map))?;
+    let mut found = snapshot.entries(path)?;
     found.sort_by(|(a, ..), (b, ..)| a.cmp(b));
     if let Some(twins) = found.windows(2).find(|two| two[0].0 == two[1].0) {
-        return Err(damage::twice(path, map, &twins[0].0));
+        return Err(damage::twice(path, &twins[0].0));
     }
     let unknown = Unknown {
         revision: loaded,
@@ -42,7 +40,7 @@ pub(super) fn index(
     let mut entries = Vec::with_capacity(found.len());
     let mut fingerprints = Vec::new();
     for (key, offset, text) in found {
-        let bytes = u32::try_from(text.len()).map_err(|_| damage::too_long(path, map, &key))?;
+        let bytes = u32::try_from(text.len()).map_err(|_| damage::too_long(path, &key))?;
         let place = Place::new(Source::Snapshot, offset, bytes);
         while rows.next_if(|(before, _)| *before < key).is_some() {}
         let row = rows.next_if(|(same, _)| *same == key).map(|(_, row)| row);

@@ -1,17 +1,17 @@
-//! The form of a journal: a header, and a frame for each batch.
+//! The format of a journal: a header, and a frame for each batch.
 //!
-//! Whole numbers are little-endian. A header is a magic number, the format,
-//! the length of the rest, the rest, and a checksum of all of it. A frame is a
-//! magic number, the journal's id, the number of the frame, the length and the
-//! checksum of the payload, a checksum of these five, and the payload.
+//! Integers are little-endian. A header is a magic number, the format, the length of the
+//! body, the body, and a checksum of all of these. A frame is a magic number, the id of the
+//! journal, the number of the frame, the length and the checksum of the payload, a checksum
+//! of these five, and the payload.
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::frame::{Reader, put_bytes};
 use crate::{name::MapName, record::Revision};
 
-/// What a header and a frame begin with: a byte that no text has, so that no key
-/// and no value looks like them.
+/// The first byte of headers and frames. It occurs in no text, so no key and no value looks
+/// like them.
 pub(super) const FIRST: u8 = 0xff;
 const HEADER_MAGIC: [u8; 8] = *b"\xffPJRNL\xfe\n";
 const FRAME_MAGIC: [u8; 8] = *b"\xffPFRAM\xfe\n";
@@ -21,20 +21,20 @@ const FRAME_MAGIC: [u8; 8] = *b"\xffPFRAM\xfe\n";
 pub(super) const FORMAT: u32 = 3;
 const OLDEST_FORMAT: u32 = 2;
 
-/// How long a frame is without its payload.
+/// The length of a frame without its payload.
 pub(super) const FRAME_HEADER: usize = 48;
 
-/// What a journal says of itself.
+/// The header of a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// Drawn at random; never 0.
+    /// Random; never 0.
     pub(super) id: u64,
     pub(super) map: String,
-    /// The digest of the snapshot that its batches apply to; none for none.
+    /// The digest of the snapshot that its batches apply to; `None` without a snapshot.
     pub(super) snapshot: Option<u128>,
-    /// The checksum of the meta file that goes with it.
+    /// The checksum of the meta file that belongs to it.
     pub(super) meta: Option<u128>,
-    /// The revision of what is in the snapshot and not as in the meta file.
+    /// The revision of entries that the meta file does not describe.
     pub(super) loaded: Revision,
 }
 
@@ -54,7 +54,7 @@ impl Header {
         out
     }
 
-    /// The header, and where it ends. None if it is not one.
+    /// The header, or another format; and where it ends. `None` if it is not a header.
     fn read(bytes: &[u8]) -> Option<(Result<Self, u32>, usize)> {
         let rest = bytes.strip_prefix(&HEADER_MAGIC)?;
         let mut from = Reader::new(rest);
@@ -88,7 +88,7 @@ fn put_digest(out: &mut Vec<u8>, digest: Option<u128>) {
     out.extend(digest.unwrap_or_default().to_le_bytes());
 }
 
-/// The outer none says that there is nothing to read.
+/// The outer `None` means that the bytes end early.
 #[expect(clippy::option_option, reason = "the two mean different things")]
 fn read_digest(from: &mut Reader<'_>) -> Option<Option<u128>> {
     let is_some = from.byte()? != 0;
@@ -109,30 +109,29 @@ pub(super) fn frame(journal: u64, number: u64, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What the bytes of a journal turned out to be.
+/// What the bytes of a journal are.
 #[derive(Debug)]
 pub(super) enum Found<'a> {
-    /// A journal, whole up to `end`; what follows is a torn tail.
+    /// A journal, complete up to `end`. The rest is a torn frame.
     Journal {
         header: Header,
-        /// The payloads, and where each starts.
+        /// The payloads, and their offsets.
         payloads: Payloads<'a>,
         end: usize,
     },
-    /// There is something broken here: a frame with others after it, or the
-    /// header. A journal takes its place with a whole header, so one without was
-    /// cut off or emptied since, and may have held batches.
+    /// Something is broken: a frame with others after it, or the header. A journal is
+    /// created with a complete header, so one without was truncated later, and may have
+    /// held batches.
     Damaged { at: usize },
     /// Written by another version of this crate.
     OtherFormat { format: u32 },
 }
 
 impl<'a> Found<'a> {
-    /// Looks through the bytes of a journal.
+    /// Parses the bytes of a journal.
     ///
-    /// A frame is written only after all before it are safe on the disk, so
-    /// only the last one can be torn. Where the header of a frame stands after
-    /// something that is broken, what is broken was whole once.
+    /// A frame is written only after all earlier ones are durable, so only the last one can
+    /// be torn. A broken frame with the header of another one behind it was complete once.
     pub(super) fn in_bytes(bytes: &'a [u8]) -> Self {
         let Some((header, start)) = Header::read(bytes) else {
             return Self::Damaged { at: 0 };
@@ -153,10 +152,10 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Where the id is: behind the magic number, the format and the length.
+/// The offset of the id: behind the magic number, the format and the length.
 const ID_AT: usize = HEADER_MAGIC.len() + 4 + 8;
 
-/// How many bytes tell the id of a journal.
+/// The number of bytes up to the end of the id.
 pub(super) const ID_ENDS: u64 = ID_AT as u64 + 8;
 
 /// The id of the journal that begins with these bytes.
@@ -175,7 +174,7 @@ pub(super) fn map_named_in(bytes: &[u8]) -> Option<MapName> {
 
 type Payloads<'a> = Vec<(usize, &'a [u8])>;
 
-/// The whole frames from `start` on, and where they end.
+/// The complete frames from `start` on, and where they end.
 fn read_frames(bytes: &[u8], start: usize, journal: u64) -> (Payloads<'_>, usize) {
     let mut payloads = Vec::new();
     let mut end = start;
@@ -190,8 +189,8 @@ fn read_frames(bytes: &[u8], start: usize, journal: u64) -> (Payloads<'_>, usize
     (payloads, end)
 }
 
-/// Whether there is a frame of this journal behind what ought to be the frame
-/// of that number, and is not, or not whole.
+/// Whether a frame of this journal follows the place where the frame with this number
+/// should be, but is missing or incomplete.
 fn frame_follows(bytes: &[u8], end: usize, journal: &Header, number: usize) -> bool {
     let torn = FrameHeader::read(&bytes[end..]);
     let is_next = |torn: &FrameHeader| torn.journal == journal.id && torn.number == number as u64;
@@ -212,8 +211,7 @@ struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// The header that these bytes start with; none if there is none, or it is
-    /// not as it was written.
+    /// The header at the start of these bytes; `None` if there is none, or it is damaged.
     fn read(bytes: &[u8]) -> Option<Self> {
         let mut from = Reader::new(bytes.strip_prefix(&FRAME_MAGIC)?);
         let header = Self {
@@ -226,7 +224,7 @@ impl FrameHeader {
         (checksum == xxh3_64(&bytes[..FRAME_HEADER - 8])).then_some(header)
     }
 
-    /// The payload of this frame, if it is that frame and whole.
+    /// The payload of this frame, if it is that frame and complete.
     fn payload<'a>(&self, frame: &'a [u8], journal: u64, number: u64) -> Option<&'a [u8]> {
         if self.journal != journal || self.number != number {
             return None;

@@ -1,4 +1,4 @@
-//! New files that a crash kept from taking their places.
+//! New files that a crash left before they replaced others.
 
 use std::path::Path;
 
@@ -9,14 +9,13 @@ use crate::{
     trace::PROVIDER,
 };
 
-/// Removes what a crash left of files that were not yet what they were to be.
+/// Removes the new files that a crash left.
 ///
-/// They are in the way of nothing, so only what is surely ours goes: a file with
-/// the name of a new file, that begins as one does. What cannot be looked at or
-/// removed stays too.
+/// They do no harm, so only those that are surely ours are removed: files with the name of
+/// a new file that begin as one does. A file that cannot be read or removed stays.
 pub(super) fn remove(folder: &Folder) -> Result<()> {
     let names = folder.list()?;
-    for name in names.iter().filter(|name| is_name_of_one(name)) {
+    for name in names.iter().filter(|name| is_named_as_one(name)) {
         let path = folder.path.join(name);
         if !begins_as_one(folder, &path).unwrap_or(false) {
             continue;
@@ -26,14 +25,14 @@ pub(super) fn remove(folder: &Folder) -> Result<()> {
                 target: PROVIDER,
                 file = %path.display(),
                 cause = %error,
-                "what a crash left of a new file was not removed; it is of no use",
+                "a temporary file of an earlier crash was not removed; it can be deleted",
             );
         }
     }
     Ok(())
 }
 
-fn is_name_of_one(name: &str) -> bool {
+fn is_named_as_one(name: &str) -> bool {
     let (start, end) = TEMP_NAME;
     let letters = name
         .strip_prefix(start)
@@ -43,8 +42,7 @@ fn is_name_of_one(name: &str) -> bool {
     })
 }
 
-/// Whether it holds nothing yet, or begins like a snapshot or a meta file, like a
-/// journal or a part of one, or as a trial does.
+/// Whether the file is empty, or begins like a snapshot, a meta file, a journal or a trial.
 fn begins_as_one(folder: &Folder, path: &Path) -> std::io::Result<bool> {
     let mut file = folder.disk.open(path)?;
     if file.size()? == 0 {

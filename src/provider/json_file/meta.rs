@@ -1,5 +1,5 @@
-//! The form of a meta file: everything about the entries that the snapshot does
-//! not say, as JSON text with a checksum at its end.
+//! The format of a meta file: JSON text with everything about the entries that is not in
+//! the snapshot, and a checksum at its end.
 
 use std::{path::Path, sync::Arc};
 
@@ -30,35 +30,34 @@ use crate::{
 const FORMAT: u32 = 2;
 const OLDEST_FORMAT: u32 = 1;
 
-/// What to do about a meta file that cannot be used.
+/// The remedy for a meta file that cannot be used.
 const REMEDY: &str = "put it back as it was, or remove it: the values stay, expiries and \
                       revisions are then unknown";
 
-/// How many bytes are gathered before they are written.
+/// The number of bytes that are written at once.
 const CHUNK: usize = 1 << 20;
 
-/// What a meta file says about the map as a whole.
+/// The fields about the map as a whole.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Head {
     pub(super) format: u32,
     pub(super) map: MapName,
-    /// The last revision that was given.
+    /// The revision of the last commit.
     pub(super) counter: Revision,
     /// `None` if an earlier version of this crate wrote the file.
     pub(super) incarnation: Option<Incarnation>,
-    /// The digest of the snapshot that it goes with; `None` for no snapshot.
+    /// The digest of the snapshot that the file describes; `None` for no snapshot.
     #[serde(with = "hex")]
     pub(super) snapshot: Option<u128>,
-    /// The journal that was compacted into both of them; 0 for none.
+    /// The id of the journal that was compacted into both files; 0 for none.
     #[serde(rename = "folded")]
     pub(super) compacted: u64,
     #[serde(deserialize_with = "writers")]
     pub(super) writers: Writers,
 }
 
-/// An earlier version of this crate wrote them in another form. Those writers have
-/// ended: their maps were closed, or there is a journal of that version, which is
-/// refused.
+/// Earlier versions of this crate wrote them in another form. Those writers have ended:
+/// their maps were closed, or there is a journal of that version, which is refused.
 fn writers<'de, D: Deserializer<'de>>(from: D) -> Result<Writers, D::Error> {
     let text = <&RawValue>::deserialize(from)?;
     Ok(serde_json::from_str(text.get()).unwrap_or_default())
@@ -121,18 +120,18 @@ fn encoding<'de, D: Deserializer<'de>>(from: D) -> Result<Encoding, D::Error> {
     }
 }
 
-/// A meta file as it was read.
+/// A meta file, as it was read.
 #[derive(Debug)]
 pub(super) struct Meta {
     pub(super) head: Head,
-    /// In the order of their keys.
+    /// Sorted by key.
     pub(super) rows: Vec<(Arc<str>, Row)>,
     /// `None` in format 1.
     pub(super) tombstones: Option<Tombstones>,
     pub(super) trailer: Trailer,
 }
 
-/// The parts that every format has.
+/// The fields that every format has.
 #[derive(Deserialize)]
 struct Name {
     format: u32,
@@ -152,16 +151,16 @@ impl Meta {
             return Ok(None);
         };
         let trailer = Trailer::checked(&bytes).ok_or_else(|| {
-            let problem = "it is not as it was written";
-            corrupt(path, problem, REMEDY).on_map(map)
+            let problem = "it is damaged";
+            corrupt(path, problem, REMEDY)
         })?;
         let text = &bytes[..trailer.end];
         let senseless = |error: serde_json::Error| {
-            corrupt(path, "it does not hold what it should", REMEDY).with_source(error)
+            corrupt(path, "its content is not that of a meta file", REMEDY).with_source(error)
         };
         let name: Name = serde_json::from_slice(text).map_err(senseless)?;
         if !(OLDEST_FORMAT..=FORMAT).contains(&name.format) {
-            return Err(other_format(path, name.format, FORMAT).on_map(map));
+            return Err(other_format(path, name.format, FORMAT));
         }
         check_map(path, name.map.as_str(), map)?;
         let head = serde_json::from_slice(text).map_err(senseless)?;
@@ -189,8 +188,8 @@ pub(super) fn map_named_in(bytes: &[u8]) -> Option<MapName> {
     serde_json::from_slice(text).ok().map(|name: Name| name.map)
 }
 
-/// Checks that a file of this map does not belong to another one: where names are
-/// cut to a digest, two of them might meet.
+/// Checks that a file belongs to this map. Long names are shortened to a digest, and two of
+/// them might collide.
 pub(super) fn check_map(path: &Path, found: &str, map: &MapName) -> Result<()> {
     if found == map.as_str() {
         return Ok(());
@@ -199,10 +198,10 @@ pub(super) fn check_map(path: &Path, found: &str, map: &MapName) -> Result<()> {
         "{} belongs to the map {found:?}; use another name or another folder",
         path.display()
     );
-    Err(Error::new(ErrorKind::Invalid, message).on_map(map))
+    Err(Error::new(ErrorKind::Invalid, message))
 }
 
-/// The error for a file that another version of this crate wrote.
+/// The error for a file of another version of this crate.
 pub(super) fn other_format(path: &Path, format: u32, known: u32) -> Error {
     Error::new(
         ErrorKind::Unsupported,
@@ -227,7 +226,7 @@ impl Head {
         }
     }
 
-    /// A line for each field, and the beginning of the entries.
+    /// A line per field, and the start of the entries.
     fn text(&self) -> serde_json::Result<String> {
         let mut text = Vec::new();
         let lines = PrettyFormatter::with_indent(b"");
@@ -240,9 +239,8 @@ impl Head {
     }
 }
 
-/// Writes a meta file that is as open as the file `like`, since it repeats keys and
-/// whole values. Returns it, safe on the disk but not in its place, and its
-/// checksum.
+/// Writes a meta file with the mode of the file `like`, because it repeats keys. Returns
+/// the file, durable but not in its place, and its checksum.
 pub(super) fn write<'a, 'r>(
     disk: &dyn Disk,
     path: &'a Path,

@@ -1,5 +1,4 @@
-//! The entries of a JSON object in the order of the text, those with a key
-//! twice included.
+//! The entries of a JSON object in the order of the text, including repeated keys.
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
@@ -33,7 +32,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
     }
 }
 
-/// A key, allocated once.
+/// A key that is allocated once.
 struct Key(Arc<str>);
 
 impl<'de> Deserialize<'de> for Key {

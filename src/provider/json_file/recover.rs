@@ -23,20 +23,22 @@ use crate::{
     trace::PROVIDER,
 };
 
-/// What was read of a map.
-struct AtRest {
+/// The files of a map, as they were read.
+struct Opening<'a> {
+    folder: &'a Folder,
+    map: &'a MapName,
     files: Files,
     snapshot: Option<Snapshot>,
     meta: Option<Meta>,
-    /// The map is open.
+    /// The map is open, and its files were replaced.
     is_in_use: bool,
 }
 
-/// A journal that was found, and is needed.
+/// A journal that was found.
 struct LeftOver<'a> {
     header: Header,
     payloads: Vec<(usize, &'a [u8])>,
-    /// The whole frames, without a torn one at the end.
+    /// The header and the complete frames, without a torn one at the end.
     whole: &'a [u8],
     torn: &'a [u8],
 }
@@ -47,68 +49,118 @@ impl Store {
         Self::read(folder, map, false)
     }
 
-    /// Opens a map once more whose files were replaced while it was open. An edit
-    /// by hand is not taken over then, nor a file of another program.
+    /// Opens a map again whose files were replaced while it was open. Edits by hand and
+    /// files of another program are refused then.
     pub(super) fn reopen(folder: &Folder, map: &MapName) -> Result<Self> {
         Self::read(folder, map, true)
     }
 
     fn read(folder: &Folder, map: &MapName, is_in_use: bool) -> Result<Self> {
-        let files = folder.files(map)?;
         folder.check_in_place()?;
-        let journal = read_whole(&*folder.disk, &files.journal)?;
-        if journal.is_some() || is_in_use {
-            // What is seen in the folder may not be safe there: a fold that
-            // failed, or a process that was killed, may have left renames that
-            // nobody synced. What follows builds on them, and an open map is told
-            // of the incarnation.
-            folder.sync()?;
-        }
-        let rest = AtRest {
-            snapshot: Snapshot::read(&*folder.disk, &files.snapshot)?,
-            meta: Meta::read(&*folder.disk, &files.meta, map)?,
-            files,
-            is_in_use,
-        };
-        match journal {
-            Some((bytes, _)) => rest.open_under(folder, map, &bytes),
-            None => rest.open(folder, map),
-        }
+        let opened = Opening::read(folder, map, is_in_use)
+            .and_then(|(found, journal)| found.open(journal.as_deref()));
+        opened.map_err(|error| error.on_map(map))
     }
 }
 
-impl AtRest {
-    /// Opens a map that has no journal.
-    fn open(self, folder: &Folder, map: &MapName) -> Result<Store> {
-        if self.snapshot.is_none() && self.meta.is_none() {
-            check_not_literal(folder, map, &self.files)?;
+impl<'a> Opening<'a> {
+    /// Reads the files; and the bytes of the journal, if there is one.
+    fn read(
+        folder: &'a Folder,
+        map: &'a MapName,
+        is_in_use: bool,
+    ) -> Result<(Self, Option<Vec<u8>>)> {
+        let disk = &*folder.disk;
+        let files = folder.files(map)?;
+        let journal = read_whole(disk, &files.journal)?.map(|(bytes, _)| bytes);
+        if journal.is_some() || is_in_use {
+            // The content of the folder may not be durable: a failed compaction, or a
+            // process that was killed, may have left renames that were not synced. The next
+            // steps build on them, and an open map learns of the incarnation.
+            folder.sync()?;
         }
-        self.check_complete().map_err(|error| error.on_map(map))?;
-        self.check_not_edited().map_err(|error| error.on_map(map))?;
-        self.remove_mark(folder)?;
-        let digest = self.snapshot.as_ref().map(|snapshot| snapshot.digest);
-        let written = self.snapshot.as_ref().map(Snapshot::written);
-        let loaded = match &self.meta {
-            Some(meta) if meta.head.snapshot == digest => meta.head.counter,
-            // Above all that was given, and the same as often as the file is
-            // opened before it is written down, below.
-            Some(meta) => {
-                let next = Revision::new(meta.head.counter.get().saturating_add(1));
-                written.unwrap_or_default().max(next)
-            }
-            None => written.unwrap_or_default(),
+        let found = Self {
+            snapshot: Snapshot::read(disk, &files.snapshot)?,
+            meta: Meta::read(disk, &files.meta, map)?,
+            folder,
+            map,
+            files,
+            is_in_use,
         };
+        Ok((found, journal))
+    }
+
+    fn open(mut self, journal: Option<&[u8]>) -> Result<Store> {
+        let Some(bytes) = journal else {
+            return self.open_at_rest(false);
+        };
+        let journal = self.parse(bytes)?;
+        if !journal.torn.is_empty() {
+            if self.is_in_use {
+                return Err(damage::edited(&self.files.journal));
+            }
+            torn::set_aside(self.folder, &self.files, journal.torn)?;
+        }
+        if !self.is_obsolete(&journal) {
+            return self.replay(&journal);
+        }
+        if let Some(meta) = self.meta.as_mut().filter(|_| journal.payloads.is_empty()) {
+            meta.trailer.mark = meta.trailer.mark.without_frames();
+        }
+        self.open_at_rest(true)
+    }
+
+    fn parse<'b>(&self, bytes: &'b [u8]) -> Result<LeftOver<'b>> {
+        match Found::in_bytes(bytes) {
+            Found::Damaged { at } => Err(damage::damaged(&self.files, at)),
+            Found::OtherFormat { format } => {
+                Err(other_format(&self.files.journal, format, journal::FORMAT))
+            }
+            Found::Journal {
+                header,
+                payloads,
+                end,
+            } => Ok(LeftOver {
+                header,
+                payloads,
+                whole: &bytes[..end],
+                torn: &bytes[end..],
+            }),
+        }
+    }
+
+    /// Whether the journal is obsolete: it has no frames, or it was compacted. The meta
+    /// file is replaced as the last step of a compaction, when the snapshot is durable, and
+    /// then the journal is not written to any more; only its removal is missing. So an edit
+    /// by hand since then is an edit of a file at rest.
+    fn is_obsolete(&self, journal: &LeftOver<'_>) -> bool {
+        let compacted = self.meta.as_ref().map_or(0, |meta| meta.head.compacted);
+        compacted == journal.header.id || journal.payloads.is_empty()
+    }
+
+    /// Opens the map from its snapshot and its meta file, and removes an obsolete journal.
+    fn open_at_rest(self, has_journal: bool) -> Result<Store> {
+        self.check_at_rest()?;
+        // The mark before the journal: in the other order, a crash would leave a mark that
+        // refers to a missing journal.
+        self.remove_mark()?;
+        if has_journal {
+            remove_journal(self.folder, &self.files)?;
+        }
+        let folder = self.folder;
+        let digest = self.digest();
         let is_edited = self
             .meta
             .as_ref()
             .is_some_and(|meta| meta.head.snapshot != digest);
-        let (mut store, fingerprints) = self.into_store(folder, map, loaded)?;
+        let loaded = self.loaded(is_edited);
+        let (mut store, fingerprints) = self.into_store(loaded)?;
         if is_edited {
             tell_edited(&store);
             // Keys that were removed by hand left no tombstones.
             store.tombstones.forget(loaded);
-            // The revisions that were given to what someone else wrote. If there is
-            // a crash before the file is in its place, they are given again.
+            // Stores the revisions of the edited values. After a crash before this, they
+            // get the same ones again.
             let rest = (digest, 0);
             let checksum = store.put_meta(folder, rest, store.incarnation, &fingerprints)?;
             store.meta = Some(checksum);
@@ -116,15 +168,42 @@ impl AtRest {
         Ok(store)
     }
 
-    /// That no file is missing that the meta file knows of.
+    fn digest(&self) -> Option<u128> {
+        self.snapshot.as_ref().map(|snapshot| snapshot.digest)
+    }
+
+    /// The revision of entries that the meta file does not describe.
+    fn loaded(&self, is_edited: bool) -> Revision {
+        let written = self.snapshot.as_ref().map(Snapshot::written);
+        let written = written.unwrap_or_default();
+        match &self.meta {
+            None => written,
+            Some(meta) if !is_edited => meta.head.counter,
+            // Above all revisions of commits; and the same each time that the file is
+            // opened before this revision is stored.
+            Some(meta) => {
+                let next = meta.head.counter.get().saturating_add(1);
+                written.max(Revision::new(next))
+            }
+        }
+    }
+
+    /// Checks that no file is missing, and that none was edited while the map was open.
     ///
-    /// A snapshot that is missing is no edit by hand: an empty map in the place
-    /// of a full one is what nobody wants to find out late, and the first compaction
-    /// would forget the expiries of the entries for good. To say that it is meant,
-    /// the meta file is removed too.
-    fn check_complete(&self) -> Result<()> {
+    /// A missing snapshot is not an edit by hand: an empty map instead of a full one might
+    /// be noticed too late, and the first compaction would lose the expiries of its entries
+    /// for good. To start with an empty map on purpose, the meta file is removed too.
+    ///
+    /// The snapshot of an open map must have been written by a compaction, an earlier one
+    /// perhaps, or be missing. What another program wrote is accepted only while the map is
+    /// closed.
+    fn check_at_rest(&self) -> Result<()> {
         let Some(meta) = &self.meta else {
-            return Ok(());
+            return match (&self.snapshot, self.is_in_use) {
+                (Some(_), true) => Err(damage::edited(&self.files.snapshot)),
+                (Some(_), false) => Ok(()),
+                (None, _) => check_not_literal(self.folder, self.map, &self.files),
+            };
         };
         if meta.trailer.mark == Mark::InUse {
             return Err(damage::no_journal(&self.files));
@@ -132,107 +211,42 @@ impl AtRest {
         if meta.head.snapshot.is_some() && self.snapshot.is_none() {
             return Err(damage::no_snapshot(&self.files));
         }
-        Ok(())
-    }
-
-    /// That the snapshot of an open map is one that a compaction left: one of another
-    /// time, or none. What someone else wrote is taken over only while the map is
-    /// closed, and nothing was written by then.
-    fn check_not_edited(&self) -> Result<()> {
-        let digest = self.snapshot.as_ref().map(|snapshot| snapshot.digest);
-        let written = self.meta.as_ref().and_then(|meta| meta.head.snapshot);
-        if self.is_in_use && digest != written {
+        if self.is_in_use && self.digest() != meta.head.snapshot {
             return Err(damage::edited(&self.files.snapshot));
         }
         Ok(())
     }
 
-    /// A mark goes before its journal does: the other way around, a crash would
-    /// leave one that tells of a journal that is missing.
-    fn remove_mark(&self, folder: &Folder) -> Result<()> {
+    fn remove_mark(&self) -> Result<()> {
         match &self.meta {
             Some(meta) if meta.trailer.mark != Mark::Absent => {
-                let Files {
-                    meta: path,
-                    snapshot,
-                    ..
-                } = &self.files;
-                trailer::remove_mark(&*folder.disk, path, snapshot, meta.trailer.end)?;
-                folder.sync()
+                let (disk, files) = (&*self.folder.disk, &self.files);
+                trailer::remove_mark(disk, &files.meta, &files.snapshot, meta.trailer.end)?;
+                self.folder.sync()
             }
             _ => Ok(()),
         }
     }
 
-    /// Opens a map that has a journal.
-    fn open_under(mut self, folder: &Folder, map: &MapName, bytes: &[u8]) -> Result<Store> {
-        let path = &self.files.journal;
-        let journal = match Found::in_bytes(bytes) {
-            Found::Damaged { at } => return Err(damage::damaged(&self.files, at).on_map(map)),
-            Found::OtherFormat { format } => {
-                return Err(other_format(path, format, journal::FORMAT).on_map(map));
-            }
-            Found::Journal {
-                header,
-                payloads,
-                end,
-            } => LeftOver {
-                header,
-                payloads,
-                whole: &bytes[..end],
-                torn: &bytes[end..],
-            },
-        };
-        if !journal.torn.is_empty() && self.is_in_use {
-            return Err(damage::edited(&self.files.journal).on_map(map));
-        }
-        if !journal.torn.is_empty() {
-            torn::set_aside(folder, &self.files, journal.torn)?;
-        }
-        if !self.has_all_of(&journal) {
-            return self.replay(folder, map, &journal);
-        }
-        if journal.payloads.is_empty() {
-            self.remove_mark(folder)?;
-            if let Some(meta) = &mut self.meta {
-                meta.trailer.mark = Mark::Absent;
-            }
-        }
-        self.check_complete().map_err(|error| error.on_map(map))?;
-        remove_journal(folder, &self.files)?;
-        self.open(folder, map)
-    }
-
-    /// Whether nothing would be lost with the journal: it says nothing, or it
-    /// was compacted. The meta file takes its place as the last step of that,
-    /// when the snapshot is safe, and then the journal is not written to any
-    /// more: only its removal is missing. So an edit by hand since then is
-    /// one of a file at rest.
-    fn has_all_of(&self, journal: &LeftOver<'_>) -> bool {
-        let compacted = self.meta.as_ref().map_or(0, |meta| meta.head.compacted);
-        compacted == journal.header.id || journal.payloads.is_empty()
-    }
-
-    /// Reads the journal on top of the snapshot it was written for, or of the
-    /// one that a compaction made of both.
+    /// Replays the journal on the snapshot that it was written for, or on the one that a
+    /// compaction made of both.
     ///
-    /// The second is the same as the first: what the journal changes comes to
-    /// what is there already, and what it does not change was taken over as it
-    /// was, so that the meta file of the first fits it too.
-    fn replay(self, folder: &Folder, map: &MapName, journal: &LeftOver<'_>) -> Result<Store> {
-        check_map(&self.files.journal, &journal.header.map, map)?;
-        self.check_unchanged(journal, map)?;
-        let (mut store, _) = self.into_store(folder, map, journal.header.loaded)?;
+    /// Both give the same map: what the journal changes is in the second one already, and
+    /// everything else was copied unchanged, so the meta file of the first one describes it
+    /// too.
+    fn replay(self, journal: &LeftOver<'_>) -> Result<Store> {
+        check_map(&self.files.journal, &journal.header.map, self.map)?;
+        self.check_unchanged(journal)?;
+        let folder = self.folder;
+        let (mut store, _) = self.into_store(journal.header.loaded)?;
         for (start, payload) in &journal.payloads {
             store.replay(payload, *start as u64)?;
         }
-        // A journal is written to only by who started it. Of one that was
-        // found, nobody knows whether the last frames are on the disk or only
-        // in the system's memory; a sync that failed in another process may
-        // even have made the system believe they are. In a new file they are
-        // safe before anyone is told of them.
-        //
-        // The header is of this format, and as long as one of an earlier format.
+        // A journal is written to only by the store that created the file. For a file that
+        // was found, it is unknown whether the last frames are on the disk or only in the
+        // memory of the system; after a failed sync in another process, the system may even
+        // consider them written. In a new file they are durable before a caller learns of
+        // them. Its header is of the current format, and as long as one of an earlier format.
         let mut whole = journal.header.to_bytes();
         whole.extend(&journal.whole[whole.len()..]);
         put_journal(folder, &store.files, &whole)?;
@@ -245,37 +259,34 @@ impl AtRest {
         Ok(store)
     }
 
-    fn check_unchanged(&self, journal: &LeftOver<'_>, map: &MapName) -> Result<()> {
-        let digest = self.snapshot.as_ref().map(|snapshot| snapshot.digest);
+    fn check_unchanged(&self, journal: &LeftOver<'_>) -> Result<()> {
+        let digest = self.digest();
         let is_announced = |payload: &[u8]| match Frame::read(payload) {
             Some(Frame::Announced(announced)) => digest == Some(announced),
             _ => false,
         };
         let mut payloads = journal.payloads.iter();
         let fits = digest == journal.header.snapshot || payloads.any(|(_, p)| is_announced(p));
+        let files = &self.files;
+        if !fits && self.is_in_use {
+            return Err(damage::edited(&files.snapshot));
+        }
         if !fits {
-            let error = if self.is_in_use {
-                damage::edited(&self.files.snapshot)
-            } else {
-                damage::changed(&self.files.snapshot, &self.files.journal)
-            };
-            return Err(error.on_map(map));
+            return Err(damage::changed(&files.snapshot, &files.journal));
         }
         if self.meta.as_ref().map(|meta| meta.trailer.checksum) != journal.header.meta {
-            return Err(damage::changed(&self.files.meta, &self.files.journal).on_map(map));
+            return Err(damage::changed(&files.meta, &files.journal));
         }
         Ok(())
     }
 
-    fn into_store(
-        self,
-        folder: &Folder,
-        map: &MapName,
-        loaded: Revision,
-    ) -> Result<(Store, Vec<u64>)> {
-        let path = &self.files.snapshot;
+    /// The store; and, if the meta file was not written for the snapshot, the fingerprints
+    /// of the values.
+    fn into_store(self, loaded: Revision) -> Result<(Store, Vec<u64>)> {
         let (index, fingerprints) = match &self.snapshot {
-            Some(snapshot) => indexing::index(path, map, snapshot, self.meta.as_ref(), loaded)?,
+            Some(snapshot) => {
+                indexing::index(&self.files.snapshot, snapshot, self.meta.as_ref(), loaded)?
+            }
             None => Default::default(),
         };
         let checksum = self.meta.as_ref().map(|meta| meta.trailer.checksum);
@@ -294,7 +305,7 @@ impl AtRest {
         });
         let snapshot = self.snapshot.as_ref();
         let store = Store {
-            map: map.clone(),
+            map: self.map.clone(),
             files: self.files,
             index,
             tombstones,
@@ -306,7 +317,7 @@ impl AtRest {
             meta: checksum,
             journal: None,
             is_stale: false,
-            compact_at: folder.max_journal,
+            compact_at: self.folder.max_journal,
         };
         Ok((store, fingerprints))
     }
@@ -318,21 +329,20 @@ fn tell_edited(store: &Store) {
         map = store.map.as_str(),
         file = %store.files.snapshot.display(),
         entries = store.index.len(),
-        "another program wrote to the file while the map was closed; changed keys have new revisions",
+        "the file was edited while the map was closed; changed keys have new revisions",
     );
 }
 
 fn leads_nowhere(link: &Path) -> Error {
     let message = format!(
         "{} is a symbolic link to a file that does not exist; create or mount that file, or remove \
-         the link to start anew",
+         the link to start with an empty map",
         link.display()
     );
     Error::new(ErrorKind::Unusable, message)
 }
 
-/// That a new map does not stand in for the file of another program that its
-/// user means.
+/// Checks that a new map does not hide the file of another program that the user means.
 fn check_not_literal(folder: &Folder, map: &MapName, files: &Files) -> Result<()> {
     let Some(literal) = folder.literal_file(map)? else {
         return Ok(());
@@ -340,13 +350,13 @@ fn check_not_literal(folder: &Folder, map: &MapName, files: &Files) -> Result<()
     let expected = files.snapshot.file_name().unwrap_or_default();
     let expected = expected.to_string_lossy();
     if literal == expected {
-        return Err(leads_nowhere(&files.snapshot).on_map(map));
+        return Err(leads_nowhere(&files.snapshot));
     }
     let message = format!(
-        "this map is kept in {expected}, which is not there, but {literal} is: to use that file, \
-         open the folder with JsonFile::builder(..).file({:?}, {literal:?}); to start anew, move \
-         it away",
+        "this map is stored in {expected}, which is missing, but there is {literal}: to use that \
+         file, open the folder with JsonFile::builder(..).file({:?}, {literal:?}); to start with an \
+         empty map, move it away",
         map.as_str()
     );
-    Err(Error::new(ErrorKind::Invalid, message).on_map(map))
+    Err(Error::new(ErrorKind::Invalid, message))
 }

@@ -1,13 +1,12 @@
-//! Files that were replaced while their map was open.
+//! Detects files that were replaced while their map was open.
 //!
-//! Another program may put an older copy of the files in their place, or remove
-//! them. So before a commit and a load, what is known of a map is compared with the
-//! files; and where they differ, they are read anew, as at an open. What they
-//! remember of the writers then decides whether commits were lost, and nothing was
-//! written to them before that.
+//! Another program may replace the files with an older copy, or remove them. So before a
+//! commit and a load, the store is compared with its files; if they differ, they are read
+//! again, as at an open. The writers that they remember then decide whether commits were
+//! lost. Nothing is written to them before that.
 //!
-//! An edit by hand is not a copy of another time: the snapshot does not fit its
-//! meta file, or its journal. It is reported, and nothing is overwritten.
+//! An edit by hand is not an older copy: the snapshot does not match its meta file, or its
+//! journal. It is reported, and nothing is overwritten.
 
 use super::{
     damage,
@@ -21,12 +20,12 @@ use super::{
 use crate::error::{ErrorKind, Result};
 
 impl Store {
-    /// Sees to it that what is known here is what the files say.
+    /// Brings this store up to date with its files.
     ///
     /// # Errors
     ///
-    /// `Corrupt` if they were edited, or are not complete; or why they cannot be
-    /// read. What is known here stays.
+    /// `Corrupt` if they were edited or are incomplete; and the errors of reading them. The
+    /// store is unchanged.
     pub(super) fn keep_up(&mut self, folder: &Folder) -> Result<()> {
         match self.check_files(folder) {
             Err(error) if error.kind() == ErrorKind::Corrupt => {
@@ -37,18 +36,17 @@ impl Store {
         }
     }
 
-    /// That the files are those that are known here. Others must not be added to:
-    /// what is written for these could not be read again.
+    /// Checks that the files are those of this store. Nothing may be added to others: it
+    /// could not be read again.
     ///
-    /// A snapshot is told by its looks, a meta file by its checksum, and a journal by
-    /// its id and its length. That is enough to tell two states of a map apart: a
-    /// compaction makes new ones of the first two, and each commit between two of them makes
-    /// the journal longer. The id is for a copy from which the map went on in another
-    /// way.
+    /// A snapshot is identified by its looks, a meta file by its checksum, and a journal by
+    /// its id and its size. This tells any two states of a map apart: a compaction replaces
+    /// the first two, and each commit in between makes the journal longer. The id is for a
+    /// copy after which the map took another course.
     ///
     /// # Errors
     ///
-    /// `Corrupt` if they are others; or why they cannot be looked at.
+    /// `Corrupt` if they are others; and the errors of looking at them.
     pub(super) fn check_files(&mut self, folder: &Folder) -> Result<()> {
         let files = if !self.knows_snapshot(folder)? {
             &self.files.snapshot
@@ -74,7 +72,7 @@ impl Store {
         if known == looks {
             return Ok(true);
         }
-        // One that is only dated anew is the same.
+        // A file with another time and the same content is the same.
         let found = Snapshot::read(disk, path)?.filter(|found| found.digest == digest);
         if let Some(same) = &found {
             self.snapshot = Some((digest, same.looks));
@@ -82,7 +80,7 @@ impl Store {
         Ok(found.is_some())
     }
 
-    /// Without a journal, there is no mark either.
+    /// Without a journal there must be no mark.
     fn knows_meta(&self, folder: &Folder) -> Result<bool> {
         let file = OpenFile::open_if_there(&*folder.disk, &self.files.meta)?;
         let Some(mut file) = file else {
@@ -104,7 +102,7 @@ impl Store {
             (known, found) => return Ok(known.is_none() && found.is_none()),
         };
         let size = file.size()?;
-        // How long a broken one has become is not known.
+        // The size of a broken journal is unknown.
         if size < known.bytes || size > known.bytes && !known.is_broken {
             return Ok(false);
         }

@@ -1,4 +1,4 @@
-//! A map that is open: its index, its journal, and the writers it knows.
+//! An open map: its index, its journal, and the writers that it remembers.
 
 use std::{
     sync::Arc,
@@ -7,9 +7,8 @@ use std::{
 
 use super::{
     damage,
-    fault::{corrupt, fault},
+    fault::fault,
     files::{Files, Folder},
-    frame::Frame,
     index::{Entry, Index},
     io::{Looks, OpenFile, Replacement},
     journal::{self, Header, frame},
@@ -17,23 +16,23 @@ use super::{
     values::Values,
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     incarnation::Incarnation,
     name::MapName,
     provider::ledger::{Tombstones, Writers},
     record::{Record, Revision, Timestamp},
 };
 
-/// How many writers of earlier openings of the folder are remembered.
+/// The maximum number of writers of earlier openings of the folder that are remembered.
 const MAX_EARLIER: usize = 8;
 
-/// How long a writer of an earlier opening is remembered after its last batch.
+/// For how long a writer of an earlier opening is remembered after its last batch.
 const REMEMBERED: Duration = Duration::from_secs(72 * 60 * 60);
 
 /// About how long a tombstone is in a meta file.
 const TOMBSTONE_BYTES: u64 = 128;
 
-/// A map that is open. All of it can be read from its files again.
+/// An open map. All of this can be read from its files again.
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) map: MapName,
@@ -41,38 +40,38 @@ pub(super) struct Store {
     pub(super) index: Index,
     pub(super) tombstones: Tombstones,
     pub(super) writers: Writers,
-    /// None before the first commit. One that was told is on the disk.
+    /// `None` before the first commit. It is durable before a caller learns of it.
     pub(super) incarnation: Option<Incarnation>,
-    /// The last revision that was given.
+    /// The revision of the last commit.
     pub(super) last: Revision,
-    /// The revision of entries that someone else wrote into the snapshot.
+    /// The revision of entries that another program wrote into the snapshot.
     pub(super) loaded: Revision,
-    /// The digest of the snapshot that is in its place, and how it looks.
+    /// The digest of the current snapshot, and how it looks.
     pub(super) snapshot: Option<(u128, Looks)>,
-    /// The checksum of the meta file that is in its place.
+    /// The checksum of the current meta file.
     pub(super) meta: Option<u128>,
     pub(super) journal: Option<Journal>,
-    /// The files are being moved about: if that fails, what is known here may
-    /// not be so, and has to be read again.
+    /// Files are being replaced. If that fails, this store may differ from them and has to
+    /// be read again.
     pub(super) is_stale: bool,
-    /// The journal is not compacted before it is this long.
+    /// The journal is not compacted before it has this size.
     pub(super) compact_at: u64,
 }
 
-/// The journal that is being written.
+/// The journal that batches are appended to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Journal {
     pub(super) id: u64,
-    /// How long it is, as far as it is known to be safe on the disk.
+    /// The size of what is known to be durable.
     pub(super) bytes: u64,
     pub(super) frames: u64,
-    /// A write or a sync failed. What is in the file beyond `bytes`, and what
-    /// a later sync would mean, cannot be known: it is not written to again.
+    /// A write or a sync failed. The content beyond `bytes` is unknown, and a later sync
+    /// would prove nothing, so this file is not written to again.
     pub(super) is_broken: bool,
 }
 
 impl Store {
-    /// Where the values are read from.
+    /// The files that values are read from.
     pub(super) fn values<'a>(&'a self, folder: &'a Folder) -> Values<'a> {
         Values {
             disk: &*folder.disk,
@@ -81,7 +80,7 @@ impl Store {
         }
     }
 
-    /// These entries, as they come up.
+    /// The records of these entries.
     pub(super) fn records(
         &self,
         folder: &Folder,
@@ -95,32 +94,8 @@ impl Store {
         records.map_err(|error| error.on_map(&self.map))
     }
 
-    /// Makes what a frame says of the map true of what is known here.
-    pub(super) fn replay(&mut self, payload: &[u8], start: u64) -> Result<()> {
-        match Frame::read(payload) {
-            Some(Frame::Applied(applied)) => {
-                applied.apply(&mut self.index, &mut self.tombstones, start);
-                self.last = self.last.max(applied.revision());
-                let (id, at) = (applied.id, applied.committed_at);
-                self.writers.remember(id, at, applied.answer);
-                Ok(())
-            }
-            Some(Frame::Announced(_)) => Ok(()),
-            Some(Frame::Renewed(incarnation)) => {
-                self.incarnation = Some(incarnation);
-                Ok(())
-            }
-            None => Err(self.senseless(start)),
-        }
-    }
-
-    pub(super) fn senseless(&self, offset: u64) -> Error {
-        let problem = format!("what is at byte {offset} was not written by this program");
-        corrupt(&self.files.journal, &problem, "put back a copy of it").on_map(&self.map)
-    }
-
-    /// A journal that can be written to: the one there is, a new one, or a new
-    /// copy of one that is broken.
+    /// A journal that can be written to: the current one, a new one, or a new copy of a
+    /// broken one.
     pub(super) fn writable_journal(&mut self, folder: &Folder) -> Result<Journal> {
         match self.journal {
             Some(journal) if journal.is_broken => self.renew_journal(folder, journal),
@@ -129,23 +104,22 @@ impl Store {
         }
     }
 
-    /// A journal with no frames takes its place whole, so that a torn frame is
-    /// the worst that a crash leaves; and the meta file is marked. Three steps,
-    /// each safe on the disk before the next:
+    /// Creates a journal without frames, and marks the meta file. The journal replaces an
+    /// older one as a whole, so a crash can leave torn frames but no torn header. Three
+    /// steps, each durable before the next:
     ///
-    /// 1. Where there is no meta file yet, one takes its place that says nothing
-    ///    of any entry. It gives the map its incarnation. A crash leaves it, and it
-    ///    changes nothing: no map has heard of that incarnation.
-    /// 2. The journal takes its place. A crash leaves one without frames, which
-    ///    is removed when the map is opened.
-    /// 3. The meta file is marked: a journal goes with it. A crash leaves a part
-    ///    of the mark, or all of it, beside a journal without frames; then the mark
-    ///    is taken off before the journal is removed.
+    /// 1. If there is no meta file yet, create one that describes no entries. It gives the
+    ///    map its incarnation. A crash leaves it without effect: no map has learned of that
+    ///    incarnation.
+    /// 2. Create the journal. A crash leaves it without frames, and the next open removes
+    ///    it.
+    /// 3. Mark the meta file: a journal belongs to it. A crash leaves the mark, or a part
+    ///    of it, beside a journal without frames; the next open removes the mark, and then
+    ///    the journal.
     ///
-    /// So a mark without a journal is not what a crash leaves, and neither is a
-    /// journal with frames and a meta file without a mark. If the first or the
-    /// second step fails, the next try takes it anew; if the third does, the files
-    /// are read again first, which takes off what is there of the mark.
+    /// So no crash leaves a mark without a journal, or a journal with frames beside a meta
+    /// file without a mark. If step 1 or 2 fails, the next attempt repeats it. If step 3
+    /// fails, the files are read again first, which removes the rest of the mark.
     fn start_journal(&mut self, folder: &Folder) -> Result<Journal> {
         if self.meta.is_none() {
             let digest = self.snapshot.map(|(digest, _)| digest);
@@ -179,15 +153,13 @@ impl Store {
         })
     }
 
-    /// Puts a new file in the place of a broken one, with all that was
-    /// acknowledged and nothing else: the batch whose outcome is unknown is
-    /// thereby not applied. Should there be a crash before the new file is in
-    /// its place, the batch may be found applied instead; in either case it is
-    /// decided once, and nobody was told otherwise.
+    /// Replaces a broken journal with a copy of all acknowledged batches and nothing else,
+    /// so the batch of unknown outcome is not applied. After a crash before the
+    /// replacement, it may be found applied instead. In either case it is decided once, and
+    /// no caller was told otherwise.
     ///
-    /// The new file is not written to before the folder was synced: after a
-    /// crash the old file might be back in its place, and what was
-    /// acknowledged in the new one gone.
+    /// Nothing is appended to the new file before the folder is synced: otherwise a crash
+    /// could bring back the old file, without what was acknowledged in the new one.
     fn renew_journal(&mut self, folder: &Folder, broken: Journal) -> Result<Journal> {
         let mut file = OpenFile::open(&*folder.disk, &self.files.journal)?;
         let bytes = file.read(0, broken.bytes)?;
@@ -217,11 +189,11 @@ impl Store {
         }
     }
 
-    /// Writes a frame and makes it safe on the disk.
+    /// Appends a frame and syncs it.
     ///
-    /// The file is opened anew each time: if the folder went away, or the
-    /// permission, the file that is still open would not tell; nor would the
-    /// lock, if it is held on a file that was removed.
+    /// The file is opened for each frame. A file that stays open would not show that the
+    /// folder or the permission is gone, nor that the lock is held on a file that was
+    /// removed.
     pub(super) fn append(
         &mut self,
         folder: &Folder,
@@ -239,10 +211,9 @@ impl Store {
         if let Err(error) = file.append(&bytes) {
             self.break_journal();
             let error = fault("write to", &self.files.journal, error);
-            // Nothing is written to this file again. If it lacks a part of the
-            // frame now, the frame never becomes whole, and a torn frame is
-            // not applied. If nothing seems to be missing, or that cannot be
-            // told, it may be whole.
+            // Nothing is written to this file again. If it lacks a part of the frame now,
+            // the frame never becomes complete, and a torn frame is not applied. Otherwise,
+            // or if the size is unknown, the frame may be complete.
             let is_torn = file.size().is_ok_and(|size| size < whole);
             return Err(if is_torn {
                 error
@@ -277,12 +248,12 @@ impl Store {
         journal >= self.compact_at.max(snapshot + tombstones)
     }
 
-    /// The writers that may still send something, or send it again.
+    /// The writers that may still send a batch, or repeat one.
     ///
-    /// Those that wrote since the folder was opened may be open still. Those of
-    /// earlier openings wrote under a lock that they no longer hold, and have
-    /// ended, but for one that opened the folder anew between a batch and its
-    /// repeat. So the latest few are remembered, for some days.
+    /// Those that wrote since the folder was opened may still be open. Those of earlier
+    /// openings wrote under a lock that they no longer hold, so they have ended, except for
+    /// one that reopened the folder between a batch and its repeat. So only the latest few
+    /// of them are remembered, for some days.
     pub(super) fn recent_writers(&self, folder: &Folder) -> Writers {
         let of_now = folder.writers.lock();
         let oldest = SystemTime::now().checked_sub(REMEMBERED);
@@ -303,7 +274,7 @@ impl Store {
     }
 }
 
-/// Puts a journal of these bytes in its place, and makes it safe there.
+/// Replaces the journal with one of these bytes, durably.
 pub(super) fn put_journal(folder: &Folder, files: &Files, bytes: &[u8]) -> Result<()> {
     folder.check_in_place()?;
     let path = &files.journal;
@@ -314,7 +285,7 @@ pub(super) fn put_journal(folder: &Folder, files: &Files, bytes: &[u8]) -> Resul
     folder.sync()
 }
 
-/// Removes a journal of which nothing is needed.
+/// Removes an obsolete journal.
 pub(super) fn remove_journal(folder: &Folder, files: &Files) -> Result<()> {
     let removed = folder.disk.remove(&files.journal);
     removed.map_err(|error| fault("remove", &files.journal, error))?;

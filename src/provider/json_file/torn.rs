@@ -10,8 +10,10 @@ use crate::{error::Result, trace::PROVIDER};
 /// before they are removed from the journal, they are stored once more.
 pub(super) fn set_aside(folder: &Folder, files: &Files, torn: &[u8]) -> Result<()> {
     let names = folder.list()?;
-    let is_taken = |number: &usize| names.contains(&files.torn_name(*number));
-    let number = (0..).find(|number| !is_taken(number)).unwrap_or_default();
+    let mut number = 0;
+    while names.contains(&files.torn_name(number)) {
+        number += 1;
+    }
     let path = folder.path.join(files.torn_name(number));
     let mut file = Replacement::create(&*folder.disk, &path, &files.snapshot)?;
     file.write(torn)?;

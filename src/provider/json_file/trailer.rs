@@ -1,6 +1,6 @@
-//! The end of a meta file: the checksum of all before it, and then perhaps a line
-//! that says that a journal goes with it. So a missing journal is not taken for
-//! one that never was.
+//! The end of a meta file: the checksum of all before it, and then perhaps a line that
+//! marks the journal as in use. So a missing journal is not mistaken for one that never
+//! existed.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ const DIGITS: usize = 32;
 
 const IN_USE: &[u8] = b"{\"journal\": \"in use\"}\n";
 
-/// As many bytes at the end of a file tell its trailer.
+/// The maximum size of a trailer without its first field name.
 pub(super) const MAX_BYTES: u64 = (DIGITS + CHECKSUM.1.len() + IN_USE.len()) as u64;
 
 /// The end of a meta file.
@@ -27,24 +27,24 @@ pub(super) const MAX_BYTES: u64 = (DIGITS + CHECKSUM.1.len() + IN_USE.len()) as 
 pub(super) struct Trailer {
     pub(super) checksum: u128,
     pub(super) mark: Mark,
-    /// Where the checksum ends, and the mark begins.
+    /// Where the checksum ends and the mark begins.
     pub(super) end: usize,
 }
 
-/// Whether a journal goes with a meta file.
+/// Whether a journal belongs to a meta file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
-    /// No journal holds a batch that is not in the file and its snapshot.
+    /// All batches are in the meta file and its snapshot.
     Absent,
-    /// A journal goes with the file.
+    /// A journal belongs to the file.
     InUse,
-    /// The line is not whole. No batch was written to its journal: the first one
-    /// is written once the line is safe on the disk.
+    /// The line is incomplete. No batch was written to the journal: the first one is
+    /// written once the line is durable.
     Torn,
 }
 
 impl Trailer {
-    /// Reads it off the end of these bytes; `None` if there is none. The checksum
+    /// Reads the trailer at the end of these bytes; `None` if there is none. The checksum
     /// is not checked.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let last = CHECKSUM.1.as_bytes();
@@ -60,7 +60,7 @@ impl Trailer {
         })
     }
 
-    /// The trailer of a whole file, if the checksum is that of what is before it.
+    /// The trailer of a complete file, if the checksum matches.
     pub(super) fn checked(file: &[u8]) -> Option<Self> {
         let trailer = Self::read(file)?;
         let body = file[..trailer.end].strip_suffix(text(trailer.checksum).as_bytes())?;
@@ -68,14 +68,23 @@ impl Trailer {
     }
 }
 
-/// The end of a file with this checksum, without a mark.
+/// The text of a trailer with this checksum, without a mark.
 pub(super) fn text(checksum: u128) -> String {
     format!("{}{checksum:032x}{}", CHECKSUM.0, CHECKSUM.1)
 }
 
 impl Mark {
-    /// `None` if the bytes are no mark, nor what a loss of power leaves of one: its
-    /// beginning, or zeros in place of some of its bytes.
+    /// This mark, if its journal has no frames: the batches are all in the meta file and
+    /// its snapshot, and the mark has to be removed.
+    pub(super) fn without_frames(self) -> Self {
+        match self {
+            Self::InUse => Self::Torn,
+            other => other,
+        }
+    }
+
+    /// `None` if the bytes are neither a mark nor what a power loss leaves of one: its
+    /// beginning, or zeros instead of some of its bytes.
     fn read(rest: &[u8]) -> Option<Self> {
         let is_left_of = |(found, written): (&u8, &u8)| found == written || *found == 0;
         match rest {
@@ -89,16 +98,16 @@ impl Mark {
     }
 }
 
-/// Marks the meta file at that path. On return the mark is safe on the disk.
+/// Marks the meta file at that path, durably.
 pub(super) fn add_mark(disk: &dyn Disk, path: &Path) -> Result<()> {
     let mut meta = OpenFile::open_to_append(disk, path)?;
     let added = meta.file.append(IN_USE).and_then(|()| meta.file.sync());
     added.map_err(|error| fault("write to", path, error))
 }
 
-/// Replaces the meta file at that path by its first `end` bytes. It is a new file,
-/// as open as `like`: one whose sync failed must not be written to again. The new
-/// file is safe in its place once the folder was synced.
+/// Replaces the meta file at that path with its first `end` bytes. It is a new file,
+/// because a file whose sync failed must not be written to again. It is durable once the
+/// folder is synced.
 pub(super) fn remove_mark(disk: &dyn Disk, path: &Path, like: &Path, end: usize) -> Result<()> {
     let Some((found, _)) = read_whole(disk, path)? else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Reading the texts of values from where they are.
+//! Reads the texts of values from the files.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -18,8 +18,7 @@ use crate::{
     record::{Record, Revision},
 };
 
-/// Up to this distance it is cheaper to read what is between two values than
-/// to read twice.
+/// Up to this distance between two values, one read of both is cheaper than two reads.
 const MAX_GAP: u64 = 1 << 10;
 
 /// The files that values are read from.
@@ -32,13 +31,13 @@ pub(super) struct Values<'a> {
 }
 
 impl Values<'_> {
-    /// The text at that place.
+    /// Reads one text.
     pub(super) fn read_one(self, place: Place) -> Result<Bytes> {
         let mut texts = self.read(&[place])?;
         Ok(texts.pop().unwrap_or_default())
     }
 
-    /// The texts at these places, in this order.
+    /// Reads texts, in the order of the places.
     pub(super) fn read(self, places: &[Place]) -> Result<Vec<Bytes>> {
         let mut texts = vec![Bytes::new(); places.len()];
         for source in [Source::Snapshot, Source::Journal] {
@@ -53,8 +52,7 @@ impl Values<'_> {
         Ok(texts)
     }
 
-    /// Reads what is close together in one go. `here` is in the order of the
-    /// offsets.
+    /// Reads texts that are close together in one read. `here` is sorted by offset.
     fn read_from(
         self,
         source: Source,
@@ -75,14 +73,14 @@ impl Values<'_> {
             let bytes = Bytes::from(file.read(start, places[last].end() - start)?);
             for &n in run {
                 let at = as_size(places[n].offset() - start);
-                texts[n] = tidy(bytes.slice(at..at + places[n].bytes as usize));
+                texts[n] = without_breaks(bytes.slice(at..at + places[n].bytes as usize));
             }
         }
         Ok(())
     }
 
-    /// That nobody else has written to the snapshot: the places would then be
-    /// those of other values.
+    /// Checks that the snapshot is still the indexed one. In another one, other values are
+    /// at these places.
     fn check_looks(self, now: Looks) -> Result<()> {
         if self.snapshot == Some(now) {
             return Ok(());
@@ -115,13 +113,13 @@ impl Found<Error> for Unread<'_> {
     }
 }
 
-/// What was read once fits into memory, so its length fits too.
+/// The file was read into memory once, so its offsets fit.
 fn as_size(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// A value that a person laid out over several lines, on one.
-fn tidy(bytes: Bytes) -> Bytes {
+/// Removes line breaks that a person added to a value.
+fn without_breaks(bytes: Bytes) -> Bytes {
     match std::str::from_utf8(&bytes).map(on_one_line) {
         Ok(std::borrow::Cow::Owned(text)) => Bytes::from(text),
         _ => bytes,

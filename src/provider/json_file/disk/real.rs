@@ -24,17 +24,17 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct RealDisk {
-    /// Of the files that are made anew.
+    /// The mode of new files.
     file_mode: u32,
 }
 
 impl RealDisk {
-    /// The disk of this machine. What is made anew is for this user alone.
+    /// The disk of this machine. New files are private to this user.
     pub const fn new() -> Self {
         Self::with_file_mode(PRIVATE)
     }
 
-    /// The disk of this machine. Files that are made anew have this mode.
+    /// The disk of this machine. New files have this mode.
     pub(crate) const fn with_file_mode(file_mode: u32) -> Self {
         Self { file_mode }
     }
@@ -43,7 +43,7 @@ impl RealDisk {
         let temp = access::temporary(parent_of(path))?;
         access::set_mode(temp.as_file(), self.file_mode)?;
         match temp.persist_noclobber(path) {
-            // Another program made it at the same time.
+            // Another program created it at the same time.
             Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             made => made.map(drop).map_err(|failed| failed.error),
         }
@@ -118,8 +118,8 @@ impl Disk for RealDisk {
     }
 }
 
-/// Where a symbolic link leads: what takes its place takes the place of the file
-/// that it stands for. None if it is no link, or leads to nothing.
+/// The target of a symbolic link, because the target is replaced and not the link. `None`
+/// if it is not a link, or leads nowhere.
 fn link_target(path: &Path) -> io::Result<Option<PathBuf>> {
     let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
     if !is_link {
@@ -131,7 +131,7 @@ fn link_target(path: &Path) -> io::Result<Option<PathBuf>> {
     }
 }
 
-/// A file that is locked.
+/// A locked file.
 struct HeldFile {
     held: File,
     path: PathBuf,
@@ -139,9 +139,8 @@ struct HeldFile {
 
 impl Drop for HeldFile {
     fn drop(&mut self) {
-        // The system lets go of the lock when the file is closed, but not
-        // before everyone has closed it: a process that is being started has
-        // a copy of it for a moment.
+        // The system unlocks the file when all copies of its descriptor are closed. A
+        // process that is being started has a copy for a moment.
         if let Err(error) = FileExt::unlock(&self.held) {
             tracing::debug!(target: PROVIDER, %error, "a lock is held until its file is closed");
         }
@@ -165,7 +164,7 @@ fn is_same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
-/// Elsewhere files have no number that can be asked for.
+/// Other systems offer no number of a file.
 #[cfg(not(unix))]
 fn is_same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
     a.created().ok() == b.created().ok()
@@ -197,12 +196,12 @@ impl DiskFile for File {
 struct Temp {
     file: NamedTempFile,
     target: PathBuf,
-    /// In another folder, which has to be synced as well.
+    /// Whether the target is in another folder, which has to be synced as well.
     is_elsewhere: bool,
 }
 
 impl Temp {
-    /// Closes the file first: some systems do not rename an open one.
+    /// Closes the file first, because some systems cannot rename an open one.
     fn close(self) -> (TempPath, PathBuf) {
         (self.file.into_temp_path(), self.target)
     }

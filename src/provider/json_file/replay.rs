@@ -1,0 +1,88 @@
+//! Applies the frames of a journal to a store.
+
+use super::{
+    fault::corrupt,
+    frame::{Applied, Effect, Frame},
+    index::{Entry, Place, Source},
+    store::Store,
+};
+use crate::{
+    error::{Error, Result},
+    record::{Cause, Deletion, Record},
+};
+
+impl Store {
+    /// Applies a frame. `start` is the offset of its payload in the journal.
+    ///
+    /// Commits and the replay of a journal run this code, so both have the same result.
+    pub(super) fn replay(&mut self, payload: &[u8], start: u64) -> Result<()> {
+        match Frame::read(payload) {
+            Some(Frame::Applied(applied)) => self.replay_batch(applied, start),
+            Some(Frame::Announced(_)) => {}
+            Some(Frame::Renewed(incarnation)) => self.incarnation = Some(incarnation),
+            None => return Err(self.senseless(start)),
+        }
+        Ok(())
+    }
+
+    fn replay_batch(&mut self, applied: Applied<'_>, start: u64) {
+        let revision = applied.revision();
+        if applied.clear {
+            self.index.clear();
+            self.tombstones.clear(revision);
+        }
+        for change in &applied.changes {
+            match change.effect {
+                Effect::Put {
+                    written,
+                    expires,
+                    encoding,
+                    schema,
+                    offset,
+                    bytes,
+                } => {
+                    let place = Place::new(Source::Journal, start + offset as u64, bytes);
+                    let entry = Entry {
+                        revision,
+                        expires,
+                        updated: written.unwrap_or(applied.at),
+                        place: place.with_form(encoding, schema),
+                    };
+                    self.put(change.key, entry);
+                }
+                Effect::Touch { expires } => {
+                    if let Some(stored) = self.index.get_mut(change.key) {
+                        stored.revision = revision;
+                        stored.expires = expires;
+                    }
+                }
+                Effect::Delete(cause) => self.delete(change.key, cause, &applied),
+            }
+        }
+        self.last = self.last.max(revision);
+        let (id, at) = (applied.id, applied.committed_at);
+        self.writers.remember(id, at, applied.answer);
+    }
+
+    fn put(&mut self, key: &str, entry: Entry) {
+        self.tombstones.put(key);
+        match self.index.get_mut(key) {
+            Some(stored) => *stored = entry,
+            None => _ = self.index.insert(key.into(), entry),
+        }
+    }
+
+    fn delete(&mut self, key: &str, cause: Cause, applied: &Applied<'_>) {
+        self.index.remove(key);
+        let deletion = Deletion::new(cause, applied.id.writer);
+        let tombstone = Record::deleted(key, applied.revision(), deletion);
+        let tombstone = tombstone.with_updated_at(applied.at.time());
+        self.tombstones.delete(tombstone);
+    }
+
+    /// The error for a frame, or a journal, that this code did not write.
+    pub(super) fn senseless(&self, offset: u64) -> Error {
+        let problem = format!("the content at byte {offset} was not written by this program");
+        corrupt(&self.files.journal, &problem, "restore a copy of it").on_map(&self.map)
+    }
+}

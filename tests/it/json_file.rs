@@ -1,4 +1,4 @@
-//! `JsonFile`: what lies in the folder, what survives, and what is reported.
+//! `JsonFile`: the files in the folder, what survives, and what is reported.
 
 use std::{
     collections::BTreeMap,
@@ -21,11 +21,11 @@ use crate::{
 mod at_rest;
 mod bytes;
 mod commits;
+mod compactions;
 mod crashes;
 mod damage;
 mod drops;
 mod edits;
-mod folds;
 #[cfg(unix)]
 mod hostile;
 mod locks;
@@ -79,7 +79,7 @@ async fn load(files: &JsonFile) -> Result<BTreeMap<String, Record>> {
         .collect())
 }
 
-/// Keys and texts of what is stored.
+/// The keys and the texts of the stored values.
 async fn texts(files: &JsonFile) -> Result<BTreeMap<String, String>> {
     let records = load(files).await?;
     Ok(records
@@ -96,8 +96,8 @@ async fn open(folder: &TempDir) -> JsonFile {
     JsonFile::open(folder.path()).await.unwrap()
 }
 
-/// A folder in memory where there is such a thing: for tests whose disk does
-/// not sync, many times over.
+/// A folder in memory, if the system has one: for tests that run many times on a disk that
+/// does not sync.
 fn quick_folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     TempDir::new_in(memory).unwrap_or_else(|_| TempDir::new().unwrap())

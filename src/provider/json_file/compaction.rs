@@ -153,10 +153,13 @@ impl Store {
         fingerprints: &[u64],
     ) -> Result<u128> {
         let head = Head {
+            format: meta::FORMAT,
+            map: self.map.clone(),
+            counter: self.last,
             incarnation,
             snapshot,
             compacted: journal,
-            ..Head::new(&self.map, self.last, self.recent_writers(folder))
+            writers: self.recent_writers(folder),
         };
         let path = &self.files.meta;
         let rows = self.rows(fingerprints);

@@ -131,11 +131,11 @@ pub trait NewFile: Send {
     /// The error of the system.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes what was written survive a loss of power.
+    /// Makes what was written survive a power loss.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the system.
     fn sync(&mut self) -> io::Result<()>;
 
     /// Replaces the target in one step.

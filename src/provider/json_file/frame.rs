@@ -3,6 +3,8 @@
 
 use std::time::SystemTime;
 
+use bytes::Buf;
+
 use super::{base64_text, index::Stamp};
 use crate::{
     batch::{Batch, BatchId, Change, Committed, MapBatch, Op, WriterId},
@@ -53,20 +55,18 @@ pub(super) struct Applied<'a> {
 #[derive(Debug)]
 pub(super) struct KeyChange<'a> {
     pub(super) key: &'a str,
-    pub(super) effect: Effect,
+    pub(super) effect: Effect<'a>,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Effect {
-    /// The offset is relative to the payload.
+pub(super) enum Effect<'a> {
     Put {
         /// When the value was written, if not at the time of the batch.
         written: Option<Stamp>,
         expires: Stamp,
         encoding: Encoding,
         schema: u32,
-        offset: usize,
-        bytes: u32,
+        text: &'a [u8],
     },
     Touch {
         expires: Stamp,
@@ -182,47 +182,51 @@ pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 
 impl<'a> Frame<'a> {
     /// Parses a payload; `None` if this code did not write it.
-    pub(super) fn read(payload: &'a [u8]) -> Option<Self> {
-        let mut from = Reader::new(payload);
-        let frame = match from.byte()? {
-            BATCH => Self::Applied(read_applied(&mut from)?),
-            ANNOUNCEMENT => Self::Announced(u128::from_le_bytes(from.array()?)),
-            RENEWAL => Self::Renewed(Incarnation::new(from.number()?)),
+    pub(super) fn read(mut payload: &'a [u8]) -> Option<Self> {
+        let from = &mut payload;
+        let frame = match from.try_get_u8().ok()? {
+            BATCH => Self::Applied(read_applied(from)?),
+            ANNOUNCEMENT => Self::Announced(from.try_get_u128_le().ok()?),
+            RENEWAL => Self::Renewed(Incarnation::new(from.try_get_u64_le().ok()?)),
             _ => return None,
         };
-        from.is_at_end().then_some(frame)
+        from.is_empty().then_some(frame)
     }
 }
 
-fn read_applied<'a>(from: &mut Reader<'a>) -> Option<Applied<'a>> {
-    let writer = WriterId::new(u128::from_le_bytes(from.array()?));
+fn read_applied<'a>(from: &mut &'a [u8]) -> Option<Applied<'a>> {
+    let writer = WriterId::new(from.try_get_u128_le().ok()?);
     Some(Applied {
-        id: BatchId::new(writer, from.number()?),
-        committed_at: Timestamp::from_millis(i64::from_le_bytes(from.array()?)),
-        at: from.stamp()?,
-        clear: from.byte()? != 0,
-        changes: (0..from.number()?)
+        id: BatchId::new(writer, from.try_get_u64_le().ok()?),
+        committed_at: Timestamp::from_millis(from.try_get_i64_le().ok()?),
+        at: read_stamp(from)?,
+        clear: from.try_get_u8().ok()? != 0,
+        changes: (0..from.try_get_u64_le().ok()?)
             .map(|_| read_change(from))
             .collect::<Option<_>>()?,
-        answer: serde_json::from_slice(from.bytes()?).ok()?,
+        answer: serde_json::from_slice(read_bytes(from)?).ok()?,
     })
 }
 
-fn read_change<'a>(from: &mut Reader<'a>) -> Option<KeyChange<'a>> {
-    let key = from.text()?;
-    let op = from.byte()?;
-    let encoding = match op & OF_BYTES {
-        0 => Encoding::Json,
-        _ => Encoding::Bytes,
-    };
+fn read_change<'a>(from: &mut &'a [u8]) -> Option<KeyChange<'a>> {
+    let key = read_text(from)?;
+    let op = from.try_get_u8().ok()?;
     let effect = match op & !OF_BYTES {
-        PUT => read_put(from, None, encoding)?,
-        PUT_WRITTEN => {
-            let written = from.stamp()?;
-            read_put(from, Some(written), encoding)?
-        }
+        PUT | PUT_WRITTEN => Effect::Put {
+            written: match op & !OF_BYTES {
+                PUT => None,
+                _ => Some(read_stamp(from)?),
+            },
+            expires: read_stamp(from)?,
+            encoding: match op & OF_BYTES {
+                0 => Encoding::Json,
+                _ => Encoding::Bytes,
+            },
+            schema: from.try_get_u32_le().ok()?,
+            text: read_bytes(from)?,
+        },
         TOUCH => Effect::Touch {
-            expires: from.stamp()?,
+            expires: read_stamp(from)?,
         },
         DELETE => Effect::Delete(Cause::Removed),
         DELETE_EXPIRED => Effect::Delete(Cause::Expired),
@@ -231,64 +235,18 @@ fn read_change<'a>(from: &mut Reader<'a>) -> Option<KeyChange<'a>> {
     Some(KeyChange { key, effect })
 }
 
-fn read_put(from: &mut Reader<'_>, written: Option<Stamp>, encoding: Encoding) -> Option<Effect> {
-    let expires = from.stamp()?;
-    let schema = u32::from_le_bytes(from.array()?);
-    let text = from.bytes()?;
-    Some(Effect::Put {
-        written,
-        expires,
-        encoding,
-        schema,
-        offset: from.at - text.len(),
-        bytes: u32::try_from(text.len()).ok()?,
-    })
+fn read_stamp(from: &mut &[u8]) -> Option<Stamp> {
+    from.try_get_i64_le().ok().map(Stamp::new)
 }
 
-/// Reads values from the front of bytes; `None` where the bytes end early.
-pub(super) struct Reader<'a> {
-    whole: &'a [u8],
-    at: usize,
+/// Reads what [`put_bytes`] wrote.
+pub(super) fn read_bytes<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let count = usize::try_from(from.try_get_u64_le().ok()?).ok()?;
+    let (bytes, rest) = from.split_at_checked(count)?;
+    *from = rest;
+    Some(bytes)
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(whole: &'a [u8]) -> Self {
-        Self { whole, at: 0 }
-    }
-
-    pub(super) fn is_at_end(&self) -> bool {
-        self.at == self.whole.len()
-    }
-
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let end = self.at.checked_add(count)?;
-        let taken = self.whole.get(self.at..end)?;
-        self.at = end;
-        Some(taken)
-    }
-
-    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    pub(super) fn byte(&mut self) -> Option<u8> {
-        Some(u8::from_le_bytes(self.array()?))
-    }
-
-    pub(super) fn number(&mut self) -> Option<u64> {
-        Some(u64::from_le_bytes(self.array()?))
-    }
-
-    fn stamp(&mut self) -> Option<Stamp> {
-        Some(Stamp::new(i64::from_le_bytes(self.array()?)))
-    }
-
-    pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
-        let count = self.number()?;
-        self.take(usize::try_from(count).ok()?)
-    }
-
-    pub(super) fn text(&mut self) -> Option<&'a str> {
-        std::str::from_utf8(self.bytes()?).ok()
-    }
+pub(super) fn read_text<'a>(from: &mut &'a [u8]) -> Option<&'a str> {
+    std::str::from_utf8(read_bytes(from)?).ok()
 }

@@ -44,15 +44,13 @@ pub(super) fn index(
         let place = Place::new(Source::Snapshot, offset, bytes);
         while rows.next_if(|(before, _)| *before < key).is_some() {}
         let row = rows.next_if(|(same, _)| *same == key).map(|(_, row)| row);
-        let entry = if let Some(row) = row.filter(|_| is_as_written) {
-            row.entry(place)
-        } else {
-            let fingerprint = fingerprint(text);
-            fingerprints.push(fingerprint);
-            match row {
-                Some(row) if row.fingerprint == fingerprint => row.entry(place),
-                row => unknown.entry(row, text, place),
+        let fingerprint = (!is_as_written).then(|| fingerprint(text));
+        fingerprints.extend(fingerprint);
+        let entry = match row {
+            Some(row) if fingerprint.is_none_or(|found| found == row.fingerprint) => {
+                row.entry(place)
             }
+            row => unknown.entry(row, text, place),
         };
         entries.push((key, entry));
     }

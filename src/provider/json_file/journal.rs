@@ -5,9 +5,10 @@
 //! journal, the number of the frame, the length and the checksum of the payload, a checksum
 //! of these five, and the payload.
 
+use bytes::Buf;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::frame::{Reader, put_bytes};
+use super::frame::{put_bytes, read_bytes, read_text};
 use crate::{name::MapName, record::Revision};
 
 /// The first byte of headers and frames. It occurs in no text, so no key and no value looks
@@ -56,13 +57,11 @@ impl Header {
 
     /// The header, or another format; and where it ends. `None` if it is not a header.
     fn read(bytes: &[u8]) -> Option<(Result<Self, u32>, usize)> {
-        let rest = bytes.strip_prefix(&HEADER_MAGIC)?;
-        let mut from = Reader::new(rest);
-        let format = u32::from_le_bytes(from.array()?);
-        let body = from.bytes()?;
+        let mut from = bytes.strip_prefix(&HEADER_MAGIC)?;
+        let format = from.try_get_u32_le().ok()?;
+        let body = read_bytes(&mut from)?;
         let checked = HEADER_MAGIC.len() + 4 + 8 + body.len();
-        let checksum = from.number()?;
-        if checksum != xxh3_64(&bytes[..checked]) {
+        if from.try_get_u64_le().ok()? != xxh3_64(&bytes[..checked]) {
             return None;
         }
         if !(OLDEST_FORMAT..=FORMAT).contains(&format) {
@@ -71,14 +70,14 @@ impl Header {
         Some((Ok(Self::from_body(body)?), checked + 8))
     }
 
-    fn from_body(body: &[u8]) -> Option<Self> {
-        let mut from = Reader::new(body);
+    fn from_body(mut body: &[u8]) -> Option<Self> {
+        let from = &mut body;
         Some(Self {
-            id: from.number()?,
-            snapshot: read_digest(&mut from)?,
-            meta: read_digest(&mut from)?,
-            loaded: Revision::new(from.number()?),
-            map: from.text()?.to_owned(),
+            id: from.try_get_u64_le().ok()?,
+            snapshot: read_digest(from)?,
+            meta: read_digest(from)?,
+            loaded: Revision::new(from.try_get_u64_le().ok()?),
+            map: read_text(from)?.to_owned(),
         })
     }
 }
@@ -90,9 +89,9 @@ fn put_digest(out: &mut Vec<u8>, digest: Option<u128>) {
 
 /// The outer `None` means that the bytes end early.
 #[expect(clippy::option_option, reason = "the two mean different things")]
-fn read_digest(from: &mut Reader<'_>) -> Option<Option<u128>> {
-    let is_some = from.byte()? != 0;
-    let digest = u128::from_le_bytes(from.array()?);
+fn read_digest(from: &mut &[u8]) -> Option<Option<u128>> {
+    let is_some = from.try_get_u8().ok()? != 0;
+    let digest = from.try_get_u128_le().ok()?;
     Some(is_some.then_some(digest))
 }
 
@@ -109,7 +108,7 @@ pub(super) fn frame(journal: u64, number: u64, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What the bytes of a journal are.
+/// The result of parsing the bytes of a journal.
 #[derive(Debug)]
 pub(super) enum Found<'a> {
     /// A journal, complete up to `end`. The rest is a torn frame.
@@ -160,10 +159,9 @@ pub(super) const ID_ENDS: u64 = ID_AT as u64 + 8;
 
 /// The id of the journal that begins with these bytes.
 pub(super) fn id_in(bytes: &[u8]) -> Option<u64> {
-    let id = bytes
-        .strip_prefix(&HEADER_MAGIC)?
-        .get(ID_AT - HEADER_MAGIC.len()..)?;
-    Reader::new(id).number()
+    let header = bytes.strip_prefix(&HEADER_MAGIC)?;
+    let mut id = header.get(ID_AT - HEADER_MAGIC.len()..)?;
+    id.try_get_u64_le().ok()
 }
 
 /// The map that these bytes of a journal belong to.
@@ -213,14 +211,14 @@ struct FrameHeader {
 impl FrameHeader {
     /// The header at the start of these bytes; `None` if there is none, or it is damaged.
     fn read(bytes: &[u8]) -> Option<Self> {
-        let mut from = Reader::new(bytes.strip_prefix(&FRAME_MAGIC)?);
+        let mut from = bytes.strip_prefix(&FRAME_MAGIC)?;
         let header = Self {
-            journal: from.number()?,
-            number: from.number()?,
-            bytes: from.number()?,
-            checksum: from.number()?,
+            journal: from.try_get_u64_le().ok()?,
+            number: from.try_get_u64_le().ok()?,
+            bytes: from.try_get_u64_le().ok()?,
+            checksum: from.try_get_u64_le().ok()?,
         };
-        let checksum = from.number()?;
+        let checksum = from.try_get_u64_le().ok()?;
         (checksum == xxh3_64(&bytes[..FRAME_HEADER - 8])).then_some(header)
     }
 

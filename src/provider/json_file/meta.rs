@@ -27,7 +27,7 @@ use crate::{
 
 /// The format that is written. Format 1 has neither encodings nor tombstones, and
 /// is read as well.
-const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 2;
 const OLDEST_FORMAT: u32 = 1;
 
 /// The remedy for a meta file that cannot be used.
@@ -81,8 +81,8 @@ mod hex {
     }
 }
 
-/// What a meta file says about an entry. It is written as a list of its fields in this
-/// order; the last one is left out for JSON.
+/// A row: the fields of an entry. It is written as a list in this order; the last field is
+/// left out for JSON.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(super) struct Row {
     pub(super) revision: Revision,
@@ -214,18 +214,6 @@ pub(super) fn other_format(path: &Path, format: u32, known: u32) -> Error {
 }
 
 impl Head {
-    pub(super) fn new(map: &MapName, counter: Revision, writers: Writers) -> Self {
-        Self {
-            format: FORMAT,
-            map: map.clone(),
-            counter,
-            incarnation: None,
-            snapshot: None,
-            compacted: 0,
-            writers,
-        }
-    }
-
     /// A line per field, and the start of the entries.
     fn text(&self) -> serde_json::Result<String> {
         let mut text = Vec::new();

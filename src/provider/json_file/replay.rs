@@ -17,7 +17,12 @@ impl Store {
     /// Commits and the replay of a journal run this code, so both have the same result.
     pub(super) fn replay(&mut self, payload: &[u8], start: u64) -> Result<()> {
         match Frame::read(payload) {
-            Some(Frame::Applied(applied)) => self.replay_batch(applied, start),
+            Some(Frame::Applied(applied)) => {
+                // The texts are slices of the payload.
+                let offset =
+                    |text: &[u8]| start + (text.as_ptr().addr() - payload.as_ptr().addr()) as u64;
+                self.replay_batch(applied, offset);
+            }
             Some(Frame::Announced(_)) => {}
             Some(Frame::Renewed(incarnation)) => self.incarnation = Some(incarnation),
             None => return Err(self.senseless(start)),
@@ -25,7 +30,7 @@ impl Store {
         Ok(())
     }
 
-    fn replay_batch(&mut self, applied: Applied<'_>, start: u64) {
+    fn replay_batch(&mut self, applied: Applied<'_>, offset: impl Fn(&[u8]) -> u64) {
         let revision = applied.revision();
         if applied.clear {
             self.index.clear();
@@ -38,10 +43,11 @@ impl Store {
                     expires,
                     encoding,
                     schema,
-                    offset,
-                    bytes,
+                    text,
                 } => {
-                    let place = Place::new(Source::Journal, start + offset as u64, bytes);
+                    // Texts of more than 32 bits of length were refused.
+                    let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
+                    let place = Place::new(Source::Journal, offset(text), bytes);
                     let entry = Entry {
                         revision,
                         expires,

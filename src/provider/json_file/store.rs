@@ -62,7 +62,7 @@ pub(super) struct Store {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Journal {
     pub(super) id: u64,
-    /// The size of what is known to be durable.
+    /// The size of the part that is known to be durable.
     pub(super) bytes: u64,
     pub(super) frames: u64,
     /// A write or a sync failed. The content beyond `bytes` is unknown, and a later sync

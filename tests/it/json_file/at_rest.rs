@@ -1,4 +1,4 @@
-//! What lies in the folder while a map is closed, and what opens again.
+//! The files of a closed map, and what opens again.
 
 use futures_util::StreamExt;
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use persistify::ErrorKind;
 use super::*;
 
 #[tokio::test]
-async fn what_was_committed_is_there_after_a_crash_and_after_a_release() {
+async fn commits_after_a_crash_and_after_a_release_are_there() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     let mut writer = Writer::new();
@@ -32,7 +32,7 @@ async fn what_was_committed_is_there_after_a_crash_and_after_a_release() {
 }
 
 #[tokio::test]
-async fn the_file_is_a_flat_object_of_plain_values_sorted_an_entry_a_line() {
+async fn the_file_at_rest_is_a_flat_sorted_object_with_an_entry_per_line() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     let changes = vec![
@@ -63,7 +63,7 @@ async fn the_file_is_a_flat_object_of_plain_values_sorted_an_entry_a_line() {
 }
 
 #[tokio::test]
-async fn a_file_of_another_program_opens_as_it_is_and_is_not_touched() {
+async fn a_file_of_another_program_opens_and_is_unchanged() {
     let folder = TempDir::new().unwrap();
     let foreign = "{\"pear\" : 2,\n\n \"apple\":{ \"a\" :\n 1 } , \"\\u0041\":\"\\u00e9\"}";
     write_by_hand(&folder, foreign);
@@ -86,7 +86,7 @@ async fn a_file_of_another_program_opens_as_it_is_and_is_not_touched() {
     assert_eq!(load(&files).await.unwrap(), found);
     let answer = Writer::new().put(&files, "plum", "3").await.unwrap();
     assert!(answer.revision > revisions.first().copied());
-    // A crash, and then a fold: what was not written to is as it was.
+    // A crash, and then a compaction: other entries are unchanged.
     drop(files);
     let files = open(&folder).await;
     let mut now = load(&files).await.unwrap();
@@ -101,9 +101,9 @@ async fn a_file_of_another_program_opens_as_it_is_and_is_not_touched() {
     );
 }
 
-/// What some editors put in front of a text made the file no JSON.
+/// A byte order mark, as some editors write it, made the file invalid JSON.
 #[tokio::test]
-async fn a_file_that_begins_with_a_byte_order_mark_opens() {
+async fn a_file_with_a_byte_order_mark_opens() {
     let folder = TempDir::new().unwrap();
     write_by_hand(
         &folder,
@@ -119,11 +119,11 @@ async fn a_file_that_begins_with_a_byte_order_mark_opens() {
     assert_eq!(text, expected);
 }
 
-/// The link was replaced by a file: whoever read the one that it led to saw
-/// nothing of what was saved, and what they wrote there was not seen here.
+/// The link was replaced by a file. Programs that read its target did not see what was
+/// saved, and what they wrote there was not seen here.
 #[cfg(unix)]
 #[tokio::test]
-async fn what_a_symbolic_link_leads_to_is_replaced_and_not_the_link() {
+async fn a_symbolic_link_stays_and_its_target_is_replaced() {
     let (folder, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let real = elsewhere.path().join("real.json");
     let link = folder.path().join("stock.json");
@@ -141,7 +141,7 @@ async fn what_a_symbolic_link_leads_to_is_replaced_and_not_the_link() {
 }
 
 #[tokio::test]
-async fn what_is_no_flat_object_is_reported_with_its_place_and_left_alone() {
+async fn a_file_that_is_not_a_flat_object_is_corrupt_and_unchanged() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     let cases = [
@@ -167,13 +167,13 @@ async fn what_is_no_flat_object_is_reported_with_its_place_and_left_alone() {
             text
         );
     }
-    // Mended, it opens without more ado.
+    // Once mended, it opens.
     write_by_hand(&folder, "{\"a\": 1}");
     assert_eq!(texts(&files).await.unwrap(), pairs([("a", "1")]));
 }
 
 #[tokio::test]
-async fn a_meta_file_that_was_changed_is_reported_at_every_byte() {
+async fn a_meta_file_with_any_changed_byte_is_corrupt() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     Writer::new().put(&files, "apple", "1").await.unwrap();
@@ -195,7 +195,7 @@ async fn a_meta_file_that_was_changed_is_reported_at_every_byte() {
 }
 
 #[tokio::test]
-async fn a_map_with_capitals_is_told_of_the_file_that_its_user_means() {
+async fn a_map_with_capitals_beside_a_file_of_its_name_is_invalid_and_the_error_names_the_file() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("Config.json"), "{\"a\":1}").unwrap();
     let config = name("Config");
@@ -223,7 +223,7 @@ async fn a_map_with_capitals_is_told_of_the_file_that_its_user_means() {
 }
 
 #[tokio::test]
-async fn a_file_belongs_to_one_map() {
+async fn a_file_for_two_maps_is_invalid() {
     let folder = TempDir::new().unwrap();
     let builder = || JsonFile::builder(folder.path());
     for builder in [
@@ -244,7 +244,7 @@ async fn a_file_belongs_to_one_map() {
 }
 
 #[tokio::test]
-async fn maps_are_listed_whatever_their_names() {
+async fn maps_with_any_names_are_listed() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     let long = "Ä".repeat(120);
@@ -270,10 +270,10 @@ async fn maps_are_listed_whatever_their_names() {
     }
 }
 
-/// Names that are cut to a digest might meet; then the files say whose they
-/// are.
+/// Long names are shortened to a digest and might collide. Then the files say to which map
+/// they belong.
 #[tokio::test]
-async fn files_that_say_they_are_of_another_map_are_not_used() {
+async fn files_of_another_map_are_refused() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     Writer::new().put(&files, "apple", "1").await.unwrap();
@@ -291,7 +291,7 @@ async fn files_that_say_they_are_of_another_map_are_not_used() {
 }
 
 #[tokio::test]
-async fn big_values_and_many_entries() {
+async fn big_values_and_many_entries_load() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     let mut writer = Writer::new();
@@ -314,10 +314,10 @@ async fn big_values_and_many_entries() {
     assert_eq!(load.total_hint, Some(2_501));
 }
 
-/// A thousand values were held at once, however large they were: by each load,
-/// and by each fold once more.
+/// Each load and each compaction held a thousand values in memory at once, however large
+/// they were.
 #[tokio::test]
-async fn large_values_come_in_smaller_pages() {
+async fn large_values_load_in_smaller_pages() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     let mut writer = Writer::new();
@@ -369,7 +369,7 @@ async fn times_before_1970_and_far_away_are_kept_to_the_millisecond() {
     for _ in 0..2 {
         let found = load(&files).await.unwrap();
         let half = Duration::from_micros(500);
-        // Never later than it was said.
+        // Never later than the given time.
         assert_eq!(found["0"].expires_at, Some(times[0] - half));
         assert_eq!(found["1"].expires_at, Some(times[1] - half));
         let far = found["2"].expires_at.unwrap();

@@ -133,8 +133,8 @@ async fn an_answer_with_bytes_is_remembered() {
     }
 }
 
-/// What an earlier version of this crate wrote: meta files of format 1 and journals of
-/// format 2, whose frames are the same.
+/// Files of an earlier version of this crate: meta files of format 1, and journals of
+/// format 2, whose frames are a subset.
 #[tokio::test]
 async fn files_of_an_earlier_format_open() {
     let folder = TempDir::new().unwrap();

@@ -1,4 +1,4 @@
-//! What a commit answers, and what a load selects.
+//! The answers to commits, and partial loads.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use persistify::{ErrorKind, Expect, Otherwise};
 use super::*;
 
 #[tokio::test]
-async fn writers_are_fenced_also_after_a_crash_and_after_a_fold() {
+async fn writers_after_a_crash_and_after_a_compaction_are_fenced() {
     let folder = TempDir::new().unwrap();
     let mut files = open(&folder).await;
     let mut writer = Writer::new();
@@ -40,16 +40,15 @@ async fn writers_are_fenced_also_after_a_crash_and_after_a_fold() {
     }
 }
 
-/// Each program that opens a map is a writer of its own; the meta file does not
-/// grow by one for each.
+/// Each opening of a map is a new writer; the meta file must not grow with each of them.
 #[tokio::test]
-async fn writers_are_forgotten_after_days() {
+async fn writers_of_earlier_openings_are_forgotten_after_days() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     let (mut old, mut new) = (Writer::new(), Writer::new());
     old.put(&files, "apple", "1").await.unwrap();
     files.close().await.unwrap();
-    // Those that have written since the folder was opened are not forgotten.
+    // Writers that committed since the folder was opened are not forgotten.
     let files = open(&folder).await;
     let meta = folder.path().join("stock.meta");
     let text = fs::read_to_string(&meta).unwrap();
@@ -84,13 +83,13 @@ async fn writers_are_forgotten_after_days() {
             is_known,
             "{age} days"
         );
-        // The value is the one that it was, and so is the file.
+        // The value is the same, and so is the file.
         assert_eq!(fs::read(folder.path().join("stock.json")).unwrap(), json);
     }
 }
 
 #[tokio::test]
-async fn conditions_are_checked_on_what_is_stored() {
+async fn conditions_on_stored_entries_are_checked() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     let mut writer = Writer::new();
@@ -100,7 +99,7 @@ async fn conditions_are_checked_on_what_is_stored() {
         .await;
     let revision = revision.unwrap().revision.unwrap();
     let older = Revision::new(revision.get() - 1);
-    for is_folded in [false, true] {
+    for is_compacted in [false, true] {
         let before = load(&files).await.unwrap();
         for (key, expect, holds) in [
             ("apple", Expect::Any, true),
@@ -116,7 +115,7 @@ async fn conditions_are_checked_on_what_is_stored() {
             let change = Change::touch("none", None).expect(Expect::Any, Otherwise::Fail);
             let judged = Change::delete(key).expect(expect, Otherwise::Fail);
             let never = put("apple", "0").expect(Expect::Absent, Otherwise::Fail);
-            // With one that never holds nothing is written in any case.
+            // With a condition that never holds, nothing is written in any case.
             let changes = if holds {
                 vec![judged, never]
             } else {
@@ -129,7 +128,7 @@ async fn conditions_are_checked_on_what_is_stored() {
             assert_eq!(error.found(), before.get(key), "{expect:?}");
             assert_eq!(load(&files).await.unwrap(), before);
         }
-        if !is_folded {
+        if !is_compacted {
             files.release(&stock()).await.unwrap();
         }
     }
@@ -142,7 +141,7 @@ async fn conditions_are_checked_on_what_is_stored() {
 }
 
 #[tokio::test]
-async fn several_maps_are_refused_without_a_trace() {
+async fn a_batch_of_several_maps_is_unsupported_and_leaves_no_files() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     assert!(!files.capabilities().several_maps);
@@ -187,7 +186,7 @@ async fn values_that_are_not_json_are_refused_by_key() {
 }
 
 #[tokio::test]
-async fn parts_of_a_map_load_from_journal_and_snapshot() {
+async fn partial_loads_read_journal_and_snapshot() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     let mut writer = Writer::new();
@@ -226,10 +225,9 @@ async fn parts_of_a_map_load_from_journal_and_snapshot() {
     assert_eq!(select(Wanted::All).await.len(), 2_100);
 }
 
-/// The work goes on when nobody waits for it any more, and the identical batch
-/// learns what came of it.
+/// After a commit was dropped, the work goes on, and the identical batch gets its result.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_nobody_waits_for_lands_whole_and_once() {
+async fn a_dropped_commit_is_applied_whole_and_once() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     let mut writer = Writer::new();
@@ -250,7 +248,7 @@ async fn a_commit_that_nobody_waits_for_lands_whole_and_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn handles_of_one_map_work_on_the_same() {
+async fn handles_of_one_map_share_it() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     let tasks = (0..4).map(|task| {

@@ -9,8 +9,8 @@ use super::{
     *,
 };
 
-/// The entries, and what a reader that follows the map is told: its changes with
-/// tombstones, and the last clear.
+/// The entries; and the changes, with tombstones, and the last clear, as a reader that
+/// follows the map gets them.
 type State = (BTreeMap<String, Record>, Vec<Record>, Option<Revision>);
 
 async fn load(files: &JsonFile) -> Result<State> {
@@ -22,7 +22,7 @@ async fn load(files: &JsonFile) -> Result<State> {
     Ok((super::load(files).await?, changes, cleared))
 }
 
-/// What a program does with a map in the course of this test.
+/// A step of a program.
 #[derive(Debug)]
 enum Step {
     Commit(Batch),
@@ -57,7 +57,7 @@ impl Writer {
         self.batch(changes)
     }
 
-    /// That batch, as the next one.
+    /// The same changes, as the next batch.
     fn again(&mut self, batch: &Batch) -> Batch {
         self.pen.batch(batch.maps.to_vec())
     }
@@ -75,8 +75,8 @@ async fn take(files: &JsonFile, step: &Step) -> Result<()> {
     }
 }
 
-/// What is stored before each step, and after the last, if all goes well; and
-/// how many operations that takes.
+/// Returns the states before each step and after the last, if all goes well, and the number
+/// of operations.
 async fn healthy(steps: &[Step]) -> (Vec<State>, usize) {
     let folder = quick_folder();
     let disk = ShakyDisk::with(Plan::Healthy);
@@ -87,7 +87,7 @@ async fn healthy(steps: &[Step]) -> (Vec<State>, usize) {
     for step in steps {
         take(&files, step).await.unwrap();
         let count = disk.count();
-        // A second handle on a copy reads without a trace in the first.
+        // A second provider on a copy leaves no trace in the first one.
         let copy = copied(folder.path());
         other = load(&open_on(&ShakyDisk::default(), copy.path()).await.unwrap())
             .await
@@ -107,7 +107,7 @@ fn copied(folder: &Path) -> TempDir {
     copy
 }
 
-/// Runs until the first error; returns how many steps went well.
+/// Runs until the first error. Returns the number of successful steps.
 async fn run(disk: &ShakyDisk, folder: &Path, steps: &[Step]) -> usize {
     let Ok(files) = open_on(disk, folder).await else {
         return 0;
@@ -121,7 +121,7 @@ async fn run(disk: &ShakyDisk, folder: &Path, steps: &[Step]) -> usize {
 }
 
 #[tokio::test]
-async fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
+async fn a_crash_at_any_operation_loses_no_acknowledged_commit() {
     let steps = script();
     let (states, count) = healthy(&steps).await;
     assert!(count > 60, "{count}");
@@ -136,8 +136,8 @@ async fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
     }
 }
 
-/// What is found is the state after `done` steps, or after one more; the
-/// identical batch brings it there, once, and the rest goes on from there.
+/// The state is that after `done` steps or after one more. The identical batch leads there,
+/// once, and the rest goes on from there.
 async fn check_after_crash(
     folder: &Path,
     steps: &[Step],
@@ -155,7 +155,7 @@ async fn check_after_crash(
         found == states[done] || Some(&found) == next,
         "{case:?}: {found:#?}"
     );
-    // The last state that was seen stays the one that is seen.
+    // A state that was seen stays.
     disk.lose(Loss::Everything);
     drop(files);
     let files = open_on(&disk, folder).await.unwrap();
@@ -176,10 +176,10 @@ async fn check_after_crash(
     assert!(left.is_empty(), "{case:?}: {left:?}");
 }
 
-/// The first process is killed, so that what it did not sync is still to be
-/// seen; the next one builds on it, and then the power goes.
+/// The first process is killed, so that its unsynced writes are visible. The next process
+/// builds on them, and then the power fails.
 #[tokio::test]
-async fn a_loss_of_power_after_a_kill_loses_nothing_that_was_acknowledged() {
+async fn a_power_loss_after_a_kill_loses_no_acknowledged_commit() {
     let steps = script();
     let (states, count) = healthy(&steps).await;
     for at in 0..count {
@@ -192,7 +192,7 @@ async fn a_loss_of_power_after_a_kill_loses_nothing_that_was_acknowledged() {
             let folder = quick_folder();
             let disk = ShakyDisk::with(Plan::Stop { at });
             let done = run(&disk, folder.path(), &steps).await;
-            // The first four are those of opening a folder.
+            // The first four operations open the folder.
             let at = disk.count() + 4 + more;
             disk.set(Plan::Stop { at });
             if let Ok(files) = open_on(&disk, folder.path()).await {
@@ -218,7 +218,7 @@ async fn a_fault_at_any_operation_is_reported_and_overcome() {
     assert!(reported > count * 3 / 2, "{reported} of {count}");
 }
 
-/// Takes all steps, each until it goes well; returns how often one did not.
+/// Repeats each step until it succeeds. Returns the number of errors.
 async fn overcome(plan: Plan, steps: &[Step], states: &[State]) -> usize {
     let folder = quick_folder();
     let disk = ShakyDisk::with(plan);
@@ -257,7 +257,7 @@ async fn overcome(plan: Plan, steps: &[Step], states: &[State]) -> usize {
     faults
 }
 
-/// An error that says that nothing was applied is right, whoever opens the
+/// An error that says that nothing was applied is right, also for a process that opens the
 /// folder then.
 async fn check_honest(error: &Error, folder: &Path, states: &[State], plan: Plan) {
     assert_eq!(error.kind(), ErrorKind::Unusable, "{plan:?}: {error:?}");
@@ -270,7 +270,7 @@ async fn check_honest(error: &Error, folder: &Path, states: &[State], plan: Plan
 }
 
 #[tokio::test]
-async fn while_the_disk_is_full_all_can_be_read_and_afterwards_all_can_be_written() {
+async fn a_full_disk_can_be_read_and_afterwards_written() {
     let folder = quick_folder();
     let disk = ShakyDisk::with(Plan::Healthy);
     let files = open_on(&disk, folder.path()).await.unwrap();
@@ -303,10 +303,10 @@ async fn while_the_disk_is_full_all_can_be_read_and_afterwards_all_can_be_writte
     assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "3")]));
 }
 
-/// After a failed sync the system may hold the bytes to be safe and be wrong:
-/// a file that is written to again after that loses what was acknowledged.
+/// After a failed sync, the system may wrongly consider the bytes written: a file that is
+/// appended to after that loses acknowledged commits.
 #[tokio::test]
-async fn a_file_is_not_written_to_again_after_a_failed_sync() {
+async fn a_file_after_a_failed_sync_is_not_written_to_again() {
     let folder = quick_folder();
     let disk = ShakyDisk::with(Plan::Healthy);
     let files = open_on(&disk, folder.path()).await.unwrap();
@@ -314,7 +314,7 @@ async fn a_file_is_not_written_to_again_after_a_failed_sync() {
     writer.put(&files, "apple", "1").await.unwrap();
     let batch = writer.batch(vec![put("apple", "2")]);
 
-    // The append, and then the sync.
+    // The first operation is the append, the second the sync.
     let at = disk.count() + 1;
     disk.set(Plan::Fail {
         at,
@@ -339,7 +339,7 @@ async fn a_file_is_not_written_to_again_after_a_failed_sync() {
 }
 
 #[tokio::test]
-async fn a_batch_that_is_not_whole_in_the_file_is_not_applied_and_the_error_says_so() {
+async fn a_batch_that_is_incomplete_in_the_file_errs_as_not_applied() {
     let folder = quick_folder();
     let disk = ShakyDisk::with(Plan::Healthy);
     let files = open_on(&disk, folder.path()).await.unwrap();
@@ -353,10 +353,10 @@ async fn a_batch_that_is_not_whole_in_the_file_is_not_applied_and_the_error_says
     assert!(!error.may_have_applied(), "{error:?}");
 }
 
-/// A process that is killed between a write and its sync leaves a batch that
-/// whoever comes next can read, and that a loss of power then takes away.
+/// A process that is killed between a write and its sync leaves a batch that the next
+/// process can read, and that a power loss then removes.
 #[tokio::test]
-async fn what_a_load_finds_after_a_kill_is_safe_before_it_is_told() {
+async fn a_load_after_a_kill_returns_only_what_is_durable() {
     let folder = quick_folder();
     let disk = ShakyDisk::with(Plan::Healthy);
     let files = open_on(&disk, folder.path()).await.unwrap();

@@ -1,11 +1,11 @@
-//! Journals that are cut short or changed.
+//! Truncated and damaged journals.
 
 use persistify::ErrorKind;
 
 use super::{shaky_disk::ShakyDisk, *};
 
-/// A folder with a journal, its bytes, where its frames end, and what is
-/// stored when each of them is the last.
+/// A folder with a journal, the bytes of the journal, the ends of its frames, and the state
+/// after each of them.
 struct Journal {
     folder: TempDir,
     bytes: Vec<u8>,
@@ -14,7 +14,7 @@ struct Journal {
 }
 
 impl Journal {
-    /// On top of a snapshot with a meta file.
+    /// Creates it on a snapshot with a meta file.
     async fn new() -> Self {
         let folder = quick_folder();
         let files = open(&folder).await;
@@ -56,7 +56,7 @@ impl Journal {
         fs::write(self.folder.path().join("stock.journal"), bytes).unwrap();
     }
 
-    /// On a disk that does not sync, for speed.
+    /// Opens the folder on a disk that does not sync, for speed.
     async fn open(&self) -> JsonFile {
         let disk = ShakyDisk::default();
         let builder = JsonFile::builder(self.folder.path()).disk(disk.shared());
@@ -68,11 +68,11 @@ impl Journal {
     }
 }
 
-/// A journal takes its place with a whole header. One that was emptied, or cut off
-/// within its header, was taken for one that never held anything, and removed: its
-/// acknowledged batches were gone without an error.
+/// A journal is created with a complete header. One that was emptied, or truncated within
+/// its header, was taken for one that never had frames, and removed: its acknowledged
+/// batches were lost without an error.
 #[tokio::test]
-async fn a_journal_cut_at_any_byte_holds_the_whole_batches_before() {
+async fn a_journal_cut_at_any_byte_keeps_the_complete_batches() {
     let journal = Journal::new().await;
     for length in 0..journal.bytes.len() {
         journal.write(&journal.bytes[..length]);
@@ -87,7 +87,7 @@ async fn a_journal_cut_at_any_byte_holds_the_whole_batches_before() {
         let whole = journal.ends.iter().rposition(|end| *end <= length);
         let found = load(&files).await.unwrap();
         assert_eq!(found, journal.states[whole.unwrap_or(0)], "{length}");
-        // What is left over is kept, and the journal is rid of it.
+        // The rest is set aside, and removed from the journal.
         let end = whole.map_or(0, |n| journal.ends[n]);
         if end < length {
             assert_eq!(journal.torn(""), &journal.bytes[end..length]);
@@ -103,7 +103,7 @@ async fn a_journal_cut_at_any_byte_holds_the_whole_batches_before() {
 }
 
 #[tokio::test]
-async fn a_bit_flipped_before_the_last_batch_is_reported_and_nothing_is_changed() {
+async fn a_bit_flipped_before_the_last_batch_is_corrupt_and_nothing_is_changed() {
     let journal = Journal::new().await;
     let last = journal.ends[2];
     let files = journal.open().await;
@@ -130,7 +130,7 @@ async fn a_bit_flipped_before_the_last_batch_is_reported_and_nothing_is_changed(
 }
 
 #[tokio::test]
-async fn a_bit_flipped_in_the_last_batch_makes_it_a_torn_one() {
+async fn a_bit_flipped_in_the_last_batch_makes_it_torn() {
     let journal = Journal::new().await;
     let last = journal.ends[2];
     for bit in last * 8..journal.bytes.len() * 8 {
@@ -145,7 +145,7 @@ async fn a_bit_flipped_in_the_last_batch_makes_it_a_torn_one() {
 }
 
 #[tokio::test]
-async fn a_batch_that_is_missing_is_damage() {
+async fn a_missing_batch_is_corrupt() {
     let journal = Journal::new().await;
     let files = journal.open().await;
     let ends = &journal.ends;
@@ -156,7 +156,7 @@ async fn a_batch_that_is_missing_is_damage() {
         let error = load(&files).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{cut}: {error:?}");
     }
-    // One that stands there twice, too.
+    // A repeated batch is damage, too.
     let mut bytes = journal.bytes.clone();
     bytes.extend_from_within(ends[1]..ends[2]);
     journal.write(&bytes);
@@ -176,7 +176,7 @@ async fn torn_batches_are_never_overwritten() {
 }
 
 #[tokio::test]
-async fn a_journal_of_a_later_version_is_left_alone() {
+async fn a_journal_of_a_later_version_is_unsupported_and_unchanged() {
     let journal = Journal::new().await;
     let mut bytes = journal.bytes[..journal.ends[0]].to_vec();
     bytes[8] = u8::MAX;
@@ -190,7 +190,7 @@ async fn a_journal_of_a_later_version_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_journal_that_grows_under_an_open_map_is_reported() {
+async fn a_journal_that_grows_under_an_open_map_is_corrupt() {
     let journal = Journal::new().await;
     let files = journal.open().await;
     load(&files).await.unwrap();

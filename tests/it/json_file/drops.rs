@@ -1,4 +1,4 @@
-//! Maps that are dropped, as a person sees the folder.
+//! Dropped maps, as a person sees the folder.
 
 use persistify::{ErrorKind, PersistentMap};
 
@@ -28,7 +28,7 @@ async fn the_files_of_a_dropped_map_are_gone() {
     assert_eq!(files_in(&folder), Vec::<String>::new());
 }
 
-/// The file belongs to the program that made it: a drop must not take it.
+/// The file belongs to another program, so a drop must not remove it.
 #[tokio::test]
 async fn an_adopted_file_is_detached_and_keeps_its_entries() {
     let folder = TempDir::new().unwrap();

@@ -1,11 +1,11 @@
-//! Edits by hand: while a map is closed, while it is open, and under a journal
-//! that a crash left.
+//! Edits by hand: while a map is closed, while it is open, and beside a journal that a
+//! crash left.
 
 use persistify::ErrorKind;
 
 use super::*;
 
-/// `apple` and `pear`, the latter with an expiry and a shape; closed.
+/// `apple`, and `pear` with an expiry and a schema version; closed.
 async fn two(folder: &TempDir) -> BTreeMap<String, Record> {
     let files = open(folder).await;
     let mut writer = Writer::new();
@@ -23,7 +23,7 @@ async fn two(folder: &TempDir) -> BTreeMap<String, Record> {
 }
 
 #[tokio::test]
-async fn changed_keys_have_new_revisions_and_the_others_stay_as_they_were() {
+async fn changed_keys_get_new_revisions_and_others_are_unchanged() {
     let folder = TempDir::new().unwrap();
     let before = two(&folder).await;
     write_by_hand(&folder, "{\"pear\":\n[\n2\n], \"apple\": 7, \"plum\": 8}");
@@ -41,8 +41,7 @@ async fn changed_keys_have_new_revisions_and_the_others_stay_as_they_were() {
     assert_eq!(after["pear"].value.as_ref().unwrap().schema, 3);
     assert_eq!(texts(&files).await.unwrap()["apple"], "7");
 
-    // The revisions that were handed out stay, also if the process ends here,
-    // and a commit goes above them.
+    // The revisions stay, also if the process ends here, and a commit goes above them.
     drop(files);
     let files = open(&folder).await;
     assert_eq!(load(&files).await.unwrap(), after);
@@ -56,11 +55,10 @@ async fn changed_keys_have_new_revisions_and_the_others_stay_as_they_were() {
     assert_eq!(last, after);
 }
 
-/// A tool that formats JSON sorts the fields and writes numbers and characters in
-/// its own way. Such a file was taken for one with other values: each of them got
-/// a new revision and lost its expiry.
+/// A tool that formats JSON sorts the fields and writes numbers and characters in its own
+/// way. Its result was taken for other values: each got a new revision and lost its expiry.
 #[tokio::test]
-async fn a_value_that_is_written_in_another_way_is_not_edited() {
+async fn a_value_that_is_formatted_is_unchanged() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     let value = r#"{"z": [1e2, -0.50], "a": "é", "on": {"y": 1, "x": null}}"#;
@@ -87,9 +85,9 @@ async fn a_value_that_is_written_in_another_way_is_not_edited() {
     assert_eq!(edited["nut"].revision, before["nut"].revision);
 }
 
-/// Two edits in a row that the file system dates alike.
+/// Edits in a row with the same modification time.
 #[tokio::test]
-async fn each_edit_has_revisions_of_its_own() {
+async fn each_edit_gets_new_revisions() {
     let folder = TempDir::new().unwrap();
     two(&folder).await;
     let mut last = Revision::ZERO;
@@ -108,7 +106,7 @@ async fn each_edit_has_revisions_of_its_own() {
 }
 
 #[tokio::test]
-async fn an_edit_under_a_journal_is_refused_and_nothing_is_overwritten() {
+async fn an_edit_beside_a_journal_is_corrupt_and_nothing_is_overwritten() {
     let folder = TempDir::new().unwrap();
     two(&folder).await;
     let files = open(&folder).await;
@@ -122,7 +120,7 @@ async fn an_edit_under_a_journal_is_refused_and_nothing_is_overwritten() {
         for edit in [Some("{\"apple\": 5}"), None] {
             match edit {
                 Some(text) if name == "stock.json" => fs::write(path(name), text).unwrap(),
-                // The meta file of another time, whole in itself.
+                // A valid meta file of another time.
                 Some(_) => fs::write(path(name), other_meta().await).unwrap(),
                 None => fs::remove_file(path(name)).unwrap(),
             }
@@ -143,7 +141,7 @@ async fn an_edit_under_a_journal_is_refused_and_nothing_is_overwritten() {
             fs::write(path("stock.meta"), &good[1]).unwrap();
         }
     }
-    // As it was, it opens.
+    // Restored, it opens.
     let files = open(&folder).await;
     assert_eq!(texts(&files).await.unwrap()["apple"], "2");
 }
@@ -155,7 +153,7 @@ async fn other_meta() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn an_edit_while_the_map_is_open_is_reported_and_not_overwritten() {
+async fn an_edit_while_the_map_is_open_is_corrupt_and_not_overwritten() {
     let folder = TempDir::new().unwrap();
     two(&folder).await;
     let files = open(&folder).await;
@@ -179,7 +177,7 @@ async fn an_edit_while_the_map_is_open_is_reported_and_not_overwritten() {
 
 /// A file that appears beside a map whose entries are all in its journal.
 #[tokio::test]
-async fn a_file_that_is_made_while_the_map_is_open_is_not_overwritten() {
+async fn a_file_created_while_the_map_is_open_is_not_overwritten() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     Writer::new().put(&files, "apple", "1").await.unwrap();
@@ -194,10 +192,10 @@ async fn a_file_that_is_made_while_the_map_is_open_is_not_overwritten() {
     assert_eq!(text, "{}");
 }
 
-/// A crash after the last step but one of a fold leaves a journal that says
-/// nothing new; an edit made then is one like any other.
+/// A crash before the last step of a compaction leaves an obsolete journal. An edit made
+/// then is one like any other.
 #[tokio::test]
-async fn an_edit_beside_a_journal_that_was_folded_is_fine() {
+async fn an_edit_beside_a_compacted_journal_is_accepted() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     let mut writer = Writer::new();
@@ -211,11 +209,10 @@ async fn an_edit_beside_a_journal_that_was_folded_is_fine() {
     assert!(!journal.exists());
 }
 
-/// A batch that came after an edit was acknowledged, in a journal that fitted the
-/// file no more: the map could not be opened again, and who had edited the file
-/// had no other.
+/// A batch after an edit was acknowledged, in a journal that no longer matched the file.
+/// The map could not be opened again, and the edited file was the only one left.
 #[tokio::test]
-async fn after_an_edit_nothing_is_acknowledged_that_could_not_be_read_again() {
+async fn a_commit_after_an_edit_is_refused() {
     for has_journal in [false, true] {
         let folder = TempDir::new().unwrap();
         two(&folder).await;
@@ -235,12 +232,12 @@ async fn after_an_edit_nothing_is_acknowledged_that_could_not_be_read_again() {
         assert!(!error.may_have_applied());
         assert_eq!(fs::read_to_string(&path).unwrap(), edit);
         if !has_journal {
-            // The edit is as good as one of a map that is closed.
+            // Without a journal, the edit counts as one of a closed map.
             files.release(&stock()).await.unwrap();
             assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "77")]));
             files.release(&stock()).await.unwrap();
         }
-        // Put back, if only in what it holds, it is fine.
+        // Restored, with the same content and another time, it is accepted.
         fs::write(&path, before).unwrap();
         files.commit(&batch).await.unwrap();
         files.release(&stock()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Paths and folders that nobody expects.
+//! Unexpected paths and folders.
 
 use std::{os::unix::net::UnixListener, process::Command};
 
@@ -8,12 +8,12 @@ use super::*;
 
 const HERE: &str = "PERSISTIFY_TEST_HERE";
 
-/// The parent of no name was taken to be no name again, and so on, until the
-/// stack was full and the process ended. In a process of its own, because the
-/// current folder is the whole process's.
+/// The parent of an empty path was an empty path, and so on, until the stack overflowed.
+/// The test runs in a process of its own, because the current folder is that of the
+/// process.
 #[test]
-fn no_name_is_the_current_folder() {
-    let test = "json_file::hostile::no_name_is_the_current_folder";
+fn an_empty_path_is_the_current_folder() {
+    let test = "json_file::hostile::an_empty_path_is_the_current_folder";
     if std::env::var_os(HERE).is_some() {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         return runtime.block_on(in_the_current_folder());
@@ -41,24 +41,24 @@ async fn in_the_current_folder() {
     nested.close().await.unwrap();
 }
 
-/// Each folder above a missing one took a piece of the stack, so the length of a
-/// path decided whether the process lived.
+/// Each parent of a missing folder took a part of the stack, so a long path ended the
+/// process.
 #[test]
-fn a_path_of_any_length_takes_no_stack() {
+fn a_long_path_takes_no_stack() {
     let folder = quick_folder();
     let path = folder.path().join("a/".repeat(20_000));
     let tried = std::thread::Builder::new().stack_size(256 * 1024);
     let tried = tried.spawn(move || RealDisk::new().make_folder(&path));
     tried.unwrap().join().unwrap().unwrap_err();
-    // Deeper than what is removed by itself.
+    // Too deep for `TempDir` to remove.
     let removed = Command::new("rm").arg("-rf").arg(folder.path()).status();
     assert!(removed.unwrap().success());
 }
 
-/// To open a FIFO waits for its other end: the call never came back, and neither
-/// did the end of the runtime, which waits for its threads.
+/// Opening a FIFO waits for its other end: the call never returned, and neither did the
+/// shutdown of the runtime, which waits for its threads.
 #[tokio::test]
-async fn what_is_no_file_is_unusable_at_once() {
+async fn a_path_that_is_not_a_file_is_unusable_at_once() {
     for name in [
         "stock.json",
         "stock.meta",
@@ -99,11 +99,10 @@ fn make(kind: &str, path: &Path) -> Option<UnixListener> {
     None
 }
 
-/// Whatever began with `.persistify-` was removed when the folder was opened, and
-/// a folder of such a name, which cannot be removed like a file, kept the whole
-/// folder from opening.
+/// Every file that began with `.persistify-` was removed when the folder was opened; and a
+/// folder of such a name, which cannot be removed like a file, made the open fail.
 #[tokio::test]
-async fn what_is_not_surely_a_left_over_stays() {
+async fn files_that_are_not_surely_left_over_stay() {
     let folder = TempDir::new().unwrap();
     let kept = [
         ".persistify-ABCDEFGHIJKLMNO-.tmp",
@@ -123,7 +122,7 @@ async fn what_is_not_surely_a_left_over_stays() {
     let left_over = ["", "{\n  \"apple\": 1", "\u{ff}", "?"];
     for (n, text) in left_over.into_iter().enumerate() {
         let name = format!(".persistify-ABCDEFGHIJKLMN0{n}.tmp");
-        // The third one is a byte that no text has.
+        // The third one is a byte that occurs in no text.
         let bytes = if text == "\u{ff}" {
             &[0xff][..]
         } else {

@@ -1,4 +1,4 @@
-//! Opening a folder: who has it, and what is in its way.
+//! Opening a folder: its lock, and what can be wrong with it.
 
 use std::{
     process::{Command, Stdio},
@@ -40,15 +40,14 @@ async fn a_folder_opens_once_until_it_is_closed_or_dropped() {
     );
     assert_eq!(files.maps().await.unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(files.ping().await.unwrap_err().kind(), ErrorKind::Closed);
-    // Closed, it was folded.
+    // The close compacted it.
     assert_eq!(names(folder.path()), ["stock.json", "stock.meta"]);
     assert_eq!(texts(&other).await.unwrap(), pairs([("apple", "1")]));
 }
 
 const FOLDER: &str = "PERSISTIFY_TEST_FOLDER";
 
-/// What the second process runs: it opens the folder, says so, and holds it
-/// until its input ends.
+/// The second process: it opens the folder, reports it, and holds it until its input ends.
 #[tokio::test]
 async fn second_process() {
     let Ok(folder) = std::env::var(FOLDER) else {
@@ -79,7 +78,7 @@ async fn a_second_process_is_kept_out() {
         if is_free {
             let error = JsonFile::open(folder.path()).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-            // Killed, it leaves no lock behind.
+            // A killed process leaves no lock.
             other.kill().unwrap();
             other.wait().unwrap();
             open(&folder).await;
@@ -92,7 +91,7 @@ async fn a_second_process_is_kept_out() {
 }
 
 #[tokio::test]
-async fn a_missing_folder_is_made_with_those_above_it() {
+async fn a_missing_folder_is_created_with_its_parents() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("a/b/c");
     let files = JsonFile::open(&path).await.unwrap();
@@ -101,13 +100,13 @@ async fn a_missing_folder_is_made_with_those_above_it() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_a_folder_is_reported_at_open() {
+async fn a_path_that_cannot_be_a_folder_is_unusable() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     let mut cases = vec![file.clone(), file.join("below")];
     if cfg!(target_os = "linux") {
-        // Nobody can make a file there, not even root.
+        // No user can create a file there, not even root.
         cases.push("/proc/self".into());
     }
     for path in cases {
@@ -122,7 +121,7 @@ async fn what_cannot_be_a_folder_is_reported_at_open() {
 }
 
 #[tokio::test]
-async fn a_read_only_folder_is_reported_at_open() {
+async fn a_read_only_folder_is_unusable() {
     use super::shaky_disk::{Plan, ShakyDisk};
     let folder = TempDir::new().unwrap();
     for (with, remedy) in [
@@ -145,7 +144,7 @@ async fn a_read_only_folder_is_reported_at_open() {
 }
 
 #[tokio::test]
-async fn a_folder_where_a_file_should_be_is_reported_and_once_gone_forgotten() {
+async fn a_folder_in_the_place_of_a_file_is_unusable_until_it_is_gone() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     for name in ["stock.json", "stock.meta", "stock.journal"] {
@@ -165,7 +164,7 @@ async fn a_folder_where_a_file_should_be_is_reported_and_once_gone_forgotten() {
     }
     load(&files).await.unwrap();
 
-    // Once open, too: it fails as long as it lasts, and nothing is lost.
+    // The same while it is open: calls fail until the folder is gone, and nothing is lost.
     let mut writer = Writer::new();
     let journal = folder.path().join("stock.journal");
     fs::create_dir(&journal).unwrap();
@@ -178,10 +177,9 @@ async fn a_folder_where_a_file_should_be_is_reported_and_once_gone_forgotten() {
     assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "1")]));
 }
 
-/// A file that is open goes on to take what is written after its folder was
-/// moved away, and nobody finds it again.
+/// An open file can be written to after its folder was moved away, but is not found again.
 #[tokio::test]
-async fn a_folder_that_goes_away_is_noticed_and_can_come_back() {
+async fn a_folder_that_is_moved_away_is_unusable_until_it_is_back() {
     let parent = TempDir::new().unwrap();
     let path = parent.path().join("data");
     let away = parent.path().join("away");
@@ -193,7 +191,7 @@ async fn a_folder_that_goes_away_is_noticed_and_can_come_back() {
 
     fs::rename(&path, &away).unwrap();
     let batch = writer.batch(vec![put("apple", "2")]);
-    // Also if there is another folder in its place.
+    // The same with another folder in its place.
     for _ in 0..2 {
         let error = files.commit(&batch).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unusable, "{error:?}");
@@ -214,7 +212,7 @@ async fn a_folder_that_goes_away_is_noticed_and_can_come_back() {
 }
 
 #[tokio::test]
-async fn without_a_runtime_the_call_is_wrong() {
+async fn a_call_without_a_runtime_is_invalid() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     let ping = std::thread::spawn(move || futures_util::FutureExt::now_or_never(files.ping()));
@@ -223,11 +221,11 @@ async fn without_a_runtime_the_call_is_wrong() {
     assert!(error.to_string().contains("on a tokio runtime"), "{error}");
 }
 
-/// A process that is being started has, for a moment, a copy of every open file
-/// of its parent, and with it the lock: whoever closed a folder and opened it
-/// again found it locked, now and then, if the program starts others.
+/// A process that is being started has a copy of all open files of its parent for a moment,
+/// and so of the lock: a folder that was closed and opened again was locked now and then,
+/// if the program starts others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn starting_a_process_does_not_prolong_the_lock() {
+async fn a_lock_while_a_process_starts_is_released_at_once() {
     let folder = TempDir::new().unwrap();
     let is_done = Arc::new(AtomicBool::new(false));
     let done = is_done.clone();
@@ -254,12 +252,11 @@ async fn starting_a_process_does_not_prolong_the_lock() {
     assert_eq!(locked, 0);
 }
 
-/// Someone took the lock file of a folder that was open for one that a crash had
-/// left, and removed it: a second program could then open the folder, and the
-/// first one, whose map had no journal yet, put its own in the place of the one
-/// that held what the second had committed.
+/// The lock file of an open folder was removed because it looked like a leftover. A second
+/// program could then open the folder, and the first one, whose map had no journal yet,
+/// replaced the journal with the commits of the second.
 #[tokio::test]
-async fn whoever_lost_the_lock_file_writes_nothing_any_more() {
+async fn a_provider_that_lost_its_lock_file_writes_nothing() {
     let folder = TempDir::new().unwrap();
     let first = open(&folder).await;
     load(&first).await.unwrap();
@@ -278,9 +275,9 @@ async fn whoever_lost_the_lock_file_writes_nothing_any_more() {
     assert_eq!(texts(&files).await.unwrap(), expected);
 }
 
-/// The same with a journal of the same length, and with a fold.
+/// As above, with a journal of the same length and a compaction.
 #[tokio::test]
-async fn whoever_lost_the_lock_file_neither_appends_nor_folds() {
+async fn a_provider_that_lost_its_lock_file_neither_appends_nor_compacts() {
     let folder = TempDir::new().unwrap();
     let first = open(&folder).await;
     let mut writer = Writer::new();
@@ -299,10 +296,10 @@ async fn whoever_lost_the_lock_file_neither_appends_nor_folds() {
     assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "2")]));
 }
 
-/// Of two that made the same missing folder at once, one was told that something
-/// else is in its place.
+/// Two providers created the same missing folder at once, and one failed because it was
+/// there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn several_can_make_the_folders_above_theirs_at_once() {
+async fn providers_that_create_the_same_parents_at_once_open() {
     let parent = TempDir::new().unwrap();
     for round in 0..200 {
         let above = parent.path().join(format!("a{round}/b/c"));

@@ -1,4 +1,4 @@
-//! Files that are not there any more, and what the others know of them.
+//! Missing files that the others refer to.
 
 use persistify::ErrorKind;
 
@@ -31,10 +31,10 @@ async fn refused(folder: &TempDir, missing: &str) -> String {
     error
 }
 
-/// A journal that was removed, by someone who took it for a left-over, took what was
-/// acknowledged along, and the map opened without a word.
+/// A journal was removed because it looked like a leftover. Acknowledged commits were lost
+/// with it, and the map opened without an error.
 #[tokio::test]
-async fn a_journal_in_use_that_is_missing_is_reported() {
+async fn a_missing_journal_in_use_is_corrupt() {
     for at_rest in ["nothing", "a file", "a file of another program"] {
         let folder = TempDir::new().unwrap();
         match at_rest {
@@ -53,13 +53,13 @@ async fn a_journal_in_use_that_is_missing_is_reported() {
         let error = refused(&folder, "stock.journal").await;
         assert!(error.contains("last line"), "{error}");
 
-        // Put back, it is as it was.
+        // Restored, it is complete again.
         fs::write(&journal, bytes).unwrap();
         let files = open(&folder).await;
         assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "2")]));
         drop(files);
 
-        // What the message says to do to go on without it.
+        // The remedy of the message, to go on without it.
         fs::remove_file(&journal).unwrap();
         let meta = folder.path().join("stock.meta");
         let text = fs::read_to_string(&meta).unwrap();
@@ -75,9 +75,9 @@ async fn a_journal_in_use_that_is_missing_is_reported() {
     }
 }
 
-/// At rest there is no journal, and the meta file does not say so.
+/// A closed map has no journal, and its meta file refers to none.
 #[tokio::test]
-async fn a_map_that_was_closed_misses_no_journal() {
+async fn a_closed_map_needs_no_journal() {
     let folder = TempDir::new().unwrap();
     crashed(&folder).await;
     let files = open(&folder).await;
@@ -89,10 +89,10 @@ async fn a_map_that_was_closed_misses_no_journal() {
     serde_json::from_str::<serde_json::Value>(&meta).unwrap();
 }
 
-/// A loss of power leaves a part of the mark, or nulls in its place, beside a
-/// journal that holds nothing yet.
+/// A power loss leaves a part of the mark, or nulls instead of it, beside a journal without
+/// frames.
 #[tokio::test]
-async fn a_mark_that_was_cut_short_says_nothing() {
+async fn a_torn_mark_is_ignored_and_removed() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     Writer::new().put(&files, "apple", "1").await.unwrap();
@@ -125,11 +125,10 @@ async fn a_mark_that_was_cut_short_says_nothing() {
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
 }
 
-/// A file that was deleted beside its meta file, by accident or because only a part
-/// of a folder was restored, was an empty map; and the next fold forgot the expiries
-/// of all that had been in it.
+/// A file that was deleted beside its meta file, by accident or in a partial restore, was
+/// an empty map; and the next compaction lost the expiries of its entries.
 #[tokio::test]
-async fn a_file_that_is_missing_beside_its_meta_file_is_reported() {
+async fn a_missing_file_beside_its_meta_file_is_corrupt() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     Writer::new().put(&files, "apple", "1").await.unwrap();
@@ -144,14 +143,14 @@ async fn a_file_that_is_missing_beside_its_meta_file_is_reported() {
     let files = open(&folder).await;
     assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "1")]));
     files.close().await.unwrap();
-    // What the message says to do to begin anew.
+    // The remedy of the message, to start with an empty map.
     fs::remove_file(&json).unwrap();
     fs::remove_file(folder.path().join("stock.meta")).unwrap();
     assert!(load(&open(&folder).await).await.unwrap().is_empty());
 }
 
-/// Each run of a program is another writer, and all of them were listed for days: 300
-/// runs of a small tool left 22 kilobytes beside a file of 15 bytes.
+/// Each run of a program is another writer, and all of them were kept for days: 300 runs of
+/// a small tool left 22 kilobytes beside a file of 15 bytes.
 #[tokio::test]
 async fn the_meta_file_does_not_grow_with_each_run() {
     let folder = quick_folder();
@@ -163,21 +162,20 @@ async fn the_meta_file_does_not_grow_with_each_run() {
         let batch = writer.batch(vec![put("apple", "1")]);
         let answer = files.commit(&batch).await.unwrap();
         files.close().await.unwrap();
-        // Whose answer was lost in the end of a run learns it from the next one.
+        // A writer whose answer was lost at the end of a run gets it from the next one.
         let files = open(&folder).await;
         assert_eq!(files.commit(&batch).await.unwrap(), answer);
         files.close().await.unwrap();
         sizes.push(fs::metadata(&meta).unwrap().len());
     }
-    // Some numbers of a writer are random, and a digit shorter now and then.
+    // Some random numbers of a writer are shorter than others.
     assert!(sizes[59] <= sizes[20] + 16, "{sizes:?}");
     assert!(sizes[59] < 1_500, "{sizes:?}");
 }
 
-/// A writer of this run may be quiet for long, and is not forgotten for others that
-/// come and go.
+/// A writer may be idle for long, and must not be forgotten for others that come and go.
 #[tokio::test]
-async fn a_writer_of_this_run_is_remembered_however_many_there_are() {
+async fn writers_of_this_opening_are_all_remembered() {
     let folder = quick_folder();
     let files = open(&folder).await;
     let mut quiet = Writer::new();
@@ -190,11 +188,11 @@ async fn a_writer_of_this_run_is_remembered_however_many_there_are() {
     assert_eq!(files.commit(&batch).await.unwrap(), answer);
 }
 
-/// A link into a volume that was not mounted was reported as a file of another
-/// name, and following that advice replaced the link with an empty map.
+/// A link into a volume that was not mounted was reported as a file of another name, and
+/// the advice of the error led to an empty map in its place.
 #[cfg(unix)]
 #[tokio::test]
-async fn a_symbolic_link_that_leads_nowhere_is_unusable_and_stays() {
+async fn a_dangling_symbolic_link_is_unusable_and_stays() {
     let folder = TempDir::new().unwrap();
     let link = folder.path().join("stock.json");
     std::os::unix::fs::symlink("/nowhere/stock.json", &link).unwrap();

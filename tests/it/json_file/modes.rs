@@ -1,4 +1,4 @@
-//! Who may read and write what is made.
+//! The modes and owners of new files.
 
 use std::{
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
@@ -17,7 +17,7 @@ fn set_mode(path: impl AsRef<Path>, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// The modes of all that is in the folder.
+/// The modes of all files in the folder.
 fn modes(folder: &Path) -> BTreeMap<String, u32> {
     let all = names(folder).into_iter().chain([".persistify.lock".into()]);
     all.map(|name| (name.clone(), mode(folder.join(name))))
@@ -31,9 +31,9 @@ fn all<const N: usize>(names: [&str; N], mode: u32) -> BTreeMap<String, u32> {
 const AT_WORK: [&str; 3] = [".persistify.lock", "stock.journal", "stock.meta"];
 const AT_REST: [&str; 3] = [".persistify.lock", "stock.json", "stock.meta"];
 
-/// Values were written to files that everyone on the machine could read.
+/// Values were written to files that every user of the machine could read.
 #[tokio::test]
-async fn what_is_made_anew_is_for_this_user_alone() {
+async fn new_files_are_private() {
     let above = TempDir::new().unwrap();
     let folder = above.path().join("made/here");
     let files = JsonFile::open(&folder).await.unwrap();
@@ -46,7 +46,7 @@ async fn what_is_made_anew_is_for_this_user_alone() {
 }
 
 #[tokio::test]
-async fn what_is_made_anew_has_the_mode_that_was_asked_for() {
+async fn new_files_have_the_mode_of_the_option() {
     let above = TempDir::new().unwrap();
     let folder = above.path().join("made");
     let builder = JsonFile::builder(&folder).file_mode(0o664);
@@ -69,10 +69,10 @@ async fn what_is_made_anew_has_the_mode_that_was_asked_for() {
     }
 }
 
-/// A journal, a meta file and a torn batch hold what a file holds, and were open
-/// to everyone although the file was not.
+/// Journals, meta files and torn batches have the values of a file, and were readable for
+/// all although the file was not.
 #[tokio::test]
-async fn what_lies_beside_a_file_is_as_open_as_the_file() {
+async fn files_beside_a_file_have_its_mode() {
     for shared in [0o600, 0o640, 0o664] {
         let folder = TempDir::new().unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -103,10 +103,10 @@ async fn what_lies_beside_a_file_is_as_open_as_the_file() {
     }
 }
 
-/// A file that its owner has made read-only is replaced all the same, and what is
-/// beside it can be written to.
+/// A file that its owner made read-only is replaced all the same, and the files beside it
+/// can be written to.
 #[tokio::test]
-async fn beside_a_file_that_is_read_only_a_journal_can_be_written() {
+async fn a_journal_beside_a_read_only_file_can_be_written() {
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name);
     write_by_hand(&folder, "{}");
@@ -117,10 +117,10 @@ async fn beside_a_file_that_is_read_only_a_journal_can_be_written() {
     Writer::new().put(&files, "apple", "2").await.unwrap();
 }
 
-/// A service that is started once as root left files that it could not read again
-/// as the user who owns the folder.
+/// A service that ran once as root left files that it could not read later, as the owner of
+/// the folder.
 #[tokio::test]
-async fn what_lies_beside_a_file_of_another_user_is_that_users() {
+async fn files_beside_a_file_of_another_user_are_owned_by_that_user() {
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name);
     write_by_hand(&folder, "{}");
@@ -145,10 +145,10 @@ async fn what_lies_beside_a_file_of_another_user_is_that_users() {
 
 const AGAIN: &str = "PERSISTIFY_TEST_UMASK";
 
-/// The umask is the whole process's, so the other tests of this file run again in
-/// processes of their own.
+/// The umask is that of the process, so the other tests of this file run again in processes
+/// of their own.
 #[test]
-fn no_umask_changes_that() {
+fn modes_under_any_umask_are_the_same() {
     if std::env::var_os(AGAIN).is_some() {
         return;
     }

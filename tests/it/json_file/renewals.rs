@@ -1,4 +1,4 @@
-//! The incarnation of a map: made, renewed, and safe at every step.
+//! The incarnation of a map: created, renewed, and durable at every step.
 
 use std::io::ErrorKind as Io;
 
@@ -33,14 +33,14 @@ async fn the_first_commit_gives_a_map_its_incarnation_and_it_stays() {
         let files = open(&folder).await;
         assert_eq!(incarnation(&files).await, answer.incarnation);
         files.close().await.unwrap();
-        // An edit by hand is no loss of commits.
+        // An edit by hand is not a loss of commits.
         write_by_hand(&folder, "{\"apple\": 7}");
         let files = open(&folder).await;
         assert_eq!(incarnation(&files).await, answer.incarnation);
     }
 }
 
-/// A new map gets it with its meta file: no other frame comes before the first batch.
+/// A new map gets it with its meta file, without a frame before that of the first batch.
 #[tokio::test]
 async fn the_first_commit_of_a_new_map_writes_one_frame() {
     let folder = quick_folder();
@@ -53,10 +53,9 @@ async fn the_first_commit_of_a_new_map_writes_one_frame() {
     assert_eq!(appended.count(), 1, "{log:?}");
 }
 
-/// Its meta file is not written anew for that: the journal has it until the next
-/// fold.
+/// The meta file is not rewritten for it: the journal has it until the next compaction.
 #[tokio::test]
-async fn a_map_of_an_earlier_version_gets_an_incarnation_with_the_next_commit() {
+async fn a_map_of_an_earlier_version_gets_an_incarnation_with_its_next_commit() {
     let folder = quick_folder();
     let files = open(&folder).await;
     Writer::new().put(&files, "apple", "1").await.unwrap();
@@ -81,7 +80,7 @@ async fn a_map_of_an_earlier_version_gets_an_incarnation_with_the_next_commit() 
     assert_eq!(texts(&files).await.unwrap(), all);
 }
 
-/// What the disk holds when a writer claims to have been acknowledged more.
+/// The files when a writer claims a later acknowledged commit.
 #[derive(Clone, Copy, Debug)]
 enum Left {
     Journal,
@@ -89,8 +88,7 @@ enum Left {
     Nothing,
 }
 
-/// A folder in which the map is open, and a batch that shows that it has lost
-/// commits.
+/// A folder in which the map is open, and a batch that shows a loss of commits.
 async fn lossy(disk: &ShakyDisk, folder: &TempDir, left: Left) -> (JsonFile, Batch) {
     let builder = JsonFile::builder(folder.path()).disk(disk.shared());
     let files = builder.open().await.unwrap();
@@ -114,8 +112,8 @@ async fn lossy(disk: &ShakyDisk, folder: &TempDir, left: Left) -> (JsonFile, Bat
     (files, Batch::new(id, Revision::ZERO, pen.at, [part]))
 }
 
-/// Nothing of the batch is there, the map is in the incarnation that was told, if
-/// one was, and the batch is refused again.
+/// Checks that nothing of the batch is there, that the map is in the answered incarnation,
+/// if there is one, and that the batch is refused again.
 async fn check(
     disk: &ShakyDisk,
     folder: &TempDir,
@@ -139,7 +137,7 @@ async fn check(
 }
 
 #[tokio::test]
-async fn a_crash_at_any_operation_of_a_renewal_leaves_the_incarnation_that_was_told() {
+async fn a_crash_at_any_operation_of_a_renewal_keeps_the_answered_incarnation() {
     for left in [Left::Journal, Left::AtRest, Left::Nothing] {
         for loss in [Loss::Nothing, Loss::First, Loss::Last, Loss::Everything] {
             for after in 0.. {

@@ -8,7 +8,7 @@ use crate::rewind::decided::{
     stops_and_goes_on, stored,
 };
 
-/// The files of a folder at some time.
+/// A copy of the files of a folder.
 struct Copy(Vec<(String, Vec<u8>)>);
 
 impl Copy {
@@ -24,7 +24,7 @@ impl Copy {
         Self(Vec::new())
     }
 
-    /// In the place of all that is in the folder.
+    /// Replaces all files of the folder.
     fn put_back(&self, folder: &TempDir) {
         for name in names(folder.path()) {
             fs::remove_file(folder.path().join(name)).unwrap();
@@ -35,15 +35,14 @@ impl Copy {
     }
 }
 
-/// Copies of a folder: what they are of, what they hold, and what they are
-/// followed by.
+/// Copies of a folder: their origin and their entries.
 const COPIES: [(&str, &[(&str, u64)]); 3] = [
     ("a map at rest", &[("old", 1)]),
     ("a map in use", &[("old", 1)]),
     ("nothing", &[]),
 ];
 
-/// A map that has saved both entries since there was a copy like that.
+/// A map that has saved both entries after such a copy was made.
 async fn opened(
     folder: &TempDir,
     of: &str,
@@ -70,12 +69,11 @@ async fn opened(
     (files, map, copy)
 }
 
-/// An older copy of the files was put back under an open map, or they were removed.
-/// That was `Corrupt`, with the advice to put back files that nobody had any more;
-/// nothing but a restart of the program helped, and it took the older ones without a
-/// word.
+/// An older copy of the files was restored under an open map, or they were removed. That
+/// was `Corrupt`, with the advice to restore files that no longer existed; only a restart
+/// helped, and it accepted the older files without a warning.
 #[tokio::test]
-async fn an_older_copy_or_none_of_the_files_stops_the_map_until_it_is_decided() {
+async fn an_older_copy_of_the_files_stops_the_map_until_it_is_resolved() {
     for (of, remembered) in COPIES {
         for decision in DECISIONS {
             let folder = quick_folder();
@@ -83,7 +81,7 @@ async fn an_older_copy_or_none_of_the_files_stops_the_map_until_it_is_decided() 
             copy.put_back(&folder);
             stops_and_goes_on(&files, &map, decision, remembered).await;
             files.close().await.unwrap();
-            // It is so on the disk, too.
+            // The disk agrees.
             let found = stored(&open(&folder).await).await;
             match decision {
                 Rewind::Stop => assert_eq!(found, entries(remembered), "{of}"),
@@ -94,7 +92,7 @@ async fn an_older_copy_or_none_of_the_files_stops_the_map_until_it_is_decided() 
 }
 
 #[tokio::test]
-async fn a_map_goes_on_by_itself_with_other_files_if_it_was_opened_to() {
+async fn an_older_copy_under_a_map_with_on_rewind_is_resolved_by_the_map() {
     for (of, remembered) in COPIES {
         for decision in [Rewind::SaveAgain, Rewind::TakeStore] {
             let folder = quick_folder();
@@ -105,10 +103,9 @@ async fn a_map_goes_on_by_itself_with_other_files_if_it_was_opened_to() {
     }
 }
 
-/// A ping of a folder knows nothing of its maps: the map asks with a batch that changes
-/// nothing.
+/// A ping of a folder knows nothing of its maps, so the map asks with an empty batch.
 #[tokio::test(start_paused = true)]
-async fn a_map_that_has_nothing_pending_stays_stopped() {
+async fn a_stopped_map_without_pending_changes_stays_stopped() {
     for (of, _) in COPIES {
         let folder = quick_folder();
         let (files, map, copy) = opened(&folder, of, Rewind::Stop).await;
@@ -123,10 +120,10 @@ async fn a_map_that_has_nothing_pending_stays_stopped() {
     }
 }
 
-/// The folder has forgotten that it ever acknowledged something, and the map knows
-/// its incarnation.
+/// The folder no longer remembers the acknowledged commit, but the map knows its
+/// incarnation.
 #[tokio::test(start_paused = true)]
-async fn a_map_that_was_idle_for_long_notices_that_its_files_are_gone() {
+async fn removed_files_of_an_idle_map_are_detected() {
     let folder = quick_folder();
     let (files, map, _) = opened(&folder, "nothing", Rewind::Stop).await;
     tokio::time::advance(Duration::from_hours(20)).await;
@@ -137,7 +134,7 @@ async fn a_map_that_was_idle_for_long_notices_that_its_files_are_gone() {
 }
 
 #[tokio::test]
-async fn a_load_answers_with_what_the_files_hold_that_were_put_back() {
+async fn a_load_after_an_older_copy_returns_its_entries() {
     for (of, remembered) in COPIES {
         let folder = quick_folder();
         let (files, _map, copy) = opened(&folder, of, Rewind::Stop).await;
@@ -146,9 +143,9 @@ async fn a_load_answers_with_what_the_files_hold_that_were_put_back() {
     }
 }
 
-/// The map has stopped, and somebody puts the right files back.
+/// The map has stopped, and then the right files are restored.
 #[tokio::test(start_paused = true)]
-async fn files_that_are_put_back_as_they_were_let_the_map_go_on_by_itself() {
+async fn a_stopped_map_resumes_when_its_files_are_restored() {
     for (of, _) in COPIES {
         let folder = quick_folder();
         let (files, map, copy) = opened(&folder, of, Rewind::Stop).await;
@@ -165,10 +162,10 @@ async fn files_that_are_put_back_as_they_were_let_the_map_go_on_by_itself() {
     }
 }
 
-/// Its only batch is as long as that of the journal in whose place it comes: only
-/// the id tells them apart. What was added to the wrong one could not be read again.
+/// Its only batch is as long as that of the journal that it replaces; only the ids differ.
+/// Frames that were appended to the wrong one could not be read again.
 #[tokio::test]
-async fn a_journal_of_the_same_length_is_told_from_the_own() {
+async fn another_journal_of_the_same_length_is_detected() {
     let folder = quick_folder();
     let files = open(&folder).await;
     Writer::new().put(&files, "apple", "1").await.unwrap();
@@ -208,10 +205,9 @@ async fn a_journal_of_the_same_length_is_told_from_the_own() {
     assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "3")]));
 }
 
-/// A fold of the journal that is known does not touch the files that are in its
-/// place.
+/// A compaction does not touch files that replaced its own.
 #[tokio::test]
-async fn a_release_overwrites_nothing_of_an_older_copy() {
+async fn a_release_beside_an_older_copy_overwrites_nothing() {
     for (of, _) in COPIES {
         let folder = quick_folder();
         let (files, map, copy) = opened(&folder, of, Rewind::Stop).await;
@@ -224,10 +220,10 @@ async fn a_release_overwrites_nothing_of_an_older_copy() {
     }
 }
 
-/// A meta file that tells of a journal, which is not there, was marked once more: after
-/// that it could not be read, nor what was acknowledged.
+/// A meta file with a mark and without a journal was marked once more. After that, it could
+/// not be read, and acknowledged commits were lost.
 #[tokio::test]
-async fn nothing_is_added_to_a_meta_file_that_misses_its_journal() {
+async fn a_meta_file_without_its_journal_is_not_appended_to() {
     let folder = quick_folder();
     let files = open(&folder).await;
     let mut writer = Writer::new();
@@ -246,8 +242,7 @@ async fn nothing_is_added_to_a_meta_file_that_misses_its_journal() {
     assert_eq!(fs::read(&meta).unwrap(), marked);
 }
 
-/// Some files of the copy, beside those that are there, are neither the one state
-/// nor the other.
+/// Some files of the copy beside current ones are neither state.
 #[tokio::test]
 async fn a_part_of_an_older_copy_is_corrupt_and_nothing_is_overwritten() {
     let folder = quick_folder();

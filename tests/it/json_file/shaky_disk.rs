@@ -1,5 +1,5 @@
-//! A disk that fails, stops or loses its power at the operation that a test
-//! chooses, and forgets then what was not synced.
+//! A disk that fails, stops or loses its power at an operation of choice, and then forgets
+//! what was not synced.
 
 use std::{
     collections::HashMap,
@@ -13,49 +13,49 @@ use std::{
 use parking_lot::Mutex;
 use persistify::{Disk, DiskFile, FolderLock, NewFile, RealDisk};
 
-/// What goes wrong, counting the operations that change something from 0.
+/// What goes wrong. Operations that change something are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Plan {
     Healthy,
-    /// From this one on nothing has an effect; this one may have half of it.
+    /// From this operation on, nothing has an effect; this one may have half of it.
     Stop {
         at: usize,
     },
-    /// This one fails, before its effect.
+    /// This operation fails before its effect.
     Fail {
         at: usize,
         with: Io,
     },
-    /// This one fails, after its effect; of a write, half of it. A sync that
-    /// fails leaves nothing safe, and the next one says otherwise.
+    /// This operation fails after its effect, or after half of a write. A failed sync makes
+    /// nothing durable, although the next one succeeds.
     FailLate {
         at: usize,
         with: Io,
     },
-    /// The next one of this name fails, before its effect.
+    /// The next operation of this name fails before its effect.
     FailAt {
         what: &'static str,
         with: Io,
     },
-    /// Every one fails until the plan is changed.
+    /// Every operation fails until the plan is changed.
     Broken {
         with: Io,
     },
 }
 
-/// What a loss of power does to what was not synced. A file system may make
-/// renames and removals safe in any order.
+/// What a power loss undoes. A file system may make renames and removals durable in any
+/// order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Loss {
     Nothing,
-    /// The first rename or removal in the folder, but not those after it.
+    /// The first unsynced rename or removal in the folder, but not the later ones.
     First,
     /// The last one.
     Last,
     Everything,
 }
 
-/// Cloned handles are the same disk.
+/// Clones are the same disk.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ShakyDisk {
     state: Arc<Mutex<State>>,
@@ -66,21 +66,21 @@ struct State {
     plan: Option<Plan>,
     count: usize,
     log: Vec<String>,
-    /// Files that were appended to: how much of them is safe.
+    /// The files that were appended to, and their durable size.
     safe: HashMap<PathBuf, Safe>,
-    /// What was in the place of a file before it was renamed or removed, since
-    /// the folder was synced.
+    /// The content of each path before it was renamed or removed, since the folder was
+    /// synced.
     undo: Vec<(PathBuf, Option<Vec<u8>>)>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Safe {
     bytes: u64,
-    /// A sync failed: no later one can be believed.
+    /// A sync failed, so no later one is believed.
     is_spoilt: bool,
 }
 
-/// How an operation goes.
+/// The course of an operation.
 enum Course {
     Well,
     Fails(io::Error),
@@ -102,17 +102,17 @@ impl ShakyDisk {
         self.state.lock().plan = Some(plan);
     }
 
-    /// How many operations there were that change something.
+    /// The number of operations that changed something.
     pub(crate) fn count(&self) -> usize {
         self.state.lock().count
     }
 
-    /// What was done since this was asked last.
+    /// Takes the log of operations.
     pub(crate) fn take_log(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().log)
     }
 
-    /// Makes of the folder what a loss of power leaves of it.
+    /// Leaves the folder as a power loss does.
     pub(crate) fn lose(&self, loss: Loss) {
         let mut state = self.state.lock();
         if loss == Loss::Everything {
@@ -131,7 +131,7 @@ impl ShakyDisk {
         };
         let is_last = |path: &Path| undo.iter().filter(|(other, _)| other == path).count() == 1;
         for (path, before) in gone.iter().rev() {
-            // What came to the same place later is there without it.
+            // The later content of the same path is there without it.
             if loss == Loss::First && !is_last(path) {
                 continue;
             }
@@ -167,7 +167,7 @@ impl ShakyDisk {
         }
     }
 
-    /// Whether this is a machine that is switched off.
+    /// Fails if the machine is switched off.
     fn check_on(&self) -> io::Result<()> {
         let state = self.state.lock();
         match state.plan {
@@ -186,7 +186,7 @@ impl ShakyDisk {
         }
     }
 
-    /// Remembers what is in this place, as far as it is safe there.
+    /// Remembers the durable content of a path.
     fn keep(&self, path: &Path) {
         let mut state = self.state.lock();
         let mut before = fs::read(path).ok();

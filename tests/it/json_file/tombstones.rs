@@ -4,7 +4,7 @@ use persistify::{Cause, Deletion, PersistentMap, WriterId};
 
 use super::*;
 
-/// What a load of all changes after a revision says.
+/// The answer to a load of all changes after a revision.
 #[derive(Debug, PartialEq)]
 struct Told {
     /// The keys, with their revisions; those of tombstones with their deletions.
@@ -134,8 +134,9 @@ async fn a_clear_is_one_revision_and_a_drop_is_a_clear() {
     assert_eq!(told(&files, found.horizon).await.cleared, None);
 }
 
-/// What was adopted keeps its entries, so a drop is no clear. The clock of the writer is
-/// ahead, so its revisions are above the one that the entries get from the time of the file.
+/// An adopted file keeps its entries, so a drop is not a clear. The clock of the writer is
+/// ahead, so its revisions are above the one that the entries get from the modification
+/// time.
 #[tokio::test]
 async fn a_reader_of_a_file_that_was_detached_loads_all() {
     let folder = TempDir::new().unwrap();

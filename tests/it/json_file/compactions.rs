@@ -1,4 +1,4 @@
-//! What commits and folds cost, and folds in the background.
+//! The cost of commits and compactions, and compactions in the background.
 
 use super::{
     shaky_disk::{Plan, ShakyDisk},
@@ -14,7 +14,7 @@ async fn many(files: &JsonFile, writer: &mut Writer, entries: usize) {
 }
 
 #[tokio::test]
-async fn a_commit_costs_by_what_changes_and_not_by_the_map() {
+async fn a_commit_costs_o_of_its_changes() {
     let mut costs = Vec::new();
     for entries in [10, 5_000] {
         let folder = TempDir::new().unwrap();
@@ -54,9 +54,9 @@ async fn a_release_without_changes_writes_nothing() {
     assert_eq!(disk.take_log(), [""; 0]);
 }
 
-/// Waits for the folds that go on: a release does.
+/// A commit or a release waits for a compaction that is running.
 #[tokio::test]
-async fn a_journal_that_outgrows_its_snapshot_is_folded_in_the_background() {
+async fn a_journal_that_outgrows_its_snapshot_is_compacted_in_the_background() {
     let folder = TempDir::new().unwrap();
     let disk = ShakyDisk::with(Plan::Healthy);
     let builder = JsonFile::builder(folder.path()).disk(disk.shared());
@@ -68,19 +68,22 @@ async fn a_journal_that_outgrows_its_snapshot_is_folded_in_the_background() {
         .len();
     disk.take_log();
     let value = format!("\"{}\"", "x".repeat(1_000));
-    let mut folds = Vec::new();
+    let mut compactions = Vec::new();
     for n in 0..100_u64 {
         writer.put(&files, "big", &value).await.unwrap();
-        // It comes after the fold, if one was begun.
+        // This comes after the compaction, if there is one.
         writer.delete(&files, "none").await.unwrap();
         if disk.take_log().contains(&"replace stock.json".to_owned()) {
-            folds.push(n);
+            compactions.push(n);
         }
     }
-    assert!((2..=5).contains(&folds.len()), "{folds:?} of {snapshot}");
     assert!(
-        (folds[0] + 1) * 1_300 > snapshot - 2_000,
-        "{folds:?} of {snapshot}"
+        (2..=5).contains(&compactions.len()),
+        "{compactions:?} of {snapshot}"
+    );
+    assert!(
+        (compactions[0] + 1) * 1_300 > snapshot - 2_000,
+        "{compactions:?} of {snapshot}"
     );
     let journal = fs::metadata(folder.path().join("stock.journal"))
         .unwrap()
@@ -88,13 +91,13 @@ async fn a_journal_that_outgrows_its_snapshot_is_folded_in_the_background() {
     assert!(journal < snapshot + 4_000, "{journal} of {snapshot}");
     let found = load(&files).await.unwrap();
     assert_eq!(found.len(), 501);
-    // What goes on in the background holds the folder; this waits for it.
+    // Waits for the background, and unlocks the folder.
     files.close().await.unwrap();
     assert_eq!(load(&open(&folder).await).await.unwrap(), found);
 }
 
 #[tokio::test]
-async fn a_fold_that_fails_in_the_background_harms_nobody_and_is_tried_again() {
+async fn a_failed_background_compaction_is_retried_and_fails_no_call() {
     let folder = TempDir::new().unwrap();
     let disk = ShakyDisk::with(Plan::Healthy);
     let builder = JsonFile::builder(folder.path()).disk(disk.shared());
@@ -110,18 +113,18 @@ async fn a_fold_that_fails_in_the_background_harms_nobody_and_is_tried_again() {
     for n in 0..20 {
         writer.put(&files, &format!("{n}"), &value).await.unwrap();
     }
-    // Waits for what goes on in the background, and is not needed by now.
+    // Waits for the background, and finds nothing left to do.
     files.release(&stock()).await.unwrap();
     let log = disk.take_log();
-    let folds = log.iter().filter(|done| *done == "replace stock.json");
-    assert!(folds.count() > 1, "{log:?}");
+    let compactions = log.iter().filter(|done| *done == "replace stock.json");
+    assert!(compactions.count() > 1, "{log:?}");
     assert_eq!(load(&files).await.unwrap().len(), 21);
     files.close().await.unwrap();
     assert_eq!(names(folder.path()), ["stock.json", "stock.meta"]);
 }
 
 #[tokio::test]
-async fn what_is_written_during_a_load_does_not_confuse_it() {
+async fn a_load_with_concurrent_commits_returns_each_key_once() {
     let folder = TempDir::new().unwrap();
     let files = open(&folder).await;
     let mut writer = Writer::new();
@@ -140,7 +143,7 @@ async fn what_is_written_during_a_load_does_not_confuse_it() {
             assert_eq!(seen.insert(record.key.clone(), text), None);
         }
         pages += 1;
-        // Gone, new and folded in turn.
+        // Deleted, changed, and compacted in between.
         writer.delete(&files, "03000").await.unwrap();
         writer.put(&files, "03001", "7").await.unwrap();
         writer.put(&files, "00000", "7").await.unwrap();

@@ -24,7 +24,7 @@ use super::{
         age::Age,
         committer::calls::answer_within,
         dirty_queue::DirtyQueue,
-        proposal::Errand,
+        proposal::Job,
         requests::{Request, Requests, Ticket},
         waiters::{Awaited, Waiters},
     },
@@ -133,6 +133,7 @@ impl Shared {
         answer.map_err(|error| error.on_map(&self.name))
     }
 
+    #[inline]
     pub(super) fn check_open(&self) -> Result<()> {
         if self.phase.is(phase::OPEN) {
             return Ok(());
@@ -147,6 +148,7 @@ impl Shared {
         Ok(())
     }
 
+    #[cold]
     pub(super) fn closed(&self) -> Error {
         let message = "the map is closed: open it again to write to it";
         Error::new(ErrorKind::Closed, message).on_map(&self.name)
@@ -225,30 +227,30 @@ impl Shared {
         ticket
     }
 
-    /// Queues an errand for the flusher and wakes it. If the flusher has ended, the
-    /// errand is refused, or dropped; either way its caller gets an error.
-    pub(super) fn leave_errand(&self, errand: Errand) {
+    /// Queues an job for the flusher and wakes it. If the flusher has ended, the
+    /// job is refused, or dropped; either way its caller gets an error.
+    pub(super) fn submit_job(&self, job: Job) {
         let mut requests = self.requests.lock();
         if !requests.unserved {
-            requests.errands.push_back(errand);
+            requests.jobs.push_back(job);
         } else if self.phase.is(phase::CLOSED) {
-            errand.refuse(&self.closed());
+            job.refuse(&self.closed());
         }
         drop(requests);
         self.wake.notify_one();
     }
 
-    /// Refuses the errands that `which` accepts.
-    pub(super) fn refuse_errands(&self, error: &Error, which: impl Fn(&Errand) -> bool) {
+    /// Refuses the jobs that `which` accepts.
+    pub(super) fn refuse_jobs(&self, error: &Error, which: impl Fn(&Job) -> bool) {
         let refused = {
             let mut requests = self.requests.lock();
-            let all = std::mem::take(&mut requests.errands);
+            let all = std::mem::take(&mut requests.jobs);
             let (refused, left): (VecDeque<_>, _) = all.into_iter().partition(which);
-            requests.errands = left;
+            requests.jobs = left;
             refused
         };
-        for errand in refused {
-            errand.refuse(error);
+        for job in refused {
+            job.refuse(error);
         }
     }
 

@@ -14,7 +14,8 @@ use crate::{
         lifetime::Lifetime,
         table::reentrancy::ReentrancyGuard,
         write_behind::proposal::{
-            Errand, Proposal, answered, joint::check_conditions, map_share::MapShare, share::Share,
+            Job, Proposal, answered, map_share::MapShare, share::Share,
+            transaction_commit::check_conditions,
         },
     },
     record::Revision,
@@ -155,7 +156,7 @@ where
         check_conditions(&share, self.provider.capabilities().conditions)?;
         let (reply, answer) = oneshot::channel();
         let proposal = Proposal::new(vec![Box::new(share)], reply);
-        self.leave_errand(Errand::Propose(proposal));
+        self.submit_job(Job::Propose(proposal));
         answered(answer).await
     }
 }

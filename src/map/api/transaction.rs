@@ -12,8 +12,8 @@ use crate::{
         Map,
         lifetime::Lifetime,
         write_behind::proposal::{
-            joint::{Joint, Participant},
             map_share::MapShare,
+            transaction_commit::{Participant, TransactionCommit},
         },
     },
     provider::Provider,
@@ -156,13 +156,13 @@ impl Transaction {
     pub fn commit(&mut self) -> impl Future<Output = Result<Option<Revision>>> + Send + use<> {
         let participants = mem::take(&mut self.participants);
         let (provider, runtime) = (self.provider.clone(), self.runtime.take());
-        let joint = Joint {
+        let commit = TransactionCommit {
             participants,
             provider,
         };
         async move {
             match runtime {
-                Some(runtime) => joint.commit(&runtime).await,
+                Some(runtime) => commit.commit(&runtime).await,
                 None => Ok(None),
             }
         }

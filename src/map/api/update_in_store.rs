@@ -172,7 +172,7 @@ where
     async fn base(&self, key: &str, is_retry: bool) -> Result<Option<Base<V>>> {
         ReentrancyGuard::check();
         let core = &self.core;
-        if core.must_clear() || core.peek(key, |slot| core.is_claimed(slot)) == Some(true) {
+        if core.must_clear() || core.peek(key, |slot| core.has_user_change(slot)) == Some(true) {
             core.alter(key, |entry| entry.wait())?.wait().await?;
         }
         // A commit in flight may create an entry where there is none. If there is
@@ -205,7 +205,7 @@ where
         self.peek(key, |slot| {
             let (value, lease) = slot.live(&self.lifetime)?;
             let revision = slot.state().stored.revision()?;
-            (!self.is_claimed(slot)).then(|| Base {
+            (!self.has_user_change(slot)).then(|| Base {
                 value: value.clone(),
                 revision,
                 ttl: self.lifetime.own(lease),

@@ -231,7 +231,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             // With conflict detection, a change must be judged by the version that
             // it was made on. An automatic change always must, because it may only
             // replace that version.
-            if self.is_claimed(slot) && !self.conflicts.are_looked_for() {
+            if self.has_user_change(slot) && !self.conflicts.are_detected() {
                 slot.state_mut().stored = known;
             }
             return Some(Discarded::Value(value));
@@ -270,7 +270,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     }
 
     /// Removes an entry from memory that the store does not have.
-    pub(crate) fn dismiss(
+    pub(crate) fn remove_entry(
         &self,
         shard: &mut Shard<'_, V, L::Lease>,
         hash: u64,
@@ -294,7 +294,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         if !shard.find(hash, key)?.slot.is_clean() {
             return None;
         }
-        self.dismiss(&mut shard, hash, key)
+        self.remove_entry(&mut shard, hash, key)
     }
 
     fn drop_unseen(&self, seen: &HashSet<Arc<str>>, generation: u64) {

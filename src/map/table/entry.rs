@@ -1,5 +1,7 @@
 //! The slot of a key: its value and its save state.
 
+use std::mem::replace;
+
 use super::save_state::{Mark, SaveState, StoredVersion};
 use crate::{batch::Expect, map::lifetime::Lifetime};
 
@@ -98,19 +100,30 @@ impl<V, X> Slot<V, X> {
 
     /// Puts a value into the slot and returns the previous one.
     pub(crate) fn put(&mut self, value: V, lease: X) -> Option<(V, X)> {
-        let state = *self.state();
-        let new = Self::Live {
-            value,
-            lease,
-            state,
-        };
-        std::mem::replace(self, new).into_value()
+        match self {
+            // In place: a copy of the state, just after its mark was written, would
+            // stall until that byte has left the processor's store buffer.
+            Self::Live {
+                value: own_value,
+                lease: own_lease,
+                ..
+            } => Some((replace(own_value, value), replace(own_lease, lease))),
+            Self::Gone { state } => {
+                let state = *state;
+                *self = Self::Live {
+                    value,
+                    lease,
+                    state,
+                };
+                None
+            }
+        }
     }
 
     /// Replaces the value by a tombstone and returns it.
     pub(crate) fn bury(&mut self) -> Option<(V, X)> {
         let state = *self.state();
-        std::mem::replace(self, Self::Gone { state }).into_value()
+        replace(self, Self::Gone { state }).into_value()
     }
 
     pub(crate) fn into_value(self) -> Option<(V, X)> {

@@ -114,7 +114,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                 self.observe(own, slot.value());
                 removed.map(|(value, lease)| RemovedEntry::new(key, value, lease))
             }
-            None => self.dismiss(shard, hash, key),
+            None => self.remove_entry(shard, hash, key),
         };
         shard.count_gone(-isize::from(was_gone));
         removed.map(Discarded::Entry)
@@ -123,23 +123,23 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
 
 impl<V, L: Lifetime<V>> Core<V, L> {
     /// Whether the entry has a change by a user that is not in the store.
-    pub(crate) fn is_claimed(&self, slot: &Slot<V, L::Lease>) -> bool {
+    pub(crate) fn has_user_change(&self, slot: &Slot<V, L::Lease>) -> bool {
         let touched = slot.lease().is_some_and(|l| self.lifetime.only_touched(l));
-        let is_unasked = touched || slot.state().is_automatic;
+        let is_automatic = touched || slot.state().is_automatic;
         match slot.state().mark {
             Mark::Clean | Mark::Proposed | Mark::ProposedQueued => false,
-            Mark::Queued => !is_unasked,
+            Mark::Queued => !is_automatic,
             Mark::Saving | Mark::SavingQueued | Mark::Refused => true,
         }
     }
 
-    /// Those of these keys that are claimed.
-    pub(crate) fn claimed(&self, keys: &[Arc<str>]) -> Vec<Arc<str>> {
-        let is_claimed = |key: &&Arc<str>| {
-            let claimed = self.peek(key, |slot| self.is_claimed(slot));
-            claimed.unwrap_or(false)
+    /// Those of these keys that are changed.
+    pub(crate) fn with_user_changes(&self, keys: &[Arc<str>]) -> Vec<Arc<str>> {
+        let has_user_change = |key: &&Arc<str>| {
+            let changed = self.peek(key, |slot| self.has_user_change(slot));
+            changed.unwrap_or(false)
         };
-        keys.iter().filter(is_claimed).cloned().collect()
+        keys.iter().filter(has_user_change).cloned().collect()
     }
 
     /// The reason why the store refused the change in memory of this key.
@@ -174,7 +174,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
             let hash = self.shards.hash(key);
             let mut shard = self.shards.write(hash);
             if let Some(EntryMut { slot, .. }) = shard.find_mut(hash, key).filter(|_| is_there) {
-                slot.state_mut().doubt();
+                slot.state_mut().assume_stored();
             }
             self.put_found(&mut shard, hash, key, stored)
         };
@@ -215,7 +215,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let was_gone = slot.is_gone();
         let removed = match stored {
             Some((record, value)) => self.put_stored(slot, &record, value),
-            None => self.dismiss(shard, hash, key),
+            None => self.remove_entry(shard, hash, key),
         };
         shard.count_gone(-isize::from(was_gone));
         removed.map(Discarded::Entry)

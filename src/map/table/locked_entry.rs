@@ -31,11 +31,18 @@ pub(crate) struct LockedEntry<'a, V, L: Lifetime<V>> {
 impl<V, L: Lifetime<V>> Drop for LockedEntry<'_, V, L> {
     /// Also runs if the closure of an update panics: the entry stays as the closure
     /// left it.
+    #[inline]
     fn drop(&mut self) {
         // Without an observer there is no second lookup.
-        if !self.is_changed || !self.core.is_observed() {
-            return;
+        if self.is_changed && self.core.is_observed() {
+            self.report();
         }
+    }
+}
+
+impl<V, L: Lifetime<V>> LockedEntry<'_, V, L> {
+    #[cold]
+    fn report(&self) {
         match self.shard.find(self.hash, self.key) {
             Some(entry) => self.core.observe(entry.key, entry.slot.value()),
             None => self.core.observe(&self.key.into(), None),
@@ -116,7 +123,9 @@ impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
         let previous = slot.put(value, lease);
         let lives = |(_, lease): &(V, _)| core.lifetime.is_live(lease);
         let expired = previous.as_ref().is_some_and(|previous| !lives(previous));
-        slot.state_mut().is_over_expired |= had_expired || expired;
+        if had_expired || expired {
+            slot.state_mut().is_over_expired = true;
+        }
         if previous.is_none() {
             self.shard.count_gone(-1);
         }
@@ -226,8 +235,8 @@ impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
             // There is no value, but a commit in flight or an abandoned one may
             // create an entry: the removal is committed after it.
             let state = slot.state_mut();
-            let is_looked_for = state.is_automatic && state.stored == StoredVersion::UNKNOWN;
-            if !expired && (state.mark.is_proposed() || is_looked_for) {
+            let is_compared = state.is_automatic && state.stored == StoredVersion::UNKNOWN;
+            if !expired && (state.mark.is_proposed() || is_compared) {
                 self.core.apply(key, state, Event::Written);
             }
             return None;

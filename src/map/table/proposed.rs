@@ -13,7 +13,7 @@ use crate::map::{core::Core, lifetime::Lifetime};
 impl<V, L: Lifetime<V>> Core<V, L> {
     /// Marks an entry as part of a commit that is about to be sent; a missing entry
     /// gets a tombstone. The flusher commits nothing meanwhile.
-    pub(crate) fn enlist(&self, key: &Arc<str>) {
+    pub(crate) fn mark_proposed(&self, key: &Arc<str>) {
         let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(key);
         let mut shard = self.shards.write(hash);
@@ -33,7 +33,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         };
         // A claimed entry was written after pending changes were committed to make
         // way.
-        let behind_write = self.is_claimed(slot);
+        let behind_write = self.has_user_change(slot);
         self.apply(own, slot.state_mut(), Event::Proposed { behind_write });
     }
 
@@ -68,7 +68,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// Makes the next commit compare the entry with the store: an automatic change
     /// takes over the stored entry, unless the store holds the known version.
     fn compare_with_store(&self, key: &Arc<str>, state: &mut SaveState) {
-        state.doubt();
+        state.assume_stored();
         let is_untouched = state.mark == Mark::Proposed;
         self.apply(key, state, Event::Withdrawn);
         if is_untouched {

@@ -231,7 +231,7 @@ impl SaveState {
             Event::Failed { uncertain: true } | Event::Refused { uncertain: true }
                 if before.is_in_flight() =>
             {
-                self.doubt();
+                self.assume_stored();
             }
             Event::Replaced(stored) => *self = Self::new(stored),
             _ => {}
@@ -256,7 +256,7 @@ impl SaveState {
     }
 
     /// The store may have the entry: from now on, a removal must be committed.
-    pub(crate) fn doubt(&mut self) {
+    pub(crate) fn assume_stored(&mut self) {
         if self.stored == StoredVersion::ABSENT {
             self.stored = StoredVersion::UNKNOWN;
         }

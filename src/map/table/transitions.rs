@@ -19,6 +19,19 @@ impl Shared {
     pub(crate) fn apply(&self, key: &Arc<str>, state: &mut SaveState, event: Event) {
         let (before, place) = (state.mark, state.place);
         let queue = state.apply(event);
+        if before != state.mark {
+            self.follow(key, state, (before, place), queue);
+        }
+    }
+
+    /// Keeps the counts and the queue in step with a mark that has changed.
+    fn follow(
+        &self,
+        key: &Arc<str>,
+        state: &mut SaveState,
+        (before, place): (Mark, u32),
+        queue: QueueMove,
+    ) {
         if before == Mark::Saving && state.mark != Mark::Saving {
             self.saving.fetch_sub(1, Relaxed);
         }

@@ -4,11 +4,11 @@
 pub(crate) mod calls;
 pub(crate) mod claims;
 pub(crate) mod delivery;
-pub(crate) mod doubts;
 mod news;
 pub(crate) mod probing;
 pub(crate) mod retry;
 mod sending;
+pub(crate) mod unacknowledged;
 pub(crate) mod writer;
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -56,7 +56,7 @@ impl Committer<'_> {
     }
 
     /// The store has answered.
-    pub(crate) fn is_well(&mut self) {
+    pub(crate) fn store_answered(&mut self) {
         self.start_attempts();
         *self.shared.trouble.lock() = None;
         let was_rewound = std::mem::take(&mut self.writer.rewound);
@@ -105,7 +105,7 @@ impl Committer<'_> {
             self.shared.phase.turn(phase::CLOSING, phase::OPEN);
         }
         answer_all(waiting, &Err(error.clone()));
-        self.shared.refuse_errands(error, |_| true);
+        self.shared.refuse_jobs(error, |_| true);
     }
 
     fn tell_health(&self, error: &Error) {

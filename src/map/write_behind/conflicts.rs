@@ -114,7 +114,7 @@ impl<V> Conflicts<V> {
     ///
     /// `Unsupported` if the provider cannot detect conflicts.
     pub(crate) fn check(&self, provider: Capabilities) -> Result<()> {
-        if !self.are_looked_for() || provider.conditions {
+        if !self.are_detected() || provider.conditions {
             return Ok(());
         }
         let message = format!(
@@ -126,7 +126,7 @@ impl<V> Conflicts<V> {
     }
 
     /// Whether a change is committed only if no other process has changed its key.
-    pub(crate) fn are_looked_for(&self) -> bool {
+    pub(crate) fn are_detected(&self) -> bool {
         !matches!(self.policy, OnConflict::LastWrite)
     }
 

@@ -27,8 +27,8 @@ use super::{
         Committer,
         claims::Claims,
         delivery::Outcome,
-        doubts::Doubts,
         probing::{wait_to_probe, wait_to_retry},
+        unacknowledged::Unacknowledged,
         writer::Writer,
     },
     requests::{Asked, ended},
@@ -65,12 +65,13 @@ where
     L: Lifetime<V>,
 {
     pub(crate) fn new(core: Arc<Core<V, L>>, loaded: Loaded) -> Self {
-        let doubts = Doubts::new(core.asks_conditions(), core.conflicts.are_looked_for());
+        let unacknowledged =
+            Unacknowledged::new(core.asks_conditions(), core.conflicts.are_detected());
         let heartbeat = core.provider.heartbeat();
         let claims = Claims::of(loaded.incarnation);
         let retry = &core.options.retry;
         Self {
-            writer: Writer::new(loaded.horizon, claims, doubts, retry, heartbeat),
+            writer: Writer::new(loaded.horizon, claims, unacknowledged, retry, heartbeat),
             parts: Vec::new(),
             spent: None,
             retried: 0,
@@ -140,7 +141,7 @@ where
             || !self.core.requests.lock().is_empty()
     }
 
-    /// Whether pending changes are to be saved now. Errands alone are no reason.
+    /// Whether pending changes are to be saved now. Jobs alone are no reason.
     fn is_round_due(&self) -> bool {
         let is_wanted = {
             let requests = self.core.requests.lock();
@@ -317,10 +318,10 @@ impl<V, L: Lifetime<V>> Drop for Flusher<V, L> {
         requests.saves = Waiters::default();
         requests.asked = Asked::default();
         requests.round = Asked::default();
-        let errands = std::mem::take(&mut requests.errands);
+        let jobs = std::mem::take(&mut requests.jobs);
         drop(requests);
-        // Errands hold values; dropping those runs foreign code.
-        drop(errands);
+        // Jobs hold values; dropping those runs foreign code.
+        drop(jobs);
         let error = if self.core.phase.is(phase::CLOSED) {
             self.core.closed()
         } else {

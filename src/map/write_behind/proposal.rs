@@ -4,10 +4,10 @@
 //! it: an earlier write to one of their keys is committed before.
 
 pub(crate) mod flight;
-pub(crate) mod joint;
 pub(crate) mod map_share;
 pub(crate) mod share;
 pub(crate) mod staged;
+pub(crate) mod transaction_commit;
 
 use std::sync::Arc;
 
@@ -21,9 +21,9 @@ use crate::{
     record::Revision,
 };
 
-/// A task for the flusher besides saving pending changes. Errands are served in
+/// A task for the flusher besides saving pending changes. Jobs are served in
 /// order.
-pub(crate) enum Errand {
+pub(crate) enum Job {
     Propose(Proposal),
     Lend(Borrowing),
 }
@@ -123,8 +123,8 @@ impl Drop for Loan {
     }
 }
 
-impl Errand {
-    /// Rejects the errand; nothing of it was done.
+impl Job {
+    /// Rejects the job; nothing of it was done.
     pub(crate) fn refuse(self, error: &Error) {
         let error = error.clone().nothing_applied();
         match self {

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, mem};
 use tokio::sync::oneshot;
 
 use super::{
-    proposal::Errand,
+    proposal::Job,
     waiters::{Answer, Awaited, Waiter, Waiters, answer_all, take_early},
 };
 use crate::{
@@ -26,7 +26,7 @@ pub(crate) struct Requests {
     pub(crate) asked: Asked,
     /// The requests that the round under way will answer.
     pub(crate) round: Asked,
-    pub(crate) errands: VecDeque<Errand>,
+    pub(crate) jobs: VecDeque<Job>,
 }
 
 /// Requests about the map as a whole.
@@ -140,7 +140,7 @@ impl Requests {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.saves.is_empty() && self.asked.is_empty() && self.errands.is_empty()
+        self.saves.is_empty() && self.asked.is_empty() && self.jobs.is_empty()
     }
 }
 

@@ -206,7 +206,7 @@ impl<'a, 'c> Delivery<'a, 'c> {
         for committer in &mut *self.committers {
             // Before the callers are answered: a caller whose save succeeded must
             // find the map healthy.
-            committer.is_well();
+            committer.store_answered();
             committer.acknowledge(self.batch.id);
         }
         Outcome::Committed(committed)
@@ -259,7 +259,7 @@ impl<'a, 'c> Delivery<'a, 'c> {
             let name = committer.shared.name.as_str();
             // The other maps of a transaction detect a rewind by themselves.
             if is_rewound && error.map().is_some_and(|map| map != name) {
-                committer.is_well();
+                committer.store_answered();
             } else {
                 were_answered &= committer.stop(error, is_kept);
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::select_all;
 
 use super::{Committer, news::News};
-use crate::map::{shared::Shared, write_behind::proposal::Errand};
+use crate::map::{shared::Shared, write_behind::proposal::Job};
 
 /// Waits until a store that is down is to be tried again: as soon as a caller waits
 /// or another map finds it healthy, and otherwise after the probe delay.
@@ -60,7 +60,7 @@ async fn refuse_to_stand_still(committer: &Committer<'_>) {
             return;
         }
         if let Err(error) = committer.check_up() {
-            shared.refuse_errands(&error, Errand::holds_others);
+            shared.refuse_jobs(&error, Job::holds_others);
         }
         woken.await;
     }

@@ -2,9 +2,9 @@
 
 use super::{
     claims::Claims,
-    doubts::Doubts,
     news::News,
     retry::{Attempts, RetryPolicy},
+    unacknowledged::Unacknowledged,
 };
 use crate::{
     batch::{Batch, BatchId, Change, MapBatch, Skipped, WriterId},
@@ -23,7 +23,7 @@ pub(crate) struct Writer {
     /// The claims that this map sends with each commit.
     pub(crate) claims: Claims,
     /// Changes that may be in the store at an unknown revision.
-    pub(crate) doubts: Doubts,
+    pub(crate) unacknowledged: Unacknowledged,
     /// The attempts at the current batch.
     pub(crate) attempts: Attempts,
     /// The attempts were used up; the store is being probed.
@@ -38,7 +38,7 @@ impl Writer {
     pub(crate) fn new(
         horizon: Revision,
         claims: Claims,
-        doubts: Doubts,
+        unacknowledged: Unacknowledged,
         retry: &RetryPolicy,
         heartbeat: Option<Heartbeat>,
     ) -> Self {
@@ -47,7 +47,7 @@ impl Writer {
             sequence: 0,
             horizon,
             claims,
-            doubts,
+            unacknowledged,
             attempts: Attempts::new(retry),
             down: false,
             rewound: false,
@@ -77,12 +77,12 @@ impl Writer {
         revision: Option<Revision>,
     ) {
         self.horizon = self.horizon.max(revision.unwrap_or_default());
-        self.doubts.settle(changes, skipped, revision);
+        self.unacknowledged.settle(changes, skipped, revision);
     }
 
     /// A temporary writer for the same map, while this one is lent.
     pub(crate) fn stand_in(&self, retry: &RetryPolicy) -> Self {
-        let doubts = self.doubts.none();
-        Self::new(self.horizon, Claims::default(), doubts, retry, None)
+        let unacknowledged = self.unacknowledged.none();
+        Self::new(self.horizon, Claims::default(), unacknowledged, retry, None)
     }
 }

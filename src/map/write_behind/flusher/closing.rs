@@ -96,7 +96,7 @@ where
         let mut closes = mem::take(&mut round.closes);
         closes.append(&mut asked.closes);
         saves.answer(&Ok(()));
-        self.core.refuse_errands(&self.core.closed(), |_| true);
+        self.core.refuse_jobs(&self.core.closed(), |_| true);
         let reloads = mem::take(&mut asked.reloads);
         answer_all(reloads, &Err(self.core.closed()));
         asked.answer(&Ok(()));

@@ -50,7 +50,7 @@ where
     /// `uncertain`: an attempt may have reached the store anyway.
     pub(super) fn put_back(&mut self, dirty: DirtyBatch, uncertain: bool) {
         if uncertain {
-            self.writer.doubts.add(dirty.changes());
+            self.writer.unacknowledged.add(dirty.changes());
         }
         // From last to first, each in front of the others, which keeps their order.
         for change in dirty.changes().iter().rev() {
@@ -83,7 +83,7 @@ where
         }
         self.put_back(dirty, uncertain);
         // The store has examined the batch, so it is up.
-        self.committer().is_well();
+        self.committer().store_answered();
     }
 }
 

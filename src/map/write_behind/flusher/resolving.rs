@@ -21,7 +21,7 @@ use crate::{
             shards::{EntryMut, Shard},
         },
         write_behind::{
-            committer::doubts,
+            committer::unacknowledged,
             conflicts::OnConflict,
             waiters::{Waiter, Waiters, answer_all},
         },
@@ -102,8 +102,8 @@ where
         let mut again = Waiters::default();
         let mut some_wait = false;
         for Skipped { key, found, .. } in skipped {
-            let sent = self.writer.doubts.take(&key);
-            let own = doubts::made::<V>(&sent, found.as_ref());
+            let sent = self.writer.unacknowledged.take(&key);
+            let own = unacknowledged::made::<V>(&sent, found.as_ref());
             let mut waiting = waiters.take(&key);
             match self.core.resolve(&key, found.clone(), own) {
                 Fate::Settled => answer_all(waiting, &Ok(())),
@@ -131,7 +131,7 @@ where
 impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// Whether any change of this map is committed with a condition.
     pub(in crate::map) fn asks_conditions(&self) -> bool {
-        let asked = L::EXPIRES || self.conflicts.are_looked_for();
+        let asked = L::EXPIRES || self.conflicts.are_detected();
         asked && self.provider.capabilities().conditions
     }
 
@@ -240,7 +240,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         self.apply(key, slot.state_mut(), Event::Replaced(found.version()));
         let removed = match (&found.record, found.value.take()) {
             (Some(record), Some(Ok(value))) => self.put_stored(slot, record, value),
-            _ => self.dismiss(shard, hash, key),
+            _ => self.remove_entry(shard, hash, key),
         };
         let resolved = match late {
             Some(late) => Resolved::new(Fate::Lost(late)).by(Resolution::StoreWon),

@@ -77,7 +77,7 @@ where
         self.writer.claims = Claims::of(loaded.incarnation);
         self.writer.horizon = self.writer.horizon.max(loaded.horizon);
         tracing::warn!(target: FLUSH, map = %self.core.name, ?how, incarnation = ?loaded.incarnation, "the store had gone back in time; the map resumes");
-        self.committer().is_well();
+        self.committer().store_answered();
         Ok(())
     }
 
@@ -97,7 +97,7 @@ where
         let checked = found.and_then(|found| self.writer.claims.check(found));
         let mut committer = self.committer();
         match checked {
-            Ok(()) => committer.is_well(),
+            Ok(()) => committer.store_answered(),
             Err(error) => {
                 let error = error.on_map(&core.name);
                 committer.report(Operation::Probe, KeySample::default(), &error, false);

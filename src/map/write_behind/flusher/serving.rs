@@ -1,4 +1,4 @@
-//! Serves errands: commits proposals, and lends the writer to commits of several
+//! Serves jobs: commits proposals, and lends the writer to commits of several
 //! maps.
 
 use std::{collections::HashSet, sync::Arc};
@@ -16,7 +16,7 @@ use crate::{
             committer::delivery::Outcome,
             dirty_queue::Watermark,
             proposal::{
-                Borrowing, Errand, Loan, Proposal,
+                Borrowing, Job, Loan, Proposal,
                 flight::{Flight, answer_all},
             },
         },
@@ -28,23 +28,23 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// Serves the errands that wait now, until the store fails.
+    /// Serves the jobs that wait now, until the store fails.
     pub(super) async fn serve(&mut self) {
-        let waiting = self.core.requests.lock().errands.len();
+        let waiting = self.core.requests.lock().jobs.len();
         for _ in 0..waiting {
             if self.writer.down || self.writer.rewound {
                 break;
             }
-            let next = self.core.requests.lock().errands.pop_front();
+            let next = self.core.requests.lock().jobs.pop_front();
             match next {
                 None => break,
-                Some(Errand::Propose(first)) => {
+                Some(Job::Propose(first)) => {
                     if let Some(first) = encoded(first) {
                         let group = self.group_with(first);
                         self.propose(group).await;
                     }
                 }
-                Some(Errand::Lend(borrowing)) => self.lend(borrowing).await,
+                Some(Job::Lend(borrowing)) => self.lend(borrowing).await,
             }
         }
     }
@@ -72,14 +72,14 @@ where
     /// The first waiting proposal, if it is for one key and none of these.
     fn next_without(&self, keys: &HashSet<Arc<str>>) -> Option<Proposal> {
         let mut requests = self.core.requests.lock();
-        let Some(Errand::Propose(next)) = requests.errands.front() else {
+        let Some(Job::Propose(next)) = requests.jobs.front() else {
             return None;
         };
         if !next.is_of_one_key() || next.keys().iter().any(|key| keys.contains(key)) {
             return None;
         }
-        match requests.errands.pop_front() {
-            Some(Errand::Propose(next)) => Some(next),
+        match requests.jobs.pop_front() {
+            Some(Job::Propose(next)) => Some(next),
             _ => None,
         }
     }
@@ -174,9 +174,9 @@ where
     ///
     /// The error of the last attempt; everything is pending as before.
     async fn make_way(&mut self, keys: &[Arc<str>], on_exhausted: OnExhausted<'_>) -> Result<()> {
-        let claimed = self.core.claimed(keys);
-        if !claimed.is_empty() || self.core.must_clear() {
-            let parts = claimed.chunks(self.core.options.max_batch);
+        let changed = self.core.with_user_changes(keys);
+        if !changed.is_empty() || self.core.must_clear() {
+            let parts = changed.chunks(self.core.options.max_batch);
             self.parts.extend(parts.map(<[_]>::to_vec));
             self.core.age.round_begins();
             let mut until = Watermark::beginning();

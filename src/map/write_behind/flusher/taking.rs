@@ -223,7 +223,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     /// An automatic change must not overwrite another process's write; with
     /// conflict detection, no change may.
     fn guarded(&self, is_automatic: bool, slot: &Slot<V, L::Lease>, change: Change) -> Change {
-        let guarded = is_automatic || self.conflicts.are_looked_for();
+        let guarded = is_automatic || self.conflicts.are_detected();
         if !guarded || !self.provider.capabilities().conditions {
             return change;
         }

@@ -32,7 +32,7 @@ impl Flight {
     /// Marks the entries concerned.
     pub(crate) fn begin(mut proposals: Vec<Proposal>) -> Self {
         for share in proposals.iter_mut().flat_map(|p| &mut p.shares) {
-            share.enlist();
+            share.mark_proposed();
         }
         Self {
             proposals,
@@ -60,7 +60,7 @@ impl Flight {
                 Vec::new()
             }
             Outcome::Rejected { error, .. } => {
-                committers.iter_mut().for_each(Committer::is_well);
+                committers.iter_mut().for_each(Committer::store_answered);
                 self.fail(&error, true)
             }
             Outcome::Abandoned { error, .. } => self.fail(&error, false),

@@ -172,14 +172,14 @@ where
         MapBatch::new(self.core.name.clone(), changes)
     }
 
-    fn enlist(&mut self) {
+    fn mark_proposed(&mut self) {
         for (key, step) in &mut self.steps {
             if let Some(Op::Touch { .. }) = step.op {
                 let touch = self.core.touch_of(key);
                 // If the entry has expired meanwhile, the store decides.
                 step.op = touch.or(step.op.take());
             }
-            self.core.enlist(key);
+            self.core.mark_proposed(key);
         }
     }
 

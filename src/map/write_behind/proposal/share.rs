@@ -47,7 +47,7 @@ pub(crate) trait Share: Any + Send + Sync {
 
     /// Marks its entries as part of a commit that is about to be sent. The map's
     /// flusher commits nothing meanwhile, and has committed earlier writes to them.
-    fn enlist(&mut self);
+    fn mark_proposed(&mut self);
 
     /// Locks the entries.
     fn lock(&mut self) -> Box<dyn Landing + '_>;

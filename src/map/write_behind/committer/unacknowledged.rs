@@ -17,25 +17,25 @@ use crate::{
 ///
 /// Without this record, a map would take its own earlier write for that of another
 /// process.
-pub(crate) struct Doubts {
+pub(crate) struct Unacknowledged {
     sent: HashMap<Arc<str>, Vec<Op>>,
     /// Whether any change of this map is committed with a condition.
     asks_conditions: bool,
-    looks_for_conflicts: bool,
+    detects_conflicts: bool,
 }
 
-impl Doubts {
-    pub(crate) fn new(asks_conditions: bool, looks_for_conflicts: bool) -> Self {
+impl Unacknowledged {
+    pub(crate) fn new(asks_conditions: bool, detects_conflicts: bool) -> Self {
         Self {
             sent: HashMap::new(),
             asks_conditions,
-            looks_for_conflicts,
+            detects_conflicts,
         }
     }
 
     /// An empty record for the same map.
     pub(crate) fn none(&self) -> Self {
-        Self::new(self.asks_conditions, self.looks_for_conflicts)
+        Self::new(self.asks_conditions, self.detects_conflicts)
     }
 
     /// These changes may have been applied.
@@ -68,7 +68,7 @@ impl Doubts {
             self.sent.extend(left);
         }
         // Accepted ahead of the store, at an unknown revision.
-        if revision.is_none() && self.looks_for_conflicts {
+        if revision.is_none() && self.detects_conflicts {
             self.add(changes);
         }
     }

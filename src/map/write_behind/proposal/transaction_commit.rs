@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::{runtime::Handle, sync::oneshot};
 
-use super::{Borrowing, Errand, Loan, Proposal, Reply, answered, flight::Flight, share::Share};
+use super::{Borrowing, Job, Loan, Proposal, Reply, answered, flight::Flight, share::Share};
 use crate::{
     batch::{Batch, BatchId, Committed, MapBatch},
     error::{Error, ErrorKind, Result},
@@ -31,12 +31,12 @@ pub(crate) struct Participant {
 }
 
 /// A commit that spans several maps.
-pub(crate) struct Joint {
+pub(crate) struct TransactionCommit {
     pub(crate) participants: Vec<Participant>,
     pub(crate) provider: Arc<dyn Provider>,
 }
 
-impl Joint {
+impl TransactionCommit {
     /// Commits on that runtime. Dropping this future cancels the wait, not the
     /// commit.
     ///
@@ -129,7 +129,7 @@ impl Participant {
     /// Borrows the writer of the map once earlier writes to the keys are committed.
     async fn borrow_writer(&self, holds_others: bool) -> Result<Loan> {
         let (granted, answer) = oneshot::channel();
-        self.shared.leave_errand(Errand::Lend(Borrowing {
+        self.shared.submit_job(Job::Lend(Borrowing {
             keys: self.share.keys(),
             holds_others,
             granted,

@@ -227,7 +227,7 @@ impl Shared {
         ticket
     }
 
-    /// Queues an job for the flusher and wakes it. If the flusher has ended, the
+    /// Queues a job for the flusher and wakes it. If the flusher has ended, the
     /// job is refused, or dropped; either way its caller gets an error.
     pub(super) fn submit_job(&self, job: Job) {
         let mut requests = self.requests.lock();

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -10,11 +13,11 @@ use deadpool_postgres::Pool;
 
 use self::{
     builder::PostgresBuilder, errors::Failure, last_commits::LastCommits, options::Options,
-    sessions::Connections,
+    sessions::Connections, statement::Statement,
 };
 use super::{Capabilities, Provider};
 use crate::{
-    batch::{Batch, Committed},
+    batch::{Batch, Change, Committed, Op},
     error::Result,
     heartbeat::Heartbeat,
     incarnation::Incarnation,
@@ -26,6 +29,7 @@ mod address;
 mod adopted;
 pub(crate) mod builder;
 mod catalog;
+mod changed;
 mod changes;
 mod commit;
 mod conditions;
@@ -53,9 +57,11 @@ mod statement;
 mod table;
 mod times;
 pub(crate) mod tls;
+mod tombstones;
 mod transaction;
 mod trigger_checks;
 pub(crate) mod values;
+mod watermarks;
 mod writers;
 
 /// Keeps maps in a PostgreSQL database: a table a map.
@@ -95,11 +101,14 @@ mod writers;
 /// repeats one that failed, or touches several maps, an adopted one, or one with
 /// triggers; and two more if it has conditions.
 ///
+/// A deletion also writes a tombstone. A map whose [changes](Wanted::Changed) were ever
+/// loaded has an index of its revisions, which the first such load makes.
+///
 /// A load of all records waits for the commit that is under way, if there is one
 /// and this user may lock the map's counter, but not for longer than the
 /// [lock timeout](PostgresBuilder::lock_timeout). It streams the records, and
-/// blocks no commit. A load of keys or of a page does not wait, and is in
-/// O(result); one of changes reads the whole table.
+/// blocks no commit. A load of keys, of a page or of changes does not wait,
+/// and is in O(result).
 ///
 /// # When the server goes
 ///
@@ -118,6 +127,8 @@ pub(super) struct Shared {
     last_commits: LastCommits,
     /// Whether this user turned out to have no right to lock the counters.
     only_reads: AtomicBool,
+    /// How many deletions were committed.
+    deleted: AtomicUsize,
 }
 
 impl Postgres {
@@ -166,6 +177,7 @@ impl Postgres {
             options,
             last_commits: LastCommits::default(),
             only_reads: AtomicBool::new(false),
+            deleted: AtomicUsize::new(0),
         });
         let heartbeat = Heartbeat::new();
         Ok(Self { shared, heartbeat })
@@ -182,6 +194,21 @@ impl Shared {
     fn both(&self) -> (&Connections, &Options) {
         (&self.connections, &self.options)
     }
+
+    /// The statements that prune tombstones with this commit, if it is time.
+    fn prune_by_the_way(&self, batch: &Batch) -> Vec<Statement<'static>> {
+        let is_delete = |change: &&Change| matches!(change.op, Op::Delete);
+        let changes = batch.maps.iter().flat_map(|part| &part.changes);
+        let deletes = changes.filter(is_delete).count();
+        // Only a count: it matters to nothing else.
+        let before = self.deleted.fetch_add(deletes, Ordering::Relaxed);
+        if !tombstones::is_time_to_prune(before, deletes) {
+            return Vec::new();
+        }
+        let maps = batch.maps.iter().map(|part| &part.map);
+        let prune = maps.map(|map| Statement::new(tombstones::prune(&self.options, map)));
+        prune.collect()
+    }
 }
 
 #[async_trait]
@@ -190,14 +217,14 @@ impl Provider for Postgres {
         Capabilities::least()
             .with_several_maps()
             .with_conditions()
+            .with_deletions()
             .with_durable()
             .with_bytes()
     }
 
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
         self.shared.connections.check_open()?;
-        let load = load::load(&self.shared, map, wanted.clone()).await?;
-        load.in_revision_order(&wanted).await
+        load::load(&self.shared, map, wanted).await
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
@@ -206,10 +233,10 @@ impl Provider for Postgres {
         self.explained(schema::on_tables(connections, options, commit).await)
     }
 
-    /// Forgets writers that have not written for long.
-    async fn release(&self, _map: &MapName) -> Result<()> {
+    /// Prunes tombstones, and forgets writers that have not written for long.
+    async fn release(&self, map: &MapName) -> Result<()> {
         let (connections, options) = self.shared.both();
-        self.explained(schema::tidy(connections, options).await)
+        self.explained(schema::tidy(connections, options, map).await)
     }
 
     async fn maps(&self) -> Result<Vec<MapName>> {

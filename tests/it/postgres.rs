@@ -11,7 +11,7 @@ use persistify::{
 };
 
 use crate::{
-    pen::{Pen, all, error, load, name, one, pairs, sorted, text, text_of},
+    pen::{Pen, all, error, load, name, one, pairs, text, text_of},
     stored::put,
 };
 
@@ -25,6 +25,7 @@ mod connecting;
 mod cuts;
 mod database;
 mod drops;
+mod followed;
 mod keeper;
 mod kit;
 mod loads;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use tokio_postgres::types::Type;
 
 use super::{
-    changes::{Changes, Put, Touch},
+    changes::{Changes, Put, Stamp, Touch},
     errors::Failure,
     sessions::Session,
     statement::Statement,
@@ -21,9 +21,9 @@ impl Adopted {
         &self,
         table: &Table,
         changes: &'a Changes<'a>,
-        at: SystemTime,
-        revision: &str,
+        stamp: Stamp<'_>,
     ) -> Vec<Statement<'a>> {
+        let Stamp { at, revision, .. } = stamp;
         let mut statements = Vec::new();
         for puts in changes.chunks(table.values) {
             statements.push(self.put(table, puts, at));
@@ -33,7 +33,7 @@ impl Adopted {
             statements.push(self.touch(table, &changes.touches, revision));
         }
         if !changes.deletes.is_empty() {
-            let keys = || changes.deletes.iter().map(|stored| stored.plain);
+            let keys = || changes.deletes.iter().map(|delete| delete.key.plain);
             let companion = &self.companion.name;
             let of_keys = format!("WHERE t.{} = ANY($1)", table.key);
             let delete = format!("DELETE FROM {} AS t {of_keys}", table.name);
@@ -198,7 +198,7 @@ impl Rows {
                     given: after.map_or(Given::Nothing, |after| Given::Key(after.to_owned())),
                 }
             }
-            // All of them: the changed ones are not known before.
+            // All of them. A load of changes is answered before.
             Wanted::All | Wanted::Changed { .. } => Self {
                 within: None,
                 given: Given::Nothing,

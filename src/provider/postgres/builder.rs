@@ -14,9 +14,12 @@ use super::{
 };
 use crate::{
     error::Result,
-    provider::sql::{
-        columns::Columns,
-        options::{Problem, adopt},
+    provider::{
+        ledger::TOMBSTONES_KEPT,
+        sql::{
+            columns::Columns,
+            options::{Problem, adopt},
+        },
     },
 };
 
@@ -57,6 +60,7 @@ impl PostgresBuilder {
                 value_type: ValueType::Jsonb,
                 statement_timeout: Duration::from_secs(30),
                 lock_timeout: Duration::from_secs(5),
+                tombstones_kept: TOMBSTONES_KEPT,
                 adopted: BTreeMap::new(),
             },
             adopt: Vec::new(),
@@ -149,6 +153,17 @@ impl PostgresBuilder {
         self
     }
 
+    /// Sets for how long tombstones of deleted entries are kept, for readers that follow
+    /// the [changes](crate::Wanted::Changed) of a map; a day by default, more than 100
+    /// years is for ever.
+    ///
+    /// Older ones are pruned after every thousandth deletion, about, and when a map is
+    /// closed. Each process that writes to the database prunes by its own setting.
+    pub fn keep_tombstones(mut self, time: Duration) -> Self {
+        self.options.tombstones_kept = time;
+        self
+    }
+
     /// Keeps a map in an existing table of another program, which goes on
     /// reading and writing it. It is the name of a table in the
     /// [schema](Self::schema), or of one elsewhere: `sales.limits`.
@@ -159,7 +174,7 @@ impl PostgresBuilder {
     /// rows leave them out) keep their values. It needs a column for the key that
     /// is text and unique in itself, and one for the value that is text, `json` or
     /// `jsonb`, named as [`columns`](Self::columns) says. Values of bytes are refused
-    /// as `Unsupported`. Each load reads the whole
+    /// as `Unsupported`, and so are loads of changes. Each load reads the whole
     /// table to find the changes of the other program, which takes several times
     /// as long as for a table of its own. A change that a trigger ignores is
     /// refused, also by `suppress_redundant_updates_trigger`.

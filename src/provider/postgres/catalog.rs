@@ -10,6 +10,7 @@ use super::{
     statement::Statement,
     table::Table,
     times::Time,
+    tombstones::Tombstones,
     transaction,
     values::ValueType,
 };
@@ -84,6 +85,12 @@ impl Entry {
         found.as_ref().map(Self::read).transpose()
     }
 
+    /// Those of a table that was made here.
+    pub(super) fn tombstones(&self, options: &Options) -> Option<Tombstones> {
+        let is_own = self.companion.is_none();
+        is_own.then(|| Tombstones::new(options, self.id))
+    }
+
     pub(super) fn table(&self, options: &Options) -> Table {
         let companion = self.companion.as_ref();
         let adopted = companion.map(|name| (options.qualified(name), self.time));
@@ -93,6 +100,18 @@ impl Entry {
         };
         Table::new(&self.map, name, &options.columns, self.values, adopted)
     }
+}
+
+/// The SQL for whether a load of changes finds the revisions in the table of an entry by
+/// an index.
+pub(super) fn is_indexed(options: &Options) -> String {
+    format!(
+        "EXISTS (SELECT 1 FROM pg_index AS i
+            JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+            WHERE i.indrelid = to_regclass(format('%I.%I', {}, table_name))
+            AND a.attname = 'revision' AND i.indisvalid)",
+        literal(&options.schema)
+    )
 }
 
 /// The SQL for about how many rows the table of an entry has: what the last

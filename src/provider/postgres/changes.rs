@@ -9,7 +9,8 @@ use super::{
 use crate::{
     batch::{Change, Op},
     provider::sql::key_order::sort_by_key,
-    record::Payload,
+    record::{Cause, Payload},
+    writer_id::WriterId,
 };
 
 /// How many rows one statement puts at most.
@@ -19,6 +20,15 @@ const MAX_ROWS: usize = 10_000;
 /// single row has more.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
+/// What all changes of a batch are written with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stamp<'a> {
+    pub(super) writer: WriterId,
+    pub(super) at: SystemTime,
+    /// A piece of SQL. Where it is `NULL`, nothing is changed.
+    pub(super) revision: &'a str,
+}
+
 /// Changes by what they do; each list in the order of the keys' bytes, each key
 /// once. All writers go through a table in the same order, so that no two of them
 /// wait for each other.
@@ -26,7 +36,7 @@ const MAX_BYTES: usize = 8 * 1024 * 1024;
 pub(super) struct Changes<'a> {
     pub(super) puts: Vec<Put<'a>>,
     pub(super) touches: Vec<Touch<'a>>,
-    pub(super) deletes: Vec<StoredKey<'a>>,
+    pub(super) deletes: Vec<Delete<'a>>,
 }
 
 #[derive(Debug)]
@@ -47,6 +57,12 @@ pub(super) struct Put<'a> {
 pub(super) struct Touch<'a> {
     pub(super) key: StoredKey<'a>,
     pub(super) expires_at: Option<Moment>,
+}
+
+#[derive(Debug)]
+pub(super) struct Delete<'a> {
+    pub(super) key: StoredKey<'a>,
+    pub(super) cause: Cause,
 }
 
 impl<'a> Put<'a> {
@@ -107,7 +123,10 @@ impl<'a> Changes<'a> {
                 key,
                 expires_at: expires_at.map(Moment::new),
             }),
-            Op::Delete => self.deletes.push(key),
+            Op::Delete => self.deletes.push(Delete {
+                key,
+                cause: change.cause,
+            }),
         }
     }
 

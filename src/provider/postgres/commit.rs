@@ -12,7 +12,7 @@
 
 use super::{
     Shared, catalog,
-    changes::Changes,
+    changes::{Changes, Stamp},
     conditions::Stored,
     errors::Failure,
     incarnations,
@@ -21,7 +21,6 @@ use super::{
     pipeline::{Part, send},
     sessions::Session,
     single_trip::{self, Outcome},
-    trigger_checks::Checks,
     writers,
 };
 use crate::{
@@ -56,6 +55,7 @@ async fn commit_with_locks(shared: &Shared, batch: &Batch) -> Result<Committed, 
     for round in 1..=MAX_ROUNDS {
         let (session, locked) = locks::begin(shared, batch).await?;
         let transaction = Transaction {
+            shared,
             session: &session,
             options: &shared.options,
             batch,
@@ -99,6 +99,7 @@ fn missing_again() -> Error {
 
 /// A transaction that holds its locks.
 struct Transaction<'t> {
+    shared: &'t Shared,
     session: &'t Session,
     options: &'t Options,
     batch: &'t Batch,
@@ -124,7 +125,7 @@ impl Transaction<'_> {
                 return Err(error.into());
             }
             _ => {
-                ledger::check_dropped(batch, |map| Ok::<_, Error>(locked.drops.get(map).copied()))?;
+                ledger::check_dropped(batch, |map| Ok::<_, Error>(locked.dropped(map)))?;
                 if !locked.missing(batch).is_empty() {
                     return Ok(None);
                 }
@@ -179,22 +180,20 @@ impl Transaction<'_> {
         let parts = batch.maps.iter().zip(&changes);
         let parts = parts.filter_map(|(part, changes)| {
             let entry = locked.entry(&part.map)?;
-            Some(Part {
-                map: &part.map,
-                clear: part.clear,
-                table: entry.table(options),
-                changes,
-                hints: false,
-                checks: entry.has_triggers.then(|| Checks::new(options)),
-            })
+            Some(Part::new(options, entry, part, changes, false))
         });
         let parts: Vec<_> = parts.collect();
         let revision = answer.revision.unwrap_or_default();
-        let skipped = writers::note_skipped(options, batch, locked.last, answer)?;
+        let mut more = writers::note_skipped(options, batch, locked.last, answer)?;
+        more.extend(self.shared.prune_by_the_way(batch));
         let counters = set_revision(options, locked, revision)?;
         let note = writers::note(options, batch, locked.last, answer)?;
         let end = format!("{counters}{note}; COMMIT");
-        let revision = from_revision(revision)?.to_string();
-        send(self.session, &parts, (batch.at, &revision), skipped, &end).await
+        let stamp = Stamp {
+            writer: batch.id.writer,
+            at: batch.at,
+            revision: &from_revision(revision)?.to_string(),
+        };
+        send(self.session, &parts, stamp, more, &end).await
     }
 }

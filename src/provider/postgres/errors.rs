@@ -208,8 +208,8 @@ fn is_ignored_change(said: &DbError) -> bool {
 
 fn is_about_rows(said: &DbError) -> bool {
     // Data, cardinality, integrity, `WITH CHECK OPTION`, limits, and what the
-    // functions of a trigger raise.
-    let classes = ["21", "22", "23", "38", "39", "44", "54", "P0"];
+    // functions of a trigger raise; and a rule in the place of a deletion.
+    let classes = ["0A", "21", "22", "23", "38", "39", "44", "54", "P0"];
     // What a policy says of a row has the code of a missing permission.
     let is_policy = said.routine() == Some("ExecWithCheckOptions");
     is_policy

@@ -7,6 +7,7 @@ use tokio_postgres::{CopyOutStream, types::Type};
 
 use super::{
     Shared,
+    changed::Changed,
     copy::CopiedRows,
     errors::Failure,
     page,
@@ -21,7 +22,6 @@ use crate::{
     error::Result,
     load::{Load, PAGE_RECORDS, Wanted},
     name::MapName,
-    provider::sql::numbers::bound,
     record::{Record, Revision},
 };
 
@@ -70,41 +70,64 @@ async fn read(
     let Snapshot {
         session,
         table,
+        tombstones,
+        watermarks,
         horizon,
         incarnation,
         total,
+        ..
     } = snapshot;
-    let loaded = |load: Load<'static>| load.with_incarnation(incarnation);
-    let Some(table) = table else {
+    let after = match wanted {
+        Wanted::Changed { after, .. } => Some(*after),
+        _ => None,
+    };
+    let since = |revision: Option<Revision>| revision.filter(|r| after.is_some_and(|a| *r > a));
+    let pruned = since(watermarks.pruned);
+    let loaded = |load: Load<'static>| {
+        load.with_incarnation(incarnation)
+            .with_cleared(since(watermarks.cleared.max(watermarks.dropped)))
+            .with_pruned_to(pruned)
+    };
+    let Some(table) = table.filter(|_| pruned.is_none()) else {
         session.end("ROLLBACK").await?;
         return Ok(Some(loaded(Load::of(horizon, Vec::new()))));
     };
-    let rest = match wanted {
-        Wanted::All => String::new(),
-        // Rows that another program writes this very moment count as changed.
-        Wanted::Changed { after, .. } => {
-            format!("WHERE {}", table.changed_after(bound(*after)))
-        }
-        Wanted::Keys(_) | Wanted::Page { .. } => {
-            let records = some(&session, &table, wanted, horizon);
-            return match snapshot::read(&session, &table, records).await {
-                Ok(records) => {
-                    session.end("ROLLBACK").await?;
-                    let load = |records| Load::of(horizon, records).with_total_hint(None);
-                    Ok(records.map(|records| loaded(load(records))))
-                }
-                Err(failure) => Err(session.abandon(failure).await),
-            };
-        }
+    if let Wanted::Keys(_) | Wanted::Page { .. } = wanted {
+        let records = some(&session, &table, wanted, horizon);
+        return match snapshot::read(&session, &table, records).await {
+            Ok(records) => {
+                session.end("ROLLBACK").await?;
+                let load = |records| Load::of(horizon, records).with_total_hint(None);
+                Ok(records.map(|records| loaded(load(records))))
+            }
+            Err(failure) => Err(session.abandon(failure).await),
+        };
+    }
+    let rows = async {
+        let (select, end) = match (wanted, &tombstones) {
+            (Wanted::Changed { after, limit }, Some(tombstones)) => {
+                let (table, after) = (&table, *after);
+                let changed = Changed {
+                    table,
+                    tombstones,
+                    after,
+                };
+                let end = changed.end(&session, *limit).await?;
+                (changed.select(end), end)
+            }
+            _ => (table.select(""), None),
+        };
+        let copy = format!("COPY ({select}) TO STDOUT (FORMAT binary)");
+        let rows = session.answer(session.client()?.copy_out(&copy)).await?;
+        Ok((rows, end))
     };
-    let copy = format!("COPY ({}) TO STDOUT (FORMAT binary)", table.select(&rest));
-    let rows = async { session.answer(session.client()?.copy_out(&copy)).await };
-    let rows = match snapshot::read(&session, &table, rows).await {
+    let (rows, end) = match snapshot::read(&session, &table, rows).await {
         Ok(Some(rows)) => rows,
         Ok(None) => return Ok(None),
         Err(failure) => return Err(session.abandon(failure).await),
     };
-    let total = total.filter(|_| rest.is_empty());
+    let total = total.filter(|_| *wanted == Wanted::All);
+    let horizon = end.unwrap_or(horizon);
     let streaming = Streaming {
         session,
         table,

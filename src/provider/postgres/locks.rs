@@ -14,13 +14,13 @@ use tokio_postgres::types::Type;
 use super::{
     Shared,
     catalog::{ENTRY, Entry},
-    drops::{self, Drops},
     errors::Failure,
     incarnations,
     options::Options,
     sessions::Session,
     statement::Statement,
     transaction,
+    watermarks::{self, Watermarks},
     writers::{self, Last},
 };
 use crate::{
@@ -40,9 +40,8 @@ pub(super) struct Locked {
     /// The last sequences of the writers that the batch names.
     sequences: HashMap<WriterId, u64>,
     pub(super) incarnation: Option<Incarnation>,
-    /// The revisions at which these maps were dropped. They are read after the
-    /// counters were locked, so a drop that was waited for is among them.
-    pub(super) drops: Drops,
+    /// Read after the counters were locked, so a drop that was waited for is among them.
+    watermarks: HashMap<MapName, Watermarks>,
 }
 
 impl Locked {
@@ -53,6 +52,11 @@ impl Locked {
 
     pub(super) fn entry(&self, map: &MapName) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.map == *map)
+    }
+
+    /// The revision at which a map was last dropped.
+    pub(super) fn dropped(&self, map: &MapName) -> Option<Revision> {
+        self.watermarks.get(map)?.dropped
     }
 
     /// Whether a map is kept in a table of another program.
@@ -103,7 +107,7 @@ async fn lock(session: &Session, options: &Options, batch: &Batch) -> Result<Loc
         sequences.rows(client).await
     };
     let incarnation = incarnations::query(options);
-    let drops = drops::query(options, batch.maps.iter().map(|part| &part.map));
+    let watermarks = watermarks::query(options, batch.maps.iter().map(|part| &part.map));
     session.begins();
     // What is joined first is sent first.
     let answers = join5(
@@ -111,9 +115,9 @@ async fn lock(session: &Session, options: &Options, batch: &Batch) -> Result<Loc
         counters.rows(client),
         writer.rows(client),
         sequences,
-        join(incarnation.rows(client), drops.rows(client)),
+        join(incarnation.rows(client), watermarks.rows(client)),
     );
-    let (started, counters, writer, sequences, (incarnation, drops)) =
+    let (started, counters, writer, sequences, (incarnation, watermarks)) =
         session.in_time(6, answers).await?;
     started?;
     let entries = counters?
@@ -131,7 +135,7 @@ async fn lock(session: &Session, options: &Options, batch: &Batch) -> Result<Loc
         last,
         sequences: sequences.into_iter().chain(own).collect(),
         incarnation: incarnations::read(&incarnation?)?,
-        drops: drops::read(&drops?)?,
+        watermarks: watermarks::read(&watermarks?)?,
     })
 }
 

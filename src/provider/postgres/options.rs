@@ -24,6 +24,8 @@ pub(super) struct Options {
     pub(super) value_type: ValueType,
     pub(super) statement_timeout: Duration,
     pub(super) lock_timeout: Duration,
+    /// For how long tombstones are kept.
+    pub(super) tombstones_kept: Duration,
     /// The table of each adopted map.
     pub(super) adopted: BTreeMap<MapName, TableName>,
 }

@@ -1,58 +1,87 @@
 //! All changes of a batch and its commit, sent in one go.
 
-use std::time::SystemTime;
-
 use futures_util::FutureExt;
 
 use super::{
     adopted,
-    changes::Changes,
+    catalog::Entry,
+    changes::{Changes, Stamp},
     errors::{Cause, Failure},
+    options::Options,
     own, refusals,
     sessions::Session,
     statement::{Statement, pipelined},
     table::Table,
+    tombstones::Tombstones,
     trigger_checks::{self, Checks},
+    watermarks::Watermark,
 };
-use crate::{name::MapName, provider::sql::failure::Subject};
+use crate::{batch::MapBatch, name::MapName, provider::sql::failure::Subject};
 
 /// The changes to one map.
 pub(super) struct Part<'a> {
-    pub(super) map: &'a MapName,
-    pub(super) clear: bool,
-    pub(super) table: Table,
-    pub(super) changes: &'a Changes<'a>,
+    options: &'a Options,
+    map: &'a MapName,
+    clear: bool,
+    table: Table,
+    /// Those of a table that was made here.
+    tombstones: Option<Tombstones>,
+    changes: &'a Changes<'a>,
     /// Whether entries that are likely new are inserted.
-    pub(super) hints: bool,
+    hints: bool,
     /// The checks that triggers ignored no change, where there are triggers.
-    pub(super) checks: Option<Checks>,
+    checks: Option<Checks>,
 }
 
 impl<'a> Part<'a> {
-    /// The statements that empty the table first, if the part does. The revision is
-    /// a piece of SQL. Where that is `NULL`, nothing is changed.
+    /// The changes of a part of a batch to the map of an entry.
+    pub(super) fn new(
+        options: &'a Options,
+        entry: &Entry,
+        part: &'a MapBatch,
+        changes: &'a Changes<'a>,
+        hints: bool,
+    ) -> Self {
+        Self {
+            options,
+            map: &part.map,
+            clear: part.clear,
+            table: entry.table(options),
+            tombstones: entry.tombstones(options),
+            changes,
+            hints,
+            checks: entry.has_triggers.then(|| Checks::new(options)),
+        }
+    }
+
+    /// The statements that empty the table first, if the part does.
     fn clears(&self, revision: &str) -> Vec<Statement<'a>> {
         if !self.clear {
             return Vec::new();
         }
         let mut statements = adopted::clear(&self.table, revision);
+        if let Some(tombstones) = &self.tombstones {
+            statements.push(tombstones.clear(revision));
+            statements.push(Watermark::Cleared.set(self.options, self.map, revision));
+        }
         let checks = self.checks.as_ref();
         statements.extend(checks.map(|checks| checks.cleared(&self.table)));
         statements
     }
 
-    /// The statements that change single entries, in the same way.
-    fn writes(&self, at: SystemTime, revision: &str) -> Vec<Statement<'a>> {
-        match &self.table.adopted {
-            None => {
-                let (table, changes) = (&self.table, self.changes);
-                let mut statements = own::statements(table, changes, at, revision, self.hints);
-                let checks = self.checks.as_ref();
-                statements.extend(checks.into_iter().flat_map(|c| c.changed(table, changes)));
-                statements
+    /// The statements that change single entries.
+    fn writes(&self, stamp: Stamp<'_>) -> Vec<Statement<'a>> {
+        let (table, changes) = (&self.table, self.changes);
+        let mut statements = match (&table.adopted, &self.tombstones) {
+            (Some(adopted), _) => return adopted.statements(table, changes, stamp),
+            (None, Some(tombstones)) => {
+                own::statements(table, tombstones, changes, stamp, self.hints)
             }
-            Some(adopted) => adopted.statements(&self.table, self.changes, at, revision),
-        }
+            (None, None) => Vec::new(),
+        };
+        let checks = self.checks.as_ref();
+        statements.extend(checks.into_iter().flat_map(|c| c.changed(table, changes)));
+        statements
     }
 
     fn refused(&self, cause: tokio_postgres::Error) -> Failure {
@@ -70,7 +99,7 @@ impl<'a> Part<'a> {
 pub(super) async fn send(
     session: &Session,
     parts: &[Part<'_>],
-    (at, revision): (SystemTime, &str),
+    stamp: Stamp<'_>,
     more: Vec<Statement<'_>>,
     end: &str,
 ) -> Result<(), Failure> {
@@ -79,9 +108,9 @@ pub(super) async fn send(
     for part in parts {
         refusals::check_sizes(&part.table, part.changes)?;
         refusals::check_keys(&part.table, part.changes)?;
-        statements.extend(part.clears(revision));
+        statements.extend(part.clears(stamp.revision));
         parts_of.resize(statements.len(), (part, true));
-        statements.extend(part.writes(at, revision));
+        statements.extend(part.writes(stamp));
         parts_of.resize(statements.len(), (part, false));
     }
     statements.extend(more);

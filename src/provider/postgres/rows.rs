@@ -11,17 +11,20 @@ use super::{
     sessions::Session,
     statement::Statement,
     table::Table,
+    tombstones::cause_of,
     values::{Moment, Raw},
 };
 use crate::{
     error::{Error, ErrorKind},
     provider::sql::numbers::to_revision,
-    record::{Payload, Record, Revision},
+    record::{Deletion, Payload, Record, Revision},
+    writer_id::WriterId,
 };
 
 /// How many columns every select of records has, in this order: key, long key,
-/// value, written at, revision, expires at, schema.
-pub(super) const COLUMNS: usize = 7;
+/// value, written at, revision, expires at, schema, writer. Only a tombstone has a
+/// writer; its schema is the cause of the deletion.
+pub(super) const COLUMNS: usize = 8;
 
 /// The columns of a row, in Postgres's binary form.
 pub(super) type Fields<'a> = [Option<&'a [u8]>; COLUMNS];
@@ -56,20 +59,35 @@ impl Reading<'_> {
         fields: &Fields<'_>,
         bytes: impl FnOnce(&[u8]) -> Bytes,
     ) -> Result<Record, Failure> {
-        let [key, long, value, updated_at, revision, expires_at, schema] = *fields;
+        let [
+            key,
+            long,
+            value,
+            updated_at,
+            revision,
+            expires_at,
+            schema,
+            writer,
+        ] = *fields;
         let key = long.or(key).ok_or_else(|| self.corrupt(&self.table.key))?;
         let key = self.text(key)?;
+        let revision = self.number(revision)?.map_or(self.horizon, to_revision);
+        let moment = |field| Ok::<_, Failure>(self.number(field)?.map(|n| Moment(n).time()));
+        let updated_at = moment(updated_at)?;
         let schema = self.number(schema)?.unwrap_or_default();
+        if let Some(writer) = writer {
+            let deletion = Deletion::new(cause_of(schema), self.writer(writer)?);
+            let tombstone = Record::deleted(self.key(key), revision, deletion);
+            return Ok(tombstone.with_updated_at(updated_at));
+        }
         let payload = match value {
             Some(value) => self.table.values.payload(value, schema, bytes),
             None => Some(Payload::json("null")),
         };
         let payload = payload.ok_or_else(|| self.corrupt("schema"))?;
-        let revision = self.number(revision)?.map_or(self.horizon, to_revision);
-        let moment = |field| Ok::<_, Failure>(self.number(field)?.map(|n| Moment(n).time()));
         Ok(Record::new(self.key(key), Some(payload), revision)
             .with_expires_at(moment(expires_at)?)
-            .with_updated_at(moment(updated_at)?))
+            .with_updated_at(updated_at))
     }
 
     pub(super) fn row(&self, row: &Row) -> Result<Stored, Failure> {
@@ -95,6 +113,13 @@ impl Reading<'_> {
 
     fn text<'f>(&self, field: &'f [u8]) -> Result<&'f str, Failure> {
         std::str::from_utf8(field).map_err(|_| self.corrupt(&self.table.key))
+    }
+
+    fn writer(&self, field: &[u8]) -> Result<WriterId, Failure> {
+        let number = field.try_into().map(u128::from_be_bytes);
+        number
+            .map(WriterId::new)
+            .map_err(|_| self.corrupt("writer"))
     }
 
     fn number(&self, field: Option<&[u8]>) -> Result<Option<i64>, Failure> {

@@ -8,7 +8,7 @@ use super::{
     options::{Options, literal},
     sessions::{Connections, Session},
     statement::Statement,
-    transaction, writers,
+    tombstones, transaction, writers,
 };
 use crate::{
     error::Result,
@@ -19,7 +19,9 @@ use crate::{
 };
 
 /// The format of the tables that this version writes and reads.
-pub(super) const FORMAT: i64 = 1;
+///
+/// Format 1 had no tombstones.
+pub(super) const FORMAT: i64 = 2;
 
 /// Makes a database ready, once, whichever process comes first.
 pub(super) async fn prepare(connections: &Connections, options: &Options) -> Result<(), Failure> {
@@ -35,7 +37,7 @@ pub(super) async fn prepare(connections: &Connections, options: &Options) -> Res
 }
 
 async fn make_tables(session: &Session, options: &Options) -> Result<(), Failure> {
-    if !check(session, options).await? {
+    if !is_current(session, options).await? {
         create(session, options).await?;
     }
     incarnations::make(session, options).await
@@ -88,8 +90,12 @@ async fn what_is_left(
     names.collect()
 }
 
-/// Whether the tables are there, in a format that is known.
-async fn check(session: &Session, options: &Options) -> Result<bool, Failure> {
+async fn is_current(session: &Session, options: &Options) -> Result<bool, Failure> {
+    Ok(format(session, options).await? == Some(FORMAT))
+}
+
+/// The format of the tables, if they are there.
+async fn format(session: &Session, options: &Options) -> Result<Option<i64>, Failure> {
     // A look at the catalogue itself: `to_regclass` would go on answering what
     // it answered before the wait for the lock.
     let sql = format!(
@@ -99,7 +105,7 @@ async fn check(session: &Session, options: &Options) -> Result<bool, Failure> {
         literal(&options.schema)
     );
     let Some(row) = session.row(&Statement::new(sql)).await? else {
-        return Ok(false);
+        return Ok(None);
     };
     let encoding: &str = row.try_get(0)?;
     if encoding != "UTF8" {
@@ -109,16 +115,19 @@ async fn check(session: &Session, options: &Options) -> Result<bool, Failure> {
         );
         return Err(unusable(message));
     }
-    Ok(row.try_get(1)? && has_format(session, options).await?)
+    if !row.try_get::<_, bool>(1)? {
+        return Ok(None);
+    }
+    known_format(session, options).await
 }
 
-async fn has_format(session: &Session, options: &Options) -> Result<bool, Failure> {
+async fn known_format(session: &Session, options: &Options) -> Result<Option<i64>, Failure> {
     let sql = format!(
         "SELECT value FROM {} WHERE name = 'format'",
         options.qualified("persistify_meta")
     );
     let Some(row) = session.row(&Statement::new(sql)).await? else {
-        return Ok(false);
+        return Ok(None);
     };
     let format: i64 = row.try_get(0)?;
     if format > FORMAT {
@@ -128,10 +137,10 @@ async fn has_format(session: &Session, options: &Options) -> Result<bool, Failur
         );
         return Err(unusable(message));
     }
-    Ok(true)
+    Ok(Some(format))
 }
 
-/// Makes the tables. Processes that come at the same time wait for each other,
+/// Makes the tables, or what they lack of this format. Processes that come at the same time wait for each other,
 /// by a lock that ends with the transaction, and then look again.
 async fn create(session: &Session, options: &Options) -> Result<(), Failure> {
     let name = xxh3_64(format!("persistify {}", options.schema).as_bytes());
@@ -141,9 +150,13 @@ async fn create(session: &Session, options: &Options) -> Result<(), Failure> {
         from_bits(name)
     );
     session.begin(&lock).await?;
-    if !check(session, options).await? {
-        create_schema(session, options).await?;
-        session.batch(&tables(options)).await?;
+    match format(session, options).await? {
+        Some(FORMAT) => {}
+        Some(_) => session.batch(&upgrade(options)).await?,
+        None => {
+            create_schema(session, options).await?;
+            session.batch(&tables(options)).await?;
+        }
     }
     session.finish("COMMIT").await
 }
@@ -198,7 +211,27 @@ fn tables(options: &Options) -> String {
             schema bigint,
             PRIMARY KEY (writer, position)
         );
-        INSERT INTO {meta} (name, value) VALUES ('format', {FORMAT})"
+        {};
+        INSERT INTO {meta} (name, value) VALUES ('format', {FORMAT})",
+        tombstones::create(options)
+    )
+}
+
+/// Adds the tombstones. Nothing is known of the deletions before, so they count as
+/// pruned. The lock waits for the commits that are under way, so none of them deletes
+/// later than that. (A program of an earlier version that is still connected deletes
+/// without tombstones. No new one can connect.)
+fn upgrade(options: &Options) -> String {
+    let [meta, maps] =
+        ["meta", "maps"].map(|name| options.qualified(&format!("persistify_{name}")));
+    format!(
+        "LOCK TABLE {maps} IN SHARE ROW EXCLUSIVE MODE;
+        {};
+        INSERT INTO {meta} (name, value)
+            SELECT 'pruned ' || name, revision FROM {maps}
+            WHERE companion IS NULL AND revision > 0;
+        UPDATE {meta} SET value = {FORMAT} WHERE name = 'format'",
+        tombstones::create(options)
     )
 }
 
@@ -243,8 +276,18 @@ pub(super) async fn ping(
     incarnations::read(&found)
 }
 
-/// Forgets writers that have been idle for long, if there are any.
-pub(super) async fn tidy(connections: &Connections, options: &Options) -> Result<(), Failure> {
+/// Prunes the tombstones of a map, and forgets writers that have been idle for long. A
+/// user that may only read has nothing to do with either, unless something is to be done.
+pub(super) async fn tidy(
+    connections: &Connections,
+    options: &Options,
+    map: &MapName,
+) -> Result<(), Failure> {
+    let any_to_prune = tombstones::any_to_prune(options, map);
+    if !connections.query(&any_to_prune).await?.is_empty() {
+        let prune = tombstones::prune(options, map);
+        while !connections.query(&prune).await?.is_empty() {}
+    }
     let old = connections.query(&writers::any_to_prune(options)).await?;
     if old.is_empty() {
         return Ok(());

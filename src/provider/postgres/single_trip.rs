@@ -30,7 +30,7 @@ use tokio_postgres::{SimpleQueryMessage, error::SqlState};
 use super::{
     Shared,
     catalog::Entry,
-    changes::Changes,
+    changes::{Changes, Stamp},
     errors::Failure,
     incarnations,
     options::{Options, literal},
@@ -59,7 +59,6 @@ pub(super) enum Outcome {
 pub(super) async fn commit(shared: &Shared, batch: &Batch) -> Result<Outcome, Failure> {
     let Shared {
         connections,
-        options,
         last_commits,
         ..
     } = shared;
@@ -68,7 +67,7 @@ pub(super) async fn commit(shared: &Shared, batch: &Batch) -> Result<Outcome, Fa
     };
     let session = connections.session().await?;
     let hints = !last_commits.is_shared(&entry.map);
-    match send_all(&session, options, (&entry, hints), batch).await {
+    match send_all(&session, shared, (&entry, hints), batch).await {
         Ok(Outcome::Committed(answer)) => {
             session.give_back_after(batch);
             last_commits.note(batch, &answer, vec![entry]);
@@ -90,13 +89,13 @@ pub(super) async fn commit(shared: &Shared, batch: &Batch) -> Result<Outcome, Fa
 
 async fn send_all(
     session: &Session,
-    options: &Options,
+    shared: &Shared,
     (entry, hints): (&Entry, bool),
     batch: &Batch,
 ) -> Result<Outcome, Failure> {
     let client = session.client()?;
-    let turn = take_turn(options, entry, batch)?;
-    let body = send_changes(session, options, (entry, hints), batch);
+    let turn = take_turn(&shared.options, entry, batch)?;
+    let body = send_changes(session, shared, (entry, hints), batch);
     session.begins();
     // What is joined first is sent first: the server is at it while the changes
     // are put together.
@@ -212,22 +211,16 @@ fn forgotten() -> Error {
 
 async fn send_changes(
     session: &Session,
-    options: &Options,
+    shared: &Shared,
     (entry, hints): (&Entry, bool),
     batch: &Batch,
 ) -> Result<(), Failure> {
     let [part] = &*batch.maps else {
         return Ok(());
     };
+    let options = &shared.options;
     let changes = Changes::new(part.changes.iter());
-    let parts = [Part {
-        map: &part.map,
-        clear: part.clear,
-        table: entry.table(options),
-        changes: &changes,
-        hints,
-        checks: None,
-    }];
+    let parts = [Part::new(options, entry, part, &changes, hints)];
     // The age counts transactions from the one that raised the counter: in that
     // one it is 0, and in any other there is no such row.
     let revision = format!(
@@ -235,5 +228,11 @@ async fn send_changes(
         options.qualified("persistify_maps"),
         entry.id
     );
-    send(session, &parts, (batch.at, &revision), Vec::new(), "COMMIT").await
+    let stamp = Stamp {
+        writer: batch.id.writer,
+        at: batch.at,
+        revision: &revision,
+    };
+    let more = shared.prune_by_the_way(batch);
+    send(session, &parts, stamp, more, "COMMIT").await
 }

@@ -9,14 +9,16 @@ use super::{
     Shared,
     adopted::Rows,
     catalog::{self, ENTRY, ENTRY_COLUMNS, Entry},
-    drops,
+    changed,
     errors::Failure,
     incarnations,
     options::{Options, literal},
     sessions::Session,
     statement::Statement,
     table::{Adopted, Table},
+    tombstones::Tombstones,
     transaction,
+    watermarks::{self, Watermarks},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -25,12 +27,18 @@ use crate::{
     name::MapName,
     provider::sql::numbers::{from_revision, revision_now},
     record::Revision,
+    trace::PROVIDER,
 };
 
 /// One state of the database, which does not change while it is read.
 pub(super) struct Snapshot {
     pub(super) session: Session,
     pub(super) table: Option<Table>,
+    /// Those of a table that was made here.
+    pub(super) tombstones: Option<Tombstones>,
+    pub(super) watermarks: Watermarks,
+    /// Whether there is an index of the revisions.
+    is_indexed: bool,
     pub(super) horizon: Revision,
     pub(super) incarnation: Option<Incarnation>,
     pub(super) total: Option<u64>,
@@ -44,16 +52,26 @@ impl Snapshot {
 }
 
 /// A snapshot in which everything that another program wrote before has its
-/// revision.
+/// revision, and changes are found by an index.
 pub(super) async fn begin(
     shared: &Shared,
     map: &MapName,
     wanted: &Wanted,
 ) -> Result<Snapshot, Failure> {
     let snapshot = snapshot(shared, map, wanted).await?;
+    let is_changed = matches!(wanted, Wanted::Changed { .. });
     let Some((table, adopted)) = snapshot.adopted() else {
+        if is_changed && !snapshot.is_indexed && !shared.only_reads.load(Relaxed) {
+            snapshot.session.end("ROLLBACK").await?;
+            index(shared, map).await;
+            return self::snapshot(shared, map, wanted).await;
+        }
         return Ok(snapshot);
     };
+    if is_changed {
+        let failure = changed::not_told(map).into();
+        return Err(snapshot.session.abandon(failure).await);
+    }
     let rows = Rows::of(table, adopted, wanted);
     match adopted.any_new(&snapshot.session, &rows).await {
         Ok(false) => return Ok(snapshot),
@@ -64,6 +82,18 @@ pub(super) async fn begin(
     // What the other program writes between the two is loaded as well, with the
     // revision of the snapshot, and noted by a later load.
     self::snapshot(shared, map, wanted).await
+}
+
+/// Makes the index of the revisions, if that goes: loads of changes only need it to be
+/// fast.
+async fn index(shared: &Shared, map: &MapName) {
+    if let Err(failure) = changed::make_index(shared, map).await {
+        if failure.is_read_only() {
+            shared.only_reads.store(true, Relaxed);
+        }
+        let error = failure.explained(&shared.options.database);
+        tracing::warn!(target: PROVIDER, %map, %error, "the index of the revisions could not be made; loads of changes read the whole table");
+    }
 }
 
 /// Notes what another program wrote to an adopted table, under the lock of its
@@ -112,12 +142,19 @@ async fn snapshot(shared: &Shared, map: &MapName, wanted: &Wanted) -> Result<Sna
         entry,
         total,
         incarnation,
-        dropped,
+        is_indexed,
+        watermarks,
     } = found;
     let counter = entry.as_ref().map(|entry| entry.revision);
-    let horizon = counter.max(dropped);
+    let horizon = counter.max(watermarks.dropped);
+    let tombstones = entry
+        .as_ref()
+        .and_then(|entry| entry.tombstones(&shared.options));
     Ok(Snapshot {
         session,
+        tombstones,
+        watermarks,
+        is_indexed,
         table: entry.map(|entry| entry.table(&shared.options)),
         horizon: horizon.unwrap_or_default(),
         incarnation,
@@ -130,8 +167,8 @@ struct Found {
     entry: Option<Entry>,
     total: Option<u64>,
     incarnation: Option<Incarnation>,
-    /// The revision at which it was dropped: what is seen here is later.
-    dropped: Option<Revision>,
+    is_indexed: bool,
+    watermarks: Watermarks,
 }
 
 /// The first query fixes the state; all else is read in it. So the counter and
@@ -145,32 +182,35 @@ async fn look(
     let (client, options) = (session.client()?, &shared.options);
     let begin = begin_reading(options, wanted);
     let sql = format!(
-        "SELECT {ENTRY}, {} FROM {} WHERE name = $1",
+        "SELECT {ENTRY}, {}, {} FROM {} WHERE name = $1",
         catalog::about_rows(options),
+        catalog::is_indexed(options),
         options.qualified("persistify_maps")
     );
     let entry = Statement::new(sql).text(map.as_str());
     let incarnation = incarnations::query(options);
-    let drops = drops::query(options, [map].into_iter());
+    let watermarks = watermarks::query(options, [map].into_iter());
     session.begins();
     let answers = join5(
         wait_for_commit(client, shared, map, wanted),
         client.batch_execute(&begin),
         entry.rows(client),
         incarnation.rows(client),
-        drops.rows(client),
+        watermarks.rows(client),
     );
-    let ((), started, entry, incarnation, drops) = session.in_time(7, answers).await?;
+    let ((), started, entry, incarnation, watermarks) = session.in_time(7, answers).await?;
     started?;
     let (entry, incarnation) = (entry?, incarnations::read(&incarnation?)?);
-    let dropped = drops::read(&drops?)?.get(map).copied();
+    let watermarks = watermarks::read(&watermarks?)?;
+    let watermarks = watermarks.get(map).copied().unwrap_or_default();
     let Some(row) = entry.first() else {
         check_unlisted(session, options, map).await?;
         return Ok(Found {
             entry: None,
             total: None,
             incarnation,
-            dropped,
+            is_indexed: true,
+            watermarks,
         });
     };
     let total = row.try_get::<_, Option<i64>>(ENTRY_COLUMNS)?;
@@ -179,7 +219,8 @@ async fn look(
         entry: Some(Entry::read(row)?),
         total: total.and_then(|rows| u64::try_from(rows).ok()),
         incarnation,
-        dropped,
+        is_indexed: row.try_get(ENTRY_COLUMNS + 1)?,
+        watermarks,
     })
 }
 

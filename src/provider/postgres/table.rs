@@ -65,9 +65,8 @@ impl Table {
         }
     }
 
-    // The key is a primary key, so that the table can be replicated. No index
-    // beside that and the small one of the expiries: each would slow down
-    // every write, for loads that are rare.
+    // The key is a primary key, so that the table can be replicated. The index of the
+    // revisions is made with the first load of changes.
     pub(super) fn create(&self) -> String {
         let Self {
             name,
@@ -104,11 +103,12 @@ impl Table {
         match &self.adopted {
             None => format!(
                 "SELECT t.{key}, t.long_key, t.{value}, t.{updated_at}, t.revision, t.expires_at,
-                    t.schema
+                    t.schema, NULL::uuid
                  FROM {name} AS t {rest}"
             ),
             Some(Adopted { companion, time }) => format!(
-                "SELECT {}, NULL::text, t.{value}::text, {}, c.revision, c.expires_at, c.schema
+                "SELECT {}, NULL::text, t.{value}::text, {}, c.revision, c.expires_at, c.schema,
+                    NULL::uuid
                  FROM {} {rest}",
                 companion.key,
                 time.read(updated_at),
@@ -139,16 +139,6 @@ impl Table {
         match &self.adopted {
             None => format!("t.{}", self.key),
             Some(Adopted { companion, .. }) => companion.key_by_bytes.clone(),
-        }
-    }
-
-    /// The condition of the rows that were written after a revision.
-    pub(super) fn changed_after(&self, revision: i64) -> String {
-        match &self.adopted {
-            None => format!("t.revision > {revision}"),
-            Some(Adopted { companion, .. }) => {
-                format!("c.revision > {revision} OR {}", companion.is_new())
-            }
         }
     }
 }

@@ -45,7 +45,7 @@ impl Checks {
             checks.push(Statement::new(sql).array(keys, Type::TEXT_ARRAY));
         }
         if !changes.deletes.is_empty() {
-            let keys = changes.deletes.iter().map(|stored| stored.key.to_string());
+            let keys = changes.deletes.iter().map(|d| d.key.key.to_string());
             let sql = self.fails_if(&format!("{name} AS t WHERE t.{key} = ANY($1)"));
             checks.push(Statement::new(sql).array(keys, Type::TEXT_ARRAY));
         }

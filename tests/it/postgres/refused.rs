@@ -228,7 +228,7 @@ async fn a_later_format_is_refused_with_both_numbers() {
     assert_eq!(failed.kind(), ErrorKind::Unusable);
     let message = failed.to_string();
     assert!(
-        message.contains("format 9") && message.contains("up to 1"),
+        message.contains("format 9") && message.contains("up to 2"),
         "{message}"
     );
 }

@@ -8,7 +8,7 @@ use self::{
     builder::{Options, SqliteBuilder},
     file::DbFile,
     readers::Readers,
-    worker::Worker,
+    worker::{Worker, Writer},
 };
 use super::{Capabilities, Provider};
 use crate::{
@@ -23,13 +23,16 @@ use crate::{
 mod adopted;
 mod backup;
 pub(crate) mod builder;
+mod changes;
 mod commit;
 mod drops;
 mod errors;
 mod file;
+mod format;
 mod inspection;
 mod load;
 mod log;
+mod meta;
 mod own;
 mod readers;
 mod rows;
@@ -37,7 +40,9 @@ mod schema;
 mod selection;
 mod staged_copy;
 mod table;
+mod tidying;
 mod times;
+mod tombstones;
 mod worker;
 mod writers;
 
@@ -67,8 +72,9 @@ mod writers;
 ///
 /// A commit costs one wait for the disk plus O(changes). Every thousand pages or
 /// so a commit also moves the log into the file. A load of all records streams
-/// them, and blocks no commit. A load of keys or of a page is in O(result); one of
-/// changes reads the whole table.
+/// them, and blocks no commit. A load of keys, of a page or of changes is in O(result).
+/// The first load of changes of a map adds indexes to the file, for which it waits like a
+/// commit; from then on writes to the map cost a little more.
 ///
 /// # When the file goes
 ///
@@ -135,14 +141,14 @@ impl Provider for Sqlite {
         Capabilities::least()
             .with_several_maps()
             .with_conditions()
+            .with_deletions()
             .with_durable()
             .with_bytes()
     }
 
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
         self.shared.worker.check_open()?;
-        let load = load::load(&self.shared, map, wanted.clone()).await?;
-        load.in_revision_order(&wanted).await
+        load::load(&self.shared, map, wanted).await
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
@@ -153,18 +159,21 @@ impl Provider for Sqlite {
         let adopted: Vec<_> = maps.filter(|map| adopted.contains_key(map)).collect();
         let committed = self.shared.worker.run(move |writer| {
             drops::check_adopted(&writer.connection, &adopted)?;
-            commit::commit(&mut writer.connection, &columns, &batch)
+            let Writer {
+                connection,
+                tidying,
+                ..
+            } = writer;
+            commit::commit(connection, tidying, &columns, &batch)
         });
         committed.await
     }
 
     /// Moves the log into the file, as far as no load is reading it, and forgets
-    /// writers that have been idle for long.
+    /// writers and tombstones that are old.
     async fn release(&self, _map: &MapName) -> Result<()> {
         let tidied = self.shared.worker.run(|writer| {
-            if writers::any_to_prune(&writer.connection)? {
-                writers::prune(&writer.connection)?;
-            }
+            writer.tidying.run(&mut writer.connection)?;
             log::checkpoint(&writer.connection)?;
             Ok(())
         });
@@ -191,8 +200,8 @@ impl Provider for Sqlite {
     async fn ping(&self) -> Result<Option<Incarnation>> {
         let asked = self.shared.worker.run(|writer| {
             let transaction = schema::begin(&mut writer.connection)?;
-            schema::touch(&transaction)?;
-            let incarnation = schema::incarnation(&transaction)?;
+            meta::touch(&transaction)?;
+            let incarnation = meta::incarnation(&transaction)?;
             transaction.rollback()?;
             Ok(incarnation)
         });

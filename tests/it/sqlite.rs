@@ -30,6 +30,8 @@ mod names;
 mod rewound;
 mod shapes;
 mod sharing;
+mod tombstones;
+mod upgrades;
 mod writers;
 
 /// A folder with the path of a file in it.

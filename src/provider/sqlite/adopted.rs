@@ -6,8 +6,8 @@ use rusqlite::{CachedStatement, Connection, ToSql, params};
 use super::{
     errors::Failure,
     inspection::Holds,
+    meta,
     rows::cell_of,
-    schema,
     table::{Adopted, Table},
     times::{Time, to_millis},
 };
@@ -193,7 +193,6 @@ impl Adopted {
                     key: after.as_deref(),
                 }]
             }
-            // All of them: the changed ones are not known before.
             Wanted::All | Wanted::Changed { .. } => vec![Rows {
                 within: None,
                 key: None,
@@ -256,9 +255,9 @@ pub(super) fn note_before_load(
     adopted: &Adopted,
     wanted: &Wanted,
 ) -> Result<(), Failure> {
-    let revision = revision_now(schema::revision(connection)?);
+    let revision = revision_now(meta::last_revision(connection)?);
     for rows in adopted.rows_of(wanted) {
         adopted.note(connection, &rows, from_revision(revision)?)?;
     }
-    schema::set_revision(connection, revision)
+    meta::set_revision(connection, meta::LAST, revision)
 }

@@ -9,7 +9,7 @@ use super::{
     Shared, Sqlite,
     builder::checked_path,
     errors::Failure,
-    file, schema,
+    file, format, meta,
     staged_copy::{StagedCopy, check_free, exists, logs},
 };
 use crate::{
@@ -144,7 +144,7 @@ fn check_maps(path: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     let there = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    if schema::format(&there)?.is_some() {
+    if format::format(&there)?.is_some() {
         return Ok(());
     }
     let message = format!(
@@ -224,7 +224,7 @@ fn last_revision(path: &Path) -> Result<Revision> {
         Err(failure) if failure.is_damage() => return Ok(Revision::ZERO),
         Err(failure) => return Err(failure.explained(path)),
     }
-    let last = open_existing(path).and_then(|connection| schema::revision(&connection));
+    let last = open_existing(path).and_then(|connection| meta::last_revision(&connection));
     // If the counter cannot be read, the wall clock exceeds it.
     Ok(last.unwrap_or_default())
 }
@@ -245,13 +245,17 @@ fn check(copied: &Connection, backup: &Path) -> Result<()> {
         );
         return Err(Error::new(ErrorKind::Corrupt, message).with_source(found));
     }
-    match schema::format(copied).map_err(|failure| failure.explained(backup))? {
+    match format::format(copied).map_err(|failure| failure.explained(backup))? {
         Some(_) => Ok(()),
         None => Err(no_backup(backup, "it was not made of a file with maps")),
     }
 }
 
+/// Raises the revision above those of the file that is replaced. What was deleted there
+/// since the backup is not known, so it counts as pruned.
 fn raise(copied: &Connection, last: Revision) -> Result<(), Failure> {
-    let counter = schema::revision(copied)?;
-    schema::set_revision(copied, counter.max(last))
+    let highest = meta::last_revision(copied)?.max(last);
+    let next = Revision::new(highest.get().saturating_add(1));
+    meta::set_revision(copied, meta::LAST, next)?;
+    meta::set_revision(copied, meta::PRUNED_TO, next)
 }

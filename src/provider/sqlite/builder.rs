@@ -11,9 +11,12 @@ use crate::{
     error::{Error, ErrorKind, Result},
     file::access::{PRIVATE, check_mode},
     name::MapName,
-    provider::sql::{
-        columns::Columns,
-        options::{Problem, adopt},
+    provider::{
+        ledger::TOMBSTONES_KEPT,
+        sql::{
+            columns::Columns,
+            options::{Problem, adopt},
+        },
     },
 };
 
@@ -32,6 +35,7 @@ pub struct SqliteBuilder {
 pub(super) struct Options {
     pub(super) busy_timeout: Duration,
     pub(super) synchronous: Synchronous,
+    pub(super) tombstones_kept: Duration,
     pub(super) columns: Columns,
     /// Of a file that is made.
     pub(super) file_mode: u32,
@@ -65,6 +69,7 @@ impl SqliteBuilder {
             options: Options {
                 busy_timeout: Duration::from_secs(5),
                 synchronous: Synchronous::Full,
+                tombstones_kept: TOMBSTONES_KEPT,
                 columns: Columns::default(),
                 file_mode: PRIVATE,
                 adopted: BTreeMap::new(),
@@ -93,6 +98,18 @@ impl SqliteBuilder {
         self
     }
 
+    /// Sets for how long tombstones of deleted entries are kept, for readers that follow
+    /// the [changes](crate::Wanted::Changed) of a map; a day by default.
+    ///
+    /// The age of a tombstone is counted from the time of the writer that deleted the
+    /// entry. Old ones are pruned when a map is closed, by the first commit, and then 24
+    /// times in that time. If several processes have the file open, the shortest time
+    /// counts.
+    pub fn keep_tombstones(mut self, time: Duration) -> Self {
+        self.options.tombstones_kept = time;
+        self
+    }
+
     /// The mode of the file if it is made, whatever the umask: `0o600` by default,
     /// which keeps values private; `0o777` at most, and the owner reads and writes.
     /// Users that may read the file may also list the folders that are made:
@@ -118,7 +135,8 @@ impl SqliteBuilder {
     /// is text and unique in itself, and one for the value that is text or `BLOB`,
     /// named as [`columns`](Self::columns) says. Each load reads the whole table to
     /// find the changes of the other program, which takes about twice as long as
-    /// for a table of its own. It counts as
+    /// for a table of its own; a load of [changes](crate::Wanted::Changed) is
+    /// `Unsupported`. It counts as
     /// of [shape](crate::PersistentMapBuilder::schema) 0. A value that is stored as
     /// a blob stays one when it is written over, and so does every new one in a
     /// column that is declared as `BLOB`; all others are text. Values of

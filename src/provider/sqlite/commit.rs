@@ -3,8 +3,15 @@
 use rusqlite::{Connection, Transaction};
 
 use super::{
-    adopted::AdoptedTable, drops, errors::Failure, own::OwnTable, schema, table::Table,
-    times::to_millis, writers,
+    adopted::AdoptedTable,
+    errors::Failure,
+    meta,
+    own::OwnTable,
+    schema,
+    table::{Adopted, Table},
+    tidying::Tidying,
+    times::to_millis,
+    tombstones, writers,
 };
 use crate::{
     batch::{Batch, Change, Committed, MapBatch, Skipped},
@@ -20,19 +27,20 @@ use crate::{
 /// Applies the batch, whole or not at all.
 pub(super) fn commit(
     connection: &mut Connection,
+    tidying: &mut Tidying,
     columns: &Columns,
     batch: &Batch,
 ) -> Result<Committed, Failure> {
     let transaction = schema::begin(connection)?;
-    let incarnation = schema::incarnation(&transaction)?;
-    let lasts = writers::lasts(&transaction, batch)?;
-    let last = |writer| lasts.get(&writer).map(|(sequence, _)| *sequence);
+    let incarnation = meta::incarnation(&transaction)?;
+    let sequences = writers::sequences(&transaction, batch)?;
+    let last = |writer| sequences.get(&writer).copied();
     let answer = match ledger::admit(batch, incarnation, last) {
-        Admission::Apply => apply(transaction, columns, batch)?,
-        Admission::Repeat => writers::answer(&transaction, batch.id.writer, &lasts)?,
+        Admission::Apply => apply(transaction, tidying, columns, batch)?,
+        Admission::Repeat => writers::answer(&transaction, batch.id.writer)?,
         Admission::Refuse(error) => return Err(error.into()),
         Admission::Renew(new, error) => {
-            schema::set_incarnation(&transaction, new)?;
+            meta::set_incarnation(&transaction, new)?;
             transaction.commit()?;
             return Err(error.into());
         }
@@ -42,11 +50,13 @@ pub(super) fn commit(
 
 fn apply(
     transaction: Transaction<'_>,
+    tidying: &mut Tidying,
     columns: &Columns,
     batch: &Batch,
 ) -> Result<Committed, Failure> {
-    ledger::check_dropped(batch, |map| drops::dropped(&transaction, map))?;
-    let last = schema::revision(&transaction)?;
+    let dropped = |map: &MapName| meta::revision(&transaction, &meta::dropped(map));
+    ledger::check_dropped(batch, |map| dropped(map).map_err(Failure::from))?;
+    let last = meta::last_revision(&transaction)?;
     let mut conditions = Conditions {
         connection: &transaction,
         columns,
@@ -61,7 +71,7 @@ fn apply(
         Err(conflict) => {
             // Rows of another program keep the revision that is now reported.
             if noted {
-                schema::set_revision(&transaction, noted_at)?;
+                meta::set_revision(&transaction, meta::LAST, noted_at)?;
                 transaction.commit()?;
             }
             return Err(conflict);
@@ -73,8 +83,9 @@ fn apply(
         written.map_err(|failure| failure.on_map(&part.map))?;
     }
     let answer = Committed::at(revision).with_skipped(skipped);
-    schema::set_revision(&transaction, revision)?;
-    writers::note(&transaction, batch, &answer)?;
+    meta::set_revision(&transaction, meta::LAST, revision)?;
+    writers::remember(&transaction, batch, &answer)?;
+    tidying.run_if_due(&transaction)?;
     transaction.commit().map_err(Failure::on_commit)?;
     Ok(answer)
 }
@@ -122,22 +133,23 @@ fn write(
 ) -> Result<(), Failure> {
     let table = Table::find_or_create(connection, &part.map, columns)?;
     if part.clear {
-        clear(connection, &table)?;
+        clear(connection, &table, revision)?;
     }
-    let (at, revision) = (to_millis(batch.at), from_revision(revision)?);
     let mut changes: Vec<_> = ledger::applied(part, skipped).collect();
     // Neighbours in the table are then written one after the other. Measured:
     // new rows take two thirds of the time that they take in any order, many
     // of them a third.
     sort_by_key(&mut changes);
+    let (at, to) = (to_millis(batch.at), from_revision(revision)?);
     match &table.adopted {
         None => {
-            let mut own = OwnTable::new(connection, &table, at, revision)?;
-            each(part, &changes, |change| own.write(change))
+            let mut own = OwnTable::new(connection, &table, batch.id.writer, at, to)?;
+            each(part, &changes, |change| own.write(change))?;
+            own.delete(&changes)
         }
         Some(adopted) => {
             ledger::check_json(part)?;
-            let mut adopted = AdoptedTable::new(connection, &table, adopted, at, revision)?;
+            let mut adopted = AdoptedTable::new(connection, &table, adopted, at, to)?;
             each(part, &changes, |change| adopted.write(change))
         }
     }
@@ -154,13 +166,13 @@ fn each(
     })
 }
 
-fn clear(connection: &Connection, table: &Table) -> rusqlite::Result<()> {
-    let companion = table
-        .adopted
-        .as_ref()
-        .map(|adopted| &adopted.companion.name);
-    for name in [Some(&table.name), companion].into_iter().flatten() {
-        connection.execute(&format!("DELETE FROM {name}"), [])?;
+fn clear(connection: &Connection, table: &Table, revision: Revision) -> Result<(), Failure> {
+    connection.execute(&format!("DELETE FROM {}", table.name), [])?;
+    match &table.adopted {
+        None => tombstones::clear(connection, &table.map, revision),
+        Some(Adopted { companion, .. }) => {
+            connection.execute(&format!("DELETE FROM {}", companion.name), [])?;
+            Ok(())
+        }
     }
-    Ok(())
 }

@@ -1,50 +1,29 @@
 //! Maps that are dropped.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::Connection;
 
-use super::{errors::Failure, schema};
+use super::{errors::Failure, meta, schema, tombstones};
 use crate::{
     error::{Error, ErrorKind},
     name::MapName,
-    provider::{
-        ledger,
-        sql::{
-            columns::quoted,
-            numbers::{from_revision, to_revision},
-        },
-    },
-    record::Revision,
+    provider::{ledger, sql::columns::quoted},
 };
 
 /// Drops a map, in one transaction; its writers are fenced by the revision of the
 /// drop. A table of another program stays, and only its companion goes.
 pub(super) fn drop_map(connection: &mut Connection, map: &MapName) -> Result<(), Failure> {
     let transaction = schema::begin(connection)?;
-    let revision = ledger::clearing(map).revision_after(schema::revision(&transaction)?);
+    let revision = ledger::clearing(map).revision_after(meta::last_revision(&transaction)?);
     if let Some(location) = schema::location(&transaction, map)? {
         let table = location.companion.unwrap_or(location.table);
         transaction.execute_batch(&format!("DROP TABLE IF EXISTS {}", quoted(&table)))?;
         let sql = "DELETE FROM persistify_maps WHERE name = ?1";
         transaction.execute(sql, [map.as_str()])?;
     }
-    schema::set_revision(&transaction, revision)?;
-    let sql = "INSERT OR REPLACE INTO persistify_meta (name, value) VALUES (?1, ?2)";
-    transaction.execute(sql, params![fence(map), from_revision(revision)?])?;
+    tombstones::forget(&transaction, map)?;
+    meta::set_revision(&transaction, meta::LAST, revision)?;
+    meta::set_revision(&transaction, &meta::dropped(map), revision)?;
     transaction.commit().map_err(Failure::on_commit)
-}
-
-/// The revision at which a map was last dropped.
-pub(super) fn dropped(connection: &Connection, map: &MapName) -> Result<Option<Revision>, Failure> {
-    let found = connection
-        .prepare_cached("SELECT value FROM persistify_meta WHERE name = ?1")?
-        .query_row([fence(map)], |row| row.get(0))
-        .optional()?;
-    Ok(found.map(to_revision))
-}
-
-/// The name under which the revision of a drop is kept.
-fn fence(map: &MapName) -> String {
-    format!("dropped {map}")
 }
 
 /// That these maps, for which tables were adopted, are still listed: a drop has

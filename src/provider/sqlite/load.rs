@@ -7,12 +7,11 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Shared, adopted, drops::detached, errors::Failure, readers::Turn, schema, selection,
-    table::Table,
+    Shared, adopted, changes, drops::detached, errors::Failure, meta, readers::Turn, schema,
+    selection, table::Table, tombstones,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    incarnation::Incarnation,
     load::{Load, PAGE_RECORDS, Wanted},
     name::MapName,
     provider::sql::columns::Columns,
@@ -24,13 +23,6 @@ const PAGES_AHEAD: usize = 2;
 
 /// A page of large values ends early.
 const PAGE_BYTES: usize = 1024 * 1024;
-
-/// The part of a load that is known before its first page.
-struct Head {
-    horizon: Revision,
-    incarnation: Option<Incarnation>,
-    total: Option<u64>,
-}
 
 /// A page, or `None` for the end: a stream that stops short must not look
 /// complete.
@@ -57,11 +49,7 @@ pub(super) async fn load(
     let started = thread.spawn(move || reading.run(shared, begun));
     started.map_err(|cause| cut_short().with_source(cause))?;
     let head = head.await.map_err(|cause| cut_short().with_source(cause))?;
-    let Head {
-        horizon,
-        incarnation,
-        total,
-    } = head.map_err(|failure| failure.on_map(map).explained(&path))?;
+    let head = head.map_err(|failure| failure.on_map(map).explained(&path))?;
     let pages = stream::unfold(Some(received), async |received| {
         let mut received = received?;
         match received.recv().await {
@@ -71,9 +59,10 @@ pub(super) async fn load(
             None => Some((Err(cut_short()), None)),
         }
     });
-    Ok(Load::new(horizon, pages.boxed())
-        .with_incarnation(incarnation)
-        .with_total_hint(total))
+    Ok(Load {
+        pages: pages.boxed(),
+        ..head
+    })
 }
 
 fn cut_short() -> Error {
@@ -92,7 +81,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn run(mut self, shared: Arc<Shared>, begun: oneshot::Sender<Result<Head, Failure>>) {
+    fn run(mut self, shared: Arc<Shared>, begun: oneshot::Sender<Result<Load<'static>, Failure>>) {
         let snapshot = match self.begin(&shared) {
             Ok(snapshot) => snapshot,
             Err(failure) => return drop(begun.send(Err(failure))),
@@ -104,10 +93,11 @@ impl Reading {
             connection,
             table,
             head,
+            end,
         } = snapshot;
         let horizon = head.horizon;
         let streamed = match (begun.send(Ok(head)), &table) {
-            (Ok(()), Some(table)) => self.stream(&connection, table, horizon),
+            (Ok(()), Some(table)) => self.stream(&connection, table, horizon, end),
             _ => Ok(()),
         };
         // Before the end is announced: a program that closes the file then finds
@@ -129,29 +119,32 @@ impl Reading {
         if snapshot.table.is_none() && shared.options.adopted.contains_key(&self.map) {
             return Err(detached(&self.map).into());
         }
-        if !snapshot.any_new(&self.wanted)? {
+        if snapshot.is_prepared(&self.wanted)? {
             return Ok(snapshot);
         }
         // What the other program writes between the two is loaded as well, with
         // the revision of the snapshot, and noted by a later load.
         let reader = snapshot.end()?;
-        self.note(shared)?;
+        self.prepare(shared)?;
         Snapshot::begin(reader, &self.map, &self.wanted, columns)
     }
 
-    /// Notes what the other program wrote to the table.
-    fn note(&self, shared: &Shared) -> Result<(), Failure> {
+    /// Notes what the other program wrote to an adopted table, or indexes the changes of
+    /// a map.
+    fn prepare(&self, shared: &Shared) -> Result<(), Failure> {
         let (map, wanted) = (self.map.clone(), self.wanted.clone());
         let columns = shared.options.columns.clone();
-        let noted = shared.worker.run_blocking(move |writer| {
+        let prepared = shared.worker.run_blocking(move |writer| {
             let transaction = schema::begin(&mut writer.connection)?;
-            let table = Table::find(&transaction, &map, &columns)?;
-            if let Some(adopted) = table.and_then(|table| table.adopted) {
-                adopted::note_before_load(&transaction, &adopted, &wanted)?;
+            if let Some(table) = Table::find(&transaction, &map, &columns)? {
+                match &table.adopted {
+                    Some(adopted) => adopted::note_before_load(&transaction, adopted, &wanted)?,
+                    None => changes::follow(&transaction, &table)?,
+                }
             }
             Ok(transaction.commit()?)
         });
-        Ok(noted?)
+        Ok(prepared?)
     }
 
     fn stream(
@@ -159,11 +152,12 @@ impl Reading {
         connection: &Connection,
         table: &Table,
         horizon: Revision,
+        end: Option<Revision>,
     ) -> Result<(), Failure> {
         let mut page = Vec::new();
         let mut bytes = 0;
         let wanted = self.wanted.clone();
-        let read = selection::for_each(connection, table, &wanted, horizon, |record| {
+        let read = selection::for_each(connection, table, &wanted, horizon, end, |record| {
             let value = record.value.as_ref().map_or(0, |value| value.bytes.len());
             bytes += record.key.len() + value;
             page.push(record);
@@ -195,8 +189,12 @@ impl Reading {
 /// One state of the file, which does not change while it is read.
 struct Snapshot {
     connection: Connection,
+    /// `None` if nothing is to be read.
     table: Option<Table>,
-    head: Head,
+    /// The load, without its pages.
+    head: Load<'static>,
+    /// The last commit of a load of changes, if it is cut by its limit.
+    end: Option<Revision>,
 }
 
 impl Snapshot {
@@ -209,30 +207,71 @@ impl Snapshot {
         // The first read fixes the state; all else is read in it, or a table
         // that is made in between would seem to be empty.
         connection.execute_batch("BEGIN")?;
-        let horizon = schema::revision(&connection)?;
-        let incarnation = schema::incarnation(&connection)?;
+        let head = Load::new(meta::last_revision(&connection)?, stream::empty().boxed());
+        let head = head.with_incarnation(meta::incarnation(&connection)?);
         let table = Table::find(&connection, map, columns)?;
-        let total = match (&table, wanted) {
-            (Some(table), Wanted::All) => Some(table.count(&connection)?),
-            _ => None,
-        };
-        Ok(Self {
+        let mut snapshot = Self {
             connection,
             table,
-            head: Head {
-                horizon,
-                incarnation,
-                total,
-            },
-        })
+            head,
+            end: None,
+        };
+        match wanted {
+            Wanted::All => snapshot.count()?,
+            Wanted::Changed { after, limit } => snapshot.limit_changes(map, *after, *limit)?,
+            Wanted::Keys(_) | Wanted::Page { .. } => {}
+        }
+        Ok(snapshot)
     }
 
-    /// Whether another program wrote to its table since.
-    fn any_new(&self, wanted: &Wanted) -> Result<bool, Failure> {
-        let adopted = self.table.as_ref().and_then(|table| table.adopted.as_ref());
-        adopted.map_or(Ok(false), |adopted| {
-            adopted.any_new(&self.connection, wanted)
-        })
+    fn count(&mut self) -> rusqlite::Result<()> {
+        if let Some(table) = &self.table {
+            self.head.total_hint = Some(table.count(&self.connection)?);
+        }
+        Ok(())
+    }
+
+    /// Finds what is told of the changes beside the records, and where the records end.
+    fn limit_changes(
+        &mut self,
+        map: &MapName,
+        after: Revision,
+        limit: usize,
+    ) -> Result<(), Failure> {
+        let (connection, head) = (&self.connection, &mut self.head);
+        let later = |revision: &Revision| *revision > after;
+        head.cleared = tombstones::cleared(connection, map)?.filter(later);
+        head.pruned_to = meta::revision(connection, meta::PRUNED_TO)?.filter(later);
+        let Some(table) = &self.table else {
+            return Ok(());
+        };
+        if table.adopted.is_some() {
+            return Err(changes::unsupported(map).into());
+        }
+        if head.pruned_to.is_some() {
+            self.table = None;
+            return Ok(());
+        }
+        self.end = changes::end(connection, table, after, limit)?;
+        head.horizon = self.end.unwrap_or(head.horizon);
+        Ok(())
+    }
+
+    /// Whether it can be read as it is: another program wrote nothing to its table since,
+    /// and changes are indexed.
+    fn is_prepared(&self, wanted: &Wanted) -> Result<bool, Failure> {
+        let connection = &self.connection;
+        match (&self.table, wanted) {
+            (
+                Some(Table {
+                    adopted: Some(adopted),
+                    ..
+                }),
+                _,
+            ) => Ok(!adopted.any_new(connection, wanted)?),
+            (Some(table), Wanted::Changed { .. }) => Ok(changes::is_followed(connection, table)?),
+            _ => Ok(true),
+        }
     }
 
     fn end(self) -> rusqlite::Result<Connection> {

@@ -4,25 +4,29 @@ use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, params};
 
-use super::{errors::Failure, rows::cell_of, table::Table, times::to_millis};
+use super::{errors::Failure, rows::cell_of, table::Table, times::to_millis, tombstones};
 use crate::{
-    batch::{Change, Op},
+    batch::{Change, Op, WriterId},
     error::Result,
+    record::Cause,
 };
 
 /// The statements for one batch.
 pub(super) struct OwnTable<'c> {
+    connection: &'c Connection,
+    table: &'c Table,
+    writer: WriterId,
     at: i64,
     revision: i64,
     put: CachedStatement<'c>,
     touch: CachedStatement<'c>,
-    delete: CachedStatement<'c>,
 }
 
 impl<'c> OwnTable<'c> {
     pub(super) fn new(
         connection: &'c Connection,
-        table: &Table,
+        table: &'c Table,
+        writer: WriterId,
         at: i64,
         revision: i64,
     ) -> rusqlite::Result<Self> {
@@ -43,16 +47,18 @@ impl<'c> OwnTable<'c> {
         );
         let touch =
             format!("UPDATE {name} AS t SET expires_at = ?2, revision = ?3 WHERE t.{key} = ?1");
-        let delete = format!("DELETE FROM {name} AS t WHERE t.{key} = ?1");
         Ok(Self {
+            connection,
+            table,
+            writer,
             at,
             revision,
             put: connection.prepare_cached(&put)?,
             touch: connection.prepare_cached(&touch)?,
-            delete: connection.prepare_cached(&delete)?,
         })
     }
 
+    /// Writes a change, unless it is a deletion.
     pub(super) fn write(&mut self, change: &Change) -> Result<(), Failure> {
         let key: &Arc<str> = &change.key;
         let written = match &change.op {
@@ -71,9 +77,20 @@ impl<'c> OwnTable<'c> {
                 let expires_at = expires_at.map(to_millis);
                 self.touch.execute(params![key, expires_at, self.revision])
             }
-            Op::Delete => self.delete.execute([key]),
+            Op::Delete => return Ok(()),
         };
         written?;
+        Ok(())
+    }
+
+    /// Carries out the deletions among these changes, many with a statement.
+    pub(super) fn delete(&self, changes: &[&Change]) -> Result<(), Failure> {
+        for cause in [Cause::Removed, Cause::Expired] {
+            let is_one = |change: &&&Change| change.op == Op::Delete && change.cause == cause;
+            let keys: Vec<_> = changes.iter().filter(is_one).map(|c| &c.key).collect();
+            let (connection, to) = (self.connection, (self.revision, self.at));
+            tombstones::delete(connection, self.table, &keys, to, cause, self.writer)?;
+        }
         Ok(())
     }
 }

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 
 use rusqlite::Connection;
 
-use super::{errors::Failure, table::Table};
+use super::{changes, errors::Failure, table::Table};
 use crate::{
     error::Result,
     load::Wanted,
-    provider::sql::numbers::bound,
     record::{Record, Revision},
 };
 
@@ -18,6 +17,7 @@ pub(super) fn for_each(
     table: &Table,
     wanted: &Wanted,
     unknown: Revision,
+    end: Option<Revision>,
     mut each: impl FnMut(Record) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let key = table.key_by_bytes();
@@ -45,10 +45,6 @@ pub(super) fn for_each(
             let rest = format!("WHERE {key} > $1 ORDER BY {key} LIMIT {}", at_most(limit));
             table.for_each(connection, &rest, &[after], unknown, each)
         }
-        // Their limit is applied to whole commits, once all are read.
-        Wanted::Changed { after, .. } => {
-            let rest = format!("WHERE {}", table.changed_after(bound(*after)));
-            table.for_each(connection, &rest, &[], unknown, each)
-        }
+        Wanted::Changed { after, .. } => changes::for_each(connection, table, *after, end, each),
     }
 }

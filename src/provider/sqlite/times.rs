@@ -14,6 +14,12 @@ pub(super) fn to_millis(time: SystemTime) -> i64 {
     numbers::from_time(time, SystemTime::UNIX_EPOCH, MILLISECOND)
 }
 
+/// So long before now.
+pub(super) fn millis_ago(ago: Duration) -> i64 {
+    let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+    to_millis(SystemTime::now()).saturating_sub(ago)
+}
+
 pub(super) fn from_millis(millis: i64) -> SystemTime {
     numbers::to_time(millis, SystemTime::UNIX_EPOCH, MILLISECOND)
 }

@@ -10,7 +10,10 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{builder::Options, errors::Failure, file::DbFile, inspection::inspect, log, schema};
+use super::{
+    builder::Options, errors::Failure, file::DbFile, format, inspection::inspect, log,
+    tidying::Tidying,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The thread, seen from outside. It ends when it is closed or dropped, after all
@@ -25,6 +28,7 @@ pub(super) struct Worker {
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) file: DbFile,
+    pub(super) tidying: Tidying,
 }
 
 /// Work for the thread, which goes on with the writer that it returns.
@@ -132,9 +136,14 @@ fn open(path: &Path, options: &Options) -> Result<Writer, Failure> {
         inspect(&connection, map, table, &options.columns)
             .map_err(|failure| failure.on_map(map))?;
     }
-    schema::prepare(&mut connection, options)?;
+    format::prepare(&mut connection, options)?;
     log::limit(&connection)?;
-    Ok(Writer { connection, file })
+    let tidying = Tidying::new(options.tombstones_kept);
+    Ok(Writer {
+        connection,
+        file,
+        tidying,
+    })
 }
 
 fn serve(mut writer: Writer, requests: &mpsc::Receiver<Request>) {
@@ -148,7 +157,9 @@ fn serve(mut writer: Writer, requests: &mpsc::Receiver<Request>) {
 
 /// The last connection that closes folds the log into the file.
 fn close(writer: Writer) -> Result<()> {
-    let Writer { connection, file } = writer;
+    let Writer {
+        connection, file, ..
+    } = writer;
     let closed = connection
         .close()
         .map_err(|(_, cause)| Failure::database(cause));

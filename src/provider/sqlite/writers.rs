@@ -9,149 +9,110 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     errors::Failure,
-    rows::{self, cell_of},
-    times::to_millis,
+    times::{millis_ago, to_millis},
 };
 use crate::{
     batch::{Batch, Committed, Skipped, WriterId},
-    error::Result,
-    name::MapName,
+    error::{Error, ErrorKind, Result},
     provider::{
         ledger,
         sql::numbers::{from_bits, from_revision, to_bits, to_revision},
     },
-    record::Revision,
 };
+
+/// `skipped` is the JSON of the changes that the batch skipped, if there were any.
+pub(super) const CREATE: &str = "
+    CREATE TABLE persistify_writers (
+        writer TEXT PRIMARY KEY NOT NULL,
+        sequence INTEGER NOT NULL,
+        revision INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        skipped TEXT
+    );
+";
 
 /// How long a writer is remembered after its last batch.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// The sequence of the last batch that was applied of a writer, and its
-/// revision.
-pub(super) type Lasts = HashMap<WriterId, (u64, Revision)>;
-
-/// The last batches of the writers that [`ledger::admit`] asks about.
-pub(super) fn lasts(connection: &Connection, batch: &Batch) -> rusqlite::Result<Lasts> {
-    let mut lasts = Lasts::new();
+/// The sequences of the last batches of the writers that [`ledger::admit`] asks about.
+pub(super) fn sequences(
+    connection: &Connection,
+    batch: &Batch,
+) -> rusqlite::Result<HashMap<WriterId, u64>> {
+    let mut sequences = HashMap::new();
     let mut asked = None;
     for writer in ledger::writers(batch) {
         // Mostly they are all the same.
         if asked.replace(writer) != Some(writer) {
-            lasts.extend(last(connection, writer)?.map(|last| (writer, last)));
+            sequences.extend(sequence(connection, writer)?.map(|last| (writer, last)));
         }
     }
-    Ok(lasts)
+    Ok(sequences)
 }
 
-fn last(connection: &Connection, writer: WriterId) -> rusqlite::Result<Option<(u64, Revision)>> {
-    connection
-        .prepare_cached("SELECT sequence, revision FROM persistify_writers WHERE writer = ?1")?
-        .query_row([writer.to_string()], |row| {
-            Ok((to_bits(row.get(0)?), to_revision(row.get(1)?)))
-        })
-        .optional()
+fn sequence(connection: &Connection, writer: WriterId) -> rusqlite::Result<Option<u64>> {
+    let found = connection
+        .prepare_cached("SELECT sequence FROM persistify_writers WHERE writer = ?1")?
+        .query_row([writer.to_string()], |row| row.get(0))
+        .optional()?;
+    Ok(found.map(to_bits))
 }
 
-/// Stores that the batch was applied, and its answer.
-pub(super) fn note(
+/// Remembers that the batch was applied, and its answer.
+pub(super) fn remember(
     connection: &Connection,
     batch: &Batch,
     answer: &Committed,
 ) -> Result<(), Failure> {
-    let writer = batch.id.writer.to_string();
+    let any_skipped = !answer.skipped.is_empty();
+    let skipped = any_skipped.then(|| serde_json::to_string(&answer.skipped));
+    let skipped = skipped.transpose().map_err(|cause| {
+        let message = "the skipped changes of a batch cannot be written as JSON";
+        Error::new(ErrorKind::Refused, message).with_source(cause)
+    })?;
     connection
         .prepare_cached(
-            "INSERT INTO persistify_writers (writer, sequence, revision, at) VALUES (?1, ?2, ?3, ?4)
+            "INSERT INTO persistify_writers (writer, sequence, revision, at, skipped)
+             VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT (writer) DO UPDATE SET
-                sequence = excluded.sequence, revision = excluded.revision, at = excluded.at",
+                sequence = excluded.sequence, revision = excluded.revision, at = excluded.at,
+                skipped = excluded.skipped",
         )?
         .execute(params![
-            writer,
+            batch.id.writer.to_string(),
             from_bits(batch.id.sequence),
             from_revision(answer.revision.unwrap_or_default())?,
             to_millis(SystemTime::now()),
-        ])?;
-    connection
-        .prepare_cached("DELETE FROM persistify_skipped WHERE writer = ?1")?
-        .execute([&writer])?;
-    for (position, skipped) in answer.skipped.iter().enumerate() {
-        note_skipped(connection, &writer, position, skipped)?;
-    }
-    Ok(())
-}
-
-fn note_skipped(
-    connection: &Connection,
-    writer: &str,
-    position: usize,
-    skipped: &Skipped,
-) -> Result<(), Failure> {
-    let found = skipped.found.as_ref();
-    let value = found.and_then(|record| record.value.as_ref());
-    let revision = found
-        .map(|record| from_revision(record.revision))
-        .transpose()?;
-    connection
-        .prepare_cached(
-            "INSERT INTO persistify_skipped
-                (writer, position, map, key, value, updated_at, revision, expires_at, schema)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?
-        .execute(params![
-            writer,
-            i64::try_from(position).unwrap_or(i64::MAX),
-            skipped.map.as_str(),
-            skipped.key,
-            value.map(cell_of).transpose()?,
-            found.and_then(|record| record.updated_at).map(to_millis),
-            revision,
-            found.and_then(|record| record.expires_at).map(to_millis),
-            value.map(|payload| payload.schema),
+            skipped,
         ])?;
     Ok(())
 }
 
 /// The answer to the last batch of this writer.
-pub(super) fn answer(
-    connection: &Connection,
-    writer: WriterId,
-    lasts: &Lasts,
-) -> Result<Committed, Failure> {
-    let revision = lasts.get(&writer).map(|(_, revision)| *revision);
-    let mut statement = connection.prepare_cached(
-        "SELECT key, value, updated_at, revision, expires_at, schema, map, revision IS NULL
-         FROM persistify_skipped WHERE writer = ?1 ORDER BY position",
-    )?;
-    let mut rows = statement.query([writer.to_string()])?;
-    let mut skipped = Vec::new();
-    while let Some(row) = rows.next()? {
-        let map = MapName::parse(row.get::<_, String>(6)?)?;
-        let record = rows::record(row, &map, Revision::ZERO)?;
-        let (key, is_absent) = (record.key.clone(), row.get::<_, bool>(7)?);
-        skipped.push(Skipped::new(map, key, (!is_absent).then_some(record)));
-    }
-    Ok(Committed::at(revision.unwrap_or_default()).with_skipped(skipped))
+pub(super) fn answer(connection: &Connection, writer: WriterId) -> Result<Committed, Failure> {
+    let (revision, skipped): (i64, Option<String>) = connection
+        .prepare_cached("SELECT revision, skipped FROM persistify_writers WHERE writer = ?1")?
+        .query_row([writer.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let skipped: Option<Vec<Skipped>> = skipped
+        .map(|json| serde_json::from_str(&json))
+        .transpose()
+        .map_err(|cause| {
+            let message = "the remembered answer to the batch cannot be read";
+            Error::new(ErrorKind::Corrupt, message).with_source(cause)
+        })?;
+    Ok(Committed::at(to_revision(revision)).with_skipped(skipped.unwrap_or_default()))
 }
 
-pub(super) fn any_to_prune(connection: &Connection) -> rusqlite::Result<bool> {
+pub(super) fn any_old(connection: &Connection) -> rusqlite::Result<bool> {
     connection
         .prepare_cached("SELECT 1 FROM persistify_writers WHERE at < ?1")?
-        .exists([forgotten_before()])
+        .exists([millis_ago(REMEMBERED)])
 }
 
 /// Forgets writers that have been idle for long: each open map adds one.
-pub(super) fn prune(connection: &Connection) -> rusqlite::Result<()> {
-    let before = forgotten_before();
-    connection.execute(
-        "DELETE FROM persistify_skipped WHERE writer IN
-            (SELECT writer FROM persistify_writers WHERE at < ?1)",
-        [before],
-    )?;
-    connection.execute("DELETE FROM persistify_writers WHERE at < ?1", [before])?;
-    Ok(())
-}
-
-fn forgotten_before() -> i64 {
-    let remembered = i64::try_from(REMEMBERED.as_millis()).unwrap_or(i64::MAX);
-    to_millis(SystemTime::now()).saturating_sub(remembered)
+pub(super) fn forget_old(connection: &Connection) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM persistify_writers WHERE at < ?1")?
+        .execute([millis_ago(REMEMBERED)])
+        .map(drop)
 }

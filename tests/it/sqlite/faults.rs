@@ -86,7 +86,7 @@ async fn a_later_format_is_refused_with_both_numbers() {
         .unwrap();
     let message = refused_at_open(&place.path(), ErrorKind::Unusable).await;
     assert!(message.contains("format 12"), "{message}");
-    assert!(message.contains("up to 1"), "{message}");
+    assert!(message.contains("up to 2"), "{message}");
 }
 
 #[tokio::test]

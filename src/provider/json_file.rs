@@ -16,37 +16,24 @@ use crate::{
     name::MapName,
 };
 
-mod base64_text;
 mod builder;
 mod changes;
 mod commit;
 mod compaction;
 mod cursor;
-mod damage;
 #[cfg_attr(
     not(feature = "testing"),
     expect(unreachable_pub, reason = "public for tests only")
 )]
 pub(crate) mod disk;
 mod drops;
-mod fault;
 mod files;
-mod frame;
+mod format;
 mod index;
-mod indexing;
-mod io;
-mod journal;
-mod left_over;
-mod meta;
-mod pairs;
-mod recover;
-mod replaced;
+mod opening;
 mod replay;
 mod shared;
-mod snapshot;
 mod store;
-mod torn;
-mod trailer;
 mod values;
 
 pub use builder::JsonFileBuilder;

@@ -11,10 +11,12 @@ use parking_lot::Mutex;
 
 use super::{
     JsonFile, blocking,
-    disk::{Disk, FolderLock, RealDisk},
-    fault::fault,
+    disk::{
+        fault::fault,
+        {Disk, FolderLock, RealDisk},
+    },
     files::{Folder, LOCK_FILE},
-    left_over,
+    opening::left_over,
 };
 use crate::{
     error::{Error, ErrorKind, Result},

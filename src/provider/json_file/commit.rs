@@ -1,7 +1,12 @@
 //! Commits: a batch is admitted, its conditions are checked, and it is appended to the
 //! journal.
 
-use super::{files::Folder, frame, journal::FRAME_HEADER, store::Store, values::Unread};
+use super::{
+    files::Folder,
+    format::{frame, journal::FRAME_HEADER},
+    store::Store,
+    values::Unread,
+};
 use crate::{
     batch::{Batch, Committed, MapBatch},
     error::{Error, Result},

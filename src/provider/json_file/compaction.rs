@@ -3,11 +3,13 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
+    disk::file::{OpenFile, Replacement},
     files::Folder,
-    frame,
+    format::{
+        frame,
+        meta::{self, Head, Row},
+    },
     index::{Entry, Page, Place, Source},
-    io::{OpenFile, Replacement},
-    meta::{self, Head, Row},
     store::{Store, remove_journal},
 };
 use crate::{

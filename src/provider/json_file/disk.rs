@@ -2,6 +2,8 @@
 
 use std::{fmt, io, path::Path, time::SystemTime};
 
+pub(crate) mod fault;
+pub(crate) mod file;
 mod real;
 
 pub use real::RealDisk;

@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use super::{fault::fault, files::Folder, store::Store};
+use super::{disk::fault::fault, files::Folder, store::Store};
 use crate::{batch::Batch, error::Result, record::Revision};
 
 impl Store {

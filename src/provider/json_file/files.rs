@@ -10,11 +10,13 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    disk::{Disk, FolderLock},
-    fault::fault,
+    disk::{
+        fault::fault,
+        file::{Replacement, read_whole},
+        {Disk, FolderLock},
+    },
+    format::{journal, meta},
     index::Source,
-    io::{Replacement, read_whole},
-    journal, meta,
 };
 use crate::{
     batch::WriterId,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, iter::Peekable, sync::Arc, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::base64_text;
+use super::format::base64_text;
 use crate::{
     error::{Error, ErrorKind, Result},
     load::PAGE_RECORDS,

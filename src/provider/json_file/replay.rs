@@ -1,8 +1,8 @@
 //! Applies the frames of a journal to a store.
 
 use super::{
-    fault::corrupt,
-    frame::{Applied, Effect, Frame},
+    disk::fault::corrupt,
+    format::frame::{Applied, Effect, Frame},
     index::{Entry, Place, Source},
     store::Store,
 };

@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{base64_text, files::Folder, store::Store};
+use super::{files::Folder, format::base64_text, store::Store};
 use crate::{
     batch::{Batch, Committed, MapBatch, Op},
     codec::json,

@@ -6,13 +6,17 @@ use std::{
 };
 
 use super::{
-    damage,
-    fault::fault,
+    disk::{
+        fault::fault,
+        file::{Looks, OpenFile, Replacement},
+    },
     files::{Files, Folder},
+    format::{
+        journal::{self, Header, frame},
+        trailer,
+    },
     index::{Entry, Index},
-    io::{Looks, OpenFile, Replacement},
-    journal::{self, Header, frame},
-    trailer,
+    opening::damage,
     values::Values,
 };
 use crate::{

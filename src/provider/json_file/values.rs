@@ -5,11 +5,13 @@ use std::{sync::Arc, time::SystemTime};
 use bytes::Bytes;
 
 use super::{
-    damage,
-    disk::Disk,
+    disk::{
+        Disk,
+        file::{Looks, OpenFile},
+    },
     files::Files,
     index::{Entry, Place, Source},
-    io::{Looks, OpenFile},
+    opening::damage,
 };
 use crate::{
     codec::json::layout::on_one_line,

@@ -251,6 +251,10 @@ async fn a_reader_that_catches_up_in_steps_sees_whole_commits() {
             .await
             .unwrap();
     }
+    // At the end, puts without a tombstone behind them.
+    for key in ["x", "y", "z"] {
+        writer.put(&files, key, "1").await.unwrap();
+    }
     let all = told(&files, Revision::ZERO).await;
     let map = stock();
     for limit in 1..=all.changes.len() + 1 {

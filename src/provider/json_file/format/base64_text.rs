@@ -3,18 +3,18 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 /// The JSON text that stands for these bytes.
-pub(super) fn encode(bytes: &[u8]) -> String {
+pub(crate) fn encode(bytes: &[u8]) -> String {
     format!("\"{}\"", STANDARD.encode(bytes))
 }
 
 /// The bytes that a JSON text stands for; `None` if it is not a string of base64. It may
 /// contain escapes, because people and tools edit the files.
-pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let text: String = serde_json::from_slice(text).ok()?;
     STANDARD.decode(text).ok()
 }
 
 /// The length of the text that stands for so many bytes; `None` if it is beyond all memory.
-pub(super) fn encoded_length(bytes: usize) -> Option<usize> {
+pub(crate) fn encoded_length(bytes: usize) -> Option<usize> {
     base64::encoded_len(bytes, true)?.checked_add(2)
 }

@@ -6,12 +6,14 @@ use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{
-    disk::Disk,
-    fault::fault,
-    io::{OpenFile, Replacement, read_whole},
+use crate::{
+    error::Result,
+    provider::json_file::disk::{
+        Disk,
+        fault::fault,
+        file::{OpenFile, Replacement, read_whole},
+    },
 };
-use crate::error::Result;
 
 /// The text around the digits of the checksum.
 const CHECKSUM: (&str, &str) = ("\"checksum\": \"", "\"\n}\n");
@@ -20,20 +22,20 @@ const DIGITS: usize = 32;
 const IN_USE: &[u8] = b"{\"journal\": \"in use\"}\n";
 
 /// The maximum size of a trailer without its first field name.
-pub(super) const MAX_BYTES: u64 = (DIGITS + CHECKSUM.1.len() + IN_USE.len()) as u64;
+pub(crate) const MAX_BYTES: u64 = (DIGITS + CHECKSUM.1.len() + IN_USE.len()) as u64;
 
 /// The end of a meta file.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Trailer {
-    pub(super) checksum: u128,
-    pub(super) mark: Mark,
+pub(crate) struct Trailer {
+    pub(crate) checksum: u128,
+    pub(crate) mark: Mark,
     /// Where the checksum ends and the mark begins.
-    pub(super) end: usize,
+    pub(crate) end: usize,
 }
 
 /// Whether a journal belongs to a meta file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(crate) enum Mark {
     /// All batches are in the meta file and its snapshot.
     Absent,
     /// A journal belongs to the file.
@@ -46,7 +48,7 @@ pub(super) enum Mark {
 impl Trailer {
     /// Reads the trailer at the end of these bytes; `None` if there is none. The checksum
     /// is not checked.
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let last = CHECKSUM.1.as_bytes();
         let digits_end = bytes.windows(last.len()).rposition(|found| found == last)?;
         let digits = bytes.get(digits_end.checked_sub(DIGITS)?..digits_end)?;
@@ -61,7 +63,7 @@ impl Trailer {
     }
 
     /// The trailer of a complete file, if the checksum matches.
-    pub(super) fn checked(file: &[u8]) -> Option<Self> {
+    pub(crate) fn checked(file: &[u8]) -> Option<Self> {
         let trailer = Self::read(file)?;
         let body = file[..trailer.end].strip_suffix(text(trailer.checksum).as_bytes())?;
         (xxh3_128(body) == trailer.checksum).then_some(trailer)
@@ -69,14 +71,14 @@ impl Trailer {
 }
 
 /// The text of a trailer with this checksum, without a mark.
-pub(super) fn text(checksum: u128) -> String {
+pub(crate) fn text(checksum: u128) -> String {
     format!("{}{checksum:032x}{}", CHECKSUM.0, CHECKSUM.1)
 }
 
 impl Mark {
     /// This mark, if its journal has no frames: the batches are all in the meta file and
     /// its snapshot, and the mark has to be removed.
-    pub(super) fn without_frames(self) -> Self {
+    pub(crate) fn without_frames(self) -> Self {
         match self {
             Self::InUse => Self::Torn,
             other => other,
@@ -99,7 +101,7 @@ impl Mark {
 }
 
 /// Marks the meta file at that path, durably.
-pub(super) fn add_mark(disk: &dyn Disk, path: &Path) -> Result<()> {
+pub(crate) fn add_mark(disk: &dyn Disk, path: &Path) -> Result<()> {
     let mut meta = OpenFile::open_to_append(disk, path)?;
     let added = meta.file.append(IN_USE).and_then(|()| meta.file.sync());
     added.map_err(|error| fault("write to", path, error))
@@ -108,7 +110,7 @@ pub(super) fn add_mark(disk: &dyn Disk, path: &Path) -> Result<()> {
 /// Replaces the meta file at that path with its first `end` bytes. It is a new file,
 /// because a file whose sync failed must not be written to again. It is durable once the
 /// folder is synced.
-pub(super) fn remove_mark(disk: &dyn Disk, path: &Path, like: &Path, end: usize) -> Result<()> {
+pub(crate) fn remove_mark(disk: &dyn Disk, path: &Path, like: &Path, end: usize) -> Result<()> {
     let Some((found, _)) = read_whole(disk, path)? else {
         return Ok(());
     };

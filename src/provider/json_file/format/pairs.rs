@@ -6,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
 /// The entries of an object.
 #[derive(Debug)]
-pub(super) struct Pairs<T>(pub(super) Vec<(Arc<str>, T)>);
+pub(crate) struct Pairs<T>(pub(crate) Vec<(Arc<str>, T)>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Pairs<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {

@@ -1,14 +1,17 @@
 //! Torn frames at the end of a journal: they are set aside, not applied.
 
-use super::{
-    files::{Files, Folder},
-    io::Replacement,
+use crate::{
+    error::Result,
+    provider::json_file::{
+        disk::file::Replacement,
+        files::{Files, Folder},
+    },
+    trace::PROVIDER,
 };
-use crate::{error::Result, trace::PROVIDER};
 
 /// Stores the bytes of a torn frame beside the journal, under a new name. If a crash comes
 /// before they are removed from the journal, they are stored once more.
-pub(super) fn set_aside(folder: &Folder, files: &Files, torn: &[u8]) -> Result<()> {
+pub(crate) fn set_aside(folder: &Folder, files: &Files, torn: &[u8]) -> Result<()> {
     let names = folder.list()?;
     let mut number = 0;
     while names.contains(&files.torn_name(number)) {

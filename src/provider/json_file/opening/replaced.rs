@@ -8,16 +8,20 @@
 //! An edit by hand is not an older copy: the snapshot does not match its meta file, or its
 //! journal. It is reported, and nothing is overwritten.
 
-use super::{
-    damage,
-    files::Folder,
-    io::OpenFile,
-    journal::{ID_ENDS, id_in},
-    snapshot::Snapshot,
-    store::Store,
-    trailer::{self, Mark, Trailer},
+use super::damage;
+use crate::{
+    error::{ErrorKind, Result},
+    provider::json_file::{
+        disk::file::OpenFile,
+        files::Folder,
+        format::{
+            journal::{ID_ENDS, id_in},
+            snapshot::Snapshot,
+            trailer::{self, Mark, Trailer},
+        },
+        store::Store,
+    },
 };
-use crate::error::{ErrorKind, Result};
 
 impl Store {
     /// Brings this store up to date with its files.
@@ -26,7 +30,7 @@ impl Store {
     ///
     /// `Corrupt` if they were edited or are incomplete; and the errors of reading them. The
     /// store is unchanged.
-    pub(super) fn keep_up(&mut self, folder: &Folder) -> Result<()> {
+    pub(crate) fn keep_up(&mut self, folder: &Folder) -> Result<()> {
         match self.check_files(folder) {
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 *self = Self::reopen(folder, &self.map)?;
@@ -47,7 +51,7 @@ impl Store {
     /// # Errors
     ///
     /// `Corrupt` if they are others; and the errors of looking at them.
-    pub(super) fn check_files(&mut self, folder: &Folder) -> Result<()> {
+    pub(crate) fn check_files(&mut self, folder: &Folder) -> Result<()> {
         let files = if !self.knows_snapshot(folder)? {
             &self.files.snapshot
         } else if !self.knows_meta(folder)? {

@@ -5,19 +5,23 @@ use std::{path::Path, sync::Arc, time::SystemTime};
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{
-    disk::Disk,
-    fault::corrupt,
-    io::{Looks, read_whole},
-    pairs::Pairs,
+use super::pairs::Pairs;
+use crate::{
+    codec::json::layout::without_mark,
+    error::Result,
+    provider::json_file::disk::{
+        Disk,
+        fault::corrupt,
+        file::{Looks, read_whole},
+    },
+    record::Revision,
 };
-use crate::{codec::json::layout::without_mark, error::Result, record::Revision};
 
 /// A snapshot, as it was read.
-pub(super) struct Snapshot {
-    pub(super) bytes: Vec<u8>,
-    pub(super) digest: u128,
-    pub(super) looks: Looks,
+pub(crate) struct Snapshot {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) digest: u128,
+    pub(crate) looks: Looks,
 }
 
 /// The latest modification time that is believed: the end of the year 9999.
@@ -25,7 +29,7 @@ const MAX_MODIFIED: u64 = 253_402_300_799_999;
 
 impl Snapshot {
     /// Reads the file; `None` if there is none.
-    pub(super) fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Self>> {
+    pub(crate) fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Self>> {
         let Some((bytes, looks)) = read_whole(disk, path)? else {
             return Ok(None);
         };
@@ -40,14 +44,14 @@ impl Snapshot {
     /// The revision of entries that another program wrote: the modification time, because
     /// commits take their revisions from the time as well. It is the same for each read until
     /// the file is modified again.
-    pub(super) fn written(&self) -> Revision {
+    pub(crate) fn written(&self) -> Revision {
         let since_1970 = self.looks.modified.duration_since(SystemTime::UNIX_EPOCH);
         let millis = since_1970.map_or(0, |at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX));
         Revision::new(millis.clamp(1, MAX_MODIFIED))
     }
 
     /// Its entries: the key, the offset of the value's text, and the text.
-    pub(super) fn entries(&self, path: &Path) -> Result<Vec<(Arc<str>, u64, &str)>> {
+    pub(crate) fn entries(&self, path: &Path) -> Result<Vec<(Arc<str>, u64, &str)>> {
         let text = without_mark(&self.bytes);
         let pairs: Pairs<&RawValue> = serde_json::from_slice(text).map_err(|error| {
             let place = format!("line {}, column {}", error.line(), error.column());

@@ -3,17 +3,16 @@
 use std::path::Path;
 
 use super::{
-    damage,
+    disk::file::read_whole,
     files::{Files, Folder},
-    frame::Frame,
-    indexing,
-    io::read_whole,
-    journal::{self, Found, Header},
-    meta::{Meta, check_map, other_format},
-    snapshot::Snapshot,
+    format::{
+        frame::Frame,
+        journal::{self, Found, Header},
+        meta::{Meta, check_map, other_format},
+        snapshot::Snapshot,
+        trailer::{self, Mark},
+    },
     store::{Journal, Store, put_journal, remove_journal},
-    torn,
-    trailer::{self, Mark},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -22,6 +21,12 @@ use crate::{
     record::Revision,
     trace::PROVIDER,
 };
+
+pub(super) mod damage;
+mod indexing;
+pub(super) mod left_over;
+mod replaced;
+mod torn;
 
 /// The files of a map, as they were read.
 struct Opening<'a> {

@@ -2,10 +2,12 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{fault::corrupt, files::Files};
-use crate::error::Error;
+use crate::{
+    error::Error,
+    provider::json_file::{disk::fault::corrupt, files::Files},
+};
 
-pub(super) fn damaged(files: &Files, at: usize) -> Error {
+pub(crate) fn damaged(files: &Files, at: usize) -> Error {
     let problem = if at == 0 {
         "it is damaged at byte 0, where its header should be"
     } else {
@@ -19,7 +21,7 @@ pub(super) fn damaged(files: &Files, at: usize) -> Error {
     corrupt(&files.journal, problem, &remedy)
 }
 
-pub(super) fn no_journal(files: &Files) -> Error {
+pub(crate) fn no_journal(files: &Files) -> Error {
     let problem = format!(
         "it is missing, but {} says that it is in use: it has batches that are nowhere else",
         files.meta.display()
@@ -29,7 +31,7 @@ pub(super) fn no_journal(files: &Files) -> Error {
     corrupt(&files.journal, &problem, remedy)
 }
 
-pub(super) fn no_snapshot(files: &Files) -> Error {
+pub(crate) fn no_snapshot(files: &Files) -> Error {
     let problem = format!(
         "it is missing, but {} describes its entries",
         files.meta.display()
@@ -39,7 +41,7 @@ pub(super) fn no_snapshot(files: &Files) -> Error {
     corrupt(&files.snapshot, &problem, remedy)
 }
 
-pub(super) fn changed(file: &Path, journal: &Path) -> Error {
+pub(crate) fn changed(file: &Path, journal: &Path) -> Error {
     let problem = format!(
         "it was changed, replaced or removed while changes to it are still in {}",
         journal.display()
@@ -53,18 +55,18 @@ pub(super) fn changed(file: &Path, journal: &Path) -> Error {
     )
 }
 
-pub(super) fn edited(file: &Path) -> Error {
+pub(crate) fn edited(file: &Path) -> Error {
     let problem = "another program wrote to it, or removed it, while the map was open";
     let remedy = "restore it as it was, and edit it only while no program has the map open";
     corrupt(file, problem, remedy)
 }
 
-pub(super) fn twice(path: &Path, key: &Arc<str>) -> Error {
+pub(crate) fn twice(path: &Path, key: &Arc<str>) -> Error {
     let remedy = "remove all but one of them";
     corrupt(path, "a key occurs twice", remedy).on_keys([key.clone()])
 }
 
-pub(super) fn too_long(path: &Path, key: &Arc<str>) -> Error {
+pub(crate) fn too_long(path: &Path, key: &Arc<str>) -> Error {
     let problem = "a value is longer than 4 GiB";
     corrupt(path, problem, "shorten it").on_keys([key.clone()])
 }

@@ -9,10 +9,6 @@ use serde::{
 use serde_json::{ser::PrettyFormatter, value::RawValue};
 
 use super::{
-    disk::Disk,
-    fault::corrupt,
-    index::Stamp,
-    io::{Replacement, read_whole},
     pairs::Pairs,
     trailer::{self, Trailer},
 };
@@ -21,13 +17,23 @@ use crate::{
     error::{Error, ErrorKind, Result},
     incarnation::Incarnation,
     name::MapName,
-    provider::ledger::{Tombstones, Writers},
+    provider::{
+        json_file::{
+            disk::{
+                Disk,
+                fault::corrupt,
+                file::{Replacement, read_whole},
+            },
+            index::Stamp,
+        },
+        ledger::{Tombstones, Writers},
+    },
     record::{Encoding, Revision},
 };
 
 /// The format that is written. Format 1 has neither encodings nor tombstones, and
 /// is read as well.
-pub(super) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 2;
 const OLDEST_FORMAT: u32 = 1;
 
 /// The remedy for a meta file that cannot be used.
@@ -39,21 +45,21 @@ const CHUNK: usize = 1 << 20;
 
 /// The fields about the map as a whole.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Head {
-    pub(super) format: u32,
-    pub(super) map: MapName,
+pub(crate) struct Head {
+    pub(crate) format: u32,
+    pub(crate) map: MapName,
     /// The revision of the last commit.
-    pub(super) counter: Revision,
+    pub(crate) counter: Revision,
     /// `None` if an earlier version of this crate wrote the file.
-    pub(super) incarnation: Option<Incarnation>,
+    pub(crate) incarnation: Option<Incarnation>,
     /// The digest of the snapshot that the file describes; `None` for no snapshot.
     #[serde(with = "hex")]
-    pub(super) snapshot: Option<u128>,
+    pub(crate) snapshot: Option<u128>,
     /// The id of the journal that was compacted into both files; 0 for none.
     #[serde(rename = "folded")]
-    pub(super) compacted: u64,
+    pub(crate) compacted: u64,
     #[serde(deserialize_with = "writers")]
-    pub(super) writers: Writers,
+    pub(crate) writers: Writers,
 }
 
 /// Earlier versions of this crate wrote them in another form. Those writers have ended:
@@ -68,11 +74,11 @@ mod hex {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
     #[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
-    pub(super) fn serialize<S: Serializer>(of: &Option<u128>, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(of: &Option<u128>, to: S) -> Result<S::Ok, S::Error> {
         of.map(|digest| format!("{digest:032x}")).serialize(to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<u128>, D::Error> {
         let digits = Option::<String>::deserialize(from)?;
@@ -84,14 +90,14 @@ mod hex {
 /// A row: the fields of an entry. It is written as a list in this order; the last field is
 /// left out for JSON.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub(super) struct Row {
-    pub(super) revision: Revision,
-    pub(super) updated: Stamp,
-    pub(super) expires: Stamp,
-    pub(super) fingerprint: u64,
-    pub(super) schema: u32,
+pub(crate) struct Row {
+    pub(crate) revision: Revision,
+    pub(crate) updated: Stamp,
+    pub(crate) expires: Stamp,
+    pub(crate) fingerprint: u64,
+    pub(crate) schema: u32,
     #[serde(default, deserialize_with = "encoding")]
-    pub(super) encoding: Encoding,
+    pub(crate) encoding: Encoding,
 }
 
 impl Serialize for Row {
@@ -122,13 +128,13 @@ fn encoding<'de, D: Deserializer<'de>>(from: D) -> Result<Encoding, D::Error> {
 
 /// A meta file, as it was read.
 #[derive(Debug)]
-pub(super) struct Meta {
-    pub(super) head: Head,
+pub(crate) struct Meta {
+    pub(crate) head: Head,
     /// Sorted by key.
-    pub(super) rows: Vec<(Arc<str>, Row)>,
+    pub(crate) rows: Vec<(Arc<str>, Row)>,
     /// `None` in format 1.
-    pub(super) tombstones: Option<Tombstones>,
-    pub(super) trailer: Trailer,
+    pub(crate) tombstones: Option<Tombstones>,
+    pub(crate) trailer: Trailer,
 }
 
 /// The fields that every format has.
@@ -146,7 +152,7 @@ struct Body {
 
 impl Meta {
     /// Reads the file; `None` if there is none.
-    pub(super) fn read(disk: &dyn Disk, path: &Path, map: &MapName) -> Result<Option<Self>> {
+    pub(crate) fn read(disk: &dyn Disk, path: &Path, map: &MapName) -> Result<Option<Self>> {
         let Some((bytes, _)) = read_whole(disk, path)? else {
             return Ok(None);
         };
@@ -176,21 +182,21 @@ impl Meta {
     }
 
     /// The highest schema version of its entries.
-    pub(super) fn newest_schema(&self) -> u32 {
+    pub(crate) fn newest_schema(&self) -> u32 {
         let schemas = self.rows.iter().map(|(_, row)| row.schema);
         schemas.max().unwrap_or_default()
     }
 }
 
 /// The map that these bytes of a meta file belong to.
-pub(super) fn map_named_in(bytes: &[u8]) -> Option<MapName> {
+pub(crate) fn map_named_in(bytes: &[u8]) -> Option<MapName> {
     let text = &bytes[..Trailer::read(bytes)?.end];
     serde_json::from_slice(text).ok().map(|name: Name| name.map)
 }
 
 /// Checks that a file belongs to this map. Long names are shortened to a digest, and two of
 /// them might collide.
-pub(super) fn check_map(path: &Path, found: &str, map: &MapName) -> Result<()> {
+pub(crate) fn check_map(path: &Path, found: &str, map: &MapName) -> Result<()> {
     if found == map.as_str() {
         return Ok(());
     }
@@ -202,7 +208,7 @@ pub(super) fn check_map(path: &Path, found: &str, map: &MapName) -> Result<()> {
 }
 
 /// The error for a file of another version of this crate.
-pub(super) fn other_format(path: &Path, format: u32, known: u32) -> Error {
+pub(crate) fn other_format(path: &Path, format: u32, known: u32) -> Error {
     Error::new(
         ErrorKind::Unsupported,
         format!(
@@ -229,7 +235,7 @@ impl Head {
 
 /// Writes a meta file with the mode of the file `like`, because it repeats keys. Returns
 /// the file, durable but not in its place, and its checksum.
-pub(super) fn write<'a, 'r>(
+pub(crate) fn write<'a, 'r>(
     disk: &dyn Disk,
     path: &'a Path,
     like: &Path,

@@ -5,12 +5,12 @@ use std::time::SystemTime;
 
 use bytes::Buf;
 
-use super::{base64_text, index::Stamp};
+use super::base64_text;
 use crate::{
     batch::{Batch, BatchId, Change, Committed, MapBatch, Op, WriterId},
     error::{Error, ErrorKind, Result},
     incarnation::Incarnation,
-    provider::ledger,
+    provider::{json_file::index::Stamp, ledger},
     record::{Cause, Encoding, Payload, Revision, Timestamp},
 };
 
@@ -30,7 +30,7 @@ const OF_BYTES: u8 = 0x10;
 
 /// A payload, parsed in place.
 #[derive(Debug)]
-pub(super) enum Frame<'a> {
+pub(crate) enum Frame<'a> {
     Applied(Applied<'a>),
     /// The snapshot with this digest contains all frames before.
     Announced(u128),
@@ -40,26 +40,26 @@ pub(super) enum Frame<'a> {
 
 /// A batch as it was applied, without skipped changes.
 #[derive(Debug)]
-pub(super) struct Applied<'a> {
-    pub(super) id: BatchId,
+pub(crate) struct Applied<'a> {
+    pub(crate) id: BatchId,
     /// By the clock of this machine.
-    pub(super) committed_at: Timestamp,
-    pub(super) answer: Committed,
+    pub(crate) committed_at: Timestamp,
+    pub(crate) answer: Committed,
     /// The time of the batch, by the clock of the writer.
-    pub(super) at: Stamp,
-    pub(super) clear: bool,
-    pub(super) changes: Vec<KeyChange<'a>>,
+    pub(crate) at: Stamp,
+    pub(crate) clear: bool,
+    pub(crate) changes: Vec<KeyChange<'a>>,
 }
 
 /// A change of a key.
 #[derive(Debug)]
-pub(super) struct KeyChange<'a> {
-    pub(super) key: &'a str,
-    pub(super) effect: Effect<'a>,
+pub(crate) struct KeyChange<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) effect: Effect<'a>,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Effect<'a> {
+pub(crate) enum Effect<'a> {
     Put {
         /// When the value was written, if not at the time of the batch.
         written: Option<Stamp>,
@@ -75,20 +75,20 @@ pub(super) enum Effect<'a> {
 }
 
 impl Applied<'_> {
-    pub(super) fn revision(&self) -> Revision {
+    pub(crate) fn revision(&self) -> Revision {
         self.answer.revision.unwrap_or_default()
     }
 }
 
 /// The payload that announces the snapshot with this digest.
-pub(super) fn announcement(digest: u128) -> Vec<u8> {
+pub(crate) fn announcement(digest: u128) -> Vec<u8> {
     let mut out = vec![ANNOUNCEMENT];
     out.extend(digest.to_le_bytes());
     out
 }
 
 /// The payload that sets the incarnation.
-pub(super) fn renewal(incarnation: Incarnation) -> Vec<u8> {
+pub(crate) fn renewal(incarnation: Incarnation) -> Vec<u8> {
     let mut out = vec![RENEWAL];
     out.extend(incarnation.get().to_le_bytes());
     out
@@ -98,7 +98,7 @@ pub(super) fn renewal(incarnation: Incarnation) -> Vec<u8> {
 /// deletions of keys that are not stored. So each deletion leaves a tombstone, also when the
 /// journal is replayed on a snapshot that it was compacted into, which lacks the key. Texts of
 /// more than 4 GiB were refused before.
-pub(super) fn applied(
+pub(crate) fn applied(
     batch: &Batch,
     part: &MapBatch,
     answer: &Committed,
@@ -175,14 +175,14 @@ fn put_count(out: &mut Vec<u8>, count: usize) {
     out.extend((count as u64).to_le_bytes());
 }
 
-pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_count(out, bytes.len());
     out.extend(bytes);
 }
 
 impl<'a> Frame<'a> {
     /// Parses a payload; `None` if this code did not write it.
-    pub(super) fn read(mut payload: &'a [u8]) -> Option<Self> {
+    pub(crate) fn read(mut payload: &'a [u8]) -> Option<Self> {
         let from = &mut payload;
         let frame = match from.try_get_u8().ok()? {
             BATCH => Self::Applied(read_applied(from)?),
@@ -240,13 +240,13 @@ fn read_stamp(from: &mut &[u8]) -> Option<Stamp> {
 }
 
 /// Reads what [`put_bytes`] wrote.
-pub(super) fn read_bytes<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub(crate) fn read_bytes<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
     let count = usize::try_from(from.try_get_u64_le().ok()?).ok()?;
     let (bytes, rest) = from.split_at_checked(count)?;
     *from = rest;
     Some(bytes)
 }
 
-pub(super) fn read_text<'a>(from: &mut &'a [u8]) -> Option<&'a str> {
+pub(crate) fn read_text<'a>(from: &mut &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(read_bytes(from)?).ok()
 }

@@ -2,15 +2,18 @@
 
 use std::path::Path;
 
-use super::{
-    base64_text, damage,
-    index::{Entry, Index, Place, Source, Stamp},
-    meta::{Meta, Row},
-    snapshot::Snapshot,
-};
+use super::damage;
 use crate::{
     codec::json::fingerprint,
     error::Result,
+    provider::json_file::{
+        format::{
+            base64_text,
+            meta::{Meta, Row},
+            snapshot::Snapshot,
+        },
+        index::{Entry, Index, Place, Source, Stamp},
+    },
     record::{Encoding, Revision},
 };
 
@@ -19,7 +22,7 @@ use crate::{
 ///
 /// A row of the meta file holds as long as the value of its key has the fingerprint.
 /// Entries without such a row get the revision `loaded`.
-pub(super) fn index(
+pub(crate) fn index(
     path: &Path,
     snapshot: &Snapshot,
     meta: Option<&Meta>,

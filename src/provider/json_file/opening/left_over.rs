@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::{files::Folder, journal};
 use crate::{
     error::Result,
     file::access::{TEMP_LETTERS, TEMP_NAME},
+    provider::json_file::{files::Folder, format::journal},
     trace::PROVIDER,
 };
 
@@ -13,7 +13,7 @@ use crate::{
 ///
 /// They do no harm, so only those that are surely ours are removed: files with the name of
 /// a new file that begin as one does. A file that cannot be read or removed stays.
-pub(super) fn remove(folder: &Folder) -> Result<()> {
+pub(crate) fn remove(folder: &Folder) -> Result<()> {
     let names = folder.list()?;
     for name in names.iter().filter(|name| is_named_as_one(name)) {
         let path = folder.path.join(name);

@@ -13,34 +13,34 @@ use crate::{name::MapName, record::Revision};
 
 /// The first byte of headers and frames. It occurs in no text, so no key and no value looks
 /// like them.
-pub(super) const FIRST: u8 = 0xff;
+pub(crate) const FIRST: u8 = 0xff;
 const HEADER_MAGIC: [u8; 8] = *b"\xffPJRNL\xfe\n";
 const FRAME_MAGIC: [u8; 8] = *b"\xffPFRAM\xfe\n";
 
 /// The format that is written. Its frames are those of format 2 and more kinds of
 /// changes, so both are read.
-pub(super) const FORMAT: u32 = 3;
+pub(crate) const FORMAT: u32 = 3;
 const OLDEST_FORMAT: u32 = 2;
 
 /// The length of a frame without its payload.
-pub(super) const FRAME_HEADER: usize = 48;
+pub(crate) const FRAME_HEADER: usize = 48;
 
 /// The header of a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(crate) struct Header {
     /// Random; never 0.
-    pub(super) id: u64,
-    pub(super) map: String,
+    pub(crate) id: u64,
+    pub(crate) map: String,
     /// The digest of the snapshot that its batches apply to; `None` without a snapshot.
-    pub(super) snapshot: Option<u128>,
+    pub(crate) snapshot: Option<u128>,
     /// The checksum of the meta file that belongs to it.
-    pub(super) meta: Option<u128>,
+    pub(crate) meta: Option<u128>,
     /// The revision of entries that the meta file does not describe.
-    pub(super) loaded: Revision,
+    pub(crate) loaded: Revision,
 }
 
 impl Header {
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut body = Vec::new();
         body.extend(self.id.to_le_bytes());
         put_digest(&mut body, self.snapshot);
@@ -96,7 +96,7 @@ fn read_digest(from: &mut &[u8]) -> Option<Option<u128>> {
 }
 
 /// A frame around this payload.
-pub(super) fn frame(journal: u64, number: u64, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(journal: u64, number: u64, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(FRAME_HEADER + payload.len());
     out.extend(FRAME_MAGIC);
     out.extend(journal.to_le_bytes());
@@ -110,7 +110,7 @@ pub(super) fn frame(journal: u64, number: u64, payload: &[u8]) -> Vec<u8> {
 
 /// The result of parsing the bytes of a journal.
 #[derive(Debug)]
-pub(super) enum Found<'a> {
+pub(crate) enum Found<'a> {
     /// A journal, complete up to `end`. The rest is a torn frame.
     Journal {
         header: Header,
@@ -131,7 +131,7 @@ impl<'a> Found<'a> {
     ///
     /// A frame is written only after all earlier ones are durable, so only the last one can
     /// be torn. A broken frame with the header of another one behind it was complete once.
-    pub(super) fn in_bytes(bytes: &'a [u8]) -> Self {
+    pub(crate) fn in_bytes(bytes: &'a [u8]) -> Self {
         let Some((header, start)) = Header::read(bytes) else {
             return Self::Damaged { at: 0 };
         };
@@ -155,17 +155,17 @@ impl<'a> Found<'a> {
 const ID_AT: usize = HEADER_MAGIC.len() + 4 + 8;
 
 /// The number of bytes up to the end of the id.
-pub(super) const ID_ENDS: u64 = ID_AT as u64 + 8;
+pub(crate) const ID_ENDS: u64 = ID_AT as u64 + 8;
 
 /// The id of the journal that begins with these bytes.
-pub(super) fn id_in(bytes: &[u8]) -> Option<u64> {
+pub(crate) fn id_in(bytes: &[u8]) -> Option<u64> {
     let header = bytes.strip_prefix(&HEADER_MAGIC)?;
     let mut id = header.get(ID_AT - HEADER_MAGIC.len()..)?;
     id.try_get_u64_le().ok()
 }
 
 /// The map that these bytes of a journal belong to.
-pub(super) fn map_named_in(bytes: &[u8]) -> Option<MapName> {
+pub(crate) fn map_named_in(bytes: &[u8]) -> Option<MapName> {
     let (header, _) = Header::read(bytes)?;
     MapName::parse(header.ok()?.map).ok()
 }

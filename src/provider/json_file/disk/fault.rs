@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind};
 
 /// The error for a failed operation on a file. Nothing was applied, unless the caller
 /// changes that.
-pub(super) fn fault(doing: &str, path: &Path, error: io::Error) -> Error {
+pub(crate) fn fault(doing: &str, path: &Path, error: io::Error) -> Error {
     let (kind, remedy) = remedy_for(error.kind());
     Error::new(kind, format!("cannot {doing} {}: {remedy}", path.display()))
         .with_source(error)
@@ -37,7 +37,7 @@ fn remedy_for(kind: io::ErrorKind) -> (ErrorKind, &'static str) {
 }
 
 /// The error for a file whose content makes no sense.
-pub(super) fn corrupt(path: &Path, problem: &str, remedy: &str) -> Error {
+pub(crate) fn corrupt(path: &Path, problem: &str, remedy: &str) -> Error {
     Error::new(
         ErrorKind::Corrupt,
         format!("{}: {problem}; {remedy}", path.display()),

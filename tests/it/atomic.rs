@@ -9,18 +9,16 @@ use persistify::{
 };
 use tokio::time::sleep;
 
-use crate::{
-    store::{
-        HOUR, Plain, SECOND, Store, builder, impatient, keys, pairs, settle_down, store, stored,
-    },
-    stored::{records, start, write_as_another},
+use crate::support::{
+    HOUR, Plain, SECOND, Store, as_it_is, impatient, keys, open, open_caching, pairs, records,
+    settle, start, steady, store, stored, write_as_another,
 };
 
 mod chains;
 mod several;
 
 async fn quiet(store: &Store) -> PersistentMap<u32> {
-    builder(store).batch(1_000, HOUR).open().await.unwrap()
+    open(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,7 +82,7 @@ async fn the_last_word_on_a_key_counts_and_two_expectations_do_not_go_together()
     assert_eq!(nothing.commit().await.unwrap(), None);
     map.batch().insert("b", 1);
     drop(map.batch().insert("b", 1).commit());
-    settle_down().await;
+    settle().await;
     assert_eq!(
         (map.get("b"), map.pending(), store.calls(Method::Commit)),
         (None, 0, 1)
@@ -156,7 +154,7 @@ async fn what_is_pending_of_these_keys_goes_first() {
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_encoded_or_is_refused_takes_all_of_it_along() {
     let store = store();
-    let floats: PersistentMap<f64> = builder(&store).open().await.unwrap();
+    let floats: PersistentMap<f64> = open(store.clone(), "map", steady).await;
     let mut batch = floats.batch();
     batch.insert("a", 1.0).insert("b", f64::NAN);
     let error = batch.commit().await.unwrap_err();
@@ -200,8 +198,10 @@ async fn an_unknown_outcome_is_resolved_by_the_identical_batch() {
 #[tokio::test(start_paused = true)]
 async fn nobody_hangs_while_the_fate_is_unknown_and_memory_follows_it() {
     let store = store();
-    let map = builder(&store).retry(impatient()).batch(1_000, HOUR);
-    let map: PersistentMap<u32> = map.open().await.unwrap();
+    let map: PersistentMap<u32> = open(store.clone(), "map", |map| {
+        steady(map).retry(impatient()).batch(1_000, HOUR)
+    })
+    .await;
     map.insert_and_save("a", 1).await.unwrap();
     store.fail_next(1, Fault::After(ErrorKind::Unavailable));
     let error = map.batch().remove("a").insert("b", 1).commit().await;
@@ -233,8 +233,7 @@ async fn nobody_hangs_while_the_fate_is_unknown_and_memory_follows_it() {
 async fn json_files_commit_to_one_map_at_a_time_and_do_that_whole() {
     let folder = tempfile::tempdir().unwrap();
     let files = persistify::JsonFile::open(folder.path()).await.unwrap();
-    let map = PersistentMap::<u32>::builder(files.clone(), "map");
-    let map = map.open().await.unwrap();
+    let map = open::<u32>(files.clone(), "map", as_it_is).await;
     map.batch()
         .insert("a", 1)
         .insert("b", 1)
@@ -246,8 +245,7 @@ async fn json_files_commit_to_one_map_at_a_time_and_do_that_whole() {
     tx.require(&map, "b", Expect::Present);
     tx.commit().await.unwrap();
     assert_eq!((map.len(), map.get("c")), (2, Some(1)));
-    let other = PersistentMap::<u32>::builder(files.clone(), "other");
-    let other = other.open().await.unwrap();
+    let other = open::<u32>(files.clone(), "other", as_it_is).await;
     let mut tx = persistify::Transaction::new(&files);
     tx.insert(&map, "c", 2).insert(&other, "c", 2);
     let error = tx.commit().await.unwrap_err();
@@ -261,10 +259,8 @@ async fn json_files_commit_to_one_map_at_a_time_and_do_that_whole() {
 #[tokio::test(start_paused = true)]
 async fn what_a_provider_cannot_do_is_unsupported_before_anything_is_written() {
     let least: Arc<dyn Provider> = Arc::new(Plain(Memory::new()));
-    let map = PersistentMap::<u32>::builder(least.clone(), "map");
-    let map = map.open().await.unwrap();
-    let other = PersistentMap::<u32>::builder(least.clone(), "other");
-    let other = other.open().await.unwrap();
+    let map = open::<u32>(least.clone(), "map", as_it_is).await;
+    let other = open::<u32>(least.clone(), "other", as_it_is).await;
     map.insert("pending", 1);
     let mut tx = persistify::Transaction::new(&least);
     tx.insert(&map, "pending", 2).insert(&other, "b", 1);
@@ -292,9 +288,10 @@ async fn what_a_provider_cannot_do_is_unsupported_before_anything_is_written() {
 #[tokio::test(start_paused = true)]
 async fn what_is_only_expected_keeps_its_latest_expiry() {
     let store = store();
-    let map = CachingMap::<u32>::builder(store.clone(), "map");
-    let map = map.time_to_live(HOUR).clock(ManualClock::new(start()));
-    let map = map.open().await.unwrap();
+    let map = open_caching::<u32>(store.clone(), "map", |map| {
+        map.time_to_live(HOUR).clock(ManualClock::new(start()))
+    })
+    .await;
     map.insert_and_save("a", 1).await.unwrap();
     let hang = store.hang_next();
     map.insert("other", 1);
@@ -333,7 +330,7 @@ async fn expiries_go_along() {
         assert_eq!(map.expires_at(key), stored[key].expires_at, "{key}");
     }
     clock.advance(2 * SECOND);
-    settle_down().await;
+    settle().await;
     assert_eq!((map.len(), map.get("b"), map.get("d")), (2, None, None));
     map.flush().await.unwrap();
     // An expired entry is absent, swept or not.
@@ -357,12 +354,10 @@ async fn expiries_go_along() {
 #[tokio::test(start_paused = true)]
 async fn what_goes_first_keeps_to_the_bytes_of_a_batch() {
     let store = store();
-    let map: PersistentMap<String> = builder(&store)
-        .batch(1_000, HOUR)
-        .max_batch_bytes(1_000)
-        .open()
-        .await
-        .unwrap();
+    let map: PersistentMap<String> = open(store.clone(), "map", |map| {
+        steady(map).batch(1_000, HOUR).max_batch_bytes(1_000)
+    })
+    .await;
     let mut batch = map.batch();
     for n in 0..10 {
         map.insert(n.to_string(), "x".repeat(400));

@@ -12,7 +12,7 @@ use persistify::{
     testing::Method,
 };
 
-use crate::store::{Store, pairs, store, stored};
+use crate::support::{Store, pairs, store, stored};
 
 fn open(runtime: &Runtime, store: &Store) -> PersistentMap<u32> {
     let map = persistify::PersistentMap::builder(store.clone(), "map");

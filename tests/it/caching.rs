@@ -24,7 +24,7 @@ use persistify::{
     testing::{Fault, Faulty, ManualClock, Method},
 };
 
-use crate::stored::{put, records, settle, start, stored, write_as_another};
+use crate::support::{open_caching, put, records, settle, start, stored_values, write_as_another};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -98,12 +98,12 @@ async fn expired_is_gone_from_everything_at_once_swept_or_not() {
         settle().await;
         map.flush().await.unwrap();
         assert_eq!(map.snapshot(), fresh, "the sweeper took a fresh entry");
-        assert_eq!(stored::<u64>(&store).await, fresh);
+        assert_eq!(stored_values::<u64>(&store).await, fresh);
         clock.advance(seconds(10));
         assert_eq!(map.len(), 1);
         settle().await;
         map.flush().await.unwrap();
-        assert_eq!(stored::<u64>(&store).await, only);
+        assert_eq!(stored_values::<u64>(&store).await, only);
     }
 }
 
@@ -310,7 +310,7 @@ async fn a_read_during_a_commit_is_told_to_the_store_after_it() {
     map.flush().await.unwrap();
     let told = records(store.inner()).await["a"].expires_at;
     assert_eq!(told, map.expires_at("a"));
-    assert_eq!(stored::<u64>(store.inner()).await["a"], 1);
+    assert_eq!(stored_values::<u64>(store.inner()).await["a"], 1);
 }
 
 /// The same, where that commit fails: the value is still to be saved, and not
@@ -339,7 +339,7 @@ async fn a_read_during_a_commit_that_fails_does_not_lose_the_value() {
     }
     flushing.await.unwrap().unwrap();
     assert_eq!(
-        stored::<u64>(store.inner()).await,
+        stored_values::<u64>(store.inner()).await,
         HashMap::from([("a".to_owned(), 1)])
     );
     assert_eq!(
@@ -384,7 +384,7 @@ async fn an_entry_that_never_reached_the_store_expires_without_touching_it() {
     }
     flushing.await.unwrap().unwrap();
     assert_eq!(
-        stored::<u64>(store.inner()).await,
+        stored_values::<u64>(store.inner()).await,
         HashMap::from([("k".to_owned(), 2)])
     );
     map.reload().await.unwrap();
@@ -417,8 +417,10 @@ async fn the_sweeper_ends_with_the_map() {
             clock: ManualClock::new(start()),
             _count: count.clone(),
         };
-        let map = CachingMap::<u64>::builder(Memory::new(), "map").clock(clock);
-        let map = map.time_to_live(seconds(10)).open().await.unwrap();
+        let map = open_caching::<u64>(Memory::new(), "map", |map| {
+            map.clock(clock).time_to_live(seconds(10))
+        })
+        .await;
         map.insert("a", 1);
         settle().await;
         if closed {
@@ -456,7 +458,7 @@ async fn what_expires_while_the_store_is_down_is_gone_and_leaves_it_later() {
     }
     map.flush().await.unwrap();
     assert_eq!(
-        stored::<u64>(store.inner()).await,
+        stored_values::<u64>(store.inner()).await,
         HashMap::from([("0".to_owned(), 1_000)])
     );
     assert_eq!(map.pending(), 0);
@@ -476,7 +478,7 @@ async fn a_clear_takes_the_deadlines_with_it() {
     settle().await;
     assert_eq!((map.get("a"), map.get("b")), (Some(2), None));
     map.flush().await.unwrap();
-    assert_eq!(stored::<u64>(&store).await, map.snapshot());
+    assert_eq!(stored_values::<u64>(&store).await, map.snapshot());
     clock.advance(SECOND);
     settle().await;
     map.flush().await.unwrap();
@@ -596,8 +598,7 @@ async fn huge_times_do_not_overflow_in_sqlite() {
 async fn a_fresh_entry_in_the_place_of_an_expired_one_is_never_lost() {
     let store = Memory::new();
     let soon = Duration::from_millis(1);
-    let map = CachingMap::<u64>::builder(store.clone(), "map").batch(10, soon);
-    let map = map.open().await.unwrap();
+    let map = open_caching::<u64>(store.clone(), "map", |map| map.batch(10, soon)).await;
     let done = Arc::new(AtomicBool::new(false));
     let writer = |n: u64| {
         let (map, done) = (map.clone(), done.clone());
@@ -621,7 +622,7 @@ async fn a_fresh_entry_in_the_place_of_an_expired_one_is_never_lost() {
         writer.await.unwrap();
     }
     map.flush().await.unwrap();
-    assert_eq!(map.snapshot(), stored(&store).await);
+    assert_eq!(map.snapshot(), stored_values(&store).await);
     assert_eq!(map.len(), 4);
 }
 
@@ -658,8 +659,7 @@ async fn what_expires_in_the_middle_of_a_write_does_not_lose_it() {
             clock: clock.clone(),
             left: left.clone(),
         };
-        let builder = CachingMap::<u64>::builder(Memory::new(), "map").clock(jumping);
-        let map = builder.open().await.unwrap();
+        let map = open_caching::<u64>(Memory::new(), "map", |map| map.clock(jumping)).await;
         map.insert_with_ttl("a", 1, SECOND);
         map.insert_with_ttl("b", 1, SECOND);
         clock.advance(Duration::from_millis(999));
@@ -695,8 +695,7 @@ async fn a_value_that_panics_when_it_is_dropped_does_not_end_the_sweeper() {
         }
     }
     let (store, clock) = (Memory::new(), ManualClock::new(start()));
-    let map = CachingMap::builder(store.clone(), "map").clock(clock.clone());
-    let map = map.open().await.unwrap();
+    let map = open_caching(store.clone(), "map", |map| map.clock(clock.clone())).await;
     map.insert_with_ttl("bad", Touchy(true), SECOND);
     map.insert_with_ttl("good", Touchy(false), seconds(2));
     map.flush().await.unwrap();

@@ -17,11 +17,9 @@ use persistify::{
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
-use crate::{
-    said::warnings_of,
-    store::{
-        HOUR, SECOND, Store, builder, impatient, in_memory, open, pairs, settle_down, store, stored,
-    },
+use crate::support::{
+    HOUR, SECOND, Store, as_it_is, builder, impatient, in_memory, open, open_numbers, pairs,
+    settle, steady, store, stored, warnings_of,
 };
 
 mod told;
@@ -40,7 +38,7 @@ fn panic_of(call: impl FnOnce()) -> String {
 #[tokio::test(start_paused = true)]
 async fn a_closed_map_is_saved_and_takes_no_more() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.extend([("a", 1), ("b", 2)]);
     map.close().await.unwrap();
     assert_eq!(stored(&store).await, pairs([("a", 1), ("b", 2)]));
@@ -97,11 +95,7 @@ async fn a_closed_map_is_saved_and_takes_no_more() {
 #[tokio::test(start_paused = true)]
 async fn on_a_dead_store_it_fails_names_the_keys_and_leaves_the_map_open() {
     let store = store();
-    let map = builder::<u32>(&store)
-        .retry(impatient())
-        .open()
-        .await
-        .unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| steady(map).retry(impatient())).await;
     map.insert_and_save("saved", 1).await.unwrap();
     store.down(ErrorKind::Unavailable);
     map.extend([("a", 1), ("b", 2)]);
@@ -121,11 +115,7 @@ async fn on_a_dead_store_it_fails_names_the_keys_and_leaves_the_map_open() {
 #[tokio::test(start_paused = true)]
 async fn while_it_closes_nothing_is_written_and_after_a_failure_it_is() {
     let store = store();
-    let map = builder::<u32>(&store)
-        .retry(impatient())
-        .open()
-        .await
-        .unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| steady(map).retry(impatient())).await;
     map.insert("a", 1);
     let hang = store.hang_next();
     let mut closing = pin!(map.close());
@@ -150,7 +140,7 @@ async fn while_it_closes_nothing_is_written_and_after_a_failure_it_is() {
 #[tokio::test(start_paused = true)]
 async fn it_fails_while_changes_are_refused_and_names_them() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     store.refuse(["bad"]);
     map.extend([("a", 1), ("bad", 2)]);
     let error = map.close().await.unwrap_err();
@@ -166,7 +156,7 @@ async fn it_fails_while_changes_are_refused_and_names_them() {
 #[tokio::test(start_paused = true)]
 async fn close_within_gives_up_in_time_and_leaves_the_map_open() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.insert("a", 1);
     let hang = store.hang_next();
     let start = tokio::time::Instant::now();
@@ -178,7 +168,7 @@ async fn close_within_gives_up_in_time_and_leaves_the_map_open() {
     );
     map.insert("b", 2);
     hang.release();
-    settle_down().await;
+    settle().await;
     map.insert("c", 3);
     map.close_within(SECOND).await.unwrap();
     assert_eq!(stored(&store).await, in_memory(&map));
@@ -188,7 +178,7 @@ async fn close_within_gives_up_in_time_and_leaves_the_map_open() {
 #[tokio::test(start_paused = true)]
 async fn of_two_who_give_up_closing_both_are_told() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.insert("a", 1);
     let _hang = store.hang_next();
     let (first, second) = tokio::join!(map.close_within(SECOND), map.close_within(2 * SECOND));
@@ -205,7 +195,7 @@ async fn of_two_who_give_up_closing_both_are_told() {
 #[tokio::test(start_paused = true)]
 async fn one_who_gives_up_does_not_keep_another_from_closing() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.insert("a", 1);
     let hang = store.hang_next();
     let patient = tokio::spawn({
@@ -233,7 +223,7 @@ async fn one_who_gives_up_does_not_keep_another_from_closing() {
 #[tokio::test(start_paused = true)]
 async fn what_is_written_between_two_closings_is_saved() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.insert("a", 1);
     let hang = Hang::new();
     store.fail_next_of(Method::Release, 1, Fault::Hang(hang.clone()));
@@ -254,7 +244,7 @@ async fn what_is_written_between_two_closings_is_saved() {
 #[tokio::test(start_paused = true)]
 async fn those_who_come_while_it_closes_are_answered() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.insert("a", 1);
     let hang = Hang::new();
     store.fail_next_of(Method::Release, 1, Fault::Hang(hang.clone()));
@@ -281,7 +271,7 @@ async fn those_who_come_while_it_closes_are_answered() {
 async fn saves_before_a_close_hear_that_they_are_in_the_store() {
     for saves in 1..20_u32 {
         let store = store();
-        let map = open(&store).await;
+        let map = open_numbers(&store).await;
         let saves: Vec<_> = (0..saves)
             .map(|n| {
                 let map = map.clone();
@@ -304,10 +294,10 @@ async fn saves_before_a_close_hear_that_they_are_in_the_store() {
 #[tokio::test(start_paused = true)]
 async fn a_close_whose_future_is_dropped_goes_on() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.insert("a", 1);
     assert!(map.close().now_or_never().is_none());
-    settle_down().await;
+    settle().await;
     assert_eq!(stored(&store).await, pairs([("a", 1)]));
     assert!(
         panic_of(|| {
@@ -317,15 +307,11 @@ async fn a_close_whose_future_is_dropped_goes_on() {
     );
     map.close().await.unwrap();
 
-    let map = builder::<u32>(&store)
-        .retry(impatient())
-        .open()
-        .await
-        .unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| steady(map).retry(impatient())).await;
     store.down(ErrorKind::Unavailable);
     map.insert("b", 2);
     assert!(map.close().now_or_never().is_none());
-    settle_down().await;
+    settle().await;
     map.insert("c", 3);
     drop(map.close());
     map.insert("d", 4);
@@ -425,7 +411,7 @@ fn current_thread() -> Runtime {
 fn blocking_close_works_from_a_plain_thread() {
     let runtime = threads(1);
     let store = store();
-    let map = runtime.block_on(open(&store));
+    let map = runtime.block_on(open_numbers(&store));
     map.insert("a", 1);
     map.blocking_close().unwrap();
     map.blocking_close().unwrap();
@@ -442,7 +428,7 @@ fn blocking_close_works_from_a_plain_thread() {
 #[test]
 fn blocking_close_never_hangs_where_it_cannot_work() {
     let runtime = current_thread();
-    let map = runtime.block_on(open(&store()));
+    let map = runtime.block_on(open_numbers(&store()));
     map.insert("a", 1);
     let error = map.blocking_close().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
@@ -453,7 +439,7 @@ fn blocking_close_never_hangs_where_it_cannot_work() {
         map.close().await.unwrap();
     });
     let runtime = threads(1);
-    let map = runtime.block_on(open(&store()));
+    let map = runtime.block_on(open_numbers(&store()));
     runtime.block_on(async {
         assert_eq!(map.blocking_close().unwrap_err().kind(), ErrorKind::Invalid);
         map.insert("a", 1);
@@ -471,7 +457,7 @@ fn a_map_that_outlives_its_runtime_errs_and_never_hangs() {
             threads(workers)
         };
         let store = store();
-        let map = runtime.block_on(open(&store));
+        let map = runtime.block_on(open_numbers(&store));
         runtime.block_on(map.insert_and_save("a", 1)).unwrap();
         map.insert("b", 2);
         let mut waiting = Box::pin(map.flush());
@@ -520,7 +506,7 @@ fn run(future: BoxFuture<'_, persistify::Result<()>>) -> Option<persistify::Resu
 fn close_within_works_from_a_plain_thread() {
     let runtime = threads(1);
     let store = store();
-    let map = runtime.block_on(open(&store));
+    let map = runtime.block_on(open_numbers(&store));
     map.insert("a", 1);
     let (send, closed) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -558,8 +544,8 @@ fn losses_of(map: &str) -> Vec<String> {
 async fn a_map_dropped_without_a_close_warns_with_what_is_lost() {
     assert!(losses_of("left").is_empty());
     let store = store();
-    let open = || PersistentMap::<u32>::builder(store.clone(), "left").open();
-    let map = open().await.unwrap();
+    let again = || open::<u32>(store.clone(), "left", as_it_is);
+    let map = again().await;
     let other = map.clone();
     store.refuse(["bad"]);
     map.insert_and_save("bad", 1).await.unwrap_err();
@@ -573,11 +559,11 @@ async fn a_map_dropped_without_a_close_warns_with_what_is_lost() {
     tokio::time::sleep(HOUR).await;
     assert_eq!(store.calls(Method::Commit), calls, "the task has ended");
 
-    let map = open().await.unwrap();
+    let map = again().await;
     map.insert("a", 1);
     map.close().await.unwrap();
     drop(map);
-    drop(open().await.unwrap());
+    drop(again().await);
     assert_eq!(
         losses_of("left").len(),
         1,
@@ -594,16 +580,17 @@ struct Held {
 #[tokio::test(start_paused = true)]
 async fn the_task_ends_with_the_last_handle_and_lets_go_of_the_values() {
     let store = store();
-    let map: PersistentMap<Held> = builder(&store).batch(1, SECOND).open().await.unwrap();
+    let map: PersistentMap<Held> =
+        open(store.clone(), "map", |map| steady(map).batch(1, SECOND)).await;
     let value = Held::default();
     let _hang = store.hang_next();
     map.insert("a", value.clone());
-    settle_down().await;
+    settle().await;
     let iterator = map.iter();
     drop(map);
-    settle_down().await;
+    settle().await;
     assert_eq!(iterator.count(), 1);
-    settle_down().await;
+    settle().await;
     assert_eq!(Arc::strong_count(&value.held), 1);
 }
 
@@ -611,7 +598,7 @@ async fn the_task_ends_with_the_last_handle_and_lets_go_of_the_values() {
 async fn a_close_during_retries_ends_with_them() {
     let store = store();
     let policy = RetryPolicy::default().max_attempts(3).jitter(false);
-    let map = builder::<u32>(&store).retry(policy).open().await.unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| steady(map).retry(policy)).await;
     store.fail_next(2, Fault::Before(ErrorKind::Unavailable));
     map.insert("a", 1);
     map.close().await.unwrap();
@@ -635,7 +622,7 @@ async fn a_closed_map_holds_its_folder_no_longer() {
     let folder = tempfile::tempdir().unwrap();
     for round in 0..200 {
         let files = persistify::JsonFile::open(folder.path()).await.unwrap();
-        let map: PersistentMap<u32> = PersistentMap::builder(files, "map").open().await.unwrap();
+        let map: PersistentMap<u32> = open(files, "map", as_it_is).await;
         map.insert("round", round);
         map.close().await.unwrap();
     }
@@ -652,8 +639,10 @@ async fn a_map_that_was_not_released_goes_on(store: impl persistify::Provider + 
         Fault::After(ErrorKind::Unusable),
     ] {
         let store = persistify::testing::Faulty::new(store.clone());
-        let map = PersistentMap::<u32>::builder(store.clone(), "map");
-        let map = map.commit_timeout(Duration::MAX).open().await.unwrap();
+        let map = open::<u32>(store.clone(), "map", |map| {
+            map.commit_timeout(Duration::MAX)
+        })
+        .await;
         map.clear();
         map.extend([("a", 1), ("b", 1), ("c", 1)]);
         store.fail_next_of(Method::Release, 2, fault);
@@ -667,8 +656,7 @@ async fn a_map_that_was_not_released_goes_on(store: impl persistify::Provider + 
         map.reload().await.unwrap();
         map.insert("d", 4);
         map.close().await.unwrap();
-        let again = PersistentMap::<u32>::builder(store.clone(), "map");
-        let again = again.open().await.unwrap();
+        let again = open::<u32>(store.clone(), "map", as_it_is).await;
         assert_eq!(in_memory(&again), pairs([("a", 2), ("c", 1), ("d", 4)]));
         again.close().await.unwrap();
     }
@@ -700,7 +688,7 @@ async fn a_map_that_was_not_released_goes_on_in_sqlite() {
 #[tokio::test(start_paused = true)]
 async fn one_who_gives_up_at_the_very_end_does_not_keep_another_from_closing() {
     let (store, hang) = (store(), Hang::new());
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     store.fail_next_of(Method::Release, 1, Fault::Hang(hang.clone()));
     let gives_up = async {
         hang.hangs().await;

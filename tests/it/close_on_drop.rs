@@ -9,12 +9,12 @@ use std::{
 use persistify::{ErrorKind, JsonFile, PersistentMap, blocking};
 use tokio::{runtime::Runtime, task::LocalSet};
 
-use crate::store::{HOUR, Store, builder, pairs, store, stored};
+use crate::support::{HOUR, Store, open, pairs, steady, store, stored};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn quiet(store: &Store) -> PersistentMap<u32> {
-    builder(store).batch(1_000, HOUR).open().await.unwrap()
+    open(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await
 }
 
 fn one_worker() -> Runtime {

@@ -10,7 +10,9 @@ use persistify::{CachingMap, ErrorKind, Memory, PersistentMap};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::runtime::Runtime;
 
-use crate::store::{HOUR, builder, open, pairs, settle_down, store, stored};
+use crate::support::{
+    HOUR, builder, open, open_caching, open_numbers, pairs, settle, steady, store, stored,
+};
 
 /// What hangs must fail, not hang the tests.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -24,7 +26,7 @@ fn runtime() -> Runtime {
 
 fn map(runtime: &Runtime) -> PersistentMap<u32> {
     runtime.block_on(async {
-        let map = open(&store()).await;
+        let map = open_numbers(&store()).await;
         map.extend((0..100).map(|n| (n.to_string(), n)));
         map.insert("a", 1);
         map
@@ -284,8 +286,8 @@ fn a_clone_that_calls_a_map_panics_and_does_not_hang() {
 
 #[tokio::test(start_paused = true)]
 async fn a_serialize_that_calls_a_map_is_refused_and_does_not_hang() {
-    let map: PersistentMap<Caller> = builder(&store()).open().await.unwrap();
-    CALLED.set(Some(open(&store()).await));
+    let map: PersistentMap<Caller> = open(store(), "map", steady).await;
+    CALLED.set(Some(open_numbers(&store()).await));
     map.insert(
         "a",
         Caller {
@@ -347,7 +349,7 @@ fn a_drop_that_calls_a_map_panics_or_works_and_does_not_hang() {
 #[tokio::test(start_paused = true)]
 async fn a_closure_that_panics_leaves_a_working_map_and_its_entry_as_it_left_it() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.extend([("a", 1), ("b", 1), ("c", 1)]);
     map.flush().await.unwrap();
     let spoiled = map.clone();
@@ -372,7 +374,7 @@ async fn a_closure_that_panics_leaves_a_working_map_and_its_entry_as_it_left_it(
     .unwrap();
     assert_eq!((map.pending(), map.len()), (2, 3));
     map.insert("e", 5);
-    settle_down().await;
+    settle().await;
     map.close().await.unwrap();
     let expected = pairs([("a", 7), ("b", 7), ("c", 1), ("e", 5)]);
     assert_eq!(stored(&store).await, expected);
@@ -381,7 +383,7 @@ async fn a_closure_that_panics_leaves_a_working_map_and_its_entry_as_it_left_it(
 #[tokio::test(start_paused = true)]
 async fn a_save_whose_closure_panics_is_saved_as_the_closure_left_it() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.insert_and_save("a", 1).await.unwrap();
     let saving = map.clone();
     let saved = tokio::spawn(async move {
@@ -398,7 +400,7 @@ async fn a_save_whose_closure_panics_is_saved_as_the_closure_left_it() {
 
 #[tokio::test(start_paused = true)]
 async fn the_loop_over_a_map_and_a_listener_may_call_it() {
-    let map = open(&store()).await;
+    let map = open_numbers(&store()).await;
     map.extend([("a", 1), ("b", 2)]);
     for (key, n) in &map {
         map.insert(key, n + 1);
@@ -409,12 +411,11 @@ async fn the_loop_over_a_map_and_a_listener_may_call_it() {
     }
     assert!(map.is_empty());
     let other = map.clone();
-    let cache: CachingMap<u32> = CachingMap::builder(Memory::new(), "cache")
-        .time_to_live(Duration::from_secs(1))
-        .on_expire(move |key, n| ignore(other.insert(key, n)))
-        .open()
-        .await
-        .unwrap();
+    let cache: CachingMap<u32> = open_caching(Memory::new(), "cache", |map| {
+        map.time_to_live(Duration::from_secs(1))
+            .on_expire(move |key, n| ignore(other.insert(key, n)))
+    })
+    .await;
     cache.insert("x", 9);
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(map.get("x"), Some(9));

@@ -11,7 +11,7 @@ mod ways;
 use persistify::{Error, ErrorKind, PersistentMap};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::store::{builder, store, stored};
+use crate::support::{open, steady, store, stored};
 
 /// Saves the value and opens the map again; why it was refused, if it was.
 async fn refusal<V>(value: V) -> Option<Error>
@@ -19,7 +19,7 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
     let store = store();
-    let map: PersistentMap<V> = builder(&store).open().await.unwrap();
+    let map: PersistentMap<V> = open(store.clone(), "map", steady).await;
     let refused = map.insert_and_save("key", value).await.err();
     if let Some(error) = &refused {
         assert_eq!(error.kind(), ErrorKind::Refused, "{error:?}");
@@ -27,7 +27,7 @@ where
         let remedy = "write another one to the key, or remove it";
         assert!(error.to_string().contains(remedy), "{error}");
     }
-    let again = builder::<V>(&store).open().await.unwrap();
+    let again = open::<V>(store.clone(), "map", steady).await;
     assert_eq!(again.len(), usize::from(refused.is_none()));
     refused
 }

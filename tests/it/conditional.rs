@@ -6,11 +6,9 @@ use persistify::{
 };
 use tokio::time::sleep;
 
-use crate::{
-    store::{
-        HOUR, SECOND, Store, builder, impatient, keys, open, pairs, settle_down, store, stored,
-    },
-    stored::{records, write_as_another},
+use crate::support::{
+    HOUR, SECOND, Store, as_it_is, impatient, keys, open, open_numbers, pairs, records, settle,
+    steady, store, stored, write_as_another,
 };
 
 pub(crate) mod linear;
@@ -18,7 +16,7 @@ mod update;
 mod upsert;
 
 async fn quiet(store: &Store) -> PersistentMap<u32> {
-    builder(store).batch(1_000, HOUR).open().await.unwrap()
+    open(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await
 }
 
 fn put(key: &str, value: u32) -> Change {
@@ -32,7 +30,7 @@ async fn revision_of(store: &Store, key: &str) -> Revision {
 #[tokio::test(start_paused = true)]
 async fn what_is_expected_decides() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     let first = map.save_if("a", 1, Expect::Absent).await.unwrap();
     assert_eq!(first, revision_of(&store, "a").await);
     assert_eq!(map.get_with_revision("a"), Some((1, first)));
@@ -74,7 +72,7 @@ async fn what_is_expected_decides() {
 #[tokio::test(start_paused = true)]
 async fn after_a_conflict_memory_holds_what_the_store_does() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.insert_and_save("changed", 1).await.unwrap();
     map.insert_and_save("removed", 1).await.unwrap();
     let theirs = vec![put("changed", 2), put("new", 2), Change::delete("removed")];
@@ -186,8 +184,12 @@ async fn what_is_written_meanwhile_is_the_later_write() {
 #[tokio::test(start_paused = true)]
 async fn a_conflict_is_no_licence_for_what_was_written_meanwhile() {
     let store = store();
-    let map = builder(&store).conflicts(persistify::OnConflict::StoreWins);
-    let map: PersistentMap<u32> = map.batch(1_000, HOUR).open().await.unwrap();
+    let map: PersistentMap<u32> = open(store.clone(), "map", |map| {
+        steady(map)
+            .conflicts(persistify::OnConflict::StoreWins)
+            .batch(1_000, HOUR)
+    })
+    .await;
     let first = map.save_if("a", 1, Expect::Absent).await.unwrap();
     write_as_another(store.inner(), vec![put("a", 9)]).await;
     let hot = map.clone();
@@ -266,8 +268,10 @@ async fn an_unknown_outcome_is_resolved_not_guessed() {
 #[tokio::test(start_paused = true)]
 async fn what_was_answered_as_a_conflict_does_not_land_late() {
     let store = store();
-    let map = builder(&store).commit_timeout(SECOND).open();
-    let map: PersistentMap<u32> = map.await.unwrap();
+    let map: PersistentMap<u32> = open(store.clone(), "map", |map| {
+        steady(map).commit_timeout(SECOND)
+    })
+    .await;
     let hang: Hang = store.hang_next();
     let save = tokio::spawn({
         let map = map.clone();
@@ -293,8 +297,10 @@ async fn what_was_answered_as_a_conflict_does_not_land_late() {
 #[tokio::test(start_paused = true)]
 async fn what_lands_after_a_conflict_and_before_it_is_fenced_off_is_no_conflict() {
     let store = store();
-    let map = builder(&store).commit_timeout(SECOND).open();
-    let map: PersistentMap<u32> = map.await.unwrap();
+    let map: PersistentMap<u32> = open(store.clone(), "map", |map| {
+        steady(map).commit_timeout(SECOND)
+    })
+    .await;
     let (first, fence) = (Hang::new(), Hang::new());
     let hangs = [first.clone(), fence.clone()];
     store.set_rule(move |call| match call.number {
@@ -321,8 +327,10 @@ async fn what_lands_after_a_conflict_and_before_it_is_fenced_off_is_no_conflict(
 #[tokio::test(start_paused = true)]
 async fn a_conflict_whose_fence_landed_unheard_is_told_as_a_conflict() {
     let store = store();
-    let map = builder(&store).commit_timeout(SECOND).open();
-    let map: PersistentMap<u32> = map.await.unwrap();
+    let map: PersistentMap<u32> = open(store.clone(), "map", |map| {
+        steady(map).commit_timeout(SECOND)
+    })
+    .await;
     let hang = Hang::new();
     let first = hang.clone();
     store.set_rule(move |call| match call.number {
@@ -346,8 +354,10 @@ async fn a_conflict_whose_fence_landed_unheard_is_told_as_a_conflict() {
 async fn whoever_waits_is_told_when_the_attempts_are_spent_and_memory_follows_the_fate() {
     for landed in [true, false] {
         let store = store();
-        let map = builder(&store).retry(impatient()).batch(1_000, HOUR).open();
-        let map: PersistentMap<u32> = map.await.unwrap();
+        let map: PersistentMap<u32> = open(store.clone(), "map", |map| {
+            steady(map).retry(impatient()).batch(1_000, HOUR)
+        })
+        .await;
         map.insert_and_save("a", 1).await.unwrap();
         let fault = if landed {
             Fault::After(ErrorKind::Unavailable)
@@ -379,7 +389,7 @@ async fn whoever_waits_is_told_when_the_attempts_are_spent_and_memory_follows_th
         assert_eq!(map.get("a"), Some(1));
         store.up();
         sleep(2 * SECOND).await;
-        settle_down().await;
+        settle().await;
         assert_eq!(map.get("a"), Some(2));
         assert!(map.health().borrow().is_healthy());
         map.flush().await.unwrap();
@@ -436,8 +446,7 @@ async fn many_that_wait_together_share_a_commit_and_each_has_its_own_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_is_said_at_once() {
-    let map = PersistentMap::<f64>::builder(Memory::new(), "map");
-    let map = map.open().await.unwrap();
+    let map = open::<f64>(Memory::new(), "map", as_it_is).await;
     let error = map.save_if("a", f64::NAN, Expect::Any).await.unwrap_err();
     assert_eq!((error.kind(), error.keys().len()), (ErrorKind::Refused, 1));
     assert_eq!(
@@ -446,7 +455,7 @@ async fn what_cannot_be_is_said_at_once() {
     );
     // Nothing happens before the first poll.
     drop(map.save_if("a", 1.0, Expect::Any));
-    settle_down().await;
+    settle().await;
     assert_eq!(map.get("a"), None);
     map.close().await.unwrap();
     let error = map.save_if("a", 1.0, Expect::Any).await.unwrap_err();
@@ -473,8 +482,8 @@ async fn a_save_whose_future_is_dropped_takes_place() {
 #[tokio::test(start_paused = true)]
 async fn saves_on_condition_do_not_keep_others_waiting_nor_close_losing_them() {
     let store = store();
-    let map = builder(&store).batch(1, HOUR).open();
-    let map: PersistentMap<u32> = map.await.unwrap();
+    let map: PersistentMap<u32> =
+        open(store.clone(), "map", |map| steady(map).batch(1, HOUR)).await;
     let busy = map.clone();
     let busy = tokio::spawn(async move {
         for n in 0..100_000 {
@@ -484,9 +493,9 @@ async fn saves_on_condition_do_not_keep_others_waiting_nor_close_losing_them() {
         }
         unreachable!()
     });
-    settle_down().await;
+    settle().await;
     map.insert("plain", 1);
-    settle_down().await;
+    settle().await;
     assert_eq!(stored(&store).await.get("plain").unwrap(), "1");
     map.close().await.unwrap();
     let (saved, ended) = busy.await.unwrap();

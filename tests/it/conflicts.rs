@@ -19,14 +19,13 @@ use persistify::{
 };
 use tokio::sync::broadcast;
 
-use crate::{
-    store::{Plain, SECOND, Store, pairs, settle_down, store, stored},
-    stored::{put, start, write_as_another},
+use crate::support::{
+    Plain, SECOND, Store, open_caching, pairs, put, settle, start, store, stored, write_as_another,
 };
 
 /// One of several processes that have the map open.
 async fn open_on(store: &Store, policy: OnConflict<u32>) -> PersistentMap<u32> {
-    let map = crate::store::builder(store).batch(1_000, crate::store::HOUR);
+    let map = crate::support::builder(store).batch(1_000, crate::support::HOUR);
     map.conflicts(policy).open().await.unwrap()
 }
 
@@ -84,7 +83,7 @@ async fn where_the_store_wins_the_map_takes_what_is_stored() {
     here.flush().await.unwrap();
     let expected = pairs([("a", 2), ("new", 2), ("removed here", 2), ("same", 3)]);
     assert_eq!(stored(&store).await, expected);
-    assert_eq!(crate::store::in_memory(&here), expected);
+    assert_eq!(crate::support::in_memory(&here), expected);
     assert_eq!((here.pending(), here.len()), (0, 4));
     assert_eq!(here.stats().conflicts, 4);
     let mut told = told(&mut conflicts);
@@ -107,7 +106,7 @@ async fn an_event_names_both_revisions() {
     let here = open_on(&store, OnConflict::StoreWins).await;
     here.insert_and_save("a", 1).await.unwrap();
     let revisions = async || {
-        let records = crate::store::records(&store, &crate::store::name()).await;
+        let records = crate::support::records_in(&store, &crate::support::map_name()).await;
         records.first().map(|record| record.revision)
     };
     let mine = revisions().await;
@@ -173,7 +172,7 @@ async fn a_save_of_what_was_written_meanwhile_is_told_as_well() {
         let first = save(false);
         hang.hangs().await;
         let second = save(remove);
-        settle_down().await;
+        settle().await;
         hang.release();
         for save in [first, second] {
             let error = save.await.unwrap().unwrap_err();
@@ -250,7 +249,7 @@ async fn where_values_are_merged_a_value_wins_over_a_removal() {
     assert!(told(&mut conflicts).is_empty());
     let expected = pairs([("removed here", 2), ("removed there", 3)]);
     assert_eq!(stored(&store).await, expected);
-    assert_eq!(crate::store::in_memory(&here), expected);
+    assert_eq!(crate::support::in_memory(&here), expected);
 }
 
 #[tokio::test(start_paused = true)]
@@ -366,10 +365,10 @@ async fn what_time_does_is_no_conflict() {
     // Before anybody has swept.
     here.insert("swept there", 2);
     there.insert("fresh there", 3);
-    settle_down().await;
+    settle().await;
     there.flush().await.unwrap();
     assert!(
-        !crate::stored::records(store.inner())
+        !crate::support::records(store.inner())
             .await
             .contains_key("swept there")
     );
@@ -386,7 +385,7 @@ async fn what_time_does_is_no_conflict() {
     assert_eq!(here.get("read here"), Some(4));
     here.insert_and_save("own", 5).await.unwrap();
     assert_eq!(here.stats().conflicts, 0);
-    let stored = crate::stored::stored::<u64>(store.inner()).await;
+    let stored = crate::support::stored_values::<u64>(store.inner()).await;
     assert_eq!(stored["swept there"], 2);
 }
 
@@ -395,12 +394,14 @@ async fn what_time_does_is_no_conflict() {
 #[tokio::test]
 async fn a_fresh_entry_during_the_commit_of_an_expiry_is_no_conflict() {
     let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
-    let map = CachingMap::<u32>::builder(store.clone(), "map").clock(clock.clone());
-    let map = map.conflicts(OnConflict::StoreWins).open().await.unwrap();
+    let map = open_caching::<u32>(store.clone(), "map", |map| {
+        map.clock(clock.clone()).conflicts(OnConflict::StoreWins)
+    })
+    .await;
     map.insert_with_ttl("a", 1, SECOND);
     map.flush().await.unwrap();
     clock.advance(SECOND);
-    settle_down().await;
+    settle().await;
     let hang = store.hang_next();
     let flush = tokio::spawn({
         let map = map.clone();
@@ -413,7 +414,7 @@ async fn a_fresh_entry_during_the_commit_of_an_expiry_is_no_conflict() {
     flush.await.unwrap().unwrap();
     map.flush().await.unwrap();
     assert_eq!((map.get("a"), map.stats().conflicts), (Some(2), 0));
-    let stored = crate::stored::stored::<u32>(store.inner()).await;
+    let stored = crate::support::stored_values::<u32>(store.inner()).await;
     assert_eq!(stored.get("a"), Some(&2));
 }
 
@@ -426,7 +427,7 @@ async fn a_rewrite_on_load_is_no_conflict() {
         let old = open_on(&store, OnConflict::LastWrite).await;
         old.extend([("a", 1), ("b", 1)]);
         old.flush().await.unwrap();
-        let map = crate::store::builder(&store).conflicts(policy);
+        let map = crate::support::builder(&store).conflicts(policy);
         let map = map.schema(1).migrate(0, |n| n).rewrite_on_load();
         let map: PersistentMap<u32> = map.open().await.unwrap();
         old.insert_and_save("a", 2).await.unwrap();
@@ -459,7 +460,7 @@ async fn a_save_that_met_another_and_was_cleared_waits_for_the_clear() {
         let second = store.hang_next();
         first.release();
         second.hangs().await;
-        settle_down().await;
+        settle().await;
         assert!(!save.is_finished());
         second.release();
         save.await.unwrap().unwrap();

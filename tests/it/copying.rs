@@ -12,7 +12,7 @@ use persistify::{
     testing::{Fault, Faulty, Method},
 };
 
-use crate::stored::{put, write_as_another};
+use crate::support::{as_it_is, open, put, write_as_another};
 #[cfg(feature = "json")]
 use persistify::{JsonFile, PersistentMap};
 
@@ -68,7 +68,7 @@ async fn held(store: &dyn Provider) -> Held {
         });
         (payload.schema, text, ends)
     };
-    let records = crate::stored::records(store).await.into_iter();
+    let records = crate::support::records(store).await.into_iter();
     records.map(|(key, record)| (key, held(record))).collect()
 }
 
@@ -124,8 +124,7 @@ async fn from_memory_to_json_files_to_sqlite_and_back() {
 #[tokio::test]
 async fn several_maps_are_copied_whole_and_in_order() {
     let from = filled().await;
-    let other = persistify::PersistentMap::<u32>::builder(from.clone(), "other");
-    let other = other.open().await.unwrap();
+    let other = open::<u32>(from.clone(), "other", as_it_is).await;
     other.extend((0..10).map(|n| (n.to_string(), n)));
     other.close().await.unwrap();
     let to = Memory::new();

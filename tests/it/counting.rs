@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use persistify::{PersistentMap, Provider};
 
-use crate::children::{self, Orders};
+use crate::support::child::{self, Orders};
 
 const PROCESSES: u64 = 4;
 const TASKS: u64 = 2;
@@ -23,7 +23,7 @@ fn four_processes_lose_no_increment_on_sqlite() {
         test,
         folder.path().to_str().unwrap(),
         async |place: &str| {
-            let file = persistify::Sqlite::open(children::file(place)).await;
+            let file = persistify::Sqlite::open(child::file(place)).await;
             Arc::new(file.unwrap()) as Arc<dyn Provider>
         },
     );
@@ -33,7 +33,7 @@ fn four_processes_lose_no_increment_on_sqlite() {
 #[test]
 fn four_processes_lose_no_increment_on_postgres() {
     // The children use the one of their parent.
-    let database = children::orders().is_none();
+    let database = child::orders().is_none();
     let database = database.then(crate::postgres::Database::fresh);
     let url = database.as_ref().map_or("", |database| database.url());
     let test = "counting::four_processes_lose_no_increment_on_postgres";
@@ -45,7 +45,7 @@ fn four_processes_lose_no_increment_on_postgres() {
 
 fn count(test: &str, place: &str, open: impl Open) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    match children::orders() {
+    match child::orders() {
         Some(Orders { place, .. }) => runtime.block_on(increment(&place, open)),
         None => runtime.block_on(watch(test, place, open)),
     }
@@ -77,7 +77,7 @@ async fn increment(place: &str, open: impl Open) {
 async fn watch(test: &str, place: &str, open: impl Open) {
     let map = counters(place, &open).await;
     let children: Vec<_> = (0..PROCESSES)
-        .map(|_| children::spawn(test, place, "increment"))
+        .map(|_| child::spawn(test, place, "increment"))
         .collect();
     for child in children {
         let ended = child.wait_with_output().unwrap();

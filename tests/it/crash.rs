@@ -18,7 +18,11 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use serde::{Deserialize, Serialize};
 use tokio::sync::RwLock;
 
-use crate::children::{self, Orders, say};
+use crate::support::{
+    as_it_is,
+    child::{self, Orders, say},
+    open,
+};
 
 const TASKS: u64 = 4;
 const KEYS_EACH: u64 = 6;
@@ -119,7 +123,7 @@ fn what_postgres_acknowledged_survives_kills() {
 }
 
 fn survive<D: OnDisk>(test: &str) {
-    match children::orders() {
+    match child::orders() {
         Some(Orders { place, words }) => work::<D>(Path::new(&place), words.parse().unwrap()),
         None => kill_again_and_again::<D>(test),
     }
@@ -165,12 +169,10 @@ fn work<D: OnDisk>(folder: &Path, seed: u64) {
 async fn live<D: OnDisk>(folder: &Path, seed: u64, time: Duration) {
     say("opening");
     let store = D::open(folder).await;
-    let builder = PersistentMap::builder(store.clone(), "map");
-    let map: PersistentMap<Whole> = builder
-        .batch(20, Duration::from_millis(3))
-        .open()
-        .await
-        .unwrap();
+    let map: PersistentMap<Whole> = open(store.clone(), "map", |map| {
+        map.batch(20, Duration::from_millis(3))
+    })
+    .await;
     for (key, whole) in &map {
         say(&format!("found {key} {}", whole.checked()));
     }
@@ -319,8 +321,8 @@ fn kill_again_and_again<D: OnDisk>(test: &str) {
     let mut dice = SmallRng::seed_from_u64(7);
     for seed in 0..D::KILLS {
         let mercy = Duration::from_millis(dice.random_range(0..D::MAX_MILLIS));
-        let child = children::spawn(test, folder.path().to_str().unwrap(), &seed.to_string());
-        children::hear_and_kill(child, "opening", mercy, |line| shadow.hear(line));
+        let child = child::spawn(test, folder.path().to_str().unwrap(), &seed.to_string());
+        child::hear_and_kill(child, "opening", mercy, |line| shadow.hear(line));
         D::settle(&place);
         *phases.entry(shadow.phase.clone()).or_default() += 1;
     }
@@ -336,10 +338,7 @@ fn kill_again_and_again<D: OnDisk>(test: &str) {
 #[tokio::main(flavor = "current_thread")]
 async fn open_at_last<D: OnDisk>(folder: &Path, shadow: &mut Shadow) {
     let store = D::open(folder).await;
-    let map = PersistentMap::<Whole>::builder(store.clone(), "map")
-        .open()
-        .await
-        .unwrap();
+    let map = open::<Whole>(store.clone(), "map", as_it_is).await;
     let found = map
         .iter()
         .map(|(key, whole)| (key.to_string(), whole.checked()));

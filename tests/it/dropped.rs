@@ -2,16 +2,18 @@
 
 use persistify::{ErrorKind, Health, Memory, Provider, Rewind, testing::conformance};
 
-use crate::store::{builder, impatient, in_memory, name, open, pairs, settle_down, store, stored};
+use crate::support::{
+    impatient, in_memory, map_name, open, open_numbers, pairs, settle, steady, store, stored,
+};
 
 /// The map is in memory as it was, but nothing of it may reach the store, or a
 /// dropped map would be back with its next flush.
 #[tokio::test(start_paused = true)]
 async fn an_open_map_stops_and_begins_anew_once_it_is_told_to() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.insert_and_save("old", 1).await.unwrap();
-    store.drop_map(&name()).await.unwrap();
+    store.drop_map(&map_name()).await.unwrap();
     let failed = map.insert_and_save("new", 2).await.unwrap_err();
     assert_eq!(failed.kind(), ErrorKind::Rewound, "{failed:?}");
     assert!(failed.to_string().contains("dropped"), "{failed}");
@@ -32,14 +34,14 @@ async fn an_open_map_stops_and_begins_anew_once_it_is_told_to() {
 async fn a_commit_that_hung_and_lands_after_the_drop_is_refused() {
     let store = store();
     let limit = std::time::Duration::from_secs(1);
-    let map = builder::<u32>(&store)
-        .commit_timeout(limit)
-        .retry(impatient());
-    let map = map.open().await.unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| {
+        steady(map).commit_timeout(limit).retry(impatient())
+    })
+    .await;
     let hang = store.hang_next();
     map.insert("late", 1);
     hang.hangs().await;
-    store.drop_map(&name()).await.unwrap();
+    store.drop_map(&map_name()).await.unwrap();
     let landed = hang.land().await;
     let kinds: Vec<_> = landed
         .iter()
@@ -47,7 +49,7 @@ async fn a_commit_that_hung_and_lands_after_the_drop_is_refused() {
         .collect();
     assert_eq!(kinds, [ErrorKind::Rewound]);
     hang.release();
-    settle_down().await;
+    settle().await;
     assert!(stored(&store).await.is_empty());
     assert!(store.maps().await.unwrap().is_empty());
 }
@@ -57,11 +59,11 @@ async fn a_commit_that_hung_and_lands_after_the_drop_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn a_map_that_is_opened_after_the_drop_is_empty_and_writes() {
     let store = store();
-    let old = open(&store).await;
+    let old = open_numbers(&store).await;
     old.insert_and_save("key", 1).await.unwrap();
     let before = old.get_with_revision("key").unwrap().1;
-    store.drop_map(&name()).await.unwrap();
-    let new = open(&store).await;
+    store.drop_map(&map_name()).await.unwrap();
+    let new = open_numbers(&store).await;
     assert!(new.is_empty());
     new.insert_and_save("key", 2).await.unwrap();
     let after = new.get_with_revision("key").unwrap().1;

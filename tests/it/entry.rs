@@ -8,12 +8,13 @@ use std::{
 
 use persistify::{CachingMap, Memory, PersistentMap, testing::ManualClock};
 
-use crate::store::{HOUR, builder, pairs, store, stored};
+use crate::support::{HOUR, open, open_caching, pairs, steady, store, stored};
 
 #[tokio::test(start_paused = true)]
 async fn an_entry_that_is_there_is_looked_at_changed_and_removed_in_one_call() {
     let store = store();
-    let map: PersistentMap<u32> = builder(&store).batch(1_000, HOUR).open().await.unwrap();
+    let map: PersistentMap<u32> =
+        open(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await;
     map.insert_and_save("a", 1).await.unwrap();
     let seen = map.entry("a", |entry| {
         assert_eq!(entry.key(), "a");
@@ -36,7 +37,8 @@ async fn an_entry_that_is_there_is_looked_at_changed_and_removed_in_one_call() {
 #[tokio::test(start_paused = true)]
 async fn an_entry_that_is_not_there_is_made_once_and_only_if_asked_for() {
     let store = store();
-    let map: PersistentMap<u32> = builder(&store).batch(1_000, HOUR).open().await.unwrap();
+    let map: PersistentMap<u32> =
+        open(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await;
     let nothing = map.entry("a", |entry| {
         entry.and_modify(|n| *n += 1);
         (entry.get().copied(), entry.remove())
@@ -59,7 +61,8 @@ async fn an_entry_that_is_not_there_is_made_once_and_only_if_asked_for() {
 #[tokio::test(start_paused = true)]
 async fn a_change_through_the_reference_that_or_insert_hands_out_is_saved() {
     let store = store();
-    let map: PersistentMap<u32> = builder(&store).batch(1_000, HOUR).open().await.unwrap();
+    let map: PersistentMap<u32> =
+        open(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await;
     map.insert_and_save("a", 1).await.unwrap();
     map.entry("a", |entry| *entry.or_insert(0) = 7);
     assert_eq!(map.pending(), 1);
@@ -70,7 +73,8 @@ async fn a_change_through_the_reference_that_or_insert_hands_out_is_saved() {
 #[tokio::test(start_paused = true)]
 async fn a_closure_that_panics_leaves_its_entry_as_it_left_it_and_a_working_map() {
     let store = store();
-    let map: PersistentMap<u32> = builder(&store).batch(1_000, HOUR).open().await.unwrap();
+    let map: PersistentMap<u32> =
+        open(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await;
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         map.entry("a", |entry| {
             *entry.or_insert(1) = 2;
@@ -92,13 +96,12 @@ async fn each_value_that_expires_while_the_closure_runs_is_told() {
     let clock = ManualClock::new(std::time::SystemTime::now());
     let told: Arc<Mutex<Vec<u32>>> = Arc::default();
     let listener = told.clone();
-    let map: CachingMap<u32> = CachingMap::<u32>::builder(Memory::new(), "map")
-        .time_to_live(Duration::from_secs(1))
-        .clock(clock.clone())
-        .on_expire(move |_, value| listener.lock().unwrap().push(value))
-        .open()
-        .await
-        .unwrap();
+    let map: CachingMap<u32> = open_caching::<u32>(Memory::new(), "map", |map| {
+        map.time_to_live(Duration::from_secs(1))
+            .clock(clock.clone())
+            .on_expire(move |_, value| listener.lock().unwrap().push(value))
+    })
+    .await;
     map.insert("a", 1);
     let step = Duration::from_secs(2);
     clock.advance(step);

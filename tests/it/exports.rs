@@ -16,7 +16,10 @@ use persistify::{
 use proptest::{prelude::*, test_runner::TestRunner};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::store::{HOUR, SECOND, Store, builder, impatient, open, pairs, store, stored};
+use crate::support::{
+    HOUR, SECOND, Store, as_it_is, builder, impatient, open, open_numbers, pairs, steady, store,
+    stored,
+};
 
 fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
@@ -36,7 +39,7 @@ const HEADER: &str = r#"{"format":"persistify","version":1,"map":"map","schema":
 
 #[tokio::test(start_paused = true)]
 async fn an_export_is_a_header_and_a_line_an_entry() {
-    let map = open(&store()).await;
+    let map = open_numbers(&store()).await;
     assert_eq!(lines(&map).await, [HEADER]);
     map.insert("a \"b\"\n", 1);
     let line = r#"{"key":"a \"b\"\n","value":1}"#;
@@ -50,19 +53,13 @@ async fn an_export_is_a_header_and_a_line_an_entry() {
 
 #[tokio::test(start_paused = true)]
 async fn a_value_that_is_laid_out_over_lines_is_on_one() {
-    let map: PersistentMap<Box<RawValue>> = PersistentMap::builder(Memory::new(), "map")
-        .open()
-        .await
-        .unwrap();
+    let map: PersistentMap<Box<RawValue>> = open(Memory::new(), "map", as_it_is).await;
     let text = "{\r\n  \"a\": \"\\n\"\n}";
     map.insert("k", RawValue::from_string(text.to_owned()).unwrap());
     let mut out = Vec::new();
     map.export(&mut out).await.unwrap();
     assert_eq!(out.split(|byte| *byte == b'\n').count(), 3);
-    let back: PersistentMap<Value> = PersistentMap::builder(Memory::new(), "back")
-        .open()
-        .await
-        .unwrap();
+    let back: PersistentMap<Value> = open(Memory::new(), "back", as_it_is).await;
     assert_eq!(back.import(&out[..]).await.unwrap(), 1);
     assert_eq!(back.get("k"), Some(json!({ "a": "\n" })));
 }
@@ -70,7 +67,7 @@ async fn a_value_that_is_laid_out_over_lines_is_on_one() {
 #[tokio::test(start_paused = true)]
 async fn an_import_is_saved_when_it_returns_and_leaves_other_keys_alone() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.extend([("mine", 1), ("theirs", 1)]);
     let text = format!(
         "{HEADER}\r\n\n{{\"key\":\"theirs\",\"value\":2}}\n{{\"value\":3,\"key\":\"new\"}}"
@@ -86,10 +83,10 @@ async fn an_import_is_saved_when_it_returns_and_leaves_other_keys_alone() {
 #[tokio::test(start_paused = true)]
 async fn an_import_is_flushed_on_the_way() {
     let store = store();
-    let map = builder::<u32>(&store)
-        .batch(1_000_000, HOUR)
-        .max_pending(10);
-    let map = map.open().await.unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| {
+        steady(map).batch(1_000_000, HOUR).max_pending(10)
+    })
+    .await;
     let line = |n: u32| format!("{{\"key\":\"{n}\",\"value\":{n}}}\n");
     let text: String = (0..1_000).map(line).collect();
     let text = format!("{HEADER}\n{text}");
@@ -106,7 +103,7 @@ async fn an_import_is_flushed_on_the_way() {
 /// What some editors put in front of a text made its header none.
 #[tokio::test(start_paused = true)]
 async fn an_export_that_was_edited_may_begin_with_a_byte_order_mark() {
-    let map = open(&store()).await;
+    let map = open_numbers(&store()).await;
     let text = format!("\u{feff}{HEADER}\r\n{{\"key\":\"a\",\"value\":1}}\r\n");
     assert_eq!(map.import(text.as_bytes()).await.unwrap(), 1);
     assert_eq!(map.get("a"), Some(1));
@@ -148,7 +145,7 @@ async fn bad_input_is_told_with_the_number_of_its_line() {
 /// The import errs at that line, and this is what is in the map then.
 async fn fails(text: &str, line: u64, kept: &[(&str, u32)]) {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     let error = map.import(text.as_bytes()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
     assert!(
@@ -169,7 +166,7 @@ async fn fails(text: &str, line: u64, kept: &[(&str, u32)]) {
 
 #[tokio::test(start_paused = true)]
 async fn a_closed_map_takes_nothing_in() {
-    let map = open(&store()).await;
+    let map = open_numbers(&store()).await;
     map.close().await.unwrap();
     let error = map.import(HEADER.as_bytes()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
@@ -224,7 +221,7 @@ impl AsyncRead for Dripping {
 
 #[tokio::test(start_paused = true)]
 async fn readers_and_writers_may_fail() {
-    let map = open(&store()).await;
+    let map = open_numbers(&store()).await;
     map.extend((0..20_000).map(|n| (n.to_string(), n)));
     for room in [0, 10, 100_000] {
         let error = map.export(Torn(room)).await.unwrap_err();
@@ -241,11 +238,7 @@ async fn readers_and_writers_may_fail() {
 #[tokio::test(start_paused = true)]
 async fn an_import_that_is_not_saved_says_so_and_can_be_repeated() {
     let store = store();
-    let map = builder::<u32>(&store)
-        .retry(impatient())
-        .open()
-        .await
-        .unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| steady(map).retry(impatient())).await;
     let text = format!("{HEADER}\n{{\"key\":\"a\",\"value\":1}}\n");
     store.fail_next(1, Fault::Lost(ErrorKind::Unavailable));
     let error = map.import(text.as_bytes()).await.unwrap_err();
@@ -257,10 +250,7 @@ async fn an_import_that_is_not_saved_says_so_and_can_be_repeated() {
 
 #[tokio::test(start_paused = true)]
 async fn a_value_that_cannot_be_written_ends_the_export_and_is_named() {
-    let map: PersistentMap<f64> = PersistentMap::builder(Memory::new(), "map")
-        .open()
-        .await
-        .unwrap();
+    let map: PersistentMap<f64> = open(Memory::new(), "map", as_it_is).await;
     map.insert("nan", f64::NAN);
     let error = map.export(&mut Vec::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
@@ -270,10 +260,7 @@ async fn a_value_that_cannot_be_written_ends_the_export_and_is_named() {
 /// Writers are not held up, and what is there all the time is there once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_export_among_writers_has_what_was_there_all_the_time() {
-    let map: PersistentMap<u64> = PersistentMap::builder(Memory::new(), "map")
-        .open()
-        .await
-        .unwrap();
+    let map: PersistentMap<u64> = open(Memory::new(), "map", as_it_is).await;
     map.extend((0..2_000).map(|n| (format!("stays {n}"), n)));
     let writer = map.clone();
     let writing = tokio::task::spawn_blocking(move || {
@@ -290,10 +277,7 @@ async fn an_export_among_writers_has_what_was_there_all_the_time() {
             exporter.export(&mut out).await.map(|_| out)
         });
         let out = export.await.unwrap().unwrap();
-        let back: PersistentMap<u64> = PersistentMap::builder(Memory::new(), "back")
-            .open()
-            .await
-            .unwrap();
+        let back: PersistentMap<u64> = open(Memory::new(), "back", as_it_is).await;
         let imported = back.import(&out[..]).await.unwrap();
         assert_eq!(imported, back.len() as u64, "a key twice");
         for n in 0..2_000 {

@@ -7,9 +7,9 @@ use persistify::{
 };
 use tokio::time::sleep;
 
-use crate::{
-    store::{HOUR, SECOND, Store, builder, impatient, pairs, settle_down, store, stored},
-    stored::write_as_another,
+use crate::support::{
+    HOUR, SECOND, Store, builder, impatient, open, pairs, settle, steady, store, stored,
+    write_as_another,
 };
 
 mod behind;
@@ -55,8 +55,7 @@ impl Commit {
             Self::Conditional => map.save_if(key, value, Expect::Absent).await.map(Some),
             Self::Batch => map.batch().insert(key, value).commit().await,
             Self::Transaction => {
-                let other = PersistentMap::<u32>::builder(store.clone(), "other");
-                let other = other.retry(impatient()).open().await.unwrap();
+                let other = open::<u32>(store.clone(), "other", |map| map.retry(impatient())).await;
                 let mut tx = Transaction::new(store);
                 tx.insert(map, key, value).insert(&other, key, value);
                 tx.commit().await
@@ -213,8 +212,10 @@ async fn what_is_written_after_a_commit_of_unknown_fate_is_later() {
     for (commit, fault) in COMMITS.iter().flat_map(|c| LOST.map(|fault| (*c, fault))) {
         for policy in [OnConflict::LastWrite, OnConflict::StoreWins] {
             let store = store();
-            let map = builder(&store).retry(impatient()).conflicts(policy);
-            let map: PersistentMap<u32> = map.open().await.unwrap();
+            let map: PersistentMap<u32> = open(store.clone(), "map", |map| {
+                steady(map).retry(impatient()).conflicts(policy)
+            })
+            .await;
             commit.lose(&store, &map, &fault).await;
             let loaded = map.get_or_try_insert_with("k", || async { Ok::<_, ()>(5) });
             assert_eq!(loaded.await, Ok(5));
@@ -261,7 +262,7 @@ async fn a_commit_that_never_landed_leaves_nothing_behind() {
             } else {
                 sleep(3 * SECOND).await;
             }
-            settle_down().await;
+            settle().await;
             assert_eq!((map.get("k"), map.len()), (None, 0));
             assert_eq!((map.pending(), map.refused().len()), (0, 0));
             store.behave();
@@ -279,8 +280,10 @@ async fn a_removal_behind_a_commit_that_met_another_process_is_judged_by_the_pol
     for policy in [OnConflict::LastWrite, OnConflict::StoreWins] {
         let is_last_write = matches!(policy, OnConflict::LastWrite);
         let store = store();
-        let map = builder(&store).retry(impatient()).conflicts(policy);
-        let map: PersistentMap<u32> = map.open().await.unwrap();
+        let map: PersistentMap<u32> = open(store.clone(), "map", |map| {
+            steady(map).retry(impatient()).conflicts(policy)
+        })
+        .await;
         Commit::Conditional.lose(&store, &map, &LOST[1]).await;
         let theirs = Change::put("k", Payload::json("9"), None);
         write_as_another(store.inner(), vec![theirs]).await;

@@ -14,8 +14,9 @@ use persistify::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::store::{
-    HOUR, SECOND, Store, builder, in_memory, keys, open, pairs, settle_down, store, stored, told,
+use crate::support::{
+    HOUR, SECOND, Store, in_memory, keys, open, open_numbers, pairs, settle, steady, store, stored,
+    told,
 };
 
 /// A test that goes round in circles must fail, not hang.
@@ -30,7 +31,8 @@ fn about(elapsed: Duration, expected: Duration) {
 #[tokio::test(start_paused = true)]
 async fn enough_pending_keys_start_one() {
     let store = store();
-    let map: PersistentMap<u32> = builder(&store).batch(3, HOUR).open().await.unwrap();
+    let map: PersistentMap<u32> =
+        open(store.clone(), "map", |map| steady(map).batch(3, HOUR)).await;
     map.insert("a", 1);
     map.insert("b", 2);
     map.insert("b", 3);
@@ -46,7 +48,7 @@ async fn enough_pending_keys_start_one() {
 #[tokio::test(start_paused = true)]
 async fn the_age_of_the_oldest_change_starts_one() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     for _ in 0..3 {
         let (start, calls) = (Instant::now(), store.calls(Method::Commit));
         map.insert("a", 1);
@@ -56,7 +58,7 @@ async fn the_age_of_the_oldest_change_starts_one() {
         map.insert("a", 3);
         store.ended(Method::Commit, calls + 1).await;
         about(start.elapsed(), SECOND);
-        settle_down().await;
+        settle().await;
         assert_eq!(map.pending(), 0);
         sleep(HOUR).await;
     }
@@ -67,7 +69,7 @@ async fn the_age_of_the_oldest_change_starts_one() {
 #[tokio::test(start_paused = true)]
 async fn what_is_written_during_a_commit_waits_from_its_own_time() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     let hang = store.hang_next();
     map.insert("a", 1);
     hang.hangs().await;
@@ -83,7 +85,7 @@ async fn what_is_written_during_a_commit_waits_from_its_own_time() {
 #[tokio::test(start_paused = true)]
 async fn a_request_starts_one() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.insert("a", 1);
     let start = Instant::now();
     map.flush().await.unwrap();
@@ -96,7 +98,7 @@ async fn a_request_starts_one() {
 #[tokio::test(start_paused = true)]
 async fn many_writes_to_a_key_are_one_change() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     for n in 0..10_000 {
         map.insert("a", n);
     }
@@ -115,7 +117,7 @@ async fn many_writes_to_a_key_are_one_change() {
 #[tokio::test(start_paused = true)]
 async fn with_nothing_pending_nobody_is_called() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.flush().await.unwrap();
     map.insert("a", 1);
     map.remove("a");
@@ -140,7 +142,7 @@ async fn with_nothing_pending_nobody_is_called() {
 #[tokio::test(start_paused = true)]
 async fn with_nothing_pending_nothing_is_the_oldest() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     for n in 0..3 {
         sleep(SECOND).await;
         map.insert_and_save("a", n).await.unwrap();
@@ -151,7 +153,7 @@ async fn with_nothing_pending_nothing_is_the_oldest() {
 #[tokio::test(start_paused = true)]
 async fn batches_are_split_by_keys() {
     let store = store();
-    let map: PersistentMap<u32> = builder(&store).max_batch(10).open().await.unwrap();
+    let map: PersistentMap<u32> = open(store.clone(), "map", |map| steady(map).max_batch(10)).await;
     map.extend((0..25).map(|n| (n.to_string(), n)));
     map.flush().await.unwrap();
     let sizes: Vec<_> = store.batches().iter().map(|b| keys(b).len()).collect();
@@ -165,7 +167,8 @@ async fn batches_are_split_by_keys() {
 #[tokio::test(start_paused = true)]
 async fn batches_are_split_by_bytes() {
     let store = store();
-    let map: PersistentMap<String> = builder(&store).max_batch_bytes(100).open().await.unwrap();
+    let map: PersistentMap<String> =
+        open(store.clone(), "map", |map| steady(map).max_batch_bytes(100)).await;
     for n in 0..4 {
         map.insert(n.to_string(), "x".repeat(47)); // with key and quotes, 50 bytes
     }
@@ -180,7 +183,8 @@ async fn batches_are_split_by_bytes() {
 #[tokio::test(start_paused = true)]
 async fn the_triggers_change_while_the_map_runs() {
     let store = store();
-    let map: PersistentMap<u32> = builder(&store).batch(1_000, HOUR).open().await.unwrap();
+    let map: PersistentMap<u32> =
+        open(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await;
     map.extend([("a", 1), ("b", 2)]);
     sleep(SECOND).await;
     map.set_batch(2, HOUR).unwrap();
@@ -204,8 +208,10 @@ async fn the_triggers_change_while_the_map_runs() {
 #[tokio::test(start_paused = true)]
 async fn the_longest_times_mean_never() {
     let store = store();
-    let map = builder::<u32>(&store).batch(2, Duration::MAX);
-    let map = map.open().await.unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| {
+        steady(map).batch(2, Duration::MAX)
+    })
+    .await;
     map.insert("a", 1);
     sleep(HOUR).await;
     assert_eq!(store.calls(Method::Commit), 0);
@@ -217,7 +223,7 @@ async fn the_longest_times_mean_never() {
 #[tokio::test(start_paused = true)]
 async fn saves_at_the_same_time_share_a_commit() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     let hang = store.hang_next();
     let save = |n: u32| {
         let map = map.clone();
@@ -226,7 +232,7 @@ async fn saves_at_the_same_time_share_a_commit() {
     let mut saves = vec![save(0)];
     hang.hangs().await;
     saves.extend((1..100).map(save));
-    settle_down().await;
+    settle().await;
     hang.release();
     for saved in saves {
         assert_eq!(saved.await.unwrap().unwrap(), None);
@@ -238,7 +244,7 @@ async fn saves_at_the_same_time_share_a_commit() {
 #[tokio::test(start_paused = true)]
 async fn keys_that_someone_waits_for_go_first() {
     let store = store();
-    let map: PersistentMap<u32> = builder(&store).max_batch(10).open().await.unwrap();
+    let map: PersistentMap<u32> = open(store.clone(), "map", |map| steady(map).max_batch(10)).await;
     map.extend((0..50).map(|n| (n.to_string(), n)));
     map.insert_and_save("waited", 1).await.unwrap();
     let batches = store.batches();
@@ -250,7 +256,7 @@ async fn keys_that_someone_waits_for_go_first() {
 #[tokio::test(start_paused = true)]
 async fn a_save_does_not_wait_for_a_whole_flush() {
     let store = store();
-    let map: PersistentMap<u32> = builder(&store).max_batch(10).open().await.unwrap();
+    let map: PersistentMap<u32> = open(store.clone(), "map", |map| steady(map).max_batch(10)).await;
     map.extend((0..1_000).map(|n| (n.to_string(), n)));
     let hang = store.hang_next();
     let flush = tokio::spawn({
@@ -272,8 +278,10 @@ async fn a_save_does_not_wait_for_a_whole_flush() {
 async fn a_stream_of_saves_does_not_starve_a_flush() {
     for max_batch in [1, 2, 3, 10, 1_000] {
         let store = store();
-        let map = builder::<u32>(&store).batch(1_000, HOUR);
-        let map = map.max_batch(max_batch).open().await.unwrap();
+        let map = open::<u32>(store.clone(), "map", |map| {
+            steady(map).batch(1_000, HOUR).max_batch(max_batch)
+        })
+        .await;
         let stop = Arc::new(AtomicBool::new(false));
         for task in 0..12 {
             let (map, stop) = (map.clone(), stop.clone());
@@ -288,7 +296,7 @@ async fn a_stream_of_saves_does_not_starve_a_flush() {
                 }
             });
         }
-        settle_down().await;
+        settle().await;
         map.extend((0..20).map(|n| (n.to_string(), n)));
         let begun = store.calls(Method::Commit);
         tokio::select! {
@@ -306,8 +314,10 @@ async fn a_stream_of_saves_does_not_starve_a_flush() {
 #[tokio::test(start_paused = true)]
 async fn a_hot_key_does_not_starve_the_others() {
     let store = store();
-    let map = builder::<u32>(&store).batch(1, HOUR);
-    let map = map.max_batch(1).open().await.unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| {
+        steady(map).batch(1, HOUR).max_batch(1)
+    })
+    .await;
     let hot = map.clone();
     store.set_rule(move |call| {
         if call.method == Method::Commit && call.number < MANY {
@@ -333,11 +343,7 @@ async fn a_hot_key_does_not_starve_the_others() {
 #[tokio::test(start_paused = true)]
 async fn a_flush_covers_a_key_that_changes_while_its_commit_fails() {
     let store = store();
-    let map = builder::<u32>(&store)
-        .batch(1_000, HOUR)
-        .open()
-        .await
-        .unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await;
     map.insert("a", 1);
     let hot = map.clone();
     store.set_rule(move |call| {
@@ -356,11 +362,7 @@ async fn a_flush_covers_a_key_that_changes_while_its_commit_fails() {
 #[tokio::test(start_paused = true)]
 async fn a_flush_covers_what_replaced_a_refused_change() {
     let store = store();
-    let map = builder::<u32>(&store)
-        .batch(1_000, HOUR)
-        .open()
-        .await
-        .unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await;
     map.insert("a", 1);
     let hot = map.clone();
     store.set_rule(move |call| {
@@ -378,11 +380,7 @@ async fn a_flush_covers_what_replaced_a_refused_change() {
 #[tokio::test(start_paused = true)]
 async fn a_flush_covers_what_came_before_it_and_not_what_comes_after() {
     let store = store();
-    let map = builder::<u32>(&store)
-        .batch(1_000, HOUR)
-        .open()
-        .await
-        .unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await;
     map.insert("before", 1);
     let hang = store.hang_next();
     let flush = tokio::spawn({
@@ -400,7 +398,7 @@ async fn a_flush_covers_what_came_before_it_and_not_what_comes_after() {
 #[tokio::test(start_paused = true)]
 async fn a_cleared_map_is_flushed_by_age_and_by_request() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.insert_and_save("a", 1).await.unwrap();
     map.clear();
     assert_eq!(map.pending(), 1);
@@ -431,11 +429,7 @@ impl std::task::Wake for ClearAndInsert {
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_is_put_together_during_a_clear_is_put_together_again() {
     let store = store();
-    let map = builder::<f64>(&store)
-        .batch(1_000, HOUR)
-        .open()
-        .await
-        .unwrap();
+    let map = open::<f64>(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await;
     let mut events = map.failures();
     let mut heard = std::pin::pin!(events.recv());
     let waker = Arc::new(ClearAndInsert(map.clone())).into();
@@ -463,11 +457,7 @@ fn a_clear_that_was_saved_is_in_the_store() {
     let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let store = store();
-        let map = builder::<u32>(&store)
-            .batch(1_000, HOUR)
-            .open()
-            .await
-            .unwrap();
+        let map = open::<u32>(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await;
         let stop = Arc::new(AtomicBool::new(false));
         let flushing = tokio::spawn(flush_all_the_time(map.clone(), stop.clone()));
         for round in 0..5_000 {
@@ -492,11 +482,7 @@ async fn flush_all_the_time(map: PersistentMap<u32>, stop: Arc<AtomicBool>) {
 #[tokio::test(start_paused = true)]
 async fn a_removal_after_a_clear_waits_for_the_clear() {
     let store = store();
-    let map = builder::<u32>(&store)
-        .batch(1_000, HOUR)
-        .open()
-        .await
-        .unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await;
     map.extend([("a", 1), ("b", 1)]);
     map.flush().await.unwrap();
     map.clear();
@@ -514,11 +500,7 @@ async fn a_removal_after_a_clear_waits_for_the_clear() {
 #[tokio::test(start_paused = true)]
 async fn a_reload_brings_nothing_back_that_was_cleared() {
     let store = store();
-    let map = builder::<u32>(&store)
-        .batch(1_000, HOUR)
-        .open()
-        .await
-        .unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await;
     map.extend([("a", 1), ("b", 1)]);
     let clearing = map.clone();
     store.set_rule(move |call| {
@@ -541,11 +523,7 @@ async fn a_reload_brings_nothing_back_that_was_cleared() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_clears_does_not_starve_a_flush() {
     let store = store();
-    let map = builder::<u32>(&store)
-        .batch(1_000, HOUR)
-        .open()
-        .await
-        .unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await;
     let clearing = map.clone();
     store.set_rule(move |call| {
         if call.method == Method::Commit && call.number < MANY {
@@ -571,11 +549,7 @@ fn a_batch_never_holds_a_key_twice() {
     let runtime = { runtime }.worker_threads(4).enable_all().build().unwrap();
     runtime.block_on(async {
         let store = store();
-        let map = builder::<u32>(&store)
-            .batch(1_000, HOUR)
-            .open()
-            .await
-            .unwrap();
+        let map = open::<u32>(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await;
         let stop = Arc::new(AtomicBool::new(false));
         let writer = std::thread::spawn({
             let (map, stop) = (map.clone(), stop.clone());
@@ -607,12 +581,10 @@ fn a_batch_never_holds_a_key_twice() {
 #[tokio::test(start_paused = true)]
 async fn a_flush_covers_what_was_refused_and_is_retried_meanwhile() {
     let (store, hang) = (store(), Hang::new());
-    let map: PersistentMap<u32> = builder(&store)
-        .batch(1_000, HOUR)
-        .max_batch(1)
-        .open()
-        .await
-        .unwrap();
+    let map: PersistentMap<u32> = open(store.clone(), "map", |map| {
+        steady(map).batch(1_000, HOUR).max_batch(1)
+    })
+    .await;
     map.insert("bad", 1);
     map.insert("good", 1);
     store.refuse(["bad"]);

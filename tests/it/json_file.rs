@@ -13,10 +13,7 @@ use persistify::{
 };
 use tempfile::TempDir;
 
-use crate::{
-    pen::{Pen, name, text},
-    stored::put,
-};
+use crate::support::{Pen, name, put, records::text};
 
 mod at_rest;
 mod bytes;
@@ -72,7 +69,7 @@ fn time(millis: u64) -> SystemTime {
 }
 
 async fn load(files: &JsonFile) -> Result<BTreeMap<String, Record>> {
-    let records = crate::pen::load(files, &stock(), Wanted::All).await?;
+    let records = crate::support::records::load(files, &stock(), Wanted::All).await?;
     Ok(records
         .into_iter()
         .map(|r| (r.key.to_string(), r))

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use crate::support::{as_it_is, open, open_caching};
 use parking_lot::Mutex;
 use persistify::{
     CachingMap, ErrorKind, Expect, Memory, PersistentMap,
@@ -91,7 +92,7 @@ fn source(path: &str) -> String {
 async fn a_map_opens_loads_commits_and_closes_in_spans_that_name_what_they_are_about() {
     let (log, _guard) = Log::listen();
     let store = Memory::new();
-    let map = PersistentMap::builder(store, "stock").open().await.unwrap();
+    let map = open(store, "stock", as_it_is).await;
     map.extend([("apple", 1), ("pear", 22)]);
     map.close().await.unwrap();
     let lines = log.take();
@@ -118,10 +119,7 @@ async fn a_map_opens_loads_commits_and_closes_in_spans_that_name_what_they_are_a
 async fn every_attempt_is_a_span_that_counts_it() {
     let (log, _guard) = Log::listen();
     let store = Faulty::new(Memory::new());
-    let map = PersistentMap::builder(store.clone(), "stock")
-        .open()
-        .await
-        .unwrap();
+    let map = open(store.clone(), "stock", as_it_is).await;
     store.fail_next(2, Fault::Before(ErrorKind::Unavailable));
     map.insert_and_save("apple", 1).await.unwrap();
     let attempts = spans(&log.take(), "commit").len();
@@ -136,8 +134,7 @@ async fn every_attempt_is_a_span_that_counts_it() {
 }
 
 async fn the_store_goes_down(store: &Faulty<Memory>) {
-    let map = PersistentMap::builder(store.clone(), "n").open();
-    let map: PersistentMap<String> = map.await.unwrap();
+    let map: PersistentMap<String> = open(store.clone(), "n", as_it_is).await;
     store.down(ErrorKind::Unusable);
     let saved = map.insert_and_save(KEY, VALUE.to_owned()).await;
     saved.unwrap_err();
@@ -150,12 +147,11 @@ async fn the_store_goes_down(store: &Faulty<Memory>) {
 /// unsaved, and what it has saved does not decode.
 async fn much_goes_wrong(store: &Faulty<Memory>) {
     let clock = ManualClock::new(SystemTime::now());
-    let map: CachingMap<String> = CachingMap::builder(store.clone(), "m")
-        .clock(clock.clone())
-        .on_expire(|_, _| panic!("the listener panics on purpose"))
-        .open()
-        .await
-        .unwrap();
+    let map: CachingMap<String> = open_caching(store.clone(), "m", |map| {
+        map.clock(clock.clone())
+            .on_expire(|_, _| panic!("the listener panics on purpose"))
+    })
+    .await;
     store.refuse([KEY]);
     map.insert_and_save(KEY, VALUE.to_owned())
         .await

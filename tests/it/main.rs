@@ -8,8 +8,6 @@
 mod atomic;
 mod blocking;
 mod caching;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-mod children;
 mod close;
 #[cfg(feature = "json")]
 mod close_on_drop;
@@ -38,12 +36,6 @@ mod manifest;
 mod map;
 mod model;
 mod names;
-#[cfg(any(feature = "json", feature = "sqlite", feature = "postgres"))]
-#[cfg_attr(
-    not(any(feature = "sqlite", feature = "postgres")),
-    expect(dead_code, reason = "the databases read in more ways")
-)]
-mod pen;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod providers;
@@ -52,14 +44,12 @@ mod races;
 mod readme;
 mod reload;
 mod rewind;
-mod said;
 mod shapes;
 mod single_flight;
 mod soak;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-mod store;
-mod stored;
+mod support;
 mod testing;
 #[cfg(feature = "sqlite")]
 mod transfers;

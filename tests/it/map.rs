@@ -2,13 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use crate::support::{as_it_is, open};
 use persistify::{ErrorKind, Memory, PersistentMap, Provider, RetryPolicy, testing::Faulty};
 
 async fn map() -> PersistentMap<u32> {
-    PersistentMap::builder(Memory::new(), "map")
-        .open()
-        .await
-        .unwrap()
+    open(Memory::new(), "map", as_it_is).await
 }
 
 #[tokio::test]
@@ -190,8 +188,7 @@ fn opened_outside_of_a_runtime_it_says_so() {
 #[tokio::test(start_paused = true)]
 async fn a_try_that_finds_the_key_taken_waits_for_nothing() {
     let store = Faulty::new(Memory::new());
-    let map = PersistentMap::builder(store.clone(), "map").open();
-    let map: PersistentMap<u32> = map.await.unwrap();
+    let map: PersistentMap<u32> = open(store.clone(), "map", as_it_is).await;
     store.down(ErrorKind::Unavailable);
     map.insert("a", 1);
     let taken = map.try_insert_and_save("a", 2).await.unwrap();
@@ -204,13 +201,10 @@ async fn a_try_that_finds_the_key_taken_waits_for_nothing() {
 async fn a_float_comes_back_from_the_store_as_it_was() {
     let store = Memory::new();
     let floats = [2.489_306_380_806_773_3e-271, 0.1 + 0.2, f64::MIN_POSITIVE];
-    let map: PersistentMap<f64> = PersistentMap::builder(store.clone(), "map")
-        .open()
-        .await
-        .unwrap();
+    let map: PersistentMap<f64> = open(store.clone(), "map", as_it_is).await;
     map.extend(floats.iter().map(|float| (float.to_string(), *float)));
     map.close().await.unwrap();
-    let map: PersistentMap<f64> = PersistentMap::builder(store, "map").open().await.unwrap();
+    let map: PersistentMap<f64> = open(store, "map", as_it_is).await;
     for float in floats {
         assert_eq!(
             map.get(float.to_string()).map(f64::to_bits),
@@ -242,14 +236,13 @@ async fn a_loop_over_a_map_values_and_extend_are_those_of_a_hash_map() {
 async fn a_provider_may_be_in_a_box_or_shared() {
     let memory = Memory::new();
     let boxed: Box<dyn Provider> = Box::new(memory.clone());
-    let map: PersistentMap<u32> = PersistentMap::builder(boxed, "map").open().await.unwrap();
+    let map: PersistentMap<u32> = open(boxed, "map", as_it_is).await;
     map.save_if("a", 1, persistify::Expect::Absent)
         .await
         .unwrap();
     map.close().await.unwrap();
     let shared: std::sync::Arc<dyn Provider> = std::sync::Arc::new(memory);
-    let map = PersistentMap::builder(shared.clone(), "map").open().await;
-    let map: PersistentMap<u32> = map.unwrap();
+    let map: PersistentMap<u32> = open(shared.clone(), "map", as_it_is).await;
     let mut tx = persistify::Transaction::new(&shared);
     tx.insert(&map, "b", 2).commit().await.unwrap();
     assert_eq!(map.values().sum::<u32>(), 3);

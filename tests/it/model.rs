@@ -15,7 +15,7 @@ use persistify::{
 };
 use proptest::prelude::*;
 
-use crate::stored::{name as map_name, records, settle, stored};
+use crate::support::{map_name, records, settle, stored_values};
 
 const KEYS: u8 = 4;
 
@@ -670,13 +670,13 @@ async fn a_commit_that_hung_and_lands_late_changes_nothing() {
     map.remove("removed");
     map.flush().await.unwrap();
     assert_eq!(late(&hang).await, ErrorKind::Superseded);
-    assert_eq!(stored::<u64>(store.inner()).await, map.snapshot());
+    assert_eq!(stored_values::<u64>(store.inner()).await, map.snapshot());
     let hang = store.hang_next();
     map.insert("cleared", 4, None);
     map.flush().await.unwrap();
     map.clear_and_save().await.unwrap();
     assert_eq!(late(&hang).await, ErrorKind::Superseded);
-    assert!(stored::<u64>(store.inner()).await.is_empty());
+    assert!(stored_values::<u64>(store.inner()).await.is_empty());
 }
 
 async fn late(hang: &Hang) -> ErrorKind {

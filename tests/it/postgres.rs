@@ -10,9 +10,9 @@ use persistify::{
     PersistentMap, Postgres, Provider, Record, Result, Revision, Tls, ValueType, Wanted,
 };
 
-use crate::{
-    pen::{Pen, all, error, load, name, one, pairs, text, text_of},
-    stored::put,
+use crate::support::{
+    Pen, name, put,
+    records::{all, error, load, one, pairs, text, text_of},
 };
 
 mod adopted;

@@ -16,27 +16,13 @@ use persistify::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::stored::{settle, stored};
+use crate::support::{open, settle, stored_values};
 
-type Store = Faulty<Memory>;
-
-fn builder<V: 'static>(store: &Store) -> PersistentMapBuilder<V> {
+/// Small batches, and retries without a pause.
+fn hasty<V: 'static>(builder: PersistentMapBuilder<V>) -> PersistentMapBuilder<V> {
     let soon = Duration::from_millis(1);
-    PersistentMap::builder(store.clone(), "map")
-        .batch(7, soon)
-        .retry(
-            RetryPolicy::default()
-                .base_delay(soon)
-                .max_delay(soon)
-                .probe_delay(soon),
-        )
-}
-
-async fn open<V>(store: &Store) -> PersistentMap<V>
-where
-    V: Serialize + serde::de::DeserializeOwned + Send + Sync + 'static,
-{
-    builder(store).open().await.unwrap()
+    let retry = RetryPolicy::default().base_delay(soon).max_delay(soon);
+    builder.batch(7, soon).retry(retry.probe_delay(soon))
 }
 
 /// A flush that goes on until the store has taken everything.
@@ -65,7 +51,7 @@ impl Dice {
 async fn eight_writers_on_five_keys_over_a_failing_store() {
     let store = Faulty::new(Memory::new());
     store.fail_one_in(3);
-    let map: PersistentMap<u64> = open(&store).await;
+    let map: PersistentMap<u64> = open(store.clone(), "map", hasty).await;
     let write = |n: u64| {
         let map = map.clone();
         async move {
@@ -91,7 +77,7 @@ async fn eight_writers_on_five_keys_over_a_failing_store() {
         writer.await.unwrap();
     }
     flush(&map).await;
-    assert_eq!(map.snapshot(), stored(store.inner()).await);
+    assert_eq!(map.snapshot(), stored_values(store.inner()).await);
     assert_eq!((map.pending(), map.refused().len()), (0, 0));
     assert!(store.calls(Method::Commit) > 30);
 }
@@ -100,7 +86,7 @@ async fn eight_writers_on_five_keys_over_a_failing_store() {
 async fn everything_at_once_and_then_memory_and_store_agree() {
     let store = Faulty::new(Memory::new());
     store.fail_one_in(5);
-    let map: PersistentMap<u64> = open(&store).await;
+    let map: PersistentMap<u64> = open(store.clone(), "map", hasty).await;
     let work = |n: u64| {
         let map = map.clone();
         async move {
@@ -131,7 +117,7 @@ async fn everything_at_once_and_then_memory_and_store_agree() {
     }
     flush(&map).await;
     let memory = map.snapshot();
-    assert_eq!(memory, stored(store.inner()).await);
+    assert_eq!(memory, stored_values(store.inner()).await);
     assert_eq!(map.pending(), 0);
     assert_eq!(map.len(), memory.len());
     assert_eq!(
@@ -171,7 +157,7 @@ impl Whole {
 async fn every_value_that_anybody_sees_is_whole() {
     let store = Faulty::new(Memory::new());
     store.fail_one_in(4);
-    let map: PersistentMap<Whole> = open(&store).await;
+    let map: PersistentMap<Whole> = open(store.clone(), "map", hasty).await;
     let done = Arc::new(AtomicBool::new(false));
     let threads: Vec<_> = (0..6)
         .map(|n| {
@@ -201,7 +187,7 @@ async fn every_value_that_anybody_sees_is_whole() {
         .collect();
     let until = Instant::now() + Duration::from_millis(400);
     while Instant::now() < until {
-        stored::<Whole>(store.inner())
+        stored_values::<Whole>(store.inner())
             .await
             .values()
             .for_each(Whole::check);
@@ -212,7 +198,7 @@ async fn every_value_that_anybody_sees_is_whole() {
         thread.join().unwrap();
     }
     flush(&map).await;
-    assert_eq!(map.snapshot(), stored(store.inner()).await);
+    assert_eq!(map.snapshot(), stored_values(store.inner()).await);
 }
 
 /// A thread writes the next number to `a` and then to `b`, over and over, while
@@ -225,7 +211,7 @@ async fn every_value_that_anybody_sees_is_whole() {
 async fn a_clear_never_takes_a_younger_write_and_leaves_an_older_one() {
     let store = Faulty::new(Memory::new());
     store.fail_one_in(4);
-    let map: PersistentMap<u64> = open(&store).await;
+    let map: PersistentMap<u64> = open(store.clone(), "map", hasty).await;
     let done = Arc::new(AtomicBool::new(false));
     let clears = Arc::new(AtomicU64::new(0));
     let clearing = {
@@ -270,13 +256,13 @@ async fn a_clear_never_takes_a_younger_write_and_leaves_an_older_one() {
         // The store follows in the order of commits, and a commit may hold any
         // of what was written; but what it cleared it cleared whole.
         let _ = map.flush().await;
-        looked += stored::<u64>(store.inner()).await.len();
+        looked += stored_values::<u64>(store.inner()).await.len();
     }
     looks.await.unwrap();
     done.store(true, SeqCst);
     clearing.join().unwrap();
     flush(&map).await;
-    assert_eq!(map.snapshot(), stored(store.inner()).await);
+    assert_eq!(map.snapshot(), stored_values(store.inner()).await);
     assert!(clears.load(SeqCst) > 100, "{clears:?}, {looked}");
 }
 
@@ -296,7 +282,7 @@ async fn a_clear_during_a_commit_resurrects_nothing_and_loses_nothing_newer() {
     ];
     for fate in fates {
         let store = Faulty::new(Memory::new());
-        let map: PersistentMap<u64> = open(&store).await;
+        let map: PersistentMap<u64> = open(store.clone(), "map", hasty).await;
         map.insert_and_save("stored", 1).await.unwrap();
         map.extend([("stored", 2), ("both", 1), ("before", 1)]);
         let (inside, outcome) = (map.clone(), fate.clone());
@@ -318,8 +304,12 @@ async fn a_clear_during_a_commit_resurrects_nothing_and_loses_nothing_newer() {
         flush_whatever(&map).await;
         let expected = HashMap::from([("both".to_owned(), 2), ("after".to_owned(), 2)]);
         assert_eq!(map.snapshot(), expected, "{fate:?}");
-        assert_eq!(stored::<u64>(store.inner()).await, expected, "{fate:?}");
-        let again: PersistentMap<u64> = open(&store).await;
+        assert_eq!(
+            stored_values::<u64>(store.inner()).await,
+            expected,
+            "{fate:?}"
+        );
+        let again: PersistentMap<u64> = open(store.clone(), "map", hasty).await;
         assert_eq!(again.snapshot(), expected, "{fate:?}");
     }
 }
@@ -336,7 +326,9 @@ async fn flush_whatever(map: &PersistentMap<u64>) {
 async fn a_flush_waits_for_a_change_whose_commit_failed_while_it_was_written_again() {
     let store = Faulty::new(Memory::new());
     // So long that no other flush comes to its help.
-    let map = builder(&store).batch(1_000, Duration::from_hours(1)).open();
+    let map = hasty(PersistentMap::builder(store.clone(), "map"))
+        .batch(1_000, Duration::from_hours(1))
+        .open();
     let map: PersistentMap<u64> = map.await.unwrap();
     map.insert("a", 1);
     let again = map.clone();
@@ -348,7 +340,7 @@ async fn a_flush_waits_for_a_change_whose_commit_failed_while_it_was_written_aga
         _ => Fault::None,
     });
     map.flush().await.unwrap();
-    assert_eq!(stored::<u64>(store.inner()).await.get("a"), Some(&2));
+    assert_eq!(stored_values::<u64>(store.inner()).await.get("a"), Some(&2));
 }
 
 /// After a clear, a removal found nothing in memory and returned at once, saved
@@ -357,11 +349,11 @@ async fn a_flush_waits_for_a_change_whose_commit_failed_while_it_was_written_aga
 #[tokio::test(start_paused = true)]
 async fn a_saved_removal_after_a_clear_waits_for_the_clear() {
     let store = Faulty::new(Memory::new());
-    let map: PersistentMap<u64> = open(&store).await;
+    let map: PersistentMap<u64> = open(store.clone(), "map", hasty).await;
     map.insert_and_save("a", 1).await.unwrap();
     map.clear();
     assert_eq!(map.remove_and_save("a").await.unwrap(), None);
-    assert_eq!(stored::<u64>(store.inner()).await, HashMap::new());
+    assert_eq!(stored_values::<u64>(store.inner()).await, HashMap::new());
 }
 
 /// Each first key in an empty queue set the age of what is pending anew, also
@@ -371,8 +363,7 @@ async fn a_saved_removal_after_a_clear_waits_for_the_clear() {
 async fn a_clear_is_saved_within_the_interval_whatever_comes_after_it() {
     let store = Faulty::new(Memory::new());
     let second = Duration::from_secs(1);
-    let map = PersistentMap::builder(store.clone(), "map").batch(1_000, second);
-    let map: PersistentMap<u64> = map.open().await.unwrap();
+    let map: PersistentMap<u64> = open(store.clone(), "map", |map| map.batch(1_000, second)).await;
     map.insert_and_save("a", 1).await.unwrap();
     settle().await;
     map.clear();
@@ -381,7 +372,7 @@ async fn a_clear_is_saved_within_the_interval_whatever_comes_after_it() {
         map.insert("b", 2);
         map.remove("b");
     }
-    assert_eq!(stored::<u64>(store.inner()).await, HashMap::new());
+    assert_eq!(stored_values::<u64>(store.inner()).await, HashMap::new());
 }
 
 /// A clear takes what a flush waits for out of the queue, so the flush has to
@@ -390,7 +381,7 @@ async fn a_clear_is_saved_within_the_interval_whatever_comes_after_it() {
 #[tokio::test(start_paused = true)]
 async fn a_flush_waits_for_one_clear_that_came_after_it_and_not_for_all() {
     let store = Faulty::new(Memory::new());
-    let map = builder(&store)
+    let map = hasty(PersistentMap::builder(store.clone(), "map"))
         .batch(1_000, Duration::from_hours(1))
         .max_batch(1);
     let map: PersistentMap<u64> = map.open().await.unwrap();
@@ -408,7 +399,7 @@ async fn a_flush_waits_for_one_clear_that_came_after_it_and_not_for_all() {
     });
     map.flush().await.unwrap();
     assert!(store.calls(Method::Commit) - before < 10);
-    let stored = stored::<u64>(store.inner()).await;
+    let stored = stored_values::<u64>(store.inner()).await;
     let old = stored.values().any(|value| *value == 1);
     assert!(!old, "what the flush waited for is not there: {stored:?}");
 }
@@ -418,7 +409,7 @@ async fn a_flush_waits_for_one_clear_that_came_after_it_and_not_for_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_acknowledged_clear_is_in_the_store() {
     let store = Faulty::new(Memory::new());
-    let map: PersistentMap<u64> = open(&store).await;
+    let map: PersistentMap<u64> = open(store.clone(), "map", hasty).await;
     let done = Arc::new(AtomicBool::new(false));
     let (flushing, stop) = (map.clone(), done.clone());
     let flushing = tokio::spawn(async move {
@@ -430,7 +421,7 @@ async fn an_acknowledged_clear_is_in_the_store() {
         map.insert_and_save("a", round).await.unwrap();
         map.clear_and_save().await.unwrap();
         assert_eq!(
-            stored::<u64>(store.inner()).await,
+            stored_values::<u64>(store.inner()).await,
             HashMap::new(),
             "{round}"
         );

@@ -19,16 +19,12 @@ use persistify::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::stored::{put, stored, write_as_another};
-
-async fn open(store: impl Provider) -> PersistentMap<u64> {
-    PersistentMap::builder(store, "map").open().await.unwrap()
-}
+use crate::support::{as_it_is, open, open_caching, put, stored_values, write_as_another};
 
 #[tokio::test(start_paused = true)]
 async fn what_is_clean_follows_the_store_and_what_is_pending_wins() {
     let store = Memory::new();
-    let map = open(store.clone()).await;
+    let map = open::<u64>(store.clone(), "map", as_it_is).await;
     map.extend([("same", 1), ("changed", 1), ("deleted", 1), ("mine", 1)]);
     map.extend([("removed", 1), ("gone and mine", 1)]);
     map.flush().await.unwrap();
@@ -55,11 +51,11 @@ async fn what_is_clean_follows_the_store_and_what_is_pending_wins() {
     assert_eq!(map.snapshot(), expected);
     assert_eq!(map.len(), 5);
     map.flush().await.unwrap();
-    assert_eq!(stored::<u64>(&store).await, expected);
+    assert_eq!(stored_values::<u64>(&store).await, expected);
     // What came by reload is known to be in the store: its removal is told.
     map.remove("new");
     map.flush().await.unwrap();
-    assert!(!stored::<u64>(&store).await.contains_key("new"));
+    assert!(!stored_values::<u64>(&store).await.contains_key("new"));
 }
 
 /// Whatever is written between the call of the store and its answer is newer
@@ -67,7 +63,7 @@ async fn what_is_clean_follows_the_store_and_what_is_pending_wins() {
 #[tokio::test(start_paused = true)]
 async fn what_is_written_during_a_reload_wins() {
     let store = Faulty::new(Memory::new());
-    let map = open(store.clone()).await;
+    let map = open::<u64>(store.clone(), "map", as_it_is).await;
     map.extend([("a", 1), ("b", 1), ("c", 1), ("d", 1)]);
     map.flush().await.unwrap();
     let theirs = ["a", "b", "c", "d"].map(|key| put(key, "2"));
@@ -87,13 +83,13 @@ async fn what_is_written_during_a_reload_wins() {
     let expected: HashMap<_, _> = expected.map(|(key, n)| (key.to_owned(), n)).into();
     assert_eq!(map.snapshot(), expected);
     map.flush().await.unwrap();
-    assert_eq!(stored::<u64>(&store).await, expected);
+    assert_eq!(stored_values::<u64>(&store).await, expected);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_clear_during_a_reload_is_not_undone() {
     let store = Faulty::new(Memory::new());
-    let map = open(store.clone()).await;
+    let map = open::<u64>(store.clone(), "map", as_it_is).await;
     map.extend([("a", 1), ("b", 1)]);
     map.flush().await.unwrap();
     let clearer = map.clone();
@@ -108,7 +104,7 @@ async fn a_clear_during_a_reload_is_not_undone() {
     let expected = HashMap::from([("b".to_owned(), 2)]);
     assert_eq!(map.snapshot(), expected);
     map.flush().await.unwrap();
-    assert_eq!(stored::<u64>(&store).await, expected);
+    assert_eq!(stored_values::<u64>(&store).await, expected);
 }
 
 /// A commit whose fate is not known when the reload is asked for: the reload
@@ -121,8 +117,7 @@ async fn a_reload_waits_for_a_commit_whose_fate_is_not_known() {
         for failures in [1, 2, 5, 7] {
             let store = Faulty::new(Memory::new());
             let retry = persistify::RetryPolicy::default().max_attempts(5);
-            let map = PersistentMap::<u64>::builder(store.clone(), "map").retry(retry);
-            let map = map.open().await.unwrap();
+            let map = open::<u64>(store.clone(), "map", |map| map.retry(retry)).await;
             map.insert_and_save("a", 1).await.unwrap();
             map.insert("a", 2);
             store.fail_next(failures, fault.clone());
@@ -145,10 +140,7 @@ async fn reloads_among_writers_resurrect_nothing_and_lose_nothing() {
         .base_delay(soon)
         .max_delay(soon)
         .probe_delay(soon);
-    let map = PersistentMap::<u64>::builder(store.clone(), "map")
-        .batch(5, soon)
-        .retry(retry);
-    let map = map.open().await.unwrap();
+    let map = open::<u64>(store.clone(), "map", |map| map.batch(5, soon).retry(retry)).await;
     let done = Arc::new(AtomicBool::new(false));
     let (reloader, stop) = (map.clone(), done.clone());
     let reloading = tokio::spawn(async move {
@@ -183,13 +175,13 @@ async fn reloads_among_writers_resurrect_nothing_and_lose_nothing() {
     assert!(reloading.await.unwrap() > 10);
     while map.flush().await.is_err() {}
     assert_eq!(map.len(), 4);
-    assert_eq!(map.snapshot(), stored(store.inner()).await);
+    assert_eq!(map.snapshot(), stored_values(store.inner()).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn reloads_among_clears_resurrect_nothing() {
     let store = Memory::new();
-    let map = open(store.clone()).await;
+    let map = open::<u64>(store.clone(), "map", as_it_is).await;
     let done = Arc::new(AtomicBool::new(false));
     let (reloader, stop) = (map.clone(), done.clone());
     let reloading = tokio::spawn(async move {
@@ -208,7 +200,7 @@ async fn reloads_among_clears_resurrect_nothing() {
     done.store(true, SeqCst);
     reloading.await.unwrap();
     map.flush().await.unwrap();
-    assert_eq!(stored::<u64>(&store).await, HashMap::new());
+    assert_eq!(stored_values::<u64>(&store).await, HashMap::new());
 }
 
 /// Hands over one record a page, and errs before the page of that number.
@@ -249,7 +241,7 @@ async fn a_reload_that_breaks_off_leaves_the_rest_as_it_was() {
         bad_page: 1,
         breaks: breaks.clone(),
     };
-    let map = open(torn).await;
+    let map = open::<u64>(torn, "map", as_it_is).await;
     map.extend([("a", 1), ("b", 1), ("c", 1)]);
     map.flush().await.unwrap();
     let theirs = vec![put("a", "2"), put("b", "2"), Change::delete("c")];
@@ -269,7 +261,7 @@ async fn a_reload_that_breaks_off_leaves_the_rest_as_it_was() {
 #[tokio::test(start_paused = true)]
 async fn a_reload_that_the_store_does_not_answer_changes_nothing() {
     let store = Faulty::new(Memory::new());
-    let map = open(store.clone()).await;
+    let map = open::<u64>(store.clone(), "map", as_it_is).await;
     map.insert_and_save("a", 1).await.unwrap();
     write_as_another(store.inner(), vec![put("a", "2")]).await;
     store.fail_next_of(Method::Load, 1, Fault::Before(ErrorKind::Unusable));
@@ -303,10 +295,7 @@ impl<'de> Deserialize<'de> for Superstitious {
 #[tokio::test(start_paused = true)]
 async fn a_value_that_panics_when_it_is_read_does_not_end_the_saving() {
     let store = Memory::new();
-    let map: PersistentMap<Superstitious> = PersistentMap::builder(store.clone(), "map")
-        .open()
-        .await
-        .unwrap();
+    let map: PersistentMap<Superstitious> = open(store.clone(), "map", as_it_is).await;
     map.insert_and_save("a", Superstitious(12)).await.unwrap();
     write_as_another(&store, vec![put("a", "13")]).await;
     let error = map.reload().await.unwrap_err();
@@ -323,13 +312,12 @@ async fn a_value_that_panics_when_it_is_read_does_not_end_the_saving() {
 async fn what_was_only_read_during_a_reload_follows_the_store() {
     let (store, hang) = (Faulty::new(Memory::new()), Hang::new());
     let hour = Duration::from_hours(1);
-    let map: CachingMap<u64> = CachingMap::builder(store.clone(), "map")
-        .batch(1_000, hour)
-        .commit_timeout(hour)
-        .time_to_idle(Duration::from_secs(100))
-        .open()
-        .await
-        .unwrap();
+    let map: CachingMap<u64> = open_caching(store.clone(), "map", |map| {
+        map.batch(1_000, hour)
+            .commit_timeout(hour)
+            .time_to_idle(Duration::from_secs(100))
+    })
+    .await;
     map.insert_and_save("a", 1).await.unwrap();
     write_as_another(&store, vec![put("a", "2")]).await;
     store.fail_next_of(Method::Load, 1, Fault::Hang(hang.clone()));

@@ -5,8 +5,9 @@ use persistify::{
     ErrorKind, Expect, Health, Memory, Operation, PersistentMap, Rewind, Rewound, Transaction,
 };
 
-use crate::store::{
-    HOUR, SECOND, Store, builder, impatient, in_memory, open, pairs, settle_down, store, stored,
+use crate::support::{
+    HOUR, SECOND, Store, as_it_is, impatient, in_memory, open, open_numbers, pairs, settle, steady,
+    store, stored,
 };
 
 #[cfg(any(feature = "json", feature = "sqlite", feature = "postgres"))]
@@ -42,7 +43,7 @@ fn kind<T: std::fmt::Debug>(result: persistify::Result<T>) -> ErrorKind {
 #[tokio::test(start_paused = true)]
 async fn an_older_copy_of_the_store_stops_the_map_and_both_states_are_named() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     rewound(&store, &map).await;
     let mut failures = map.failures();
     let failed = map.insert_and_save("more", 3).await.unwrap_err();
@@ -68,7 +69,7 @@ async fn an_older_copy_of_the_store_stops_the_map_and_both_states_are_named() {
 #[tokio::test(start_paused = true)]
 async fn an_empty_store_in_the_place_of_the_own_stops_the_map() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.insert_and_save("a", 1).await.unwrap();
     store.inner().restore(&Memory::new());
     assert_eq!(kind(map.insert_and_save("b", 2).await), ErrorKind::Rewound);
@@ -81,7 +82,7 @@ async fn an_empty_store_in_the_place_of_the_own_stops_the_map() {
 async fn a_store_that_is_put_back_as_it_was_goes_on_by_itself() {
     for pending in [true, false] {
         let store = store();
-        let map = builder(&store).retry(impatient()).open().await.unwrap();
+        let map = open(store.clone(), "map", |map| steady(map).retry(impatient())).await;
         map.insert_and_save("old", 1).await.unwrap();
         let newest = store.inner().backup();
         store.inner().restore(&Memory::new());
@@ -105,7 +106,7 @@ async fn a_store_that_is_put_back_as_it_was_goes_on_by_itself() {
 async fn an_idle_writer_that_was_forgotten_is_no_rewound_store() {
     for (idle, expected) in [(11, Some(ErrorKind::Rewound)), (13, None)] {
         let store = store();
-        let map = open(&store).await;
+        let map = open_numbers(&store).await;
         let before = store.inner().backup();
         map.insert_and_save("a", 1).await.unwrap();
         tokio::time::advance(HOUR * idle).await;
@@ -120,7 +121,7 @@ async fn an_idle_writer_that_was_forgotten_is_no_rewound_store() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_writer_of_whom_an_older_commit_is_remembered_notices() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     rewound(&store, &map).await;
     tokio::time::advance(HOUR * 24 * 6).await;
     assert_eq!(kind(map.insert_and_save("b", 2).await), ErrorKind::Rewound);
@@ -130,10 +131,10 @@ async fn an_idle_writer_of_whom_an_older_commit_is_remembered_notices() {
 #[tokio::test(start_paused = true)]
 async fn a_fresh_open_takes_an_older_copy_as_it_is() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     rewound(&store, &map).await;
     drop(map);
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     assert_eq!(in_memory(&map), pairs([("old", 1)]));
     map.insert_and_save("new", 3).await.unwrap();
     assert!(map.health().borrow().is_healthy());
@@ -145,7 +146,7 @@ async fn a_fresh_open_takes_an_older_copy_as_it_is() {
 async fn a_batch_of_unknown_outcome_waits_for_the_decision() {
     for landed in [false, true] {
         let store = store();
-        let map = open(&store).await;
+        let map = open_numbers(&store).await;
         let newest = rewound(&store, &map).await;
         store.inner().restore(&newest);
         let older = store.inner().backup();
@@ -170,7 +171,7 @@ async fn a_batch_of_unknown_outcome_waits_for_the_decision() {
 #[tokio::test(start_paused = true)]
 async fn a_close_names_what_could_not_be_saved_and_why_and_the_map_stays_open() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     rewound(&store, &map).await;
     map.insert("more", 3);
     let failed = map.close().await.unwrap_err();
@@ -187,7 +188,7 @@ async fn a_close_names_what_could_not_be_saved_and_why_and_the_map_stays_open() 
 async fn a_conditional_save_is_told_and_changes_nothing() {
     for rewind in [Rewind::Stop, Rewind::SaveAgain] {
         let store = store();
-        let map = builder(&store).on_rewind(rewind).open().await.unwrap();
+        let map = open(store.clone(), "map", |map| steady(map).on_rewind(rewind)).await;
         rewound(&store, &map).await;
         let failed = map.save_if("new", 9, Expect::Absent).await;
         assert_eq!(kind(failed), ErrorKind::Rewound);
@@ -209,15 +210,12 @@ async fn a_conditional_save_is_told_and_changes_nothing() {
 async fn a_transaction_is_told_whichever_of_its_maps_has_lost_commits() {
     for loser in ["a", "b"] {
         let store = store();
-        let open = async |name| {
-            let map: PersistentMap<u32> = PersistentMap::builder(store.clone(), name)
-                .open()
-                .await
-                .unwrap();
+        let filled = async |name| {
+            let map: PersistentMap<u32> = open(store.clone(), name, as_it_is).await;
             map.insert_and_save("k", 1).await.unwrap();
             map
         };
-        let (a, b) = (open("a").await, open("b").await);
+        let (a, b) = (filled("a").await, filled("b").await);
         let older = store.inner().backup();
         let (loser, other) = if loser == "a" { (&a, &b) } else { (&b, &a) };
         loser.insert_and_save("k", 2).await.unwrap();
@@ -226,7 +224,7 @@ async fn a_transaction_is_told_whichever_of_its_maps_has_lost_commits() {
         tx.insert(&a, "t", 3).insert(&b, "t", 3);
         assert_eq!(kind(tx.commit().await), ErrorKind::Rewound);
         assert_eq!((a.get("t"), b.get("t")), (None, None));
-        settle_down().await;
+        settle().await;
         assert_eq!(states(loser).remembered, Some(1));
         // The other learns of it by itself.
         assert!(other.health().borrow().is_healthy());
@@ -242,20 +240,20 @@ async fn a_transaction_is_told_whichever_of_its_maps_has_lost_commits() {
 #[tokio::test(start_paused = true)]
 async fn a_transaction_on_an_emptied_store_is_not_taken_for_one_on_another_provider() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.insert_and_save("k", 1).await.unwrap();
     store.inner().restore(&Memory::new());
     let mut tx = Transaction::new(&store);
     tx.insert(&map, "t", 3);
     assert_eq!(kind(tx.commit().await), ErrorKind::Rewound);
-    settle_down().await;
+    settle().await;
     states(&map);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_map_that_is_down_notices_when_it_asks_whether_the_store_is_well() {
     let store = store();
-    let map = builder(&store).retry(impatient()).open().await.unwrap();
+    let map = open(store.clone(), "map", |map| steady(map).retry(impatient())).await;
     map.insert_and_save("k", 1).await.unwrap();
     store.down(ErrorKind::Unavailable);
     map.insert("gone", 1);

@@ -14,9 +14,9 @@ use persistify::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    store::{HOUR, Store, builder, impatient, name, settle_down, store, stored_in},
-    stored::write_as_another,
+use crate::support::{
+    HOUR, Store, builder, impatient, map_name, open, settle, steady, store, stored_in,
+    write_as_another,
 };
 
 #[cfg(any(feature = "json", feature = "sqlite"))]
@@ -82,7 +82,7 @@ fn current(store: &Store) -> PersistentMapBuilder<Three> {
 }
 
 async fn records(store: &dyn Provider) -> BTreeMap<String, Record> {
-    crate::stored::records(store).await.into_iter().collect()
+    crate::support::records(store).await.into_iter().collect()
 }
 
 /// Shape and text of what is stored, by key.
@@ -122,7 +122,7 @@ async fn each_shape_is_upgraded_as_it_loads_and_stays_in_the_store_until_it_is_w
 #[tokio::test(start_paused = true)]
 async fn what_was_stored_before_shapes_were_numbered_is_of_shape_0() {
     let store = store();
-    let map: PersistentMap<u64> = builder(&store).open().await.unwrap();
+    let map: PersistentMap<u64> = open(store.clone(), "map", steady).await;
     map.insert_and_save("a", 1).await.unwrap();
     map.close().await.unwrap();
     assert_eq!(shapes(store.inner()).await["a"], (0, "1".to_owned()));
@@ -171,7 +171,7 @@ where
     let before = records(store.inner()).await;
     let begun = store.calls(Method::Commit);
     let error = map.open().await.unwrap_err();
-    settle_down().await;
+    settle().await;
     assert_eq!(store.calls(Method::Commit), begun);
     assert_eq!(records(store.inner()).await, before);
     error
@@ -237,7 +237,7 @@ async fn a_record_whose_step_fails_or_panics_is_unreadable_and_survives() {
         map.insert("bad", three(5));
         map.close().await.unwrap();
         assert_eq!(shapes(store.inner()).await["bad"], (3, text(3, 5)));
-        let aside = name().nested("unreadable").unwrap();
+        let aside = map_name().nested("unreadable").unwrap();
         let aside = stored_in(&store, &aside).await;
         assert_eq!(aside.into_values().collect::<Vec<_>>(), [bad]);
     }

@@ -10,10 +10,10 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use persistify::{CachingMap, Memory, PersistentMap};
+use persistify::{Memory, PersistentMap};
 use tokio::time::{Instant, sleep};
 
-use crate::store::{HOUR, SECOND};
+use crate::support::{HOUR, SECOND, open_caching};
 
 const TICK: Duration = Duration::from_millis(100);
 
@@ -74,8 +74,7 @@ async fn callers_who_waited_for_a_load_share_its_error() {
 
 #[tokio::test(start_paused = true)]
 async fn callers_of_a_caching_map_share_an_error_and_load_again_once_it_has_expired() {
-    let map = CachingMap::<u32>::builder(Memory::new(), "map").time_to_live(SECOND);
-    let map = map.open().await.unwrap();
+    let map = open_caching::<u32>(Memory::new(), "map", |map| map.time_to_live(SECOND)).await;
     let source = Source::default();
     let failing = |_| map.get_or_try_insert_with("a", || source.clone().fail());
     let answers = join_all((0..20).map(failing)).await;

@@ -10,9 +10,9 @@ use persistify::{Change, MapBatch, MapName, Payload, Record, Result, Revision, S
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use crate::{
-    pen::{Pen, all, error, load, name, one, pairs, sorted, text, text_of},
-    stored::put,
+use crate::support::{
+    Pen, name, put,
+    records::{all, error, load, one, pairs, sorted, text, text_of},
 };
 
 mod adopted;

@@ -17,7 +17,11 @@ use persistify::{
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-use crate::children::{self, Orders, die, say};
+use crate::support::{
+    as_it_is,
+    child::{self, Orders, die, say},
+    open,
+};
 
 const TASKS: u64 = 16;
 const ACCOUNTS: u64 = 6;
@@ -41,16 +45,17 @@ struct Bank<P> {
 
 impl<P: Provider + Clone> Bank<P> {
     async fn open(store: P) -> Self {
-        let open = |name: &'static str| {
-            let map = PersistentMap::builder(store.clone(), name);
-            let map = map.batch(5, Duration::from_millis(2));
-            map.retry(retry()).commit_timeout(SECOND).open()
+        let account = |name| {
+            open(store.clone(), name, |map| {
+                let map = map.batch(5, Duration::from_millis(2));
+                map.retry(retry()).commit_timeout(SECOND)
+            })
         };
-        let accounts = [open("checking").await, open("savings").await];
-        let accounts = accounts.map(Result::unwrap);
-        let done = PersistentMap::builder(store.clone(), "done");
-        let done = done.retry(retry()).commit_timeout(SECOND).open().await;
-        let done = done.unwrap();
+        let accounts = [account("checking").await, account("savings").await];
+        let done = open(store.clone(), "done", |map| {
+            map.retry(retry()).commit_timeout(SECOND)
+        })
+        .await;
         let bank = Self {
             store,
             accounts,
@@ -111,10 +116,10 @@ async fn store(place: &str) -> Arc<dyn Provider> {
     if place.starts_with("postgres") {
         return Arc::new(persistify::Postgres::connect(place).await.unwrap());
     }
-    Arc::new(Sqlite::open(children::file(place)).await.unwrap())
+    Arc::new(Sqlite::open(child::file(place)).await.unwrap())
 }
 
-async fn open(place: &str) -> Bank<Arc<dyn Provider>> {
+async fn bank_at(place: &str) -> Bank<Arc<dyn Provider>> {
     Bank::open(store(place).await).await
 }
 
@@ -127,7 +132,7 @@ fn transferred(result: &Result<()>) -> bool {
 
 /// Checks what a killed process left behind.
 async fn check(place: &str, acknowledged: &HashMap<u64, u64>) -> u64 {
-    let bank = open(place).await;
+    let bank = bank_at(place).await;
     assert_eq!(bank.sum(), SUM);
     let mut done = 0;
     for task in 0..TASKS {
@@ -146,7 +151,7 @@ fn sixteen_tasks_are_killed_at_any_moment_and_the_sum_never_changes() {
     const TEST: &str =
         "transfers::sixteen_tasks_are_killed_at_any_moment_and_the_sum_never_changes";
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    if let Some(Orders { place, words }) = children::orders() {
+    if let Some(Orders { place, words }) = child::orders() {
         return runtime.block_on(work(&place, words.parse().unwrap()));
     }
     let folder = tempfile::tempdir().unwrap();
@@ -157,7 +162,7 @@ fn sixteen_tasks_are_killed_at_any_moment_and_the_sum_never_changes() {
 #[test]
 fn sixteen_tasks_on_postgres_are_killed_and_the_sum_never_changes() {
     const TEST: &str = "transfers::sixteen_tasks_on_postgres_are_killed_and_the_sum_never_changes";
-    if let Some(Orders { place, words }) = children::orders() {
+    if let Some(Orders { place, words }) = child::orders() {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         return runtime.block_on(work(&place, words.parse().unwrap()));
     }
@@ -172,8 +177,8 @@ fn kill_again_and_again(test: &str, place: &str, times: u64) {
     let mut done = 0;
     for seed in 0..times {
         let mercy = Duration::from_millis(dice.random_range(0..200));
-        let child = children::spawn(test, place, &seed.to_string());
-        children::hear_and_kill(child, "open", mercy, |line| {
+        let child = child::spawn(test, place, &seed.to_string());
+        child::hear_and_kill(child, "open", mercy, |line| {
             let words: Vec<_> = line.split(' ').collect();
             if let ["moved", task, n] = words[..] {
                 acknowledged.insert(task.parse().unwrap(), n.parse().unwrap());
@@ -189,8 +194,7 @@ fn kill_again_and_again(test: &str, place: &str, times: u64) {
 
 /// How many transfers each task has done.
 async fn found(place: &str) -> HashMap<u64, u64> {
-    let map = PersistentMap::builder(store(place).await, "done");
-    let map: PersistentMap<u64> = map.open().await.unwrap();
+    let map: PersistentMap<u64> = open(store(place).await, "done", as_it_is).await;
     let found = map.iter().map(|(task, n)| (task.parse().unwrap(), n));
     let found = found.collect();
     map.close().await.unwrap();
@@ -199,7 +203,7 @@ async fn found(place: &str) -> HashMap<u64, u64> {
 
 /// The child: transfers until it is killed.
 async fn work(place: &str, seed: u64) {
-    let bank = Arc::new(open(place).await);
+    let bank = Arc::new(bank_at(place).await);
     assert_eq!(bank.sum(), SUM);
     say("open");
     let tasks = (0..TASKS).map(|task| {
@@ -227,7 +231,7 @@ async fn the_server_is_killed_again_and_again_and_the_sum_never_changes() {
 
     let server = Server::private();
     let database = Database::on(&server);
-    let bank = Arc::new(open(database.url()).await);
+    let bank = Arc::new(bank_at(database.url()).await);
     let (enough, moved) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicU64::new(0)),
@@ -270,7 +274,7 @@ async fn the_server_is_killed_again_and_again_and_the_sum_never_changes() {
     let in_memory = bank.accounts.each_ref().map(|map| map.snapshot());
     Arc::into_inner(bank).unwrap().close().await;
     check(database.url(), &acknowledged).await;
-    let again = open(database.url()).await;
+    let again = bank_at(database.url()).await;
     assert_eq!(
         again.accounts.each_ref().map(|map| map.snapshot()),
         in_memory
@@ -321,13 +325,13 @@ impl Layer for Mortal {
 fn a_transfer_is_killed_at_every_step_and_takes_place_or_not() {
     const TEST: &str = "transfers::a_transfer_is_killed_at_every_step_and_takes_place_or_not";
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    if let Some(Orders { place, words }) = children::orders() {
+    if let Some(Orders { place, words }) = child::orders() {
         return runtime.block_on(transfer_and_die(&place, &words));
     }
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().to_str().unwrap();
     // It is there, with all its accounts, before anybody dies.
-    runtime.block_on(async { open(place).await.close().await });
+    runtime.block_on(async { bank_at(place).await.close().await });
     let (mut fates, mut kills) = ([0, 0], 0);
     let mut last = 0;
     let steps = (0..100).map(|step| (step, 0));
@@ -341,7 +345,7 @@ fn a_transfer_is_killed_at_every_step_and_takes_place_or_not() {
         let before = runtime.block_on(found(place));
         let before = before.get(&0).copied().unwrap_or(0);
         let orders = format!("{at} {micros} {}", before + 1);
-        let child = children::spawn(TEST, place, &orders);
+        let child = child::spawn(TEST, place, &orders);
         let ended = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&ended.stdout).into_owned();
         let acknowledged = said.contains("moved");
@@ -370,7 +374,7 @@ async fn transfer_and_die(place: &str, orders: &str) {
         panic!("{orders:?}")
     };
     let store = Mortal {
-        inner: Sqlite::open(children::file(place)).await.unwrap(),
+        inner: Sqlite::open(child::file(place)).await.unwrap(),
         steps: Arc::default(),
         last,
         delay: (micros > 0).then(|| Duration::from_micros(micros)),

@@ -3,7 +3,7 @@
 use persistify::{Expect, Transaction};
 
 use super::quiet;
-use crate::store::{pairs, store, stored};
+use crate::support::{pairs, store, stored};
 
 /// A batch could be chained and a transaction could not: the same code had to be
 /// written in two ways.

@@ -14,8 +14,9 @@ use persistify::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::store::{HOUR, SECOND, Store, impatient, pairs, settle_down, store, stored_in};
-use crate::stored::start;
+use crate::support::{
+    HOUR, SECOND, Store, as_it_is, impatient, open, pairs, settle, start, store, stored_in,
+};
 
 async fn map(store: &Store, name: &str) -> PersistentMap<u32> {
     let map = PersistentMap::builder(store.clone(), name).batch(1_000, HOUR);
@@ -86,7 +87,7 @@ async fn nothing_happens_without_commit_and_all_of_it_after_its_first_poll() {
     assert_eq!(Transaction::new(&store).commit().await.unwrap(), None);
     drop(both());
     drop(both().commit());
-    settle_down().await;
+    settle().await;
     assert_eq!(store.calls(Method::Commit), 0);
     let mut left = 1;
     let hang = persistify::testing::Hang::new();
@@ -153,14 +154,12 @@ async fn maps_that_do_not_go_together_are_turned_away() {
 #[tokio::test]
 async fn maps_of_two_openings_of_a_file_go_together_and_those_of_two_files_do_not() {
     let folder = tempfile::tempdir().unwrap();
-    let open = |name: &str| persistify::Sqlite::open(folder.path().join(name));
-    let files = [open("1").await, open("1").await, open("2").await].map(Result::unwrap);
+    let file = |name: &str| persistify::Sqlite::open(folder.path().join(name));
+    let files = [file("1").await, file("1").await, file("2").await].map(Result::unwrap);
     let [one, same, other] = &files;
-    let a = PersistentMap::builder(one.clone(), "a").open().await;
-    let a: PersistentMap<u32> = a.unwrap();
+    let a: PersistentMap<u32> = open(one.clone(), "a", as_it_is).await;
     let shared: Arc<dyn persistify::Provider> = Arc::new(same.clone());
-    let b = PersistentMap::builder(shared, "b").open().await;
-    let b: PersistentMap<u32> = b.unwrap();
+    let b: PersistentMap<u32> = open(shared, "b", as_it_is).await;
     for (provider, fits) in [(one, true), (same, true), (other, false)] {
         let mut tx = Transaction::new(provider);
         tx.insert(&a, "x", 1).insert(&b, "x", 1);
@@ -343,12 +342,10 @@ async fn transfers_among_four_maps_neither_block_each_other_nor_lose_anything() 
     let retry = retry.probe_delay(soon);
     let mut maps = Vec::new();
     for name in ["a", "b", "c", "d"] {
-        let map = PersistentMap::builder(store.clone(), name).batch(3, soon);
-        let map: PersistentMap<i64> = map
-            .retry(retry.clone().max_attempts(50))
-            .open()
-            .await
-            .unwrap();
+        let map: PersistentMap<i64> = open(store.clone(), name, |map| {
+            map.batch(3, soon).retry(retry.clone().max_attempts(50))
+        })
+        .await;
         map.batch()
             .insert("0", 100)
             .insert("1", 100)
@@ -479,7 +476,7 @@ async fn nothing_is_sent_any_more_once_the_maps_are_gone() {
     tx.insert(&a, "k", 1).insert(&b, "k", 1);
     assert!(tx.commit().await.unwrap_err().may_have_applied());
     drop((a, b));
-    settle_down().await;
+    settle().await;
     let a = map(&store, "a").await;
     a.insert_and_save("k", 2).await.unwrap();
     store.behave();
@@ -504,7 +501,7 @@ async fn nothing_is_sent_at_all_if_the_maps_are_gone_by_then() {
     let commit = tokio::spawn(tx.commit());
     store.ended(Method::Commit, 3).await;
     drop((a, b));
-    settle_down().await;
+    settle().await;
     let a = open("a").await.unwrap();
     a.insert_and_save("k", 2).await.unwrap();
     assert_eq!(commit.await.unwrap().unwrap_err().kind(), ErrorKind::Closed);

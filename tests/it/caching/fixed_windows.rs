@@ -5,7 +5,7 @@ use std::{sync::Arc, thread};
 use persistify::{Memory, Op, testing::Faulty, testing::ManualClock};
 
 use super::{SECOND, builder, open, seconds};
-use crate::stored::{records, settle, start, stored};
+use crate::support::{records, settle, start, stored_values};
 
 #[tokio::test]
 async fn a_peek_does_not_prolong() {
@@ -105,7 +105,7 @@ async fn an_update_that_keeps_the_ttl_is_saved_with_its_value() {
     map.update_keeping_ttl("a", |n| *n = 2);
     let read_until = map.expires_at("a");
     map.flush().await.unwrap();
-    assert_eq!(stored::<u64>(store.inner()).await["a"], 2);
+    assert_eq!(stored_values::<u64>(store.inner()).await["a"], 2);
     assert_eq!(records(store.inner()).await["a"].expires_at, read_until);
     let last = store.batches().pop().unwrap();
     assert!(matches!(last.maps[0].changes[0].op, Op::Put { .. }));

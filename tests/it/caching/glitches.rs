@@ -5,10 +5,7 @@ use std::time::{Duration, SystemTime};
 use persistify::{CachingMap, Change, Memory, Payload, Provider, testing::ManualClock};
 
 use super::{SECOND, builder, listening, open, seconds};
-use crate::{
-    said::warnings_of,
-    stored::{settle, start, write_as_another},
-};
+use crate::support::{settle, start, warnings_of, write_as_another};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

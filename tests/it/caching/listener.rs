@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use persistify::{CachingMap, Change, Memory, testing::ManualClock};
 
 use super::{SECOND, builder, listening, open, seconds};
-use crate::stored::{put, settle, start, stored, write_as_another};
+use crate::support::{put, settle, start, stored_values, write_as_another};
 
 /// Every expired entry as the listener was told of it.
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn the_listener_may_call_maps_and_may_panic() {
     settle().await;
     assert!(opened.contains_key("after later"));
     opened.flush().await.unwrap();
-    assert_eq!(stored::<u64>(&store).await, opened.snapshot());
+    assert_eq!(stored_values::<u64>(&store).await, opened.snapshot());
     map.lock().take();
 }
 

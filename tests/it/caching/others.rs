@@ -8,7 +8,7 @@ use persistify::{
 };
 
 use super::{SECOND, builder, listening, open, seconds};
-use crate::stored::{put, records, settle, start, stored, write_as_another};
+use crate::support::{put, records, settle, start, stored_values, write_as_another};
 
 /// An entry is read while its earlier reading is being told to the store, where
 /// another process takes the key over meanwhile: its value is taken, and our touch
@@ -53,7 +53,7 @@ async fn a_sweep_never_removes_what_another_process_has_written() {
     assert_eq!(a.get("k"), None, "a knows of its own entry only");
     a.flush().await.unwrap();
     assert_eq!(
-        stored::<u64>(&store).await,
+        stored_values::<u64>(&store).await,
         HashMap::from([("k".to_owned(), 2)])
     );
     assert_eq!(a.get("k"), Some(2));
@@ -117,7 +117,7 @@ async fn what_may_have_been_saved_expires_without_hitting_anothers_value() {
         map.flush().await.unwrap();
         let expected = theirs.then_some(3);
         assert_eq!(
-            stored::<u64>(store.inner()).await.get("a").copied(),
+            stored_values::<u64>(store.inner()).await.get("a").copied(),
             expected
         );
         assert_eq!(map.get("a"), expected, "landed: {landed}");
@@ -167,7 +167,7 @@ async fn what_expires_twice_never_takes_anothers_value_along() {
             map.flush().await.unwrap();
             // The one that did reach the store was the later write.
             let expected = (!written_later).then_some(3);
-            let stored = stored::<u64>(store.inner()).await;
+            let stored = stored_values::<u64>(store.inner()).await;
             assert_eq!(
                 stored.get("a").copied(),
                 expected,

@@ -8,7 +8,7 @@ use persistify::{
 };
 
 use super::{builder, open, seconds};
-use crate::stored::{records, start, write_as_another};
+use crate::support::{records, start, write_as_another};
 
 /// A time is kept to four milliseconds, and ends early rather than late.
 const SLACK: Duration = Duration::from_millis(4);

@@ -6,7 +6,7 @@ use persistify::{
 };
 
 use super::{SECOND, builder, listening, open, seconds};
-use crate::stored::{put, records, settle, start, stored, write_as_another};
+use crate::support::{put, records, settle, start, stored_values, write_as_another};
 
 type Times = fn(CachingMapBuilder<u64>) -> CachingMapBuilder<u64>;
 
@@ -161,7 +161,7 @@ async fn the_store_hears_of_the_time_and_keeps_the_value() {
         let again = open(times(builder(&store, &clock)).batch(1_000, seconds(3_600))).await;
         assert_eq!(again.pending(), 1);
         assert_eq!(store.calls(Method::Commit), commits);
-        assert_eq!(stored::<u64>(store.inner()).await["mine"], 1);
+        assert_eq!(stored_values::<u64>(store.inner()).await["mine"], 1);
         write_as_another(store.inner(), vec![put("mine", " 1 ")]).await;
     }
 }

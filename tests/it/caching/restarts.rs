@@ -5,7 +5,7 @@ use std::time::Duration;
 use persistify::{CachingMap, Memory, Provider, testing::ManualClock};
 
 use super::{SECOND, builder, open, seconds};
-use crate::stored::{records, settle, start};
+use crate::support::{records, settle, start};
 
 /// After a restart the map no longer knew that an entry's time was its own, and
 /// the first update made it live for ever.

@@ -5,16 +5,14 @@ use std::collections::BTreeMap;
 use persistify::{Memory, Provider};
 
 use super::*;
+use crate::support::{as_it_is, open};
 
 /// It said that the changes stay pending and are tried again, which no provider that
 /// was closed ever does.
 #[tokio::test(start_paused = true)]
 async fn a_close_after_that_of_the_provider_says_that_nothing_can_be_saved_any_more() {
     let provider = Arc::new(Memory::new());
-    let map: PersistentMap<u32> = PersistentMap::builder(provider.clone(), "map")
-        .open()
-        .await
-        .unwrap();
+    let map: PersistentMap<u32> = open(provider.clone(), "map", as_it_is).await;
     map.insert("a", 1);
     provider.close().await.unwrap();
     let error = map.close().await.unwrap_err();
@@ -32,8 +30,7 @@ async fn a_close_after_that_of_the_provider_says_that_nothing_can_be_saved_any_m
 /// It blamed the store, which never saw the value.
 #[tokio::test(start_paused = true)]
 async fn a_flush_does_not_blame_the_store_for_what_the_codec_refused() {
-    let map: PersistentMap<BTreeMap<(u8, u8), u8>> =
-        PersistentMap::builder(store(), "map").open().await.unwrap();
+    let map: PersistentMap<BTreeMap<(u8, u8), u8>> = open(store(), "map", as_it_is).await;
     map.insert("a", [((1, 2), 3)].into());
     let error = map.flush().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused, "{error:?}");

@@ -8,10 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json, value::RawValue};
 
 use super::refusal;
-use crate::{
-    store::{builder, settle_down, store},
-    stored::{put, write_as_another},
-};
+use crate::support::{builder, open, put, settle, steady, store, write_as_another};
 
 pub(super) const DEEP: usize = 100_000;
 
@@ -103,7 +100,7 @@ fn onion(levels: usize) -> Onion {
 #[tokio::test(start_paused = true)]
 async fn a_value_as_deep_as_no_stack_is_refused_on_every_way() {
     let store = store();
-    let map = builder(&store).open().await.unwrap();
+    let map = open(store.clone(), "map", steady).await;
     let error = map.insert_and_save("a", list(DEEP)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     let said = error.to_string();
@@ -168,11 +165,7 @@ async fn a_stored_text_of_any_depth_is_one_unreadable_record() {
     write_as_another(&store, vec![put("a", &deep_text()), put("b", "[1]")]).await;
     let error = builder::<Json>(&store).open().await.unwrap_err();
     assert_eq!((error.kind(), error.keys().len()), (ErrorKind::Corrupt, 1));
-    let map = builder::<Json>(&store)
-        .allow_unreadable()
-        .open()
-        .await
-        .unwrap();
+    let map = open::<Json>(store.clone(), "map", |map| steady(map).allow_unreadable()).await;
     assert_eq!((map.len(), map.unreadable().len()), (1, 1));
     map.reload().await.unwrap();
     map.insert("a", json!(1));
@@ -182,9 +175,9 @@ async fn a_stored_text_of_any_depth_is_one_unreadable_record() {
     let map = builder::<Json>(&store).schema(1).migrate(0, |value| value);
     let error = map.open().await.unwrap_err();
     assert_eq!((error.kind(), error.keys().len()), (ErrorKind::Corrupt, 1));
-    let raw: PersistentMap<Box<RawValue>> = builder(&store).open().await.unwrap();
+    let raw: PersistentMap<Box<RawValue>> = open(store.clone(), "map", steady).await;
     assert_eq!(raw.read("a", |text| text.get().len()), Some(2 * DEEP));
-    settle_down().await;
+    settle().await;
     raw.close().await.unwrap();
 }
 
@@ -197,12 +190,12 @@ async fn a_line_of_an_import_of_any_depth_is_an_error_with_its_number() {
         format!("{header}\n{text}\n"),
         format!("{header}\n{{\"key\":\"a\",\"value\":1,\"more\":{text}\n"),
     ] {
-        let map: PersistentMap<Json> = builder(&store()).open().await.unwrap();
+        let map: PersistentMap<Json> = open(store(), "map", steady).await;
         let error = map.import(lines.as_bytes()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
         assert!(error.to_string().contains("line 2"), "{error}");
     }
-    let map: PersistentMap<Json> = builder(&store()).open().await.unwrap();
+    let map: PersistentMap<Json> = open(store(), "map", steady).await;
     let error = map.import(text.as_bytes()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
 }

@@ -7,6 +7,7 @@ use persistify::{ErrorKind, JsonFile, Memory, PersistentMap, copy};
 use serde_json::{Value as Json, value::RawValue};
 
 use super::depth::{DEEP, deep_text};
+use crate::support::{as_it_is, open};
 
 /// Nobody reads a text by recursion: it is one record that does not decode.
 #[tokio::test]
@@ -16,10 +17,10 @@ async fn a_file_with_a_text_of_any_depth_opens_but_for_that_entry() {
     let deep = deep_text();
     fs::write(&file, format!("{{\"a\": {deep},\n\"b\": [\n1]}}")).unwrap();
     let files = JsonFile::open(folder.path()).await.unwrap();
-    let open = || PersistentMap::<Json>::builder(files.clone(), "map");
-    let error = open().open().await.unwrap_err();
+    let builder = || PersistentMap::<Json>::builder(files.clone(), "map");
+    let error = builder().open().await.unwrap_err();
     assert_eq!((error.kind(), error.keys().len()), (ErrorKind::Corrupt, 1));
-    let map = open().allow_unreadable().open().await.unwrap();
+    let map = builder().allow_unreadable().open().await.unwrap();
     assert_eq!((map.len(), map.unreadable().len()), (1, 1));
     map.insert("c", Json::Null);
     map.close().await.unwrap();
@@ -27,8 +28,7 @@ async fn a_file_with_a_text_of_any_depth_opens_but_for_that_entry() {
 
     let target = Memory::new();
     copy(&files, &target, ["map"], |_, _| {}).await.unwrap();
-    let raw: PersistentMap<Box<RawValue>> =
-        PersistentMap::builder(target, "map").open().await.unwrap();
+    let raw: PersistentMap<Box<RawValue>> = open(target, "map", as_it_is).await;
     assert_eq!(raw.read("a", |text| text.get().len()), Some(2 * DEEP));
 }
 
@@ -54,18 +54,15 @@ async fn a_row_with_a_text_of_any_depth_is_one_unreadable_record() {
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("maps.db");
-    let open = async || Sqlite::open(&path).await.unwrap();
-    let map: PersistentMap<Json> = PersistentMap::builder(open().await, "map")
-        .open()
-        .await
-        .unwrap();
+    let file = async || Sqlite::open(&path).await.unwrap();
+    let map: PersistentMap<Json> = open(file().await, "map", as_it_is).await;
     map.insert("a", Json::Null);
     map.insert("b", Json::Null);
     map.close().await.unwrap();
     let other = rusqlite::Connection::open(&path).unwrap();
     let update = "UPDATE map_map SET value = ?1 WHERE key = 'a'";
     assert_eq!(other.execute(update, [deep_text()]).unwrap(), 1);
-    let map = PersistentMap::<Json>::builder(open().await, "map");
+    let map = PersistentMap::<Json>::builder(file().await, "map");
     let error = map.open().await.unwrap_err();
     assert_eq!((error.kind(), error.keys().len()), (ErrorKind::Corrupt, 1));
 }

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use persistify::{ErrorKind, PersistentMap};
 
-use crate::{
-    store::{builder, name, open, store, stored_in},
-    stored::{put, write_as_another},
+use crate::support::{
+    builder, map_name, open, open_numbers, put, steady, store, stored_in, write_as_another,
 };
 
 type Points = BTreeMap<String, Vec<u8>>;
@@ -17,7 +16,7 @@ type Points = BTreeMap<String, Vec<u8>>;
 #[tokio::test(start_paused = true)]
 async fn open_tells_how_many_records_it_cannot_read_and_how_to_go_on() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.extend((0..97).map(|n| (format!("n{n}"), n)));
     map.close().await.unwrap();
     let bad = |n: usize| put(&format!("bad{n}"), "{\"a\":[1,\"x\"]}");
@@ -35,11 +34,7 @@ async fn open_tells_how_many_records_it_cannot_read_and_how_to_go_on() {
         assert!(said.contains(part), "{part:?} in {said}");
     }
     assert_eq!(error.keys().len(), 7);
-    let map = builder::<u32>(&store)
-        .allow_unreadable()
-        .open()
-        .await
-        .unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| steady(map).allow_unreadable()).await;
     assert_eq!((map.len(), map.unreadable().len()), (97, 7));
 }
 
@@ -50,7 +45,8 @@ async fn the_error_of_a_record_names_the_place() {
     let error = builder::<Points>(&store).open().await.unwrap_err();
     let debug = format!("{error:?}");
     assert!(debug.contains("(at `.x[2]`)"), "{debug}");
-    let map: PersistentMap<Points> = builder(&store).allow_unreadable().open().await.unwrap();
+    let map: PersistentMap<Points> =
+        open(store.clone(), "map", |map| steady(map).allow_unreadable()).await;
     let listed = map.unreadable()[0].error.to_string();
     assert!(listed.contains("(at `.x[2]`)"), "{listed}");
 }
@@ -60,7 +56,7 @@ async fn the_error_of_a_record_names_the_place() {
 #[tokio::test(start_paused = true)]
 async fn a_reload_takes_in_what_it_can_read_before_it_errs() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.insert("bad", 1);
     map.insert("gone", 1);
     map.flush().await.unwrap();
@@ -82,7 +78,7 @@ async fn a_reload_takes_in_what_it_can_read_before_it_errs() {
     // It is not destroyed by a write that does not know of it.
     assert_eq!(map.unreadable().len(), 1);
     map.insert_and_save("bad", 3).await.unwrap();
-    let aside = name().nested("unreadable").unwrap();
+    let aside = map_name().nested("unreadable").unwrap();
     let aside = stored_in(&store, &aside).await;
     assert_eq!(aside.values().collect::<Vec<_>>(), ["\"x\""]);
     map.reload().await.unwrap();

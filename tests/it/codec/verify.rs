@@ -6,7 +6,7 @@ use persistify::{ErrorKind, Expect, PersistentMap, Transaction, Verify};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
-use crate::store::{HOUR, Store, builder, store, stored};
+use crate::support::{HOUR, Store, builder, open, steady, store, stored};
 
 /// Cannot be read again if it holds a seven.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -43,8 +43,7 @@ async fn refused<V>(value: V) -> bool
 where
     V: Serialize + serde::de::DeserializeOwned + Send + Sync + 'static,
 {
-    let map = builder(&store()).verify(Verify::Never).open();
-    let map: PersistentMap<V> = map.await.unwrap();
+    let map: PersistentMap<V> = open(store(), "map", |map| steady(map).verify(Verify::Never)).await;
     let saved = map.insert_and_save("a", value).await;
     saved.is_err_and(|error| error.kind() == ErrorKind::Refused)
 }
@@ -107,7 +106,8 @@ impl<'de> Deserialize<'de> for Counted {
 async fn values_are_written_and_read_back_by_the_background_task_alone() {
     let counts = || (WRITTEN.load(SeqCst), READ.load(SeqCst));
     let store = store();
-    let map: PersistentMap<Counted> = builder(&store).batch(1_000, HOUR).open().await.unwrap();
+    let map: PersistentMap<Counted> =
+        open(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await;
     map.insert("a", Counted(1));
     let mut tx = Transaction::new(&store);
     tx.insert(&map, "b", Counted(1))
@@ -144,7 +144,7 @@ async fn a_copy_that_panics_when_it_is_dropped_is_no_reason_to_refuse() {
         }
     }
     let store = store();
-    let map: PersistentMap<Loud> = builder(&store).open().await.unwrap();
+    let map: PersistentMap<Loud> = open(store.clone(), "map", steady).await;
     map.insert_and_save("a", Loud(7)).await.unwrap();
     map.update_and_save("a", |loud| loud.0 = 1).await.unwrap();
     map.close().await.unwrap();

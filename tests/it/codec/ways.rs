@@ -2,14 +2,11 @@
 
 use std::sync::Arc;
 
-use persistify::{
-    CachingMap, Error, ErrorKind, Expect, OnConflict, Operation, PersistentMap, Transaction,
-};
+use persistify::{Error, ErrorKind, Expect, OnConflict, Operation, PersistentMap, Transaction};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    store::{HOUR, builder, store, stored},
-    stored::{put, write_as_another},
+use crate::support::{
+    HOUR, builder, open, open_caching, put, steady, store, stored, write_as_another,
 };
 
 /// Reads well, and forgets on the way back what it cannot do without.
@@ -47,7 +44,7 @@ fn check(error: &Error, key: &str) {
 #[tokio::test(start_paused = true)]
 async fn every_way_to_save_refuses_it_and_other_entries_go_on() {
     let store = store();
-    let map = builder(&store).batch(1_000, HOUR).open().await.unwrap();
+    let map = open(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await;
     let mut failures = map.failures();
     map.insert("flushed", BAD);
     map.insert("good", GOOD);
@@ -85,14 +82,13 @@ async fn every_way_to_save_refuses_it_and_other_entries_go_on() {
     map.remove("flushed");
     map.close().await.unwrap();
     assert_eq!(stored(&store).await.len(), 2);
-    builder::<Forgetful>(&store).open().await.unwrap();
+    open::<Forgetful>(store.clone(), "map", steady).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_caching_map_refuses_it_as_well() {
     let store = store();
-    let map = CachingMap::builder(store.clone(), "map").time_to_live(HOUR);
-    let map = map.open().await.unwrap();
+    let map = open_caching(store.clone(), "map", |map| map.time_to_live(HOUR)).await;
     let saved = map.insert_with_ttl_and_save("a", BAD, HOUR).await;
     check(&saved.unwrap_err(), "a");
 }
@@ -101,7 +97,7 @@ async fn a_caching_map_refuses_it_as_well() {
 #[tokio::test(start_paused = true)]
 async fn what_was_imported_is_refused_when_it_is_saved() {
     let store = store();
-    let map: PersistentMap<Forgetful> = builder(&store).open().await.unwrap();
+    let map: PersistentMap<Forgetful> = open(store.clone(), "map", steady).await;
     let lines = "{\"format\":\"persistify\",\"version\":1,\"map\":\"m\",\"schema\":0}\n\
                  {\"key\":\"a\",\"value\":{\"a\":1,\"b\":7}}\n";
     let error = map.import(lines.as_bytes()).await.unwrap_err();
@@ -142,8 +138,10 @@ async fn an_upgraded_value_that_cannot_be_read_again_stays_as_it_is_stored() {
 async fn a_merged_value_is_refused_and_the_stored_one_stays() {
     let store = store();
     let merge = OnConflict::Merge(|_, _| BAD);
-    let map = builder(&store).batch(1_000, HOUR).conflicts(merge);
-    let map = map.open().await.unwrap();
+    let map = open(store.clone(), "map", |map| {
+        steady(map).batch(1_000, HOUR).conflicts(merge)
+    })
+    .await;
     map.insert_and_save("a", GOOD).await.unwrap();
     write_as_another(&store, vec![put("a", r#"{"a":9,"b":9}"#)]).await;
     map.insert("a", Forgetful { a: 2, b: 2 });

@@ -67,8 +67,7 @@ async fn open(store: impl Provider) -> PersistentMap<u64> {
     let soon = Duration::from_millis(1);
     let retry = RetryPolicy::default().base_delay(soon).max_delay(soon);
     let retry = retry.max_attempts(50).probe_delay(soon);
-    let map = PersistentMap::builder(store, "map").retry(retry);
-    map.open().await.unwrap()
+    crate::support::open(store, "map", |map| map.retry(retry)).await
 }
 
 /// Saves, on the condition that the entry is as it was last seen. `reads`: what

@@ -18,8 +18,7 @@ use tokio::{runtime::Runtime, time::Instant};
 use super::{put, quiet};
 use crate::{
     close::run_here,
-    store::{HOUR, builder, pairs, store, stored},
-    stored::write_as_another,
+    support::{HOUR, builder, open, pairs, steady, store, stored, write_as_another},
 };
 
 #[tokio::test(start_paused = true)]
@@ -68,8 +67,10 @@ async fn it_gives_up_after_so_many_attempts_and_waits_between_them() {
     let store = store();
     let policy = persistify::RetryPolicy::default().jitter(false);
     let policy = policy.max_attempts(3).base_delay(Duration::from_millis(10));
-    let map = builder(&store).batch(1_000, HOUR).retry_conflicts(policy);
-    let map: PersistentMap<u32> = map.open().await.unwrap();
+    let map: PersistentMap<u32> = open(store.clone(), "map", |map| {
+        steady(map).batch(1_000, HOUR).retry_conflicts(policy)
+    })
+    .await;
     map.save_if("a", 0, Expect::Absent).await.unwrap();
     let inner = store.inner().clone();
     let begun = Instant::now();
@@ -130,7 +131,7 @@ async fn after_a_pause_it_begins_with_what_the_store_has_by_then() {
 async fn what_does_not_decode_or_cannot_be_reached_is_an_error() {
     let store = store();
     let map = quiet(&store).await;
-    let text = crate::stored::put("a", "\"text\"");
+    let text = crate::support::put("a", "\"text\"");
     write_as_another(store.inner(), vec![text]).await;
     let error = map.update_in_store("a", |n| n + 1).await.unwrap_err();
     assert_eq!(

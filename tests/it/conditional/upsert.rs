@@ -3,10 +3,7 @@
 use persistify::{CachingMap, Change, ErrorKind, PersistentMap, testing::Method};
 
 use super::{put, quiet};
-use crate::{
-    store::{SECOND, pairs, store, stored},
-    stored::write_as_another,
-};
+use crate::support::{SECOND, open_caching, pairs, store, stored, write_as_another};
 
 #[tokio::test(start_paused = true)]
 async fn an_update_in_the_store_creates_and_removes() {
@@ -99,8 +96,8 @@ async fn a_closure_that_gives_up_writes_nothing_and_its_result_is_returned() {
 #[tokio::test(start_paused = true)]
 async fn an_entry_keeps_its_own_time_and_a_created_one_has_that_of_the_map() {
     let store = store();
-    let map = CachingMap::<u32>::builder(store.clone(), "map").time_to_live(60 * SECOND);
-    let map: CachingMap<u32> = map.open().await.unwrap();
+    let map: CachingMap<u32> =
+        open_caching::<u32>(store.clone(), "map", |map| map.time_to_live(60 * SECOND)).await;
     map.insert_with_ttl_and_save("own", 1, 10 * SECOND)
         .await
         .unwrap();

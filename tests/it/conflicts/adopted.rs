@@ -5,10 +5,10 @@ use persistify::{JsonFile, Sqlite};
 use rusqlite::Connection;
 
 use super::*;
+use crate::support::open;
 
 async fn open_in(store: impl Provider) -> PersistentMap<u32> {
-    let map = PersistentMap::builder(store, "map").conflicts(OnConflict::StoreWins);
-    map.open().await.unwrap()
+    open(store, "map", |map| map.conflicts(OnConflict::StoreWins)).await
 }
 
 #[tokio::test]

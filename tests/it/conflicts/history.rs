@@ -195,9 +195,11 @@ async fn open_tokens(way: &Way, policy: OnConflict<Tokens>, delay: Duration) -> 
     let retry = RetryPolicy::default().max_attempts(2);
     let retry = retry.base_delay(delay / 10).max_delay(delay);
     let retry = retry.probe_delay(delay);
-    let map = PersistentMap::builder(way.clone(), "map").retry(retry);
-    let map = map.batch(4, delay).conflicts(policy);
-    map.commit_timeout(Duration::MAX).open().await.unwrap()
+    crate::support::open(way.clone(), "map", |map| {
+        let map = map.retry(retry).batch(4, delay).conflicts(policy);
+        map.commit_timeout(Duration::MAX)
+    })
+    .await
 }
 
 async fn flush_at_last(map: &Process, way: &Way) {
@@ -249,7 +251,7 @@ async fn history(
         map.reload().await?;
         assert_eq!((map.pending(), map.stats().refused), (0, 0), "{seed}");
     }
-    let stored: BTreeMap<_, _> = crate::stored::stored::<Tokens>(&*store)
+    let stored: BTreeMap<_, _> = crate::support::stored_values::<Tokens>(&*store)
         .await
         .into_iter()
         .collect();

@@ -2,6 +2,7 @@
 //! on one map.
 
 use super::*;
+use crate::support::{as_it_is, open};
 use persistify::{Expect, Revision, Transaction};
 
 const POLICIES: [fn() -> OnConflict<u32>; 3] =
@@ -61,7 +62,7 @@ async fn what_a_map_commits_on_conditions_is_its_own() {
             }
         }
         assert_eq!((map.stats().conflicts, map.pending()), (0, 0));
-        assert_eq!(stored(&store).await, crate::store::in_memory(&map));
+        assert_eq!(stored(&store).await, crate::support::in_memory(&map));
     }
 }
 
@@ -161,7 +162,7 @@ async fn a_rewrite_on_load_is_in_no_conditional_saves_way() {
         let old = open_on(&store, OnConflict::LastWrite).await;
         old.extend([("a", 1), ("b", 1), ("c", 1)]);
         old.flush().await.unwrap();
-        let map = crate::store::builder(&store).batch(1_000, crate::store::HOUR);
+        let map = crate::support::builder(&store).batch(1_000, crate::support::HOUR);
         let map = map.conflicts(policy()).schema(1).migrate(0, |n| n);
         let map: PersistentMap<u32> = map.rewrite_on_load().open().await.unwrap();
         assert_eq!(map.pending(), 3);
@@ -177,7 +178,7 @@ async fn a_rewrite_on_load_is_in_no_conditional_saves_way() {
         map.flush().await.unwrap();
         assert_eq!(stored(&store).await, pairs([("a", 7), ("b", 3), ("c", 1)]));
         assert_eq!((map.stats().conflicts, map.pending()), (0, 0));
-        let records = crate::store::records(&store, &crate::store::name()).await;
+        let records = crate::support::records_in(&store, &crate::support::map_name()).await;
         let shapes = records.iter().map(|r| r.value.as_ref().unwrap().schema);
         assert_eq!(shapes.collect::<Vec<_>>(), [1, 1, 1]);
     }
@@ -189,7 +190,7 @@ async fn a_rewrite_on_load_is_in_no_conditional_saves_way() {
 async fn an_import_meets_others_as_any_write_does() {
     let ends = [(20, 0), (1, 1), (21, 1)];
     for (policy, (expected, conflicts)) in POLICIES.into_iter().zip(ends) {
-        let from = open_on(&crate::store::store(), OnConflict::LastWrite).await;
+        let from = open_on(&crate::support::store(), OnConflict::LastWrite).await;
         from.extend([("a", 20), ("b", 20)]);
         let mut exported = Vec::new();
         from.export(&mut exported).await.unwrap();
@@ -201,7 +202,7 @@ async fn an_import_meets_others_as_any_write_does() {
         assert_eq!(here.import(&exported[..]).await.unwrap(), 2);
         let expected = pairs([("a", expected), ("b", 20)]);
         assert_eq!(stored(&store).await, expected);
-        assert_eq!(crate::store::in_memory(&here), expected);
+        assert_eq!(crate::support::in_memory(&here), expected);
         assert_eq!(here.stats().conflicts, conflicts);
     }
 }
@@ -247,7 +248,7 @@ async fn what_was_committed_on_conditions_ends_in_time_across_restarts() {
         let mut batch = again.batch();
         batch.insert("b", 2).require("b", Expect::Absent);
         batch.commit().await.unwrap();
-        settle_down().await;
+        settle().await;
         // The first one sweeps, too, and takes nothing along.
         map.flush().await.unwrap();
         again.flush().await.unwrap();
@@ -273,12 +274,12 @@ async fn conditional_commits_in_json_files_are_there_after_a_restart() {
     for policy in POLICIES {
         let folder = tempfile::tempdir().unwrap();
         let files = persistify::JsonFile::open(folder.path()).await.unwrap();
-        let open = async || {
-            let map = PersistentMap::<u32>::builder(files.clone(), "map");
-            let map = map.batch(1_000, crate::store::HOUR).conflicts(policy());
-            map.open().await.unwrap()
+        let process = || {
+            open::<u32>(files.clone(), "map", |map| {
+                map.batch(1_000, crate::support::HOUR).conflicts(policy())
+            })
         };
-        let (here, there) = (open().await, open().await);
+        let (here, there) = (process().await, process().await);
         let first = here.save_if("a", 1, Expect::Absent).await.unwrap();
         let late = there.save_if("a", 2, Expect::Absent).await.unwrap_err();
         assert_eq!(late.found().unwrap().revision, first);
@@ -295,8 +296,7 @@ async fn conditional_commits_in_json_files_are_there_after_a_restart() {
         there.close().await.unwrap();
         files.close().await.unwrap();
         let files = persistify::JsonFile::open(folder.path()).await.unwrap();
-        let map = PersistentMap::<u32>::builder(files, "map").open().await;
-        let map = map.unwrap();
+        let map = open::<u32>(files, "map", as_it_is).await;
         assert_eq!((map.get("a"), map.get("b")), (Some(4), Some(3)));
         let (_, revision) = map.get_with_revision("a").unwrap();
         assert_eq!(added, Some(4));

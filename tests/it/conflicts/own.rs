@@ -1,6 +1,7 @@
 //! What a map wrote itself is never in its own way.
 
 use super::*;
+use crate::support::{open, open_caching};
 use persistify::{Batch, Committed, Expect, Layer, Result, RetryPolicy};
 
 const POLICIES: [fn() -> OnConflict<u32>; 2] = [|| OnConflict::StoreWins, sum];
@@ -143,7 +144,7 @@ async fn an_answer_that_was_lost_comes_again_with_what_was_left_out() {
             here.flush().await.unwrap();
             let expected = pairs([("a", expected), ("b", 2)]);
             assert_eq!(stored(&store).await, expected, "{fault:?}");
-            assert_eq!(crate::store::in_memory(&here), expected);
+            assert_eq!(crate::support::in_memory(&here), expected);
             assert_eq!(here.stats().conflicts, 1);
         }
     }
@@ -154,7 +155,7 @@ async fn an_outage_is_none() {
     for policy in POLICIES {
         let store = store();
         let retry = RetryPolicy::default().max_attempts(2).probe_delay(SECOND);
-        let map = crate::store::builder(&store)
+        let map = crate::support::builder(&store)
             .conflicts(policy())
             .retry(retry);
         let map = map.open().await.unwrap();
@@ -194,8 +195,7 @@ impl Layer for Ahead {
 async fn a_commit_without_a_revision_is_recognized() {
     for policy in POLICIES {
         let store = store();
-        let map = PersistentMap::<u32>::builder(Ahead(store.clone()), "map");
-        let map = map.conflicts(policy()).open().await.unwrap();
+        let map = open::<u32>(Ahead(store.clone()), "map", |map| map.conflicts(policy())).await;
         for n in 0..3 {
             map.insert_and_save("a", n).await.unwrap();
             map.update_and_save("a", |n| *n += 10).await.unwrap();
@@ -220,8 +220,7 @@ async fn a_conditional_commit_without_a_revision_is_recognized() {
         for several in [false, true] {
             let store = store();
             let way = Ahead(store.clone());
-            let map = PersistentMap::<u32>::builder(way.clone(), "map");
-            let map = map.conflicts(policy()).open().await.unwrap();
+            let map = open::<u32>(way.clone(), "map", |map| map.conflicts(policy())).await;
             let commit = async |value| {
                 if several {
                     let mut tx = persistify::Transaction::new(&way);
@@ -256,8 +255,10 @@ async fn a_conditional_commit_without_a_revision_is_recognized() {
 #[tokio::test]
 async fn what_expires_sooner_in_memory_than_in_the_store_is_its_own() {
     let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
-    let map = CachingMap::<u32>::builder(store.clone(), "map").clock(clock.clone());
-    let map = map.conflicts(OnConflict::StoreWins).open().await.unwrap();
+    let map = open_caching::<u32>(store.clone(), "map", |map| {
+        map.clock(clock.clone()).conflicts(OnConflict::StoreWins)
+    })
+    .await;
     map.insert_with_ttl("a", 1, 100 * SECOND);
     map.insert_with_ttl("b", 1, 100 * SECOND);
     map.flush().await.unwrap();
@@ -265,9 +266,9 @@ async fn what_expires_sooner_in_memory_than_in_the_store_is_its_own() {
     map.insert_with_ttl("b", 2, SECOND);
     clock.advance(SECOND);
     map.insert("a", 3);
-    settle_down().await;
+    settle().await;
     map.flush().await.unwrap();
-    let stored = crate::stored::stored::<u32>(store.inner()).await;
+    let stored = crate::support::stored_values::<u32>(store.inner()).await;
     assert_eq!(
         stored,
         std::collections::HashMap::from([("a".to_owned(), 3)])

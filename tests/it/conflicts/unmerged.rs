@@ -7,10 +7,11 @@ use futures_util::poll;
 use persistify::{Operation, UnreadableRecord};
 use serde::{Deserialize, Serialize};
 
-use crate::store::{builder, name, stored_in};
+use crate::support::{map_name, open, steady, stored_in};
 
 async fn write_text(store: &Store, key: &str, text: &str) {
-    let map: PersistentMap<String> = builder(store).allow_unreadable().open().await.unwrap();
+    let map: PersistentMap<String> =
+        open(store.clone(), "map", |map| steady(map).allow_unreadable()).await;
     map.insert_and_save(key, text.to_owned()).await.unwrap();
 }
 
@@ -62,7 +63,7 @@ async fn a_closure_that_panics_costs_its_entry_and_nothing_else() {
 #[tokio::test(start_paused = true)]
 async fn a_closure_that_calls_a_map_panics_with_a_message() {
     let store = store();
-    let other = open_on(&crate::store::store(), OnConflict::LastWrite).await;
+    let other = open_on(&crate::support::store(), OnConflict::LastWrite).await;
     let calling = other.clone();
     let here = open_on(
         &store,
@@ -106,7 +107,7 @@ async fn what_another_stored_and_does_not_decode_is_not_destroyed() {
     here.retry_refused();
     here.flush().await.unwrap();
     assert_eq!(stored(&store).await["a"], "2");
-    let aside = stored_in(&store, &name().nested("unreadable").unwrap()).await;
+    let aside = stored_in(&store, &map_name().nested("unreadable").unwrap()).await;
     assert!(aside.values().any(|text| text == r#""one""#), "{aside:?}");
 }
 
@@ -123,7 +124,7 @@ async fn a_store_that_wins_keeps_what_does_not_decode() {
     // By now the map knows of it: to write there is no conflict any more.
     here.insert_and_save("a", 3).await.unwrap();
     assert_eq!(stored(&store).await["a"], "3");
-    let aside = stored_in(&store, &name().nested("unreadable").unwrap()).await;
+    let aside = stored_in(&store, &map_name().nested("unreadable").unwrap()).await;
     assert!(aside.values().any(|text| text == r#""one""#), "{aside:?}");
 }
 
@@ -133,8 +134,10 @@ async fn what_was_unreadable_from_the_beginning_is_no_conflict() {
     for policy in [OnConflict::StoreWins, sum()] {
         let store = store();
         write_text(&store, "a", "one").await;
-        let map = builder(&store).allow_unreadable().conflicts(policy);
-        let map = map.open().await.unwrap();
+        let map = open(store.clone(), "map", |map| {
+            steady(map).allow_unreadable().conflicts(policy)
+        })
+        .await;
         map.insert_and_save("a", 1).await.unwrap();
         assert_eq!(stored(&store).await["a"], "1");
         assert_eq!(map.stats().conflicts, 0);
@@ -163,8 +166,10 @@ async fn what_was_found_in_vain_is_dropped_without_a_lock() {
     let asked = open_on(&store(), OnConflict::LastWrite).await;
     assert!(ASKED.set(asked).is_ok());
     let store = store();
-    let here = builder::<Asking>(&store).conflicts(OnConflict::StoreWins);
-    let here = here.open().await.unwrap();
+    let here = open::<Asking>(store.clone(), "map", |map| {
+        steady(map).conflicts(OnConflict::StoreWins)
+    })
+    .await;
     write_as_another(store.inner(), vec![put("a", "1")]).await;
     let hang = store.hang_next();
     here.insert("a", Asking(2));

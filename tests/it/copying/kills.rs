@@ -14,7 +14,7 @@ use std::{
 use persistify::{JsonFile, Memory, Sqlite, copy};
 
 use super::{MAP, held, silent};
-use crate::stored::{put, write_as_another};
+use crate::support::{put, write_as_another};
 
 const FOLDER: &str = "PERSISTIFY_COPY_FOLDER";
 const TEST: &str = "copying::kills::a_copy_that_is_killed_goes_on_and_ends_right";

@@ -7,7 +7,7 @@ use persistify::{
 use tokio::time::timeout;
 
 use super::{COMMITS, Commit, LOST, map};
-use crate::store::{HOUR, Store, pairs, store, stored};
+use crate::support::{HOUR, Store, pairs, store, stored};
 
 /// Every answer to a commit is lost from now on.
 fn lose_all(store: &Store, fault: &Fault) {

@@ -6,10 +6,7 @@ use persistify::{
 };
 use std::time::Duration;
 
-use crate::{
-    store::impatient,
-    stored::{records, settle, start},
-};
+use crate::support::{impatient, records, settle, start};
 
 type Store = Faulty<Memory>;
 

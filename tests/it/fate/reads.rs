@@ -4,7 +4,7 @@ use persistify::{ErrorKind, Expect};
 use tokio::time::sleep;
 
 use super::{COMMITS, Commit, LOST, map};
-use crate::store::{SECOND, pairs, settle_down, store, stored};
+use crate::support::{SECOND, pairs, settle, store, stored};
 
 #[tokio::test(start_paused = true)]
 async fn a_value_that_is_not_known_to_be_saved_is_not_shown() {
@@ -25,7 +25,7 @@ async fn a_value_that_is_not_known_to_be_saved_is_not_shown() {
         // A save is no pending change; its caller knows of it.
         assert_eq!(map.pending(), 0);
         sleep(2 * SECOND).await;
-        settle_down().await;
+        settle().await;
         assert_eq!((map.get("k"), map.len(), map.pending()), (Some(4), 1, 0));
     }
 }
@@ -55,13 +55,13 @@ async fn flushes_reloads_and_updates_wait_for_the_fate() {
         map.flush().await.unwrap();
         assert_eq!(map.get("k"), Some(4));
 
-        let store = crate::store::store();
+        let store = crate::support::store();
         let map = self::map(&store).await;
         Commit::Batch.lose(&store, &map, &fault).await;
         map.reload().await.unwrap();
         assert_eq!((map.get("k"), map.len()), (Some(4), 1));
 
-        let store = crate::store::store();
+        let store = crate::support::store();
         let map = self::map(&store).await;
         Commit::Batch.lose(&store, &map, &fault).await;
         assert_eq!(map.update_and_save("k", |n| *n += 1).await.unwrap(), None);

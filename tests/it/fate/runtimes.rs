@@ -6,7 +6,7 @@ use persistify::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-use crate::store::{HOUR, SECOND, Store, pairs, store, stored_in};
+use crate::support::{HOUR, SECOND, Store, pairs, store, stored_in};
 
 fn runtime() -> Runtime {
     let runtime = Builder::new_multi_thread();

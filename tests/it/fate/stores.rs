@@ -7,17 +7,17 @@ mod json {
     use persistify::{Expect, JsonFile, PersistentMap, RetryPolicy};
     use tempfile::TempDir;
 
-    use crate::json_file::shaky_disk::{Plan, ShakyDisk};
+    use crate::{
+        json_file::shaky_disk::{Plan, ShakyDisk},
+        support,
+    };
 
     const SOON: Duration = Duration::from_millis(10);
 
     async fn open(files: &JsonFile) -> PersistentMap<u32> {
         let retry = RetryPolicy::default().max_attempts(1).jitter(false);
-        PersistentMap::builder(files.clone(), "stock")
-            .retry(retry.base_delay(SOON).max_delay(SOON))
-            .open()
-            .await
-            .unwrap()
+        let retry = retry.base_delay(SOON).max_delay(SOON);
+        support::open(files.clone(), "stock", |map| map.retry(retry)).await
     }
 
     /// The disk took the bytes of a conditional save and failed to sync them. A
@@ -61,14 +61,13 @@ mod sqlite {
     use tokio::time::{Duration, sleep};
 
     use super::super::LOST;
-    use crate::store::impatient;
+    use crate::support::{self, impatient};
 
     const SOON: Duration = Duration::from_millis(10);
 
     async fn open(store: &Faulty<Sqlite>, name: &str) -> PersistentMap<u32> {
-        let map = PersistentMap::builder(store.clone(), name);
         let retry = impatient().base_delay(SOON).max_delay(SOON);
-        map.retry(retry).open().await.unwrap()
+        support::open(store.clone(), name, |map| map.retry(retry)).await
     }
 
     #[tokio::test]

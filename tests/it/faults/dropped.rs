@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, pin::pin};
 use futures_util::poll;
 use persistify::{ErrorKind, PersistentMap, testing::Fault};
 
-use crate::store::{HOUR, Store, builder, in_memory, settle_down, store, stored};
+use crate::support::{HOUR, Store, builder, in_memory, open, settle, steady, store, stored};
 
 /// More than any of them takes.
 const POLLS: usize = 12;
@@ -24,8 +24,8 @@ async fn polled<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
     None
 }
 
-async fn open(store: &Store) -> PersistentMap<u32> {
-    let map = builder(store).batch(1_000, HOUR).open().await.unwrap();
+async fn filled(store: &Store) -> PersistentMap<u32> {
+    let map = open(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await;
     map.extend([("a", 1), ("b", 2)]);
     map.flush().await.unwrap();
     map
@@ -46,7 +46,7 @@ async fn drop_at_every_poll<T>(
     let mut done = 0;
     for (polls, fault) in (0..POLLS).flat_map(|polls| faults.iter().map(move |f| (polls, f))) {
         let store = store();
-        let map = open(&store).await;
+        let map = filled(&store).await;
         store.fail_next(1, fault.clone());
         let mut expected = in_memory(&map);
         done += usize::from(polled(polls, call(&map)).await.is_some());
@@ -54,7 +54,7 @@ async fn drop_at_every_poll<T>(
             effect(&mut expected);
         }
         assert_eq!(in_memory(&map), expected, "{polls} polls");
-        settle_down().await;
+        settle().await;
         map.insert_and_save("c", 3).await.unwrap();
         expected.insert("c".into(), "3".into());
         map.flush().await.unwrap();
@@ -111,7 +111,7 @@ async fn loaders() {
         map.get_or_try_insert_with("x", load).await
     };
     for polls in 0..POLLS {
-        let map = open(&store()).await;
+        let map = filled(&store()).await;
         polled(polls, call(&map)).await;
         assert_eq!(call(&map).await, Ok(7), "{polls} polls");
     }
@@ -126,11 +126,11 @@ async fn closes() {
             Fault::Before(ErrorKind::Unusable),
         ] {
             let store = store();
-            let map = open(&store).await;
+            let map = filled(&store).await;
             map.insert("c", 3);
             store.fail_next(1, fault);
             polled(polls, map.close()).await;
-            settle_down().await;
+            settle().await;
             // Closed by now, or open again: another close ends in good order.
             let closed = tokio::time::timeout(HOUR, map.close()).await.unwrap();
             if closed.is_err() {
@@ -145,8 +145,8 @@ async fn closes() {
 async fn opens() {
     for polls in 0..POLLS {
         let store = store();
-        drop(open(&store).await);
+        drop(filled(&store).await);
         polled(polls, builder::<u32>(&store).open()).await;
-        assert_eq!(builder::<u32>(&store).open().await.unwrap().len(), 2);
+        assert_eq!(open::<u32>(store.clone(), "map", steady).await.len(), 2);
     }
 }

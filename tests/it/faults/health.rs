@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use persistify::{ErrorKind, Health, Operation, PersistentMap};
 use tokio::{runtime::Runtime, sync::broadcast::error::TryRecvError, time::sleep};
 
-use crate::store::{SECOND, builder, impatient, open, settle_down, store};
+use crate::support::{SECOND, impatient, open, open_numbers, settle, steady, store};
 
 /// Everything that a watcher of health is told.
 fn watch(map: &PersistentMap<u32>) -> Arc<Mutex<Vec<Option<ErrorKind>>>> {
@@ -25,7 +25,7 @@ fn watch(map: &PersistentMap<u32>) -> Arc<Mutex<Vec<Option<ErrorKind>>>> {
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_told_once_however_long_it_is() {
     let store = store();
-    let map = builder(&store).retry(impatient()).open().await.unwrap();
+    let map = open(store.clone(), "map", |map| steady(map).retry(impatient())).await;
     let (told, mut events) = (watch(&map), map.failures());
     let unavailable = ErrorKind::Unavailable;
     for outage in 1..=2 {
@@ -48,7 +48,7 @@ async fn an_outage_is_told_once_however_long_it_is() {
         }
         store.up();
         map.flush().await.unwrap();
-        settle_down().await;
+        settle().await;
         let (mut finals, mut probes) = (0, 0);
         loop {
             match events.try_recv() {
@@ -69,7 +69,7 @@ async fn an_outage_is_told_once_however_long_it_is() {
 #[tokio::test(start_paused = true)]
 async fn another_remedy_is_told_as_a_change() {
     let store = store();
-    let map = builder(&store).retry(impatient()).open().await.unwrap();
+    let map = open(store.clone(), "map", |map| steady(map).retry(impatient())).await;
     let (told, mut since) = (watch(&map), Vec::new());
     map.insert("a", 1);
     for kind in [ErrorKind::Unavailable, ErrorKind::Unusable] {
@@ -90,7 +90,7 @@ async fn another_remedy_is_told_as_a_change() {
 #[test]
 fn a_map_whose_runtime_has_ended_is_not_healthy() {
     let runtime = Runtime::new().unwrap();
-    let map = runtime.block_on(open(&store()));
+    let map = runtime.block_on(open_numbers(&store()));
     let mut health = map.health();
     assert!(health.borrow_and_update().is_healthy());
     drop(runtime);
@@ -109,7 +109,7 @@ fn check_ended(health: &Health) {
 
 #[tokio::test(start_paused = true)]
 async fn a_closed_map_says_so_by_the_time_that_close_returns() {
-    let map = open(&store()).await;
+    let map = open_numbers(&store()).await;
     map.insert("a", 1);
     map.close().await.unwrap();
     check_ended(&map.health().borrow());
@@ -118,7 +118,7 @@ async fn a_closed_map_says_so_by_the_time_that_close_returns() {
 
 #[tokio::test(start_paused = true)]
 async fn a_map_whose_last_handle_is_dropped_ends() {
-    let map = open(&store()).await;
+    let map = open_numbers(&store()).await;
     let mut health = map.health();
     drop(map);
     health.changed().await.unwrap();
@@ -129,7 +129,7 @@ async fn a_map_whose_last_handle_is_dropped_ends() {
 #[tokio::test(start_paused = true)]
 async fn a_map_that_could_not_be_closed_has_not_ended() {
     let store = store();
-    let map = builder(&store).retry(impatient()).open().await.unwrap();
+    let map = open(store.clone(), "map", |map| steady(map).retry(impatient())).await;
     store.down(ErrorKind::Unavailable);
     map.insert("a", 1);
     map.close().await.unwrap_err();
@@ -144,8 +144,10 @@ async fn a_map_that_could_not_be_closed_has_not_ended() {
 #[tokio::test(start_paused = true)]
 async fn what_is_pending_grows_older_through_all_attempts() {
     let store = store();
-    let map = builder(&store).batch(1_000, SECOND).retry(impatient());
-    let map: PersistentMap<u32> = map.open().await.unwrap();
+    let map: PersistentMap<u32> = open(store.clone(), "map", |map| {
+        steady(map).batch(1_000, SECOND).retry(impatient())
+    })
+    .await;
     store.down(ErrorKind::Unavailable);
     map.insert("a", 1);
     let begun = tokio::time::Instant::now();
@@ -174,7 +176,7 @@ async fn what_is_pending_grows_older_through_all_attempts() {
 async fn health_is_published_before_a_save_is_answered() {
     let store = store();
     let retry = impatient().base_delay(Duration::from_millis(1));
-    let map = builder(&store).retry(retry).open().await.unwrap();
+    let map = open(store.clone(), "map", |map| steady(map).retry(retry)).await;
     let health = map.health();
     for n in 0..200 {
         store.down(ErrorKind::Unusable);

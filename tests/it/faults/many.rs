@@ -10,7 +10,7 @@ use persistify::{
     Wanted, async_trait, testing::Method,
 };
 
-use crate::store::{HOUR, builder, in_memory, store, stored};
+use crate::support::{HOUR, in_memory, open, steady, store, stored};
 
 const MANY: usize = 50_000;
 
@@ -20,7 +20,10 @@ const MANY: usize = 50_000;
 #[tokio::test]
 async fn a_store_that_names_all_of_a_large_batch_does_so_at_a_price_that_follows_it() {
     let store = store();
-    let map = builder(&store).batch(2 * MANY, HOUR).open().await.unwrap();
+    let map = open(store.clone(), "map", |map| {
+        steady(map).batch(2 * MANY, HOUR)
+    })
+    .await;
     let key = |n: usize| format!("k{n}");
     store.refuse((0..MANY).map(key));
     map.extend((0..=MANY).map(|n| (key(n), n)));
@@ -44,11 +47,7 @@ async fn a_store_that_names_all_of_a_large_batch_does_so_at_a_price_that_follows
 #[tokio::test]
 async fn all_who_wait_for_a_batch_that_is_halved_are_told() {
     let store = store();
-    let map = builder::<u32>(&store)
-        .batch(10_000, HOUR)
-        .open()
-        .await
-        .unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| steady(map).batch(10_000, HOUR)).await;
     let is_bad = |n: u32| n.is_multiple_of(10);
     store.refuse_unnamed((0..1_000).filter(|n| is_bad(*n)).map(|n| n.to_string()));
     let save = |n: u32| {
@@ -73,11 +72,7 @@ async fn all_who_wait_for_a_batch_that_is_halved_are_told() {
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_a_half_that_is_still_to_come_hears_that_the_store_is_down() {
     let store = store();
-    let map = builder::<u32>(&store)
-        .batch(10_000, HOUR)
-        .open()
-        .await
-        .unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| steady(map).batch(10_000, HOUR)).await;
     store.refuse_unnamed(["7"]);
     store.fail_nth(3, persistify::testing::Fault::Before(ErrorKind::Unusable));
     let save = |n: u32| {
@@ -143,8 +138,10 @@ impl Provider for Reluctant {
 #[tokio::test]
 async fn what_a_clear_forgets_is_dropped_once_nothing_is_locked() {
     let slot = Arc::new(OnceLock::new());
-    let map = PersistentMap::<u32>::builder(Reluctant(slot.clone()), "map");
-    let map = map.batch(10_000, HOUR).open().await.unwrap();
+    let map = open::<u32>(Reluctant(slot.clone()), "map", |map| {
+        map.batch(10_000, HOUR)
+    })
+    .await;
     map.insert("a", 1);
     drop(map.flush().await.unwrap_err());
     slot.set(map.clone()).unwrap();

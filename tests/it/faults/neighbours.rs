@@ -8,7 +8,7 @@ use persistify::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::store::{HOUR, MINUTE, Plain, SECOND, Store, impatient, store};
+use crate::support::{HOUR, MINUTE, Plain, SECOND, Store, impatient, store};
 
 async fn map(store: impl Provider, name: &str) -> PersistentMap<u32> {
     let map = PersistentMap::builder(store, name).batch(1_000, HOUR);

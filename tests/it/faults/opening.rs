@@ -15,13 +15,13 @@ use persistify::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::store::{SECOND, builder, open, store};
+use crate::support::{SECOND, builder, open, open_numbers, store};
 
 /// A program that started a moment before its database did not start at all.
 #[tokio::test(start_paused = true)]
 async fn an_open_waits_for_a_store_that_is_away_for_a_moment() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.insert_and_save("a", 1).await.unwrap();
     map.close().await.unwrap();
     store.down(ErrorKind::Unavailable);
@@ -87,7 +87,11 @@ async fn an_open_that_is_given_up_leaves_nothing_behind() {
     sleep(20 * SECOND).await;
     assert_eq!(store.calls(Method::Load), loads);
     store.up();
-    open(&store).await.insert_and_save("a", 1).await.unwrap();
+    open_numbers(&store)
+        .await
+        .insert_and_save("a", 1)
+        .await
+        .unwrap();
     // Never polled, it has not even begun.
     store.down(ErrorKind::Unavailable);
     let loads = store.calls(Method::Load);
@@ -141,15 +145,14 @@ async fn what_an_attempt_brought_before_it_broke_off_is_not_kept() {
     let breaks = AtomicBool::new(true);
     let (seen, last) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let (seeing, lasting) = (seen.clone(), last.clone());
-    let map: PersistentMap<u32> = PersistentMap::builder(Broken { store, breaks }, "map")
-        .open_timeout(Duration::from_secs(10))
-        .on_progress(move |loaded, _| {
-            seeing.fetch_add(1, SeqCst);
-            lasting.store(loaded, SeqCst);
-        })
-        .open()
-        .await
-        .unwrap();
+    let map: PersistentMap<u32> = open(Broken { store, breaks }, "map", |map| {
+        map.open_timeout(Duration::from_secs(10))
+            .on_progress(move |loaded, _| {
+                seeing.fetch_add(1, SeqCst);
+                lasting.store(loaded, SeqCst);
+            })
+    })
+    .await;
     let now = ["a", "b", "c"].map(|key| map.get(key));
     assert_eq!(now, [None, Some(2), Some(3)]);
     assert_eq!((map.len(), map.pending()), (2, 0));

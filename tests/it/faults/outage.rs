@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use persistify::{ErrorKind, PersistentMap, testing::Method};
 
-use crate::store::{
-    HOUR, SECOND, builder, impatient, in_memory, pairs, settle_down, store, stored,
+use crate::support::{
+    HOUR, SECOND, builder, impatient, in_memory, open, pairs, settle, steady, store, stored,
 };
 
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_pending_keys_survive_an_outage() {
     let store = store();
-    let map: PersistentMap<u32> = builder(&store).open().await.unwrap();
+    let map: PersistentMap<u32> = open(store.clone(), "map", steady).await;
     store.down(ErrorKind::Unavailable);
     for round in 0..10 {
         map.extend((0..10_000).map(|n| (n.to_string(), n + round)));
@@ -31,7 +31,8 @@ async fn ten_thousand_pending_keys_survive_an_outage() {
 #[tokio::test(start_paused = true)]
 async fn a_million_writes_to_a_hundred_keys_stay_a_hundred() {
     let store = store();
-    let map: PersistentMap<u32> = builder(&store).retry(impatient()).open().await.unwrap();
+    let map: PersistentMap<u32> =
+        open(store.clone(), "map", |map| steady(map).retry(impatient())).await;
     store.down(ErrorKind::Unavailable);
     let keys: Vec<_> = (0..100).map(|n| n.to_string()).collect();
     for n in 0..1_000_000_u32 {
@@ -50,7 +51,8 @@ async fn a_million_writes_to_a_hundred_keys_stay_a_hundred() {
 #[tokio::test(start_paused = true)]
 async fn a_million_inserts_each_with_its_remove_leave_nothing() {
     let store = store();
-    let map: PersistentMap<u32> = builder(&store).retry(impatient()).open().await.unwrap();
+    let map: PersistentMap<u32> =
+        open(store.clone(), "map", |map| steady(map).retry(impatient())).await;
     store.down(ErrorKind::Unavailable);
     map.insert("stays", 1);
     for n in 0..1_000_000_u32 {
@@ -69,7 +71,7 @@ async fn a_million_inserts_each_with_its_remove_leave_nothing() {
     assert!(
         probes
             .iter()
-            .all(|batch| crate::store::keys(batch) == ["stays"])
+            .all(|batch| crate::support::keys(batch) == ["stays"])
     );
 }
 
@@ -119,13 +121,13 @@ fn inserts_and_removes_from_eight_threads_leave_nothing() {
 #[tokio::test(start_paused = true)]
 async fn beyond_max_pending_saves_are_turned_away_and_change_nothing() {
     let store = store();
-    let map: PersistentMap<u32> = builder(&store)
-        .batch(1_000, HOUR)
-        .max_pending(3)
-        .retry(impatient())
-        .open()
-        .await
-        .unwrap();
+    let map: PersistentMap<u32> = open(store.clone(), "map", |map| {
+        steady(map)
+            .batch(1_000, HOUR)
+            .max_pending(3)
+            .retry(impatient())
+    })
+    .await;
     store.down(ErrorKind::Unavailable);
     map.extend([("a", 1), ("b", 2), ("c", 3)]);
     let before = in_memory(&map);
@@ -149,6 +151,6 @@ async fn beyond_max_pending_saves_are_turned_away_and_change_nothing() {
     store.up();
     map.flush().await.unwrap();
     map.insert_and_save("e", 5).await.unwrap();
-    settle_down().await;
+    settle().await;
     assert_eq!(stored(&store).await, in_memory(&map));
 }

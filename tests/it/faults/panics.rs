@@ -13,7 +13,7 @@ use persistify::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::store::{HOUR, SECOND, builder, impatient, pairs, store, stored};
+use crate::support::{HOUR, SECOND, builder, impatient, open, pairs, steady, store, stored};
 
 /// Panics in the next so many calls of each method.
 #[derive(Debug, Default)]
@@ -87,11 +87,10 @@ async fn a_provider_that_panics_is_one_that_failed() {
 #[tokio::test(start_paused = true)]
 async fn a_load_or_a_release_that_hangs_holds_nothing_up_for_ever() {
     let store = store();
-    let map = builder::<u32>(&store)
-        .commit_timeout(SECOND)
-        .open()
-        .await
-        .unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| {
+        steady(map).commit_timeout(SECOND)
+    })
+    .await;
     let hang = Hang::new();
     store.fail_next_of(Method::Load, 1, Fault::Hang(hang.clone()));
     let error = map.reload().await.unwrap_err();

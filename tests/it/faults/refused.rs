@@ -9,8 +9,8 @@ use persistify::{
 use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 use serde_json::{Value as Json, json, value::RawValue};
 
-use crate::store::{
-    HOUR, SECOND, Store, builder, in_memory, keys, open, pairs, settle_down, store, stored,
+use crate::support::{
+    HOUR, SECOND, Store, in_memory, keys, open, open_numbers, pairs, settle, steady, store, stored,
 };
 
 /// A value that can be written, or that cannot.
@@ -39,7 +39,7 @@ impl Serialize for Value {
 }
 
 async fn fill(store: &Store) -> PersistentMap<Value> {
-    let map = builder(store).batch(10_000, HOUR).open().await.unwrap();
+    let map = open(store.clone(), "map", |map| steady(map).batch(10_000, HOUR)).await;
     for n in 0..997 {
         map.insert(n.to_string(), Value::Number(f64::from(n)));
     }
@@ -126,7 +126,7 @@ async fn a_new_write_or_a_retry_takes_a_key_off_the_list() {
 #[tokio::test(start_paused = true)]
 async fn only_the_one_who_waits_for_a_refused_key_hears_of_it() {
     let store = store();
-    let map: PersistentMap<Value> = builder(&store).open().await.unwrap();
+    let map: PersistentMap<Value> = open(store.clone(), "map", steady).await;
     store.refuse(["hated"]);
     let hang = store.hang_next();
     let save = |key: &'static str, value: Value| {
@@ -142,7 +142,7 @@ async fn only_the_one_who_waits_for_a_refused_key_hears_of_it() {
         save("panics", Value::Panics),
         save("fails", Value::Fails),
     ];
-    settle_down().await;
+    settle().await;
     hang.release();
     first.await.unwrap().unwrap();
     for saved in good {
@@ -161,7 +161,7 @@ async fn only_the_one_who_waits_for_a_refused_key_hears_of_it() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_overwrite_keeps_the_stored_value_and_a_removal_removes_it() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.insert_and_save("a", 1).await.unwrap();
     store.refuse(["a"]);
     map.insert_and_save("a", 2).await.unwrap_err();
@@ -180,7 +180,7 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + Clone + 'static,
 {
     let store = store();
-    let map: PersistentMap<V> = builder(&store).open().await.unwrap();
+    let map: PersistentMap<V> = open(store.clone(), "map", steady).await;
     let saved = map.insert_and_save("a", value).await;
     match saved {
         Ok(_) => assert!(map.refused().is_empty()),
@@ -271,7 +271,7 @@ async fn what_is_null_by_right_is_taken() {
 async fn what_is_nested_too_deeply_to_be_read_again_is_refused() {
     let nested = |levels| (0..levels).fold(json!(1), |inner, _| json!([{ "a[{": inner }]));
     let store = store();
-    let map = builder::<Json>(&store).open().await.unwrap();
+    let map = open::<Json>(store.clone(), "map", steady).await;
     map.insert_and_save("deep", nested(63)).await.unwrap();
     map.insert_and_save("wide", json!(vec![json!({}); 1_000]))
         .await
@@ -285,22 +285,22 @@ async fn what_is_nested_too_deeply_to_be_read_again_is_refused() {
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Refused);
     map.remove("deeper");
     map.close().await.unwrap();
-    let map = builder::<Json>(&store).open().await.unwrap();
+    let map = open::<Json>(store.clone(), "map", steady).await;
     assert_eq!(map.len(), 3);
     assert_eq!(map.get("deep"), Some(nested(63)));
     // What reads it whatever its depth may have any.
     let store = self::store();
-    let map = builder::<Box<RawValue>>(&store).open().await.unwrap();
+    let map = open::<Box<RawValue>>(store.clone(), "map", steady).await;
     let text = "[".repeat(10_000) + &"]".repeat(10_000);
     let raw = RawValue::from_string(text).unwrap();
     map.insert_and_save("raw", raw).await.unwrap();
-    builder::<Box<RawValue>>(&store).open().await.unwrap();
+    open::<Box<RawValue>>(store.clone(), "map", steady).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_unusable_as_a_whole_is_not_blamed_on_any_key() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     let (mut events, mut health) = (map.failures(), map.health());
     store.down(ErrorKind::Unusable);
     map.extend((0..100).map(|n| (n.to_string(), n)));
@@ -320,7 +320,7 @@ async fn a_store_that_is_unusable_as_a_whole_is_not_blamed_on_any_key() {
     assert!(store.batches().iter().all(|batch| keys(batch).len() == 101));
     store.up();
     health.wait_for(|health| health.is_healthy()).await.unwrap();
-    settle_down().await;
+    settle().await;
     assert_eq!(stored(&store).await, in_memory(&map));
     assert_eq!(map.pending(), 0);
 }
@@ -328,7 +328,7 @@ async fn a_store_that_is_unusable_as_a_whole_is_not_blamed_on_any_key() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_comes_to_grief_in_the_middle_of_halving_loses_nothing() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.extend((0..64).map(|n| (n.to_string(), n)));
     store.refuse_unnamed(["7", "50"]);
     store.fail_nth(3, Fault::Before(ErrorKind::Unusable));
@@ -350,7 +350,7 @@ async fn a_store_that_comes_to_grief_in_the_middle_of_halving_loses_nothing() {
 async fn a_clear_with_a_refused_change_is_a_clear() {
     for named in [true, false] {
         let store = store();
-        let map = open(&store).await;
+        let map = open_numbers(&store).await;
         map.extend([("old", 1), ("bad", 1)]);
         map.flush().await.unwrap();
         if named {
@@ -371,7 +371,7 @@ async fn a_clear_with_a_refused_change_is_a_clear() {
 #[tokio::test(start_paused = true)]
 async fn refused_changes_are_not_retried_while_the_map_closes() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     store.refuse(["a"]);
     map.insert("a", 1);
     map.flush().await.unwrap_err();

@@ -9,8 +9,9 @@ use persistify::{
 };
 use tokio::{sync::broadcast, time::Instant};
 
-use crate::store::{
-    HOUR, SECOND, Store, builder, impatient, open, pairs, settle_down, store, stored,
+use crate::support::{
+    HOUR, SECOND, Store, as_it_is, impatient, open, open_numbers, pairs, settle, steady, store,
+    stored,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -47,7 +48,7 @@ async fn delays_double_up_to_the_cap_and_probes_go_on_after_them() {
         .max_delay(500 * MS)
         .probe_delay(600 * MS)
         .jitter(false);
-    let map = builder(&store).retry(policy).open().await.unwrap();
+    let map = open(store.clone(), "map", |map| steady(map).retry(policy)).await;
     let times = note_attempts(&store);
     map.insert("a", 1);
     map.flush().await.unwrap_err();
@@ -69,7 +70,7 @@ async fn jitter_stays_between_nothing_and_the_full_delay() {
         .patience(HOUR)
         .base_delay(SECOND)
         .max_delay(SECOND);
-    let map = builder(&store).retry(policy).open().await.unwrap();
+    let map = open(store.clone(), "map", |map| steady(map).retry(policy)).await;
     let times = note_attempts(&store);
     map.insert("a", 1);
     map.flush().await.unwrap_err();
@@ -83,7 +84,7 @@ async fn jitter_stays_between_nothing_and_the_full_delay() {
 #[tokio::test(start_paused = true)]
 async fn every_failed_attempt_is_told_once_and_the_last_one_says_so() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     let mut events = map.failures();
     map.extend((0..25).map(|n| (n.to_string(), n)));
     store.fail_next(3, Fault::Before(ErrorKind::Unavailable));
@@ -122,7 +123,7 @@ async fn every_failed_attempt_is_told_once_and_the_last_one_says_so() {
 #[tokio::test(start_paused = true)]
 async fn a_success_starts_the_count_again() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     let mut events = map.failures();
     for _ in 0..3 {
         map.insert("a", 1);
@@ -139,7 +140,7 @@ async fn a_success_starts_the_count_again() {
 #[tokio::test(start_paused = true)]
 async fn a_change_that_is_gone_leaves_no_attempts_behind() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     let mut events = map.failures();
     let taking_back = map.clone();
     store.set_rule(move |call| {
@@ -159,7 +160,7 @@ async fn a_change_that_is_gone_leaves_no_attempts_behind() {
 #[tokio::test(start_paused = true)]
 async fn health_goes_down_and_comes_up_again_without_help() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     let mut health = map.health();
     assert!(health.borrow().is_healthy());
     store.down(ErrorKind::Unavailable);
@@ -173,7 +174,7 @@ async fn health_goes_down_and_comes_up_again_without_help() {
     let up = Instant::now();
     health.wait_for(|health| health.is_healthy()).await.unwrap();
     assert!(up.elapsed() <= 31 * SECOND);
-    settle_down().await;
+    settle().await;
     assert_eq!(stored(&store).await, pairs([("a", 1)]));
     assert_eq!((map.pending(), map.stats().oldest_pending), (0, None));
 }
@@ -181,7 +182,7 @@ async fn health_goes_down_and_comes_up_again_without_help() {
 #[tokio::test(start_paused = true)]
 async fn a_store_with_nothing_to_write_is_asked_whether_it_is_well() {
     let store = store();
-    let map = builder(&store).retry(impatient()).open().await.unwrap();
+    let map = open(store.clone(), "map", |map| steady(map).retry(impatient())).await;
     let mut health = map.health();
     store.down(ErrorKind::Unavailable);
     map.insert("a", 1);
@@ -201,7 +202,7 @@ async fn a_store_with_nothing_to_write_is_asked_whether_it_is_well() {
 #[tokio::test(start_paused = true)]
 async fn a_dead_store_that_nobody_waits_for_sees_one_attempt_per_probe_delay() {
     let store = store();
-    let map: PersistentMap<u32> = builder(&store).batch(1, MS).open().await.unwrap();
+    let map: PersistentMap<u32> = open(store.clone(), "map", |map| steady(map).batch(1, MS)).await;
     store.down(ErrorKind::Unavailable);
     map.insert("a", 1);
     map.flush().await.unwrap_err();
@@ -227,8 +228,7 @@ async fn a_dead_store_that_nobody_waits_for_sees_one_attempt_per_probe_delay() {
 async fn the_restart_of_a_server_is_a_delay_and_a_longer_outage_is_told() {
     for _ in 0..20 {
         let store = store();
-        let map = PersistentMap::<u32>::builder(store.clone(), "map");
-        let map = map.open().await.unwrap();
+        let map = open::<u32>(store.clone(), "map", as_it_is).await;
         let health = map.health();
         store.down(ErrorKind::Unavailable);
         let begun = Instant::now();
@@ -260,8 +260,7 @@ async fn the_restart_of_a_server_is_a_delay_and_a_longer_outage_is_told() {
 #[tokio::test(start_paused = true)]
 async fn attempts_that_hang_are_spent_with_the_patience() {
     let store = store();
-    let map = PersistentMap::<u32>::builder(store.clone(), "map").commit_timeout(30 * SECOND);
-    let map = map.open().await.unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| map.commit_timeout(30 * SECOND)).await;
     let hang = persistify::testing::Hang::new();
     store.set_rule(move |_| Fault::Hang(hang.clone()));
     let begun = Instant::now();
@@ -275,12 +274,10 @@ async fn attempts_that_hang_are_spent_with_the_patience() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_refuses_is_up() {
     let store = store();
-    let map: PersistentMap<u32> = builder(&store)
-        .batch(1_000, HOUR)
-        .retry(impatient())
-        .open()
-        .await
-        .unwrap();
+    let map: PersistentMap<u32> = open(store.clone(), "map", |map| {
+        steady(map).batch(1_000, HOUR).retry(impatient())
+    })
+    .await;
     store.down(ErrorKind::Unavailable);
     map.insert_and_save("bad", 1).await.unwrap_err();
     assert!(!map.health().borrow().is_healthy());

@@ -1,12 +1,9 @@
 //! What the log and a refused close say.
 
-use persistify::{ErrorKind, PersistentMap};
+use persistify::ErrorKind;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::{
-    said::warnings_of,
-    store::{open, store},
-};
+use crate::support::{as_it_is, open, open_numbers, store, warnings_of};
 
 #[derive(Clone, Debug, Deserialize)]
 struct Moody;
@@ -22,8 +19,7 @@ impl Serialize for Moody {
 #[tokio::test(start_paused = true)]
 async fn a_warning_of_a_refused_value_does_not_quote_it() {
     assert!(warnings_of("told").is_empty());
-    let map = PersistentMap::<Moody>::builder(store(), "told");
-    let map = map.open().await.unwrap();
+    let map = open::<Moody>(store(), "told", as_it_is).await;
     map.insert_and_save("a", Moody).await.unwrap_err();
     let said = warnings_of("told").join("\n");
     assert!(
@@ -37,7 +33,7 @@ async fn a_warning_of_a_refused_value_does_not_quote_it() {
 #[tokio::test(start_paused = true)]
 async fn a_close_that_is_refused_says_what_becomes_of_the_changes() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     store.refuse(["bad"]);
     map.insert_and_save("bad", 1).await.unwrap_err();
     let error = map.close().await.unwrap_err();

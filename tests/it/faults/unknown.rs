@@ -5,15 +5,15 @@ use persistify::{
     testing::{Fault, Hang, Method},
 };
 
-use crate::store::{
-    HOUR, SECOND, Store, builder, impatient, in_memory, keys, open, pairs, settle_down, store,
-    stored, told,
+use crate::support::{
+    HOUR, SECOND, Store, builder, impatient, in_memory, keys, open, open_numbers, pairs, settle,
+    steady, store, stored, told,
 };
 
 #[tokio::test(start_paused = true)]
 async fn after_a_known_failure_the_newest_values_go_under_a_new_number() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     let hot = map.clone();
     store.set_rule(move |call| {
         if call.method != Method::Commit || call.number > 1 {
@@ -41,7 +41,7 @@ async fn after_an_unknown_outcome_the_identical_batch_goes_until_its_fate_is_kno
         Fault::After(ErrorKind::Unavailable),
     ] {
         let store = store();
-        let map = open(&store).await;
+        let map = open_numbers(&store).await;
         map.extend([("a", 1), ("b", 1), ("c", 1)]);
         let hot = map.clone();
         let rule_fault = fault.clone();
@@ -72,11 +72,7 @@ async fn after_an_unknown_outcome_the_identical_batch_goes_until_its_fate_is_kno
 #[tokio::test(start_paused = true)]
 async fn the_identical_batch_goes_also_after_the_attempts_are_spent() {
     let store = store();
-    let map = builder::<u32>(&store)
-        .retry(impatient())
-        .open()
-        .await
-        .unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| steady(map).retry(impatient())).await;
     store.fail_next(1, Fault::After(ErrorKind::Unusable));
     assert!(map.insert_and_save("a", 1).await.is_err());
     assert_eq!(map.pending(), 1);
@@ -168,7 +164,7 @@ async fn the_store_never_goes_back_to_an_older_value() {
         if n % 5 == 0 {
             hang.land().await;
         }
-        settle_down().await;
+        settle().await;
         let stored = stored(&store).await;
         for (key, last) in last.iter_mut().enumerate() {
             let now = stored
@@ -191,7 +187,7 @@ async fn a_removal_of_what_may_have_landed_is_told_to_the_store() {
         Fault::After(ErrorKind::Unavailable),
     ] {
         let store = store();
-        let map = open(&store).await;
+        let map = open_numbers(&store).await;
         let removing = map.clone();
         store.set_rule(move |call| {
             if call.method != Method::Commit || call.number > 1 {
@@ -203,7 +199,7 @@ async fn a_removal_of_what_may_have_landed_is_told_to_the_store() {
         map.insert("a", 1);
         map.flush().await.unwrap();
         map.close().await.unwrap();
-        let again = open(&store).await;
+        let again = open_numbers(&store).await;
         assert_eq!(again.get("a"), None);
     }
 }
@@ -215,7 +211,7 @@ async fn a_removal_of_what_may_have_landed_is_told_to_the_store() {
 async fn a_removal_of_what_was_refused_after_it_may_have_landed_is_told() {
     for named in [true, false] {
         let store = store();
-        let map = open(&store).await;
+        let map = open_numbers(&store).await;
         store.fail_next(1, Fault::After(ErrorKind::Unavailable));
         if named {
             store.refuse(["a"]);
@@ -238,11 +234,7 @@ async fn a_removal_of_what_was_refused_after_it_may_have_landed_is_told() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_that_may_have_landed_is_an_unknown_outcome() {
     let store = store();
-    let map = builder::<u32>(&store)
-        .retry(impatient())
-        .open()
-        .await
-        .unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| steady(map).retry(impatient())).await;
     store.fail_next(1, Fault::After(ErrorKind::Refused));
     map.extend([("a", 1), ("b", 1)]);
     map.flush().await.unwrap_err();
@@ -259,7 +251,7 @@ async fn a_clear_during_an_unknown_outcome_brings_nothing_back() {
         Fault::After(ErrorKind::Unavailable),
     ] {
         let store = store();
-        let map = open(&store).await;
+        let map = open_numbers(&store).await;
         let clearing = map.clone();
         store.set_rule(move |call| {
             if call.method != Method::Commit || call.number > 1 {
@@ -289,7 +281,7 @@ async fn what_comes_after_a_clear_is_not_taken_for_what_was_being_saved() {
         Fault::Before(ErrorKind::Refused),
     ] {
         let store = store();
-        let map = open(&store).await;
+        let map = open_numbers(&store).await;
         map.extend([("a", 1), ("b", 1)]);
         let clearing = map.clone();
         let rule_fault = fault.clone();
@@ -313,7 +305,7 @@ async fn what_comes_after_a_clear_is_not_taken_for_what_was_being_saved() {
 #[tokio::test(start_paused = true)]
 async fn writes_go_on_while_a_commit_hangs() {
     let store = store();
-    let map: PersistentMap<u32> = open(&store).await;
+    let map: PersistentMap<u32> = open_numbers(&store).await;
     map.extend([("a", 1), ("b", 1)]);
     let hang = store.hang_next();
     let flush = tokio::spawn({
@@ -340,7 +332,7 @@ async fn writes_go_on_while_a_commit_hangs() {
 #[tokio::test(start_paused = true)]
 async fn what_is_of_an_unknown_outcome_is_the_oldest_that_is_pending() {
     let store = store();
-    let map = builder(&store).retry(impatient()).open().await.unwrap();
+    let map = open(store.clone(), "map", |map| steady(map).retry(impatient())).await;
     store.set_rule(|_| Fault::Lost(ErrorKind::Unavailable));
     map.insert("a", 1);
     map.flush().await.unwrap_err();
@@ -358,7 +350,7 @@ async fn what_is_of_an_unknown_outcome_is_the_oldest_that_is_pending() {
 #[tokio::test(start_paused = true)]
 async fn what_comes_while_the_store_is_asked_is_the_oldest_that_is_pending() {
     let store = store();
-    let map = builder(&store).retry(impatient()).open().await.unwrap();
+    let map = open(store.clone(), "map", |map| steady(map).retry(impatient())).await;
     store.down(ErrorKind::Unavailable);
     map.insert("a", 1);
     map.flush().await.unwrap_err();
@@ -374,7 +366,7 @@ async fn what_comes_while_the_store_is_asked_is_the_oldest_that_is_pending() {
     asked.hangs().await;
     let late = map.clone();
     let late = tokio::spawn(async move { late.insert_and_save("b", 1).await });
-    settle_down().await;
+    settle().await;
     asked.release();
     saved.hangs().await;
     tokio::time::sleep(SECOND).await;

@@ -7,13 +7,13 @@ use persistify::{
     testing::{Fault, Method},
 };
 
-use crate::store::{
-    HOUR, SECOND, Store, builder, impatient, keys, name, open, settle_down, store, stored,
-    stored_in,
+use crate::support::{
+    HOUR, SECOND, Store, builder, impatient, keys, map_name, open, open_numbers, settle, steady,
+    store, stored, stored_in,
 };
 
 fn aside() -> MapName {
-    name().nested("unreadable").unwrap()
+    map_name().nested("unreadable").unwrap()
 }
 
 /// What was set aside: JSON texts by the key that they had.
@@ -27,12 +27,13 @@ async fn set_aside(store: &Store) -> Vec<(String, String)> {
 
 /// Another program writes texts into the map.
 async fn write_texts(store: &Store, texts: &[(&str, &str)]) {
-    let map: PersistentMap<String> = builder(store).allow_unreadable().open().await.unwrap();
+    let map: PersistentMap<String> =
+        open(store.clone(), "map", |map| steady(map).allow_unreadable()).await;
     map.extend(texts.iter().map(|(key, text)| (*key, (*text).to_owned())));
     map.close().await.unwrap();
 }
 
-async fn open_numbers(store: &Store) -> PersistentMap<u32> {
+async fn open_allowing(store: &Store) -> PersistentMap<u32> {
     let map = builder(store).batch(1_000, HOUR).retry(impatient());
     map.allow_unreadable().open().await.unwrap()
 }
@@ -68,9 +69,13 @@ async fn open_fails_and_names_the_map_and_the_key() {
 #[tokio::test(start_paused = true)]
 async fn it_opens_where_that_is_allowed_and_lists_them() {
     let store = store();
-    open(&store).await.insert_and_save("good", 1).await.unwrap();
+    open_numbers(&store)
+        .await
+        .insert_and_save("good", 1)
+        .await
+        .unwrap();
     write_texts(&store, &[("a", "one"), ("b", "two")]).await;
-    let map = open_numbers(&store).await;
+    let map = open_allowing(&store).await;
     assert_eq!(
         (map.len(), map.get("a"), map.get("good")),
         (1, None, Some(1))
@@ -91,7 +96,7 @@ async fn it_opens_where_that_is_allowed_and_lists_them() {
 async fn its_bytes_survive_everything() {
     let store = store();
     write_texts(&store, &[("a", "one"), ("b", "two"), ("c", "three")]).await;
-    let map = open_numbers(&store).await;
+    let map = open_allowing(&store).await;
 
     // A removal of what is not there removes nothing.
     assert_eq!(map.remove("a"), None);
@@ -119,7 +124,7 @@ async fn its_bytes_survive_everything() {
     let expected = [("a", "one"), ("b", "two"), ("c", "three")];
     assert_eq!(all, expected.map(|(k, t)| (k.to_owned(), text(t))).into());
 
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.insert("a", 1);
     map.close().await.unwrap();
     assert_eq!(set_aside(&store).await.len(), 3);
@@ -130,7 +135,7 @@ async fn two_generations_of_a_key_both_survive() {
     let store = store();
     for (generation, value) in ["one", "two", "three"].into_iter().enumerate() {
         write_texts(&store, &[("a", value)]).await;
-        let map = open_numbers(&store).await;
+        let map = open_allowing(&store).await;
         map.insert("a", 1);
         map.close().await.unwrap();
         assert_eq!(set_aside(&store).await.len(), generation + 1);
@@ -148,7 +153,7 @@ async fn two_generations_of_a_key_both_survive() {
 async fn a_generation_that_comes_with_a_reload_survives_too() {
     let store = store();
     write_texts(&store, &[("a", "one")]).await;
-    let map = open_numbers(&store).await;
+    let map = open_allowing(&store).await;
     map.insert_and_save("a", 1).await.unwrap();
     write_texts(&store, &[("a", "two")]).await;
     map.reload().await.unwrap();
@@ -164,7 +169,7 @@ async fn it_is_set_aside_before_its_key_is_overwritten() {
         let store = store();
         write_texts(&store, &[("a", "one")]).await;
         let begun = store.batches().len();
-        let map = open_numbers(&store).await;
+        let map = open_allowing(&store).await;
         if clear {
             map.clear();
         } else {
@@ -174,16 +179,16 @@ async fn it_is_set_aside_before_its_key_is_overwritten() {
         store.fail_nth(2, Fault::Before(ErrorKind::Unavailable));
         map.flush().await.unwrap_err();
         drop(map);
-        settle_down().await;
+        settle().await;
         let names = store.batches()[begun..]
             .iter()
             .map(|b| b.maps[0].map.clone())
             .collect::<Vec<_>>();
-        assert_eq!(names, [aside(), name()]);
+        assert_eq!(names, [aside(), map_name()]);
         assert_eq!(stored(&store).await["a"], text("one"));
         assert_eq!(set_aside(&store).await, [("a".into(), text("one"))]);
 
-        let map = open_numbers(&store).await;
+        let map = open_allowing(&store).await;
         assert_eq!(map.unreadable().len(), 1);
         map.insert_and_save("a", 1).await.unwrap();
         assert_eq!(set_aside(&store).await, [("a".into(), text("one"))]);
@@ -204,7 +209,7 @@ async fn what_cannot_be_set_aside_is_not_overwritten() {
         let store = store();
         write_texts(&store, &[("a", "one")]).await;
         let begun = store.calls(Method::Commit);
-        let map = open_numbers(&store).await;
+        let map = open_allowing(&store).await;
         let mut events = map.failures();
         let rule_fault = fault.clone();
         store.set_rule(move |call| match &call.batch {
@@ -235,7 +240,7 @@ async fn what_cannot_be_set_aside_is_not_overwritten() {
 async fn a_clear_that_cannot_set_aside_is_blamed_on_no_key() {
     let store = store();
     write_texts(&store, &[("a", "one")]).await;
-    let map = open_numbers(&store).await;
+    let map = open_allowing(&store).await;
     store.set_rule(|call| match &call.batch {
         Some(batch) if batch.maps[0].map == aside() => Fault::Before(ErrorKind::Refused),
         _ => Fault::None,
@@ -255,7 +260,7 @@ async fn a_clear_that_cannot_set_aside_is_blamed_on_no_key() {
 async fn other_keys_do_not_wait_for_one_that_cannot_be_set_aside() {
     let store = store();
     write_texts(&store, &[("a", "one")]).await;
-    let map = open_numbers(&store).await;
+    let map = open_allowing(&store).await;
     store.set_rule(|call| match &call.batch {
         Some(batch) if batch.maps[0].map == aside() => Fault::Before(ErrorKind::Refused),
         _ => Fault::None,
@@ -290,9 +295,9 @@ async fn what_a_reload_can_read_or_does_not_find_is_off_the_list() {
         &[("mended", "one"), ("removed", "two"), ("still", "three")],
     )
     .await;
-    let map = open_numbers(&store).await;
+    let map = open_allowing(&store).await;
     assert_eq!(map.unreadable().len(), 3);
-    let mending = open_numbers(&store).await;
+    let mending = open_allowing(&store).await;
     mending.insert("mended", 1);
     mending.insert("removed", 1);
     mending.flush().await.unwrap();

@@ -9,7 +9,7 @@ use persistify::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::store::{HOUR, SECOND, Store, builder, impatient, pairs, settle_down, store, stored};
+use crate::support::{HOUR, SECOND, Store, impatient, open, pairs, settle, steady, store, stored};
 
 const BASE: Duration = Duration::from_millis(100);
 const MS: Duration = Duration::from_millis(1);
@@ -18,12 +18,12 @@ const MS: Duration = Duration::from_millis(1);
 /// probes once an hour.
 async fn down(kind: ErrorKind) -> (Store, PersistentMap<u32>) {
     let store = store();
-    let map = builder(&store)
-        .batch(1_000, HOUR)
-        .retry(impatient().probe_delay(HOUR))
-        .open()
-        .await
-        .unwrap();
+    let map = open(store.clone(), "map", |map| {
+        steady(map)
+            .batch(1_000, HOUR)
+            .retry(impatient().probe_delay(HOUR))
+    })
+    .await;
     store.down(kind);
     map.insert("a", 1);
     map.flush().await.unwrap_err();
@@ -140,7 +140,7 @@ async fn who_comes_during_a_probe_has_an_attempt_that_begins_later() {
                 }
             }
         });
-        settle_down().await;
+        settle().await;
         hang.fail(ErrorKind::Unavailable);
         first.await.unwrap().unwrap_err();
         second.await.unwrap().unwrap();
@@ -153,12 +153,12 @@ async fn who_comes_during_a_probe_has_an_attempt_that_begins_later() {
 #[tokio::test(start_paused = true)]
 async fn a_commit_of_unknown_fate_is_asked_after_as_soon_as_somebody_waits() {
     let store = store();
-    let map = builder::<u32>(&store)
-        .batch(1_000, HOUR)
-        .retry(impatient().probe_delay(HOUR))
-        .open()
-        .await
-        .unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| {
+        steady(map)
+            .batch(1_000, HOUR)
+            .retry(impatient().probe_delay(HOUR))
+    })
+    .await;
     store.fail_next(1, Fault::After(ErrorKind::Unavailable));
     let error = map.save_if("a", 1, Expect::Absent).await.unwrap_err();
     assert!(error.may_have_applied());
@@ -175,8 +175,10 @@ async fn a_commit_of_unknown_fate_is_asked_after_as_soon_as_somebody_waits() {
 #[tokio::test(start_paused = true)]
 async fn a_commit_of_unknown_fate_is_sent_once_per_base_delay() {
     let store = store();
-    let map = builder::<u32>(&store).retry(impatient().probe_delay(HOUR));
-    let map = map.open().await.unwrap();
+    let map = open::<u32>(store.clone(), "map", |map| {
+        steady(map).retry(impatient().probe_delay(HOUR))
+    })
+    .await;
     let times = note_attempts(&store);
     store.fail_next(1, Fault::After(ErrorKind::Unavailable));
     map.save_if("a", 1, Expect::Absent).await.unwrap_err();
@@ -219,7 +221,7 @@ async fn a_close_that_runs_out_of_time_tells_the_cause() {
 #[tokio::test(start_paused = true)]
 async fn a_close_that_runs_out_of_time_between_two_attempts_tells_the_cause() {
     let store = store();
-    let map = builder::<u32>(&store).open().await.unwrap();
+    let map = open::<u32>(store.clone(), "map", steady).await;
     store.down(ErrorKind::Unavailable);
     map.insert("a", 1);
     let error = map.close_within(SECOND).await.unwrap_err();
@@ -270,8 +272,7 @@ async fn retry_now_ends_the_wait_between_two_attempts() {
     let retry = retry.max_delay(HOUR).base_delay(HOUR / 100).patience(HOUR);
     for conditional in [false, true] {
         let store = store();
-        let map = builder::<u32>(&store).retry(retry.clone());
-        let map = map.open().await.unwrap();
+        let map = open::<u32>(store.clone(), "map", |map| steady(map).retry(retry.clone())).await;
         store.fail_next(2, Fault::Before(ErrorKind::Unavailable));
         let saved = tokio::spawn({
             let map = map.clone();
@@ -284,7 +285,7 @@ async fn retry_now_ends_the_wait_between_two_attempts() {
             }
         });
         store.ended(Method::Commit, 2).await;
-        settle_down().await;
+        settle().await;
         let begun = Instant::now();
         map.retry_now();
         saved.await.unwrap().unwrap();

@@ -265,7 +265,9 @@ async fn maps_with_any_names_are_listed() {
     let files = open(&folder).await;
     assert_eq!(files.maps().await.unwrap(), maps);
     for (n, map) in maps.iter().enumerate() {
-        let records = crate::pen::load(&files, map, Wanted::All).await.unwrap();
+        let records = crate::support::records::load(&files, map, Wanted::All)
+            .await
+            .unwrap();
         assert_eq!(text(&records[0]), n.to_string());
     }
 }

@@ -204,7 +204,9 @@ async fn partial_loads_read_journal_and_snapshot() {
     files.commit(&writer.batch(few.collect())).await.unwrap();
 
     let select = async |wanted: Wanted| {
-        let records = crate::pen::load(&files, &stock(), wanted).await.unwrap();
+        let records = crate::support::records::load(&files, &stock(), wanted)
+            .await
+            .unwrap();
         let pairs = records.iter().map(|r| format!("{}={}", r.key, text(r)));
         pairs.collect::<Vec<_>>()
     };

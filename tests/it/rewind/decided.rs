@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use persistify::{ErrorKind, Health, MapName, PersistentMap, Provider, Rewind, Wanted};
 
+use crate::support;
+
 /// To stop is to decide nothing.
 pub(crate) const DECISIONS: [Rewind; 3] = [Rewind::Stop, Rewind::SaveAgain, Rewind::TakeStore];
 
@@ -13,8 +15,7 @@ type Entries = BTreeMap<String, u64>;
 const ACKNOWLEDGED: [(&str, u64); 2] = [("old", 1), ("lost", 2)];
 
 pub(crate) async fn open(provider: impl Provider, rewind: Rewind) -> PersistentMap<u64> {
-    let map = PersistentMap::builder(provider, "map").on_rewind(rewind);
-    map.open().await.unwrap()
+    support::open(provider, "map", |map| map.on_rewind(rewind)).await
 }
 
 /// Saves the older of the two entries.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use persistify::{CachingMap, OnConflict};
 
 use super::*;
+use crate::support::{open, open_caching, steady};
 
 #[tokio::test(start_paused = true)]
 async fn save_again_makes_the_store_equal_memory_removals_included() {
@@ -15,7 +16,7 @@ async fn save_again_makes_the_store_equal_memory_removals_included() {
         } else {
             Rewind::Stop
         };
-        let map = builder(&store).on_rewind(policy).open().await.unwrap();
+        let map = open(store.clone(), "map", |map| steady(map).on_rewind(policy)).await;
         for (key, value) in [("removed", 1), ("changed", 1), ("kept", 1), ("pending", 1)] {
             map.insert_and_save(key, value).await.unwrap();
         }
@@ -49,7 +50,7 @@ async fn take_store_takes_what_is_stored_and_commits_what_is_pending() {
         } else {
             Rewind::Stop
         };
-        let map = builder(&store).on_rewind(policy).open().await.unwrap();
+        let map = open(store.clone(), "map", |map| steady(map).on_rewind(policy)).await;
         rewound(&store, &map).await;
         map.insert("more", 3);
         if by_option {
@@ -69,12 +70,12 @@ async fn take_store_takes_what_is_stored_and_commits_what_is_pending() {
 #[tokio::test(start_paused = true)]
 async fn take_store_judges_what_is_pending_by_the_conflict_policy() {
     let store = store();
-    let map = builder(&store)
-        .conflicts(OnConflict::StoreWins)
-        .on_rewind(Rewind::TakeStore)
-        .open()
-        .await
-        .unwrap();
+    let map = open(store.clone(), "map", |map| {
+        steady(map)
+            .conflicts(OnConflict::StoreWins)
+            .on_rewind(Rewind::TakeStore)
+    })
+    .await;
     map.insert_and_save("k", 1).await.unwrap();
     let older = store.inner().backup();
     map.insert_and_save("k", 2).await.unwrap();
@@ -89,12 +90,12 @@ async fn take_store_judges_what_is_pending_by_the_conflict_policy() {
 #[tokio::test(start_paused = true)]
 async fn save_again_finds_no_conflicts_with_the_older_copy() {
     let store = store();
-    let map = builder(&store)
-        .conflicts(OnConflict::StoreWins)
-        .on_rewind(Rewind::SaveAgain)
-        .open()
-        .await
-        .unwrap();
+    let map = open(store.clone(), "map", |map| {
+        steady(map)
+            .conflicts(OnConflict::StoreWins)
+            .on_rewind(Rewind::SaveAgain)
+    })
+    .await;
     map.insert_and_save("k", 1).await.unwrap();
     map.insert_and_save("removed", 1).await.unwrap();
     let older = store.inner().backup();
@@ -111,12 +112,11 @@ async fn save_again_finds_no_conflicts_with_the_older_copy() {
 #[tokio::test(start_paused = true)]
 async fn save_again_brings_back_the_value_of_an_entry_that_was_only_read() {
     let store = store();
-    let map: CachingMap<u32> = CachingMap::builder(store.clone(), "map")
-        .time_to_idle(Duration::from_hours(1))
-        .on_rewind(Rewind::SaveAgain)
-        .open()
-        .await
-        .unwrap();
+    let map: CachingMap<u32> = open_caching(store.clone(), "map", |map| {
+        map.time_to_idle(Duration::from_hours(1))
+            .on_rewind(Rewind::SaveAgain)
+    })
+    .await;
     map.insert_and_save("k", 1).await.unwrap();
     store.inner().restore(&Memory::new());
     tokio::time::advance(Duration::from_mins(30)).await;
@@ -128,7 +128,7 @@ async fn save_again_brings_back_the_value_of_an_entry_that_was_only_read() {
 #[tokio::test(start_paused = true)]
 async fn a_decision_that_cannot_be_carried_out_changes_nothing() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     rewound(&store, &map).await;
     map.insert("more", 3);
     assert_eq!(kind(map.flush().await), ErrorKind::Rewound);
@@ -153,7 +153,7 @@ async fn a_decision_that_cannot_be_carried_out_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_decision_for_a_map_whose_store_is_as_it_was_is_a_flush() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     map.insert("a", 1);
     map.resolve_rewind(Rewind::TakeStore).await.unwrap();
     assert_eq!(stored(&store).await, pairs([("a", 1)]));
@@ -169,11 +169,10 @@ async fn a_decision_for_a_map_whose_store_is_as_it_was_is_a_flush() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_goes_back_at_every_commit_stops_the_map() {
     let store = store();
-    let map = builder(&store)
-        .on_rewind(Rewind::SaveAgain)
-        .open()
-        .await
-        .unwrap();
+    let map = open(store.clone(), "map", |map| {
+        steady(map).on_rewind(Rewind::SaveAgain)
+    })
+    .await;
     map.insert_and_save("a", 1).await.unwrap();
     let kept = store.inner().clone();
     store.set_rule(move |call| {
@@ -194,8 +193,9 @@ async fn a_store_that_goes_back_at_every_commit_stops_the_map() {
 #[tokio::test(start_paused = true)]
 async fn save_again_leaves_what_cannot_be_read() {
     let store = store();
-    crate::stored::write_as_another(&store, vec![crate::stored::put("odd", "\"text\"")]).await;
-    let map: PersistentMap<u32> = builder(&store).allow_unreadable().open().await.unwrap();
+    crate::support::write_as_another(&store, vec![crate::support::put("odd", "\"text\"")]).await;
+    let map: PersistentMap<u32> =
+        open(store.clone(), "map", |map| steady(map).allow_unreadable()).await;
     rewound(&store, &map).await;
     assert_eq!(
         kind(map.insert_and_save("more", 3).await),
@@ -212,7 +212,7 @@ async fn save_again_leaves_what_cannot_be_read() {
 #[tokio::test(start_paused = true)]
 async fn save_again_leaves_what_was_refused() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     store.refuse(["bad"]);
     map.insert("bad", 1);
     assert_eq!(kind(map.flush().await), ErrorKind::Refused);
@@ -224,7 +224,7 @@ async fn save_again_leaves_what_was_refused() {
     let before = store.batches().len();
     map.resolve_rewind(Rewind::SaveAgain).await.unwrap();
     let later = store.batches().split_off(before);
-    let keys: Vec<_> = later.iter().flat_map(crate::store::keys).collect();
+    let keys: Vec<_> = later.iter().flat_map(crate::support::keys).collect();
     assert!(!keys.contains(&"bad".to_owned()), "{keys:?}");
     assert_eq!(map.refused().len(), 1);
     let all = pairs([("more", 3), ("new", 2), ("old", 1)]);

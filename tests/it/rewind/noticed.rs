@@ -6,14 +6,14 @@ use persistify::{
 };
 
 use super::*;
-use crate::stored::{put, write_as_another};
+use crate::support::{open, put, steady, write_as_another};
 
 /// A map that has committed nothing learns of it by a reload, from the incarnation
 /// alone. It stays stopped then, although what it wrote was never lost.
 #[tokio::test(start_paused = true)]
 async fn a_reload_that_notices_tells_everybody_and_nothing_is_written_after_it() {
     let store = store();
-    let (map, other) = (open(&store).await, open(&store).await);
+    let (map, other) = (open_numbers(&store).await, open_numbers(&store).await);
     rewound(&store, &other).await;
     map.reload().await.unwrap();
     assert_eq!(
@@ -43,11 +43,11 @@ async fn a_reload_of_a_map_that_goes_on_by_itself_answers_with_what_came_of_it()
         (Rewind::SaveAgain, pairs([("new", 2), ("old", 1)])),
     ] {
         let store = store();
-        let other = open(&store).await;
+        let other = open_numbers(&store).await;
         other.insert_and_save("old", 1).await.unwrap();
         let older = store.inner().backup();
         other.insert_and_save("new", 2).await.unwrap();
-        let map = builder(&store).on_rewind(rewind).open().await.unwrap();
+        let map = open(store.clone(), "map", |map| steady(map).on_rewind(rewind)).await;
         store.inner().restore(&older);
         assert_eq!(
             kind(other.insert_and_save("x", 1).await),
@@ -64,11 +64,10 @@ async fn a_reload_of_a_map_that_goes_on_by_itself_answers_with_what_came_of_it()
 #[tokio::test(start_paused = true)]
 async fn health_is_rewound_until_the_map_has_gone_on_by_itself() {
     let store = store();
-    let map = builder(&store)
-        .on_rewind(Rewind::SaveAgain)
-        .open()
-        .await
-        .unwrap();
+    let map = open(store.clone(), "map", |map| {
+        steady(map).on_rewind(Rewind::SaveAgain)
+    })
+    .await;
     rewound(&store, &map).await;
     let hang = Hang::new();
     store.fail_next_of(Method::Load, 1, Fault::Hang(hang.clone()));
@@ -89,12 +88,12 @@ async fn health_is_rewound_until_the_map_has_gone_on_by_itself() {
 #[tokio::test(start_paused = true)]
 async fn a_map_that_goes_on_by_itself_has_all_its_attempts() {
     let store = store();
-    let map = builder(&store)
-        .retry(impatient().max_attempts(2))
-        .on_rewind(Rewind::TakeStore)
-        .open()
-        .await
-        .unwrap();
+    let map = open(store.clone(), "map", |map| {
+        steady(map)
+            .retry(impatient().max_attempts(2))
+            .on_rewind(Rewind::TakeStore)
+    })
+    .await;
     rewound(&store, &map).await;
     store.fail_nth(2, Fault::Before(ErrorKind::Unavailable));
     map.insert_and_save("more", 3).await.unwrap();
@@ -105,12 +104,10 @@ async fn a_map_that_goes_on_by_itself_has_all_its_attempts() {
 #[tokio::test(start_paused = true)]
 async fn a_map_that_cannot_go_on_by_itself_says_why_and_tries_again() {
     let store = store();
-    let map = builder(&store)
-        .retry(impatient())
-        .on_rewind(Rewind::SaveAgain)
-        .open()
-        .await
-        .unwrap();
+    let map = open(store.clone(), "map", |map| {
+        steady(map).retry(impatient()).on_rewind(Rewind::SaveAgain)
+    })
+    .await;
     rewound(&store, &map).await;
     store.fail_next_of(Method::Load, 1, Fault::Before(ErrorKind::Unusable));
     assert_eq!(
@@ -130,7 +127,7 @@ async fn a_map_that_cannot_go_on_by_itself_says_why_and_tries_again() {
 async fn a_batch_of_unknown_outcome_is_committed_to_the_store_that_is_taken() {
     for conflicts in [OnConflict::LastWrite, OnConflict::StoreWins] {
         let store = store();
-        let map = builder(&store).conflicts(conflicts).open().await.unwrap();
+        let map = open(store.clone(), "map", |map| steady(map).conflicts(conflicts)).await;
         rewound(&store, &map).await;
         let older = store.inner().backup();
         store.fail_next(1, Fault::Lost(ErrorKind::Unavailable));
@@ -149,7 +146,7 @@ async fn a_batch_of_unknown_outcome_is_committed_to_the_store_that_is_taken() {
 #[tokio::test(start_paused = true)]
 async fn an_older_copy_that_cannot_be_read_is_not_decided_upon() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     write_as_another(&store, vec![put("odd", "\"text\"")]).await;
     rewound(&store, &map).await;
     map.insert("more", 3);

@@ -7,7 +7,7 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn a_map_that_has_lost_nothing_learns_of_it_from_the_one_that_has() {
     let store = store();
-    let (loser, other) = (open(&store).await, open(&store).await);
+    let (loser, other) = (open_numbers(&store).await, open_numbers(&store).await);
     other.insert_and_save("theirs", 1).await.unwrap();
     rewound(&store, &loser).await;
     assert_eq!(
@@ -36,7 +36,7 @@ async fn maps_that_notice_at_the_same_time_agree_on_one_incarnation() {
     let store = store();
     let mut maps = Vec::new();
     for _ in 0..8 {
-        let map = open(&store).await;
+        let map = open_numbers(&store).await;
         map.insert_and_save("k", 1).await.unwrap();
         maps.push(map);
     }
@@ -52,7 +52,7 @@ async fn maps_that_notice_at_the_same_time_agree_on_one_incarnation() {
 #[tokio::test(start_paused = true)]
 async fn a_reload_brings_nothing_of_a_store_that_went_back() {
     let store = store();
-    let (map, other) = (open(&store).await, open(&store).await);
+    let (map, other) = (open_numbers(&store).await, open_numbers(&store).await);
     other.insert_and_save("theirs", 1).await.unwrap();
     rewound(&store, &other).await;
     map.reload().await.unwrap();
@@ -75,7 +75,7 @@ async fn a_reload_brings_nothing_of_a_store_that_went_back() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_goes_back_twice_is_noticed_twice() {
     let store = store();
-    let map = open(&store).await;
+    let map = open_numbers(&store).await;
     let before = store.inner().backup();
     rewound(&store, &map).await;
     assert_eq!(kind(map.flush_after("x").await), ErrorKind::Rewound);

@@ -3,19 +3,17 @@
 use persistify::{PersistentMap, Provider};
 
 use super::{Three, shapes, steps, text, three};
+use crate::support::{as_it_is, open};
 
 /// Two programs after each other: the older one numbers nothing.
-async fn outlives<P: Provider + Clone>(open: impl AsyncFn() -> P) {
-    let store = open().await;
-    let map: PersistentMap<u64> = PersistentMap::builder(store.clone(), "map")
-        .open()
-        .await
-        .unwrap();
+async fn outlives<P: Provider + Clone>(provider: impl AsyncFn() -> P) {
+    let store = provider().await;
+    let map: PersistentMap<u64> = open(store.clone(), "map", as_it_is).await;
     map.extend([("a", 1), ("b", 2)]);
     map.close().await.unwrap();
     store.close().await.unwrap();
 
-    let store = open().await;
+    let store = provider().await;
     let map = steps(PersistentMap::builder(store.clone(), "map"));
     let map = map.open().await.unwrap();
     assert_eq!(
@@ -26,7 +24,7 @@ async fn outlives<P: Provider + Clone>(open: impl AsyncFn() -> P) {
     map.close().await.unwrap();
     store.close().await.unwrap();
 
-    let store = open().await;
+    let store = provider().await;
     let expected = [("a", (0, text(0, 1))), ("b", (3, text(3, 20)))];
     let expected = expected.map(|(key, shape)| (key.to_owned(), shape)).into();
     assert_eq!(shapes(&store).await, expected);
@@ -38,7 +36,7 @@ async fn outlives<P: Provider + Clone>(open: impl AsyncFn() -> P) {
     );
     map.close().await.unwrap();
     store.close().await.unwrap();
-    assert_eq!(shapes(&open().await).await["a"], (3, text(3, 1)));
+    assert_eq!(shapes(&provider().await).await["a"], (3, text(3, 1)));
 }
 
 #[cfg(feature = "sqlite")]

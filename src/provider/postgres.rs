@@ -1,4 +1,4 @@
-//! Keeps maps in a PostgreSQL database.
+//! Stores maps in a PostgreSQL database.
 
 use std::{
     fmt,
@@ -64,55 +64,58 @@ pub(crate) mod values;
 mod watermarks;
 mod writers;
 
-/// Keeps maps in a PostgreSQL database: a table a map.
+/// Stores maps in a PostgreSQL database, each in a table of its own.
 ///
-/// A commit is one transaction, also over several maps, and is on the server's
-/// disk when it returns (`synchronous_commit` is switched on for it where it is
-/// off). Other connections and processes may use the database at the same
-/// time; commits to the same map wait for each other, in the order in which
-/// their revisions are given out.
+/// A commit is one transaction, also across maps. When it returns, it is on the
+/// server's disk: `synchronous_commit` is turned on for it where it is off. Other
+/// connections and processes may use the database at the same time. Commits to one map
+/// run one after the other, in the order of their revisions.
 ///
-/// The map `stock` is in the table `map_stock`, for people and other programs
-/// to read: `key`, `value` (`jsonb`, unless [otherwise](PostgresBuilder::value_type)
-/// chosen), `updated_at`, `expires_at`, `revision` (of the commit that last
-/// wrote the row) and `schema`. Keys of more than 2,000 bytes have a stand-in in
-/// `key` and are whole in `long_key`; U+0000 and U+0001 are written there as
-/// U+0001 with U+0001 or U+0002. Bytes of a name other than lower-case letters,
-/// digits, `-` and `_` are `%` and two hex digits in the table's; a long one
-/// ends with a digest, and `persistify_maps` has it whole. Tables that begin
-/// with `persistify_` keep the rest. A program that changes values in `map_stock`
-/// by other means should raise their `revision`, too; a table that other programs
-/// write to is better [adopted](PostgresBuilder::table).
+/// Requires PostgreSQL 12 or later and a database with the encoding UTF8. Clones share
+/// the connections; dropping the last clone closes them.
 ///
-/// It needs PostgreSQL 12 or later, and a database with the encoding UTF8.
+/// # Tables
 ///
-/// Cloned handles share the connections. Dropping the last one closes them.
+/// The map `stock` is stored in the table `map_stock`, which people and other programs
+/// can read. Its columns are `key`, `value` (`jsonb` by default, see
+/// [`value_type`](PostgresBuilder::value_type)), `updated_at`, `expires_at`, `revision`
+/// (of the commit that last wrote the row), `schema` and `long_key`.
+///
+/// - A key of more than 2,000 bytes is stored in `long_key`; `key` then holds its
+///   beginning and a digest. In both, U+0000 is written as U+0001 U+0001, and U+0001 as
+///   U+0001 U+0002.
+/// - In the name of a table, every byte of the map's name other than lower-case letters,
+///   digits, `-` and `_` is written as `%` and two hex digits. A long name ends with a
+///   digest; `persistify_maps` holds the full name.
+/// - Tables whose names begin with `persistify_` hold everything else.
+///
+/// A program that changes a value in `map_stock` must also raise its `revision`.
+/// [Adopt](PostgresBuilder::table) a table instead if other programs write to it.
 ///
 /// # Poolers
 ///
-/// Nothing is left behind in a session, so PgBouncer works in transaction mode:
-/// no prepared statements that outlive a transaction, no settings but those of
-/// a transaction, no session locks.
+/// PgBouncer works in transaction mode, because the provider leaves nothing behind in a
+/// session: no prepared statement, setting or lock outlives its transaction.
 ///
-/// # What it costs
+/// # Cost
 ///
-/// A commit costs one round trip and one wait for the server's disk, plus
-/// O(changes). It costs one round trip more if it is the first of an open map, or
-/// repeats one that failed, or touches several maps, an adopted one, or one with
-/// triggers; and two more if it has conditions.
+/// A commit takes one round trip, one flush to the server's disk, and O(changes). It
+/// takes a second round trip if it is the first commit of an open map, repeats a failed
+/// commit, or touches several maps, an adopted table or a table with triggers. Conditions
+/// add two more.
 ///
-/// A deletion also writes a tombstone. A map whose [changes](Wanted::Changed) were ever
-/// loaded has an index of its revisions, which the first such load makes.
+/// A deletion also writes a tombstone. The first load of a map's
+/// [changes](Wanted::Changed) creates an index of its revisions.
 ///
-/// A load of all records waits for the commit that is under way, if there is one
-/// and this user may lock the map's counter, but not for longer than the
-/// [lock timeout](PostgresBuilder::lock_timeout). It streams the records, and
-/// blocks no commit. A load of keys, of a page or of changes does not wait,
-/// and is in O(result).
+/// A load of all records streams them and blocks no commit. It first waits for the
+/// commit that is in flight, but not for longer than the
+/// [lock timeout](PostgresBuilder::lock_timeout), and only if this user may lock the
+/// map's counter. A load of keys, of a page or of changes does not wait and is in
+/// O(result).
 ///
-/// # When the server goes
+/// # Outages
 ///
-/// Every call is answered `Unavailable` until it is back; lost connections are
+/// While the server is down, every call fails as `Unavailable`. Lost connections are
 /// replaced automatically.
 #[derive(Clone)]
 pub struct Postgres {
@@ -132,11 +135,11 @@ pub(super) struct Shared {
 }
 
 impl Postgres {
-    /// Connects to that database with the default options:
+    /// Connects with the default options to a URL such as
     /// `postgres://user:password@host:5432/database`.
     ///
-    /// Several hosts, separated by commas, are tried in turn, for one that takes
-    /// writes; `?target_session_attrs=any` takes any.
+    /// Of several hosts, separated by commas, the first that accepts writes is used;
+    /// `?target_session_attrs=any` uses any host.
     ///
     /// # Errors
     ///
@@ -145,26 +148,26 @@ impl Postgres {
         Self::builder(url).connect().await
     }
 
-    /// Options for that database.
+    /// Creates a builder for the database at this URL.
     pub fn builder(url: impl AsRef<str>) -> PostgresBuilder {
         PostgresBuilder::new(url.as_ref())
     }
 
-    /// Options for the database of a pool that the program has already.
+    /// Creates a builder for the database of an existing pool.
     ///
-    /// Its connections, their number and timeouts are its own; it is not closed
-    /// with this provider. One without a `wait_timeout` waits for a connection for
-    /// ever, and a load has one for as long as it streams.
+    /// The pool keeps its own options, and closing the provider does not close it. Set
+    /// its `wait_timeout`: without one, a call may wait for a connection for ever, and a
+    /// load holds a connection for as long as it streams.
     pub fn on_pool(pool: Pool) -> PostgresBuilder {
         PostgresBuilder::on_pool(pool)
     }
 
-    /// [Ends it](Provider::close), for all clones: lets go of the connections.
-    /// Dropping the last clone does so as well.
+    /// [Closes](Provider::close) the connections, for all clones. Dropping the last clone
+    /// does the same.
     ///
     /// # Errors
     ///
-    /// None; nothing that was committed is lost.
+    /// Never fails.
     pub async fn close(&self) -> Result<()> {
         Provider::close(self).await
     }

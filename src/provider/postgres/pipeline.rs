@@ -107,6 +107,7 @@ pub(super) async fn send(
     let mut parts_of = Vec::new();
     for part in parts {
         refusals::check_sizes(&part.table, part.changes)?;
+        refusals::check_texts(&part.table, part.changes)?;
         refusals::check_keys(&part.table, part.changes)?;
         statements.extend(part.clears(stamp.revision));
         parts_of.resize(statements.len(), (part, true));

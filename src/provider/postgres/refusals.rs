@@ -33,6 +33,22 @@ pub(super) fn check_sizes(table: &Table, changes: &Changes<'_>) -> Result<()> {
 
 /// # Errors
 ///
+/// `Refused` for JSON that is no text, in a column of bytes: all others look at it.
+pub(super) fn check_texts(table: &Table, changes: &Changes<'_>) -> Result<()> {
+    if table.values != ValueType::Bytea {
+        return Ok(());
+    }
+    let keys = keys_to_blame(table.values, changes);
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let message = "a value is JSON that is not UTF-8, which is not stored; write it as bytes";
+    let error = Error::new(ErrorKind::Refused, message);
+    Err(error.on_map(&table.map).on_keys(keys))
+}
+
+/// # Errors
+///
 /// `Refused` for keys with a NUL in a table of another program: there they
 /// stand as they are, and no text column of Postgres takes one.
 pub(super) fn check_keys(table: &Table, changes: &Changes<'_>) -> Result<()> {
@@ -65,13 +81,14 @@ fn is_taken(values: ValueType, payload: &Payload) -> bool {
         return true;
     }
     let bytes = &*payload.bytes;
-    match (values, json::text(bytes)) {
-        (ValueType::Bytea, _) => true,
+    match values {
+        ValueType::Bytea => std::str::from_utf8(bytes).is_ok(),
         // Postgres stores no NUL in any text.
-        (ValueType::Text, _) => std::str::from_utf8(bytes).is_ok() && !bytes.contains(&0),
-        (ValueType::Json, text) => text.is_ok(),
-        (ValueType::Jsonb, Ok(text)) => strings_are_taken(text) && !numbers::overflow(text),
-        (ValueType::Jsonb, Err(_)) => false,
+        ValueType::Text => std::str::from_utf8(bytes).is_ok() && !bytes.contains(&0),
+        ValueType::Json => json::text(bytes).is_ok(),
+        ValueType::Jsonb => {
+            json::text(bytes).is_ok_and(|text| strings_are_taken(text) && !numbers::overflow(text))
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
 
 /// The format of the tables that this version writes and reads.
 ///
-/// Format 1 had no tombstones.
+/// Format 1 had no tombstones, and kept answers in a table `persistify_skipped`.
 pub(super) const FORMAT: i64 = 2;
 
 /// Makes a database ready, once, whichever process comes first.
@@ -176,8 +176,8 @@ async fn create_schema(session: &Session, options: &Options) -> Result<(), Failu
 }
 
 fn tables(options: &Options) -> String {
-    let [meta, maps, writers, skipped] = ["meta", "maps", "writers", "skipped"]
-        .map(|name| options.qualified(&format!("persistify_{name}")));
+    let [meta, maps, writers] =
+        ["meta", "maps", "writers"].map(|name| options.qualified(&format!("persistify_{name}")));
     format!(
         "CREATE TABLE {meta} (
             name text PRIMARY KEY,
@@ -199,20 +199,21 @@ fn tables(options: &Options) -> String {
             skipped integer NOT NULL,
             at timestamptz NOT NULL
         );
-        CREATE TABLE {skipped} (
-            writer uuid NOT NULL,
-            position bigint NOT NULL,
-            map text NOT NULL,
-            key bytea NOT NULL,
-            value bytea,
-            updated_at timestamptz,
-            revision bigint,
-            expires_at timestamptz,
-            schema bigint,
-            PRIMARY KEY (writer, position)
-        );
         {};
         INSERT INTO {meta} (name, value) VALUES ('format', {FORMAT})",
+        added(options)
+    )
+}
+
+/// The tables that format 1 did not have.
+fn added(options: &Options) -> String {
+    format!(
+        "CREATE TABLE {} (
+            writer uuid PRIMARY KEY,
+            skipped text NOT NULL
+        );
+        {}",
+        options.qualified("persistify_answers"),
         tombstones::create(options)
     )
 }
@@ -231,7 +232,7 @@ fn upgrade(options: &Options) -> String {
             SELECT 'pruned ' || name, revision FROM {maps}
             WHERE companion IS NULL AND revision > 0;
         UPDATE {meta} SET value = {FORMAT} WHERE name = 'format'",
-        tombstones::create(options)
+        added(options)
     )
 }
 

@@ -77,6 +77,18 @@ async fn a_column_of_bytea_holds_bytes_and_json_as_they_are() {
     assert_eq!(text_of(&later, &map, "json").await.unwrap(), "1");
 }
 
+/// The column takes any bytes, and no JSON that is no text comes back.
+#[tokio::test]
+async fn json_that_is_no_text_is_refused_by_a_column_of_bytea() {
+    let (url, _other) = database();
+    let (postgres, map) = (store(&url, ValueType::Bytea).await, name("m"));
+    let bad = Change::put("bad", Payload::json(&b"\"\xff\""[..]), None);
+    let changes = vec![put("good", "1"), bad];
+    let refused = error(Pen::new().write(&postgres, &map, changes).await);
+    assert_eq!(refused.kind(), ErrorKind::Refused, "{refused:?}");
+    assert_eq!(refused.keys(), ["bad".into()]);
+}
+
 /// By a single round trip, with conditions, as the record that a condition has
 /// found, and as an answer that is repeated.
 #[tokio::test]

@@ -237,7 +237,7 @@ async fn old_writers_are_forgotten() {
         old.id
     ));
     postgres.release(&map).await.unwrap();
-    for table in ["persistify_writers", "persistify_skipped"] {
+    for table in ["persistify_writers", "persistify_answers"] {
         let left = other
             .text(&format!("SELECT writer FROM {table}"))
             .replace('-', "");

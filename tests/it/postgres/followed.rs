@@ -220,7 +220,7 @@ async fn a_database_of_format_1_counts_all_its_deletions_as_pruned() {
     let last = delete(&mut pen, &postgres, &map, "a").await;
     postgres.close().await.unwrap();
     other.run(
-        "DROP TABLE persistify_tombstones;
+        "DROP TABLE persistify_tombstones, persistify_answers;
          UPDATE persistify_meta SET value = 1 WHERE name = 'format'",
     );
     let [one, two] = [Postgres::connect(&url), Postgres::connect(&url)];

@@ -183,7 +183,7 @@ async fn a_missing_permission_needs_a_person() {
     let database = Database::on(Server::shared());
     let role = database.name().to_owned();
     one_saved(&database).await.close().await.unwrap();
-    let grants = "persistify_meta, persistify_maps, persistify_writers, persistify_skipped";
+    let grants = "persistify_meta, persistify_maps, persistify_writers, persistify_answers, persistify_tombstones";
     database.witness().execute(format!(
         "CREATE ROLE {role} LOGIN;
          GRANT SELECT, INSERT, UPDATE, DELETE ON {grants} TO {role};

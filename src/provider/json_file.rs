@@ -16,6 +16,7 @@ use crate::{
     name::MapName,
 };
 
+mod appending;
 mod builder;
 mod changes;
 mod commit;

@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
+    appending::remove_journal,
     disk::file::{OpenFile, Replacement},
     files::Folder,
     format::{
@@ -10,7 +11,7 @@ use super::{
         meta::{self, Head, Row},
     },
     index::{Entry, Page, Place, Source},
-    store::{Store, remove_journal},
+    store::Store,
 };
 use crate::{
     codec::json::{

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{
+    appending::{put_journal, remove_journal},
     disk::file::read_whole,
     files::{Files, Folder},
     format::{
@@ -12,7 +13,7 @@ use super::{
         snapshot::Snapshot,
         trailer::{self, Mark},
     },
-    store::{Journal, Store, put_journal, remove_journal},
+    store::{Journal, Store},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -302,12 +303,7 @@ impl<'a> Opening<'a> {
             None => Default::default(),
         };
         let last = counter.max(loaded);
-        let tombstones = tombstones.unwrap_or_else(|| {
-            // Nothing is known of earlier deletions.
-            let mut tombstones = Tombstones::new();
-            tombstones.forget(last);
-            tombstones
-        });
+        let tombstones = tombstones.unwrap_or_else(|| unknown_deletions(last));
         let snapshot = self.snapshot.as_ref();
         let store = Store {
             map: self.map.clone(),
@@ -326,6 +322,13 @@ impl<'a> Opening<'a> {
         };
         Ok((store, fingerprints))
     }
+}
+
+/// No tombstones, because nothing is known of deletions up to that commit.
+fn unknown_deletions(last: Revision) -> Tombstones {
+    let mut tombstones = Tombstones::new();
+    tombstones.forget(last);
+    tombstones
 }
 
 fn tell_edited(store: &Store) {

@@ -2,14 +2,28 @@
 
 use super::{
     disk::fault::corrupt,
-    format::frame::{Applied, Effect, Frame},
-    index::{Entry, Place, Source},
+    format::frame::{Applied, Effect, Frame, Put},
+    index::{Entry, Place, Source, Stamp},
     store::Store,
 };
 use crate::{
     error::{Error, Result},
-    record::{Cause, Deletion, Record},
+    record::{Cause, Deletion, Record, Revision},
 };
+
+impl Put<'_> {
+    fn entry(&self, revision: Revision, updated: Stamp, offset: u64) -> Entry {
+        // Texts whose length takes more than 32 bits were refused.
+        let bytes = u32::try_from(self.text.len()).unwrap_or(u32::MAX);
+        let place = Place::new(Source::Journal, offset, bytes);
+        Entry {
+            revision,
+            expires: self.expires,
+            updated,
+            place: place.with_form(self.encoding, self.schema),
+        }
+    }
+}
 
 impl Store {
     /// Applies a frame. `start` is the offset of its payload in the journal.
@@ -38,22 +52,9 @@ impl Store {
         }
         for change in &applied.changes {
             match change.effect {
-                Effect::Put {
-                    written,
-                    expires,
-                    encoding,
-                    schema,
-                    text,
-                } => {
-                    // Texts of more than 32 bits of length were refused.
-                    let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
-                    let place = Place::new(Source::Journal, offset(text), bytes);
-                    let entry = Entry {
-                        revision,
-                        expires,
-                        updated: written.unwrap_or(applied.at),
-                        place: place.with_form(encoding, schema),
-                    };
+                Effect::Put(put) => {
+                    let at = put.written.unwrap_or(applied.at);
+                    let entry = put.entry(revision, at, offset(put.text));
                     self.put(change.key, entry);
                 }
                 Effect::Touch { expires } => {

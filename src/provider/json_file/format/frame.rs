@@ -60,18 +60,19 @@ pub(crate) struct KeyChange<'a> {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Effect<'a> {
-    Put {
-        /// When the value was written, if not at the time of the batch.
-        written: Option<Stamp>,
-        expires: Stamp,
-        encoding: Encoding,
-        schema: u32,
-        text: &'a [u8],
-    },
-    Touch {
-        expires: Stamp,
-    },
+    Put(Put<'a>),
+    Touch { expires: Stamp },
     Delete(Cause),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Put<'a> {
+    /// When the value was written, if not at the time of the batch.
+    pub(crate) written: Option<Stamp>,
+    pub(crate) expires: Stamp,
+    pub(crate) encoding: Encoding,
+    pub(crate) schema: u32,
+    pub(crate) text: &'a [u8],
 }
 
 impl Applied<'_> {
@@ -212,7 +213,7 @@ fn read_change<'a>(from: &mut &'a [u8]) -> Option<KeyChange<'a>> {
     let key = read_text(from)?;
     let op = from.try_get_u8().ok()?;
     let effect = match op & !OF_BYTES {
-        PUT | PUT_WRITTEN => Effect::Put {
+        PUT | PUT_WRITTEN => Effect::Put(Put {
             written: match op & !OF_BYTES {
                 PUT => None,
                 _ => Some(read_stamp(from)?),
@@ -224,7 +225,7 @@ fn read_change<'a>(from: &mut &'a [u8]) -> Option<KeyChange<'a>> {
             },
             schema: from.try_get_u32_le().ok()?,
             text: read_bytes(from)?,
-        },
+        }),
         TOUCH => Effect::Touch {
             expires: read_stamp(from)?,
         },

@@ -1,5 +1,8 @@
 //! A map as lines of JSON, and back.
 
+mod migrated;
+mod streams;
+
 use std::{
     collections::HashMap,
     io,
@@ -172,69 +175,6 @@ async fn a_closed_map_takes_nothing_in() {
     assert_eq!(error.kind(), ErrorKind::Closed);
 }
 
-/// Fails after so many bytes.
-struct Torn(usize);
-
-fn torn() -> io::Error {
-    io::Error::other("torn")
-}
-
-impl AsyncWrite for Torn {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if self.0 == 0 {
-            return Poll::Ready(Err(torn()));
-        }
-        let taken = bytes.len().min(self.0);
-        self.0 -= taken;
-        Poll::Ready(Ok(taken))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// Hands out one byte of the text at a time, and then fails.
-struct Dripping(Vec<u8>);
-
-impl AsyncRead for Dripping {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.0.is_empty() {
-            return Poll::Ready(Err(torn()));
-        }
-        into.put_slice(&[self.0.remove(0)]);
-        Poll::Ready(Ok(()))
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn readers_and_writers_may_fail() {
-    let map = open_numbers(&store()).await;
-    map.extend((0..20_000).map(|n| (n.to_string(), n)));
-    for room in [0, 10, 100_000] {
-        let error = map.export(Torn(room)).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unusable);
-        assert!(format!("{error:?}").contains("torn"), "{error:?}");
-    }
-    let text = format!("{HEADER}\n{{\"key\":\"new\",\"value\":1}}\n{{\"key\"");
-    let error = map.import(Dripping(text.into_bytes())).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unusable);
-    assert!(error.to_string().contains("line 2"), "{error}");
-    assert_eq!(map.get("new"), Some(1));
-}
-
 #[tokio::test(start_paused = true)]
 async fn an_import_that_is_not_saved_says_so_and_can_be_repeated() {
     let store = store();
@@ -330,98 +270,4 @@ async fn expiries_are_kept_and_what_has_expired_is_left_out() {
     assert_eq!(brief.import(&out[..]).await.unwrap(), 1);
     clock.advance(SECOND);
     assert!(brief.is_empty());
-}
-
-fn value() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<u64>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
-        any::<String>().prop_map(Value::from),
-    ];
-    leaf.prop_recursive(3, 20, 5, |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-            prop::collection::hash_map(any::<String>(), inner, 0..5)
-                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
-        ]
-    })
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "it is a step")]
-fn wrap(value: Value) -> Value {
-    json!({ "v": value })
-}
-
-/// Shape 1 is `{"v": …}` of shape 0, and shape 2 that of shape 1.
-fn shaped(store: &Store, schema: u32) -> PersistentMapBuilder<Value> {
-    let map = builder(store).schema(schema).retry(impatient());
-    let map = if schema > 0 {
-        map.migrate(0, wrap)
-    } else {
-        map
-    };
-    if schema > 1 {
-        map.migrate(1, wrap)
-    } else {
-        map
-    }
-}
-
-/// One commit in three fails, and nobody can tell whether it took effect.
-fn failing() -> Store {
-    let store = store();
-    store.fail_one_in(3);
-    store
-}
-
-async fn migrate_export_import(pairs: HashMap<String, Value>, from: u32) {
-    let wrapped = |value: Value| (from..2).fold(value, |value, _| wrap(value));
-    let expected: HashMap<_, _> = { pairs.clone().into_iter() }
-        .map(|(key, value)| (key, wrapped(value)))
-        .collect();
-    let store = failing();
-    let old = shaped(&store, from).open().await.unwrap();
-    old.extend(pairs.clone());
-    while old.flush().await.is_err() {}
-    let mut lines = Vec::new();
-    old.export(&mut lines).await.unwrap();
-    while old.close().await.is_err() {}
-
-    // Migrated as it loads, or on its way through the lines: it is the same.
-    let new = shaped(&store, 2).rewrite_on_load().open().await.unwrap();
-    assert_eq!(new.snapshot(), expected);
-    while new.close().await.is_err() {}
-    let mut migrated = Vec::new();
-    new.export(&mut migrated).await.unwrap();
-    for lines in [lines, migrated] {
-        let store = failing();
-        let map = shaped(&store, 2).open().await.unwrap();
-        while map.import(&lines[..]).await.is_err() {}
-        assert_eq!(map.snapshot(), expected);
-        while map.close().await.is_err() {}
-        let map = shaped(&store, 2).open().await.unwrap();
-        assert_eq!(map.snapshot(), expected);
-        assert_eq!(store.calls(Method::Load), 2);
-    }
-}
-
-#[test]
-fn migrate_export_import_is_the_identity() {
-    let runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = { runtime }.enable_all().start_paused(true).build().unwrap();
-    let pairs = prop::collection::hash_map(any::<String>(), value(), 0..20);
-    let config = ProptestConfig {
-        cases: 40,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
-    TestRunner::new(config)
-        .run(&(pairs, 0..3_u32), |(pairs, from)| {
-            runtime.block_on(migrate_export_import(pairs, from));
-            Ok(())
-        })
-        .unwrap();
 }

@@ -1,0 +1,125 @@
+//! Maps that write upgraded values back as they load.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn rewrite_on_load_brings_the_store_to_the_current_shape() {
+    let store = mixed().await;
+    let map = current(&store).rewrite_on_load().open().await.unwrap();
+    assert_eq!(map.pending(), 3, "k3 is of the current shape");
+    tokio::time::sleep(2 * HOUR).await;
+    assert_eq!((map.pending(), map.stats().changes), (0, 3));
+    let shape = |n| (format!("k{n}"), (3, text(3, n)));
+    assert_eq!(shapes(store.inner()).await, (0..4).map(shape).collect());
+    map.close().await.unwrap();
+    let map = current(&store).rewrite_on_load().open().await.unwrap();
+    assert_eq!((map.pending(), map.len()), (0, 4));
+}
+
+/// What a rewrite, and nobody else, wanted to write must not hit what another
+/// process has written since.
+#[tokio::test(start_paused = true)]
+async fn a_rewrite_never_overwrites_what_another_process_has_written() {
+    let store = mixed().await;
+    let map = current(&store).rewrite_on_load().open().await.unwrap();
+    let theirs = vec![
+        shaped("k0", 3, 100),
+        shaped("k1", 1, 101),
+        Change::delete("k2"),
+    ];
+    write_as_another(store.inner(), theirs).await;
+    map.flush().await.unwrap();
+    let now = shapes(store.inner()).await;
+    assert_eq!(now["k0"], (3, text(3, 100)));
+    assert_eq!(
+        now["k1"],
+        (1, text(1, 101)),
+        "theirs stays as they wrote it"
+    );
+    assert_eq!(now.len(), 3);
+    assert_eq!(map.get("k0"), Some(three(100)));
+    assert_eq!(
+        map.get("k1"),
+        Some(three(101)),
+        "it is upgraded all the same"
+    );
+    assert_eq!((map.get("k2"), map.len()), (None, 3));
+    // A write of one's own is asked for: it goes where it is told to.
+    map.insert_and_save("k0", three(1)).await.unwrap();
+    assert_eq!(shapes(store.inner()).await["k0"], (3, text(3, 1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_before_the_rewrite_is_a_write() {
+    for write in [
+        |map: &PersistentMap<Three>| map.insert("k1", three(50)).is_some(),
+        |map: &PersistentMap<Three>| map.update("k1", |v| v.count = 50).is_some(),
+    ] {
+        let store = mixed().await;
+        let map = current(&store).rewrite_on_load().open().await.unwrap();
+        assert!(write(&map));
+        write_as_another(store.inner(), vec![shaped("k1", 3, 100)]).await;
+        map.flush().await.unwrap();
+        assert_eq!(shapes(store.inner()).await["k1"], (3, text(3, 50)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_while_the_rewrite_is_on_its_way_is_a_write() {
+    let store = mixed().await;
+    let map = current(&store).rewrite_on_load().open().await.unwrap();
+    let hang = store.hang_next();
+    let flush = tokio::spawn({
+        let map = map.clone();
+        async move { map.flush().await }
+    });
+    hang.hangs().await;
+    map.update("k1", |v| v.count = 50);
+    write_as_another(store.inner(), vec![shaped("k1", 3, 100)]).await;
+    hang.release();
+    flush.await.unwrap().unwrap();
+    map.flush().await.unwrap();
+    assert_eq!(map.get("k1"), Some(three(50)));
+    assert_eq!(shapes(store.inner()).await["k1"], (3, text(3, 50)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rewrite_goes_through_a_failing_store() {
+    let kind = ErrorKind::Unavailable;
+    for fault in [Fault::Before(kind), Fault::Lost(kind), Fault::After(kind)] {
+        let store = mixed().await;
+        let map = current(&store).rewrite_on_load().open().await.unwrap();
+        store.fail_next(3, fault.clone());
+        while map.flush().await.is_err() {}
+        let shape = |n| (format!("k{n}"), (3, text(3, n)));
+        assert_eq!(shapes(store.inner()).await, (0..4).map(shape).collect());
+        let batches = store.batches();
+        let changes = &batches.last().unwrap().maps[0].changes;
+        assert!(changes.iter().all(|c| matches!(c.expect, Expect::At(_))));
+        // An unknown outcome is resolved by the identical batch.
+        let same = batches.iter().all(|batch| batch.id == batches[0].id);
+        assert_eq!(same, !matches!(fault, Fault::Before(_)), "{fault:?}");
+    }
+}
+
+/// Nothing is lost with a rewrite that the store refuses, so it is nothing that
+/// keeps a map from closing.
+#[tokio::test(start_paused = true)]
+async fn a_rewrite_that_is_refused_leaves_the_record_as_it_is() {
+    let store = mixed().await;
+    store.refuse_unnamed(["k1"]);
+    let map = current(&store).rewrite_on_load().open().await.unwrap();
+    map.flush().await.unwrap();
+    assert_eq!(map.get("k1"), Some(three(1)));
+    assert!(map.refused().is_empty());
+    let now = shapes(store.inner()).await;
+    assert_eq!(now["k1"], (1, text(1, 1)));
+    assert_eq!(now["k0"], (3, text(3, 0)));
+    // One's own change of it is refused as ever.
+    map.insert("k1", three(2));
+    assert_eq!(map.flush().await.unwrap_err().kind(), ErrorKind::Refused);
+    store.behave();
+    map.retry_refused();
+    map.close().await.unwrap();
+    assert_eq!(shapes(store.inner()).await["k1"], (3, text(3, 2)));
+}

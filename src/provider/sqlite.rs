@@ -31,7 +31,6 @@ mod file;
 mod format;
 mod inspection;
 mod load;
-mod log;
 mod meta;
 mod own;
 mod readers;
@@ -174,7 +173,7 @@ impl Provider for Sqlite {
     async fn release(&self, _map: &MapName) -> Result<()> {
         let tidied = self.shared.worker.run(|writer| {
             writer.tidying.run(&mut writer.connection)?;
-            log::checkpoint(&writer.connection)?;
+            file::checkpoint(&writer.connection)?;
             Ok(())
         });
         tidied.await

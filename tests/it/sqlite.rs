@@ -25,8 +25,11 @@ mod faults;
 #[cfg(unix)]
 mod hostile;
 mod loads;
+mod log;
 mod meddling;
 mod names;
+#[cfg(target_os = "linux")]
+mod readers;
 mod rewound;
 mod shapes;
 mod sharing;

@@ -33,6 +33,11 @@ const MAX_LINKS: usize = 40;
 /// as fast.
 const WRITE_CACHE_KIB: i64 = 64 * 1024;
 
+/// The length of the log, in bytes, that stays once all of it was moved into the file:
+/// more than it comes to, unless a long read kept it from being moved. A commit that
+/// leaves a long log moves its pages, by SQLite's default.
+const MAX_LOG_KEPT: i64 = 64 * 1024 * 1024;
+
 /// More than the statements of a batch over a good number of maps.
 const CACHED_STATEMENTS: usize = 256;
 
@@ -59,6 +64,7 @@ impl DbFile {
         };
         connection.pragma_update(None, "synchronous", synchronous)?;
         connection.pragma_update(None, "cache_size", -WRITE_CACHE_KIB)?;
+        connection.pragma_update(None, "journal_size_limit", MAX_LOG_KEPT)?;
         check_writable(&connection, options.busy_timeout)?;
         // The first read makes the files of the log, which stay for as long as this
         // connection is open.
@@ -93,6 +99,12 @@ impl DbFile {
         }
         Ok(())
     }
+}
+
+/// Moves the pages of the log into the file, as far as no other connection reads them. If
+/// another connection is moving them, it leaves them to that one.
+pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
 
 fn found_at(path: &Path) -> io::Result<Vec<(PathBuf, Identity)>> {

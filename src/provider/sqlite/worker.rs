@@ -11,8 +11,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{
-    builder::Options, errors::Failure, file::DbFile, format, inspection::inspect, log,
-    tidying::Tidying,
+    builder::Options, errors::Failure, file::DbFile, format, inspection::inspect, tidying::Tidying,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -137,7 +136,6 @@ fn open(path: &Path, options: &Options) -> Result<Writer, Failure> {
             .map_err(|failure| failure.on_map(map))?;
     }
     format::prepare(&mut connection, options)?;
-    log::limit(&connection)?;
     let tidying = Tidying::new(options.tombstones_kept);
     Ok(Writer {
         connection,

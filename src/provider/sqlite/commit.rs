@@ -1,5 +1,7 @@
 //! Commits: a batch in one transaction.
 
+use std::collections::HashMap;
+
 use rusqlite::{Connection, Transaction};
 
 use super::{
@@ -57,15 +59,14 @@ fn apply(
     let dropped = |map: &MapName| meta::revision(&transaction, &meta::dropped(map));
     ledger::check_dropped(batch, |map| dropped(map).map_err(Failure::from))?;
     let last = meta::last_revision(&transaction)?;
-    let mut conditions = Conditions {
-        connection: &transaction,
-        columns,
-        revision: batch.revision_after(last),
-        noted: false,
-        table: None,
-    };
-    let skipped = ledger::check_conditions(batch, |map, key| conditions.stored(map, key));
-    let (noted_at, noted) = (conditions.revision, conditions.noted);
+    let mut tables = Tables::find(&transaction, columns, batch)?;
+    // For rows that another program turns out to have written.
+    let noted_at = batch.revision_after(last);
+    let mut noted = false;
+    let skipped = ledger::check_conditions(batch, |map, key| {
+        let found = tables.record(&transaction, map, key, noted_at, &mut noted);
+        found.map_err(|failure| failure.on_map(map))
+    });
     let skipped = match skipped {
         Ok(skipped) => skipped,
         Err(conflict) => {
@@ -79,7 +80,9 @@ fn apply(
     };
     let revision = batch.revision_after(if noted { noted_at } else { last });
     for part in batch.maps.iter() {
-        let written = write(&transaction, columns, batch, part, &skipped, revision);
+        let table = tables.take_or_create(&transaction, columns, &part.map);
+        let written =
+            table.and_then(|table| write(&transaction, &table, batch, part, &skipped, revision));
         written.map_err(|failure| failure.on_map(&part.map))?;
     }
     let answer = Committed::at(revision).with_skipped(skipped);
@@ -90,50 +93,59 @@ fn apply(
     Ok(answer)
 }
 
-/// Looks up the records that conditions are about.
-struct Conditions<'a> {
-    connection: &'a Connection,
-    columns: &'a Columns,
-    /// For rows that another program turns out to have written.
-    revision: Revision,
-    /// Whether there were any.
-    noted: bool,
-    /// The table that was looked up last.
-    table: Option<(MapName, Option<Table>)>,
-}
+/// The tables of the maps of a batch, as far as they are there.
+struct Tables(HashMap<MapName, Table>);
 
-impl Conditions<'_> {
-    fn stored(&mut self, map: &MapName, key: &str) -> Result<Option<Record>, Failure> {
-        let found = self.record(map, key);
-        found.map_err(|failure| failure.on_map(map))
+impl Tables {
+    fn find(connection: &Connection, columns: &Columns, batch: &Batch) -> Result<Self, Failure> {
+        let mut tables = HashMap::new();
+        for MapBatch { map, .. } in batch.maps.iter() {
+            let found = Table::find(connection, map, columns);
+            let found = found.map_err(|failure| failure.on_map(map))?;
+            tables.extend(found.map(|table| (map.clone(), table)));
+        }
+        Ok(Self(tables))
     }
 
-    fn record(&mut self, map: &MapName, key: &str) -> Result<Option<Record>, Failure> {
-        let (connection, revision) = (self.connection, self.revision);
-        let table = match self.table.take() {
-            Some((of, table)) if of == *map => table,
-            _ => Table::find(connection, map, self.columns)?,
+    /// The record of a key. A row of another program is noted first.
+    fn record(
+        &self,
+        connection: &Connection,
+        map: &MapName,
+        key: &str,
+        revision: Revision,
+        noted: &mut bool,
+    ) -> Result<Option<Record>, Failure> {
+        let Some(table) = self.0.get(map) else {
+            return Ok(None);
         };
-        let (_, table) = self.table.insert((map.clone(), table));
-        let Some(table) = table else { return Ok(None) };
         if let Some(adopted) = &table.adopted {
-            self.noted |= adopted.note_row(connection, key, revision)?;
+            *noted |= adopted.note_row(connection, key, revision)?;
         }
         table.record(connection, key, revision)
+    }
+
+    fn take_or_create(
+        &mut self,
+        connection: &Connection,
+        columns: &Columns,
+        map: &MapName,
+    ) -> Result<Table, Failure> {
+        let found = self.0.remove(map);
+        found.map_or_else(|| Table::create(connection, map, columns), Ok)
     }
 }
 
 fn write(
     connection: &Connection,
-    columns: &Columns,
+    table: &Table,
     batch: &Batch,
     part: &MapBatch,
     skipped: &[Skipped],
     revision: Revision,
 ) -> Result<(), Failure> {
-    let table = Table::find_or_create(connection, &part.map, columns)?;
     if part.clear {
-        clear(connection, &table, revision)?;
+        clear(connection, table, revision)?;
     }
     let mut changes: Vec<_> = ledger::applied(part, skipped).collect();
     // Neighbours in the table are then written one after the other. Measured:
@@ -143,13 +155,13 @@ fn write(
     let (at, to) = (to_millis(batch.at), from_revision(revision)?);
     match &table.adopted {
         None => {
-            let mut own = OwnTable::new(connection, &table, batch.id.writer, at, to)?;
+            let mut own = OwnTable::new(connection, table, batch.id.writer, at, to)?;
             each(part, &changes, |change| own.write(change))?;
             own.delete(&changes)
         }
         Some(adopted) => {
             ledger::check_json(part)?;
-            let mut adopted = AdoptedTable::new(connection, &table, adopted, at, to)?;
+            let mut adopted = AdoptedTable::new(connection, table, adopted, at, to)?;
             each(part, &changes, |change| adopted.write(change))
         }
     }

@@ -64,22 +64,19 @@ impl Table {
         Ok(Some(table))
     }
 
-    /// The table of a map; made if there is none.
-    pub(super) fn find_or_create(
+    /// Makes the table of a map that has none.
+    pub(super) fn create(
         connection: &Connection,
         map: &MapName,
         columns: &Columns,
     ) -> Result<Self, Failure> {
-        if let Some(table) = Self::find(connection, map, columns)? {
-            return Ok(table);
-        }
         // The prefix keeps it from being one of SQLite's own tables, or ours.
         let name = format!("map_{}", map.encoded(usize::MAX));
         if schema::has_table(connection, &name)? {
             return Err(taken(map, &name).into());
         }
         let table = Self::new(map, &name, columns);
-        connection.execute_batch(&table.create())?;
+        connection.execute_batch(&table.definition())?;
         let location = Location {
             table: name,
             companion: None,
@@ -115,7 +112,7 @@ impl Table {
     // every write. And no `NOT NULL` but the key's: with another one SQLite keeps a copy of every
     // page that a statement for many rows changes, to be able to undo half of
     // it, and puts a fifth fewer new rows in the same time.
-    fn create(&self) -> String {
+    fn definition(&self) -> String {
         let Self {
             name,
             key,

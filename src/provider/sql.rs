@@ -1,4 +1,4 @@
-//! What the providers on SQL databases share.
+//! The common part of the providers on SQL databases.
 
 pub(crate) mod columns;
 pub(crate) mod companion;

@@ -47,8 +47,8 @@ mod writers;
 
 /// Keeps maps in one SQLite file: a table a map.
 ///
-/// A commit is one transaction, also over several maps, and is on the disk
-/// when it returns. Other connections and processes may read and write the
+/// A commit is one transaction, also over several maps, and is on disk when it
+/// returns. Other connections and processes may read and write the
 /// file at the same time; commits wait for each other for up to the
 /// [busy timeout](SqliteBuilder::busy_timeout). Reads never wait. The file
 /// uses SQLite's write-ahead log (`-wal` and `-shm` beside it while it is
@@ -58,46 +58,47 @@ mod writers;
 /// to read: `key`, `value` (text for JSON, a blob for
 /// [bytes](crate::Encoding::Bytes)), `updated_at` and `expires_at`
 /// (milliseconds since 1970), `revision` (of the commit that last wrote the
-/// row) and `schema`. Bytes of a name other than lower-case letters, digits,
-/// `-` and `_` are `%` and two hex digits there. Tables that begin with
-/// `persistify_` keep the rest. A program that changes values in `map_stock` by
-/// other means should raise their `revision`, too; a table that other programs
-/// write to is better [adopted](SqliteBuilder::table).
+/// row) and `schema`. In the name of the table, each byte other than lower-case
+/// letters, digits, `-` and `_` is written as `%` and two hex digits. Everything else
+/// is stored in tables whose names begin with `persistify_`. A program that changes
+/// values in `map_stock` should raise their `revision`; if other programs write to a
+/// table, it is better to [adopt](SqliteBuilder::table) it.
 ///
 /// Cloned handles share the file. Dropping the last one closes it;
 /// [`close`](Provider::close) returns when it is closed, and reports errors.
 ///
-/// # What it costs
+/// # Cost
 ///
-/// A commit costs one wait for the disk plus O(changes). Every thousand pages or
-/// so a commit also moves the log into the file. A load of all records streams
-/// them, and blocks no commit. A load of keys, of a page or of changes is in O(result).
+/// A commit costs one wait for the disk plus O(changes). About every thousand pages, a
+/// commit also moves the log into the file. A load of all records streams them and
+/// does not block commits. A load of keys, of a page or of changes is in O(result).
 /// The first load of changes of a map adds indexes to the file, for which it waits like a
 /// commit; from then on writes to the map cost a little more.
 ///
-/// # When the file goes
+/// # A file that is deleted or replaced
 ///
 /// If the file, or its `-wal` or `-shm`, is deleted or replaced while it is open,
-/// every call is answered `Unusable` (on Unix; elsewhere the system does not
-/// allow it) and nothing is written, until it is put back or opened anew.
+/// every call fails as `Unusable` and nothing is written, until the file is put back
+/// or opened again. This holds on Unix; other systems do not let an open file be
+/// deleted.
 #[derive(Clone)]
 pub struct Sqlite {
     shared: Arc<Shared>,
     heartbeat: Heartbeat,
 }
 
-/// What the handles share.
+/// The state that all handles share.
 pub(super) struct Shared {
     file: DbFile,
     options: Options,
-    /// Dropped before the connection that writes, which is to be closed last.
+    /// Dropped before the connection that writes, which must be closed last.
     readers: Arc<Readers>,
     worker: Worker,
 }
 
 impl Sqlite {
-    /// Opens that file with the default options; makes it, and the folders
-    /// above it, if there is none.
+    /// Opens a file with the default options. If it does not exist, it is created,
+    /// together with its folders.
     ///
     /// # Errors
     ///
@@ -106,17 +107,17 @@ impl Sqlite {
         Self::builder(path).open().await
     }
 
-    /// Options for that file.
+    /// Returns a builder with the default options for a file.
     pub fn builder(path: impl AsRef<Path>) -> SqliteBuilder {
         SqliteBuilder::new(path.as_ref())
     }
 
-    /// [Ends it](Provider::close), for all clones: lets go of the file. Dropping
-    /// the last clone does so as well.
+    /// [Closes](Provider::close) the file, for all clones. Dropping the last clone does
+    /// so as well.
     ///
     /// # Errors
     ///
-    /// `Unavailable` or `Unusable`; nothing that was committed is lost.
+    /// `Unavailable` or `Unusable`; committed changes are not lost.
     pub async fn close(&self) -> Result<()> {
         Provider::close(self).await
     }

@@ -56,8 +56,8 @@ impl Place {
         Sqlite::open(self.path()).await.unwrap()
     }
 
-    /// Whether no one has the file open: only then does SQLite change the kind
-    /// of its log.
+    /// Whether the file is not open anywhere: only then does SQLite change its journal
+    /// mode.
     fn is_free(&self) -> bool {
         let other = self.other();
         other.busy_timeout(Duration::ZERO).unwrap();
@@ -67,7 +67,7 @@ impl Place {
         mode.is_ok_and(|mode| mode == "delete")
     }
 
-    /// A thread lets go of the file in its own time.
+    /// Waits until all threads have closed the file.
     fn wait_until_free(&self) {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !self.is_free() {
@@ -76,7 +76,7 @@ impl Place {
         }
     }
 
-    /// Another program, with the same file.
+    /// A connection of another program to the same file.
     fn other(&self) -> Connection {
         Connection::open(self.path()).unwrap()
     }

@@ -2,7 +2,7 @@
 
 use super::options::Problem;
 
-/// What the columns are called in all tables of a database.
+/// The names of the columns in all tables of a database.
 #[derive(Clone, Debug)]
 pub(crate) struct Columns {
     pub(crate) key: String,
@@ -55,7 +55,7 @@ impl Columns {
     }
 }
 
-/// A name as it is written in SQL, whatever characters it has.
+/// A name quoted for SQL.
 pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

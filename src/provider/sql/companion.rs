@@ -1,10 +1,9 @@
 //! The companion of a table that another program owns.
 //!
-//! An adopted table is not altered. A companion table keeps what else is known
-//! of its rows: revision, expiry, schema, and a digest of the value that this
-//! is known of. A row whose value has another digest was written by the other
-//! program since; it is a fresh entry, without expiry. A load and a condition
-//! first note such rows, which gives them a revision of their own.
+//! An adopted table is not altered. A companion table stores the revision, expiry and
+//! schema of each row, and a digest of the value that they belong to. If the value has
+//! another digest, the other program has written the row since; it is then a new entry
+//! without expiry. Loads and conditions first note such rows, which gives them a revision.
 //!
 //! In all of this SQL `t` is the adopted table and `c` the companion.
 
@@ -24,8 +23,7 @@ pub(crate) struct Companion {
 }
 
 impl Companion {
-    /// The rows, each with what is known of it: nothing, if its value is not
-    /// the one that it is known of.
+    /// The rows, joined with their companion rows if the digest of the value matches.
     pub(crate) fn joined(&self) -> String {
         let Self {
             name,
@@ -86,7 +84,7 @@ impl Companion {
         format!("DELETE FROM {} AS c WHERE {}", self.name, self.is_deleted())
     }
 
-    /// Notes what is selected: key, revision, expiry, schema and digest.
+    /// Notes the selected key, revision, expiry, schema and digest.
     pub(crate) fn note(&self, selected: &str) -> String {
         format!(
             "INSERT INTO {} (key, revision, expires_at, schema, digest) {selected}

@@ -1,11 +1,11 @@
-//! Why work on a database failed, and what it was about.
+//! Failures of a database, and their subjects.
 
 use std::sync::Arc;
 
 use crate::{error::Error, name::MapName};
 
-/// An error on its way to the caller. The database's own `C` is sorted once it
-/// is known what it is about.
+/// An error on its way to the caller. The database's own error `C` is sorted once its
+/// subject is known.
 #[derive(Debug)]
 pub(crate) enum Failure<C> {
     /// From the database.
@@ -14,15 +14,14 @@ pub(crate) enum Failure<C> {
     Provider(Error),
 }
 
-/// What an error of the database is about.
+/// The subject of a database error.
 #[derive(Debug)]
 pub(crate) enum Subject {
-    /// The database, or it is not known what.
+    /// The database, or unknown.
     Database,
     /// The table of a map.
     Table(MapName),
-    /// Changes of a map: these keys, or, where there are none, it is not known
-    /// which.
+    /// Changes of a map with these keys; if there are none, the keys are unknown.
     Rows(MapName, Vec<Arc<str>>),
     /// The end of a transaction.
     Commit,
@@ -43,12 +42,12 @@ impl<C> Failure<C> {
         Self::Database(cause, Subject::Commit)
     }
 
-    /// The same failure, about that map unless its subject is known.
+    /// Sets the map as the subject, unless the subject is known.
     pub(crate) fn on_map(self, map: &MapName) -> Self {
         self.about(|| Subject::Table(map.clone()))
     }
 
-    /// The same failure, about that subject unless it has one.
+    /// Sets the subject, unless it is known.
     pub(crate) fn about(self, subject: impl FnOnce() -> Subject) -> Self {
         match self {
             Self::Database(cause, Subject::Database) => Self::Database(cause, subject()),

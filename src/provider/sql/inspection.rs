@@ -1,4 +1,4 @@
-//! What a table of another program must be like to hold a map.
+//! Checks whether a table of another program can hold a map.
 
 use super::columns::Columns;
 use crate::{
@@ -24,7 +24,7 @@ pub(crate) struct Candidate<'a, K> {
     pub(crate) table: &'a str,
     pub(crate) columns: &'a Columns,
     pub(crate) found: Vec<Column<K>>,
-    /// Whether the database takes two names for the same.
+    /// Whether two names are equal to the database.
     pub(crate) is_same: fn(&str, &str) -> bool,
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn unfit(map: &MapName, table: &str, problem: &str) -> Error {
     Error::new(ErrorKind::Invalid, message).on_map(map)
 }
 
-/// There is no such table.
+/// The error for a table that does not exist.
 pub(crate) fn missing(map: &MapName, table: &str) -> Error {
     let message = format!("the adopted table {table} is missing; create it, or restore it");
     Error::new(ErrorKind::Unusable, message).on_map(map)

@@ -9,7 +9,7 @@ use crate::{
 
 /// # Errors
 ///
-/// `Invalid` beyond what the database's integers hold.
+/// `Invalid` if it exceeds the database's integers.
 pub(crate) fn from_revision(revision: Revision) -> Result<i64> {
     i64::try_from(revision.get()).map_err(|cause| {
         let message =
@@ -57,7 +57,7 @@ pub(crate) fn from_time(time: SystemTime, zero: SystemTime, unit: Duration) -> i
     }
 }
 
-/// The time so many units after `zero`; 1970 if the system has no such time.
+/// The time that many units after `zero`; 1970 if the system cannot represent it.
 pub(crate) fn to_time(units: i64, zero: SystemTime, unit: Duration) -> SystemTime {
     let nanos = u128::from(units.unsigned_abs()) * unit.as_nanos();
     let seconds = u64::try_from(nanos / 1_000_000_000).unwrap_or(u64::MAX);

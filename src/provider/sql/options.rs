@@ -20,7 +20,7 @@ impl Problem {
         Self { option, text }
     }
 
-    /// The error for the caller; `of` says what the options are for.
+    /// The error for the caller; `of` names the thing that has the options.
     pub(crate) fn of(self, of: &str) -> Error {
         let Self { option, text } = self;
         Error::new(

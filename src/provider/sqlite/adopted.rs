@@ -1,5 +1,4 @@
-//! Tables of other programs: how entries are written to them, and how writes of
-//! the other program are noted.
+//! Adopted tables: writing entries to them, and noting the writes of the other program.
 
 use rusqlite::{CachedStatement, Connection, ToSql, params};
 
@@ -43,7 +42,7 @@ impl<'c> AdoptedTable<'c> {
     ) -> rusqlite::Result<Self> {
         let companion = &adopted.companion;
         let (name, key) = (&table.name, table.key_by_bytes());
-        // Notes the value as it is in the table by then: a trigger may have
+        // Notes the value as it is in the table after the write: a trigger may have
         // changed it.
         let note = companion.note(&format!(
             "SELECT {}, ?2, ?3, ?4, {} FROM {name} AS t WHERE {key} = ?1",
@@ -126,17 +125,17 @@ impl<'c> AdoptedTable<'c> {
     /// A change that the table ignores must not count as saved.
     fn ignored(&self) -> Error {
         let message = format!(
-            "the table {} leaves this change out, by a trigger or a rule of its own",
+            "the table {} ignores this change, because of a trigger or a constraint of its own",
             self.table.name
         );
         Error::new(ErrorKind::Refused, message).nothing_applied()
     }
 }
 
-/// An upsert rather than a replacement, so that other columns keep their values.
-/// Two keys are the same only if their bytes are, whatever another index says. A
-/// value that its program stored as text or as bytes is stored as that again:
-/// programs that read the one may not take the other.
+/// An upsert rather than a replacement, so that other columns keep their values. Keys are
+/// equal only if their bytes are, even if another index compares them differently. A value
+/// that its program stored as text or as a blob keeps that type: the program may not be
+/// able to read the other.
 fn put(table: &Table, adopted: &Adopted) -> String {
     let Table {
         name,
@@ -167,7 +166,7 @@ fn put(table: &Table, adopted: &Adopted) -> String {
     )
 }
 
-/// Some rows of an adopted table: a condition, and the key that it names `$1`.
+/// A selection of rows of an adopted table: a condition, and the key that is its `$1`.
 struct Rows<'w> {
     within: Option<String>,
     key: Option<&'w str>,
@@ -181,7 +180,7 @@ impl Rows<'_> {
 }
 
 impl Adopted {
-    /// The rows in which writes of the other program matter to a load.
+    /// The rows that a load reads, whose new writes it has to note first.
     fn rows_of<'w>(&self, wanted: &'w Wanted) -> Vec<Rows<'w>> {
         match wanted {
             Wanted::Keys(keys) => keys.iter().map(|key| self.row_of(key)).collect(),
@@ -207,7 +206,7 @@ impl Adopted {
         }
     }
 
-    /// Whether the other program wrote anything that a load has to note first.
+    /// Whether the other program wrote rows that a load has to note first.
     pub(super) fn any_new(
         &self,
         connection: &Connection,
@@ -237,8 +236,7 @@ impl Adopted {
         Ok(noted > 0)
     }
 
-    /// Notes the row of a key if the other program wrote it; returns whether it
-    /// did.
+    /// Notes the row of a key if the other program wrote it, and returns whether it did.
     pub(super) fn note_row(
         &self,
         connection: &Connection,
@@ -249,7 +247,7 @@ impl Adopted {
     }
 }
 
-/// Notes what the other program wrote to a table before it is loaded.
+/// Notes the writes of the other program that a load reads.
 pub(super) fn note_before_load(
     connection: &Connection,
     adopted: &Adopted,

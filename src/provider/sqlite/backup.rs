@@ -19,17 +19,16 @@ use crate::{
 
 /// # Backups
 impl Sqlite {
-    /// Writes a copy of the file, with all its maps, to that path; a file with
-    /// maps that is there, such as an older backup, is replaced.
+    /// Writes a copy of the file, with all its maps, to a path. An existing file with maps,
+    /// such as an older backup, is replaced.
     ///
-    /// It has everything that was committed before the call. Maps may be read and
-    /// written meanwhile: commits do not wait for the copy and are not in it.
-    /// (SQLite's log grows by them until the copy is done.) The copy takes its
-    /// place at once, when it is whole and on the disk; it is a database like any
-    /// other, in one file.
+    /// The copy includes everything that was committed before the call. Maps can be read
+    /// and written in the meantime: their commits do not wait for the copy and are not part
+    /// of it. (They stay in SQLite's log until the copy is done.) The copy is moved to the
+    /// path when it is complete and on disk. It is an ordinary database in one file.
     ///
-    /// Dropping the future while pages are copied gives the copy up, and the path
-    /// is as it was. A whole copy still takes its place.
+    /// Dropping the future while pages are copied cancels the backup, and the path is
+    /// unchanged. A copy that is complete is still moved to the path.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -53,13 +52,13 @@ impl Sqlite {
     ///
     /// # Errors
     ///
-    /// - `Invalid`: what is at the path is open, this very file for one, or is
-    ///   no database, or one of another program.
-    /// - `Unusable`: the path cannot be written to, or there is no room.
+    /// - `Invalid`: the file at the path is open (it may be this very file), is not a
+    ///   database, or is the database of another program.
+    /// - `Unusable`: the path cannot be written to, or the disk is full.
     /// - `Corrupt`: this file is damaged.
-    /// - `Closed`: it was closed.
+    /// - `Closed`: this file was closed.
     ///
-    /// In all of them, what is at the path is as it was.
+    /// In all of these cases, the file at the path is unchanged.
     pub async fn backup(&self, path: impl AsRef<Path>) -> Result<()> {
         self.shared.worker.check_open()?;
         let path = checked_path(path.as_ref())?;
@@ -67,29 +66,28 @@ impl Sqlite {
         on_a_thread(move |is_given_up| back_up(shared, &path, is_given_up)).await
     }
 
-    /// Makes a file of a [backup](Self::backup), at a path where there is none
-    /// yet; then [open](Self::open) it.
+    /// Copies a [backup](Self::backup) to a path where there is no file. Then
+    /// [open](Self::open) it.
     ///
-    /// The backup is checked first, and stays as it is. Revisions do not go
-    /// back: whatever is committed to the file has a higher one than anything
-    /// committed before, also after the backup was made.
+    /// The copy is checked before it is moved to the path, and the backup is not changed.
+    /// Revisions do not go back: commits to the new file get higher ones than all commits
+    /// before, including those made after the backup.
     ///
     /// # Errors
     ///
-    /// - `Invalid`: there is a file at the path, or the log of one that was
-    ///   deleted; there is no backup, or it was not made of a file with maps.
-    /// - `Corrupt`: the backup is no SQLite database, or a damaged one.
-    /// - `Unusable`: the path cannot be written to, there is no room, or the
-    ///   backup is of a later version of this library.
+    /// - `Invalid`: there is a file at the path, or the log of one that was deleted; the
+    ///   backup does not exist, or is not that of a file with maps.
+    /// - `Corrupt`: the backup is not a SQLite database, or it is damaged.
+    /// - `Unusable`: the path cannot be written to, the disk is full, or the backup was
+    ///   written by a later version of this library.
     ///
-    /// In all of them, what is at the path is as it was.
+    /// In all of these cases, the file at the path is unchanged.
     pub async fn restore(backup: impl AsRef<Path>, path: impl AsRef<Path>) -> Result<()> {
         restore(backup.as_ref(), path.as_ref(), false).await
     }
 
-    /// Like [`restore`](Self::restore), but replaces a file that is there: its
-    /// content is gone for good. The file may be damaged. It must not be opened
-    /// meanwhile.
+    /// Like [`restore`](Self::restore), but replaces an existing file, whose content is
+    /// lost. That file may be damaged. It must not be opened during the call.
     ///
     /// # Errors
     ///
@@ -100,8 +98,7 @@ impl Sqlite {
     }
 }
 
-/// Does work that may take long, on a thread of its own. The work is told when the
-/// future was dropped.
+/// Runs long work on a thread of its own. The work can ask whether the future was dropped.
 async fn on_a_thread<T: Send + 'static>(
     work: impl FnOnce(&dyn Fn() -> bool) -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -109,7 +106,7 @@ async fn on_a_thread<T: Send + 'static>(
     let thread = thread::Builder::new().name("persistify-sqlite-copy".into());
     let started = thread.spawn(move || {
         let done = work(&|| answer.is_closed());
-        // If the future was dropped, the outcome is of no interest.
+        // If the future was dropped, nothing reads the outcome.
         drop(answer.send(done));
     });
     started.map_err(|cause| cut_short().with_source(cause))?;
@@ -126,7 +123,7 @@ fn cut_short() -> Error {
 fn back_up(shared: Arc<Shared>, path: &Path, is_given_up: &dyn Fn() -> bool) -> Result<()> {
     let from = shared.file.path.clone();
     let reader = shared.file.reader(&shared.options);
-    // A copy that takes long does not keep the handle open.
+    // A long copy does not keep the handle open.
     drop(shared);
     let mut reader = reader.map_err(|failure| failure.explained(&from))?;
     check_free(path)
@@ -137,8 +134,8 @@ fn back_up(shared: Arc<Shared>, path: &Path, is_given_up: &dyn Fn() -> bool) -> 
         .map_err(|failure| explained(failure, &from, path))
 }
 
-/// Checks that the file at that path, if there is one, has maps: the database of
-/// another program is not to be replaced.
+/// Checks that the file at the path, if it exists, has maps: a backup must not replace
+/// the database of another program.
 fn check_maps(path: &Path) -> Result<(), Failure> {
     if !path.exists() {
         return Ok(());
@@ -154,7 +151,7 @@ fn check_maps(path: &Path) -> Result<(), Failure> {
     Err(Error::new(ErrorKind::Invalid, message).into())
 }
 
-/// A file that is not a database is not to be replaced either.
+/// A backup must not replace a file that is not a database either.
 fn not_ours(failure: Failure, path: &Path) -> Error {
     let error = failure.explained(path);
     if error.kind() != ErrorKind::Corrupt {
@@ -167,7 +164,7 @@ fn not_ours(failure: Failure, path: &Path) -> Error {
     Error::new(ErrorKind::Invalid, message).with_source(error)
 }
 
-/// The error of a copy: damage is that of the original.
+/// The error of a copy. If something is damaged, it is the original.
 fn explained(failure: Failure, from: &Path, to: &Path) -> Error {
     let about = if failure.is_damage() { from } else { to };
     failure.explained(about)
@@ -200,7 +197,7 @@ fn go_back(backup: &Path, path: &Path, over: bool, is_given_up: &dyn Fn() -> boo
         .map_err(|failure| failure.explained(path))
 }
 
-/// A log without its file, too: SQLite would take it for that of the new one.
+/// Checks for a log without its file, too: SQLite would use it with the new file.
 fn check_nothing_there(path: &Path) -> Result<()> {
     let mut all = iter::once(path.to_owned()).chain(logs(path));
     all.find(|path| path.exists())
@@ -220,12 +217,12 @@ fn no_backup(path: &Path, problem: &str) -> Error {
 fn last_revision(path: &Path) -> Result<Revision> {
     match check_free(path) {
         Ok(()) => {}
-        // A file that is not a database any more is not open either.
+        // A file that is no longer a database is not open either.
         Err(failure) if failure.is_damage() => return Ok(Revision::ZERO),
         Err(failure) => return Err(failure.explained(path)),
     }
     let last = open_existing(path).and_then(|connection| meta::last_revision(&connection));
-    // If the counter cannot be read, the wall clock exceeds it.
+    // If it cannot be read, zero will do: new revisions are at least the wall clock.
     Ok(last.unwrap_or_default())
 }
 
@@ -251,8 +248,8 @@ fn check(copied: &Connection, backup: &Path) -> Result<()> {
     }
 }
 
-/// Raises the revision above those of the file that is replaced. What was deleted there
-/// since the backup is not known, so it counts as pruned.
+/// Raises the revision above those of the file that is replaced. Deletions since the
+/// backup are unknown, so they count as pruned.
 fn raise(copied: &Connection, last: Revision) -> Result<(), Failure> {
     let highest = meta::last_revision(copied)?.max(last);
     let next = Revision::new(highest.get().saturating_add(1));

@@ -20,9 +20,9 @@ use crate::{
     },
 };
 
-/// Options of a SQLite file, before it is opened.
+/// The options of a SQLite file that is not yet open.
 ///
-/// Made by [`Sqlite::builder`].
+/// [`Sqlite::builder`] returns one.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is opened before `open`"]
 pub struct SqliteBuilder {
@@ -37,29 +37,29 @@ pub(super) struct Options {
     pub(super) synchronous: Synchronous,
     pub(super) tombstones_kept: Duration,
     pub(super) columns: Columns,
-    /// Of a file that is made.
+    /// Of a file that is created.
     pub(super) file_mode: u32,
-    /// Which table of another program a map is.
+    /// The adopted table of each map that has one.
     pub(super) adopted: BTreeMap<MapName, String>,
 }
 
-/// How much a commit waits for the disk.
+/// Whether a commit waits for the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Synchronous {
-    /// Until the commit is on the disk: it survives a power loss.
+    /// A commit waits until it is on disk, and survives a power loss.
     #[default]
     Full,
-    /// Not at all: the commit survives the end of the process. After a crash of
-    /// the machine or a power loss the last commits may be missing; the file is
+    /// A commit does not wait. It survives the end of the process. After a crash of
+    /// the machine or a power loss, the last commits may be missing; the file is
     /// intact.
     Normal,
 }
 
-/// SQLite counts it in milliseconds, as a C `int`.
+/// SQLite takes milliseconds as a C `int`.
 const MAX_BUSY_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// The columns beside key, value and time in the tables that are made here.
+/// The columns beside key, value and time in a map's own table.
 const RESERVED: [&str; 3] = ["revision", "expires_at", "schema"];
 
 impl SqliteBuilder {
@@ -78,21 +78,21 @@ impl SqliteBuilder {
         }
     }
 
-    /// How long a commit waits for another connection or process that is
-    /// writing to the file; then it is `Unavailable`, with nothing applied.
+    /// Sets how long a commit waits for another connection or process that is writing
+    /// to the file. After that it fails as `Unavailable`, with nothing applied.
     ///
-    /// 5 seconds by default; zero does not wait; at most about 24 days. A long
-    /// wait holds up the commits of all maps of this file, a short one makes
-    /// maps retry while another program is busy writing.
+    /// 5 seconds by default, at most about 24 days; with zero it does not wait. A long
+    /// wait delays the commits of all maps of this file; with a short one, maps retry
+    /// while another program is writing.
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.options.busy_timeout = timeout;
         self
     }
 
-    /// How much a commit waits for the disk: [`Synchronous::Full`] by default.
+    /// Sets whether a commit waits for the disk: [`Synchronous::Full`] by default.
     ///
-    /// [`Synchronous::Normal`] makes small commits many times faster, and
-    /// gives up on power loss.
+    /// [`Synchronous::Normal`] makes small commits many times faster, but the last ones
+    /// may be lost with the power.
     pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
         self.options.synchronous = synchronous;
         self
@@ -110,50 +110,49 @@ impl SqliteBuilder {
         self
     }
 
-    /// The mode of the file if it is made, whatever the umask: `0o600` by default,
-    /// which keeps values private; `0o777` at most, and the owner reads and writes.
-    /// Users that may read the file may also list the folders that are made:
-    /// `0o700` by default.
+    /// Sets the mode of a file that is created, regardless of the umask: `0o600` by
+    /// default, which keeps values private. It must let the owner read and write, and is
+    /// at most `0o777`. Folders that are created get a matching mode, `0o700` by default:
+    /// users that may read the file may list them.
     ///
-    /// A file that is there keeps its mode. SQLite gives its logs (`-wal`, `-shm`)
-    /// the mode and the owner of the file; a [backup](Sqlite::backup) has those of
-    /// the file it is of, or of the one that it replaces.
+    /// An existing file keeps its mode. SQLite gives its logs (`-wal`, `-shm`) the mode
+    /// and the owner of the file. A [backup](Sqlite::backup) has those of the file that it
+    /// replaces, or else of the original.
     ///
-    /// It has no effect but on Unix.
+    /// It has an effect only on Unix.
     pub fn file_mode(mut self, mode: u32) -> Self {
         self.options.file_mode = mode;
         self
     }
 
-    /// Keeps a map in an existing table of another program, which goes on
-    /// reading and writing it.
+    /// Stores a map in an existing table of another program, which can go on reading and
+    /// writing it.
     ///
-    /// None by default; a table of its own is made for every other map. The
-    /// table is not altered: revisions and expiries are kept in a companion table,
-    /// and its other columns (which may be empty, or have a default, because new
-    /// rows leave them out) keep their values. It needs a column for the key that
-    /// is text and unique in itself, and one for the value that is text or `BLOB`,
-    /// named as [`columns`](Self::columns) says. Each load reads the whole table to
+    /// Every other map gets a table of its own. The adopted table is not altered:
+    /// revisions and expiries are stored in a companion table, and its other columns keep
+    /// their values. (New rows leave these out, so each needs a default or must allow
+    /// NULL.) It needs a key column of text with a unique index of its own and a value
+    /// column of text or `BLOB`; [`columns`](Self::columns) sets their names. Each load reads the whole table to
     /// find the changes of the other program, which takes about twice as long as
     /// for a table of its own; a load of [changes](crate::Wanted::Changed) is
-    /// `Unsupported`. It counts as
-    /// of [shape](crate::PersistentMapBuilder::schema) 0. A value that is stored as
-    /// a blob stays one when it is written over, and so does every new one in a
-    /// column that is declared as `BLOB`; all others are text. Values of
+    /// `Unsupported`. Its values have
+    /// [schema version](crate::PersistentMapBuilder::schema) 0 unless a map wrote them. A value that is
+    /// stored as a blob stays a blob when it is overwritten, and new values are blobs if the
+    /// column is declared as `BLOB`; all others are text. Values of
     /// [bytes](crate::Encoding::Bytes) are `Unsupported`: a blob there is JSON. A change that a trigger
-    /// or a rule of the table leaves out is refused.
+    /// or a constraint of the table ignores is refused.
     pub fn table(mut self, map: impl Into<String>, table: impl Into<String>) -> Self {
         self.adopt.push((map.into(), table.into()));
         self
     }
 
-    /// The names of the columns, in all tables of this file: `key`, `value`
-    /// and `updated_at` by default.
+    /// Sets the names of the columns in all tables of this file: `key`, `value` and
+    /// `updated_at` by default.
     ///
-    /// Case makes no difference. The names are any three different ones but
-    /// `revision`, `expires_at` and `schema`. An adopted table may be without
-    /// the last of the three: then it is not written. Tables that were made
-    /// under other names do not open under these.
+    /// They are not case-sensitive. The three names must differ from each other and from
+    /// `revision`, `expires_at` and `schema`. An adopted table may lack the third column;
+    /// then no times are written. A table that was created under other names does not open
+    /// under these.
     pub fn columns(
         mut self,
         key: impl Into<String>,
@@ -164,19 +163,19 @@ impl SqliteBuilder {
         self
     }
 
-    /// Opens the file; makes it, and the folders above it, if there is none.
+    /// Opens the file. If it does not exist, it is created, together with its folders.
     ///
     /// # Errors
     ///
     /// - `Invalid`: an option is out of bounds, the path is a folder or
     ///   `:memory:`, or an adopted table cannot hold a map.
-    /// - `Unusable`: the file cannot be opened or written to, something else than
-    ///   a file (a FIFO, a socket, a device) is in its place, it was written by a
-    ///   later version of this library, or an adopted table is missing.
-    /// - `Corrupt`: it is no SQLite database, or a damaged one.
+    /// - `Unusable`: the file cannot be opened or written to, it is not a regular file
+    ///   (but a FIFO, a socket or a device), it was written by a later version of this
+    ///   library, or an adopted table is missing.
+    /// - `Corrupt`: it is not a SQLite database, or it is damaged.
     /// - `Unavailable`: another process kept it locked.
     ///
-    /// In all of them, what was stored is as it was.
+    /// In all of these cases, stored data is unchanged.
     pub async fn open(mut self) -> Result<Sqlite> {
         for (map, table) in std::mem::take(&mut self.adopt) {
             check_name("table", &table).map_err(invalid)?;

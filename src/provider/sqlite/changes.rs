@@ -23,8 +23,8 @@ pub(super) fn is_followed(connection: &Connection, table: &Table) -> rusqlite::R
 
 /// Indexes the revisions of a map, at the first load of its changes.
 ///
-/// An index costs every put a change in a second tree, and every deletion, too. A map
-/// whose changes are never loaded does not pay for it.
+/// An index costs every put and every deletion a write to a second tree. A map whose
+/// changes are never loaded does not pay for it.
 pub(super) fn follow(connection: &Connection, table: &Table) -> rusqlite::Result<()> {
     let (index, name) = (quoted(&index_of(table)), &table.name);
     connection.execute_batch(&format!(
@@ -78,7 +78,7 @@ pub(super) fn for_each(
         updated_at,
         ..
     } = table;
-    // SQLite reads the two in step, each in the order of its index.
+    // SQLite merges the two, each in the order of its index.
     let mut statement = connection.prepare_cached(&format!(
         "SELECT t.{key}, t.{value}, t.{updated_at}, t.revision, t.expires_at, t.schema, NULL, NULL
          FROM {rows}
@@ -107,7 +107,7 @@ fn written(table: &Table) -> String {
     )
 }
 
-/// The tombstones of the map `?1` from that time, of keys that were not put again.
+/// The tombstones of the map `?1` within the same bounds, of keys that do not exist.
 fn deleted(table: &Table) -> String {
     format!(
         "persistify_tombstones AS d
@@ -117,8 +117,7 @@ fn deleted(table: &Table) -> String {
     )
 }
 
-/// An adopted table has no tombstones: another program deletes from it without leaving
-/// any.
+/// The error for an adopted table: the other program deletes without tombstones.
 pub(super) fn unsupported(map: &MapName) -> Error {
     let message = "the changes of an adopted table cannot be loaded, because another program may \
                    delete from it unnoticed; load all records";

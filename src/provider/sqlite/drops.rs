@@ -1,4 +1,4 @@
-//! Maps that are dropped.
+//! Dropping maps.
 
 use rusqlite::Connection;
 
@@ -9,8 +9,8 @@ use crate::{
     provider::{ledger, sql::columns::quoted},
 };
 
-/// Drops a map, in one transaction; its writers are fenced by the revision of the
-/// drop. A table of another program stays, and only its companion goes.
+/// Drops a map, in one transaction. The revision of the drop fences earlier writers. An
+/// adopted table stays, and only its companion is dropped.
 pub(super) fn drop_map(connection: &mut Connection, map: &MapName) -> Result<(), Failure> {
     let transaction = schema::begin(connection)?;
     let revision = ledger::clearing(map).revision_after(meta::last_revision(&transaction)?);
@@ -26,8 +26,8 @@ pub(super) fn drop_map(connection: &mut Connection, map: &MapName) -> Result<(),
     transaction.commit().map_err(Failure::on_commit)
 }
 
-/// That these maps, for which tables were adopted, are still listed: a drop has
-/// detached the table of one that is not, and a new table must not take its place.
+/// Checks that these maps, which have adopted tables, are still listed. A drop detaches the
+/// table and removes the map from the list; a new table must not take its place.
 pub(super) fn check_adopted(connection: &Connection, adopted: &[MapName]) -> Result<(), Failure> {
     for map in adopted {
         if schema::location(connection, map)?.is_none() {
@@ -37,10 +37,10 @@ pub(super) fn check_adopted(connection: &Connection, adopted: &[MapName]) -> Res
     Ok(())
 }
 
-/// The map was dropped, and its table only detached.
+/// The error for a map that was dropped, which detached its adopted table.
 pub(super) fn detached(map: &MapName) -> Error {
     let message = "the map was dropped, which detached its adopted table: open the provider again \
-                   to adopt the table anew";
+                   to adopt it";
     Error::new(ErrorKind::Unusable, message)
         .on_map(map)
         .nothing_applied()

@@ -1,4 +1,4 @@
-//! What SQLite's errors mean to the caller, by what to do about them.
+//! Sorts SQLite's errors by their remedy.
 
 use std::{path::Path, sync::Arc};
 
@@ -20,7 +20,7 @@ impl From<rusqlite::Error> for Failure {
 }
 
 impl Failure {
-    /// The same failure of the change of that key.
+    /// Sets the change that failed.
     pub(super) fn on_key(self, map: &MapName, key: &Arc<str>) -> Self {
         match self {
             Self::Provider(error) => Self::Provider(error.on_map(map).on_keys([key.clone()])),
@@ -30,7 +30,7 @@ impl Failure {
         }
     }
 
-    /// The error for the caller, about that file.
+    /// Returns the error for the caller, which names the file.
     pub(super) fn explained(self, path: &Path) -> Error {
         match self {
             Self::Provider(error) => error,
@@ -40,7 +40,7 @@ impl Failure {
                 let error = match subject {
                     Subject::Rows(map, keys) if is_refused => refused(
                         path,
-                        "this change: it is too large, or breaks a rule of its table",
+                        "this change: it is too large, or violates a constraint of its table",
                     )
                     .on_map(&map)
                     .on_keys(keys)
@@ -75,17 +75,17 @@ fn refused(path: &Path, what: &str) -> Error {
 
 fn commit_error(path: &Path, cause: rusqlite::Error) -> Error {
     match code(&cause) {
-        // Without the lock nothing was written.
+        // Nothing was written without the lock.
         _ if is_busy(&cause) => explain(path, cause).nothing_applied(),
-        // A deferred rule, checked at the end. SQLite has rolled back.
+        // A deferred constraint. SQLite has rolled back.
         Some(ErrorCode::ConstraintViolation) => refused(
             path,
-            "these changes: together they break a rule of its tables",
+            "these changes: together they violate a constraint of its tables",
         )
         .with_source(cause),
-        // The end of the transaction may be in the log all the same, where a
-        // crash right now would find it. Otherwise no connection sees it and the
-        // next commit overwrites it, so the file can still be used.
+        // The commit record may still be in the log, where recovery after a crash would
+        // find it. Without a crash no connection sees it, and the next commit overwrites
+        // it, so the file stays usable.
         _ => explain(path, cause).outcome_unknown(),
     }
 }
@@ -103,17 +103,14 @@ fn remedy(cause: &rusqlite::Error) -> (ErrorKind, &'static str) {
     match code(cause) {
         Some(Code::DatabaseBusy | Code::DatabaseLocked | Code::FileLockingProtocolFailed) => (
             Unavailable,
-            "was kept locked by someone else for longer than the busy timeout; it may be tried again",
+            "was locked by another connection or process for longer than the busy timeout; try again",
         ),
         Some(
             Code::OperationInterrupted
             | Code::OperationAborted
             | Code::SchemaChanged
             | Code::OutOfMemory,
-        ) => (
-            Unavailable,
-            "could not be used just now; it may be tried again",
-        ),
+        ) => (Unavailable, "could not be used just now; try again"),
         Some(Code::DiskFull) => (Unusable, "cannot grow; make room on its disk"),
         Some(Code::ReadOnly) => (
             Unusable,
@@ -131,23 +128,23 @@ fn remedy(cause: &rusqlite::Error) -> (ErrorKind, &'static str) {
         Some(Code::SystemIoFailure) => (Unusable, "could not be read or written; check its disk"),
         Some(Code::NotADatabase) => (
             Corrupt,
-            "is not an SQLite database; nothing was written to it",
+            "is not a SQLite database; nothing was written to it",
         ),
         Some(Code::DatabaseCorrupt) => (
             Corrupt,
-            "is damaged; restore it from a backup, or see what `.recover` of the sqlite3 program saves",
+            "is damaged; restore it from a backup, or try `.recover` of the sqlite3 program",
         ),
         Some(Code::ConstraintViolation) => (
             Unusable,
-            "keeps a table from being changed by a rule of another program; the cause says which",
+            "has a constraint or a trigger that does not allow the change; see the cause",
         ),
         Some(_) => (
             Unusable,
-            "lacks a table or a column that belongs there; put it back as it was, or restore the file from a backup",
+            "lacks a table or a column; put it back as it was, or restore the file from a backup",
         ),
         None => (
             Corrupt,
-            "holds something that does not belong in a column of that kind",
+            "has a value of the wrong type in one of its columns",
         ),
     }
 }

@@ -1,5 +1,4 @@
-//! The file itself: how connections to it are opened, and whether it is still
-//! the same one.
+//! The file itself: opening connections to it, and detecting that it was replaced.
 
 use std::{
     fs, io, iter,
@@ -23,22 +22,22 @@ use crate::{
     },
 };
 
-/// How the names of the logs end that SQLite keeps beside a file.
+/// The suffixes of the logs that SQLite keeps beside a file.
 pub(super) const LOGS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// As many symbolic links as the systems follow.
+/// The number of symbolic links that operating systems follow.
 const MAX_LINKS: usize = 40;
 
-/// Measured: with a larger cache than by default, large commits are up to twice
-/// as fast.
+/// Measured: with a cache larger than the default, large commits are up to twice as
+/// fast.
 const WRITE_CACHE_KIB: i64 = 64 * 1024;
 
-/// The length of the log, in bytes, that stays once all of it was moved into the file:
-/// more than it comes to, unless a long read kept it from being moved. A commit that
-/// leaves a long log moves its pages, by SQLite's default.
+/// SQLite truncates the log to this length, in bytes, when it starts to overwrite it. The
+/// log gets longer only while a long read keeps its pages from being moved into the file;
+/// by SQLite's default, a commit that leaves a long log moves them.
 const MAX_LOG_KEPT: i64 = 64 * 1024 * 1024;
 
-/// More than the statements of a batch over a good number of maps.
+/// More than the statements of a batch over a few dozen maps.
 const CACHED_STATEMENTS: usize = 256;
 
 /// An open file.
@@ -50,7 +49,7 @@ pub(super) struct DbFile {
 }
 
 impl DbFile {
-    /// Opens the connection that writes; the file is made if there is none.
+    /// Opens the connection that writes. A missing file is created.
     pub(super) fn open(path: &Path, options: &Options) -> Result<(Self, Connection), Failure> {
         make_folder(path, options.file_mode)?;
         check_files(path)?;
@@ -66,7 +65,7 @@ impl DbFile {
         connection.pragma_update(None, "cache_size", -WRITE_CACHE_KIB)?;
         connection.pragma_update(None, "journal_size_limit", MAX_LOG_KEPT)?;
         check_writable(&connection, options.busy_timeout)?;
-        // The first read makes the files of the log, which stay for as long as this
+        // The first read creates the files of the log, which exist for as long as this
         // connection is open.
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         let file = Self {
@@ -76,19 +75,19 @@ impl DbFile {
         Ok((file, connection))
     }
 
-    /// Opens a connection to read from.
+    /// Opens a connection for reading.
     pub(super) fn reader(&self, options: &Options) -> Result<Connection, Failure> {
         self.check()?;
         Ok(connect(&self.path, options, OpenFlags::empty())?)
     }
 
-    /// Checks that the path still leads to the open file, and to its log: writes to
-    /// a file without a name are lost when the program ends, and are not seen by
-    /// programs that open the path meanwhile.
+    /// Checks that the path still leads to the open file, and to its log. Writes to a file
+    /// that was deleted are lost when the program ends, and other programs that open the
+    /// path do not see them.
     ///
     /// # Errors
     ///
-    /// `Unusable` if it does not.
+    /// `Unusable` if it leads elsewhere.
     pub(super) fn check(&self) -> Result<()> {
         for (path, identity) in &self.found {
             match identity_of(path) {
@@ -101,8 +100,8 @@ impl DbFile {
     }
 }
 
-/// Moves the pages of the log into the file, as far as no other connection reads them. If
-/// another connection is moving them, it leaves them to that one.
+/// Moves pages from the log into the file, except those that other connections still
+/// read. Does nothing if another connection is already doing so.
 pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
@@ -119,7 +118,7 @@ fn found_at(path: &Path) -> io::Result<Vec<(PathBuf, Identity)>> {
     found.into_iter().collect()
 }
 
-/// A file that SQLite keeps beside that one.
+/// The path of a file that SQLite keeps beside the database.
 pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut beside = path.as_os_str().to_owned();
     beside.push(end);
@@ -128,7 +127,7 @@ pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
 
 fn not_made(path: &Path, cause: io::Error) -> Error {
     let message = format!(
-        "the SQLite file {} cannot be made; check that its folder can be written to",
+        "the SQLite file {} cannot be created; check that its folder can be written to",
         path.display()
     );
     Error::new(ErrorKind::Unusable, message).with_source(cause)
@@ -146,24 +145,24 @@ pub(super) fn make_folder(path: &Path, file_mode: u32) -> Result<()> {
     let folder = parent_of(path);
     folder::make(folder, file_mode).map_err(|cause| {
         let message = format!(
-            "the folder {} for the SQLite file cannot be made; check its path and permissions",
+            "the folder {} for the SQLite file cannot be created; check its path and permissions",
             folder.display()
         );
         Error::new(ErrorKind::Unusable, message).with_source(cause)
     })
 }
 
-/// Checks that there is a file or nothing at that path, and at those of SQLite's
-/// logs beside it: SQLite would read from a FIFO for ever.
+/// Checks that there is a regular file or nothing at the path, and at those of SQLite's
+/// logs beside it: SQLite would block on a FIFO.
 ///
-/// SQLite opens them itself, so another program could put one there in between.
-/// It would need the right to write to the folder, and so to the file.
+/// SQLite opens the files itself, so another program could still put a FIFO there after
+/// the check. That takes the right to write to the folder, and so to the file.
 ///
 /// # Errors
 ///
-/// `Unusable` if something else is there.
+/// `Unusable` if there is anything else.
 pub(super) fn check_files(path: &Path) -> Result<()> {
-    // Behind a link the logs are beside what it leads to.
+    // SQLite keeps the logs beside the target of a link.
     let real = end_of_links(path);
     let logs = LOGS.map(|end| beside(&real, end));
     for path in iter::once(path).chain(logs.iter().map(PathBuf::as_path)) {
@@ -178,11 +177,11 @@ pub(super) fn check_files(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes an empty file of that mode if there is none; SQLite gives its logs the
-/// mode and the owner of the file.
+/// Creates an empty file of that mode if there is none. SQLite gives its logs the mode
+/// and the owner of the file.
 ///
-/// It is made under another name, and takes its place when it is closed: to close
-/// a file that SQLite has open in this process takes away SQLite's locks.
+/// The file is created under another name and renamed once it is closed. Closing a file
+/// that SQLite has open in this process would release SQLite's locks.
 fn make_new(path: &Path, mode: u32) -> io::Result<()> {
     let path = end_of_links(path);
     if path.exists() {
@@ -191,14 +190,14 @@ fn make_new(path: &Path, mode: u32) -> io::Result<()> {
     let temp = access::temporary(parent_of(&path))?;
     access::set_mode(temp.as_file(), mode)?;
     match temp.into_temp_path().persist_noclobber(&path) {
-        // Another process made it at the same time.
+        // Another process created it in the meantime.
         Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         placed => placed.map_err(|failed| failed.error),
     }
 }
 
-/// Where the links at that path lead, also if nothing is there; after too many of
-/// them, the last one.
+/// Follows the links at that path, also if they lead to nothing; after too many, returns
+/// the last one.
 fn end_of_links(path: &Path) -> PathBuf {
     let mut at = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -211,8 +210,8 @@ fn end_of_links(path: &Path) -> PathBuf {
 }
 
 fn connect(path: &Path, options: &Options, more: OpenFlags) -> rusqlite::Result<Connection> {
-    // Without the flag for URIs: `file:a` is a name like any other. Each
-    // connection stays on one thread at a time, so it needs no lock of its own.
+    // Without the flag for URIs, `file:a` is an ordinary name. A connection is used by
+    // one thread at a time, so it needs no mutex.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(options.busy_timeout)?;
@@ -221,14 +220,14 @@ fn connect(path: &Path, options: &Options, more: OpenFlags) -> rusqlite::Result<
     Ok(connection)
 }
 
-/// Keys compare by their UTF-8 bytes only in a file that keeps text as UTF-8.
+/// SQLite compares keys by their UTF-8 bytes only if the file stores text as UTF-8.
 fn check_encoding(connection: &Connection, path: &Path) -> Result<(), Failure> {
     let encoding: String = connection.pragma_query_value(None, "encoding", |row| row.get(0))?;
     if encoding == "UTF-8" {
         return Ok(());
     }
     let message = format!(
-        "the SQLite file {} keeps text as {encoding}, which does not sort keys as they should be; copy it to one in UTF-8",
+        "the SQLite file {} stores text as {encoding}, which sorts keys in another order; copy it to a file in UTF-8",
         path.display()
     );
     Err(Error::new(ErrorKind::Unusable, message).into())
@@ -242,7 +241,7 @@ fn use_wal(connection: &Connection, path: &Path, timeout: Duration) -> Result<()
         match mode {
             Ok(mode) if mode.eq_ignore_ascii_case("wal") => return Ok(()),
             Ok(mode) => return Err(no_wal(path, &mode).into()),
-            // SQLite does not wait by itself when two processes do this at once.
+            // The busy timeout does not apply when two processes do this at once.
             Err(cause) if is_busy(&cause) && Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(5));
             }
@@ -251,12 +250,12 @@ fn use_wal(connection: &Connection, path: &Path, timeout: Duration) -> Result<()
     }
 }
 
-/// Checks that the file takes writes: SQLite silently opens one that does not for
-/// reading only.
+/// Checks that the file can be written to: SQLite silently opens a read-only file for
+/// reading.
 ///
-/// A write that is rolled back tells. SQLite refuses it before it takes a lock, so
-/// this waits for no other writer. (There is a call for it, but its signature
-/// differs between the versions of rusqlite that can be used.)
+/// It tries a write and rolls it back. SQLite refuses the write before it takes a lock, so
+/// this does not wait for other writers. (There is a function for it, but its signature
+/// differs between the supported versions of rusqlite.)
 fn check_writable(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::ZERO)?;
     let written = connection
@@ -288,7 +287,7 @@ fn identity_of(path: &Path) -> io::Result<Identity> {
     Ok((found.dev(), found.ino()))
 }
 
-/// Elsewhere an open file can be neither deleted nor replaced.
+/// On other systems an open file can be neither deleted nor replaced.
 #[cfg(not(unix))]
 type Identity = ();
 

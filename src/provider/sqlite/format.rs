@@ -1,4 +1,4 @@
-//! The format of a file: how it is made, and how a file of an earlier version is upgraded.
+//! The format of a file: creating its tables, and upgrading those of an earlier version.
 
 use rusqlite::{Connection, Transaction};
 
@@ -16,13 +16,13 @@ use crate::{
 
 /// The format of the tables that this version writes and reads.
 ///
-/// 1 had no tombstones, and kept the changes that a batch skipped in a table of their
-/// own.
+/// Format 1 had no tombstones, and a separate table for skipped changes.
 pub(super) const FORMAT: i64 = 2;
 
-/// Makes a file ready, once, whichever process comes first.
+/// Creates or upgrades the tables. If several processes open the file at once, the first
+/// one does it.
 pub(super) fn prepare(connection: &mut Connection, options: &Options) -> Result<(), Failure> {
-    // Most files are ready, and opening one then waits for no writer.
+    // Most files are ready, and opening them does not wait for other writers.
     if is_ready(connection, options)? {
         return Ok(());
     }
@@ -69,11 +69,10 @@ fn create(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
 
 /// Upgrades a file of format 1.
 ///
-/// Nothing is known of what was deleted before, so it counts as pruned: a reader that
-/// knows an earlier revision has to load all records. The answers that the file
-/// remembers are those to maps that were open in an earlier version, and end with them.
-/// A process that still runs that version cannot commit without the table of skipped
-/// changes, and so deletes nothing without a tombstone.
+/// Earlier deletions are unknown, so they count as pruned: a reader that knows an earlier
+/// revision has to load all records. Skipped changes are remembered only for maps that are
+/// still open in the earlier version, and dropping their table stops these: every commit of
+/// that version writes to it. So no entry is deleted without a tombstone from now on.
 fn upgrade(transaction: &Transaction<'_>) -> Result<(), Failure> {
     transaction.execute_batch(tombstones::CREATE)?;
     transaction.execute_batch(
@@ -84,7 +83,7 @@ fn upgrade(transaction: &Transaction<'_>) -> Result<(), Failure> {
     meta::set_revision(transaction, meta::PRUNED_TO, last)
 }
 
-/// The format of the file; `None` if nothing was ever kept there.
+/// The format of the file; `None` if it has no tables of this library.
 pub(super) fn format(connection: &Connection) -> Result<Option<i64>, Failure> {
     if !has_table(connection, "persistify_meta")? {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! What a table of another program must be like to be adopted in SQLite.
+//! Checks whether a table of another program can be adopted in SQLite.
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -15,13 +15,13 @@ use crate::{
 /// How a column is declared.
 struct Declared {
     upper: String,
-    /// It takes nothing but what it is declared as.
+    /// The table is `STRICT`: the column takes only values of its declared type.
     strict: bool,
 }
 
 impl Declared {
-    /// What it is for, by SQLite's rules of type affinity; `None` if it makes
-    /// numbers of text.
+    /// The kind of values, by SQLite's type affinity; `None` if it converts text to
+    /// numbers.
     fn holds(&self) -> Option<Holds> {
         let has = |part| self.upper.contains(part);
         let is_text = has("CHAR") || has("CLOB") || has("TEXT");
@@ -35,7 +35,7 @@ impl Declared {
         }
     }
 
-    /// `None` if it takes no time.
+    /// `None` if it cannot store times.
     fn time(&self) -> Option<Time> {
         if self.upper.contains("INT") {
             return Some(Time::Millis);
@@ -44,19 +44,19 @@ impl Declared {
     }
 }
 
-/// What a column is for.
+/// The kind of values in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Holds {
     Text,
-    /// Its program reads bytes, and may not take text for them.
+    /// Blobs. The other program may not be able to read text.
     Bytes,
 }
 
-/// Checks that a table can hold a map, and finds how it keeps times and values.
+/// Checks that a table can hold a map, and returns how it stores times and values.
 ///
 /// # Errors
 ///
-/// `Unusable` if it, or a column, is missing; `Invalid` if it cannot hold one.
+/// `Unusable` if the table or a column is missing; `Invalid` if it cannot hold a map.
 pub(super) fn inspect(
     connection: &Connection,
     map: &MapName,
@@ -142,11 +142,7 @@ fn no_table(connection: &Connection, map: &MapName, table: &str) -> rusqlite::Re
         .optional()?;
     let shown = format!("{table:?}");
     Ok(match kind {
-        Some(kind) => unfit(
-            map,
-            &shown,
-            &format!("it is a {kind}, and no table of its own"),
-        ),
+        Some(kind) => unfit(map, &shown, &format!("it is a {kind}, not a table")),
         None => missing(map, &shown),
     })
 }

@@ -18,14 +18,13 @@ use crate::{
     record::{Record, Revision},
 };
 
-/// How many pages are read ahead of the consumer.
+/// The number of pages read ahead of the consumer.
 const PAGES_AHEAD: usize = 2;
 
-/// A page of large values ends early.
+/// The size at which a page of large values ends early.
 const PAGE_BYTES: usize = 1024 * 1024;
 
-/// A page, or `None` for the end: a stream that stops short must not look
-/// complete.
+/// A page, or `None` at the end: a stream that is cut short must not look complete.
 type Message = Option<Result<Vec<Record>>>;
 
 /// Loads the wanted records of a map.
@@ -87,7 +86,7 @@ impl Reading {
             Err(failure) => return drop(begun.send(Err(failure))),
         };
         let (path, readers) = (shared.file.path.clone(), shared.readers.clone());
-        // A load that is not read to its end does not keep the handle open.
+        // A load that is not read to its end must not keep the file open.
         drop(shared);
         let Snapshot {
             connection,
@@ -100,15 +99,15 @@ impl Reading {
             (Ok(()), Some(table)) => self.stream(&connection, table, horizon, end),
             _ => Ok(()),
         };
-        // Before the end is announced: a program that closes the file then finds
-        // no connection open.
+        // This comes before the end is announced, so that a program that then closes the
+        // file finds no connection open.
         if connection.execute_batch("ROLLBACK").is_ok() {
             readers.give_back(connection);
         }
         drop(self.turn.take());
         let streamed = streamed.map_err(|failure| failure.on_map(&self.map).explained(&path));
         let last = streamed.err();
-        // If the load was dropped, its end is of no interest.
+        // If the load was dropped, nothing reads its end.
         drop(self.pages.blocking_send(last.map(Err)));
     }
 
@@ -122,15 +121,15 @@ impl Reading {
         if snapshot.is_prepared(&self.wanted)? {
             return Ok(snapshot);
         }
-        // What the other program writes between the two is loaded as well, with
-        // the revision of the snapshot, and noted by a later load.
+        // Rows that the other program writes between the two snapshots are loaded with
+        // the revision of the second one, and noted by a later load.
         let reader = snapshot.end()?;
         self.prepare(shared)?;
         Snapshot::begin(reader, &self.map, &self.wanted, columns)
     }
 
-    /// Notes what the other program wrote to an adopted table, or indexes the changes of
-    /// a map.
+    /// Notes the writes of the other program to an adopted table, or indexes the changes
+    /// of a map.
     fn prepare(&self, shared: &Shared) -> Result<(), Failure> {
         let (map, wanted) = (self.map.clone(), self.wanted.clone());
         let columns = shared.options.columns.clone();
@@ -176,17 +175,17 @@ impl Reading {
 
     fn send(&mut self, page: Vec<Record>) -> Result<(), Failure> {
         if self.pages.capacity() == 0 {
-            // From here on it waits for the consumer, which may be waiting for
-            // another load.
+            // From here on it waits for the consumer, which may itself wait for another
+            // load.
             drop(self.turn.take());
         }
         let sent = self.pages.blocking_send(Some(Ok(page)));
-        // The load was dropped: the error ends the reading, and is not seen.
+        // If the load was dropped, the error ends the reading, and is not reported.
         sent.map_err(|_| Failure::Provider(cut_short()))
     }
 }
 
-/// One state of the file, which does not change while it is read.
+/// A snapshot of the file, in a read transaction.
 struct Snapshot {
     connection: Connection,
     /// `None` if nothing is to be read.
@@ -204,8 +203,8 @@ impl Snapshot {
         wanted: &Wanted,
         columns: &Columns,
     ) -> Result<Self, Failure> {
-        // The first read fixes the state; all else is read in it, or a table
-        // that is made in between would seem to be empty.
+        // The first read starts the snapshot. Everything is read in it: a table that is
+        // created in between would seem to be empty.
         connection.execute_batch("BEGIN")?;
         let head = Load::new(meta::last_revision(&connection)?, stream::empty().boxed());
         let head = head.with_incarnation(meta::incarnation(&connection)?);
@@ -231,7 +230,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Finds what is told of the changes beside the records, and where the records end.
+    /// Reads the metadata of a load of changes, and finds the commit with which it ends.
     fn limit_changes(
         &mut self,
         map: &MapName,
@@ -257,8 +256,8 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Whether it can be read as it is: another program wrote nothing to its table since,
-    /// and changes are indexed.
+    /// Whether it can be read as it is: an adopted table has no new writes of the other
+    /// program, and a load of changes finds an index.
     fn is_prepared(&self, wanted: &Wanted) -> Result<bool, Failure> {
         let connection = &self.connection;
         match (&self.table, wanted) {

@@ -1,4 +1,4 @@
-//! The numbers that are kept of the file as a whole, each under a name.
+//! Numbers that describe the file as a whole, each stored under a name.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -25,12 +25,12 @@ pub(super) const LAST: &str = "revision";
 /// The last commit whose tombstones are pruned.
 pub(super) const PRUNED_TO: &str = "pruned_to";
 
-/// The name under which the revision of the last clear of a map is kept.
+/// The name of the revision at which a map was last cleared.
 pub(super) fn cleared(map: &MapName) -> String {
     format!("cleared {map}")
 }
 
-/// The name under which the revision of the last drop of a map is kept.
+/// The name of the revision at which a map was last dropped.
 pub(super) fn dropped(map: &MapName) -> String {
     format!("dropped {map}")
 }
@@ -82,7 +82,7 @@ pub(super) fn set_incarnation(connection: &Connection, to: Incarnation) -> rusql
     set_number(connection, "incarnation", from_bits(to.get()))
 }
 
-/// Writes without a change, to find out whether the file can be written to.
+/// Writes without changing anything, to find out whether the file can be written to.
 pub(super) fn touch(connection: &Connection) -> rusqlite::Result<()> {
     let sql = "UPDATE persistify_meta SET value = value WHERE name = 'format'";
     connection.execute(sql, []).map(drop)

@@ -1,4 +1,4 @@
-//! How entries are written to a table that was made here.
+//! Writing entries to a map's own table.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ impl<'c> OwnTable<'c> {
         })
     }
 
-    /// Writes a change, unless it is a deletion.
+    /// Writes a change; deletions are left to [`delete`](Self::delete).
     pub(super) fn write(&mut self, change: &Change) -> Result<(), Failure> {
         let key: &Arc<str> = &change.key;
         let written = match &change.op {
@@ -83,7 +83,7 @@ impl<'c> OwnTable<'c> {
         Ok(())
     }
 
-    /// Carries out the deletions among these changes, many with a statement.
+    /// Applies the deletions among these changes, many per statement.
     pub(super) fn delete(&self, changes: &[&Change]) -> Result<(), Failure> {
         for cause in [Cause::Removed, Cause::Expired] {
             let is_one = |change: &&&Change| change.op == Op::Delete && change.cause == cause;

@@ -1,4 +1,4 @@
-//! Connections to read from, kept for the next load.
+//! The pool of connections that loads read with.
 
 use std::sync::Arc;
 
@@ -9,22 +9,21 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{builder::Options, errors::Failure, file::DbFile};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How many loads are begun at once, and how many idle connections are kept.
+/// The maximum number of loads that begin at once, and of idle connections.
 const MAX_READERS: usize = 4;
 
 /// The connections that loads read with.
 ///
-/// A new one reads the schema first, which is O(maps), and keeps it: opening n
-/// maps of a file, each with a connection of its own, would be O(n²) in time and
-/// memory.
+/// A new connection reads and caches the schema, which is O(maps). Opening n maps of a
+/// file, each with a connection of its own, would be O(n²) in time and memory.
 #[derive(Debug)]
 pub(super) struct Readers {
     idle: Mutex<Idle>,
     turns: Arc<Semaphore>,
 }
 
-/// The right to read, until it is dropped. Its owner does not wait for others
-/// that may want one.
+/// The permit to read, until it is dropped. A load gives it up before it waits for its
+/// consumer.
 pub(super) type Turn = OwnedSemaphorePermit;
 
 #[derive(Debug, Default)]
@@ -43,7 +42,7 @@ impl Default for Readers {
 }
 
 impl Readers {
-    /// Waits for the right to read.
+    /// Waits for a permit to read.
     pub(super) async fn turn(&self) -> Result<Turn> {
         let turn = self.turns.clone().acquire_owned().await;
         turn.map_err(|cause| {
@@ -62,18 +61,18 @@ impl Readers {
         file.reader(options)
     }
 
-    /// Takes back a connection. Its transaction has ended before, or it would keep
-    /// SQLite's log from being moved.
+    /// Takes back a connection. One whose transaction has not ended is closed: it would
+    /// keep SQLite's log from being moved.
     pub(super) fn give_back(&self, connection: Connection) {
         let mut idle = self.idle.lock();
-        let is_of_use = connection.is_autocommit() && !idle.is_closed;
-        if is_of_use && idle.connections.len() < MAX_READERS {
+        let is_usable = connection.is_autocommit() && !idle.is_closed;
+        if is_usable && idle.connections.len() < MAX_READERS {
             idle.connections.push(connection);
         }
     }
 
-    /// Keeps none from now on: the connection that writes is to be the last one,
-    /// because the last one folds the log.
+    /// Closes all connections, now and when they come back. The connection that writes
+    /// must be the last one, because the last one moves the log into the file.
     pub(super) fn close(&self) {
         let mut idle = self.idle.lock();
         idle.is_closed = true;

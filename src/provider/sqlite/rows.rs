@@ -1,4 +1,4 @@
-//! Rows, as SQLite has them and as the crate has them.
+//! Converts rows to records and values to cells.
 
 use std::sync::Arc;
 
@@ -18,18 +18,17 @@ use crate::{
     record::{Encoding, Payload, Record, Revision},
 };
 
-/// The record in a row of these columns: key, value, written at, revision,
-/// expires at, schema.
+/// The record in a row of the columns key, value, written at, revision, expires at and
+/// schema.
 ///
-/// A row of an adopted table without a revision was written by the other program
-/// this very moment; it gets `unknown`.
+/// A row of an adopted table without a revision was written by the other program since it
+/// was noted; it gets `unknown`.
 pub(super) fn record(row: &Row<'_>, map: &MapName, unknown: Revision) -> Result<Record, Failure> {
     let key = key_of(row.get_ref(0)?, map)?;
     let payload = payload_of(row.get_ref(1)?);
     let schema = row.get::<_, Option<u32>>(5)?.unwrap_or_default();
     let revision = row.get::<_, Option<i64>>(3)?.map_or(unknown, to_revision);
-    // Nothing depends on the time of a write, so one that is not a number does
-    // not keep a row from being loaded.
+    // Nothing depends on the time of a write, so a row loads even if it is not a number.
     let written = row.get_ref(2)?.as_i64().ok();
     Ok(
         Record::new(key, Some(payload.with_schema(schema)), revision)
@@ -95,8 +94,8 @@ pub(super) fn cell_of(payload: &Payload) -> Result<ToSqlOutput<'_>> {
     }))
 }
 
-/// Makes the SQL function [`DIGEST`] known to a connection: the digest of a
-/// value in an adopted table.
+/// Adds the SQL function [`DIGEST`] to a connection: the digest of a value in an adopted
+/// table.
 pub(super) fn add_digest(connection: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     connection.create_scalar_function(DIGEST, 1, flags, |call| {

@@ -1,4 +1,4 @@
-//! The maps of a file, and the tables in which they are.
+//! The list of the maps of a file and of their tables.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
@@ -17,22 +17,23 @@ pub(super) const CREATE: &str = "
     );
 ";
 
-/// Where a map is kept.
+/// The tables of a map.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Location {
-    /// The table with the keys and values.
+    /// The table of keys and values.
     pub(super) table: String,
     /// The companion of an adopted table.
     pub(super) companion: Option<String>,
 }
 
-/// A transaction that holds the write lock from its beginning: one that begins by
-/// reading could be refused the lock later, however long it waits.
+/// Begins a transaction that holds the write lock from the start. One that begins by
+/// reading cannot get the lock after another connection has written, however long it
+/// waits.
 pub(super) fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
     connection.transaction_with_behavior(TransactionBehavior::Immediate)
 }
 
-/// Whether there is such a table; SQLite ignores the case of names.
+/// Whether the table exists. SQLite ignores the case of names.
 pub(super) fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
     connection
         .prepare_cached(
@@ -41,7 +42,7 @@ pub(super) fn has_table(connection: &Connection, name: &str) -> rusqlite::Result
         .exists([name])
 }
 
-/// Where the map is kept; `None` if it was never written to.
+/// The tables of a map; `None` if it was never written to.
 pub(super) fn location(
     connection: &Connection,
     map: &MapName,
@@ -57,7 +58,7 @@ pub(super) fn location(
         .optional()
 }
 
-/// Lists the map.
+/// Adds a map to the list.
 pub(super) fn add_location(
     connection: &Connection,
     map: &MapName,
@@ -70,7 +71,7 @@ pub(super) fn add_location(
     Ok(())
 }
 
-/// Lists an adopted table, and makes its companion.
+/// Adds an adopted table to the list and creates its companion.
 pub(super) fn adopt(connection: &Connection, map: &MapName, table: &str) -> Result<(), Failure> {
     if let Some(location) = location(connection, map)? {
         return Ok(check_location(map, &location, table)?);
@@ -98,7 +99,7 @@ pub(super) fn adopt(connection: &Connection, map: &MapName, table: &str) -> Resu
 
 /// # Errors
 ///
-/// `Invalid` if the map is kept elsewhere than in that adopted table.
+/// `Invalid` if the map is stored in another table.
 pub(super) fn check_location(map: &MapName, location: &Location, table: &str) -> Result<(), Error> {
     if location.companion.is_some() && location.table.eq_ignore_ascii_case(table) {
         return Ok(());

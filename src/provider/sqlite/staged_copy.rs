@@ -1,4 +1,4 @@
-//! A copy of a whole database, which takes its place at once or not at all.
+//! A copy of a whole database that is moved to its place only when it is complete.
 
 use std::{
     fs::{self, File},
@@ -21,7 +21,7 @@ use crate::{
     file::{access, folder},
 };
 
-/// How many pages are copied between two looks at whether the copy is given up.
+/// The number of pages copied between two checks for cancellation.
 const PAGES_AT_ONCE: i32 = 1_024;
 
 /// A copy under a temporary name, in the folder of its place.
@@ -29,12 +29,12 @@ pub(super) struct StagedCopy {
     connection: Connection,
     at: TempPath,
     path: PathBuf,
-    /// What it is a copy of.
+    /// The path of the database that was copied.
     original: Option<PathBuf>,
 }
 
 impl StagedCopy {
-    /// Copies the state that the database has now.
+    /// Copies the current state of the database.
     pub(super) fn of(
         from: &mut Connection,
         path: &Path,
@@ -46,12 +46,12 @@ impl StagedCopy {
             .map_err(|cause| not_placed(path, cause))?
             .into_temp_path();
         let mut connection = Connection::open(&at)?;
-        // Until it is whole and on the disk it is not used, so it needs neither a
-        // log nor a wait for each page.
+        // It is used only once it is complete and on disk, so it needs neither a log nor
+        // a wait for each page.
         connection.pragma_update(None, "journal_mode", "OFF")?;
         connection.pragma_update(None, "synchronous", "OFF")?;
         copy(from, &mut connection, is_given_up)?;
-        // One file, which opens even where nothing can be written.
+        // Without a write-ahead log it opens even where nothing can be written.
         connection.pragma_update(None, "journal_mode", "DELETE")?;
         Ok(Self {
             connection,
@@ -65,7 +65,7 @@ impl StagedCopy {
         &self.connection
     }
 
-    /// Moves the copy to its place. `over` says that it may replace another file.
+    /// Moves the copy to its place; with `over`, it may replace another file.
     pub(super) fn settle(self, over: bool) -> Result<(), Failure> {
         let Self {
             connection,
@@ -83,7 +83,7 @@ impl StagedCopy {
                 at.persist_noclobber(&path)
             }
             .map_err(|failed| failed.error)?;
-            // So that the new name survives a power loss too.
+            // Then the new name survives a power loss, too.
             folder::sync(folder::parent_of(&path))
         };
         settle().map_err(|cause| not_placed(&path, cause).into())
@@ -91,7 +91,7 @@ impl StagedCopy {
 }
 
 /// Gives the copy the mode and owner of the file that it replaces, or else of the
-/// one that it is a copy of, and writes it to the disk.
+/// original, and syncs it to disk.
 fn finish(at: &Path, place: &Path, original: Option<&Path>) -> io::Result<()> {
     let file = File::open(at)?;
     let like = original.filter(|_| !place.exists()).unwrap_or(place);
@@ -99,8 +99,8 @@ fn finish(at: &Path, place: &Path, original: Option<&Path>) -> io::Result<()> {
     file.sync_all()
 }
 
-/// In one transaction: commits in the meantime are not in the copy, and do not
-/// make it begin anew.
+/// Copies in one transaction: commits in the meantime are not in the copy, and do not
+/// restart it.
 fn copy(
     from: &mut Connection,
     to: &mut Connection,
@@ -118,12 +118,12 @@ fn copy(
     Ok(())
 }
 
-/// Checks that the database at that path is not open, here or in another process.
-/// A log that a crash left of it is folded into it. No file is fine too.
+/// Checks that the database at that path is not open, here or in another process. A log
+/// that a crash left is moved into it. A missing file passes.
 ///
 /// # Errors
 ///
-/// `Invalid` if it is in use; SQLite's error if it is not a database.
+/// `Invalid` if it is in use, or SQLite's error if it is not a database.
 pub(super) fn check_free(path: &Path) -> Result<(), Failure> {
     file::check_files(path)?;
     if !path.exists() {
@@ -132,8 +132,8 @@ pub(super) fn check_free(path: &Path) -> Result<(), Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(std::time::Duration::ZERO)?;
-    // With a write-ahead log, each connection to the file holds a lock that is in
-    // the way of this one.
+    // With a write-ahead log, each connection to the file holds a lock that conflicts
+    // with this one.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     match connection.execute_batch("BEGIN EXCLUSIVE; ROLLBACK") {
         Err(cause) if is_busy(&cause) => Err(in_use(path).with_source(cause).into()),
@@ -149,8 +149,8 @@ fn in_use(path: &Path) -> Error {
     Error::new(ErrorKind::Invalid, message)
 }
 
-/// Removes the logs of a file that is about to be replaced: SQLite would take them
-/// for those of the new one.
+/// Removes the logs of a file that is about to be replaced: SQLite would use them with the
+/// new one.
 fn remove_logs(path: &Path) -> io::Result<()> {
     for log in logs(path) {
         match fs::remove_file(&log) {

@@ -21,8 +21,8 @@ use crate::{
 
 /// The table of a map. All names are quoted.
 ///
-/// In the SQL every column is qualified with its table: an unqualified quoted
-/// name that is not a column is a piece of text to SQLite.
+/// In the SQL every column is qualified with its table: SQLite takes an unqualified quoted
+/// name that is not a column for a string.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) map: MapName,
@@ -33,7 +33,7 @@ pub(super) struct Table {
     pub(super) adopted: Option<Adopted>,
 }
 
-/// What is known of a table of another program.
+/// The properties of an adopted table.
 #[derive(Debug)]
 pub(super) struct Adopted {
     pub(super) time: Time,
@@ -64,13 +64,13 @@ impl Table {
         Ok(Some(table))
     }
 
-    /// Makes the table of a map that has none.
+    /// Creates the table of a map that has none.
     pub(super) fn create(
         connection: &Connection,
         map: &MapName,
         columns: &Columns,
     ) -> Result<Self, Failure> {
-        // The prefix keeps it from being one of SQLite's own tables, or ours.
+        // With the prefix it is neither one of SQLite's tables nor one of ours.
         let name = format!("map_{}", map.encoded(usize::MAX));
         if schema::has_table(connection, &name)? {
             return Err(taken(map, &name).into());
@@ -106,12 +106,12 @@ impl Table {
         }
     }
 
-    // An ordinary table with a row number: measured, it takes changed rows two
-    // to five times as fast as one that is sorted by its keys. No index beside
-    // the key's, unless the changes of the map are loaded: each would slow down
-    // every write. And no `NOT NULL` but the key's: with another one SQLite keeps a copy of every
-    // page that a statement for many rows changes, to be able to undo half of
-    // it, and puts a fifth fewer new rows in the same time.
+    // An ordinary table with row numbers: measured, it takes changed rows two to five
+    // times as fast as one that is clustered by key. The key has the only index, unless
+    // the changes of the map are loaded: each index slows down every write. The key has
+    // the only `NOT NULL`: with another one, SQLite copies every page that a statement
+    // changes, to undo the statement if it fails, and inserts a fifth fewer rows in the
+    // same time.
     fn definition(&self) -> String {
         let Self {
             name,
@@ -132,8 +132,8 @@ impl Table {
         )
     }
 
-    /// The query for the columns that [`rows::record`] reads; `rest` follows the
-    /// tables.
+    /// The query for the columns that [`rows::record`] reads. `rest` comes after the
+    /// `FROM` clause.
     pub(super) fn select(&self, rest: &str) -> String {
         let Self { key, value, .. } = self;
         let (value, time, known, from) = match &self.adopted {
@@ -157,7 +157,7 @@ impl Table {
         )
     }
 
-    /// The key's column, comparing byte by byte whatever the table says.
+    /// The key's column, compared byte by byte regardless of its collation.
     pub(super) fn key_by_bytes(&self) -> String {
         format!("t.{} COLLATE BINARY", self.key)
     }
@@ -195,7 +195,7 @@ impl Table {
         Ok(())
     }
 
-    /// How many rows there are.
+    /// The number of rows.
     pub(super) fn count(&self, connection: &Connection) -> rusqlite::Result<u64> {
         let sql = format!("SELECT count(*) FROM {}", self.name);
         let count: i64 = connection.query_row(&sql, [], |row| row.get(0))?;
@@ -203,14 +203,14 @@ impl Table {
     }
 }
 
-/// A value of an adopted table, which is JSON also where its program keeps it as a blob.
+/// A value of an adopted table. It is JSON, even if its program stores it as a blob.
 fn as_json(value: &str) -> String {
     format!("CASE typeof(t.{value}) WHEN 'blob' THEN CAST(t.{value} AS TEXT) ELSE t.{value} END")
 }
 
 fn taken(map: &MapName, table: &str) -> Error {
     let message = format!(
-        "there is a table {table:?} of another program where the map would be kept; adopt it with `.table(..)`, or rename it"
+        "the map would be stored in the table {table:?}, which another program created; adopt it with `.table(..)`, or rename it"
     );
     Error::new(ErrorKind::Unusable, message).on_map(map)
 }

@@ -1,4 +1,4 @@
-//! Forgetting what is old: writers that have been idle for long, and tombstones.
+//! Deletes old data: writers that have been idle for a week, and old tombstones.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use rusqlite::Connection;
 
 use super::{errors::Failure, schema, tombstones, writers};
 
-/// In the time for which tombstones are kept, commits forget old ones so many times.
+/// How often commits prune within the time for which tombstones are kept.
 const PER_TIME_KEPT: u32 = 24;
 
-/// When it was done last, in this process.
+/// When old data is deleted, and when it last was.
 #[derive(Debug)]
 pub(super) struct Tidying {
     tombstones_kept: Duration,
@@ -24,8 +24,8 @@ impl Tidying {
         }
     }
 
-    /// In a transaction of its own, unless there is nothing to forget: that waits for no
-    /// other writer.
+    /// Runs in a transaction of its own. If there is no old data, it does not wait for
+    /// other writers.
     pub(super) fn run(&mut self, connection: &mut Connection) -> Result<(), Failure> {
         let any = writers::any_old(connection)?
             || tombstones::last_old(connection, self.tombstones_kept)?.is_some();
@@ -37,7 +37,7 @@ impl Tidying {
         transaction.commit().map_err(Failure::on_commit)
     }
 
-    /// As a part of a commit, the first one and then once in a while.
+    /// Runs as part of a commit: the first one, and then at intervals.
     pub(super) fn run_if_due(&mut self, transaction: &Connection) -> Result<(), Failure> {
         let every = self.tombstones_kept / PER_TIME_KEPT;
         if self.last.is_some_and(|last| last.elapsed() < every) {

@@ -1,5 +1,4 @@
-//! Times in SQLite: milliseconds since 1970, and what tables of other programs
-//! keep instead.
+//! Times in SQLite: milliseconds since 1970, and the formats of adopted tables.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +13,7 @@ pub(super) fn to_millis(time: SystemTime) -> i64 {
     numbers::from_time(time, SystemTime::UNIX_EPOCH, MILLISECOND)
 }
 
-/// So long before now.
+/// The time that long ago.
 pub(super) fn millis_ago(ago: Duration) -> i64 {
     let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
     to_millis(SystemTime::now()).saturating_sub(ago)
@@ -24,19 +23,19 @@ pub(super) fn from_millis(millis: i64) -> SystemTime {
     numbers::to_time(millis, SystemTime::UNIX_EPOCH, MILLISECOND)
 }
 
-/// How an adopted table keeps the time of a write.
+/// The format in which an adopted table stores the time of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Time {
     /// Milliseconds since 1970.
     Millis,
-    /// `YYYY-MM-DD HH:MM:SS.SSS`, in UTC, the form of SQLite's own functions.
+    /// `YYYY-MM-DD HH:MM:SS.SSS`, in UTC, the format of SQLite's own functions.
     Text,
-    /// Not at all.
+    /// The table has no such column.
     Missing,
 }
 
 impl Time {
-    /// The SQL that reads it, in whichever form a row has it.
+    /// The SQL that reads it, in either format.
     pub(super) fn in_millis(self, column: &str) -> String {
         match self {
             Self::Missing => "NULL".to_owned(),
@@ -49,7 +48,7 @@ impl Time {
         }
     }
 
-    /// The value to write for a time; `None` if the table keeps none.
+    /// The value to write for a time; `None` if the table stores none.
     pub(super) fn written(
         self,
         connection: &Connection,

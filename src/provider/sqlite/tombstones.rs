@@ -1,14 +1,12 @@
-//! Tombstones: what the file keeps of deletions, for readers that follow the changes of
-//! its maps.
+//! Tombstones of deleted entries, for readers that follow the changes of a map.
 //!
-//! A tombstone is written by the transaction that deletes the entry. It is not removed
-//! when the key is put again, which would cost every put a look for one: a load ignores
-//! the tombstones of keys that are there. A later deletion of the key replaces it, so
-//! there are no more tombstones than keys that were deleted within the time for which
-//! they are kept.
+//! A tombstone is written in the transaction that deletes the entry. Putting the key again
+//! does not remove it, which would cost every put a lookup; instead a load ignores
+//! tombstones of keys that exist. A later deletion of the key replaces its tombstone, so
+//! their number is bounded by the keys deleted within the retention time.
 //!
-//! A clear leaves no tombstones, but its revision. A drop is a clear to a reader that
-//! follows the map.
+//! A clear leaves no tombstones, only its revision. To a reader that follows the map, a
+//! drop is a clear.
 
 use std::{sync::Arc, time::Duration};
 
@@ -45,13 +43,14 @@ pub(super) const CREATE: &str = "
     ) WITHOUT ROWID;
 ";
 
-/// How many entries a statement deletes.
+/// The maximum number of entries that a statement deletes.
 ///
-/// Measured, for 10,000 entries of 100,000: statements for one entry each take 13 ms
-/// without tombstones and 30 ms with them; statements for many take 17 ms with them.
+/// Measured on the deletion of 10,000 of 100,000 entries: one statement per entry takes
+/// 13 ms without tombstones and 30 ms with them. With many entries per statement it takes
+/// 17 ms with tombstones.
 const AT_ONCE: usize = 128;
 
-/// Deletes entries and leaves their tombstones. A key that is not there leaves none.
+/// Deletes entries and writes their tombstones. Keys that do not exist leave none.
 pub(super) fn delete(
     connection: &Connection,
     table: &Table,
@@ -63,7 +62,8 @@ pub(super) fn delete(
     let Table { name, key, map, .. } = table;
     let (map_name, cause, writer) = (map.as_str(), name_of(cause), writer.to_string());
     for keys in keys.chunks(AT_ONCE) {
-        // Few lengths, so that the statements stay prepared. No key equals NULL.
+        // Padded to a few lengths, so that the prepared statements are reused. NULL equals
+        // no key.
         let length = keys.len().next_power_of_two();
         let within = format!("t.{key} IN ({})", vec!["?"; length].join(","));
         let mut values: Vec<&dyn ToSql> = vec![&map_name, &revision, &at, &cause, &writer];
@@ -85,8 +85,8 @@ pub(super) fn delete(
     Ok(())
 }
 
-/// A rule of another program may keep entries from being deleted. The statement does not
-/// say which of them.
+/// A trigger of another program may refuse a deletion. With several keys in a statement,
+/// SQLite does not report which one.
 fn refused(cause: rusqlite::Error, map: &MapName, keys: &[&Arc<str>]) -> Failure {
     let known = match keys {
         [key] => vec![Arc::clone(key)],
@@ -95,7 +95,7 @@ fn refused(cause: rusqlite::Error, map: &MapName, keys: &[&Arc<str>]) -> Failure
     Failure::database(cause).about(|| Subject::Rows(map.clone(), known))
 }
 
-/// The map was cleared by that commit.
+/// Records that the commit cleared the map.
 pub(super) fn clear(
     connection: &Connection,
     map: &MapName,
@@ -105,7 +105,7 @@ pub(super) fn clear(
     meta::set_revision(connection, &meta::cleared(map), revision)
 }
 
-/// Forgets the tombstones of a map that is dropped or cleared.
+/// Deletes the tombstones of a map that is dropped or cleared.
 pub(super) fn forget(connection: &Connection, map: &MapName) -> rusqlite::Result<()> {
     connection
         .prepare_cached("DELETE FROM persistify_tombstones WHERE map = ?1")?
@@ -124,8 +124,7 @@ pub(super) fn cleared(
 
 /// The last commit with a tombstone that has been kept for that long.
 ///
-/// It reads all tombstones. An index would make each deletion slower, for a question
-/// that is asked once in a while.
+/// It scans all tombstones. An index would slow down every deletion for a rare query.
 pub(super) fn last_old(
     connection: &Connection,
     kept: Duration,
@@ -137,9 +136,9 @@ pub(super) fn last_old(
     Ok(last.map(to_revision))
 }
 
-/// Forgets the tombstones of all commits up to the last one that is old, and keeps that
-/// it did so: a reader that needs them is told. Both are in the transaction of the
-/// caller, so no reader sees the one without the other.
+/// Deletes the tombstones of all commits up to the last old one, and stores its revision,
+/// so that readers that need them are told. Both happen in the caller's transaction, so no
+/// reader sees one without the other.
 pub(super) fn prune(connection: &Connection, kept: Duration) -> Result<(), Failure> {
     let Some(last) = last_old(connection, kept)? else {
         return Ok(());

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-/// The thread, seen from outside. It ends when it is closed or dropped, after all
-/// work before that.
+/// A handle of the thread, which ends when the handle is closed or dropped, after all
+/// earlier requests.
 #[derive(Debug)]
 pub(super) struct Worker {
     requests: Mutex<Option<mpsc::Sender<Request>>>,
@@ -30,7 +30,8 @@ pub(super) struct Writer {
     pub(super) tidying: Tidying,
 }
 
-/// Work for the thread, which goes on with the writer that it returns.
+/// A request to the thread. It returns the writer for the next one; `None` ends the
+/// thread.
 type Request = Box<dyn FnOnce(Writer) -> Option<Writer> + Send>;
 
 impl Worker {
@@ -44,7 +45,7 @@ impl Worker {
             let writer = open(&at, &options).map_err(|failure| failure.explained(&at));
             match writer {
                 Ok(writer) => {
-                    // If the future was dropped, there is nothing to do.
+                    // If the future was dropped, the thread ends.
                     if opened.send(Ok(writer.file.clone())).is_ok() {
                         serve(writer, &received);
                     }
@@ -60,8 +61,8 @@ impl Worker {
         Ok((Self { requests, path }, file))
     }
 
-    /// Has the thread do this work, after all work before it, also if the future
-    /// is dropped.
+    /// Runs this work on the thread, after all earlier requests. Once polled, dropping the
+    /// future cancels the wait, not the work.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Writer) -> Result<T, Failure> + Send + 'static,
@@ -70,7 +71,7 @@ impl Worker {
         answer.map_err(|cause| ended(&self.path).with_source(cause))?
     }
 
-    /// Like [`run`](Self::run), from a thread that may block.
+    /// Like [`run`](Self::run), but blocks the calling thread.
     pub(super) fn run_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Writer) -> Result<T, Failure> + Send + 'static,
@@ -87,13 +88,13 @@ impl Worker {
         let request: Request = Box::new(move |mut writer| {
             let checked = writer.file.check().map_err(Failure::Provider);
             let done = checked.and_then(|()| work(&mut writer));
-            // If the future was dropped, the work is done all the same.
+            // If the future was dropped, nothing reads the answer.
             drop(answer.send(done.map_err(|failure| failure.explained(&writer.file.path))));
             Some(writer)
         });
         let requests = self.requests.lock();
         let requests = requests.as_ref().ok_or_else(|| closed(&self.path))?;
-        // A thread that has ended applies nothing.
+        // A thread that has ended does not apply the request.
         let sent = requests.send(request);
         sent.map_err(|_| ended(&self.path).nothing_applied())?;
         Ok(answered)
@@ -109,7 +110,7 @@ impl Worker {
         }
     }
 
-    /// Ends the thread, after all work before that.
+    /// Ends the thread, after all earlier requests.
     pub(super) async fn close(&self) -> Result<()> {
         let Some(requests) = self.requests.lock().take() else {
             return Ok(());
@@ -123,7 +124,7 @@ impl Worker {
             Ok(()) => answered
                 .await
                 .map_err(|cause| ended(&self.path).with_source(cause))?,
-            // It has ended already, and with it its connection.
+            // The thread has already ended, and its connection is closed.
             Err(_) => Ok(()),
         }
     }
@@ -153,7 +154,7 @@ fn serve(mut writer: Writer, requests: &mpsc::Receiver<Request>) {
     }
 }
 
-/// The last connection that closes folds the log into the file.
+/// The last connection that closes moves the log into the file.
 fn close(writer: Writer) -> Result<()> {
     let Writer {
         connection, file, ..
@@ -182,7 +183,7 @@ fn ended(path: &Path) -> Error {
 
 fn no_thread(path: &Path) -> Error {
     let message = format!(
-        "no thread can be started for the SQLite file {}; it may be tried again",
+        "no thread can be started for the SQLite file {}; try again",
         path.display()
     );
     Error::new(ErrorKind::Unavailable, message).nothing_applied()
@@ -221,7 +222,7 @@ mod tests {
         limited.await.unwrap();
     }
 
-    /// A limit of SQLite's own stands for the disk: it fails the same way.
+    /// SQLite's page limit stands in for a full disk: it fails in the same way.
     #[tokio::test]
     async fn a_full_disk_is_unusable_until_there_is_room() {
         let (_folder, sqlite) = open().await;
@@ -240,7 +241,7 @@ mod tests {
         assert_eq!(load.into_records().await.unwrap().len(), 1_000);
     }
 
-    /// A setting of SQLite's own stands for a disk that was mounted for reading only.
+    /// `query_only` stands in for a disk that was mounted read-only.
     #[tokio::test]
     async fn a_ping_finds_out_that_nothing_can_be_written() {
         let (_folder, sqlite) = open().await;
@@ -264,7 +265,7 @@ mod tests {
         let died = died.await.unwrap_err();
         assert_eq!(died.kind(), ErrorKind::Unavailable);
         assert!(died.may_have_applied());
-        // The thread may be on its way out still.
+        // The thread may still be ending.
         let failed = sqlite.commit(&large(1)).await.unwrap_err();
         assert_eq!(failed.kind(), ErrorKind::Unavailable);
         sqlite.close().await.unwrap();

@@ -31,7 +31,7 @@ pub(super) const CREATE: &str = "
     );
 ";
 
-/// How long a writer is remembered after its last batch.
+/// For how long a writer is remembered after its last batch.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The sequences of the last batches of the writers that [`ledger::admit`] asks about.
@@ -42,7 +42,7 @@ pub(super) fn sequences(
     let mut sequences = HashMap::new();
     let mut asked = None;
     for writer in ledger::writers(batch) {
-        // Mostly they are all the same.
+        // They are usually all equal.
         if asked.replace(writer) != Some(writer) {
             sequences.extend(sequence(connection, writer)?.map(|last| (writer, last)));
         }
@@ -109,7 +109,7 @@ pub(super) fn any_old(connection: &Connection) -> rusqlite::Result<bool> {
         .exists([millis_ago(REMEMBERED)])
 }
 
-/// Forgets writers that have been idle for long: each open map adds one.
+/// Forgets writers that have been idle for a week. Each open map adds one.
 pub(super) fn forget_old(connection: &Connection) -> rusqlite::Result<()> {
     connection
         .prepare_cached("DELETE FROM persistify_writers WHERE at < ?1")?

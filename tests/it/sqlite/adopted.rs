@@ -102,9 +102,9 @@ async fn both_programs_read_and_write_the_same_table() {
     assert_eq!(pairs(&all(&sqlite, &map).await), expected);
 }
 
-/// What the other program does gets revisions of its own, once.
+/// Each write of the other program gets one revision.
 #[tokio::test]
-async fn what_the_other_program_writes_gets_a_new_revision() {
+async fn a_row_that_the_other_program_writes_gets_a_new_revision() {
     let (place, other) = foreign(SAMPLE);
     let (map, mut pen) = (name("sample"), Pen::new());
     let sqlite = sample(&place).await;
@@ -135,7 +135,7 @@ async fn what_the_other_program_writes_gets_a_new_revision() {
     );
     for record in &records {
         assert!(record.revision > first && record.revision <= horizon);
-        // A value of its own, not ours: nothing of ours sticks to it.
+        // The value is new, so the expiry and schema of the old one do not apply.
         assert_eq!(record.expires_at, None);
         assert_eq!(record.value.as_ref().unwrap().schema, 0);
     }
@@ -185,8 +185,8 @@ async fn conditions_notice_the_other_program() {
         .unwrap();
     assert!(third.revision.unwrap() > found.revision);
 
-    // In a batch that is applied, what was skipped is found with a revision
-    // below the batch's own.
+    // In a batch that is applied, the records that skipped changes found have lower
+    // revisions than the batch.
     add(&other, "theirs", "1");
     let changes = vec![
         put("theirs", "2").expect(Expect::Absent, Otherwise::Skip),
@@ -206,7 +206,7 @@ async fn conditions_notice_the_other_program() {
 }
 
 #[tokio::test]
-async fn touch_clear_and_parts_of_an_adopted_table() {
+async fn touches_clears_and_partial_loads_of_an_adopted_table_work_as_in_an_own_one() {
     let (place, other) = foreign(SAMPLE);
     let (map, mut pen) = (name("sample"), Pen::new());
     let sqlite = sample(&place).await;
@@ -282,14 +282,14 @@ async fn an_adopted_table_that_goes_missing_is_unusable_until_it_is_back() {
 /// The other program writes all the time: each load is one state, in which all
 /// rows have a revision.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn loads_while_the_other_program_writes() {
+async fn loads_while_the_other_program_writes_are_one_state_each() {
     let (place, other) = foreign(SAMPLE);
     let map = name("sample");
     let sqlite = sample(&place).await;
     let writing = std::thread::spawn(move || {
         other.busy_timeout(Duration::from_secs(30)).unwrap();
         for n in 0..200 {
-            // Two rows that always say the same.
+            // Two rows that always have equal values.
             other
                 .execute(
                     r#"INSERT OR REPLACE INTO SampleTable ("Key", "Value") VALUES ('a', ?1), ('b', ?1)"#,

@@ -167,7 +167,7 @@ async fn a_backup_that_is_given_up_leaves_the_path_as_it_was() {
 }
 
 #[tokio::test]
-async fn restored_it_goes_on_and_revisions_never_go_back() {
+async fn a_restored_file_goes_on_with_higher_revisions() {
     let place = Place::new();
     let file = place.open().await;
     let map = map(&file).await;
@@ -210,7 +210,7 @@ async fn restored_it_goes_on_and_revisions_never_go_back() {
 }
 
 #[tokio::test]
-async fn what_is_no_whole_backup_is_not_restored() {
+async fn a_file_that_is_not_a_whole_backup_is_not_restored() {
     let place = Place::new();
     let file = place.open().await;
     fill(&file).await;
@@ -262,8 +262,8 @@ async fn what_is_no_whole_backup_is_not_restored() {
     );
 }
 
-/// The log of a file, left by a crash, must not be taken for that of the file
-/// that was restored in its place.
+/// The log that a crash left must not be used with the file that is restored in its
+/// place.
 #[tokio::test]
 async fn a_file_is_replaced_together_with_its_log() {
     for damaged in [false, true] {
@@ -293,9 +293,9 @@ async fn a_file_is_replaced_together_with_its_log() {
     }
 }
 
-/// Of a file that was deleted by hand its log was left, and was taken for that
-/// of the file that was restored in its place: what had been committed to the
-/// old one came up in the new one, or a mixture of the two.
+/// A file was deleted by hand, but not its log. SQLite used the log with the file that was
+/// restored in its place: commits to the old file appeared in the new one, or a mixture of
+/// the two.
 #[tokio::test]
 async fn a_log_without_its_file_is_not_taken_for_that_of_a_restored_one() {
     let place = Place::new();

@@ -8,7 +8,7 @@ async fn adopt(place: &Place) -> Result<Sqlite> {
     Sqlite::builder(place.path()).table("m", "t").open().await
 }
 
-/// What each row holds, and as what.
+/// The key, type and text of each row.
 fn rows(other: &Connection) -> Vec<(String, String, String)> {
     let sql = "SELECT key, typeof(value), CAST(value AS TEXT) FROM t ORDER BY key";
     let mut statement = other.prepare(sql).unwrap();
@@ -19,7 +19,7 @@ fn rows(other: &Connection) -> Vec<(String, String, String)> {
 /// A row whose value was a blob was text once it was saved: a program that reads
 /// bytes there found none, or failed.
 #[tokio::test]
-async fn a_value_stays_what_its_program_stored_it_as() {
+async fn a_value_keeps_the_type_that_its_program_stored() {
     let cases = [
         ("value BLOB", "", "blob"),
         ("value BLOB NOT NULL, updated_at INTEGER", "", "blob"),
@@ -54,7 +54,7 @@ async fn a_value_stays_what_its_program_stored_it_as() {
                 .iter()
                 .map(|(key, kind)| (key.to_string(), kind.to_string(), round.to_owned()));
             assert_eq!(rows(&other), expected.collect::<Vec<_>>(), "{create}");
-            // It is what was saved, and no change of another program.
+            // It counts as our own write, not as one of the other program.
             let found = all(&sqlite, &map).await;
             assert!(found.iter().all(|record| text(record) == round));
             assert_eq!(all(&sqlite, &map).await, found);

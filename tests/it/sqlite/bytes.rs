@@ -11,7 +11,7 @@ fn bytes(key: &str, bytes: &[u8]) -> Change {
     Change::put(key, Payload::binary(bytes.to_vec()), None)
 }
 
-/// The key of each row, and what its value is to SQLite.
+/// The key of each row, and the type of its value.
 fn kinds(other: &Connection, table: &str) -> Vec<(String, String)> {
     let sql = format!("SELECT key, typeof(value) FROM {table} ORDER BY key");
     let mut statement = other.prepare(&sql).unwrap();
@@ -65,10 +65,10 @@ async fn json_that_is_not_utf8_is_refused_and_named() {
     assert!(sqlite.maps().await.unwrap().is_empty());
 }
 
-/// An earlier version kept JSON that is not UTF-8, which no map reads, as a blob; another
-/// program may have made it text.
+/// An earlier version stored JSON that is not UTF-8, which no map can read, as a blob.
+/// Another program may store such bytes as text.
 #[tokio::test]
-async fn values_that_are_no_text_come_up_as_bytes() {
+async fn values_that_are_not_text_load_as_bytes() {
     let place = Place::new();
     let (sqlite, map, mut pen) = (place.open().await, name("m"), Pen::new());
     pen.write(&sqlite, &map, vec![put("blob", "1"), put("text", "1")])
@@ -104,9 +104,8 @@ async fn an_adopted_table_refuses_bytes_with_nothing_written() {
     assert!(kinds(&other, "t").is_empty());
 }
 
-/// A blob of an adopted table is JSON, as long as it is text.
 #[tokio::test]
-async fn blobs_of_an_adopted_table_are_json_unless_they_are_no_text() {
+async fn blobs_of_an_adopted_table_are_json_unless_they_are_not_text() {
     let (place, _other) = foreign(
         "CREATE TABLE t (key TEXT PRIMARY KEY, value BLOB);
          INSERT INTO t VALUES ('json', CAST('[1]' AS BLOB)), ('bytes', x'ff')",
@@ -117,7 +116,7 @@ async fn blobs_of_an_adopted_table_are_json_unless_they_are_no_text() {
     let found = payload(one(&sqlite, &map, "bytes").await);
     assert_eq!(found.encoding, Encoding::Bytes);
 
-    // A repeat is answered with what was found, in the same encodings.
+    // The answer to a repeat has the found records in the same encodings.
     let skip = |key: &str| put(key, "2").expect(Expect::Absent, Otherwise::Skip);
     let batch = Pen::new().changes(&map, vec![skip("json"), skip("bytes")]);
     let answer = sqlite.commit(&batch).await.unwrap();

@@ -1,4 +1,4 @@
-//! What a commit does, and what is there after the file is opened again.
+//! Commits, and the state of the file after it is opened again.
 
 use std::{
     future::Future,
@@ -12,7 +12,7 @@ use persistify::{Change, ErrorKind, Expect, MapBatch, Otherwise, Payload, Provid
 use super::*;
 
 #[tokio::test]
-async fn what_was_written_is_there_after_a_reopen() {
+async fn entries_survive_a_reopen() {
     let place = Place::new();
     let (stock, mut pen) = (name("stock"), Pen::new());
     let end = pen.at + Duration::from_mins(1);
@@ -45,7 +45,7 @@ async fn what_was_written_is_there_after_a_reopen() {
 
 /// Among others that expire at other times, or never, and have other shapes.
 #[tokio::test]
-async fn each_of_many_entries_has_what_was_written_with_it() {
+async fn many_entries_keep_their_own_expiry_and_schema() {
     let place = Place::new();
     let (map, mut pen) = (name("m"), Pen::new());
     let sqlite = place.open().await;
@@ -80,7 +80,7 @@ async fn each_of_many_entries_has_what_was_written_with_it() {
 }
 
 #[tokio::test]
-async fn puts_touches_and_deletes() {
+async fn puts_touches_and_deletes_change_their_own_entry_only() {
     let place = Place::new();
     let (map, mut pen) = (name("m"), Pen::new());
     let sqlite = place.open().await;
@@ -171,7 +171,7 @@ async fn several_maps_land_together_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn conditions_look_at_what_is_stored() {
+async fn conditions_hold_or_fail_by_the_stored_entry() {
     let place = Place::new();
     let (map, mut pen) = (name("m"), Pen::new());
     let sqlite = place.open().await;
@@ -194,8 +194,7 @@ async fn conditions_look_at_what_is_stored() {
     for (key, expect, holds) in cases {
         let touched = Change::delete("unrelated").expect(Expect::Any, Otherwise::Fail);
         let change = Change::touch(key, None).expect(expect, Otherwise::Fail);
-        // What the batch before changed is put back by its rollback: each case
-        // commits in a copy of the state only if it must.
+        // A batch that fails is rolled back, so all cases see the same state.
         if holds {
             let skip = Change::touch(key, None).expect(expect, Otherwise::Skip);
             let fail = put("other", "1").expect(Expect::Present, Otherwise::Fail);
@@ -212,7 +211,7 @@ async fn conditions_look_at_what_is_stored() {
 }
 
 #[tokio::test]
-async fn times_before_1970_and_far_ahead_come_back() {
+async fn times_before_1970_and_far_ahead_are_kept_to_the_millisecond() {
     let place = Place::new();
     let (map, mut pen) = (name("m"), Pen::new());
     let sqlite = place.open().await;
@@ -237,7 +236,7 @@ async fn times_before_1970_and_far_ahead_come_back() {
 }
 
 #[tokio::test]
-async fn a_value_of_ten_megabytes_and_empty_ones() {
+async fn values_of_ten_megabytes_and_empty_ones_are_kept() {
     let place = Place::new();
     let (map, mut pen) = (name("m"), Pen::new());
     let sqlite = place.open().await;

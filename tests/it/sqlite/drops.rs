@@ -1,4 +1,4 @@
-//! Maps that are dropped, as another program sees the file.
+//! Dropped maps, as another program sees the file.
 
 use persistify::{ErrorKind, Provider};
 
@@ -28,7 +28,7 @@ async fn the_table_of_a_dropped_map_is_gone_and_comes_back_with_the_next_commit(
     );
 }
 
-/// The rows belong to the program that made the table: a drop must not take them.
+/// The rows belong to the program that created the table. A drop must not delete them.
 #[tokio::test]
 async fn an_adopted_table_is_detached_and_keeps_its_rows() {
     let (place, other) = foreign("CREATE TABLE t (key TEXT PRIMARY KEY, value TEXT)");
@@ -39,7 +39,7 @@ async fn an_adopted_table_is_detached_and_keeps_its_rows() {
     assert!(!tables(&other).iter().any(of_persistify));
     assert!(sqlite.maps().await.unwrap().is_empty());
 
-    // Until it is adopted anew, nothing takes its place.
+    // Until it is adopted again, no other table takes its place.
     let failed = pen.write(&sqlite, &map, vec![put("b", "2")]).await;
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unusable);
     let failed = sqlite.load(&map, Wanted::All).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Files that are missing, damaged, full or not what they should be.
+//! Files that are missing, damaged, read-only or not databases.
 
 use std::{fs, io::Write, path::Path};
 
@@ -13,7 +13,7 @@ async fn refused_at_open(path: &Path, kind: ErrorKind) -> String {
 }
 
 #[tokio::test]
-async fn what_is_no_database_is_not_opened_and_not_touched() {
+async fn a_file_that_is_not_a_database_is_not_opened_and_not_changed() {
     let place = Place::new();
     let text = "a list of things to do, and nothing else at all. ".repeat(100);
     fs::write(place.path(), &text).unwrap();
@@ -48,8 +48,7 @@ async fn a_damaged_file_is_reported() {
     assert_eq!(failed.map(), Some("m"));
 }
 
-/// A file whose header says that it was written by a later SQLite is read-only
-/// to this one, whoever runs the test.
+/// SQLite opens a file whose header names a later version read-only, also for root.
 #[tokio::test]
 async fn a_read_only_file_is_unusable() {
     let place = Place::new();
@@ -70,7 +69,7 @@ async fn a_file_without_permission_is_unusable() {
     place.open().await.close().await.unwrap();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o000)).unwrap();
     if fs::File::open(place.path()).is_ok() {
-        // Nothing is forbidden to the administrator.
+        // Root may open every file.
         return;
     }
     refused_at_open(&place.path(), ErrorKind::Unusable).await;
@@ -192,9 +191,9 @@ async fn nothing_is_written_to_a_file_that_was_deleted_or_replaced() {
     assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "2");
 }
 
-/// Commits went on into a log that had no name any more, and were lost when the
-/// program was killed; who opened the file meanwhile did not see them, or wrote
-/// to it without a lock that both knew.
+/// Commits went on into a log that was already deleted, and were lost when the program was
+/// killed. Another process that opened the file did not see them, or wrote to the file
+/// without a shared lock.
 #[cfg(unix)]
 #[tokio::test]
 async fn nothing_is_written_to_a_log_that_was_deleted_or_replaced() {
@@ -249,8 +248,8 @@ async fn a_file_may_be_a_symbolic_link_until_it_leads_elsewhere() {
     assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "1");
 }
 
-/// A rule that another program put on the table: the key it hits is named, and
-/// the rest of the batch is not committed without it.
+/// A trigger of another program refuses one key. The error names that key, and nothing of
+/// the batch is committed.
 #[tokio::test]
 async fn a_change_that_breaks_a_rule_is_refused_by_its_key() {
     let place = Place::new();
@@ -274,8 +273,8 @@ async fn a_change_that_breaks_a_rule_is_refused_by_its_key() {
     sqlite.commit(&batch).await.unwrap();
 }
 
-/// Many entries are put with one statement, which does not say which of them
-/// broke a rule.
+/// When many entries were put with one statement, the error did not name the key that
+/// violated the constraint.
 #[tokio::test]
 async fn one_of_many_changes_that_breaks_a_rule_is_refused_by_its_key() {
     let place = Place::new();
@@ -299,8 +298,8 @@ async fn one_of_many_changes_that_breaks_a_rule_is_refused_by_its_key() {
     assert_eq!(all(&sqlite, &map).await.len(), 99);
 }
 
-/// The statement for many entries has a conflict clause, which SQLite would
-/// hand on to the statements of triggers.
+/// A statement for many entries had a conflict clause, which SQLite passes on to the
+/// statements of triggers.
 #[tokio::test]
 async fn many_changes_leave_triggers_as_they_are() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! What else may be in the place of a file, and who may read what is made.
+//! Paths that do not lead to regular files, and the permissions of new files.
 
 use std::{
     fs,
@@ -38,10 +38,10 @@ fn make(kind: &str, path: &Path) -> Option<UnixListener> {
     None
 }
 
-/// SQLite opens whatever has the name of its file, and reads from a FIFO until
-/// someone writes to it: the call, and the end of the program, waited for ever.
+/// SQLite opened a FIFO with the name of its file, and blocked until a process wrote to it.
+/// The call, and the end of the program, waited forever.
 #[tokio::test]
-async fn what_is_no_file_is_unusable_at_once() {
+async fn a_fifo_socket_or_device_is_unusable_at_once() {
     for file in ["maps.db", "maps.db-wal", "maps.db-shm", "maps.db-journal"] {
         for kind in ["FIFO", "socket", "device"] {
             let place = Place::new();
@@ -59,7 +59,7 @@ async fn what_is_no_file_is_unusable_at_once() {
 }
 
 #[tokio::test]
-async fn a_backup_is_made_of_and_to_files_only() {
+async fn backups_to_and_from_a_fifo_are_unusable() {
     let place = Place::new();
     let sqlite = place.open().await;
     let pipe = place.folder.path().join("pipe");
@@ -77,9 +77,9 @@ async fn a_backup_is_made_of_and_to_files_only() {
     assert!(!other.exists());
 }
 
-/// Values were written to files that everyone on the machine could read.
+/// Values were written to files that all users of the machine could read.
 #[tokio::test]
-async fn what_is_made_anew_is_for_this_user_alone() {
+async fn new_files_and_folders_are_private_to_the_user() {
     let above = tempfile::tempdir().unwrap();
     let folder = above.path().join("made/here");
     for (file, wanted, of_folder) in [("private.db", 0o600, 0o700), ("shared.db", 0o640, 0o700)] {
@@ -105,7 +105,7 @@ async fn what_is_made_anew_is_for_this_user_alone() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_there_keeps_its_mode() {
+async fn an_existing_file_keeps_its_mode() {
     let place = Place::new();
     place.other().execute_batch("CREATE TABLE t (a)").unwrap();
     set_mode(place.path(), 0o660);
@@ -117,9 +117,9 @@ async fn a_file_that_is_there_keeps_its_mode() {
     }
 }
 
-/// Where a link leads to nothing yet, the file is made there.
+/// The file is created at the target of the link.
 #[tokio::test]
-async fn behind_a_link_a_file_is_made_for_this_user_alone() {
+async fn a_new_file_behind_a_link_is_private_to_the_user() {
     let place = Place::new();
     let real = place.folder.path().join("real.db");
     symlink("real.db", place.path()).unwrap();
@@ -129,9 +129,9 @@ async fn behind_a_link_a_file_is_made_for_this_user_alone() {
     assert!(fs::symlink_metadata(place.path()).unwrap().is_symlink());
 }
 
-/// A backup holds what the file holds, and everyone could read it.
+/// A backup could be read by all users, even if the original was private.
 #[tokio::test]
-async fn a_backup_is_as_open_as_what_it_is_of_or_what_it_replaces() {
+async fn a_backup_has_the_mode_of_the_file_it_replaces_or_of_the_original() {
     let place = Place::new();
     let path = |name: &str| place.folder.path().join(name);
     let sqlite = place.open().await;
@@ -152,10 +152,10 @@ async fn a_backup_is_as_open_as_what_it_is_of_or_what_it_replaces() {
     assert_eq!(mode(path("again.db")), 0o600);
 }
 
-/// Many open a file that none of them found there: it is made once, and nobody
-/// loses a lock on it.
+/// Several handles open a file that does not exist. It is created once, and none of them
+/// loses its locks.
 #[tokio::test]
-async fn several_make_a_file_at_once() {
+async fn a_file_that_several_create_at_once_is_created_once() {
     for _ in 0..20 {
         let place = Place::new();
         let opened = (0..6).map(|_| tokio::spawn(Sqlite::open(place.path())));

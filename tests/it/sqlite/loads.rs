@@ -1,4 +1,4 @@
-//! What loads bring, and when.
+//! Loads: their records, pages and lifetimes.
 
 use futures_util::TryStreamExt;
 use persistify::{ErrorKind, PAGE_RECORDS, Provider};
@@ -6,7 +6,7 @@ use persistify::{ErrorKind, PAGE_RECORDS, Provider};
 use super::*;
 
 #[tokio::test]
-async fn a_map_that_was_never_written_to_is_empty_and_stays_unmade() {
+async fn a_map_that_was_never_written_to_is_empty_and_has_no_table() {
     let place = Place::new();
     let map = name("m");
     let sqlite = place.open().await;
@@ -21,7 +21,7 @@ async fn a_map_that_was_never_written_to_is_empty_and_stays_unmade() {
 }
 
 #[tokio::test]
-async fn parts_of_a_map() {
+async fn partial_loads_return_the_wanted_records() {
     let place = Place::new();
     let (map, mut pen) = (name("m"), Pen::new());
     let sqlite = place.open().await;
@@ -63,8 +63,8 @@ async fn parts_of_a_map() {
     assert_eq!(of(Wanted::changed(Revision::new(u64::MAX))).await, "");
 }
 
-/// While another connection writes, a load is one state of the map: all up to
-/// its horizon, and nothing after it.
+/// While another connection writes, a load is one state of the map: everything up to its
+/// horizon, and nothing after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_map_streams_in_pages_while_another_connection_writes() {
     const ROWS: usize = 100_000;
@@ -123,7 +123,7 @@ async fn large_values_come_in_smaller_pages() {
     assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 2]);
 }
 
-/// A load that is dropped ends its reading: the file is free again.
+/// Dropping a load ends its thread, which closes the file.
 #[tokio::test]
 async fn a_dropped_load_lets_go_of_the_file() {
     let place = Place::new();
@@ -139,7 +139,7 @@ async fn a_dropped_load_lets_go_of_the_file() {
     place.wait_until_free();
 }
 
-/// A load goes on after the provider was closed, and outside of its runtime.
+/// A load continues after the provider is closed, and in another runtime.
 #[test]
 fn a_load_outlives_the_provider_and_the_runtime_ends_with_one_unread() {
     let place = Place::new();
@@ -153,7 +153,7 @@ fn a_load_outlives_the_provider_and_the_runtime_ends_with_one_unread() {
     });
     let load = runtime.block_on(sqlite.load(&map, Wanted::All)).unwrap();
     runtime.block_on(sqlite.close()).unwrap();
-    // Would wait for ever if the load were the runtime's own thread.
+    // This would wait forever if the load ran on a thread of the runtime.
     drop(runtime);
     let records = futures_util::future::FutureExt::boxed(load.into_records());
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -163,7 +163,7 @@ fn a_load_outlives_the_provider_and_the_runtime_ends_with_one_unread() {
 }
 
 #[tokio::test]
-async fn what_another_program_left_in_a_row_comes_up_or_is_named() {
+async fn odd_cells_of_another_program_load_or_are_reported_as_corrupt() {
     let place = Place::new();
     let (map, mut pen) = (name("m"), Pen::new());
     let sqlite = place.open().await;

@@ -12,7 +12,7 @@ const PAGE: u64 = 4_096;
 /// The length of the log that may stay.
 const MAX_KEPT: u64 = 64 << 20;
 
-/// A batch that fills more than so many pages.
+/// A batch that fills more than that number of pages.
 fn batch_over(pen: &mut Pen, pages: usize) -> Batch {
     let value = format!("\"{}\"", "x".repeat(4_096));
     let mut batch = pen.changes(&name("m"), Vec::new());

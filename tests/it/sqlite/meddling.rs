@@ -1,5 +1,4 @@
-//! Tables of other programs that change what is written to them, or take it for
-//! something else.
+//! Adopted tables that change or ignore the values written to them.
 
 use persistify::{ErrorKind, Expect, Otherwise, PersistentMap, Provider};
 
@@ -28,7 +27,7 @@ fn rows(other: &Connection) -> String {
 /// program wrote: the entry lost its expiry, and met its own change as a
 /// conflict.
 #[tokio::test]
-async fn what_a_trigger_makes_of_our_value_is_ours() {
+async fn a_value_that_a_trigger_changes_counts_as_our_own() {
     let (_place, other, sqlite) = adopted(&format!(
         "{TABLE} CREATE TRIGGER shout AFTER INSERT ON t BEGIN
             UPDATE t SET value = upper(value) WHERE key = new.key; END;
@@ -52,9 +51,9 @@ async fn what_a_trigger_makes_of_our_value_is_ours() {
     assert_eq!(rows(&other), "k=\"B\"");
 }
 
-/// A change that a trigger or a rule of the table left out counted as saved.
+/// A change that a trigger or a constraint of the table ignored counted as saved.
 #[tokio::test]
-async fn what_the_table_does_not_take_over_is_refused() {
+async fn a_change_that_the_table_ignores_is_refused() {
     let (_place, other, sqlite) = adopted(
         "CREATE TABLE t (key TEXT PRIMARY KEY, value TEXT UNIQUE ON CONFLICT IGNORE);
          INSERT INTO t VALUES ('nope', '0');
@@ -86,7 +85,7 @@ async fn what_the_table_does_not_take_over_is_refused() {
 /// Beside an index that is fit for a map there was one that compares otherwise,
 /// and a change of one key overwrote the row of another one.
 #[tokio::test]
-async fn no_key_overwrites_another_one_that_an_index_takes_for_the_same() {
+async fn a_key_that_an_index_takes_for_another_does_not_overwrite_it() {
     for sql in [
         "CREATE TABLE t (key TEXT COLLATE NOCASE PRIMARY KEY, value TEXT);
          CREATE UNIQUE INDEX b ON t (key COLLATE BINARY)",
@@ -139,7 +138,7 @@ async fn strict_tables_are_refused_if_they_take_no_keys_or_values() {
 /// A time that is no number, or far away, kept the whole table from being
 /// loaded.
 #[tokio::test]
-async fn a_time_that_is_none_keeps_nothing_from_being_loaded() {
+async fn a_row_with_an_invalid_time_loads_without_it() {
     for adopting in [true, false] {
         let place = Place::new();
         let other = place.other();
@@ -180,7 +179,7 @@ async fn a_time_that_is_none_keeps_nothing_from_being_loaded() {
 /// Someone else's rule on a table of theirs keeps it from being emptied; it was
 /// said to be missing.
 #[tokio::test]
-async fn a_table_that_is_not_to_be_emptied() {
+async fn a_clear_that_a_foreign_key_forbids_is_unusable() {
     let (_place, other, sqlite) = adopted(&format!(
         "{TABLE} CREATE TABLE child (of TEXT REFERENCES t (key));"
     ))
@@ -194,7 +193,7 @@ async fn a_table_that_is_not_to_be_emptied() {
     let failed = error(sqlite.commit(&pen.batch(vec![part])).await);
     assert_eq!(failed.kind(), ErrorKind::Unusable);
     assert!(
-        failed.to_string().contains("a rule of another program"),
+        failed.to_string().contains("a constraint or a trigger"),
         "{failed}"
     );
 }

@@ -87,7 +87,7 @@ async fn no_map_sees_anothers_keys_whatever_the_names() {
 }
 
 #[tokio::test]
-async fn keys_are_whatever_text_they_are_and_sort_by_their_bytes() {
+async fn keys_of_any_text_are_kept_and_sort_by_their_bytes() {
     let place = Place::new();
     let (map, mut pen) = (name("m"), Pen::new());
     let sqlite = place.open().await;
@@ -130,7 +130,7 @@ async fn keys_are_whatever_text_they_are_and_sort_by_their_bytes() {
 }
 
 #[tokio::test]
-async fn a_person_finds_the_map_in_the_file() {
+async fn a_map_can_be_read_by_name_in_plain_sql() {
     let place = Place::new();
     let mut pen = Pen::new();
     let sqlite = place.open().await;

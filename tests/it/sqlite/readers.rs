@@ -10,7 +10,7 @@ use super::*;
 /// Beside the one that writes.
 const MAX_READERS: usize = 4;
 
-/// So many maps of so many entries.
+/// A file with that number of maps, each with that number of entries.
 async fn filled(maps: usize, entries: usize) -> (Place, Sqlite, Vec<MapName>) {
     let place = Place::new();
     let sqlite = place.open().await;

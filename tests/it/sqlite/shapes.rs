@@ -8,7 +8,7 @@ use super::{
 };
 
 #[tokio::test]
-async fn columns_of_every_kind() {
+async fn an_adopted_table_may_have_columns_of_every_kind() {
     let (place, other) = foreign(
         "CREATE TABLE t (id INTEGER PRIMARY KEY, extra TEXT DEFAULT 'e', updated_at INTEGER,
             VALUE, Key TEXT NOT NULL UNIQUE, double AS (Key || Key));
@@ -50,7 +50,7 @@ async fn columns_of_every_kind() {
 }
 
 #[tokio::test]
-async fn a_table_without_a_time_and_one_without_row_numbers() {
+async fn a_table_without_a_time_column_and_row_numbers_can_be_adopted() {
     let (place, _other) = foreign(
         "CREATE TABLE t (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID, STRICT;
          INSERT INTO t VALUES ('k', '1')",
@@ -139,7 +139,7 @@ async fn tables_that_cannot_hold_a_map_are_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_map_stays_where_it_is_kept() {
+async fn a_map_stays_in_its_table() {
     let (place, _other) = foreign(
         "CREATE TABLE t (key TEXT PRIMARY KEY, value TEXT);
          CREATE TABLE u (key TEXT PRIMARY KEY, value TEXT)",

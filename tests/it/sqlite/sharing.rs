@@ -7,7 +7,7 @@ use persistify::{ErrorKind, PersistentMap, Provider, RetryPolicy};
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_writer_is_waited_for() {
+async fn a_commit_waits_for_another_writer() {
     let place = Place::new();
     let (map, mut pen) = (name("m"), Pen::new());
     let sqlite = place.open().await;
@@ -20,7 +20,7 @@ async fn another_writer_is_waited_for() {
         let (sqlite, batch) = (sqlite.clone(), pen.changes(&map, vec![put("l", "2")]));
         tokio::spawn(async move { sqlite.commit(&batch).await })
     };
-    // Reads wait for no one.
+    // Reads do not wait.
     assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "0");
     assert!(!commit.is_finished());
     other.execute_batch("COMMIT").unwrap();
@@ -62,7 +62,7 @@ async fn a_wait_that_is_too_long_is_unavailable_with_nothing_applied() {
     assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "1");
 }
 
-/// Opening the same new file at once: one of them makes it.
+/// Several handles open a new file at once, and one of them creates its tables.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_new_file_is_made_once_however_many_open_it() {
     for _ in 0..10 {
@@ -83,8 +83,7 @@ async fn a_new_file_is_made_once_however_many_open_it() {
     }
 }
 
-/// Two providers at one file: no commit of either is lost, no revision is
-/// given out twice.
+/// Of two providers on one file, no commit is lost, and no revision is given out twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_writers_at_one_file_lose_nothing() {
     let place = Place::new();
@@ -113,10 +112,9 @@ async fn two_writers_at_one_file_lose_nothing() {
     assert_eq!(all(&place.open().await, &map).await.len(), 200);
 }
 
-/// Another program that waits for a lock in the middle of its own transaction
-/// finds the file free as soon as a commit returned.
+/// Another program can lock the file as soon as a commit has returned.
 #[tokio::test]
-async fn nothing_is_held_between_commits() {
+async fn no_lock_is_held_between_commits() {
     let place = Place::new();
     let (map, mut pen) = (name("m"), Pen::new());
     let sqlite = place.open().await;
@@ -135,8 +133,8 @@ async fn nothing_is_held_between_commits() {
     assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "1");
 }
 
-/// Another program held the file for long: after that, a close sat out the time
-/// to the next probe, and so did the other maps of the file.
+/// After another program had locked the file for long, a close waited until the next
+/// probe, and so did the other maps of the file.
 #[tokio::test]
 async fn a_close_after_the_file_was_held_does_not_wait_for_a_probe() {
     let place = Place::new();

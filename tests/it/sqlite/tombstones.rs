@@ -9,7 +9,7 @@ use super::{
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// What a load of changes says.
+/// The content of a load of changes.
 #[derive(Debug, PartialEq)]
 pub(super) struct Told {
     /// The keys of records, and those of tombstones with a `-`; in the order of the load.
@@ -295,7 +295,7 @@ async fn a_map_is_indexed_by_revision_once_its_changes_are_loaded() {
 }
 
 /// Another program deletes rows without leaving a tombstone, so a reader that follows
-/// would keep them for ever.
+/// would keep them forever.
 #[tokio::test]
 async fn changes_of_an_adopted_table_are_unsupported() {
     let (place, other) = foreign("CREATE TABLE t (key TEXT PRIMARY KEY, value TEXT)");
@@ -311,10 +311,10 @@ async fn changes_of_an_adopted_table_are_unsupported() {
     assert!(all(&sqlite, &map).await.is_empty());
 }
 
-/// A rule of another program against deletions: with several keys in one statement,
-/// SQLite does not say which of them broke it.
+/// A trigger of another program refuses deletions. With several keys in one statement,
+/// SQLite does not report which one.
 #[tokio::test]
-async fn a_deletion_that_breaks_a_rule_is_refused_with_nothing_applied() {
+async fn a_deletion_that_a_trigger_refuses_is_refused_with_nothing_applied() {
     let place = Place::new();
     let (sqlite, map, mut pen) = (place.open().await, name("m"), Pen::new());
     let changes = ["a", "b"].map(|key| put(key, "1")).into();
@@ -336,8 +336,8 @@ async fn a_deletion_that_breaks_a_rule_is_refused_with_nothing_applied() {
     assert_eq!(all(&sqlite, &map).await.len(), 2);
 }
 
-/// A backup does not know what was deleted after it was made. A reader that knows a later
-/// state of the file would keep those entries.
+/// A backup does not know of later deletions. A reader that knows a later state of the
+/// file would keep those entries.
 #[tokio::test]
 async fn a_restored_file_tells_readers_of_the_old_one_to_load_all_records() {
     let place = Place::new();

@@ -31,7 +31,7 @@ fn old_file() -> Place {
     place
 }
 
-/// What was deleted before the upgrade is not known.
+/// Deletions before the upgrade are unknown.
 #[tokio::test]
 async fn a_reader_from_before_tombstones_is_told_to_load_all_records() {
     let (place, map, mut pen) = (old_file(), name("m"), Pen::new());

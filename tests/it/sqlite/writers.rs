@@ -1,4 +1,4 @@
-//! What a file remembers of its writers.
+//! The memory that a file has of its writers.
 
 use persistify::{Change, ErrorKind, Expect, Otherwise, Payload, Provider, Revision};
 
@@ -37,7 +37,7 @@ async fn a_repeat_is_answered_as_before_and_a_late_batch_changes_nothing() {
     assert!(!superseded.may_have_applied());
     assert_eq!(all(&sqlite, &map).await, before);
 
-    // What was left out of one batch is no part of the next one's answer.
+    // The answer to the next batch does not include the skipped changes of this one.
     let batch = pen.changes(&map, vec![put("new", "2")]);
     let answer = sqlite.commit(&batch).await.unwrap();
     assert!(answer.skipped.is_empty());
@@ -72,7 +72,7 @@ async fn revisions_exceed_what_the_writer_has_seen() {
     assert!(second > batch.after);
     assert!(pen.put(&sqlite, &map, "k", "3").await > second);
 
-    // Beyond what SQLite counts: a clear error, and nothing is written.
+    // SQLite has no such integer: a clear error, and nothing is written.
     let mut batch = pen.changes(&map, vec![put("k", "4")]);
     batch.after = Revision::new(u64::MAX);
     assert_eq!(

@@ -88,9 +88,6 @@ pub struct Load<'a> {
     /// which keys were deleted since, and returns no records: load
     /// [all](Wanted::All) records instead.
     pub pruned_to: Option<Revision>,
-    /// The schema version of all values, if the store knows that there is only one.
-    /// Each record carries its own version as well.
-    pub schema: Option<u32>,
     /// An estimate of the number of records, if it is cheap to obtain.
     pub total_hint: Option<u64>,
     /// The records. Each key occurs once. The stream ends after an error.
@@ -105,7 +102,6 @@ impl<'a> Load<'a> {
             incarnation: None,
             cleared: None,
             pruned_to: None,
-            schema: None,
             total_hint: None,
             pages,
         }
@@ -172,13 +168,6 @@ impl<'a> Load<'a> {
         self
     }
 
-    /// Sets the schema version that all values have.
-    #[must_use]
-    pub fn with_schema(mut self, schema: Option<u32>) -> Self {
-        self.schema = schema;
-        self
-    }
-
     /// Sets the estimate of the number of records.
     #[must_use]
     pub fn with_total_hint(mut self, total: Option<u64>) -> Self {
@@ -203,11 +192,12 @@ impl<'a> Load<'a> {
                 Ok(self.keep(move |record| keys.contains(&record.key)))
             }
             Wanted::Changed { after, limit } => {
-                let (horizon, incarnation, schema) = (self.horizon, self.incarnation, self.schema);
+                let (horizon, incarnation) = (self.horizon, self.incarnation);
                 let records = self.into_records().await?;
-                Ok(Load::of_changes(*after, *limit, horizon, records)
-                    .with_incarnation(incarnation)
-                    .with_schema(schema))
+                Ok(
+                    Load::of_changes(*after, *limit, horizon, records)
+                        .with_incarnation(incarnation),
+                )
             }
             Wanted::Page { after, limit } => {
                 let horizon = self.horizon;
@@ -217,23 +207,8 @@ impl<'a> Load<'a> {
                 }
                 records.sort_unstable_by(|a, b| a.key.cmp(&b.key));
                 records.truncate(*limit);
-                Ok(Load::of(horizon, records)
-                    .with_incarnation(self.incarnation)
-                    .with_schema(self.schema))
+                Ok(Load::of(horizon, records).with_incarnation(self.incarnation))
             }
-        }
-    }
-
-    /// Sorts a load of [changes](Wanted::Changed) by revision and applies its limit; others
-    /// stay as they are. It holds all of these changes in memory.
-    ///
-    /// # Errors
-    ///
-    /// What the pages err with.
-    pub async fn in_revision_order(self, wanted: &Wanted) -> Result<Load<'a>> {
-        match wanted {
-            Wanted::Changed { .. } => self.narrowed(wanted).await,
-            Wanted::All | Wanted::Keys(_) | Wanted::Page { .. } => Ok(self),
         }
     }
 
@@ -265,7 +240,6 @@ impl fmt::Debug for Load<'_> {
         f.debug_struct("Load")
             .field("horizon", &self.horizon)
             .field("incarnation", &self.incarnation)
-            .field("schema", &self.schema)
             .field("total_hint", &self.total_hint)
             .finish_non_exhaustive()
     }

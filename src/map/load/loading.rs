@@ -159,15 +159,6 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// Checks the schema that the store reports for all values, before the first
-    /// one is decoded.
-    pub(crate) fn check_shape(&self, schema: Option<u32>) -> Result<()> {
-        let known = schema.map(|schema| self.options.shapes.check_known(schema));
-        known
-            .unwrap_or(Ok(()))
-            .map_err(|error| error.on_map(&self.name))
-    }
-
     fn not_decoded(
         &self,
         record: Record,

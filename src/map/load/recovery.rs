@@ -140,7 +140,6 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let load = self
             .call(|| self.provider.load(&self.name, Wanted::All))
             .await?;
-        self.check_shape(load.schema)?;
         let loaded = Loaded {
             horizon: load.horizon,
             incarnation: load.incarnation,

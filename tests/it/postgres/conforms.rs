@@ -120,9 +120,9 @@ impl Provider for Adopting {
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
         let store = self.with(&[map]).await?;
         let load = store.load(map, wanted).await?;
-        let (horizon, schema) = (load.horizon, load.schema);
+        let horizon = load.horizon;
         let records = load.into_records().await?;
-        Ok(Load::of(horizon, records).with_schema(schema))
+        Ok(Load::of(horizon, records))
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {

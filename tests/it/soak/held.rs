@@ -79,11 +79,11 @@ impl Provider for Held {
         let (inner, map) = (self.inner.clone(), map.clone());
         let load = async move {
             let load = inner.load(&map, wanted).await?;
-            let (horizon, schema) = (load.horizon, load.schema);
-            Ok((horizon, schema, load.into_records().await?))
+            let horizon = load.horizon;
+            Ok((horizon, load.into_records().await?))
         };
-        let (horizon, schema, records) = self.held(load).await?;
-        Ok(Load::of(horizon, records).with_schema(schema))
+        let (horizon, records) = self.held(load).await?;
+        Ok(Load::of(horizon, records))
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed> {

@@ -23,9 +23,9 @@ use crate::{
     },
 };
 
-/// Options of a Postgres database, before it is connected to.
+/// Options of a connection to a Postgres database.
 ///
-/// Made by [`Postgres::builder`] or [`Postgres::on_pool`].
+/// Created by [`Postgres::builder`] or [`Postgres::on_pool`].
 #[must_use = "nothing is connected before `connect`"]
 pub struct PostgresBuilder {
     source: Source,
@@ -54,7 +54,7 @@ impl PostgresBuilder {
             source,
             pooling: Pooling::default(),
             options: Options {
-                database: "database of the pool that was handed in".into(),
+                database: "database of the given pool".into(),
                 schema: "public".into(),
                 columns: Columns::default(),
                 value_type: ValueType::Jsonb,
@@ -67,87 +67,84 @@ impl PostgresBuilder {
         }
     }
 
-    /// The schema that the tables are in: `public` by default; it is made if
-    /// there is none.
+    /// Sets the schema of the tables, which is created if it is missing; `public` by
+    /// default.
     ///
-    /// Programs with different schemas share nothing, on one database.
+    /// Programs that use different schemas of one database share nothing.
     pub fn schema(mut self, schema: impl Into<String>) -> Self {
         self.options.schema = schema.into();
         self
     }
 
-    /// How many connections are open at the same time: 8 by default, at least
-    /// one.
+    /// Sets the maximum number of open connections: at least 1, 8 by default.
     ///
-    /// A commit needs one for as long as it takes, a load for as long as it
-    /// streams. More let more maps commit at once; each is a process of the
-    /// server, which has a limit as well.
+    /// A commit holds one while it runs, a load while it streams. With more connections,
+    /// more maps commit at the same time. Each is a process on the server, which has a
+    /// limit of its own.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.pooling.max_connections = Some(connections);
         self
     }
 
-    /// How long it may take to connect; then a call is `Unavailable`, with
-    /// nothing applied. 10 seconds by default.
+    /// Sets how long connecting may take; 10 seconds by default. After that, a call fails
+    /// as `Unavailable`, with nothing applied.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.pooling.connect_timeout = Some(timeout);
         self
     }
 
-    /// How long a call waits for one of the connections to be free; then it is
-    /// `Unavailable`, with nothing applied. 10 seconds by default.
+    /// Sets how long a call waits for a free connection; 10 seconds by default. After
+    /// that, it fails as `Unavailable`, with nothing applied.
     pub fn wait_timeout(mut self, timeout: Duration) -> Self {
         self.pooling.wait_timeout = Some(timeout);
         self
     }
 
-    /// How long a single statement may take, on the server; then it is
+    /// Sets how long one statement may run on the server: 30 seconds by default, at most
+    /// 2,147,483,647 ms; zero removes the limit. After that, the call fails as
     /// `Unavailable`, with nothing applied.
     ///
-    /// 30 seconds by default; zero is no limit; at most about 24 days. An answer
-    /// of a server that has fallen silent is waited for a little longer than that;
-    /// without a limit, for as long as the system keeps the connection. A load that
-    /// streams may take any time.
+    /// If the server falls silent, a call waits 5 seconds longer; without a limit, it
+    /// waits until the operating system gives up the connection. A load that streams may
+    /// take any time.
     pub fn statement_timeout(mut self, timeout: Duration) -> Self {
         self.options.statement_timeout = timeout;
         self
     }
 
-    /// How long a commit waits for another connection, or another program,
-    /// that holds a lock; then it is `Unavailable`, with nothing applied.
-    ///
-    /// 5 seconds by default; zero is no limit; at most about 24 days.
+    /// Sets how long a commit waits for a lock that another connection holds: 5 seconds by
+    /// default, at most 2,147,483,647 ms; zero removes the limit. After that, it fails as
+    /// `Unavailable`, with nothing applied.
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.options.lock_timeout = timeout;
         self
     }
 
-    /// What the server shows these connections as: what the url says, or
-    /// `persistify`.
+    /// Sets the name under which the server lists the connections. By default it is that
+    /// of the URL, or `persistify`.
     pub fn application_name(mut self, name: impl Into<String>) -> Self {
         self.pooling.application_name = Some(name.into());
         self
     }
 
-    /// Whether connections are encrypted: what the url says in `sslmode`
-    /// (`disable`, `prefer`, `require`; `verify-ca` and `verify-full` are
-    /// `require`), or [`Tls::Prefer`].
+    /// Sets whether connections are encrypted. By default the `sslmode` of the URL decides
+    /// (`disable`, `prefer` or `require`; `verify-ca` and `verify-full` mean `require`),
+    /// or else it is [`Tls::Prefer`].
     pub fn tls(mut self, tls: Tls) -> Self {
         self.pooling.tls = Some(tls);
         self
     }
 
-    /// A file (PEM) of the certificates that may have signed the server's, in
-    /// place of the system's: what the url says in `sslrootcert`, or none; the
-    /// system's, which are then required, are `sslrootcert=system`.
+    /// Sets a PEM file of root certificates to trust instead of the system's. By default
+    /// it is the `sslrootcert` of the URL, if there is one. `sslrootcert=system` requires
+    /// TLS with the system's certificates.
     pub fn root_certificate(mut self, path: impl Into<PathBuf>) -> Self {
         self.pooling.root_certificate = Some(path.into());
         self
     }
 
-    /// The type of the column of the values, in tables that are made from now
-    /// on: [`ValueType::Jsonb`] by default. A table keeps the one that it was
-    /// made with.
+    /// Sets the type of the value column in new tables; [`ValueType::Jsonb`] by default.
+    /// An existing table keeps its type.
     pub fn value_type(mut self, value_type: ValueType) -> Self {
         self.options.value_type = value_type;
         self
@@ -164,33 +161,32 @@ impl PostgresBuilder {
         self
     }
 
-    /// Keeps a map in an existing table of another program, which goes on
-    /// reading and writing it. It is the name of a table in the
-    /// [schema](Self::schema), or of one elsewhere: `sales.limits`.
+    /// Adopts an existing table for a map; other programs may go on reading and writing
+    /// it. The table is one of the [schema](Self::schema), or of another schema, as in
+    /// `sales.limits`. By default every map has a table of its own.
     ///
-    /// None by default; a table of its own is made for every other map. The
-    /// table is not altered: revisions and expiries are kept in a companion table,
-    /// and its other columns (which may be empty, or have a default, because new
-    /// rows leave them out) keep their values. It needs a column for the key that
-    /// is text and unique in itself, and one for the value that is text, `json` or
-    /// `jsonb`, named as [`columns`](Self::columns) says. Values of bytes are refused
-    /// as `Unsupported`, and so are loads of changes. Each load reads the whole
-    /// table to find the changes of the other program, which takes several times
-    /// as long as for a table of its own. A change that a trigger ignores is
-    /// refused, also by `suppress_redundant_updates_trigger`.
+    /// The table is not altered: revisions and expiries are stored in a companion table,
+    /// and its other columns keep their values. It needs a key column of text with a
+    /// unique constraint of its own, and a value column of `text`, `varchar`, `json` or
+    /// `jsonb`, with the names that [`columns`](Self::columns) sets. New rows leave out
+    /// all other columns, so these need a default or allow NULL.
+    ///
+    /// A load reads the whole table to find the changes of other programs, which takes
+    /// several times as long as for a table of the map's own. Loads of changes and values
+    /// of bytes are `Unsupported`. A change that a trigger ignores is refused; that
+    /// includes `suppress_redundant_updates_trigger`.
     pub fn table(mut self, map: impl Into<String>, table: impl Into<String>) -> Self {
         self.adopt.push((map.into(), table.into()));
         self
     }
 
-    /// The names of the columns, in all tables of this schema: `key`, `value`
-    /// and `updated_at` by default.
+    /// Sets the names of the columns in all tables of this schema: `key`, `value` and
+    /// `updated_at` by default.
     ///
-    /// The names are any three different ones but `revision`, `expires_at`,
-    /// `schema` and `long_key`. An adopted table may be without the last of the
-    /// three: then it is not written; otherwise it is a `timestamptz`, a
-    /// `timestamp` (in UTC) or a `bigint` (milliseconds since 1970). Tables that
-    /// were made under other names do not open under these.
+    /// The three names differ, and none is `revision`, `expires_at`, `schema` or
+    /// `long_key`. In an adopted table, the time column may be missing; otherwise it is a
+    /// `timestamptz`, a `timestamp` (in UTC) or a `bigint` (milliseconds since 1970).
+    /// Tables that were created with other names do not open.
     pub fn columns(
         mut self,
         key: impl Into<String>,
@@ -201,18 +197,17 @@ impl PostgresBuilder {
         self
     }
 
-    /// Connects, and makes what is needed beside the maps, once.
+    /// Connects, and creates the tables that all maps share if they are missing.
     ///
     /// # Errors
     ///
-    /// - `Invalid`: an option is out of bounds, the url cannot be read, or an
-    ///   adopted table cannot hold a map.
-    /// - `Unusable`: the server does not let this user in or do what it needs,
-    ///   its database was written to by a later version of this library, or an
-    ///   adopted table is missing.
-    /// - `Unavailable`: the server cannot be reached just now.
+    /// - `Invalid`: an option is out of bounds, the URL cannot be parsed, or an adopted
+    ///   table cannot hold a map.
+    /// - `Unusable`: the server rejects this user or lacks a permission, a later version
+    ///   of this library wrote the database, or an adopted table is missing.
+    /// - `Unavailable`: the server cannot be reached.
     ///
-    /// In all of them, what was stored is as it was.
+    /// The stored maps are unchanged.
     pub async fn connect(mut self) -> Result<Postgres> {
         for (map, table) in std::mem::take(&mut self.adopt) {
             let name = self.table_name(&table).map_err(of_database)?;
@@ -228,7 +223,8 @@ impl PostgresBuilder {
                 (address.pool(&self.pooling)?, true)
             }
             Source::Pool(_) if self.pooling != Pooling::default() => {
-                let problem = "options of the connections belong to the pool that was handed in";
+                let problem =
+                    "options of the connections are those of the given pool; set them there";
                 return Err(invalid("pool", problem));
             }
             Source::Pool(pool) => (pool, false),
@@ -256,7 +252,7 @@ impl PostgresBuilder {
 }
 
 impl fmt::Debug for PostgresBuilder {
-    // A url holds a password.
+    // A URL holds a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresBuilder")
             .field("pooling", &self.pooling)

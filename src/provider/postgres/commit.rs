@@ -92,8 +92,7 @@ fn may_race(batch: &Batch, locked: &Locked) -> bool {
 }
 
 fn missing_again() -> Error {
-    let message =
-        "tables that were just made are missing again; someone else is at work in the same schema";
+    let message = "tables that were just created are missing; another program changes the same schema; try again";
     Error::new(ErrorKind::Unavailable, message).nothing_applied()
 }
 

@@ -80,6 +80,6 @@ fn number(rest: &mut &[u8]) -> Option<i32> {
 }
 
 fn garbled() -> Failure {
-    let message = "Postgres sent rows in a form that is not known here; load again";
+    let message = "Postgres sent rows in an unknown format; load again";
     Error::new(ErrorKind::Unavailable, message).into()
 }

@@ -1,4 +1,4 @@
-//! What Postgres's errors mean to the caller, by what to do about them.
+//! Errors of Postgres, sorted by their remedy.
 
 use std::{error::Error as _, io};
 
@@ -158,7 +158,7 @@ fn refusal(cause: &Cause, subject: &Subject) -> Option<&'static str> {
     let code = said.code().code();
     match subject {
         Subject::Commit => {
-            is_broken_rule(said).then_some("together they break a rule of its tables")
+            is_broken_rule(said).then_some("together they violate a rule of its tables")
         }
         Subject::Rows(..) if is_about_rows(said) => Some(match (code, cause) {
             ("22P05" | "22P02", Cause::Values(_, ValueType::Jsonb)) => {
@@ -171,18 +171,18 @@ fn refusal(cause: &Cause, subject: &Subject) -> Option<&'static str> {
                 "a value is no JSON; a map made with `ValueType::Text` takes any text"
             }
             ("23502", _) if is_ignored_change(said) => {
-                "its table leaves them out, by a trigger or a rule, or cuts off the blanks at the end of a key"
+                "a trigger or a rule of its table skips them, or the key column cuts off trailing blanks"
             }
             ("42501", _) => "a policy of its table does not let this user write them",
             ("22021", _) => "a value or a key is no UTF-8 text, or holds a NUL",
-            _ => "they are too large, or break a rule of its table",
+            _ => "they are too large, or violate a rule of its table",
         }),
         _ => None,
     }
 }
 
 fn refused(database: &str, what: &str, cause: Cause, subject: Subject) -> Error {
-    let message = format!("the Postgres {database} does not take these changes: {what}");
+    let message = format!("the Postgres {database} refuses these changes: {what}");
     let keys = match subject {
         Subject::Rows(_, keys) => keys,
         _ => Vec::new(),
@@ -230,11 +230,11 @@ fn explain(database: &str, cause: SqlError) -> Error {
         None if is_about_types(&cause) => (ErrorKind::Unusable, ALTERED),
         None if is_about_options(&cause) => (
             ErrorKind::Unusable,
-            "cannot be logged in to as the url says; the cause says what it lacks",
+            "cannot be logged in to with this URL (see the cause)",
         ),
         None => (
             ErrorKind::Unavailable,
-            "cannot be reached, or broke off the connection; check host and port, or try again",
+            "cannot be reached, or closed the connection; check host and port, or try again",
         ),
     };
     Error::new(kind, format!("the Postgres {database} {what}")).with_source(cause)
@@ -279,54 +279,53 @@ fn remedy(said: &DbError) -> (ErrorKind, &'static str) {
     use ErrorKind::{Corrupt, Unavailable, Unusable};
     let code = said.code().code();
     match code {
-        "57P01" | "57P02" | "57P03" | "57P05" => (
-            Unavailable,
-            "is shutting down or starting; it may be tried again",
-        ),
+        "57P01" | "57P02" | "57P03" | "57P05" => {
+            (Unavailable, "is shutting down or starting; try again")
+        }
         "57014" | "25P03" | "25P04" => (
             Unavailable,
-            "ended this before it was done, by a timeout or because someone asked; it may be tried again",
+            "canceled this, because of a timeout or on request; try again",
         ),
         "55P03" => (
             Unavailable,
-            "was kept locked by someone else for longer than the lock timeout; it may be tried again",
+            "was locked by another connection for longer than the lock timeout; try again",
         ),
         "40001" | "40003" | "40P01" | "23505" => (
             Unavailable,
-            "was written to by someone else in the same moment; it may be tried again",
+            "was written to by another connection at the same time; try again",
         ),
         "25001" | "25P01" | "25P02" => (
             Unavailable,
-            "was left in the middle of a transaction on this connection, which has been ended; it may be tried again; end all transactions before connections go back to the pool",
+            "had an open transaction on this connection, which was ended; try again, and end all transactions before connections return to the pool",
         ),
         "72000" => (
             Unavailable,
-            "does not keep for so long what a load reads; it may be tried again",
+            "no longer keeps the snapshot that this load reads; try again",
         ),
         "53300" => (
             Unavailable,
-            "takes no more connections; it may be tried again; raise its `max_connections`, or use fewer",
+            "accepts no more connections; try again, raise its `max_connections`, or use fewer",
         ),
         "53000" | "53200" | "53400" => (
             Unavailable,
-            "is out of memory, or of something else that is limited there; it may be tried again",
+            "is out of memory or another limited resource; try again",
         ),
-        "53100" => (Unusable, "cannot grow; make room on its disk"),
+        "53100" => (Unusable, "cannot grow; free some space on its disk"),
         "25006" => (
             Unusable,
-            "is read-only: a standby, or set so; connect to the one that takes writes",
+            "is read-only, as a standby or by a setting; connect to the primary",
         ),
         "42501" => (
             Unusable,
-            "does not permit this to this user; the cause says what; grant it USAGE and CREATE on the schema, and SELECT, INSERT, UPDATE and DELETE on all tables in it, or connect as another",
+            "does not permit this to this user (see the cause); grant it USAGE and CREATE on the schema, and SELECT, INSERT, UPDATE and DELETE on all tables in it, or connect as another",
         ),
         "28000" | "28P01" => (
             Unusable,
-            "does not let this user in; check its name, its password and the server's `pg_hba.conf`",
+            "rejects this user; check its name, its password and the server's `pg_hba.conf`",
         ),
         "3D000" | "57P04" => (
             Unusable,
-            "does not exist; create it, or name another in the url",
+            "does not exist; create it, or name another in the URL",
         ),
         "3F000" => (
             Unusable,
@@ -337,24 +336,21 @@ fn remedy(said: &DbError) -> (ErrorKind, &'static str) {
         }
         "23502" if is_ignored_change(said) => (
             Unusable,
-            "does not empty this table, because a trigger or a rule leaves rows out; drop that",
+            "does not empty this table, because a trigger or a rule skips rows; drop it",
         ),
         "55000" => (
             Unusable,
-            "does not allow this as the table, or the database, is set up; the cause says what it lacks",
+            "does not allow this in the current setup of the table or the database (see the cause)",
         ),
         "58030" => (
             Unusable,
             "could not read or write its files; check its disk",
         ),
         "XX001" | "XX002" => (Corrupt, "is damaged; restore it from a backup"),
-        _ if code.starts_with("08") => (
-            Unavailable,
-            "broke off the connection; it may be tried again",
-        ),
+        _ if code.starts_with("08") => (Unavailable, "closed the connection; try again"),
         _ => (
             Unusable,
-            "refuses this for a reason that concerns no single entry; the cause says which",
+            "refuses this for a reason that is not about single entries (see the cause)",
         ),
     }
 }
@@ -363,7 +359,7 @@ fn silent(database: &str) -> Error {
     Error::new(
         ErrorKind::Unavailable,
         format!(
-            "the Postgres {database} did not answer in time; it may be tried again; raise `.statement_timeout(..)` if that happens often"
+            "the Postgres {database} did not answer in time; try again, and raise `.statement_timeout(..)` if this happens often"
         ),
     )
 }
@@ -373,9 +369,9 @@ fn pool_error(database: &str, cause: PoolError) -> Error {
         PoolError::Backend(cause) => return explain(database, cause),
         PoolError::Closed => return closed(),
         PoolError::Timeout(TimeoutType::Wait) => {
-            "is in use over all connections of the pool; it may be tried again; raise `.max_connections(..)` if that happens often"
+            "has no free connection in the pool; try again, and raise `.max_connections(..)` if this happens often"
         }
-        PoolError::Timeout(_) => "did not let us connect in time; it may be tried again",
+        PoolError::Timeout(_) => "did not accept a connection in time; try again",
         _ => "cannot be connected to: the pool lacks a runtime, or a hook of it failed",
     };
     let message = format!("the Postgres {database} {what}");

@@ -75,6 +75,7 @@ pub(super) async fn renew(
 }
 
 fn renewed_already() -> Error {
-    let message = "another process has noticed in the same moment that the database went back in time; try again";
+    let message =
+        "another process noticed at the same time that the database has lost commits; try again";
     Error::new(ErrorKind::Unavailable, message).nothing_applied()
 }

@@ -205,7 +205,7 @@ fn answer_in(said: &[SimpleQueryMessage]) -> Option<Committed> {
 /// The writer was there for the first of the two statements, and gone for the
 /// second.
 fn forgotten() -> Error {
-    let message = "the writer of this batch was forgotten while it was committed, because it had not written for long; it may be tried again";
+    let message = "the writer of this batch had been idle for days and was forgotten during the commit; try again";
     Error::new(ErrorKind::Unavailable, message).outcome_unknown()
 }
 

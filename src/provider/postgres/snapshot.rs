@@ -339,6 +339,6 @@ async fn is_there(session: &Session, table: &Table) -> Result<bool, Failure> {
 
 /// Each time before it was read, the table was written anew.
 pub(super) fn never_still() -> Error {
-    let message = "the table of the map is being altered again and again; it may be tried again";
+    let message = "the table of the map was altered during each attempt to load it; try again";
     Error::new(ErrorKind::Unavailable, message).nothing_applied()
 }

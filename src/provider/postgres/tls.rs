@@ -19,22 +19,22 @@ use crate::{error::Result, file};
 pub enum Tls {
     /// Never.
     Off,
-    /// If the server offers it. An attacker in between can suppress the offer, so
-    /// the certificate is checked only if a
-    /// [root certificate](crate::PostgresBuilder::root_certificate) is given.
+    /// If the server offers TLS. An attacker on the path can suppress the offer, so the
+    /// certificate is checked only if a
+    /// [root certificate](crate::PostgresBuilder::root_certificate) is set.
     #[default]
     Prefer,
-    /// Always, with a certificate for the host's name that one of the system's
-    /// roots has signed, or the
-    /// [root certificate](crate::PostgresBuilder::root_certificate) if one is given.
+    /// Always. The certificate must match the host name and be signed by a root of the
+    /// system, or by the
+    /// [root certificate](crate::PostgresBuilder::root_certificate) if one is set.
     Require,
 }
 
-/// What encrypts connections in that mode.
+/// Creates the TLS connector for a mode.
 ///
 /// # Errors
 ///
-/// `Invalid` if there is no root certificate to be had.
+/// `Invalid` if no root certificate can be read.
 pub(super) fn connector(mode: Tls, root: Option<&Path>) -> Result<MakeRustlsConnect> {
     let provider = Arc::new(ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone())

@@ -63,7 +63,6 @@ impl Checks {
 
 /// The error if fewer rows were put than sent.
 pub(super) fn refused(map: &MapName) -> Error {
-    let message =
-        "Postgres does not take these changes: their table leaves them out, by a trigger or a rule";
+    let message = "Postgres refuses these changes: a trigger or a rule of their table skips them";
     Error::new(ErrorKind::Refused, message).on_map(map)
 }

@@ -1,4 +1,4 @@
-//! What stands in the columns, in Postgres's binary form.
+//! Values and times in the binary form of their columns.
 
 use std::{
     error::Error as StdError,
@@ -25,21 +25,20 @@ type Failure = Box<dyn StdError + Sync + Send>;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ValueType {
-    /// `jsonb`: the database can look into the values, and index them.
+    /// `jsonb`: the database can query and index the values.
     ///
-    /// It does not keep white space, nor the order of the fields, and takes no
-    /// `\u0000` in a string: a value with one is refused. So is one with a number of
-    /// more than 131,072 digits before the point, or 16,383 after it, zeros included.
-    /// -0.0 comes back as 0.0.
+    /// It preserves neither white space nor the order of fields, and -0.0 is read back as
+    /// 0.0. A value is refused if a string contains `\u0000`, or if a number has more than
+    /// 131,072 digits before the decimal point or 16,383 after it, zeros included.
     #[default]
     Jsonb,
-    /// `json`: the database can look into the values; they are kept letter by
-    /// letter, and take any character.
+    /// `json`: the database can query the values. Their text is preserved exactly, and may
+    /// contain any character.
     Json,
-    /// `text`: the JSON text, unchecked.
+    /// `text`: the exact JSON text. The database does not check it.
     Text,
-    /// `bytea`: bytes as they are, a quarter smaller than base64. JSON is kept letter
-    /// by letter, as its text in UTF-8; `convert_from(value, 'UTF8')` shows it.
+    /// `bytea`: bytes as they are, a quarter smaller than base64. JSON is stored as its
+    /// exact text in UTF-8; `convert_from(value, 'UTF8')` shows it.
     Bytea,
 }
 

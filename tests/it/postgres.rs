@@ -58,8 +58,8 @@ impl Database {
     }
 }
 
-/// A fresh database, and another program that is connected to it: it is there
-/// for as long as that one is.
+/// A fresh database and a witness connected to it. Dropping the witness drops the
+/// database.
 fn database() -> (String, Witness) {
     let database = Database::fresh();
     let url = database.url().to_owned();
@@ -71,7 +71,7 @@ fn table_of(map: &str) -> String {
     format!("map_{map}")
 }
 
-/// Until it is so; not for ever.
+/// Polls until the condition holds; panics after 30 seconds.
 async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !is_so() {

@@ -1,5 +1,4 @@
-//! Tables of other programs: how entries are written to them, and how writes of
-//! the other program are noted.
+//! Adopted tables: writing entries to them, and recording what other programs wrote.
 
 use std::time::SystemTime;
 
@@ -52,9 +51,9 @@ impl Adopted {
         statements
     }
 
-    /// An upsert rather than a replacement, so that other columns keep their
-    /// values. Or an insert, where another program must not have added the row
-    /// meanwhile.
+    /// An upsert rather than a replacement, so that other columns keep their values. If a
+    /// condition found no row, it is an insert, which fails if another program has added
+    /// the row since.
     fn put<'a>(&self, table: &Table, puts: &'a [Put<'a>], at: SystemTime) -> Statement<'a> {
         let Table {
             name,
@@ -88,11 +87,12 @@ impl Adopted {
         .array(puts.iter().map(|put| put.at(at)), Type::TIMESTAMPTZ_ARRAY)
     }
 
-    /// Notes the values that were put, as they are in the table by then: the
-    /// column, or a trigger, may have changed them.
+    /// Records the values that were put as the table holds them: the column type or a
+    /// trigger may have changed them.
     ///
-    /// It fails where a row is missing, or is not of this transaction: a trigger
-    /// ignored the change, or the column cut off the blanks at the end of the key.
+    /// The statement fails if a row is missing or was not written by this transaction,
+    /// because a trigger ignored the change or the column cut off trailing blanks of the
+    /// key.
     fn note<'a>(&self, table: &Table, puts: &'a [Put<'a>], revision: &str) -> Statement<'a> {
         let sql = self.companion.note(&format!(
             "SELECT u.k, {revision}, u.e, u.s, CASE WHEN age(t.xmin) <= 0 THEN {} END
@@ -130,9 +130,8 @@ impl Adopted {
             )
     }
 
-    /// Keeps those rows as they are until the transaction ends, so that
-    /// conditions hold for as long. A row that is missing cannot be kept so: it
-    /// has to be inserted.
+    /// Locks rows until the transaction ends, so that conditions on them still hold at the
+    /// commit. A missing row cannot be locked; it has to be inserted.
     pub(super) async fn hold(
         &self,
         session: &Session,
@@ -230,8 +229,8 @@ pub(super) fn before_nul(key: &str) -> &str {
     key.split('\0').next().unwrap_or_default()
 }
 
-/// Empties a table. Row by row, so that those who are reading it go on seeing the
-/// state that they began with.
+/// Empties a table row by row: after a `TRUNCATE`, a load in progress would find it
+/// empty.
 pub(super) fn clear<'a>(table: &Table, revision: &str) -> Vec<Statement<'a>> {
     let companion = table
         .adopted

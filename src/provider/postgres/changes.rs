@@ -20,7 +20,7 @@ const MAX_ROWS: usize = 10_000;
 /// single row has more.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// What all changes of a batch are written with.
+/// The writer, time and revision of all changes of a batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stamp<'a> {
     pub(super) writer: WriterId,

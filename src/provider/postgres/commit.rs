@@ -1,14 +1,12 @@
 //! Commits: a batch in one transaction.
 //!
-//! As a rule it takes a [single round trip](super::single_trip). Where more has to
-//! be known first it takes two, and one more if there are conditions: the first
-//! begins the transaction and [locks](super::locks) what it needs, the second
-//! carries all changes and the commit.
+//! Most commits take a [single round trip](super::single_trip). The others take two: the
+//! first begins the transaction and [locks](super::locks) the counters and the writer,
+//! the second sends all changes and the commit. Conditions are read in between.
 //!
-//! Of those two, nothing that changes anything is sent before the locks are held
-//! and the batch is admitted. So a batch that is given up before that never lands;
-//! one that is given up later holds the locks for as long as it may still land,
-//! and the next one waits, and then sees what became of it.
+//! No change is sent before the locks are held and the batch is admitted. So a batch that
+//! is given up before that never lands. One that is given up later holds the locks for as
+//! long as it may still land; the next batch waits for them, and then sees the outcome.
 
 use super::{
     Shared, catalog,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::error::{Error, ErrorKind};
 
-/// What it begins with.
+/// The first bytes of a copy.
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
 /// Takes the pieces of a copy apart, of which each holds whole rows.

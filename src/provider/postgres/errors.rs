@@ -18,7 +18,7 @@ use crate::{
 /// Why work on a database failed.
 pub(super) type Failure = failure::Failure<Cause>;
 
-/// What stopped it.
+/// The cause of a failure.
 #[derive(Debug)]
 pub(super) enum Cause {
     /// The server, or the connection to it.
@@ -210,7 +210,7 @@ fn is_about_rows(said: &DbError) -> bool {
     // Data, cardinality, integrity, `WITH CHECK OPTION`, limits, and what the
     // functions of a trigger raise; and a rule in the place of a deletion.
     let classes = ["0A", "21", "22", "23", "38", "39", "44", "54", "P0"];
-    // What a policy says of a row has the code of a missing permission.
+    // A row-level policy fails with the code of a missing permission.
     let is_policy = said.routine() == Some("ExecWithCheckOptions");
     is_policy
         || classes

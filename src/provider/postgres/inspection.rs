@@ -1,4 +1,4 @@
-//! Tables of other programs: what they must be like, and how they are adopted.
+//! Adopting tables of other programs: requirements and registration.
 
 use super::{
     catalog::Entry,
@@ -46,7 +46,7 @@ pub(super) async fn adopt(
     }
 }
 
-/// What a table of another program is like.
+/// The column types of an adopted table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Nature {
     values: ValueType,

@@ -115,7 +115,7 @@ mod tests {
     fn the_next_batch_of_the_writer_needs_no_look_and_what_comes_after_trouble_does() {
         let commits = after(&well(), vec![entry("m", None)]);
         assert!(commits.take(&plain(6)).is_some());
-        // Nobody said that it came through.
+        // The batch before was not acknowledged.
         assert!(commits.take(&plain(7)).is_none());
     }
 

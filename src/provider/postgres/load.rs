@@ -17,6 +17,7 @@ use super::{
     snapshot::{self, Snapshot},
     statement::Statement,
     table::Table,
+    watermarks::Watermarks,
 };
 use crate::{
     error::Result,
@@ -64,80 +65,60 @@ async fn begin(
 /// `None` if the rows of the snapshot are gone.
 async fn read(
     shared: &Arc<Shared>,
-    snapshot: Snapshot,
+    mut snapshot: Snapshot,
     wanted: &Wanted,
 ) -> Result<Option<Load<'static>>, Failure> {
-    let Snapshot {
-        session,
-        table,
-        tombstones,
-        watermarks,
-        horizon,
-        incarnation,
-        total,
-        ..
-    } = snapshot;
-    let after = match wanted {
+    let known = match wanted {
         Wanted::Changed { after, .. } => Some(*after),
         _ => None,
     };
-    let since = |revision: Option<Revision>| revision.filter(|r| after.is_some_and(|a| *r > a));
-    let pruned = since(watermarks.pruned);
-    let loaded = |load: Load<'static>| {
+    let is_new = |revision: &Revision| known.is_some_and(|known| *revision > known);
+    let Watermarks {
+        dropped,
+        cleared,
+        pruned,
+    } = snapshot.watermarks;
+    // To a reader that follows the map, a drop is a clear.
+    let cleared = cleared.max(dropped).filter(is_new);
+    let (pruned, incarnation) = (pruned.filter(is_new), snapshot.incarnation);
+    let table = snapshot.table.take();
+    let load = match (table.filter(|_| pruned.is_none()), wanted) {
+        (None, _) => {
+            snapshot.session.end("ROLLBACK").await?;
+            Some(Load::of(snapshot.horizon, Vec::new()))
+        }
+        (Some(table), Wanted::Keys(_) | Wanted::Page { .. }) => {
+            collected(snapshot, &table, wanted).await?
+        }
+        (Some(table), Wanted::All | Wanted::Changed { .. }) => {
+            streamed(shared, snapshot, table, wanted).await?
+        }
+    };
+    Ok(load.map(|load| {
         load.with_incarnation(incarnation)
-            .with_cleared(since(watermarks.cleared.max(watermarks.dropped)))
+            .with_cleared(cleared)
             .with_pruned_to(pruned)
-    };
-    let Some(table) = table.filter(|_| pruned.is_none()) else {
-        session.end("ROLLBACK").await?;
-        return Ok(Some(loaded(Load::of(horizon, Vec::new()))));
-    };
-    if let Wanted::Keys(_) | Wanted::Page { .. } = wanted {
-        let records = some(&session, &table, wanted, horizon);
-        return match snapshot::read(&session, &table, records).await {
-            Ok(records) => {
-                session.end("ROLLBACK").await?;
-                let load = |records| Load::of(horizon, records).with_total_hint(None);
-                Ok(records.map(|records| loaded(load(records))))
-            }
-            Err(failure) => Err(session.abandon(failure).await),
-        };
+    }))
+}
+
+/// A load that is read at once.
+async fn collected(
+    snapshot: Snapshot,
+    table: &Table,
+    wanted: &Wanted,
+) -> Result<Option<Load<'static>>, Failure> {
+    let Snapshot {
+        session, horizon, ..
+    } = snapshot;
+    let records = some(&session, table, wanted, horizon);
+    match snapshot::read(&session, table, records).await {
+        Ok(records) => {
+            session.end("ROLLBACK").await?;
+            let load = |records| Load::of(horizon, records).with_total_hint(None);
+            Ok(records.map(load))
+        }
+        Err(failure) => Err(session.abandon(failure).await),
     }
-    let rows = async {
-        let (select, end) = match (wanted, &tombstones) {
-            (Wanted::Changed { after, limit }, Some(tombstones)) => {
-                let (table, after) = (&table, *after);
-                let changed = Changed {
-                    table,
-                    tombstones,
-                    after,
-                };
-                let end = changed.end(&session, *limit).await?;
-                (changed.select(end), end)
-            }
-            _ => (table.select(""), None),
-        };
-        let copy = format!("COPY ({select}) TO STDOUT (FORMAT binary)");
-        let rows = session.answer(session.client()?.copy_out(&copy)).await?;
-        Ok((rows, end))
-    };
-    let (rows, end) = match snapshot::read(&session, &table, rows).await {
-        Ok(Some(rows)) => rows,
-        Ok(None) => return Ok(None),
-        Err(failure) => return Err(session.abandon(failure).await),
-    };
-    let total = total.filter(|_| *wanted == Wanted::All);
-    let horizon = end.unwrap_or(horizon);
-    let streaming = Streaming {
-        session,
-        table,
-        horizon,
-        rows: Box::pin(rows),
-        copied: CopiedRows::default(),
-        database: shared.options.database.clone(),
-    };
-    let load = Load::new(horizon, streaming.pages().boxed()).with_total_hint(total);
-    Ok(Some(loaded(load)))
 }
 
 async fn some(
@@ -158,6 +139,57 @@ async fn some(
     }
 }
 
+/// A load whose rows come as fast as its reader asks for them.
+async fn streamed(
+    shared: &Arc<Shared>,
+    snapshot: Snapshot,
+    table: Table,
+    wanted: &Wanted,
+) -> Result<Option<Load<'static>>, Failure> {
+    let copied = copy_out(&snapshot, &table, wanted);
+    let (rows, end) = match snapshot::read(&snapshot.session, &table, copied).await {
+        Ok(Some(copied)) => copied,
+        Ok(None) => return Ok(None),
+        Err(failure) => return Err(snapshot.session.abandon(failure).await),
+    };
+    let horizon = end.unwrap_or(snapshot.horizon);
+    let streaming = Streaming {
+        session: snapshot.session,
+        table,
+        horizon,
+        rows: Box::pin(rows),
+        copied: CopiedRows::default(),
+        database: shared.options.database.clone(),
+    };
+    let total = snapshot.total.filter(|_| *wanted == Wanted::All);
+    let load = Load::new(horizon, streaming.pages().boxed());
+    Ok(Some(load.with_total_hint(total)))
+}
+
+/// The rows, and the commit at which they end if the load has a limit.
+async fn copy_out(
+    snapshot: &Snapshot,
+    table: &Table,
+    wanted: &Wanted,
+) -> Result<(CopyOutStream, Option<Revision>), Failure> {
+    let session = &snapshot.session;
+    let (select, end) = match (wanted, &snapshot.tombstones) {
+        (Wanted::Changed { after, limit }, Some(tombstones)) => {
+            let changed = Changed {
+                table,
+                tombstones,
+                after: *after,
+            };
+            let end = changed.end(session, *limit).await?;
+            (changed.select(end), end)
+        }
+        _ => (table.select(""), None),
+    };
+    let copy = format!("COPY ({select}) TO STDOUT (FORMAT binary)");
+    let rows = session.answer(session.client()?.copy_out(&copy)).await?;
+    Ok((rows, end))
+}
+
 /// The records of keys as their rows have them.
 pub(super) async fn some_keys(
     session: &Session,
@@ -171,7 +203,7 @@ pub(super) async fn some_keys(
     Ok(rows.into_iter().map(|stored| stored.record).collect())
 }
 
-/// A load that is under way. It takes rows as fast as it is asked for them.
+/// The rows of a load in progress.
 struct Streaming {
     session: Session,
     table: Table,

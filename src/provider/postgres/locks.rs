@@ -1,10 +1,10 @@
-//! The locks that a batch takes before its first change: the counters of the maps
-//! in the order of their names, and then the row of the writer.
+//! The locks that a batch takes before its first change: the counters of its maps, in
+//! the order of their names, and then the row of its writer.
 //!
-//! Each of these is a statement of its own, which sees what was committed while
-//! the one before it waited. So from there on no other session commits to these
-//! maps, or for this writer, until this transaction ends: revisions are given out
-//! in the order of the commits, whichever processes they come from.
+//! Each lock is a statement of its own, so it sees what was committed while the one
+//! before waited. From then on no other session commits to these maps or for this writer
+//! until the transaction ends. So revisions are assigned in the order of the commits,
+//! across all processes.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -109,7 +109,7 @@ async fn lock(session: &Session, options: &Options, batch: &Batch) -> Result<Loc
     let incarnation = incarnations::query(options);
     let watermarks = watermarks::query(options, batch.maps.iter().map(|part| &part.map));
     session.begins();
-    // What is joined first is sent first.
+    // `join` polls in order, so the statements are sent in this order.
     let answers = join5(
         client.batch_execute(&begin),
         counters.rows(client),

@@ -1,4 +1,4 @@
-//! What can be chosen for a Postgres database, and the bounds of each choice.
+//! The options of a Postgres database and their bounds.
 
 use std::{collections::BTreeMap, time::Duration};
 

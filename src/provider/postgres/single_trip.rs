@@ -1,28 +1,22 @@
-//! A batch in a single round trip, for the writer of the last commit to the map.
+//! Commits in a single round trip, for the writer of the last commit to the map.
 //!
-//! Everything is sent without a wait in between: the statement that raises the
-//! counter of the map, the one that raises the writer to this batch, the changes,
-//! and the commit. The first takes the lock of the counter and the second that of
-//! the writer, in the [order of all commits](super::locks), and each statement
-//! after them sees all earlier commits. If the writer has another sequence than
-//! expected, because this batch or a later one of it was applied meanwhile, the
-//! second statement fails, and with it the transaction.
+//! Four parts are pipelined: the statement that raises the counter of the map, the one
+//! that raises the writer's sequence to this batch, the changes, and the commit. The
+//! first locks the counter and the second the writer, in the [order of all
+//! commits](super::locks), and every later statement sees all earlier commits. If this
+//! batch or a later one of its writer was applied already, the second statement fails,
+//! and with it the transaction. So a batch that was given up and is still in flight
+//! changes nothing once a later batch of its writer was applied.
 //!
-//! So a batch that was given up and is still on its way changes nothing once a
-//! later one of its writer was applied.
+//! If no transaction was begun, because the first message was canceled too early or a
+//! pooler had no connection for it, each later statement is a transaction of its own. So
+//! each of them has an effect only if its own transaction raised the counter.
 //!
-//! If no transaction was begun, because the first message was cancelled too soon
-//! or a pooler had no connection for it, each statement after it is a transaction
-//! of its own. So each of them has an effect only if the counter was raised by its
-//! own transaction.
+//! Entries that are likely new are inserted rather than upserted. If such an entry
+//! exists, the transaction fails, and the map counts as shared from then on.
 //!
-//! Entries that the writer takes for new are inserted rather than upserted. If one
-//! is there already, the transaction fails, and from then on the map counts as
-//! shared.
-//!
-//! Both are measured by the bench `postgres`: a commit of one row takes about a
-//! fifth less time in a single round trip, and one of 10,000 new rows a quarter less as
-//! inserts.
+//! The bench `postgres` measures both: a commit of one row takes a fifth less time in a
+//! single round trip, and a commit of 10,000 new rows a quarter less as inserts.
 
 use futures_util::future::join;
 use tokio_postgres::{SimpleQueryMessage, error::SqlState};
@@ -45,7 +39,7 @@ use crate::{
     record::Revision,
 };
 
-/// The outcome.
+/// The outcome of a commit in a single round trip.
 pub(super) enum Outcome {
     Committed(Committed),
     /// Nothing was applied: the batch needs a look at the server first.
@@ -97,8 +91,8 @@ async fn send_all(
     let turn = take_turn(&shared.options, entry, batch)?;
     let body = send_changes(session, shared, (entry, hints), batch);
     session.begins();
-    // What is joined first is sent first: the server is at it while the changes
-    // are put together.
+    // `join` polls in order: the server works on the first message while the changes are
+    // encoded.
     let (turn, body) = join(session.in_time(2, client.simple_query(&turn)), body).await;
     let cause = match turn.map_err(Failure::committing)? {
         Ok(said) => {

@@ -1,4 +1,4 @@
-//! One state of the database, in which a load reads everything.
+//! Snapshots of the database for loads.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -30,7 +30,7 @@ use crate::{
     trace::PROVIDER,
 };
 
-/// One state of the database, which does not change while it is read.
+/// A snapshot of the database, and what was read of a map before its rows.
 pub(super) struct Snapshot {
     pub(super) session: Session,
     pub(super) table: Option<Table>,
@@ -162,7 +162,7 @@ async fn snapshot(shared: &Shared, map: &MapName, wanted: &Wanted) -> Result<Sna
     })
 }
 
-/// What a snapshot knows of a map before its rows.
+/// What is read of a map before its rows.
 struct Found {
     entry: Option<Entry>,
     total: Option<u64>,
@@ -224,12 +224,12 @@ async fn look(
     })
 }
 
-/// Waits until the commit to the map that is under way has landed, or is rolled
-/// back: it may come from a program that was killed and is started again here,
-/// and what landed after its load would be unknown to it.
+/// Waits until the commit to the map that is in flight has landed or is rolled back: a
+/// program that was killed during a commit and started again must not load the map
+/// before that commit lands.
 ///
-/// It is sent along with what follows, so it costs no round trip. A user who may
-/// not lock the counter, or waits in vain, loads what there is.
+/// It is pipelined with the statements that follow, so it costs no round trip. If the
+/// user may not lock the counter, or the lock times out, the load proceeds without.
 async fn wait_for_commit(client: &Client, shared: &Shared, map: &MapName, wanted: &Wanted) {
     if *wanted != Wanted::All || shared.only_reads.load(Relaxed) {
         return;
@@ -274,8 +274,8 @@ async fn check_unlisted(
     }
 }
 
-/// A statement that streams takes as long as its consumer. Each row shows that the
-/// server is still there, so there is no limit on the whole.
+/// A statement that streams takes as long as its consumer, so it has no time limit; each
+/// row shows that the server is alive.
 fn begin_reading(options: &Options, wanted: &Wanted) -> String {
     let limit = match wanted {
         Wanted::All | Wanted::Changed { .. } => 0,

@@ -86,8 +86,8 @@ impl fmt::Debug for Statement<'_> {
 }
 
 /// Sends all of these, in this order, before it waits; the answers, each in
-/// the place of its request. All answers are waited for, also after an error:
-/// what comes after it fails as well, and then the connection is in order.
+/// the place of its request. All answers are awaited, also after an error: the
+/// statements after it fail as well, and then the connection can be used again.
 ///
 /// After a request that cannot be sent, because no message is that long, none is
 /// sent: a commit must not come through without it.

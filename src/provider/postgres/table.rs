@@ -22,7 +22,7 @@ pub(super) struct Table {
     pub(super) adopted: Option<Adopted>,
 }
 
-/// What is known of a table of another program.
+/// An adopted table's companion, and the form of its times.
 #[derive(Clone, Debug)]
 pub(super) struct Adopted {
     pub(super) companion: Companion,

@@ -10,7 +10,7 @@ use tokio_postgres::{Row, types::Type};
 use super::{errors::Failure, options::Options, statement::Statement};
 use crate::{name::MapName, provider::sql::numbers::to_revision, record::Revision};
 
-/// What a revision says of a map.
+/// The kinds of watermarks.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Watermark {
     /// The map was dropped.

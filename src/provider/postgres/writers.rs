@@ -15,7 +15,7 @@ use crate::{
 /// How long a writer is remembered after its last batch, by the server's clock.
 const REMEMBERED: &str = "interval '7 days'";
 
-/// What is known of a writer.
+/// The last batch of a writer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Last {
     pub(super) sequence: u64,

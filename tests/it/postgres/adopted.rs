@@ -54,7 +54,7 @@ fn shape(other: &Witness) -> Vec<Vec<Option<String>>> {
 }
 
 #[tokio::test]
-async fn both_programs_read_and_write_the_same_table() {
+async fn an_adopted_table_is_read_and_written_by_both_programs() {
     let (url, other) = database();
     other.run(SAMPLE);
     add(&other, "apple", r#"{"n": 1}"#);
@@ -92,9 +92,9 @@ async fn both_programs_read_and_write_the_same_table() {
     assert_eq!(pairs(&all(&postgres, &map).await), expected);
 }
 
-/// What the other program does gets revisions of its own, once.
+/// Writes of another program get revisions of their own, once.
 #[tokio::test]
-async fn what_the_other_program_writes_gets_a_new_revision() {
+async fn a_write_of_another_program_gets_a_revision_of_its_own() {
     let (url, other) = database();
     other.run(SAMPLE);
     let (map, mut pen) = (name("sample"), Pen::new());
@@ -139,7 +139,7 @@ async fn what_the_other_program_writes_gets_a_new_revision() {
 }
 
 #[tokio::test]
-async fn conditions_notice_the_other_program() {
+async fn a_condition_on_an_adopted_table_sees_writes_of_another_program() {
     let (url, other) = database();
     other.run(SAMPLE);
     let (map, mut pen) = (name("sample"), Pen::new());
@@ -177,7 +177,7 @@ async fn conditions_notice_the_other_program() {
 }
 
 #[tokio::test]
-async fn touch_clear_and_parts_of_an_adopted_table() {
+async fn an_adopted_table_is_touched_cleared_and_loaded_in_parts() {
     let (url, other) = database();
     other.run(SAMPLE);
     let (map, mut pen) = (name("sample"), Pen::new());
@@ -210,7 +210,7 @@ async fn touch_clear_and_parts_of_an_adopted_table() {
 /// In a schema of its own, with columns of other types, others beside them,
 /// and a trigger that changes what is written.
 #[tokio::test]
-async fn columns_of_every_kind() {
+async fn an_adopted_table_may_have_columns_of_every_kind() {
     let (url, other) = database();
     other.run(
         "CREATE SCHEMA sales;
@@ -302,7 +302,7 @@ async fn tables_that_cannot_hold_a_map_are_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_map_stays_where_it_is_kept() {
+async fn a_map_that_exists_is_not_moved_to_an_adopted_table() {
     let (url, other) = database();
     other.run("CREATE TABLE t (key text PRIMARY KEY, value text); CREATE TABLE u (key text PRIMARY KEY, value text)");
     let (own, mut pen) = (name("own"), Pen::new());
@@ -343,7 +343,7 @@ async fn an_adopted_table_that_goes_missing_is_unusable_until_it_is_back() {
 /// The other program writes all the time: each load is one state, in which all
 /// rows have a revision.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn loads_while_the_other_program_writes() {
+async fn a_load_of_an_adopted_table_during_writes_of_another_program_is_complete() {
     let (url, other) = database();
     other.run(SAMPLE);
     let map = name("sample");
@@ -376,7 +376,7 @@ async fn loads_while_the_other_program_writes() {
 /// The row in which an adopted table is listed is deleted: what was saved from
 /// then on went to a table of ours, and the map opened empty.
 #[tokio::test]
-async fn an_adopted_table_that_is_not_listed_any_more_needs_a_person() {
+async fn an_adopted_table_that_is_no_longer_listed_is_unusable() {
     let (url, other) = database();
     other.run(SAMPLE);
     let (map, mut pen) = (name("sample"), Pen::new());

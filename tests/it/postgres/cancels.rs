@@ -1,4 +1,4 @@
-//! Statements that someone ends from outside, at any moment.
+//! Statements that are canceled on the server at any moment.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn cancel_others(witness: &Witness) {
 /// begun the transaction, and the changes behind it were applied each on its
 /// own: a map was cleared, and what should take its place was missing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_is_cancelled_at_any_moment_leaves_nothing_half_done() {
+async fn a_commit_canceled_at_any_moment_is_applied_whole_or_not_at_all() {
     let database = Database::fresh();
     let store = database.connect().await;
     let (map, mut pen) = (name("map"), Pen::new());

@@ -1,4 +1,4 @@
-//! What a commit leaves, and what it does when something comes in between.
+//! Commits: the tables that they leave, locks, and dropped futures.
 
 use std::time::Instant;
 
@@ -50,9 +50,9 @@ async fn a_map_is_a_table_for_other_programs_to_read() {
     );
 }
 
-/// A map that was only looked at leaves nothing.
+/// Loading a map creates no table.
 #[tokio::test]
-async fn loading_writes_nothing() {
+async fn a_load_of_an_unknown_map_writes_nothing() {
     let (url, other) = database();
     let postgres = Postgres::connect(&url).await.unwrap();
     assert!(all(&postgres, &name("m")).await.is_empty());
@@ -67,7 +67,7 @@ async fn loading_writes_nothing() {
 }
 
 #[tokio::test]
-async fn names_that_are_hard_on_a_database() {
+async fn map_names_that_need_quoting_or_shortening_are_kept_apart() {
     let (url, other) = database();
     let postgres = Postgres::builder(&url)
         .schema("The \"schema\"; --")
@@ -101,9 +101,9 @@ async fn names_that_are_hard_on_a_database() {
     assert_eq!(postgres.maps().await.unwrap().len(), names.len());
 }
 
-/// Two processes open and write the same new maps in the same moment.
+/// Several processes open and write the same new maps at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_open_and_write_at_once() {
+async fn new_maps_opened_by_many_processes_at_once_are_created_once() {
     let (url, other) = database();
     let tasks = (0..8).map(|n: u64| {
         let url = url.clone();
@@ -137,8 +137,7 @@ async fn many_open_and_write_at_once() {
     assert_eq!(other.text("SELECT count(*) FROM persistify_meta"), "2");
 }
 
-/// A commit that is dropped at any moment leaves its connection to no one, and
-/// its locks neither.
+/// A commit that is dropped at any moment releases its connection and its locks.
 #[tokio::test]
 async fn a_dropped_commit_leaves_no_open_transaction() {
     let (url, other) = database();
@@ -178,8 +177,8 @@ async fn a_dropped_commit_leaves_no_open_transaction() {
     }
 }
 
-/// Another program holds the lock: the commit waits for as long as it may, and
-/// nothing of it lands later.
+/// While another program holds the lock, a commit waits for the lock timeout and fails,
+/// and nothing of it lands later.
 #[tokio::test]
 async fn a_locked_counter_is_unavailable_and_nothing_lands_late() {
     let (url, other) = database();
@@ -202,9 +201,9 @@ async fn a_locked_counter_is_unavailable_and_nothing_lands_late() {
     assert_eq!(text(&one(&postgres, &map, "k").await.unwrap()), "2");
 }
 
-/// Where the server does not wait for the disk by default, a commit does.
+/// A commit waits for the disk even if `synchronous_commit` is off by default.
 #[tokio::test]
-async fn an_acknowledged_commit_is_on_the_disk() {
+async fn a_commit_with_synchronous_commit_off_waits_for_the_disk() {
     let (url, other) = database();
     let (map, mut pen) = (name("m"), Pen::new());
     let database = url.rsplit_once('/').unwrap().1.to_owned();
@@ -223,9 +222,9 @@ async fn an_acknowledged_commit_is_on_the_disk() {
     assert_eq!(other.text("SELECT setting FROM seen"), "on");
 }
 
-/// Writers that have been silent for long are forgotten, the others not.
+/// Only writers that were idle for more than a week are forgotten.
 #[tokio::test]
-async fn old_writers_are_forgotten() {
+async fn writers_idle_for_a_week_are_forgotten_on_release() {
     let (url, other) = database();
     let (map, mut old, mut new) = (name("m"), Pen::new(), Pen::new());
     let postgres = Postgres::connect(&url).await.unwrap();
@@ -245,8 +244,8 @@ async fn old_writers_are_forgotten() {
     }
 }
 
-/// The highest sequences were taken for the lowest, by a writer that was known
-/// to have come before them: what came too late was applied.
+/// Sequences from 2^63 on were compared as negative numbers, so a batch that came too
+/// late was applied.
 #[tokio::test]
 async fn a_batch_that_comes_after_the_highest_sequence_is_superseded() {
     let (url, _other) = database();

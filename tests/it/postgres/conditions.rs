@@ -25,7 +25,7 @@ async fn stored(store: &Postgres, map: &str) -> (String, Revision) {
 }
 
 #[tokio::test]
-async fn a_save_whose_commit_got_lost_takes_place_once() {
+async fn a_conditional_save_with_a_lost_commit_is_applied_once() {
     for end in [End::Cut, End::Reset] {
         let far = Far::new().await;
         let map = open(&far.store, "map").await;
@@ -47,7 +47,7 @@ async fn a_save_whose_commit_got_lost_takes_place_once() {
 }
 
 #[tokio::test]
-async fn a_transaction_whose_commit_got_lost_takes_place_once() {
+async fn a_transaction_with_a_lost_commit_is_applied_once() {
     let far = Far::new().await;
     let maps = [
         open(&far.store, "map").await,
@@ -93,10 +93,10 @@ async fn lose_sight(far: &Far, landed: bool, commit: impl Future<Output = Result
     result.unwrap_err()
 }
 
-/// No answer comes until another process has written: what took place before
-/// that has, and what had not never does.
+/// No answer comes until another process has written. A commit that landed before that
+/// is reported as saved; one that did not land never does.
 #[tokio::test]
-async fn while_the_fate_is_unknown_another_writes() {
+async fn a_conditional_save_of_unknown_outcome_conflicts_with_a_later_write() {
     for landed in [true, false] {
         for several in [false, true] {
             let far = Far::new().await;
@@ -153,14 +153,14 @@ async fn while_the_fate_is_unknown_another_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sixteen_tasks_on_two_maps_save_as_one_after_the_other() {
+async fn conditional_saves_of_sixteen_tasks_on_two_maps_are_serializable() {
     let database = Database::fresh();
     let stores = [database.connect().await, database.connect().await];
     crate::conditional::linear::on_two_stores(stores, 6).await;
 }
 
 #[tokio::test]
-async fn two_maps_agree_through_failures_and_conflicts() {
+async fn transactions_on_two_maps_through_failures_keep_them_equal() {
     let database = Database::fresh();
     let delay = Duration::from_millis(10);
     let left = database.witness();

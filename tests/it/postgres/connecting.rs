@@ -5,7 +5,7 @@ use persistify::{ErrorKind, Tls};
 use super::*;
 
 #[tokio::test]
-async fn options_out_of_bounds_are_told_by_name() {
+async fn options_out_of_bounds_are_named_in_the_error() {
     let url = "postgres://user:secret@127.0.0.1:1/nowhere";
     let builder = || Postgres::builder(url);
     let cases = [
@@ -49,7 +49,7 @@ async fn options_out_of_bounds_are_told_by_name() {
 }
 
 #[tokio::test]
-async fn a_wrong_option_of_the_url_is_told_apart_from_a_wrong_url() {
+async fn an_unknown_option_of_a_url_is_named_in_the_error() {
     let url = "postgres://user:secret@host/database";
     for option in ["schema=secret", "sslmode=secret", "connect_timeout=secret"] {
         let failed = error(Postgres::connect(format!("{url}?{option}")).await);
@@ -63,7 +63,7 @@ async fn a_wrong_option_of_the_url_is_told_apart_from_a_wrong_url() {
 }
 
 #[tokio::test]
-async fn who_cannot_connect_is_told_why_and_never_the_password() {
+async fn a_failed_connection_says_why_without_the_password() {
     let (url, other) = database();
     let (_, server) = url.split_once('@').unwrap();
     let (host, _) = server.split_once('/').unwrap();
@@ -111,7 +111,7 @@ async fn who_cannot_connect_is_told_why_and_never_the_password() {
 }
 
 #[tokio::test]
-async fn a_name_is_shown_and_tls_is_asked_for() {
+async fn application_name_and_tls_of_the_builder_reach_the_server() {
     let (url, other) = database();
     let postgres = Postgres::builder(&url)
         .application_name("shop")
@@ -161,7 +161,7 @@ async fn a_pool_of_the_program_is_used_and_stays_open() {
     assert_eq!(failed.kind(), ErrorKind::Invalid);
 }
 
-/// Dead connections in the pool are nobody's trouble.
+/// Dead connections in the pool are replaced without a failure.
 #[tokio::test]
 async fn connections_that_were_ended_are_replaced() {
     let (url, other) = database();
@@ -172,7 +172,7 @@ async fn connections_that_were_ended_are_replaced() {
         .await
         .unwrap();
     for n in 0..10 {
-        // Several, so that there are some that nobody has used since.
+        // Several, so that some of them were not used since.
         let loads: Vec<_> = (0..3).map(|_| all(&postgres, &map)).collect();
         futures_util::future::join_all(loads).await;
         other.run(
@@ -188,7 +188,7 @@ async fn connections_that_were_ended_are_replaced() {
 }
 
 #[tokio::test]
-async fn a_pool_that_is_used_up_is_unavailable() {
+async fn a_pool_without_a_free_connection_is_unavailable() {
     let (url, _other) = database();
     let (map, mut pen) = (name("m"), Pen::new());
     let postgres = Postgres::builder(&url)
@@ -213,7 +213,7 @@ async fn a_pool_that_is_used_up_is_unavailable() {
 /// An `@` in an option was taken for the end of the user's name: it, the
 /// password in the options included, was told as the name of the database.
 #[tokio::test]
-async fn a_password_among_the_options_is_never_told() {
+async fn a_password_in_the_options_of_a_url_is_not_printed() {
     for url in [
         "postgres://127.0.0.1:1/db?user=a&password=secret@host",
         "postgres://127.0.0.1:1?user=a&password=pass@secret",
@@ -243,7 +243,7 @@ async fn pool_of_one(url: &str, said: &'static str) -> deadpool_postgres::Pool {
 /// What the program has set on its connections was no trouble, but for one: in
 /// another encoding keys and values were stored as something else.
 #[tokio::test]
-async fn sessions_with_settings_of_their_own() {
+async fn sessions_with_other_settings_store_the_same_values() {
     for setting in [
         "SET client_encoding = 'LATIN1'",
         "SET search_path = ''",
@@ -283,7 +283,7 @@ async fn sessions_with_settings_of_their_own() {
 /// The program has left a transaction open on a connection: that is over with
 /// the next attempt, so it is no case for a person.
 #[tokio::test]
-async fn a_transaction_that_was_left_open_is_no_case_for_a_person() {
+async fn a_connection_with_an_open_transaction_is_unavailable_and_recovers() {
     let (url, _other) = database();
     let (map, mut pen) = (name("m"), Pen::new());
     let postgres = Postgres::connect(&url).await.unwrap();
@@ -312,7 +312,7 @@ async fn a_transaction_that_was_left_open_is_no_case_for_a_person() {
 /// Fifty maps, opened and written to at once, on a pool that does not wait for
 /// ever, and on one of a single connection that would.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_maps_share_a_connection() {
+async fn many_maps_on_one_connection_all_save() {
     let (url, other) = database();
     let postgres = Postgres::on_pool(pool_of_one(&url, "SELECT 1").await);
     let postgres = postgres.connect().await.unwrap();

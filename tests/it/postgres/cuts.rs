@@ -71,7 +71,7 @@ fn revisions(database: &Database) -> Vec<(String, i64)> {
 /// It landed, and no one was told. No change has an effect twice, and no
 /// condition fails because of what the batch itself did.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_is_lost_is_no_failure_and_no_conflict() {
+async fn a_commit_with_a_lost_answer_is_neither_failed_nor_conflicting() {
     let far = Far::new().await;
     let (map, mut pen) = (name("map"), Pen::new());
     for (n, end) in (1..).zip([End::Cut, End::Reset]) {
@@ -103,7 +103,7 @@ async fn an_answer_that_is_lost_is_no_failure_and_no_conflict() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_did_not_arrive_is_carried_out_once() {
+async fn a_commit_that_did_not_arrive_is_applied_once() {
     let far = Far::new().await;
     let (map, mut pen) = (name("map"), Pen::new());
     for (n, end) in (1..).zip([End::Cut, End::Reset]) {
@@ -128,7 +128,7 @@ async fn a_commit_that_did_not_arrive_is_carried_out_once() {
 /// does next, or never; it does not land after it. That is so if its last word
 /// has not arrived, and if none has.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_given_up_does_not_land_late() {
+async fn a_commit_that_was_given_up_does_not_land_late() {
     let nexts = [Next::Other, Next::Repeat, Next::Elsewhere];
     let all = nexts.map(|next| [(Hold::Commits, next), (Hold::All, next)]);
     for (held, next) in all.into_iter().flatten() {
@@ -181,7 +181,7 @@ async fn what_was_given_up_does_not_land_late() {
     }
 }
 
-/// What the same writer does next.
+/// The next batch of the same writer.
 #[derive(Clone, Copy, Debug)]
 enum Next {
     Repeat,
@@ -190,10 +190,10 @@ enum Next {
     Elsewhere,
 }
 
-/// A program that stands still in the middle of a commit, its connections open,
-/// does not keep the others from writing for ever.
+/// A program that stops during a commit, with its connections open, does not keep other
+/// programs from writing for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_stands_still_is_not_waited_for_for_ever() {
+async fn a_client_that_stops_within_a_transaction_is_ended() {
     let far = Far::new().await;
     let (map, mut pen) = (name("map"), Pen::new());
     pen.put(&far.store, &map, "k", "0").await;
@@ -210,7 +210,7 @@ async fn who_stands_still_is_not_waited_for_for_ever() {
         assert!(begun.elapsed() < Duration::from_secs(45), "{failed:?}");
     }
     far.proxy.let_go();
-    // It comes too late, and is told so.
+    // The commit comes too late, and fails.
     let failed = error(still.await.unwrap());
     assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
     assert_eq!(numbers(&far.database.witness())["k"], 2);
@@ -218,7 +218,7 @@ async fn who_stands_still_is_not_waited_for_for_ever() {
 
 /// Each COMMIT may come to anything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_when_commits_go_wrong() {
+async fn commits_that_fail_in_every_way_lose_nothing() {
     let far = Far::new().await;
     let map = open(far.store.clone()).await;
     let writers = Writers::at(&map);
@@ -238,7 +238,7 @@ async fn nothing_is_lost_when_commits_go_wrong() {
 
 /// No server, for a moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_when_there_is_no_way_to_the_server() {
+async fn an_unreachable_server_loses_nothing() {
     let far = Far::new().await;
     let map = open(far.store.clone()).await;
     let writers = Writers::at(&map);
@@ -255,7 +255,7 @@ async fn nothing_is_lost_when_there_is_no_way_to_the_server() {
 
 /// One side says something and the other never hears it; no one is told.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_when_connections_are_half_open() {
+async fn half_open_connections_lose_nothing() {
     for (from_client, from_server) in [(true, false), (false, true), (true, true)] {
         let far = Far::new().await;
         let map = open(far.store.clone()).await;
@@ -269,7 +269,7 @@ async fn nothing_is_lost_when_connections_are_half_open() {
 
 /// Connections are taken, and nothing comes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_says_nothing_is_unavailable_in_time() {
+async fn a_server_that_does_not_answer_a_connection_is_unavailable_in_time() {
     let far = Far::new().await;
     far.proxy.deafen(true);
     far.proxy.end_all(End::Reset);
@@ -283,7 +283,7 @@ async fn a_server_that_says_nothing_is_unavailable_in_time() {
 
 /// The same, for a connection that was well before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_falls_silent_is_not_waited_for_for_ever() {
+async fn a_server_that_falls_silent_is_unavailable_in_time() {
     let far = Far::new().await;
     let builder = Postgres::builder(far.database.url_through(&far.proxy));
     let builder = builder.statement_timeout(Duration::from_millis(500));
@@ -297,7 +297,7 @@ async fn a_server_that_falls_silent_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_way_is_a_way() {
+async fn a_slow_network_is_no_failure() {
     let far = Far::new().await;
     let map = open(far.store.clone()).await;
     far.proxy.delay(Duration::from_millis(15));
@@ -310,7 +310,7 @@ async fn a_slow_way_is_a_way() {
 /// Dropped at any await: the connection goes back to the pool without its
 /// transaction, and the next one finds all or nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_is_dropped_leaves_nothing_open() {
+async fn a_dropped_commit_leaves_no_transaction_open() {
     let database = Database::on(Server::shared());
     let builder = Postgres::builder(database.url()).max_connections(1);
     let store = builder.connect().await.unwrap();

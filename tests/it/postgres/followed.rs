@@ -1,11 +1,11 @@
-//! Maps whose changes are followed: deletions, clears and drops are told, by whichever
-//! process, and for as long as tombstones are kept.
+//! Loads of changes: deletions, clears and drops by any process, and the pruning of
+//! tombstones.
 
 use persistify::{Cause, Deletion, Load, MapName};
 
 use super::*;
 
-/// What a reader that knows a revision is told.
+/// A load of the changes after a revision.
 async fn told(from: &Postgres, map: &MapName, after: Revision) -> Load<'static> {
     let load = from.load(map, Wanted::changed(after)).await.unwrap();
     let (horizon, cleared, pruned) = (load.horizon, load.cleared, load.pruned_to);

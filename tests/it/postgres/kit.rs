@@ -1,4 +1,4 @@
-//! What the tests of Postgres stand on does what it says.
+//! Tests of the test support: servers, keeper and proxy.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use super::{
     witness::Witness,
 };
 
-/// Until it is so; not for ever.
+/// Polls until the condition holds; panics after 30 seconds.
 fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !is_so() {

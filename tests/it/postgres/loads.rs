@@ -1,4 +1,4 @@
-//! Loads: streams, pages, and what is between them.
+//! Loads: snapshots, pages, and concurrent changes of the tables.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 use super::*;
 
 #[tokio::test]
-async fn a_load_is_one_state_while_others_write() {
+async fn a_load_during_writes_is_one_snapshot() {
     let (url, _other) = database();
     let (map, mut pen) = (name("m"), Pen::new());
     let postgres = Postgres::connect(&url).await.unwrap();
@@ -28,7 +28,7 @@ async fn a_load_is_one_state_while_others_write() {
 }
 
 #[tokio::test]
-async fn about_how_many_rows_there_are_is_known_before() {
+async fn a_load_after_analyze_estimates_its_records() {
     let (url, other) = database();
     let (map, mut pen) = (name("m"), Pen::new());
     let postgres = Postgres::connect(&url).await.unwrap();
@@ -40,7 +40,7 @@ async fn about_how_many_rows_there_are_is_known_before() {
 }
 
 #[tokio::test]
-async fn values_of_10_megabytes_and_keys_of_10_000_characters() {
+async fn values_of_10_megabytes_and_keys_of_10_000_characters_are_loaded_whole() {
     let (url, _other) = database();
     let (map, mut pen) = (name("m"), Pen::new());
     let postgres = Postgres::connect(&url).await.unwrap();
@@ -84,7 +84,7 @@ async fn values_of_10_megabytes_and_keys_of_10_000_characters() {
 
 /// A page costs by what it brings.
 #[tokio::test]
-async fn a_page_and_some_keys_are_found_by_the_index() {
+async fn a_load_of_a_page_or_of_keys_uses_the_index() {
     let (url, other) = database();
     let (map, mut pen) = (name("m"), Pen::new());
     let postgres = Postgres::connect(&url).await.unwrap();
@@ -116,11 +116,10 @@ fn waiting(other: &Witness) -> String {
     )
 }
 
-/// Someone alters a column in a way that writes all rows anew. A load that had
-/// begun before, and waited for that, found the table empty: the map opened
-/// without a single entry, and nobody was told.
+/// Altering a column may rewrite the table. A load that had begun before, and waited for
+/// that, found the table empty: the map opened without any entry, and without an error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_that_is_written_anew_is_not_found_empty() {
+async fn a_load_during_a_table_rewrite_finds_all_rows() {
     let (url, other) = database();
     let (map, mut pen) = (name("m"), Pen::new());
     let postgres = Postgres::connect(&url).await.unwrap();
@@ -148,9 +147,9 @@ async fn a_table_that_is_written_anew_is_not_found_empty() {
     }
 }
 
-/// Killed in the middle of a commit and started again, a program loaded what
-/// had been there before, and then the commit landed after all: what it had
-/// removed or never seen was there again at the next start.
+/// A program that was killed during a commit and started again loaded the state before
+/// that commit. Then the commit landed, and entries that the program had removed were back
+/// at its next start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_waits_for_a_commit_whose_client_is_gone() {
     let (url, other) = database();
@@ -175,9 +174,9 @@ async fn a_load_waits_for_a_commit_whose_client_is_gone() {
     assert_eq!(text(&loaded[0]), "2");
 }
 
-/// Who only may read does not wait, and loads all the same.
+/// A user that may only read cannot lock the counter, so its loads do not wait.
 #[tokio::test]
-async fn who_may_only_read_loads() {
+async fn a_user_that_may_only_read_loads() {
     let (url, other) = database();
     let (map, mut pen) = (name("m"), Pen::new());
     let owner = Postgres::connect(&url).await.unwrap();
@@ -196,10 +195,10 @@ async fn who_may_only_read_loads() {
     other.run(&format!("DROP OWNED BY {user}; DROP ROLE {user}"));
 }
 
-/// Someone deletes the row in which a map is listed, or restores the list from
+/// The row in which a map is listed was deleted, or restores the list from
 /// elsewhere: the map opened empty, while its table was full.
 #[tokio::test]
-async fn a_map_that_is_not_listed_any_more_is_not_empty() {
+async fn a_map_that_is_no_longer_listed_is_unusable() {
     let (url, other) = database();
     let (map, mut pen) = (name("m"), Pen::new());
     let postgres = Postgres::connect(&url).await.unwrap();
@@ -220,10 +219,10 @@ async fn a_map_that_is_not_listed_any_more_is_not_empty() {
     assert_eq!(text(&all(&postgres, &map).await[0]), "2");
 }
 
-/// Someone alters the type of the values: the first letter of each was taken
+/// The type of the value column was altered: the first letter of each value was taken
 /// for what comes before a `jsonb`, so 12 was loaded as 2.
 #[tokio::test]
-async fn values_whose_column_was_altered_are_whole() {
+async fn values_in_an_altered_column_are_loaded_whole() {
     for kind in [ValueType::Jsonb, ValueType::Json] {
         let (url, other) = database();
         let (map, mut pen) = (name("m"), Pen::new());
@@ -244,7 +243,7 @@ async fn values_whose_column_was_altered_are_whole() {
 
 /// Ended in the middle, a load says so: what it brought is not taken for all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_load_that_is_cut_is_no_shorter_map() {
+async fn a_load_that_is_cut_off_fails() {
     let (url, other) = database();
     let (map, mut pen) = (name("m"), Pen::new());
     let postgres = Postgres::connect(&url).await.unwrap();

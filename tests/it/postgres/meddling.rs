@@ -41,7 +41,7 @@ async fn waiting(
 /// other program, so what that committed in between was overwritten, and the
 /// condition counted as met.
 #[tokio::test]
-async fn a_condition_sees_what_the_other_program_is_just_writing() {
+async fn a_condition_waits_for_an_update_of_another_program() {
     let (other, postgres, _) = adopted(TABLE).await;
     let (map, mut pen) = (name("m"), Pen::new());
     let first = pen.put(&postgres, &map, "k", "1").await;
@@ -61,9 +61,10 @@ async fn a_condition_sees_what_the_other_program_is_just_writing() {
     assert_eq!(other.text("SELECT value FROM t"), "4");
 }
 
-/// What is expected to be absent cannot be locked: it was overwritten.
+/// A row that is expected to be absent cannot be locked: a new row of another program was
+/// overwritten.
 #[tokio::test]
-async fn a_condition_sees_what_the_other_program_is_just_adding() {
+async fn a_condition_waits_for_an_insert_of_another_program() {
     let (other, postgres, _) = adopted(TABLE).await;
     let (map, mut pen) = (name("m"), Pen::new());
     other.run("BEGIN; INSERT INTO t VALUES ('k', '1')");
@@ -105,7 +106,7 @@ async fn a_new_entry_that_breaks_a_rule_is_refused() {
 /// A time that the other program keeps in a finer unit is beyond all times of
 /// Postgres, and kept the whole table from being loaded.
 #[tokio::test]
-async fn a_time_beyond_all_times_keeps_nothing_from_being_loaded() {
+async fn a_time_out_of_range_is_loaded_as_unknown() {
     for (kind, times) in [
         (
             "bigint",
@@ -138,7 +139,7 @@ async fn a_time_beyond_all_times_keeps_nothing_from_being_loaded() {
 
 /// Two values that are not the same had the same digest.
 #[tokio::test]
-async fn no_value_and_an_empty_one_are_told_apart() {
+async fn a_null_value_and_an_empty_one_are_distinguished() {
     let (other, postgres, _) = adopted("CREATE TABLE t (key text PRIMARY KEY, value text)").await;
     let (map, mut pen) = (name("m"), Pen::new());
     other.run("INSERT INTO t VALUES ('k', NULL)");
@@ -153,7 +154,7 @@ async fn no_value_and_an_empty_one_are_told_apart() {
 /// A unique index that compares otherwise than byte by byte made the change of
 /// one key overwrite the row of another one.
 #[tokio::test]
-async fn no_key_overwrites_another_one_that_an_index_takes_for_the_same() {
+async fn a_key_that_an_index_considers_equal_does_not_overwrite_another() {
     let anycase = "CREATE COLLATION anycase
         (provider = icu, locale = 'und-u-ks-level2', deterministic = false);";
     let (url, other) = database();
@@ -170,10 +171,10 @@ async fn no_key_overwrites_another_one_that_an_index_takes_for_the_same() {
     }
 }
 
-/// Someone who may not change the rows has them left out, by a trigger; and
-/// what was left out counted as saved.
+/// A trigger ignored changes by users without a right to them, and the ignored changes
+/// counted as saved.
 #[tokio::test]
-async fn what_the_table_does_not_take_over_is_refused() {
+async fn a_change_that_a_trigger_of_an_adopted_table_skips_is_refused() {
     let (other, postgres, _) = adopted(
         "CREATE TABLE t (key varchar(4) PRIMARY KEY, value text);
          CREATE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql AS
@@ -230,7 +231,7 @@ async fn a_row_without_a_key_is_named() {
 /// The entries that were put after it were refused one by one, as if they had
 /// broken the rule.
 #[tokio::test]
-async fn what_keeps_a_table_from_being_emptied_is_no_fault_of_an_entry() {
+async fn a_clear_that_a_trigger_blocks_blames_no_entry() {
     let (other, postgres, _) = adopted(
         "CREATE TABLE t (key text PRIMARY KEY, value text);
          CREATE TABLE child (of text REFERENCES t (key))",
@@ -258,7 +259,7 @@ async fn increment(map: &PersistentMap<u32>, key: &str) -> Result<()> {
 
 /// Many increments by both programs add up, from the first one on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn increments_by_both_programs_add_up() {
+async fn increments_by_two_programs_add_up() {
     for (kind, table) in [
         (
             "text",
@@ -304,7 +305,7 @@ async fn increments_by_both_programs_add_up() {
 
 /// It failed, for a key that no row has but that another store may have.
 #[tokio::test]
-async fn a_page_after_a_key_with_a_nul() {
+async fn a_page_of_an_adopted_table_after_a_key_with_a_nul_is_complete() {
     let (other, postgres, _) = adopted(TABLE).await;
     other.run(r"INSERT INTO t VALUES ('a', '1'), (E'a\001', '1'), ('b', '1')");
     let keys = async |after: &str| {
@@ -321,7 +322,7 @@ async fn a_page_after_a_key_with_a_nul() {
 /// The same, on a table of the map's own: what the trigger left out counted as
 /// saved there, and what it kept from being deleted was back at the next start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_trigger_leaves_out_of_a_table_of_ours_is_refused() {
+async fn a_change_that_a_trigger_of_an_own_table_skips_is_refused() {
     let (url, other) = database();
     let (map, mut pen) = (name("m"), Pen::new());
     let postgres = Postgres::connect(&url).await.unwrap();
@@ -378,7 +379,7 @@ async fn what_a_trigger_leaves_out_of_a_table_of_ours_is_refused() {
 
 /// A rule is no better than a trigger.
 #[tokio::test]
-async fn what_a_rule_leaves_out_of_a_table_of_ours_is_no_success() {
+async fn a_change_that_a_rule_of_an_own_table_skips_fails() {
     let (url, other) = database();
     let (map, mut pen) = (name("m"), Pen::new());
     let postgres = Postgres::connect(&url).await.unwrap();

@@ -35,23 +35,23 @@ async fn survives_on(server: &Server, stop: Stop, times: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_when_the_server_is_shut_down() {
+async fn a_fast_shutdown_of_the_server_loses_nothing() {
     survives(Stop::Fast, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_when_the_server_is_shut_down_at_once() {
+async fn an_immediate_shutdown_of_the_server_loses_nothing() {
     survives(Stop::Immediate, 4).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_when_the_server_is_killed() {
+async fn a_killed_server_loses_nothing() {
     survives(Stop::Killed, 4).await;
 }
 
-/// A server may be set to acknowledge what is not on its disk yet.
+/// A server may be configured to acknowledge commits before they are on its disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_on_a_server_that_is_in_a_hurry() {
+async fn a_server_with_synchronous_commit_off_loses_nothing() {
     let hurry = ["synchronous_commit = off", "wal_writer_delay = 10s"];
     survives_on(&Server::with(&hurry), Stop::Killed, 3).await;
 }
@@ -112,7 +112,7 @@ async fn an_open_waits_for_a_server_that_restarts() {
 /// A program that starts before its database: the error says what to do; and
 /// one that was given up on is no trouble once the server is there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_server_is_unavailable() {
+async fn an_address_without_a_server_is_unavailable() {
     let server = Server::private();
     let database = Database::on(&server);
     server.stop(Stop::Fast);

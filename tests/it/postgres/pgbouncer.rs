@@ -83,7 +83,7 @@ async fn postgres_behind_a_pooler_conforms() {
 /// More clients than sessions: each transaction may meet another session than
 /// the one before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_maps_share_two_sessions() {
+async fn many_maps_on_two_sessions_of_a_pooler_all_save() {
     let database = Database::on(Server::shared());
     let pooler = PgBouncer::before(Server::shared());
     let url = pooler.url(database.name());
@@ -109,7 +109,7 @@ async fn many_maps_share_two_sessions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_when_the_sessions_behind_a_pooler_end() {
+async fn sessions_that_end_behind_a_pooler_lose_nothing() {
     let database = Database::on(Server::shared());
     let pooler = PgBouncer::before(Server::shared());
     let store = Postgres::connect(pooler.url(database.name()))

@@ -1,4 +1,4 @@
-//! What the server's log does not say.
+//! Failures that leave no warning in the server's log.
 
 use persistify::ErrorKind;
 
@@ -52,7 +52,7 @@ async fn a_refused_change_leaves_no_warning_in_the_log_of_the_server() {
 
 /// To read a FIFO waits for someone who writes to it.
 #[tokio::test]
-async fn a_root_certificate_that_is_no_file_is_told_at_once() {
+async fn a_root_certificate_that_is_no_file_is_invalid_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("root.pem");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();

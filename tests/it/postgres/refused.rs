@@ -1,4 +1,4 @@
-//! What a database does not take, and what it says then.
+//! Refused changes and unusable databases, and their errors.
 
 use persistify::{ErrorKind, PersistentMap, ValueType};
 
@@ -36,7 +36,7 @@ async fn a_value_that_jsonb_refuses_is_named_and_the_rest_is_committed() {
 }
 
 #[tokio::test]
-async fn json_and_text_take_what_jsonb_refuses_letter_by_letter() {
+async fn json_and_text_columns_preserve_text_that_jsonb_refuses() {
     for (value_type, kind) in [(ValueType::Json, "json"), (ValueType::Text, "text")] {
         let (url, other) = database();
         let postgres = Postgres::builder(&url)
@@ -84,11 +84,10 @@ async fn a_value_that_breaks_a_rule_of_the_table_is_refused() {
     pen.put(&postgres, &map, "k", "2").await;
 }
 
-/// A trigger that looks at the rows in the commit itself, and raises an error of
-/// its own, was taken for a fault of the whole store: one entry kept all others
-/// of the map from being saved.
+/// An error of a deferred trigger, raised in the commit itself, was treated as a fault of
+/// the whole store: one entry kept all others of the map from being saved.
 #[tokio::test]
-async fn what_a_deferred_trigger_raises_is_refused() {
+async fn an_error_of_a_deferred_trigger_is_refused() {
     let (url, other) = database();
     let map = PersistentMap::<u64>::builder(Postgres::connect(&url).await.unwrap(), "m");
     let map = map.open().await.unwrap();
@@ -111,10 +110,10 @@ async fn what_a_deferred_trigger_raises_is_refused() {
     }
 }
 
-/// The server takes no message of more than a gigabyte, and hangs up. A value as
-/// long as that was tried again for ever, and kept all others from being saved.
+/// The server hangs up on a message of more than a gigabyte. A value of that size was
+/// retried for ever and kept all others from being saved.
 #[tokio::test]
-async fn a_value_beyond_all_messages_is_refused_by_its_key() {
+async fn a_value_longer_than_a_message_is_refused_by_its_key() {
     let (url, _other) = database();
     let postgres = Postgres::connect(&url).await.unwrap();
     let (map, mut pen) = (name("m"), Pen::new());
@@ -132,7 +131,7 @@ async fn a_value_beyond_all_messages_is_refused_by_its_key() {
 }
 
 #[tokio::test]
-async fn what_needs_a_person_is_unusable_until_it_is_mended() {
+async fn a_store_that_needs_repair_is_unusable_until_then() {
     let (url, other) = database();
     let postgres = Postgres::connect(&url).await.unwrap();
     let (map, mut pen) = (name("m"), Pen::new());
@@ -171,7 +170,7 @@ async fn what_needs_a_person_is_unusable_until_it_is_mended() {
 }
 
 #[tokio::test]
-async fn without_permission_it_is_unusable() {
+async fn a_user_without_permission_finds_the_store_unusable() {
     let (url, other) = database();
     let owner = Postgres::connect(&url).await.unwrap();
     let (map, mut pen) = (name("m"), Pen::new());
@@ -251,7 +250,7 @@ async fn a_table_in_the_way_is_unusable_and_not_touched() {
 /// A policy that keeps this user from writing some rows was taken for a missing
 /// permission: a single such entry kept all others from being saved.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_that_a_policy_does_not_let_in_is_refused() {
+async fn a_row_that_a_policy_rejects_is_refused() {
     let (url, other) = database();
     let (map, mut pen) = (name("m"), Pen::new());
     let owner = Postgres::connect(&url).await.unwrap();

@@ -8,11 +8,11 @@ use crate::rewind::decided::{
     DECISIONS, goes_on_by_itself, open, save_lost, save_old, stops_and_goes_on,
 };
 
-/// The disk of a server was put back to its state of the night before, and the
-/// server started again, while programs kept their maps open. They wrote on as if
-/// nothing had happened, and what they had been told was saved was gone.
+/// A server was restored to the state of the night before while programs had their maps
+/// open. They continued to write without an error, although acknowledged commits were
+/// gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_older_copy_of_the_server_stops_the_map_until_it_is_decided() {
+async fn a_map_on_a_restored_server_stops_until_resolved() {
     let server = Server::private();
     for (n, decision) in DECISIONS.into_iter().enumerate() {
         let database = Database::on(&server);
@@ -34,7 +34,7 @@ async fn an_older_copy_of_the_server_stops_the_map_until_it_is_decided() {
 /// "lacks a table … restore it from a backup", also what would have gone on with
 /// the empty database, and nothing but a restart of the program helped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_empty_database_in_the_place_of_the_own_stops_the_map_until_it_is_decided() {
+async fn a_map_on_a_database_that_was_emptied_stops_until_resolved() {
     for decision in DECISIONS {
         let database = Database::fresh();
         let map = open(database.connect().await, Rewind::Stop).await;
@@ -50,7 +50,7 @@ async fn an_empty_database_in_the_place_of_the_own_stops_the_map_until_it_is_dec
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_map_goes_on_by_itself_with_an_empty_database_if_it_was_opened_to() {
+async fn a_map_opened_with_on_rewind_continues_on_an_emptied_database() {
     for decision in [Rewind::SaveAgain, Rewind::TakeStore] {
         let database = Database::fresh();
         let map = open(database.connect().await, decision).await;
@@ -66,7 +66,7 @@ async fn a_map_goes_on_by_itself_with_an_empty_database_if_it_was_opened_to() {
 
 /// Loads and pings, too, find the new incarnation, and not a missing table.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_empty_database_answers_loads_and_pings_in_an_incarnation_of_its_own() {
+async fn an_emptied_database_answers_in_a_new_incarnation() {
     let database = Database::fresh();
     let postgres = database.connect().await;
     let map = name("map");
@@ -90,7 +90,7 @@ async fn an_empty_database_answers_loads_and_pings_in_an_incarnation_of_its_own(
 /// Somebody dropped one of the tables beside the maps: the others still hold what
 /// they held, so it is no empty database, and nothing is made anew.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_lacks_some_of_its_tables_is_not_taken_for_an_empty_one() {
+async fn a_database_that_lacks_some_of_its_tables_is_unusable() {
     for table in ["meta", "maps", "writers"] {
         let database = Database::fresh();
         let map = open(database.connect().await, Rewind::Stop).await;

@@ -16,7 +16,7 @@ fn terminate_all(admin: &Witness, database: &Database) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_when_every_session_is_terminated_again_and_again() {
+async fn sessions_terminated_again_and_again_lose_nothing() {
     let database = Database::fresh();
     let admin = database.admin();
     let map = open(database.connect().await).await;
@@ -37,7 +37,7 @@ async fn nothing_is_lost_when_every_session_is_terminated_again_and_again() {
 /// Dead connections are no reason to fail: whoever gets one from the pool finds
 /// out, and takes another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pool_of_dead_connections_is_no_failure() {
+async fn a_pool_of_dead_connections_recovers_without_a_failure() {
     let database = Database::fresh();
     let admin = database.admin();
     let builder = Postgres::builder(database.url()).max_connections(6);
@@ -129,7 +129,7 @@ async fn a_full_server_is_unavailable_until_there_is_room() {
 /// Batches of the same maps, named in every order, wait for each other and for
 /// nothing else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn batches_of_several_maps_do_not_get_in_each_others_way() {
+async fn batches_of_several_maps_in_any_order_do_not_deadlock() {
     let database = Database::fresh();
     let store = database.connect().await;
     let names = ["a", "b", "c", "d"].map(name);
@@ -164,7 +164,7 @@ async fn batches_of_several_maps_do_not_get_in_each_others_way() {
 
 /// More callers than connections wait for each other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_small_pool_serves_many() {
+async fn a_small_pool_serves_many_maps() {
     let database = Database::fresh();
     let builder = Postgres::builder(database.url()).max_connections(2);
     let store = builder.connect().await.unwrap();
@@ -191,7 +191,7 @@ async fn a_small_pool_serves_many() {
 /// Two programs come to a fresh database at once: one of them makes what is
 /// needed, and both succeed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fresh_database_is_made_ready_once_however_many_come() {
+async fn a_fresh_database_opened_by_many_processes_is_set_up_once() {
     for _ in 0..5 {
         let database = Database::fresh();
         let start = Arc::new(tokio::sync::Barrier::new(6));

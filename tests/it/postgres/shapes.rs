@@ -1,4 +1,4 @@
-//! Which tables of other programs can hold a map, and which cannot.
+//! Requirements of adopted tables.
 
 use super::*;
 

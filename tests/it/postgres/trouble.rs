@@ -283,7 +283,7 @@ async fn an_altered_list_of_the_maps_needs_a_person() {
     store.commit(&batch).await.unwrap();
 }
 
-/// Someone else's database may demand the strictest of all isolation levels.
+/// A database may set the strictest isolation level as its default.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_default_isolation_of_the_database_is_no_trouble() {
     let database = Database::fresh();
@@ -307,7 +307,7 @@ async fn the_default_isolation_of_the_database_is_no_trouble() {
     assert_eq!(text_of(&store, &name("map"), "k").await.unwrap(), "29");
 }
 
-/// No room on the server's disk, until someone makes some.
+/// The server's disk is full until a file is deleted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_needs_a_person() {
     let Some(keeper) = Keeper::with_small_disk(24 << 20) else {

@@ -1,5 +1,4 @@
-//! Someone who looks at the tables with eyes of its own: another client, on
-//! another thread.
+//! A second client that inspects the tables, on a thread of its own.
 
 use std::{sync::mpsc, thread};
 
@@ -54,7 +53,7 @@ impl Witness {
         witness
     }
 
-    /// What the server says to that, as text.
+    /// The server's answer, as text.
     pub(crate) fn try_run(&self, sql: &str) -> Result<Texts, postgres::Error> {
         let sql = sql.to_owned();
         let said = self.with(move |client| client.simple_query(&sql))?;

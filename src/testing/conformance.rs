@@ -36,6 +36,7 @@ use std::sync::Arc;
 use crate::{error::Result, provider::Provider};
 
 mod atomic;
+mod bytes;
 mod conditions;
 mod dice;
 mod drops;

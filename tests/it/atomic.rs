@@ -22,7 +22,7 @@ async fn quiet(store: &Store) -> PersistentMap<u32> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_of_it_or_none() {
+async fn a_batch_lands_whole_or_not_at_all() {
     let store = store();
     let map = quiet(&store).await;
     map.insert_and_save("old", 1).await.unwrap();
@@ -90,7 +90,7 @@ async fn the_last_word_on_a_key_counts_and_two_expectations_do_not_go_together()
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_expected_of_a_key_that_is_not_changed_is_checked() {
+async fn a_condition_on_an_unchanged_key_is_checked() {
     let store = store();
     let map = quiet(&store).await;
     let first = map.save_if("a", 1, Expect::Absent).await.unwrap();
@@ -122,7 +122,7 @@ async fn what_is_expected_of_a_key_that_is_not_changed_is_checked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_pending_of_these_keys_goes_first() {
+async fn the_pending_writes_of_a_batchs_keys_are_committed_first() {
     let store = store();
     let map = quiet(&store).await;
     map.extend([("a", 1), ("b", 1), ("c", 1)]);
@@ -152,7 +152,7 @@ async fn what_is_pending_of_these_keys_goes_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_encoded_or_is_refused_takes_all_of_it_along() {
+async fn a_change_that_is_refused_or_not_encoded_fails_the_whole_batch() {
     let store = store();
     let floats: PersistentMap<f64> = open(store.clone(), "map", steady).await;
     let mut batch = floats.batch();
@@ -196,7 +196,7 @@ async fn an_unknown_outcome_is_resolved_by_the_identical_batch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_hangs_while_the_fate_is_unknown_and_memory_follows_it() {
+async fn a_batch_of_unknown_outcome_hangs_no_call_and_memory_follows_it() {
     let store = store();
     let map: PersistentMap<u32> = open(store.clone(), "map", |map| {
         steady(map).retry(impatient()).batch(1_000, HOUR)
@@ -257,7 +257,7 @@ async fn json_files_commit_to_one_map_at_a_time_and_do_that_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_provider_cannot_do_is_unsupported_before_anything_is_written() {
+async fn a_batch_that_the_provider_cannot_commit_is_unsupported_before_any_write() {
     let least: Arc<dyn Provider> = Arc::new(Plain(Memory::new()));
     let map = open::<u32>(least.clone(), "map", as_it_is).await;
     let other = open::<u32>(least.clone(), "other", as_it_is).await;
@@ -286,7 +286,7 @@ async fn what_a_provider_cannot_do_is_unsupported_before_anything_is_written() {
 /// the commit was asked for: what had been written to it before the commit's
 /// turn came was in the store with an older expiry than in memory, for good.
 #[tokio::test(start_paused = true)]
-async fn what_is_only_expected_keeps_its_latest_expiry() {
+async fn a_key_that_is_only_required_keeps_its_latest_expiry() {
     let store = store();
     let map = open_caching::<u32>(store.clone(), "map", |map| {
         map.time_to_live(HOUR).clock(ManualClock::new(start()))
@@ -352,7 +352,7 @@ async fn expiries_go_along() {
 
 /// What was pending of the keys went by their number only, whatever it weighed.
 #[tokio::test(start_paused = true)]
-async fn what_goes_first_keeps_to_the_bytes_of_a_batch() {
+async fn the_writes_before_a_batch_keep_to_max_batch_bytes() {
     let store = store();
     let map: PersistentMap<String> = open(store.clone(), "map", |map| {
         steady(map).batch(1_000, HOUR).max_batch_bytes(1_000)

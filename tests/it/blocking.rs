@@ -76,7 +76,7 @@ fn a_caching_map_saves_with_times_of_entries() {
 }
 
 #[test]
-fn what_is_due_is_saved_in_the_background() {
+fn a_due_write_is_saved_in_the_background() {
     let runtime = Runtime::start().unwrap();
     let store = store();
     let map = persistify::PersistentMap::builder(store.clone(), "map");
@@ -93,7 +93,7 @@ fn what_is_due_is_saved_in_the_background() {
 /// Who else runs on a runtime's own thread would wait: to block there is a
 /// mistake, and it is told as one, before anything is done. Tokio would panic.
 #[test]
-fn in_async_code_a_blocking_call_is_an_error_and_in_spawn_blocking_it_works() {
+fn a_blocking_call_errs_in_async_code_and_works_in_spawn_blocking() {
     let runtime = Runtime::start().unwrap();
     let store = store();
     let map = open(&runtime, &store);

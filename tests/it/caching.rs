@@ -53,7 +53,7 @@ fn listening(builder: CachingMapBuilder<u64>) -> (CachingMapBuilder<u64>, Heard)
 }
 
 #[tokio::test]
-async fn expired_is_gone_from_everything_at_once_swept_or_not() {
+async fn an_expired_entry_is_gone_for_every_call_swept_or_not() {
     for swept in [false, true] {
         let (store, clock) = (Memory::new(), ManualClock::new(start()));
         let map = open(builder(&store, &clock).time_to_live(seconds(10))).await;
@@ -165,7 +165,7 @@ async fn the_time_to_idle_counts_from_the_last_read_or_write() {
 }
 
 #[tokio::test]
-async fn with_both_times_whichever_ends_first() {
+async fn an_entry_with_both_times_ends_with_the_earlier_one() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));
     let times = builder(&store, &clock)
         .time_to_live(seconds(25))

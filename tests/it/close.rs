@@ -95,7 +95,7 @@ async fn a_closed_map_is_saved_and_takes_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn on_a_dead_store_it_fails_names_the_keys_and_leaves_the_map_open() {
+async fn a_close_on_a_dead_store_fails_names_the_keys_and_leaves_the_map_open() {
     let store = store();
     let map = open::<u32>(store.clone(), "map", |map| steady(map).retry(impatient())).await;
     map.insert_and_save("saved", 1).await.unwrap();
@@ -115,7 +115,7 @@ async fn on_a_dead_store_it_fails_names_the_keys_and_leaves_the_map_open() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_it_closes_nothing_is_written_and_after_a_failure_it_is() {
+async fn a_write_during_a_close_panics_and_works_after_a_failed_one() {
     let store = store();
     let map = open::<u32>(store.clone(), "map", |map| steady(map).retry(impatient())).await;
     map.insert("a", 1);
@@ -140,7 +140,7 @@ async fn while_it_closes_nothing_is_written_and_after_a_failure_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_fails_while_changes_are_refused_and_names_them() {
+async fn a_close_with_refused_changes_fails_and_names_them() {
     let store = store();
     let map = open_numbers(&store).await;
     store.refuse(["bad"]);
@@ -178,7 +178,7 @@ async fn close_within_gives_up_in_time_and_leaves_the_map_open() {
 
 /// Of two who closed the map and gave up, the second was told that it was closed.
 #[tokio::test(start_paused = true)]
-async fn of_two_who_give_up_closing_both_are_told() {
+async fn two_closes_that_run_out_of_time_both_fail() {
     let store = store();
     let map = open_numbers(&store).await;
     map.insert("a", 1);
@@ -195,7 +195,7 @@ async fn of_two_who_give_up_closing_both_are_told() {
 
 /// One who gave up made another fail who still waited, on a store that was well.
 #[tokio::test(start_paused = true)]
-async fn one_who_gives_up_does_not_keep_another_from_closing() {
+async fn a_close_that_runs_out_of_time_does_not_stop_another() {
     let store = store();
     let map = open_numbers(&store).await;
     map.insert("a", 1);
@@ -223,7 +223,7 @@ async fn one_who_gives_up_does_not_keep_another_from_closing() {
 /// That it was closing again was taken for that it still was: the map closed,
 /// the save was told that it was in the store, and it never was.
 #[tokio::test(start_paused = true)]
-async fn what_is_written_between_two_closings_is_saved() {
+async fn a_write_between_two_closes_is_saved() {
     let store = store();
     let map = open_numbers(&store).await;
     map.insert("a", 1);
@@ -244,7 +244,7 @@ async fn what_is_written_between_two_closings_is_saved() {
 /// Whoever came while the store was letting go of the map was told that the
 /// runtime had ended and the change was in memory only; it was in the store.
 #[tokio::test(start_paused = true)]
-async fn those_who_come_while_it_closes_are_answered() {
+async fn a_call_during_a_close_is_answered() {
     let store = store();
     let map = open_numbers(&store).await;
     map.insert("a", 1);
@@ -349,7 +349,7 @@ async fn a_close_during_retries_ends_with_them() {
 /// One who gave up while the store let go of the map took the one with him who
 /// went on waiting.
 #[tokio::test(start_paused = true)]
-async fn one_who_gives_up_at_the_very_end_does_not_keep_another_from_closing() {
+async fn a_close_that_runs_out_of_time_at_the_very_end_does_not_stop_another() {
     let (store, hang) = (store(), Hang::new());
     let map = open_numbers(&store).await;
     store.fail_next_of(Method::Release, 1, Fault::Hang(hang.clone()));

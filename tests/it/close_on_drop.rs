@@ -39,7 +39,7 @@ async fn fails_early(store: &Store) -> Result<(), std::num::ParseIntError> {
 /// With one worker, the task that saves is next in line on the very thread that
 /// waits for it.
 #[test]
-fn on_a_multi_thread_runtime_the_map_is_saved_at_an_early_return() {
+fn a_close_on_drop_on_several_threads_saves_at_an_early_return() {
     let runtime = one_worker();
     let (main, spawned) = (store(), store());
     runtime.block_on(async {
@@ -78,7 +78,7 @@ fn a_panic_on_its_way_closes_the_map() {
 }
 
 #[test]
-fn what_is_closed_already_is_left_alone() {
+fn a_close_on_drop_leaves_a_closed_map_alone() {
     let runtime = one_worker();
     let store = store();
     let map = runtime.block_on(quiet(&store));
@@ -93,7 +93,7 @@ fn what_is_closed_already_is_left_alone() {
 /// The thread that has to save is the one that waits: it gives up at once, and
 /// leaves the map open.
 #[test]
-fn on_the_only_thread_of_its_runtime_it_gives_up_at_once() {
+fn a_close_on_drop_on_the_runtimes_only_thread_gives_up_at_once() {
     let store = store();
     let given_up = async |store: &Store| {
         let map = quiet(store).await;
@@ -134,10 +134,11 @@ fn a_current_thread_runtime_can_be_waited_for_from_elsewhere() {
 /// What can never be saved is told on stderr, because nobody else listens: this
 /// process prints it, and another one looks.
 #[test]
-fn without_a_subscriber_stderr_names_what_is_not_saved() {
+fn a_close_on_drop_without_a_subscriber_names_the_lost_keys_on_stderr() {
     const CHILD: &str = "PERSISTIFY_CLOSES_BADLY";
     if std::env::var_os(CHILD).is_none() {
-        let test = "close_on_drop::without_a_subscriber_stderr_names_what_is_not_saved";
+        let test =
+            "close_on_drop::a_close_on_drop_without_a_subscriber_names_the_lost_keys_on_stderr";
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
             .env(CHILD, "1")
@@ -160,7 +161,7 @@ fn without_a_subscriber_stderr_names_what_is_not_saved() {
 
 /// A guard outlives the runtime: nothing can be saved, and it does not hang.
 #[test]
-fn after_the_end_of_the_runtime_it_gives_up_at_once() {
+fn a_close_on_drop_after_the_end_of_the_runtime_gives_up_at_once() {
     let runtime = one_worker();
     let map = runtime.block_on(quiet(&store()));
     map.insert("a", 1);

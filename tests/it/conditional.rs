@@ -29,7 +29,7 @@ async fn revision_of(store: &Store, key: &str) -> Revision {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_expected_decides() {
+async fn a_conditional_save_lands_if_its_condition_holds() {
     let store = store();
     let map = open_numbers(&store).await;
     let first = map.save_if("a", 1, Expect::Absent).await.unwrap();
@@ -71,7 +71,7 @@ async fn what_is_expected_decides() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_conflict_memory_holds_what_the_store_does() {
+async fn a_conflict_leaves_the_stored_value_in_memory() {
     let store = store();
     let map = open_numbers(&store).await;
     map.insert_and_save("changed", 1).await.unwrap();
@@ -103,7 +103,7 @@ async fn after_a_conflict_memory_holds_what_the_store_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_pending_of_the_key_goes_first_and_nothing_else() {
+async fn a_pending_write_of_the_key_is_committed_first_and_no_other() {
     let store = store();
     let map = quiet(&store).await;
     map.extend([("a", 1), ("b", 1)]);
@@ -136,7 +136,7 @@ async fn a_clear_that_waits_goes_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_pending_and_fails_keeps_the_save_from_happening() {
+async fn a_pending_write_that_fails_fails_the_conditional_save() {
     let store = store();
     let map = quiet(&store).await;
     map.insert("a", 1);
@@ -156,7 +156,7 @@ async fn what_is_pending_and_fails_keeps_the_save_from_happening() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_written_meanwhile_is_the_later_write() {
+async fn a_write_during_a_conditional_save_is_the_later_write() {
     let store = store();
     let map = quiet(&store).await;
     let first = map.save_if("a", 1, Expect::Absent).await.unwrap();
@@ -183,7 +183,7 @@ async fn what_is_written_meanwhile_is_the_later_write() {
 /// A map where the store wins: what was written while a conditional save met
 /// another process has not seen that process's value, and does not overwrite it.
 #[tokio::test(start_paused = true)]
-async fn a_conflict_is_no_licence_for_what_was_written_meanwhile() {
+async fn a_write_during_a_conditional_save_is_judged_by_the_policy() {
     let store = store();
     let map: PersistentMap<u32> = open(store.clone(), "map", |map| {
         steady(map)
@@ -218,7 +218,7 @@ async fn a_conflict_is_no_licence_for_what_was_written_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_removal_and_a_clear_meanwhile_are_later_writes() {
+async fn a_removal_or_clear_during_a_conditional_save_is_the_later_write() {
     for clear in [true, false] {
         let store = store();
         let map = quiet(&store).await;
@@ -242,7 +242,7 @@ async fn a_removal_and_a_clear_meanwhile_are_later_writes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_that_wait_together_share_a_commit_and_each_has_its_own_answer() {
+async fn conditional_saves_at_the_same_time_share_a_commit_and_are_answered_one_by_one() {
     let store = store();
     let map = quiet(&store).await;
     let theirs = (0..50).map(|n| put(&format!("k{}", n * 2), 9)).collect();
@@ -287,7 +287,7 @@ async fn many_that_wait_together_share_a_commit_and_each_has_its_own_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_is_said_at_once() {
+async fn a_condition_that_cannot_hold_fails_at_once() {
     let map = open::<f64>(Memory::new(), "map", as_it_is).await;
     let error = map.save_if("a", f64::NAN, Expect::Any).await.unwrap_err();
     assert_eq!((error.kind(), error.keys().len()), (ErrorKind::Refused, 1));

@@ -45,7 +45,7 @@ fn ended(key: &str, resolution: Resolution) -> Vec<(String, Resolution)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn by_default_the_last_write_wins_and_nobody_notices() {
+async fn the_last_write_wins_by_default_without_an_event() {
     let store = store();
     let (here, there) = (
         open_on(&store, OnConflict::default()).await,
@@ -63,7 +63,7 @@ async fn by_default_the_last_write_wins_and_nobody_notices() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_the_store_wins_the_map_takes_what_is_stored() {
+async fn a_store_that_wins_replaces_the_value_in_memory() {
     let store = store();
     let here = open_on(&store, OnConflict::StoreWins).await;
     here.extend([("a", 1), ("removed there", 1), ("removed here", 1)]);
@@ -242,7 +242,7 @@ async fn a_provider_without_conditions_cannot_notice_conflicts() {
 
 /// Expiry is no change: neither a claim to the key nor a conflict.
 #[tokio::test]
-async fn what_time_does_is_no_conflict() {
+async fn an_expiry_or_a_touch_is_no_conflict() {
     let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
     let open = async |policy| {
         let map = CachingMap::<u64>::builder(store.clone(), "map").clock(clock.clone());

@@ -73,7 +73,7 @@ async fn held(store: &dyn Provider) -> Held {
 }
 
 #[tokio::test]
-async fn all_of_a_record_is_copied_but_its_revision() {
+async fn a_copied_record_keeps_all_but_its_revision() {
     let (from, to) = (filled().await, Memory::new());
     let seen = Mutex::new(Vec::new());
     let copied = copy(&from, &to, MAP, |records, total| {
@@ -218,7 +218,7 @@ async fn when_the_attempts_are_spent_a_second_call_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_target_refuses_is_named() {
+async fn a_copy_names_the_records_that_the_target_refuses() {
     let (from, to) = (filled().await, Faulty::new(Memory::new()));
     to.refuse(["precise"]);
     let error = copy(&from, &to, MAP, silent).await.unwrap_err();
@@ -316,7 +316,7 @@ const ROUNDED: &str = "123456789012345678901234567890";
 /// After an error neither provider had been told to let go of the maps: files
 /// stayed locked until the handle was dropped.
 #[tokio::test(start_paused = true)]
-async fn after_an_error_both_let_go_of_all_maps() {
+async fn a_copy_that_fails_releases_all_maps_of_both_stores() {
     let (from, to) = (Faulty::new(filled().await), Faulty::new(Memory::new()));
     to.down(ErrorKind::Unusable);
     copy(&from, &to, MAP, silent).await.unwrap_err();

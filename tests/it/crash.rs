@@ -62,8 +62,8 @@ impl OnDisk for AsJsonFile {
 
 #[cfg(feature = "json")]
 #[test]
-fn what_json_files_acknowledged_survives_kills() {
-    survive::<AsJsonFile>("crash::what_json_files_acknowledged_survives_kills");
+fn an_acknowledged_write_to_json_files_survives_kills() {
+    survive::<AsJsonFile>("crash::an_acknowledged_write_to_json_files_survives_kills");
 }
 
 #[cfg(feature = "sqlite")]
@@ -83,8 +83,8 @@ impl OnDisk for OnSqlite {
 
 #[cfg(feature = "sqlite")]
 #[test]
-fn what_sqlite_acknowledged_survives_kills() {
-    survive::<OnSqlite>("crash::what_sqlite_acknowledged_survives_kills");
+fn an_acknowledged_write_to_sqlite_survives_kills() {
+    survive::<OnSqlite>("crash::an_acknowledged_write_to_sqlite_survives_kills");
 }
 
 #[cfg(feature = "postgres")]
@@ -118,8 +118,8 @@ impl OnDisk for InPostgres {
 
 #[cfg(feature = "postgres")]
 #[test]
-fn what_postgres_acknowledged_survives_kills() {
-    survive::<InPostgres>("crash::what_postgres_acknowledged_survives_kills");
+fn an_acknowledged_write_to_postgres_survives_kills() {
+    survive::<InPostgres>("crash::an_acknowledged_write_to_postgres_survives_kills");
 }
 
 fn survive<D: OnDisk>(test: &str) {

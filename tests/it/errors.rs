@@ -36,7 +36,7 @@ fn the_message_says_what_map_and_keys() {
 }
 
 #[test]
-fn many_keys_are_counted_and_the_first_are_named() {
+fn an_error_of_many_keys_counts_them_and_names_the_first() {
     let five = ["a", "b", "c", "d", "e"];
     let error = Error::new(ErrorKind::Refused, "no").on_keys(keys(&five));
     let text = error.to_string();

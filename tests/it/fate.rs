@@ -208,7 +208,7 @@ async fn a_removal_while_the_commit_hangs_goes_behind_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_written_after_a_commit_of_unknown_fate_is_later() {
+async fn a_write_after_a_commit_of_unknown_outcome_is_later() {
     for (commit, fault) in COMMITS.iter().flat_map(|c| LOST.map(|fault| (*c, fault))) {
         for policy in [OnConflict::LastWrite, OnConflict::StoreWins] {
             let store = store();

@@ -1,5 +1,6 @@
 //! What a map does while its store fails, and what is left when it is over.
 
+mod bytes;
 mod dropped;
 mod health;
 mod many;

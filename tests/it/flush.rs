@@ -190,7 +190,7 @@ async fn a_flush_covers_a_key_that_changes_while_its_commit_fails() {
 /// The same with a change that was refused: the one that replaced it stands in
 /// its place, and a flush has to take it along.
 #[tokio::test(start_paused = true)]
-async fn a_flush_covers_what_replaced_a_refused_change() {
+async fn a_flush_covers_the_replacement_of_a_refused_change() {
     let store = store();
     let map = open::<u32>(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await;
     map.insert("a", 1);
@@ -264,7 +264,7 @@ fn a_batch_never_holds_a_key_twice() {
 /// What was refused while a flush was on its way, and told to try again before
 /// that ended, was neither in the store nor on the list: the flush was `Ok`.
 #[tokio::test(start_paused = true)]
-async fn a_flush_covers_what_was_refused_and_is_retried_meanwhile() {
+async fn a_flush_covers_a_refused_change_that_is_retried_meanwhile() {
     let (store, hang) = (store(), Hang::new());
     let map: PersistentMap<u32> = open(store.clone(), "map", |map| {
         steady(map).batch(1_000, HOUR).max_batch(1)

@@ -10,7 +10,7 @@ async fn map() -> PersistentMap<u32> {
 }
 
 #[tokio::test]
-async fn it_reads_what_was_written() {
+async fn a_written_entry_is_read_back() {
     let map = map().await;
     assert_eq!(map.insert("a", 1), None);
     assert_eq!(map.insert(String::from("a"), 2), Some(1));
@@ -51,7 +51,7 @@ async fn conditional_writes_look_first() {
 }
 
 #[tokio::test]
-async fn it_walks_over_everything_once() {
+async fn an_iteration_visits_each_entry_once() {
     let map = map().await;
     let all: HashMap<String, u32> = (0..1_000).map(|n| (format!("k{n}"), n)).collect();
     map.extend(all.clone());
@@ -102,7 +102,7 @@ async fn a_clear_takes_the_tombstones_along() {
 }
 
 #[tokio::test]
-async fn one_loader_runs_for_all_that_wait() {
+async fn a_loader_runs_once_for_all_callers() {
     let map = map().await;
     let (ask, asked) = tokio::sync::oneshot::channel::<()>();
     let first = {
@@ -174,7 +174,7 @@ async fn options_out_of_their_bounds_are_named() {
 }
 
 #[test]
-fn opened_outside_of_a_runtime_it_says_so() {
+fn an_open_outside_of_a_runtime_errs() {
     let map = PersistentMap::<u32>::builder(Memory::new(), "map");
     let answer = futures_util::FutureExt::now_or_never(map.open());
     let error = answer.unwrap().unwrap_err();

@@ -82,7 +82,7 @@ fn an_encoded_name_reads_well_where_it_can() {
 }
 
 #[test]
-fn what_no_name_encodes_to_does_not_decode() {
+fn a_file_name_that_no_map_encodes_to_does_not_decode() {
     for bad in [
         "", "A", "%41b%", "%4", "%zz", "%61", "%2F", "%00", "%ff", "a b", "%+1", "é", "%é", "a%%00",
     ] {

@@ -55,7 +55,7 @@ async fn a_shared_provider_conforms() {
 
 /// A plain closure that calls an `async fn` is enough.
 #[tokio::test]
-async fn whatever_opens_the_store_will_do() {
+async fn a_function_that_opens_the_store_may_be_a_closure_or_not() {
     async fn open(kept: &Memory) -> Result<Memory> {
         kept.ping().await?;
         Ok(kept.clone())

@@ -22,7 +22,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::support::{as_it_is, open, open_caching, put, stored_values, write_as_another};
 
 #[tokio::test(start_paused = true)]
-async fn what_is_clean_follows_the_store_and_what_is_pending_wins() {
+async fn a_reload_updates_clean_entries_and_keeps_pending_ones() {
     let store = Memory::new();
     let map = open::<u64>(store.clone(), "map", as_it_is).await;
     map.extend([("same", 1), ("changed", 1), ("deleted", 1), ("mine", 1)]);
@@ -61,7 +61,7 @@ async fn what_is_clean_follows_the_store_and_what_is_pending_wins() {
 /// Whatever is written between the call of the store and its answer is newer
 /// than the answer.
 #[tokio::test(start_paused = true)]
-async fn what_is_written_during_a_reload_wins() {
+async fn a_write_during_a_reload_wins() {
     let store = Faulty::new(Memory::new());
     let map = open::<u64>(store.clone(), "map", as_it_is).await;
     map.extend([("a", 1), ("b", 1), ("c", 1), ("d", 1)]);
@@ -309,7 +309,7 @@ async fn a_value_that_panics_when_it_is_read_does_not_end_the_saving() {
 /// revision of another process's, for good, and the next conditional save wrote
 /// over that.
 #[tokio::test(start_paused = true)]
-async fn what_was_only_read_during_a_reload_follows_the_store() {
+async fn an_entry_that_is_read_during_a_reload_follows_the_store() {
     let (store, hang) = (Faulty::new(Memory::new()), Hang::new());
     let hour = Duration::from_hours(1);
     let map: CachingMap<u64> = open_caching(store.clone(), "map", |map| {

@@ -121,7 +121,7 @@ async fn each_shape_is_upgraded_as_it_loads_and_stays_in_the_store_until_it_is_w
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_stored_before_shapes_were_numbered_is_of_shape_0() {
+async fn a_record_without_a_schema_number_is_of_shape_0() {
     let store = store();
     let map: PersistentMap<u64> = open(store.clone(), "map", steady).await;
     map.insert_and_save("a", 1).await.unwrap();

@@ -148,7 +148,7 @@ async fn one_commit_in_three_fails_by_turns_before_and_after() {
 }
 
 #[tokio::test]
-async fn while_down_every_call_fails_without_effect() {
+async fn a_store_that_is_down_fails_every_call_without_effect() {
     let store = Faulty::new(Memory::new());
     store.down(ErrorKind::Unavailable);
     for _ in 0..3 {

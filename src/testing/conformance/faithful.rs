@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    horizon, loads,
+    bytes, horizon, loads,
     trial::Trial,
     values,
     writer::{Writer, number_payload, put, whole_milliseconds},
@@ -30,7 +30,7 @@ pub(super) async fn run(trial: &mut Trial<'_>) {
     keys(trial).await;
     values(trial).await;
     nul_in_a_value(trial).await;
-    bytes(trial).await;
+    bytes::run(trial).await;
     big_batch(trial).await;
     loads::run(trial).await;
     horizon::run(trial).await;
@@ -289,40 +289,6 @@ async fn nul_in_a_value(trial: &mut Trial<'_>) {
         }
         Err(error) => trial.broken("success, or that it is refused", error),
     }
-    trial.verify(&map).await;
-}
-
-async fn bytes(trial: &mut Trial<'_>) {
-    if !trial.claims().bytes {
-        return trial.leave_out("values of any bytes", "not claimed");
-    }
-    trial.check("values of any bytes");
-    let map = trial.map("bytes");
-    let mut writer = Writer::new();
-    let all: Vec<u8> = (0..=255).collect();
-    let json = b"{\"a\": 1}";
-    for bytes in [&b""[..], b"\0", b"\xff\xfe", json, b" 1 ", b"'; --", &all] {
-        trial.doing(format!(
-            "put the bytes {:.40?}",
-            bytes.escape_ascii().to_string()
-        ));
-        let payload = || Payload::binary(bytes.to_vec()).with_schema(7);
-        let changes = ["old", "new"].map(|key| Change::put(key, payload(), None));
-        trial.commit(&writer.batch(&map, changes.into())).await;
-        trial.verify(&map).await;
-        trial.doing("replace them by JSON of that text, touch, delete");
-        let later = writer.at + Duration::from_secs(60 * 60);
-        let touch = Change::touch("old", Some(later));
-        trial.commit(&writer.batch(&map, vec![touch])).await;
-        trial.verify(&map).await;
-        let changes = vec![put("old", 1), Change::delete("new")];
-        trial.commit(&writer.batch(&map, changes)).await;
-        trial.verify(&map).await;
-    }
-    trial.doing("put 1 MiB of bytes");
-    let big = Payload::binary(all.repeat(4 * 1024));
-    let change = Change::put("big", big, None);
-    trial.commit(&writer.batch(&map, vec![change])).await;
     trial.verify(&map).await;
 }
 

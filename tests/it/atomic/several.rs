@@ -38,7 +38,7 @@ fn is_joint(call: &persistify::testing::Call) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_maps_have_it_or_none() {
+async fn a_transaction_lands_in_all_maps_or_in_none() {
     let store = store();
     // Not in the order of the names.
     let (b, a) = (map(&store, "b").await, map(&store, "a").await);
@@ -78,7 +78,7 @@ async fn all_maps_have_it_or_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_happens_without_commit_and_all_of_it_after_its_first_poll() {
+async fn a_transaction_does_nothing_before_its_first_poll_and_all_after_it() {
     let store = store();
     let (a, b) = (map(&store, "a").await, map(&store, "b").await);
     let both = || {
@@ -291,7 +291,7 @@ async fn transfers_among_four_maps_neither_block_each_other_nor_lose_anything() 
 /// A transaction writes the same number to two maps, over and over. Whoever reads
 /// one map and then the other never finds the second one behind the first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn readers_of_memory_see_all_of_it_or_none() {
+async fn a_reader_of_memory_sees_all_of_a_transaction_or_nothing() {
     let store = store();
     let (a, b) = (map(&store, "a").await, map(&store, "b").await);
     let done = Arc::new(AtomicBool::new(false));

@@ -87,7 +87,7 @@ async fn a_reload_takes_the_expiry_that_another_process_gave() {
 /// the store without a condition: it hit what another process had written there
 /// meanwhile.
 #[tokio::test]
-async fn what_may_have_been_saved_expires_without_hitting_anothers_value() {
+async fn an_entry_that_may_be_saved_expires_without_removing_anothers_value() {
     for (landed, theirs) in [(false, true), (true, true), (true, false), (false, false)] {
         let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
         let map = open(builder(&store, &clock).retry(RetryPolicy::default().jitter(false))).await;
@@ -129,7 +129,7 @@ async fn what_may_have_been_saved_expires_without_hitting_anothers_value() {
 /// on the condition that the store holds what the other process had written, and
 /// took it away.
 #[tokio::test]
-async fn what_expires_twice_never_takes_anothers_value_along() {
+async fn an_entry_that_expires_twice_never_removes_anothers_value() {
     for fails in [false, true] {
         for expires_in_flight in [false, true] {
             let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
@@ -182,7 +182,7 @@ async fn what_expires_twice_never_takes_anothers_value_along() {
 /// that somebody had made, and was then told of the value that another process had
 /// written: that was removed from the store, or given the time of the old one.
 #[tokio::test]
-async fn what_expires_or_is_read_during_a_reload_leaves_anothers_value_alone() {
+async fn an_entry_that_expires_or_is_read_during_a_reload_keeps_anothers_value() {
     for is_read in [false, true] {
         let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
         let map = open(builder(&store, &clock).time_to_idle(seconds(10))).await;
@@ -219,7 +219,7 @@ async fn what_expires_or_is_read_during_a_reload_leaves_anothers_value_alone() {
 /// The save met the value that both had come after: with that answer memory took
 /// it back, although it was written over long ago.
 #[tokio::test]
-async fn what_was_written_over_does_not_come_back_when_that_has_expired() {
+async fn an_overwritten_value_does_not_come_back_when_the_new_one_expires() {
     let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
     let map = open(builder(&store, &clock)).await;
     map.insert_and_save("a", 1).await.unwrap();

@@ -56,13 +56,13 @@ async fn what_was_there_gets_the_times_of_the_map(store: impl Provider + Clone) 
 }
 
 #[tokio::test]
-async fn what_was_there_gets_the_times_of_the_map_in_memory() {
+async fn an_entry_of_an_older_map_gets_the_maps_times_in_memory() {
     what_was_there_gets_the_times_of_the_map(Memory::new()).await;
 }
 
 #[cfg(feature = "json")]
 #[tokio::test]
-async fn what_was_there_gets_the_times_of_the_map_in_json_files() {
+async fn an_entry_of_an_older_map_gets_the_maps_times_in_json_files() {
     let folder = tempfile::tempdir().unwrap();
     let files = persistify::JsonFile::open(folder.path()).await.unwrap();
     what_was_there_gets_the_times_of_the_map(files).await;
@@ -70,7 +70,7 @@ async fn what_was_there_gets_the_times_of_the_map_in_json_files() {
 
 #[cfg(feature = "sqlite")]
 #[tokio::test]
-async fn what_was_there_gets_the_times_of_the_map_in_sqlite() {
+async fn an_entry_of_an_older_map_gets_the_maps_times_in_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("maps.db");
     let sqlite = persistify::Sqlite::open(&file).await.unwrap();
@@ -78,7 +78,7 @@ async fn what_was_there_gets_the_times_of_the_map_in_sqlite() {
 }
 
 #[tokio::test]
-async fn what_was_there_ends_when_its_time_is_over() {
+async fn an_entry_of_an_older_map_ends_with_the_maps_time() {
     for (n, times) in TIMES.into_iter().enumerate() {
         let (store, clock) = (Memory::new(), ManualClock::new(start()));
         let map = plain(&store, &clock).await;
@@ -101,7 +101,7 @@ async fn what_was_there_ends_when_its_time_is_over() {
 /// What is read lives on, as any other entry; but not beyond the time to live,
 /// counted from the first opening, however often the map is opened.
 #[tokio::test]
-async fn what_was_there_is_prolonged_by_reads_and_not_by_restarts() {
+async fn an_entry_of_an_older_map_is_prolonged_by_reads_and_not_by_restarts() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));
     let map = plain(&store, &clock).await;
     map.insert_and_save("a", 1).await.unwrap();
@@ -120,7 +120,7 @@ async fn what_was_there_is_prolonged_by_reads_and_not_by_restarts() {
 
 /// What is written over lives by the times of the map, as ever.
 #[tokio::test]
-async fn what_was_there_and_is_written_again_begins_anew() {
+async fn an_entry_of_an_older_map_that_is_written_again_begins_anew() {
     for times in TIMES {
         let (store, clock) = (Memory::new(), ManualClock::new(start()));
         let map = plain(&store, &clock).await;

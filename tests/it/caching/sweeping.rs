@@ -87,7 +87,7 @@ async fn the_sweeper_ends_with_the_map() {
 }
 
 #[tokio::test]
-async fn what_expires_while_the_store_is_down_is_gone_and_leaves_it_later() {
+async fn an_entry_that_expires_during_an_outage_is_gone_at_once_and_deleted_later() {
     let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
     let policy = RetryPolicy::default().max_attempts(1).probe_delay(SECOND);
     let map = open(
@@ -176,7 +176,7 @@ impl Clock for Jumping {
 /// An `upsert` found an entry that expired before it could be changed, and did
 /// nothing at all; a `replace` wrote, and answered that there was nothing.
 #[tokio::test]
-async fn what_expires_in_the_middle_of_a_write_does_not_lose_it() {
+async fn an_entry_that_expires_during_a_write_keeps_the_written_value() {
     let mut jumps = 0;
     for nth in 1..10 {
         let clock = ManualClock::new(start());

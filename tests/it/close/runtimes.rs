@@ -4,7 +4,7 @@ use super::*;
 
 /// Many threads write while the map is closed, on real threads and real time.
 #[test]
-fn what_was_written_before_an_ok_close_is_in_the_store() {
+fn a_write_before_a_close_that_succeeds_is_in_the_store() {
     let runtime = threads(2);
     std::panic::set_hook(Box::new(quiet));
     for round in 0..200 {

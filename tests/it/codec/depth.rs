@@ -125,7 +125,7 @@ async fn a_value_as_deep_as_no_stack_is_refused_on_every_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_a_level_is_made_of_it_is_counted() {
+async fn a_level_of_nesting_of_any_kind_is_counted() {
     for wrap in WRAPS {
         assert!(refusal(Tree::of(DEEP, wrap)).await.is_some());
     }

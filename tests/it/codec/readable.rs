@@ -147,7 +147,7 @@ async fn keys_that_are_no_strings_in_a_tagged_enum_are_refused_and_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_serde_writes_and_does_not_read_is_refused_and_named() {
+async fn a_value_that_serde_writes_and_does_not_read_is_refused_and_named() {
     assert_eq!(place(Event::Amount { cents: 7 }).await, ".cents");
     assert_eq!(place(Event::Debt { cents: i128::MIN }).await, ".cents");
     let events = vec![Event::Name { name: None }, Event::Amount { cents: 1 }];
@@ -202,7 +202,7 @@ async fn a_number_that_json_has_no_form_for_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_back_is_taken_even_if_it_is_not_the_same() {
+async fn a_value_that_reads_back_as_another_is_accepted() {
     assert!(refusal(Some(Some(1_u8))).await.is_none());
     assert!(
         refusal(Some(None::<u8>)).await.is_none(),

@@ -27,7 +27,7 @@ async fn picky(store: &Store, verify: Verify) -> PersistentMap<Picky> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_read_back_may_keep_the_map_from_opening() {
+async fn an_unverified_value_may_keep_the_map_from_opening() {
     let store = store();
     let map = picky(&store, Verify::Never).await;
     map.insert_and_save("a", Picky(7)).await.unwrap();
@@ -49,7 +49,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_json_cannot_hold_is_refused_although_nothing_is_read_back() {
+async fn a_value_that_json_cannot_hold_is_refused_without_verification() {
     let nested = |levels| (0..levels).fold(json!(1), |value, _| json!([value]));
     assert!(!refused(nested(127)).await);
     assert!(refused(nested(128)).await);

@@ -42,7 +42,7 @@ fn check(error: &Error, key: &str) {
 /// What cannot be read again was saved with `Ok` on all these ways, and the map
 /// did not open any more.
 #[tokio::test(start_paused = true)]
-async fn every_way_to_save_refuses_it_and_other_entries_go_on() {
+async fn an_unreadable_value_is_refused_on_every_way_to_save_alone() {
     let store = store();
     let map = open(store.clone(), "map", |map| steady(map).batch(1_000, HOUR)).await;
     let mut failures = map.failures();
@@ -86,7 +86,7 @@ async fn every_way_to_save_refuses_it_and_other_entries_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caching_map_refuses_it_as_well() {
+async fn an_unreadable_value_is_refused_by_a_caching_map() {
     let store = store();
     let map = open_caching(store.clone(), "map", |map| map.time_to_live(HOUR)).await;
     let saved = map.insert_with_ttl_and_save("a", BAD, HOUR).await;
@@ -95,7 +95,7 @@ async fn a_caching_map_refuses_it_as_well() {
 
 /// Its text reads well. What the map writes of it in its place does not.
 #[tokio::test(start_paused = true)]
-async fn what_was_imported_is_refused_when_it_is_saved() {
+async fn an_imported_unreadable_value_is_refused_when_it_is_saved() {
     let store = store();
     let map: PersistentMap<Forgetful> = open(store.clone(), "map", steady).await;
     let lines = "{\"format\":\"persistify\",\"version\":1,\"map\":\"m\",\"schema\":0}\n\

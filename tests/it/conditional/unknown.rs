@@ -28,7 +28,7 @@ async fn an_unknown_outcome_is_resolved_not_guessed() {
 /// caller was told so. Then the entry became what the first had expected, and
 /// the first landed after all.
 #[tokio::test(start_paused = true)]
-async fn what_was_answered_as_a_conflict_does_not_land_late() {
+async fn a_commit_that_was_answered_as_a_conflict_does_not_land_late() {
     let store = store();
     let map: PersistentMap<u32> = open(store.clone(), "map", |map| {
         steady(map).commit_timeout(SECOND)
@@ -57,7 +57,7 @@ async fn what_was_answered_as_a_conflict_does_not_land_late() {
 /// could keep the first from landing, the entry became what that had expected, and it
 /// landed. The caller was told that nothing was written.
 #[tokio::test(start_paused = true)]
-async fn what_lands_after_a_conflict_and_before_it_is_fenced_off_is_no_conflict() {
+async fn a_commit_that_lands_before_its_fence_is_answered_as_a_success() {
     let store = store();
     let map: PersistentMap<u32> = open(store.clone(), "map", |map| {
         steady(map).commit_timeout(SECOND)
@@ -113,7 +113,7 @@ async fn a_conflict_whose_fence_landed_unheard_is_told_as_a_conflict() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_is_told_when_the_attempts_are_spent_and_memory_follows_the_fate() {
+async fn a_conditional_save_errs_after_the_last_attempt_and_memory_follows_the_outcome() {
     for landed in [true, false] {
         let store = store();
         let map: PersistentMap<u32> = open(store.clone(), "map", |map| {

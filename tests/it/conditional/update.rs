@@ -22,7 +22,7 @@ use crate::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn it_begins_with_what_is_known_and_goes_on_with_what_is_found() {
+async fn an_update_in_the_store_starts_from_memory_and_continues_with_the_stored_value() {
     let store = store();
     let map = quiet(&store).await;
     assert_eq!(map.update_in_store("a", |n| n + 1).await.unwrap(), None);
@@ -63,7 +63,7 @@ async fn it_begins_with_what_is_known_and_goes_on_with_what_is_found() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_gives_up_after_so_many_attempts_and_waits_between_them() {
+async fn an_update_in_the_store_pauses_between_attempts_and_gives_up_after_the_last() {
     let store = store();
     let policy = persistify::RetryPolicy::default().jitter(false);
     let policy = policy.max_attempts(3).base_delay(Duration::from_millis(10));
@@ -101,7 +101,7 @@ async fn it_gives_up_after_so_many_attempts_and_waits_between_them() {
 /// After a conflict it went on with the value that it had met there. While it
 /// paused, others had gone on, so it met the next conflict.
 #[tokio::test(start_paused = true)]
-async fn after_a_pause_it_begins_with_what_the_store_has_by_then() {
+async fn an_update_in_the_store_starts_from_the_stored_value_after_a_pause() {
     let store = store();
     let map = quiet(&store).await;
     map.save_if("a", 0, Expect::Absent).await.unwrap();
@@ -128,7 +128,7 @@ async fn after_a_pause_it_begins_with_what_the_store_has_by_then() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_decode_or_cannot_be_reached_is_an_error() {
+async fn an_update_in_the_store_of_an_unreadable_or_unreachable_value_errs() {
     let store = store();
     let map = quiet(&store).await;
     let text = crate::support::put("a", "\"text\"");
@@ -151,7 +151,7 @@ fn threads() -> Runtime {
 /// It looked into the store by a timer of the caller's runtime, and panicked
 /// where there is none.
 #[test]
-fn whoever_calls_it_need_not_be_on_a_runtime() {
+fn an_update_in_the_store_works_outside_of_a_runtime() {
     let runtime = threads();
     let store = store();
     let map = builder(&store).commit_timeout(HOUR).open();

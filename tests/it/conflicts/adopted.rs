@@ -12,7 +12,7 @@ async fn open_in(store: impl Provider) -> PersistentMap<u32> {
 }
 
 #[tokio::test]
-async fn a_file_that_a_person_wrote_is_nobodys_conflict() {
+async fn a_file_written_by_hand_is_no_conflict() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("map.json");
     let write = |text: &str| std::fs::write(&file, text).unwrap();
@@ -36,7 +36,7 @@ async fn a_file_that_a_person_wrote_is_nobodys_conflict() {
 }
 
 #[tokio::test]
-async fn what_another_program_writes_to_its_own_table_is_noticed() {
+async fn a_write_to_an_adopted_table_is_a_conflict() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("theirs.db");
     let other = Connection::open(&file).unwrap();

@@ -41,7 +41,7 @@ async fn a_merge_takes_what_was_written_last() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_values_are_merged_a_value_wins_over_a_removal() {
+async fn a_merge_of_a_value_and_a_removal_keeps_the_value() {
     let store = store();
     let here = open_on(&store, sum()).await;
     here.extend([("removed here", 1), ("removed there", 1), ("removed", 1)]);
@@ -92,7 +92,7 @@ async fn a_closure_may_hold_values_of_its_own() {
 
 /// Another process is faster each time.
 #[tokio::test(start_paused = true)]
-async fn a_merge_goes_on_until_it_meets_nobody() {
+async fn a_merge_repeats_until_it_meets_no_other_write() {
     let store = store();
     let here = open_on(&store, sum()).await;
     let behind = store.inner().clone();

@@ -41,7 +41,7 @@ async fn commit(store: &Store, map: &PersistentMap<u32>, way: usize, value: u32)
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_map_commits_on_conditions_is_its_own() {
+async fn a_conditional_commit_is_no_conflict_for_its_own_map() {
     for policy in POLICIES {
         let store = store();
         store.fail_one_in(3);
@@ -69,7 +69,7 @@ async fn what_a_map_commits_on_conditions_is_its_own() {
 /// Written while its own conditional commit is on its way: it is the later write,
 /// and what it meets is the map's own.
 #[tokio::test(start_paused = true)]
-async fn a_write_during_its_own_conditional_commit_meets_nobody() {
+async fn a_write_during_its_own_conditional_commit_is_no_conflict() {
     for policy in POLICIES {
         for way in 0..3 {
             for clears in [false, true] {
@@ -99,7 +99,7 @@ async fn a_write_during_its_own_conditional_commit_meets_nobody() {
 /// What is pending goes first, and meets another's change; the conditional save
 /// meets what that comes to.
 #[tokio::test(start_paused = true)]
-async fn what_is_pending_meets_another_before_a_conditional_save_does() {
+async fn a_pending_write_meets_another_before_a_conditional_save_does() {
     let ends = [(20, 0), (1, 1), (21, 1)];
     for (policy, (expected, conflicts)) in POLICIES.into_iter().zip(ends) {
         let store = store();
@@ -127,7 +127,7 @@ async fn what_is_pending_meets_another_before_a_conditional_save_does() {
 /// The conditional save met another's change, and what it found is known from
 /// then on, unless the key was written meanwhile.
 #[tokio::test(start_paused = true)]
-async fn what_a_conditional_save_found_is_known() {
+async fn a_value_found_by_a_conditional_save_is_known_afterwards() {
     for policy in POLICIES {
         for several in [false, true] {
             let store = store();
@@ -156,7 +156,7 @@ async fn what_a_conditional_save_found_is_known() {
 /// A rewrite in the current shape waits, and another process has written: a
 /// conditional save neither loses to the rewrite nor lets it win.
 #[tokio::test(start_paused = true)]
-async fn a_rewrite_on_load_is_in_no_conditional_saves_way() {
+async fn a_rewrite_on_load_does_not_disturb_a_conditional_save() {
     for policy in POLICIES {
         let store = store();
         let old = open_on(&store, OnConflict::LastWrite).await;
@@ -210,7 +210,7 @@ async fn an_import_meets_others_as_any_write_does() {
 /// Time ends what was committed on a condition, in several ways, across restarts:
 /// it is neither revived nor prolonged, and what took its place is not taken along.
 #[tokio::test]
-async fn what_was_committed_on_conditions_ends_in_time_across_restarts() {
+async fn an_entry_committed_on_conditions_expires_in_time_after_a_restart() {
     for policy in POLICIES {
         let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
         let open = async || {

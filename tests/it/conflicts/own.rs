@@ -7,7 +7,7 @@ use persistify::{Batch, Committed, Expect, Layer, Result, RetryPolicy};
 const POLICIES: [fn() -> OnConflict<u32>; 2] = [|| OnConflict::StoreWins, sum];
 
 #[tokio::test(start_paused = true)]
-async fn whatever_one_map_does_it_meets_nobody() {
+async fn a_map_alone_meets_no_conflict() {
     for policy in POLICIES {
         let store = store();
         let map = open_on(&store, policy()).await;
@@ -151,7 +151,7 @@ async fn an_answer_that_was_lost_comes_again_with_what_was_left_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_is_none() {
+async fn an_outage_is_no_conflict() {
     for policy in POLICIES {
         let store = store();
         let retry = RetryPolicy::default().max_attempts(2).probe_delay(SECOND);
@@ -253,7 +253,7 @@ async fn a_conditional_commit_without_a_revision_is_recognized() {
 /// An entry that expired before its shorter life was saved: what the store has
 /// is the map's own, although it has not expired there.
 #[tokio::test]
-async fn what_expires_sooner_in_memory_than_in_the_store_is_its_own() {
+async fn an_entry_that_expires_earlier_in_memory_is_no_conflict() {
     let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
     let map = open_caching::<u32>(store.clone(), "map", |map| {
         map.clock(clock.clone()).conflicts(OnConflict::StoreWins)

@@ -84,7 +84,7 @@ async fn a_closure_that_calls_a_map_panics_with_a_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_another_stored_and_does_not_decode_is_not_destroyed() {
+async fn an_unreadable_value_of_another_writer_is_not_destroyed() {
     let store = store();
     let here = open_on(&store, sum()).await;
     here.extend([("a", 1), ("removed", 1)]);
@@ -130,7 +130,7 @@ async fn a_store_that_wins_keeps_what_does_not_decode() {
 
 /// What was unreadable when the map was opened is known to it.
 #[tokio::test(start_paused = true)]
-async fn what_was_unreadable_from_the_beginning_is_no_conflict() {
+async fn a_record_that_was_unreadable_at_open_is_no_conflict() {
     for policy in [OnConflict::StoreWins, sum()] {
         let store = store();
         write_text(&store, "a", "one").await;
@@ -162,7 +162,7 @@ impl Drop for Asking {
 /// while its entry was locked: a value that calls a map in its `Drop` ended the
 /// background task.
 #[tokio::test(start_paused = true)]
-async fn what_was_found_in_vain_is_dropped_without_a_lock() {
+async fn an_unused_stored_value_is_dropped_without_a_lock() {
     let asked = open_on(&store(), OnConflict::LastWrite).await;
     assert!(ASKED.set(asked).is_ok());
     let store = store();

@@ -117,7 +117,7 @@ async fn from_files_and_sqlite_to_postgres_and_back() {
 /// What the database cannot keep as it is ends the copy, with its key; all else
 /// is there.
 #[tokio::test]
-async fn what_postgres_cannot_keep_is_named() {
+async fn a_copy_into_postgres_names_the_records_it_cannot_keep() {
     let bad = [
         ("nothing", "\"\\u0000\""),
         ("large", "1e200000"),

@@ -32,7 +32,7 @@ const LOST: [Fault; 2] = super::LOST;
 /// What was written after it and has expired was the later write: what landed did not
 /// come up in its place.
 #[tokio::test]
-async fn what_was_written_later_and_expired_is_not_replaced_by_what_landed_before() {
+async fn a_later_write_that_expired_is_not_replaced_by_an_earlier_commit() {
     for fault in LOST {
         let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
         let map = caching(&store, &clock).open().await.unwrap();

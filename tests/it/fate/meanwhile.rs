@@ -8,7 +8,7 @@ use super::*;
 /// Before its commit is sent, a transaction asks the store of each of its maps for a
 /// sign that it is the same one.
 #[tokio::test(start_paused = true)]
-async fn what_is_written_just_before_a_transaction_is_sent_is_the_later_write() {
+async fn a_write_just_before_a_transaction_is_sent_is_the_later_write() {
     let store = store();
     let map = map(&store).await;
     let hot = map.clone();
@@ -32,7 +32,7 @@ async fn what_is_written_just_before_a_transaction_is_sent_is_the_later_write() 
 
 /// One of two saves in one commit is left out, and its key was written meanwhile.
 #[tokio::test(start_paused = true)]
-async fn what_is_written_during_a_save_that_is_left_out_is_saved_later() {
+async fn a_write_during_a_save_that_is_skipped_is_saved_later() {
     let store = store();
     let map = map(&store).await;
     let hot = map.clone();

@@ -8,7 +8,7 @@ async fn map(store: &Store) -> PersistentMap<u32> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_written_after_a_clear_meets_no_conflict_with_what_that_took_away() {
+async fn a_write_after_a_clear_does_not_conflict_with_a_cleared_entry() {
     for (commit, fault) in COMMITS
         .into_iter()
         .flat_map(|c| LOST.each_ref().map(|f| (c, f)))
@@ -28,7 +28,7 @@ async fn what_is_written_after_a_clear_meets_no_conflict_with_what_that_took_awa
 /// Of an entry that a batch only requires, memory learns nothing: a write to it has
 /// not seen what the store holds there.
 #[tokio::test(start_paused = true)]
-async fn what_was_required_and_is_not_in_memory_is_not_written_over() {
+async fn a_required_entry_that_is_not_in_memory_is_not_overwritten() {
     let store = store();
     let map = map(&store).await;
     let theirs = Change::put("theirs", Payload::json("5"), None);

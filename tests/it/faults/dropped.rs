@@ -66,7 +66,7 @@ async fn drop_at_every_poll<T>(
 }
 
 #[tokio::test(start_paused = true)]
-async fn inserts() {
+async fn an_insert_dropped_at_any_poll_loses_nothing() {
     let call = async |map: &PersistentMap<u32>| map.insert_and_save("a", 7).await;
     drop_at_every_poll(call, |kept| drop(kept.insert("a".into(), "7".into()))).await;
     let call = async |map: &PersistentMap<u32>| map.try_insert_and_save("x", 7).await;
@@ -88,7 +88,7 @@ async fn removals_and_clears() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn flushes_and_reloads() {
+async fn a_flush_or_reload_dropped_at_any_poll_loses_nothing() {
     let call = async |map: &PersistentMap<u32>| {
         map.insert("x", 7);
         map.flush().await
@@ -118,7 +118,7 @@ async fn loaders() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closes() {
+async fn a_close_dropped_at_any_poll_loses_nothing() {
     for polls in 0..POLLS {
         for fault in [
             Fault::None,
@@ -142,7 +142,7 @@ async fn closes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn opens() {
+async fn an_open_dropped_at_any_poll_loses_nothing() {
     for polls in 0..POLLS {
         let store = store();
         drop(filled(&store).await);

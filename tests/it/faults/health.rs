@@ -142,7 +142,7 @@ async fn a_map_that_could_not_be_closed_has_not_ended() {
 /// The age of what is pending goes on through an outage, whoever waits or asks
 /// for another attempt meanwhile.
 #[tokio::test(start_paused = true)]
-async fn what_is_pending_grows_older_through_all_attempts() {
+async fn a_pending_change_ages_through_all_attempts() {
     let store = store();
     let map: PersistentMap<u32> = open(store.clone(), "map", |map| {
         steady(map).batch(1_000, SECOND).retry(impatient())

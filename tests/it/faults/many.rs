@@ -45,7 +45,7 @@ async fn a_store_that_names_all_of_a_large_batch_does_so_at_a_price_that_follows
 /// Of a batch that was halved, those who wait are told of their own key only,
 /// each once, whichever half it was in.
 #[tokio::test]
-async fn all_who_wait_for_a_batch_that_is_halved_are_told() {
+async fn a_save_in_a_bisected_batch_is_answered() {
     let store = store();
     let map = open::<u32>(store.clone(), "map", |map| steady(map).batch(10_000, HOUR)).await;
     let is_bad = |n: u32| n.is_multiple_of(10);
@@ -70,7 +70,7 @@ async fn all_who_wait_for_a_batch_that_is_halved_are_told() {
 /// When the store goes down in the middle of halving, whoever waits for what is
 /// still to come is told so, and not left waiting.
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_half_that_is_still_to_come_hears_that_the_store_is_down() {
+async fn a_save_in_a_half_that_is_not_sent_hears_that_the_store_is_down() {
     let store = store();
     let map = open::<u32>(store.clone(), "map", |map| steady(map).batch(10_000, HOUR)).await;
     store.refuse_unnamed(["7"]);
@@ -136,7 +136,7 @@ impl Provider for Reluctant {
 /// others stood still for as long as that took, and the reason of a refusal could
 /// not call the map when it was dropped.
 #[tokio::test]
-async fn what_a_clear_forgets_is_dropped_once_nothing_is_locked() {
+async fn a_cleared_value_is_dropped_without_a_lock() {
     let slot = Arc::new(OnceLock::new());
     let map = open::<u32>(Reluctant(slot.clone()), "map", |map| {
         map.batch(10_000, HOUR)

@@ -78,7 +78,7 @@ fn attempts(store: &Store, map: &str) -> usize {
 
 /// A provider that hands out no signal has maps that find out by themselves.
 #[tokio::test(start_paused = true)]
-async fn without_a_signal_each_map_finds_out_by_itself() {
+async fn a_map_without_a_signal_finds_the_store_well_by_itself() {
     let plain = persistify::testing::Faulty::new(Plain(persistify::Memory::new()));
     assert!(plain.heartbeat().is_none());
     let (a, b) = (map(plain.clone(), "a").await, map(plain.clone(), "b").await);

@@ -37,7 +37,7 @@ async fn an_open_waits_for_a_store_that_is_away_for_a_moment() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_time_it_fails_at_once_and_with_one_at_its_end() {
+async fn an_open_on_a_dead_store_fails_at_once_or_after_its_timeout() {
     let store = store();
     store.down(ErrorKind::Unavailable);
     let error = builder::<u32>(&store).open().await.unwrap_err();
@@ -134,7 +134,7 @@ impl Provider for Broken {
 /// What came before a load broke off may be gone from the store by the time of
 /// the next one.
 #[tokio::test(start_paused = true)]
-async fn what_an_attempt_brought_before_it_broke_off_is_not_kept() {
+async fn an_open_that_is_retried_keeps_nothing_of_the_broken_load() {
     let store = Memory::new();
     let map: PersistentMap<u32> = { PersistentMap::builder(store.clone(), "map") }
         .open()

@@ -78,7 +78,7 @@ async fn a_million_inserts_each_with_its_remove_leave_nothing() {
 /// A key that was in a failed commit when it was removed left a tombstone, which
 /// waited to delete from the store what that had never heard of.
 #[test]
-fn inserts_and_removes_from_eight_threads_leave_nothing() {
+fn inserts_with_removes_on_eight_threads_leave_nothing() {
     let runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
     let millis = Duration::from_millis(1);

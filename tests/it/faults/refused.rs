@@ -124,7 +124,7 @@ async fn a_new_write_or_a_retry_takes_a_key_off_the_list() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_the_one_who_waits_for_a_refused_key_hears_of_it() {
+async fn a_refused_key_fails_its_own_save_only() {
     let store = store();
     let map: PersistentMap<Value> = open(store.clone(), "map", steady).await;
     store.refuse(["hated"]);
@@ -247,7 +247,7 @@ async fn a_number_that_would_come_back_as_null_is_refused_wherever_it_hides() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_null_by_right_is_taken() {
+async fn a_null_value_is_accepted() {
     assert!(takes(None::<f64>).await);
     assert!(takes(()).await);
     assert!(takes(Some(1.5)).await);
@@ -268,7 +268,7 @@ async fn what_is_null_by_right_is_taken() {
 /// A value that was nested more deeply than it could be read was saved all the
 /// same: from then on the map did not open any more.
 #[tokio::test(start_paused = true)]
-async fn what_is_nested_too_deeply_to_be_read_again_is_refused() {
+async fn a_value_nested_too_deeply_is_refused() {
     let nested = |levels| (0..levels).fold(json!(1), |inner, _| json!([{ "a[{": inner }]));
     let store = store();
     let map = open::<Json>(store.clone(), "map", steady).await;

@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn after_a_known_failure_the_newest_values_go_under_a_new_number() {
+async fn a_known_failure_is_followed_by_a_new_batch_of_the_newest_values() {
     let store = store();
     let map = open_numbers(&store).await;
     let hot = map.clone();
@@ -35,7 +35,7 @@ async fn after_a_known_failure_the_newest_values_go_under_a_new_number() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_unknown_outcome_the_identical_batch_goes_until_its_fate_is_known() {
+async fn an_unknown_outcome_is_followed_by_the_same_batch_until_it_is_known() {
     for fault in [
         Fault::Lost(ErrorKind::Unavailable),
         Fault::After(ErrorKind::Unavailable),
@@ -271,7 +271,7 @@ async fn a_clear_during_an_unknown_outcome_brings_nothing_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_after_a_clear_is_not_taken_for_what_was_being_saved() {
+async fn a_write_after_a_clear_is_not_taken_for_the_one_in_flight() {
     let unavailable = ErrorKind::Unavailable;
     for fault in [
         Fault::None,
@@ -330,7 +330,7 @@ async fn writes_go_on_while_a_commit_hangs() {
 /// queue: it was pending, and `oldest_pending` said `None`. With the next write it
 /// told the age of that one.
 #[tokio::test(start_paused = true)]
-async fn what_is_of_an_unknown_outcome_is_the_oldest_that_is_pending() {
+async fn a_change_of_unknown_outcome_counts_as_the_oldest_pending_change() {
     let store = store();
     let map = open(store.clone(), "map", |map| steady(map).retry(impatient())).await;
     store.set_rule(|_| Fault::Lost(ErrorKind::Unavailable));
@@ -348,7 +348,7 @@ async fn what_is_of_an_unknown_outcome_is_the_oldest_that_is_pending() {
 /// While a store that had been down was asked whether it is well, something came to
 /// be saved. It went along at once, and `oldest_pending` said `None`.
 #[tokio::test(start_paused = true)]
-async fn what_comes_while_the_store_is_asked_is_the_oldest_that_is_pending() {
+async fn a_write_during_a_probe_counts_as_the_oldest_pending_change() {
     let store = store();
     let map = open(store.clone(), "map", |map| steady(map).retry(impatient())).await;
     store.down(ErrorKind::Unavailable);

@@ -67,7 +67,7 @@ async fn open_fails_and_names_the_map_and_the_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_opens_where_that_is_allowed_and_lists_them() {
+async fn a_map_that_allows_unreadable_records_opens_and_lists_them() {
     let store = store();
     open_numbers(&store)
         .await
@@ -93,7 +93,7 @@ async fn it_opens_where_that_is_allowed_and_lists_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn its_bytes_survive_everything() {
+async fn an_unreadable_record_keeps_its_bytes_through_everything() {
     let store = store();
     write_texts(&store, &[("a", "one"), ("b", "two"), ("c", "three")]).await;
     let map = open_allowing(&store).await;
@@ -131,7 +131,7 @@ async fn its_bytes_survive_everything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_generations_of_a_key_both_survive() {
+async fn an_unreadable_record_of_each_generation_of_a_key_survives() {
     let store = store();
     for (generation, value) in ["one", "two", "three"].into_iter().enumerate() {
         write_texts(&store, &[("a", value)]).await;
@@ -164,7 +164,7 @@ async fn a_generation_that_comes_with_a_reload_survives_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_set_aside_before_its_key_is_overwritten() {
+async fn an_unreadable_record_is_moved_aside_before_its_key_is_overwritten() {
     for clear in [false, true] {
         let store = store();
         write_texts(&store, &[("a", "one")]).await;
@@ -196,7 +196,7 @@ async fn it_is_set_aside_before_its_key_is_overwritten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_set_aside_is_not_overwritten() {
+async fn an_unreadable_record_that_cannot_be_moved_aside_is_not_overwritten() {
     for (clear, fault) in [
         (false, Fault::Before(ErrorKind::Unavailable)),
         (true, Fault::Before(ErrorKind::Unavailable)),
@@ -288,7 +288,7 @@ async fn other_keys_do_not_wait_for_one_that_cannot_be_set_aside() {
 /// A key that another program had mended stayed on the list for ever, and what
 /// it held before went on being set aside.
 #[tokio::test(start_paused = true)]
-async fn what_a_reload_can_read_or_does_not_find_is_off_the_list() {
+async fn a_reload_takes_mended_and_missing_records_off_the_list() {
     let store = store();
     write_texts(
         &store,

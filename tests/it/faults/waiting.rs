@@ -120,7 +120,7 @@ async fn a_thousand_callers_cause_one_attempt_per_base_delay() {
 /// A probe that began before somebody came may fail although the store is well
 /// by then: those who came meanwhile were told of that failure.
 #[tokio::test(start_paused = true)]
-async fn who_comes_during_a_probe_has_an_attempt_that_begins_later() {
+async fn a_save_during_a_probe_gets_an_attempt_that_begins_later() {
     for closes in [true, false] {
         let (store, map) = down(ErrorKind::Unavailable).await;
         store.up();

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn enough_pending_keys_start_one() {
+async fn enough_pending_keys_start_a_flush() {
     let store = store();
     let map: PersistentMap<u32> =
         open(store.clone(), "map", |map| steady(map).batch(3, HOUR)).await;
@@ -20,7 +20,7 @@ async fn enough_pending_keys_start_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_age_of_the_oldest_change_starts_one() {
+async fn the_age_of_the_oldest_change_starts_a_flush() {
     let store = store();
     let map = open_numbers(&store).await;
     for _ in 0..3 {
@@ -41,7 +41,7 @@ async fn the_age_of_the_oldest_change_starts_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_written_during_a_commit_waits_from_its_own_time() {
+async fn a_write_during_a_commit_waits_from_its_own_time() {
     let store = store();
     let map = open_numbers(&store).await;
     let hang = store.hang_next();
@@ -57,7 +57,7 @@ async fn what_is_written_during_a_commit_waits_from_its_own_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_starts_one() {
+async fn a_request_starts_a_flush() {
     let store = store();
     let map = open_numbers(&store).await;
     map.insert("a", 1);
@@ -70,7 +70,7 @@ async fn a_request_starts_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_nothing_pending_nobody_is_called() {
+async fn a_flush_with_nothing_pending_calls_no_provider() {
     let store = store();
     let map = open_numbers(&store).await;
     map.flush().await.unwrap();
@@ -95,7 +95,7 @@ async fn with_nothing_pending_nobody_is_called() {
 /// Whoever was told that all is saved, and asked at once how old the oldest
 /// pending change was, heard of one that was not pending any more.
 #[tokio::test(start_paused = true)]
-async fn with_nothing_pending_nothing_is_the_oldest() {
+async fn a_map_with_nothing_pending_has_no_oldest_change() {
     let store = store();
     let map = open_numbers(&store).await;
     for n in 0..3 {

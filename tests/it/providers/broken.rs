@@ -1,6 +1,7 @@
 //! Providers that break one word of the contract each: the suite catches every
 //! one of them, under that word.
 
+mod answers;
 mod provider;
 
 use std::{
@@ -14,9 +15,9 @@ use std::{
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use persistify::{
-    Batch, BatchId, Capabilities, Cause, Change, Committed, Error, ErrorKind, Expect, Heartbeat,
-    Incarnation, Load, MapBatch, MapName, Memory, Op, Otherwise, Payload, Provider, Record, Result,
-    Revision, Wanted, WriterId,
+    Batch, BatchId, Capabilities, Cause, Change, Committed, Encoding, Error, ErrorKind, Expect,
+    Heartbeat, Incarnation, Load, MapBatch, MapName, Memory, Op, Otherwise, Payload, Provider,
+    Record, Result, Revision, Wanted, WriterId,
     testing::{conformance as suite, conformance::Outcome},
 };
 use provider::Broken;
@@ -30,6 +31,9 @@ enum Flaw {
     LosesExpiry,
     LosesShape,
     RoundsNumbers,
+    BytesAsJson,
+    BytesFoundAsJson,
+    HalvesBytes,
     TrustsHints,
     IgnoresClear,
     TouchSetsTheTime,
@@ -115,13 +119,15 @@ async fn all_caught(word: &str, flaws: &[Flaw]) {
 }
 
 #[tokio::test]
-async fn the_unfaithful_are_caught() {
+async fn an_unfaithful_provider_is_caught() {
     let flaws = [
         Flaw::LowersKeys,
         Flaw::TrimsNuls,
         Flaw::LosesExpiry,
         Flaw::LosesShape,
         Flaw::RoundsNumbers,
+        Flaw::BytesAsJson,
+        Flaw::BytesFoundAsJson,
         Flaw::TrustsHints,
         Flaw::IgnoresClear,
         Flaw::TouchSetsTheTime,
@@ -144,7 +150,7 @@ async fn the_unfaithful_are_caught() {
 }
 
 #[tokio::test]
-async fn the_not_atomic_are_caught() {
+async fn a_provider_that_is_not_atomic_is_caught() {
     let flaws = [
         Flaw::HalvesConflicts,
         Flaw::ClearsBeforeConflicts,
@@ -154,7 +160,7 @@ async fn the_not_atomic_are_caught() {
 }
 
 #[tokio::test]
-async fn the_not_idempotent_and_the_unfenced_are_caught() {
+async fn a_provider_that_is_not_idempotent_or_not_fenced_is_caught() {
     let flaws = [
         Flaw::NoFence,
         Flaw::AppliesRepeats,
@@ -167,7 +173,7 @@ async fn the_not_idempotent_and_the_unfenced_are_caught() {
 }
 
 #[tokio::test]
-async fn those_that_mix_maps_up_are_caught() {
+async fn a_provider_that_mixes_maps_up_is_caught() {
     let flaws = [
         Flaw::IgnoresCaseOfNames,
         Flaw::CutsNames,
@@ -178,12 +184,12 @@ async fn those_that_mix_maps_up_are_caught() {
 }
 
 #[tokio::test]
-async fn the_forgetful_are_caught() {
+async fn a_provider_that_forgets_is_caught() {
     all_caught("durable", &[Flaw::ForgetsOnReopening]).await;
 }
 
 #[tokio::test]
-async fn the_disordered_are_caught() {
+async fn a_provider_whose_revisions_go_back_is_caught() {
     let flaws = [
         Flaw::IgnoresAfter,
         Flaw::OneRevisionForTwo,
@@ -194,7 +200,7 @@ async fn the_disordered_are_caught() {
 }
 
 #[tokio::test]
-async fn the_dishonest_are_caught() {
+async fn a_dishonest_provider_is_caught() {
     let flaws = [
         Flaw::IgnoresConditions,
         Flaw::ConflictWithoutFound,
@@ -206,6 +212,7 @@ async fn the_dishonest_are_caught() {
         Flaw::AfterClearSeesTheOld,
         Flaw::UnsureOfConflicts,
         Flaw::HalvesUnsupported,
+        Flaw::HalvesBytes,
         Flaw::TakesUnsupported,
         Flaw::UnavailableWhenClosed,
         Flaw::NoPing,
@@ -216,7 +223,7 @@ async fn the_dishonest_are_caught() {
 
 /// The whole suite stops at the first word that is broken.
 #[tokio::test]
-async fn the_whole_suite_names_the_word() {
+async fn the_whole_suite_names_the_broken_word() {
     let broken = Broken::new(Flaw::NoFence);
     let run = suite::conformance(async || Ok(broken.reopened()));
     let message = AssertUnwindSafe(run).catch_unwind().await.unwrap_err();

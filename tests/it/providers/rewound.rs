@@ -132,7 +132,7 @@ async fn complaint(flaw: Flaw) -> Option<String> {
 }
 
 #[tokio::test]
-async fn those_that_hide_a_loss_of_commits_are_caught() {
+async fn a_provider_that_hides_lost_commits_is_caught() {
     assert_eq!(complaint(Flaw::None).await, None);
     for flaw in [
         Flaw::IgnoresAcknowledgements,

@@ -35,7 +35,7 @@ async fn a_map_that_cannot_save_keeps_the_others_for_no_time() {
 
 /// Each fate, with the commit failing in each way; `None` for nothing applied.
 #[tokio::test(start_paused = true)]
-async fn whatever_happens_to_the_commit_memory_has_what_the_store_has() {
+async fn a_transaction_with_any_outcome_leaves_memory_equal_to_the_store() {
     let (unavailable, unusable) = (ErrorKind::Unavailable, ErrorKind::Unusable);
     for fault in [
         Fault::Before(unavailable),
@@ -93,7 +93,7 @@ async fn whatever_happens_to_the_commit_memory_has_what_the_store_has() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_fate_is_unknown_each_map_says_so_and_none_hangs() {
+async fn a_transaction_of_unknown_outcome_shows_in_each_maps_health_and_hangs_none() {
     let store = store();
     let (a, b) = (map(&store, "a").await, map(&store, "b").await);
     let mut tx = Transaction::new(&store);
@@ -139,7 +139,7 @@ async fn while_the_fate_is_unknown_each_map_says_so_and_none_hangs() {
 /// handle of the maps was left; and then it landed after what was saved since by
 /// those who had opened them anew.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_sent_any_more_once_the_maps_are_gone() {
+async fn a_transaction_in_flight_is_not_sent_again_after_its_maps_are_gone() {
     let store = store();
     let (a, b) = (map(&store, "a").await, map(&store, "b").await);
     store.set_rule(|call| {
@@ -163,7 +163,7 @@ async fn nothing_is_sent_any_more_once_the_maps_are_gone() {
 
 /// The same, while the store is still being asked whether it is theirs.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_sent_at_all_if_the_maps_are_gone_by_then() {
+async fn a_transaction_that_waits_is_not_sent_after_its_maps_are_gone() {
     let store = store();
     let open = |name: &'static str| {
         let map = PersistentMap::<u32>::builder(store.clone(), name).batch(1_000, HOUR);

@@ -99,6 +99,11 @@ impl Broken {
             (Flaw::LosesExpiry, Op::Put { expires_at, .. }) => *expires_at = None,
             (Flaw::LosesShape, Op::Put { payload, .. }) => payload.schema = 0,
             (Flaw::RoundsNumbers, Op::Put { payload, .. }) => round_numbers(payload),
+            (Flaw::BytesAsJson, Op::Put { payload, .. }) if payload.encoding == Encoding::Bytes => {
+                let text = String::from_utf8_lossy(&payload.bytes);
+                let text = serde_json::Value::from(text).to_string();
+                *payload = Payload::json(text).with_schema(payload.schema);
+            }
             (Flaw::TrustsHints, Op::Put { payload, .. }) if change.likely_new => {
                 *payload = stored.unwrap_or(payload.clone());
             }
@@ -152,6 +157,17 @@ impl Broken {
         self.memory.commit(batch).await
     }
 
+    /// Applies the changes of JSON, and refuses the batch for the others.
+    async fn commit_without_bytes(&self, batch: &Batch) -> Result<Committed> {
+        let mut parts = batch.maps.to_vec();
+        for part in &mut parts {
+            part.changes.retain(|change| !puts_bytes(change));
+        }
+        let half = Batch::new(anew(), batch.after, batch.at, parts);
+        self.memory.commit(&half).await?;
+        fails(ErrorKind::Unsupported)
+    }
+
     /// Says that it committed when another commit was faster.
     pub(super) async fn commit_unless_racing(&self, batch: &Batch) -> Result<Committed> {
         let others = self.racing.fetch_add(1, Ordering::SeqCst);
@@ -176,6 +192,10 @@ pub(super) fn round_numbers(payload: &mut Payload) {
     }
 }
 
+fn puts_bytes(change: &Change) -> bool {
+    matches!(&change.op, Op::Put { payload, .. } if payload.encoding == Encoding::Bytes)
+}
+
 pub(super) fn coarse(revision: Revision) -> Revision {
     Revision::new(revision.get() / 1_000_000)
 }
@@ -194,6 +214,11 @@ impl Provider for Broken {
         let all = self.memory.capabilities();
         match self.flaw {
             Flaw::ForgetsOnReopening => all.with_durable(),
+            Flaw::HalvesBytes => {
+                let mut claimed = all;
+                claimed.bytes = false;
+                claimed
+            }
             Flaw::HalvesUnsupported | Flaw::TakesUnsupported => {
                 Capabilities::least().with_conditions()
             }
@@ -284,6 +309,15 @@ impl Provider for Broken {
                     answer
                 };
             }
+            Flaw::HalvesBytes
+                if batch
+                    .maps
+                    .iter()
+                    .flat_map(|part| &part.changes)
+                    .any(puts_bytes) =>
+            {
+                return self.commit_without_bytes(batch).await;
+            }
             Flaw::LosesRaces => return self.commit_unless_racing(batch).await,
             Flaw::HalvesWhenDropped => return self.commit_in_two(batch).await,
             Flaw::OneRevisionForTwo => {
@@ -325,54 +359,5 @@ impl Provider for Broken {
 
     async fn close(&self) -> Result<()> {
         self.memory.close().await
-    }
-}
-
-impl Broken {
-    pub(super) async fn after_error(&self, batch: &Batch, error: Error) -> Result<Committed> {
-        match (self.flaw, error.kind()) {
-            (Flaw::HalvesConflicts, ErrorKind::Conflict) => {
-                let mut parts = batch.maps.to_vec();
-                for part in &mut parts {
-                    part.clear = false;
-                    part.changes.retain(|change| change.expect == Expect::Any);
-                }
-                let half = Batch::new(anew(), batch.after, batch.at, parts);
-                self.memory.commit(&half).await?;
-            }
-            (Flaw::ClearsBeforeConflicts, ErrorKind::Conflict) => {
-                let mut parts = batch.maps.to_vec();
-                for part in &mut parts {
-                    part.changes.clear();
-                }
-                let half = Batch::new(anew(), batch.after, batch.at, parts);
-                self.memory.commit(&half).await?;
-            }
-            (Flaw::NoFence, ErrorKind::Superseded) => {
-                let mut again = batch.clone();
-                again.id = anew();
-                return self.memory.commit(&again).await;
-            }
-            (Flaw::ConflictWithoutFound, ErrorKind::Conflict) => return Err(error.with_found(None)),
-            (Flaw::ConflictWithoutKey, ErrorKind::Conflict) => return Err(error.on_keys([])),
-            (Flaw::UnsureOfConflicts, ErrorKind::Conflict) => return Err(error.outcome_unknown()),
-            _ => {}
-        }
-        Err(error)
-    }
-
-    pub(super) fn after_success(&self, mut answer: Committed) -> Committed {
-        if self.flaw == Flaw::CoarseRevisions {
-            answer.revision = answer.revision.map(coarse);
-        }
-        if self.flaw == Flaw::AnswersRepeatsAnew {
-            let revision = answer.revision.map_or(0, Revision::get);
-            let mut last = self.last.lock().unwrap();
-            let before = last.replace(BatchId::new(WriterId::new(0), revision));
-            if before.is_some_and(|before| before.sequence == revision) {
-                answer.revision = Some(Revision::new(revision + 1));
-            }
-        }
-        answer
     }
 }

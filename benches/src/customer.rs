@@ -23,6 +23,12 @@ impl Customer {
         }
     }
 
+    /// One field of the value.
+    #[must_use]
+    pub fn orders(&self) -> u64 {
+        self.orders
+    }
+
     /// The value as JSON.
     ///
     /// # Panics

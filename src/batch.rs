@@ -1,4 +1,4 @@
-//! What goes down to a provider: batches of absolute changes.
+//! Batches: the absolute changes that a map commits to a provider.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -16,27 +16,26 @@ pub use id::{Acknowledged, BatchId, Turn};
 
 pub use crate::writer_id::WriterId;
 
-/// Changes to one or several maps, committed whole or not at all.
+/// Changes to one or several maps, committed as a whole or not at all.
 ///
-/// A clone costs nothing: the changes are shared.
+/// A clone is O(1): it shares the changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Batch {
-    /// What tells it from every other batch.
+    /// Identifies the batch.
     pub id: BatchId,
-    /// The highest revision the writer has seen of these maps; what the commit
-    /// is given exceeds it, also when the store was restored from an old
-    /// backup meanwhile.
+    /// The highest revision of these maps that the writer has seen. The revision of the
+    /// commit exceeds it, even if the store was restored from an old backup meanwhile.
     pub after: Revision,
-    /// When the batch was made, by the writer's clock: the `updated_at` of
-    /// what it puts, but for what [says otherwise](Change::written_at).
+    /// When the batch was made, by the writer's clock. It is the `updated_at` of every
+    /// put without a [time of its own](Change::written_at).
     pub at: SystemTime,
-    /// The changes, a map an item; no map occurs twice.
+    /// The changes, one item per map; no map occurs twice.
     pub maps: Arc<[MapBatch]>,
 }
 
 impl Batch {
-    /// A batch of these changes.
+    /// Creates a batch of these changes.
     pub fn new(
         id: BatchId,
         after: Revision,
@@ -51,10 +50,9 @@ impl Batch {
         }
     }
 
-    /// The revision for this batch in a store whose last one is `last`: above
-    /// that, above [`after`](Self::after), and not below the milliseconds since
-    /// 1970, so that a store that was restored from a backup does not give out
-    /// again what it gave out before.
+    /// Returns the revision for this batch in a store whose last revision is `last`: above
+    /// `last` and [`after`](Self::after), and not below the milliseconds since 1970. So a
+    /// store that was restored from a backup does not assign a revision twice.
     pub fn revision_after(&self, last: Revision) -> Revision {
         let since_1970 = self.at.duration_since(SystemTime::UNIX_EPOCH);
         let floor = since_1970.map_or(0, |at| u64::try_from(at.as_millis()).unwrap_or(0));
@@ -69,33 +67,31 @@ impl Batch {
 pub struct MapBatch {
     /// The map.
     pub map: MapName,
-    /// Whether everything stored is deleted first. Conditions look at the
-    /// map as it is then: empty.
+    /// Whether the map is cleared first. Conditions are then checked on the empty map.
     pub clear: bool,
     /// The changes; no key occurs twice. They are independent of each other:
     /// a provider may apply them in any order.
     pub changes: Vec<Change>,
-    /// The incarnation in which the writer of this map knows the store; `None`
-    /// if it knows none, and then any will do. A store in another one refuses
-    /// the batch as [`Rewound`](crate::ErrorKind::Rewound).
+    /// The incarnation of the store that the writer of this map knows; `None` accepts any.
+    /// A store in another incarnation refuses the batch as
+    /// [`Rewound`](crate::ErrorKind::Rewound).
     pub incarnation: Option<Incarnation>,
-    /// The last commit that was acknowledged to the writer of this map; `None`
-    /// if there was none. A store that does not remember it has lost commits:
-    /// it refuses the batch as [`Rewound`](crate::ErrorKind::Rewound), and gets
-    /// a new incarnation.
+    /// The last commit that was acknowledged to the writer of this map; `None` if there
+    /// was none. A store that does not remember it has lost commits: it refuses the batch
+    /// as [`Rewound`](crate::ErrorKind::Rewound) and takes a new incarnation.
     ///
-    /// In a batch of several maps each part names the writer of its own map,
-    /// while [`Batch::id`] is that of one of them.
+    /// In a batch of several maps, each part names the writer of its own map, and
+    /// [`Batch::id`] that of one of them.
     pub acknowledged: Option<Acknowledged>,
-    /// The revision up to which the writer of this map has seen all commits to it:
-    /// it loaded the map as it was then, or later. `None` if it does not say. A store
-    /// that has [dropped](crate::Provider::drop_map) the map since then refuses the
-    /// batch as [`Rewound`](crate::ErrorKind::Rewound).
+    /// The revision up to which the writer has seen all commits to this map, because it
+    /// loaded the map at that revision or later; `None` if unknown. A store that has
+    /// [dropped](crate::Provider::drop_map) the map since then refuses the batch as
+    /// [`Rewound`](crate::ErrorKind::Rewound).
     pub seen: Option<Revision>,
 }
 
 impl MapBatch {
-    /// These changes to that map.
+    /// Creates the part of a batch with these changes to that map.
     pub fn new(map: MapName, changes: Vec<Change>) -> Self {
         Self {
             map,
@@ -107,28 +103,29 @@ impl MapBatch {
         }
     }
 
-    /// The same changes, of a writer that has seen the map up to this revision.
+    /// Sets the revision up to which the writer has [seen](Self::seen) the map.
     #[must_use]
     pub fn having_seen(mut self, seen: Option<Revision>) -> Self {
         self.seen = seen;
         self
     }
 
-    /// The same changes, for a store in this incarnation only.
+    /// Sets the [incarnation](Self::incarnation) that the store must be in.
     #[must_use]
     pub fn in_incarnation(mut self, incarnation: Option<Incarnation>) -> Self {
         self.incarnation = incarnation;
         self
     }
 
-    /// The same changes, for a store that remembers this commit only.
+    /// Sets the last [acknowledged](Self::acknowledged) commit, which the store must
+    /// remember.
     #[must_use]
     pub fn after_acknowledged(mut self, acknowledged: Option<Acknowledged>) -> Self {
         self.acknowledged = acknowledged;
         self
     }
 
-    /// The same changes, after everything stored was deleted.
+    /// Sets whether the map is cleared before these changes.
     #[must_use]
     pub fn clearing(mut self, clear: bool) -> Self {
         self.clear = clear;
@@ -136,36 +133,35 @@ impl MapBatch {
     }
 }
 
-/// What happens to one key. It says what the entry becomes, never how it
-/// differs from what it was: applied twice, it is as if applied once.
+/// A change of one key. It is absolute: it contains the new state of the entry, not a
+/// difference, so applying it twice has the effect of applying it once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Change {
-    /// The key: any UTF-8, also empty, of any length.
+    /// The key: any UTF-8 of any length, including the empty string.
     pub key: Arc<str>,
-    /// What the entry becomes.
+    /// The new state of the entry.
     pub op: Op,
-    /// On what condition.
+    /// The condition under which the change is applied.
     pub expect: Expect,
-    /// What if the condition does not hold.
+    /// What to do if the condition does not hold.
     pub otherwise: Otherwise,
-    /// When the value was written, if that matters and was before the batch was
-    /// made: the `updated_at` of what is put, instead of [`Batch::at`].
+    /// When the value was written, if before the batch was made. A put stores it as
+    /// `updated_at`, instead of [`Batch::at`].
     pub written_at: Option<SystemTime>,
-    /// Why the key is deleted, if it is; the store keeps it with the tombstone.
+    /// The cause of a deletion, which the store keeps in the tombstone.
     pub cause: Cause,
-    /// The group of the batch that the change belongs to, also across its maps: if
-    /// a condition of the group that says [`Otherwise::Skip`] does not hold, all
-    /// changes of the group are left out. The numbers mean nothing beyond the batch.
+    /// The group that the change belongs to, within the batch and across its maps. If a
+    /// condition with [`Otherwise::Skip`] fails in the group, all changes of the group are
+    /// skipped. The numbers have no meaning beyond the batch.
     pub group: Option<u32>,
-    /// Whether the writer knows of nothing that is stored under the key. That
-    /// is a hint, by which a provider may choose the faster way to write it;
-    /// another process may have stored something since.
+    /// A hint: the writer knows of no stored entry with this key, so an insert is
+    /// probably faster than an update. Another process may have stored one since.
     pub likely_new: bool,
 }
 
 impl Change {
-    /// The key holds this value from now on, whatever it held before.
+    /// Creates a put: the key has this value, whatever it had before.
     pub fn put(key: impl Into<Arc<str>>, payload: Payload, expires_at: Option<SystemTime>) -> Self {
         Self::new(
             key.into(),
@@ -176,13 +172,13 @@ impl Change {
         )
     }
 
-    /// The entry keeps its value and expires at another time. Where there is
-    /// no such entry, nothing happens.
+    /// Creates a touch: the entry keeps its value and expires at another time. Does
+    /// nothing if there is no such entry.
     pub fn touch(key: impl Into<Arc<str>>, expires_at: Option<SystemTime>) -> Self {
         Self::new(key.into(), Op::Touch { expires_at })
     }
 
-    /// The key holds nothing from now on.
+    /// Creates a deletion of the key.
     pub fn delete(key: impl Into<Arc<str>>) -> Self {
         Self::new(key.into(), Op::Delete)
     }
@@ -200,35 +196,35 @@ impl Change {
         }
     }
 
-    /// The same change, of a value that was written at that time.
+    /// Sets when the value was [written](Self::written_at).
     #[must_use]
     pub fn written_at(mut self, at: Option<SystemTime>) -> Self {
         self.written_at = at;
         self
     }
 
-    /// The same deletion, for that cause.
+    /// Sets the [cause](Self::cause) of the deletion.
     #[must_use]
     pub fn because(mut self, cause: Cause) -> Self {
         self.cause = cause;
         self
     }
 
-    /// The same change, tied to the others of this group of the batch.
+    /// Sets the [group](Self::group) of the change.
     #[must_use]
     pub fn in_group(mut self, group: u32) -> Self {
         self.group = Some(group);
         self
     }
 
-    /// The same change, with the hint that nothing is known to be stored there.
+    /// Sets the hint [`likely_new`](Self::likely_new).
     #[must_use]
     pub fn likely_new(mut self, likely: bool) -> Self {
         self.likely_new = likely;
         self
     }
 
-    /// The same change, on this condition.
+    /// Sets the condition of the change.
     #[must_use]
     pub fn expect(mut self, expect: Expect, otherwise: Otherwise) -> Self {
         self.expect = expect;
@@ -236,9 +232,9 @@ impl Change {
         self
     }
 
-    /// The entry after this change, in a batch of that [time](Batch::at) that is
-    /// committed as that revision; `None` if there is none then. `stored` looks up
-    /// the entry before it, if it matters.
+    /// Returns the entry after this change, in a batch of that [time](Batch::at) and
+    /// revision; `None` if the entry is then gone. `stored` looks up the entry before the
+    /// change, and is called only if needed.
     pub fn apply(
         &self,
         stored: impl FnOnce() -> Option<Record>,
@@ -263,7 +259,7 @@ impl Change {
         }
     }
 
-    /// About how many bytes it takes in a batch.
+    /// About how many bytes the change takes in a batch.
     pub(crate) fn weight(&self) -> usize {
         let payload = match &self.op {
             Op::Put { payload, .. } => payload.bytes.len(),
@@ -273,35 +269,35 @@ impl Change {
     }
 }
 
-/// What an entry becomes.
+/// The new state of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// It holds this value.
+    /// The entry has this value.
     Put {
         /// The value.
         payload: Payload,
-        /// When it is gone, if it ever is.
+        /// When the entry expires; `None` for never.
         expires_at: Option<SystemTime>,
     },
-    /// It keeps its value, and expires at another time. The entry gets the
-    /// revision of the commit and keeps its `updated_at`.
+    /// The entry keeps its value and its `updated_at`, gets the revision of the commit,
+    /// and expires at another time.
     Touch {
-        /// When it is gone, if it ever is.
+        /// When the entry expires; `None` for never.
         expires_at: Option<SystemTime>,
     },
-    /// It is gone.
+    /// The entry is deleted.
     Delete,
 }
 
-/// The condition of a change, on what the store holds before the batch.
+/// The condition of a change, checked on the stored entry before the batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Expect {
-    /// None: the last commit wins.
+    /// No condition: the last commit wins.
     #[default]
     Any,
-    /// There is no such entry, or it has expired.
+    /// The entry does not exist, or has expired.
     Absent,
-    /// There is such an entry, and it has not expired.
+    /// The entry exists and has not expired.
     Present,
     /// The entry was last written by the commit of this revision, expired or
     /// not.
@@ -309,8 +305,8 @@ pub enum Expect {
 }
 
 impl Expect {
-    /// Whether the condition holds, given the revision and the expiry of the
-    /// stored entry, if there is one, and the [time](Batch::at) of the batch.
+    /// Whether the condition holds for a stored entry of this revision and expiry (`None`
+    /// if there is no entry) at the [time](Batch::at) of the batch.
     pub fn holds(self, stored: Option<(Revision, Option<SystemTime>)>, at: SystemTime) -> bool {
         let live = stored.is_some_and(|(_, expires_at)| expires_at.is_none_or(|end| at < end));
         match self {
@@ -322,37 +318,37 @@ impl Expect {
     }
 }
 
-/// What becomes of a change whose condition does not hold.
+/// How a change is treated whose condition does not hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Otherwise {
     /// The whole batch fails as a [`Conflict`](crate::ErrorKind::Conflict)
     /// that carries the key and the record found.
     #[default]
     Fail,
-    /// The change is left out and listed as [`Skipped`], and with it all others of
-    /// its [group](Change::group). The rest of the batch is applied.
+    /// The change and all others of its [group](Change::group) are left out and listed as
+    /// [`Skipped`]. The rest of the batch is applied.
     Skip,
 }
 
-/// The answer to a batch that was applied.
+/// The result of a batch that was applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Committed {
-    /// The revision of everything it wrote; `None` if a layer accepted it
-    /// ahead of the store.
+    /// The revision of all entries that the batch wrote; `None` if a layer accepted the
+    /// batch before the store did.
     pub revision: Option<Revision>,
-    /// The changes that were left out because a condition did not hold, their own
-    /// or another one of their [group](Change::group); in the order of the batch.
+    /// The changes that were left out because their own condition, or another one of
+    /// their [group](Change::group), did not hold; in the order of the batch.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
-    /// The incarnation of the store; `None` if it keeps none.
+    /// The incarnation of the store; `None` if it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<Incarnation>,
 }
 
 impl Committed {
-    /// Applied whole, as this revision.
+    /// Creates the result of a batch that was applied as a whole, as this revision.
     pub fn at(revision: Revision) -> Self {
         Self {
             revision: Some(revision),
@@ -361,14 +357,14 @@ impl Committed {
         }
     }
 
-    /// The same answer, of a store in this incarnation.
+    /// Sets the incarnation of the store.
     #[must_use]
     pub fn with_incarnation(mut self, incarnation: Option<Incarnation>) -> Self {
         self.incarnation = incarnation;
         self
     }
 
-    /// The same answer, with the changes that were left out.
+    /// Sets the changes that were left out.
     #[must_use]
     pub fn with_skipped(mut self, skipped: Vec<Skipped>) -> Self {
         self.skipped = skipped;
@@ -376,7 +372,7 @@ impl Committed {
     }
 }
 
-/// A change that was left out.
+/// A change that was left out of a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Skipped {
@@ -384,12 +380,12 @@ pub struct Skipped {
     pub map: MapName,
     /// Its key.
     pub key: Arc<str>,
-    /// What the store holds instead.
+    /// The stored entry that was found instead.
     pub found: Option<Record>,
 }
 
 impl Skipped {
-    /// A change of that key was left out because of what was found.
+    /// Creates the report of a change of that key, left out because of the found entry.
     pub fn new(map: MapName, key: Arc<str>, found: Option<Record>) -> Self {
         Self { map, key, found }
     }

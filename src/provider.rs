@@ -1,4 +1,4 @@
-//! The contract between a map and the place where it is kept.
+//! The contract between a map and its store.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ mod sql;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 
-/// What a provider can do beyond the least.
+/// The optional abilities of a provider.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 #[expect(
@@ -32,14 +32,14 @@ pub(crate) mod sqlite;
     reason = "each is an ability of its own, and they go together in every way"
 )]
 pub struct Capabilities {
-    /// A batch may touch several maps, and still lands whole or not at all.
+    /// A batch may touch several maps, and is still applied as a whole or not at all.
     pub several_maps: bool,
     /// Conditions ([`Expect`](crate::Expect)) are checked in the commit itself, and
-    /// a change that is skipped takes its [group](crate::Change::group) with it.
+    /// a skipped change skips its whole [group](crate::Change::group).
     pub conditions: bool,
-    /// A load of [changes](Wanted::Changed) also reports what was deleted.
+    /// A load of [changes](Wanted::Changed) also reports deletions, as tombstones.
     pub deletions: bool,
-    /// What was committed survives the end of the process.
+    /// Commits survive the end of the process.
     pub durable: bool,
     /// Values may be any [bytes](crate::Encoding::Bytes), not only JSON.
     pub bytes: bool,
@@ -93,49 +93,47 @@ impl Capabilities {
     }
 }
 
-/// Where maps are kept: it knows names, keys and bytes, and no value types.
+/// A store of maps. It knows names, keys and bytes, but no value types.
 ///
-/// One provider serves many maps. Handles are shared (`Arc`), and calls for
-/// different maps, or two handles on the same map, may come at the same time.
+/// One provider serves many maps. Handles are shared (`Arc`); calls for different maps,
+/// and from several handles of the same map, may be concurrent.
 ///
 /// # What a provider promises
 ///
-/// Each word is a test of that name in the conformance suite (feature
-/// `testing`), which every provider should run.
+/// Each promise is tested by the part of that name in the conformance suite (feature
+/// `testing`), which every provider should pass.
 ///
-/// - **Faithful**: a load answers with what was committed: every key as it was
-///   written, the same JSON value, times to the millisecond; expired entries too.
-///   The text of a value may differ: white space, the order of fields, escapes,
-///   and another way to write a number, of which no digit may be lost.
-///   [Bytes](crate::Encoding::Bytes) do not differ. A load has
-///   every commit that was acknowledged before it began, so its horizon is not
-///   below their revisions.
-/// - **Atomic**: a batch lands whole, or not at all, also when the process is
-///   killed in the middle of it. Changes that are [skipped](crate::Otherwise::Skip)
-///   are no part of it; [`ledger::check_conditions`] says which those are.
-/// - **Idempotent and fenced**: the sequences of a writer grow; each batch is
-///   applied once, a repeat of the writer's last one is answered as before,
-///   lower ones are refused as `Superseded`. So a commit that timed out cannot
-///   land late. What is remembered of a writer survives a restart like the
-///   batch itself (it commits with it), for a day at least. Nothing is
-///   remembered of a batch that failed. A store that does not remember what was
-///   [acknowledged](crate::MapBatch::acknowledged) has lost commits: it refuses
-///   the batch as `Rewound`, and takes a new [incarnation](Incarnation), which it
-///   keeps durably and answers from then on. [`ledger::admit`] decides all of
-///   this.
-/// - **Isolated**: no map sees another's keys, whatever the names.
-/// - **Durable**: what `commit` returned from is there after the process is
-///   killed, if [`Capabilities::durable`] says so.
-/// - **Ordered**: the new revision exceeds every earlier one of the maps it
+/// - **Faithful**: a load returns the committed entries: every key unchanged, an equal
+///   JSON value, and times to the millisecond; expired entries too. The text of a value
+///   may differ in white space, in the order of its fields, in escapes, and in how a
+///   number is written, but no digit is lost. [Bytes](crate::Encoding::Bytes) are
+///   returned unchanged. A load contains every commit that was acknowledged before it
+///   began, so its horizon is not below their revisions.
+/// - **Atomic**: a batch is applied as a whole or not at all, even if the process is
+///   killed meanwhile. [Skipped](crate::Otherwise::Skip) changes are not part of it;
+///   [`ledger::check_conditions`] determines which are skipped.
+/// - **Idempotent and fenced**: the sequence numbers of a writer grow. Each batch is
+///   applied once. A repeat of the writer's last batch gets the same answer again;
+///   lower sequences are refused as `Superseded`. So a commit that timed out cannot
+///   be applied late. The record of a writer's last batch commits with that batch,
+///   survives a restart like it, and is kept for at least a day. A failed batch
+///   leaves no record. A store that lacks the
+///   [acknowledged](crate::MapBatch::acknowledged) batch has lost commits: it refuses
+///   the new one as `Rewound`, and takes a new [incarnation](Incarnation), which it
+///   stores durably and returns from then on. [`ledger::admit`] decides all of this.
+/// - **Isolated**: a map never contains keys of another map, whatever their names.
+/// - **Durable**: a batch survives a kill of the process once `commit` has returned, if
+///   [`Capabilities::durable`] is set.
+/// - **Ordered**: the revision of a commit exceeds every earlier one of the maps that it
 ///   touches, and `batch.after` ([`Batch::revision_after`]).
-/// - **Honest**: an error says by its [kind](ErrorKind) what to do, and by
-///   [`Error::may_have_applied`] what state it leaves. What cannot be done is
-///   refused as `Unsupported` before anything is written.
+/// - **Honest**: the [kind](ErrorKind) of an error tells the caller what to do, and
+///   [`Error::may_have_applied`] which state it leaves. A batch that the provider does
+///   not support is refused as `Unsupported` before anything is written.
 ///
 /// # What a provider may assume
 ///
-/// A map has one commit in flight at a time. The future of a commit may be
-/// dropped at any await; then the identical batch comes again.
+/// A map has one commit in flight at a time. The future of a commit may be dropped at
+/// any await; the map then commits the identical batch again.
 #[async_trait]
 pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// Returns the optional abilities of this provider. Default: none.
@@ -143,7 +141,7 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
         Capabilities::least()
     }
 
-    /// Loads the stored records of a map; none for a map that was never written to.
+    /// Loads the stored records of a map; none if the map was never written to.
     ///
     /// A store without partial loads loads all records and
     /// [narrows](Load::narrowed) the load.
@@ -153,16 +151,17 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// `Unavailable`, `Unusable`, or `Corrupt`; nothing is changed.
     async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>>;
 
-    /// Applies a batch, whole or not at all; on return it is durable.
+    /// Applies a batch as a whole or not at all. It is durable on return.
     ///
     /// # Errors
     ///
-    /// Any kind; `Refused` names the keys if it can. Where
-    /// [`Error::may_have_applied`] says so, the caller commits the identical
-    /// batch again; otherwise nothing was applied, nor will be.
+    /// Any kind; `Refused` names the keys if possible. If
+    /// [`Error::may_have_applied`] is true, the caller commits the identical batch again.
+    /// Otherwise the batch was not applied and never will be.
     async fn commit(&self, batch: &Batch) -> Result<Committed>;
 
-    /// The map is closed: a chance to tidy up. It may be opened again.
+    /// Called when a map is closed, so that the provider can free or compact what it
+    /// keeps for it. The map may be opened again. Default: does nothing.
     ///
     /// # Errors
     ///
@@ -172,7 +171,7 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
-    /// The maps that are stored here, in no order.
+    /// Lists the stored maps, in no particular order.
     ///
     /// # Errors
     ///
@@ -184,55 +183,53 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
         ))
     }
 
-    /// Deletes all that is stored of a map: its records and what is kept beside
-    /// them. A map that was never written to is dropped as well.
+    /// Deletes a map: its records and its metadata. A map that was never written to can
+    /// be dropped too.
     ///
-    /// It is a commit, with a revision of its own: all or nothing, durable on
-    /// return, and nothing of before comes back. A batch whose writer has not
-    /// [seen](crate::MapBatch::seen) the drop is refused as `Rewound`, so a commit
-    /// that was given up does not land late, and an open map of that name stops
-    /// until it is told how to go on. [`ledger::check_dropped`] decides this. A
-    /// writer that loads the map after the drop finds it empty, and may write.
+    /// A drop is a commit with a revision of its own: atomic, durable on return, and
+    /// final. A batch whose writer has not [seen](crate::MapBatch::seen) the drop is
+    /// refused as `Rewound`. So a commit that was given up is not applied late, and an
+    /// open map of that name stops until the program decides how it continues.
+    /// [`ledger::check_dropped`] implements this check. A writer that loads the map after
+    /// the drop finds it empty and may write.
     ///
-    /// A table or a file that was adopted is only detached: its rows stay, and the
-    /// revisions and expiries that were kept beside it go.
+    /// An adopted table or file is only detached: its rows stay; the revisions and
+    /// expiries that the provider kept beside it are deleted.
     ///
-    /// Answers to batches that were applied before are remembered for as long as
-    /// their writers are.
+    /// Answers to earlier batches are kept for as long as their writers are remembered.
     ///
     /// # Errors
     ///
-    /// `Unsupported` unless overridden. Where [`Error::may_have_applied`] says so, the
-    /// map may be gone; drop it again.
+    /// `Unsupported` unless overridden. If [`Error::may_have_applied`] is true, the map
+    /// may already be dropped; drop it again.
     async fn drop_map(&self, map: &MapName) -> Result<()> {
         let message = "this provider cannot drop a map; clear it instead";
         Err(Error::new(ErrorKind::Unsupported, message).on_map(map))
     }
 
-    /// Whether the store can be written to just now, and the incarnation that it
-    /// is in; `None` if it keeps none, or one for each map.
+    /// Checks that the store can be written to, and returns its incarnation; `None` if
+    /// it has none, or one for each map.
     ///
     /// # Errors
     ///
-    /// `Unavailable` or `Unusable`, as a commit would be answered now.
+    /// `Unavailable` or `Unusable`: the error that a commit would get now.
     async fn ping(&self) -> Result<Option<Incarnation>> {
         Ok(None)
     }
 
-    /// The signal that the store answers, one for all handles of it: through it
-    /// a map that finds the store well tells the others, which then need not wait
-    /// for their next probe. `None` unless overridden.
+    /// Returns the signal that the store answers, shared by all handles of the provider.
+    /// A map whose probe succeeds uses it to wake the other maps, which then do not wait
+    /// for their own next probe. `None` unless overridden.
     ///
-    /// Keep a [`Heartbeat`] in the handle, so that its clones share it, and
-    /// return a clone of that; a provider that wraps another one returns that of
-    /// the one inside. A provider without it loses nothing: each of its maps
-    /// finds out by itself.
+    /// Keep a [`Heartbeat`] in the handle, so that its clones share it, and return a
+    /// clone of it. A wrapper returns the one of the provider inside. Without a heartbeat,
+    /// each map probes by itself, and nothing else changes.
     fn heartbeat(&self) -> Option<Heartbeat> {
         None
     }
 
-    /// Ends it: lets go of files and connections. Every later call is answered
-    /// `Closed`, where that can be told.
+    /// Closes the provider: releases its files and connections. Later calls fail as
+    /// `Closed`. Default: does nothing.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What comes up from a provider: records, their payloads and revisions.
+//! Records: stored entries as a provider returns them, with payload and revision.
 
 use std::{fmt, num::ParseIntError, str::FromStr, sync::Arc, time::SystemTime};
 
@@ -12,13 +12,12 @@ mod timestamp;
 pub use deletion::{Cause, Deletion};
 pub use timestamp::Timestamp;
 
-/// The number a provider gives each commit; it only grows.
+/// The number that a provider assigns to a commit. Revisions of a map only grow.
 ///
-/// An entry carries the revision of the commit that last wrote it. Revisions
-/// of one map are comparable with each other and with nothing else; how far
-/// apart two of them are means nothing.
+/// An entry has the revision of the commit that last wrote it. Only revisions of the
+/// same map can be compared, and the distance between two of them has no meaning.
 ///
-/// As text it is its number, so it can travel as an `ETag` and come back:
+/// The text of a revision is its number, so it can be used as an `ETag`:
 ///
 /// ```
 /// # fn main() -> Result<(), std::num::ParseIntError> {
@@ -34,10 +33,10 @@ pub use timestamp::Timestamp;
 pub struct Revision(u64);
 
 impl Revision {
-    /// Before the first commit: smaller than every revision a provider gives.
+    /// The revision before the first commit: smaller than that of every commit.
     pub const ZERO: Self = Self(0);
 
-    /// The revision with this number.
+    /// Creates the revision with this number.
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
@@ -74,34 +73,34 @@ impl<'de> Deserialize<'de> for Revision {
     }
 }
 
-/// How the bytes of a [`Payload`] are to be read.
+/// How the bytes of a [`Payload`] are encoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Encoding {
     /// UTF-8 text of one JSON value.
     #[default]
     Json,
-    /// Any bytes. A store keeps them unchanged.
+    /// Any bytes. The store keeps them unchanged.
     Bytes,
 }
 
-/// A value as it is stored: bytes, and what is needed to read them.
+/// A stored value: its bytes, their encoding, and the schema version.
 ///
-/// A clone shares the bytes.
+/// A clone is O(1): it shares the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Payload {
     /// The encoded value.
     pub bytes: Bytes,
-    /// How to read the bytes.
+    /// The encoding of the bytes.
     pub encoding: Encoding,
-    /// The number of the shape the value was written in; 0 unless the
-    /// program numbers its shapes.
+    /// The schema version that the value was written in; 0 if the program does not use
+    /// schema versions.
     pub schema: u32,
 }
 
 impl Payload {
-    /// The JSON text of a value, of shape 0.
+    /// Creates a payload of JSON text, with schema version 0.
     pub fn json(text: impl Into<Bytes>) -> Self {
         Self {
             bytes: text.into(),
@@ -110,7 +109,7 @@ impl Payload {
         }
     }
 
-    /// Any bytes, of shape 0.
+    /// Creates a payload of any bytes, with schema version 0.
     ///
     /// Only providers with the capability [`bytes`](crate::Capabilities::bytes) store
     /// them. A map reads and writes JSON; a record of bytes is unreadable to it.
@@ -122,7 +121,7 @@ impl Payload {
         }
     }
 
-    /// The same bytes, written in the shape with this number.
+    /// Sets the schema version.
     #[must_use]
     pub fn with_schema(mut self, schema: u32) -> Self {
         self.schema = schema;
@@ -130,32 +129,32 @@ impl Payload {
     }
 }
 
-/// A stored entry as it comes up from a provider.
+/// A stored entry, or the tombstone of a deleted one.
 ///
-/// With serde, a store can keep it as text; times are then whole milliseconds.
+/// It implements serde's traits, so a store can keep it as text. Times are serialized as
+/// whole milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "form::RecordForm", into = "form::RecordForm")]
 #[non_exhaustive]
 pub struct Record {
-    /// The key, as it was written.
+    /// The key.
     pub key: Arc<str>,
-    /// The stored value; `None` says that the key was deleted, which only a
-    /// load of [changes](crate::Wanted::Changed) reports.
+    /// The stored value. `None` marks a tombstone, which only a load of
+    /// [changes](crate::Wanted::Changed) returns.
     pub value: Option<Payload>,
-    /// The commit that last wrote the entry.
+    /// The revision of the commit that last wrote the entry.
     pub revision: Revision,
-    /// When the entry is gone, if it ever is.
+    /// When the entry expires; `None` for never.
     pub expires_at: Option<SystemTime>,
-    /// When the value was written, by the writer's clock; `None` where the
-    /// store does not know. Moving an expiry does not change it. Of a tombstone,
-    /// when the entry was deleted.
+    /// When the value was written, by the writer's clock; `None` if unknown. Moving the
+    /// expiry does not change it. For a tombstone, when the entry was deleted.
     pub updated_at: Option<SystemTime>,
-    /// What is known of the deletion; of a tombstone only.
+    /// The cause and the writer of the deletion; for a tombstone only.
     pub deletion: Option<Deletion>,
 }
 
 impl Record {
-    /// A record that never expires and whose time of writing is not known.
+    /// Creates a record that never expires and whose time of writing is unknown.
     pub fn new(key: impl Into<Arc<str>>, value: Option<Payload>, revision: Revision) -> Self {
         Self {
             key: key.into(),
@@ -167,7 +166,7 @@ impl Record {
         }
     }
 
-    /// A tombstone: the entry was deleted by that commit.
+    /// Creates a tombstone of an entry that was deleted by that commit.
     pub fn deleted(key: impl Into<Arc<str>>, revision: Revision, deletion: Deletion) -> Self {
         Self {
             deletion: Some(deletion),
@@ -175,14 +174,14 @@ impl Record {
         }
     }
 
-    /// The same record, gone from that time on.
+    /// Sets when the entry expires.
     #[must_use]
     pub fn with_expires_at(mut self, at: Option<SystemTime>) -> Self {
         self.expires_at = at;
         self
     }
 
-    /// The same record, written at that time.
+    /// Sets when the value was written.
     #[must_use]
     pub fn with_updated_at(mut self, at: Option<SystemTime>) -> Self {
         self.updated_at = at;

@@ -1,4 +1,4 @@
-//! What tells a batch from every other: who writes, and a sequence.
+//! The identity of a batch: its writer and a sequence number.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use crate::writer_id::WriterId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct BatchId {
-    /// Who writes.
+    /// The writer.
     pub writer: WriterId,
     /// Grows with each new batch of this writer.
     pub sequence: u64,

@@ -129,7 +129,7 @@ impl JsonFile {
     ///
     /// # Errors
     ///
-    /// `Unavailable` or `Unusable`. The folder is unlocked all the same, and no commit is
+    /// `Unavailable` or `Unusable`. The folder is unlocked even then, and no commit is
     /// lost: a journal that was not compacted is read at the next open.
     pub async fn close(&self) -> Result<()> {
         Provider::close(self).await

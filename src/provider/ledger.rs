@@ -23,7 +23,7 @@
 //! an earlier attempt at it that is still on its way names the old incarnation
 //! as well.
 //!
-//! A batch that claims nothing is admitted. So whoever opens a map afresh takes
+//! A batch that claims nothing is admitted. So a map that is opened afresh takes
 //! the store as it is: a store that was moved, copied or restored while its maps
 //! were closed is no case of this.
 

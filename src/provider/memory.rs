@@ -261,7 +261,7 @@ impl Table {
         let found: Vec<_> = match wanted {
             Wanted::All => records.values().cloned().collect(),
             Wanted::Keys(keys) => {
-                // A key that is asked for twice comes up once.
+                // A key that is requested twice is returned once.
                 let keys: BTreeSet<_> = keys.iter().collect();
                 let found = keys.into_iter().filter_map(|key| records.get(key));
                 found.cloned().collect()

@@ -1,4 +1,4 @@
-//! The end of a map: closed, dropped, or outlived by nobody.
+//! The end of a map: closed, dropped, or left at the end of the runtime.
 
 use std::{
     pin::pin,

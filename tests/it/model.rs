@@ -43,7 +43,7 @@ enum Step {
     UpdateAndSave(u8, u64),
     RemoveAndSave(u8),
     ClearAndSave,
-    /// A save that nobody waits for: dropped after its first poll.
+    /// A save whose future is dropped after its first poll.
     Abandon(u8, u64),
     Flush,
     Reload,

@@ -1,5 +1,5 @@
 //! Many threads at once: whatever the order, memory and store agree at the end,
-//! and nobody ever sees half a value.
+//! and no reader ever sees half a value.
 
 mod clears;
 
@@ -171,7 +171,7 @@ async fn every_value_that_anybody_sees_is_whole() {
                     match (n % 2, dice.below(5)) {
                         (0, 0) => drop(map.insert(&key, Whole::new(dice.below(1 << 40)))),
                         (0, 1) => drop(map.remove(&key)),
-                        // Part by part, so that whoever looks in between would see it.
+                        // Part by part, so that a reader in between would see it.
                         (0, _) => drop(map.update(&key, |whole| {
                             whole.number += 1;
                             std::thread::yield_now();

@@ -52,7 +52,7 @@ async fn a_reload_updates_clean_entries_and_keeps_pending_ones() {
     assert_eq!(map.len(), 5);
     map.flush().await.unwrap();
     assert_eq!(stored_values::<u64>(&store).await, expected);
-    // What came by reload is known to be in the store: its removal is told.
+    // What came by reload is known to be in the store: its removal is saved.
     map.remove("new");
     map.flush().await.unwrap();
     assert!(!stored_values::<u64>(&store).await.contains_key("new"));

@@ -11,8 +11,8 @@
 //! - The store holds of each key what was acknowledged last, or something later:
 //!   after every acknowledgement, and when all maps are gone.
 //! - It never goes back, and of what is committed as one there is all or nothing.
-//! - What nobody can read is never destroyed.
-//! - Nobody waits for ever; when the store is well, memory and store agree, and
+//! - Unreadable records are never destroyed.
+//! - No caller waits for ever; when the store is healthy, memory and store agree, and
 //!   nothing is pending or refused.
 //!
 //! `tests/soak.sh` runs as many of them as one asks for. A seed makes the same

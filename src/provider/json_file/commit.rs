@@ -37,7 +37,7 @@ impl Store {
     }
 
     /// Sets the incarnation of the map, durably. Callers learn of it only after that. After
-    /// a failure and a crash it may be set all the same; no map knows it then.
+    /// a failure and a crash it may be set even so; no map knows it then.
     fn renew(&mut self, folder: &Folder, incarnation: Incarnation) -> Result<()> {
         let journal = self.writable_journal(folder)?;
         let appended = self.append(folder, journal, &frame::renewal(incarnation));

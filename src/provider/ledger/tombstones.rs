@@ -13,7 +13,7 @@ use crate::{
     record::{Deletion, Record, Revision, Timestamp},
 };
 
-/// For how long tombstones are kept, unless a provider is told otherwise: a day. A reader
+/// For how long tombstones are kept by default: a day. A reader
 /// that is away for longer loads the whole map again.
 pub const TOMBSTONES_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -79,7 +79,7 @@ impl Tombstones {
         self.by_key.insert(tombstone.key, kept);
     }
 
-    /// The map was cleared by that commit. That is told as one revision, and replaces all
+    /// The map was cleared by that commit. That is recorded as one revision, and replaces all
     /// tombstones.
     pub fn clear(&mut self, revision: Revision) {
         self.by_key.clear();

@@ -81,7 +81,7 @@ impl Changed<'_> {
 }
 
 /// Makes the index of the revisions, unless there is one. Without it, loads of changes
-/// read the whole table; so a user that may not make it loads all the same.
+/// read the whole table; so a user without the right to create it can still load.
 pub(super) async fn make_index(shared: &Shared, map: &MapName) -> Result<(), Failure> {
     let session = shared.connections.session().await?;
     match make_index_locked(&session, shared, map).await {

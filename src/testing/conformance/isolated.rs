@@ -23,7 +23,7 @@ pub(super) async fn run(trial: &mut Trial<'_>) {
 }
 
 /// Nasty names, no two of them the same; each holds the tag, so that they are
-/// nobody else's.
+/// of no other map.
 fn names(tag: &str) -> Result<Vec<MapName>> {
     let plain = [
         "",

@@ -89,7 +89,7 @@ impl<'a> Trial<'a> {
         self.provider.capabilities()
     }
 
-    /// A map that nobody else uses, and no other check.
+    /// A map that is used by no other check and no other program.
     pub(super) fn map(&self, name: &str) -> MapName {
         let name = format!("conformance {} {} {name}", self.tag, self.word);
         match MapName::new(name) {

@@ -1,4 +1,4 @@
-//! Someone who writes: makes batches as a map would.
+//! A writer for the checks: makes batches as a map would.
 
 use std::time::{Duration, SystemTime};
 

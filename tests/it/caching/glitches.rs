@@ -129,7 +129,7 @@ async fn a_glitch_of_another_process_moves_time_nowhere() {
     assert_eq!(map.get("c"), None);
 }
 
-/// Whoever looks after the machine hears of the wrong time, and once is enough.
+/// The wrong time of the machine is logged, once.
 #[tokio::test]
 async fn a_glitch_is_said_once() {
     let (store, right) = (Memory::new(), ManualClock::new(start()));

@@ -41,7 +41,7 @@ async fn an_own_time_is_kept(store: impl Provider + Clone) {
         let map = open(times()).await;
         map.insert_with_ttl("otp", 1, seconds(10));
         map.insert_with_ttl("odd", 1, Duration::from_millis(10_001));
-        // It is not saved at once: its time counts from the write all the same.
+        // It is not saved at once, but its time counts from the write.
         clock.advance(seconds(4));
         map.close().await.unwrap();
         // As often as it is opened again: each time it is saved anew.

@@ -10,7 +10,7 @@ use crate::support::{put, records, settle, start, stored_values, write_as_anothe
 
 type Times = fn(CachingMapBuilder<u64>) -> CachingMapBuilder<u64>;
 
-/// Each ends what nobody reads after a hundred seconds.
+/// Each expires entries that were not read for a hundred seconds.
 const TIMES: [Times; 3] = [
     |map| map.time_to_live(seconds(100)),
     |map| map.time_to_idle(seconds(100)),

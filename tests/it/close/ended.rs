@@ -64,7 +64,7 @@ async fn the_task_ends_with_the_last_handle_and_lets_go_of_the_values() {
 }
 
 /// The task answered the one who closed the map before it let go of the
-/// provider: whoever closed the only map of a folder and opened the folder again
+/// provider: a caller that closed the only map of a folder and opened it again
 /// at once found it locked, now and then.
 #[cfg(feature = "json")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -186,7 +186,7 @@ fn run(future: BoxFuture<'_, persistify::Result<()>>) -> Option<persistify::Resu
     future.now_or_never()
 }
 
-/// `close_within` needs a timer, and whoever closes may be on no runtime.
+/// `close_within` needs a timer, and its caller may be on no runtime.
 #[test]
 fn close_within_works_from_a_plain_thread() {
     let runtime = threads(1);

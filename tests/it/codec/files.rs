@@ -9,7 +9,7 @@ use serde_json::{Value as Json, value::RawValue};
 use super::depth::{DEEP, deep_text};
 use crate::support::{as_it_is, open};
 
-/// Nobody reads a text by recursion: it is one record that does not decode.
+/// No code reads a text by recursion: it is one record that does not decode.
 #[tokio::test]
 async fn a_file_with_a_text_of_any_depth_opens_but_for_that_entry() {
     let folder = tempfile::tempdir().unwrap();

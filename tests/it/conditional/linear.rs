@@ -1,7 +1,7 @@
 //! Whether conditional saves of one key, by many at once, are as if they came one
 //! after the other.
 //!
-//! Each save writes a value that nobody else writes, on the condition that the
+//! Each save writes a value that no other save writes, on the condition that the
 //! entry is as it was read. So the saves that took place form one chain, and each
 //! thing that was seen has its place in it. It is linear if no one saw a place
 //! that was over before they began, or was not yet reached when they ended.

@@ -132,7 +132,7 @@ async fn a_conditional_save_errs_after_the_last_attempt_and_memory_follows_the_o
         let error = saved.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.may_have_applied());
-        // Until it is known nobody sees the value, and nobody hangs.
+        // Until it is known, no reader sees the value and no caller hangs.
         assert_eq!(map.get("a"), Some(1));
         assert!(!map.health().borrow().is_healthy());
         map.insert("b", 1);

@@ -97,13 +97,13 @@ async fn an_unreadable_value_of_another_writer_is_not_destroyed() {
         (here.get("a"), listed(&here)),
         (Some(2), vec!["a".to_owned()])
     );
-    // A value wins over a removal, also one that nobody can read.
+    // A value wins over a removal, even an unreadable value.
     let lost = here.remove_and_save("removed").await.unwrap_err();
     assert_eq!(lost.kind(), ErrorKind::Conflict);
     assert_eq!(listed(&here), ["a", "removed"]);
     assert_eq!(stored(&store).await["a"], r#""one""#);
     assert_eq!(stored(&store).await["removed"], r#""two""#);
-    // Whoever insists overwrites it, once it was set aside.
+    // A second write overwrites it, once it was set aside.
     here.retry_refused();
     here.flush().await.unwrap();
     assert_eq!(stored(&store).await["a"], "2");

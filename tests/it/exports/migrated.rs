@@ -40,7 +40,7 @@ fn shaped(store: &Store, schema: u32) -> PersistentMapBuilder<Value> {
     }
 }
 
-/// One commit in three fails, and nobody can tell whether it took effect.
+/// One commit in three fails with an unknown outcome.
 fn failing() -> Store {
     let store = store();
     store.fail_one_in(3);

@@ -45,7 +45,7 @@ async fn an_entry_of_unknown_fate_shows_what_it_was_until_that_is_known() {
     assert_eq!(stored(&store).await, pairs([("k", 1)]));
 }
 
-/// A save that has nothing to write waits for the fate all the same.
+/// A save that has nothing to write also waits for the unknown outcome.
 #[tokio::test(start_paused = true)]
 async fn flushes_reloads_and_updates_wait_for_the_fate() {
     for fault in LOST {

@@ -21,7 +21,7 @@ mod json {
     }
 
     /// The disk took the bytes of a conditional save and failed to sync them. A
-    /// removal was answered at once, and the key was in the file all the same.
+    /// removal was answered at once, but the key was still in the file.
     #[tokio::test]
     async fn a_removal_after_a_sync_that_failed_is_not_undone() {
         for remove in [true, false] {

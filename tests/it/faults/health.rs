@@ -8,7 +8,7 @@ use tokio::{runtime::Runtime, sync::broadcast::error::TryRecvError, time::sleep}
 
 use crate::support::{SECOND, impatient, open, open_numbers, settle, steady, store};
 
-/// Everything that a watcher of health is told.
+/// All health states that a subscriber receives.
 fn watch(map: &PersistentMap<u32>) -> Arc<Mutex<Vec<Option<ErrorKind>>>> {
     let (told, mut health) = (Arc::new(Mutex::new(Vec::new())), map.health());
     let telling = told.clone();

@@ -57,7 +57,7 @@ async fn an_open_on_a_dead_store_fails_at_once_or_after_its_timeout() {
     }
 }
 
-/// What time does not mend is told at once.
+/// An error that time does not mend is returned at once.
 #[tokio::test(start_paused = true)]
 async fn other_errors_are_not_waited_out() {
     for kind in [

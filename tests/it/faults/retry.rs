@@ -198,7 +198,7 @@ async fn a_store_with_nothing_to_write_is_asked_whether_it_is_well() {
     assert!(stored(&store).await.is_empty());
 }
 
-/// Writes that nobody waits for, and a new batch size, are no reason to ask.
+/// Writes without a waiting caller, and a new batch size, do not cause a probe.
 #[tokio::test(start_paused = true)]
 async fn a_dead_store_that_nobody_waits_for_sees_one_attempt_per_probe_delay() {
     let store = store();

@@ -1,4 +1,4 @@
-//! Commits of which nobody knows whether they landed, and those that land late.
+//! Commits of unknown outcome, and commits that are applied late.
 
 use persistify::{
     ErrorKind, PersistentMap, RetryPolicy,

@@ -75,7 +75,7 @@ async fn take(files: &JsonFile, step: &Step) -> Result<()> {
     }
 }
 
-/// Returns the states before each step and after the last, if all goes well, and the number
+/// Returns the states before each step and after the last, without a fault, and the number
 /// of operations.
 async fn healthy(steps: &[Step]) -> (Vec<State>, usize) {
     let folder = quick_folder();

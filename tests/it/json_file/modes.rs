@@ -103,7 +103,7 @@ async fn files_beside_a_file_have_its_mode() {
     }
 }
 
-/// A file that its owner made read-only is replaced all the same, and the files beside it
+/// A file that its owner made read-only is replaced nevertheless, and the files beside it
 /// can be written to.
 #[tokio::test]
 async fn a_journal_beside_a_read_only_file_can_be_written() {

@@ -1,4 +1,4 @@
-//! Deletions as a reader that follows a map is told of them.
+//! Deletions, as a reader that follows a map receives them.
 
 use persistify::{Cause, Deletion, PersistentMap, WriterId};
 
@@ -203,7 +203,7 @@ async fn a_reader_from_before_an_edit_by_hand_loads_all() {
         drop(files);
         files = open(&folder).await;
     }
-    // From there on it is told of deletions again.
+    // From there on it receives deletions again.
     let deleted = revision(writer.delete(&files, "fig").await);
     let found = told(&files, edited).await;
     assert_eq!(found.changes[0].1, deleted);

@@ -253,7 +253,7 @@ async fn an_unreachable_server_loses_nothing() {
     writers.finish(&far.database).await;
 }
 
-/// One side says something and the other never hears it; no one is told.
+/// Bytes of one side are lost on the way, without an error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_open_connections_lose_nothing() {
     for (from_client, from_server) in [(true, false), (false, true), (true, true)] {

@@ -79,7 +79,7 @@ async fn a_close_after_an_outage_does_not_wait_for_a_probe() {
     assert_eq!(error.keys(), ["k".into()]);
     server.start();
     a.close_within(Duration::from_secs(20)).await.unwrap();
-    // The other map heard of it, although nobody waits there.
+    // The other map noticed it, although no caller waits there.
     let mut health = b.health();
     let is_well = health.wait_for(|health| health.is_healthy());
     let is_well = tokio::time::timeout(Duration::from_secs(20), is_well);

@@ -165,7 +165,7 @@ impl Proxy {
     }
 
     /// The connections that are there are half open from now on: what comes
-    /// from that side gets lost, and no one is told.
+    /// from that side gets lost, without an error.
     pub(crate) fn half_open(&self, from_client: bool, from_server: bool) {
         self.change(|weather| {
             weather.half_opened += 1;

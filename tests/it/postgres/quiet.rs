@@ -50,7 +50,7 @@ async fn a_refused_change_leaves_no_warning_in_the_log_of_the_server() {
     assert!(!log.contains("no transaction in progress"), "{log}");
 }
 
-/// To read a FIFO waits for someone who writes to it.
+/// Reading a FIFO blocks until a writer opens it.
 #[tokio::test]
 async fn a_root_certificate_that_is_no_file_is_invalid_at_once() {
     let folder = tempfile::tempdir().unwrap();

@@ -217,7 +217,7 @@ async fn a_fresh_database_opened_by_many_processes_is_set_up_once() {
     }
 }
 
-/// What the server is told about us.
+/// The settings that the server receives.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_carry_the_name_of_the_program() {
     let database = Database::fresh();

@@ -155,7 +155,7 @@ async fn a_provider_that_hides_lost_commits_is_caught() {
 }
 
 /// A provider that decides by itself, without incarnations, and lets its maps
-/// notice all the same.
+/// notice even so.
 #[tokio::test]
 async fn a_provider_without_incarnations_is_left_out() {
     #[derive(Debug)]

@@ -56,7 +56,7 @@ async fn a_reload_brings_nothing_of_a_store_that_went_back() {
     other.insert_and_save("theirs", 1).await.unwrap();
     rewound(&store, &other).await;
     map.reload().await.unwrap();
-    // Nobody has noticed so far: that is what the store holds.
+    // No map has noticed so far: that is the content of the store.
     assert_eq!(in_memory(&map).len(), 2);
     assert_eq!(
         kind(other.insert_and_save("x", 1).await),

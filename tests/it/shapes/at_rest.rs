@@ -66,7 +66,7 @@ async fn a_file_that_was_written_by_hand_is_of_shape_0() {
 }
 
 /// A value that was edited by hand lost the number of its shape, and the map did
-/// not open any more, although whoever edited it had kept to its shape.
+/// not open any more, although the editor had kept to its schema.
 #[cfg(feature = "json")]
 #[tokio::test]
 async fn edits_by_hand_keep_the_shape() {

@@ -19,7 +19,7 @@ const STEPS: usize = 12;
 const LONG: Duration = Duration::from_hours(1_000);
 
 /// Somebody who uses the maps of one owner. What it does next is at a map, a
-/// key, and with a value that nobody else writes.
+/// key, and with a value that no other actor writes.
 pub(super) struct Actor {
     pub(super) world: Rc<World>,
     pub(super) dice: StdRng,

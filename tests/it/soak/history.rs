@@ -139,7 +139,7 @@ impl Ground {
     }
 }
 
-/// A value that nobody can read.
+/// A value that does not decode.
 fn junk(dice: &mut StdRng, terms: &Terms) -> (String, u32) {
     (format!("\"junk {}\"", dice.random::<u32>()), terms.shape)
 }

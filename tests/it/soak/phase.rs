@@ -20,7 +20,7 @@ use super::{
 /// How many act at once.
 const ACTORS: usize = 5;
 
-/// When the store is well, nobody waits any longer for anything.
+/// When the store is healthy again, no caller is left waiting.
 const PATIENCE: Duration = Duration::from_mins(10);
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -164,7 +164,7 @@ impl Phase {
 }
 
 impl World {
-    /// Nobody holds a map any more.
+    /// No handle of a map is left.
     async fn gone(self) -> Ground {
         let ground = self.ground();
         for _ in 0..200 {

@@ -32,7 +32,7 @@ impl Place {
         }
     }
 
-    /// The store, as whoever starts anew finds it.
+    /// The store, as a new process finds it.
     pub(super) async fn open(&self) -> Held {
         let inner: Arc<dyn Provider> = match self.kind {
             Kind::Memory => return Held::at_once(Arc::new(self.memory.clone())),

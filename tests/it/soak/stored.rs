@@ -85,12 +85,12 @@ impl Seen {
     }
 }
 
-/// Records that do not decode, which nobody may destroy.
+/// Records that do not decode, which no operation may destroy.
 #[derive(Clone, Default)]
 pub(super) struct Treasure(BTreeMap<(usize, String), Vec<String>>);
 
 impl Treasure {
-    /// Whoever plants something over it is free to destroy it.
+    /// A test that plants a record over it may destroy it.
     pub(super) fn give_up(&mut self, map: usize, key: &str, there: Option<&Record>) {
         let lost = there.and_then(|record| record.value.as_ref());
         let Some(lost) = lost.map(|payload| &payload.bytes) else {

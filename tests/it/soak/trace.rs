@@ -1,4 +1,4 @@
-//! What happens, call by call, for whoever looks into a history that fails.
+//! A log of all calls, for debugging a history that fails.
 
 use std::{env, fmt::Display};
 

@@ -26,7 +26,7 @@ impl Place {
 }
 
 /// A backup was read into a database that was in use, as `.restore` of the `sqlite3`
-/// shell does. The map wrote on as if nothing had happened.
+/// shell does. The map continued to write.
 #[tokio::test]
 async fn older_content_of_the_file_stops_the_map_until_it_is_decided() {
     for decision in DECISIONS {

@@ -39,7 +39,7 @@ impl News {
 
     /// Waits until another map finds the store healthy.
     ///
-    /// If this map then finds the store failing all the same, it may do so every
+    /// If this map then finds that the store still fails, it may do so every
     /// time, because the fault concerns this map alone. It doubles the wait before
     /// it listens again, so that it does not hammer a store that other maps work
     /// with.

@@ -70,7 +70,7 @@ async fn a_transaction_with_any_outcome_leaves_memory_equal_to_the_store() {
             let done = tx.commit().await;
             let doubt = matches!(&done, Err(error) if error.may_have_applied());
             if doubt {
-                // Not known yet, and nobody hangs, and nobody sees it.
+                // Not known yet: no caller hangs, and no reader sees it.
                 assert_eq!((a.get("x"), b.get("x")), (Some(1), Some(1)), "{fault:?}");
                 assert!(!a.health().borrow().is_healthy());
                 assert!(!b.health().borrow().is_healthy());

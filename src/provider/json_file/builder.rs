@@ -48,7 +48,7 @@ impl JsonFileBuilder {
     pub(super) fn new(folder: &Path) -> Self {
         Self {
             folder: named(folder).to_owned(),
-            max_journal: 1 << 20,
+            max_journal: 16 << 20,
             keep_tombstones: TOMBSTONES_KEPT,
             adopted: Vec::new(),
             file_mode: PRIVATE,
@@ -69,10 +69,11 @@ impl JsonFileBuilder {
     }
 
     /// Sets the size in bytes from which the journal of a map is compacted in the
-    /// background: 1 MiB by default, at least 1 KiB. A journal that is shorter than its
+    /// background: 16 MiB by default, at least 1 KiB. A journal that is shorter than its
     /// snapshot is not compacted either.
     ///
-    /// Larger: less is written again and again. Smaller: an open after a crash is faster. A
+    /// A larger journal means fewer compactions, so less is written twice. A smaller one
+    /// makes an open after a crash faster, and the `.json` file is never far behind. A
     /// commit during the compaction waits for it.
     pub fn max_journal(mut self, bytes: u64) -> Self {
         self.max_journal = bytes;

@@ -1,4 +1,4 @@
-//! Where the server is, and how it is connected to.
+//! The address of the server: parses URLs and creates connection pools.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -19,16 +19,16 @@ const MAX_CONNECTIONS: usize = 8;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection on which nothing is heard is asked after that time, and then
-/// every few seconds; the system's own defaults are hours.
+/// A silent connection is probed after this time, and then every few seconds; the
+/// defaults of the system are hours.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 
-/// How long what was sent may stay without a sign that it arrived.
+/// How long sent data may stay unacknowledged by the peer.
 const TCP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the system takes for a keepalive where nothing is said.
+/// The system's default for the keepalive.
 const NO_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// The options after the `?` of a url.
@@ -49,7 +49,7 @@ const OPTIONS: [&str; 14] = [
     "tcp_user_timeout",
 ];
 
-/// Options of the connections; those of a pool that is handed in are its own.
+/// Options of the connections; a pool of the user has its own.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Pooling {
     pub(super) max_connections: Option<usize>,
@@ -60,7 +60,7 @@ pub(super) struct Pooling {
     pub(super) root_certificate: Option<PathBuf>,
 }
 
-/// A url that was read.
+/// A parsed URL.
 pub(super) struct Address {
     config: Config,
     tls: Tls,
@@ -70,7 +70,7 @@ pub(super) struct Address {
 impl Address {
     /// # Errors
     ///
-    /// `Invalid`; the message repeats nothing of the url, for it may hold a
+    /// `Invalid`. The message quotes no part of the URL, because it may contain a
     /// password.
     pub(super) fn parse(url: &str, pooling: &Pooling) -> Result<Self> {
         if has_ambiguous_user(url) {
@@ -81,7 +81,7 @@ impl Address {
         let url = Url::split(url);
         let config: Result<Config, _> = url.rest.parse();
         let mut config = config.map_err(|_| url.problem())?;
-        // TLS goes by the name of a host, and so do messages.
+        // TLS and error messages need the name of a host.
         if config.get_hosts().is_empty() {
             for address in config.get_hostaddrs().to_vec() {
                 config.host(address.to_string());
@@ -103,7 +103,7 @@ impl Address {
             Tls::Require => SslMode::Require,
         });
         if config.get_hosts().len() > 1 && !url.rest.contains("target_session_attrs") {
-            // One that only reads may be behind, and what is loaded there is old.
+            // A read-only standby may lag behind, and would load old entries.
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
         set_up(&mut config, pooling);
@@ -115,7 +115,7 @@ impl Address {
         })
     }
 
-    /// Which database it is, in the words of a message.
+    /// Names the database in messages.
     pub(super) fn place(&self) -> String {
         let config = &self.config;
         let user = config.get_user().unwrap_or_default();
@@ -134,11 +134,11 @@ impl Address {
         format!("database {database:?} at {}", hosts.join(", "))
     }
 
-    /// A pool of connections, none of which is open yet.
+    /// Creates a pool, without opening a connection.
     ///
     /// # Errors
     ///
-    /// `Invalid`: an option is out of bounds, or the root certificate cannot be
+    /// `Invalid` if an option is out of bounds, or if the root certificate cannot be
     /// read.
     pub(super) fn pool(self, pooling: &Pooling) -> Result<Pool> {
         let size = pooling.max_connections.unwrap_or(MAX_CONNECTIONS);
@@ -170,7 +170,7 @@ impl fmt::Debug for Address {
     }
 }
 
-/// Sets the options that the url leaves open.
+/// Sets the options that the URL does not set.
 fn set_up(config: &mut Config, pooling: &Pooling) {
     match (&pooling.application_name, config.get_application_name()) {
         (Some(name), _) => {
@@ -198,11 +198,11 @@ fn set_up(config: &mut Config, pooling: &Pooling) {
     }
 }
 
-/// A url without the options that the driver does not know.
+/// A URL without the options that the driver does not know.
 struct Url {
     rest: String,
     root_certificate: Option<PathBuf>,
-    /// Whether `sslmode` asks for more than the driver has a word for.
+    /// Whether `sslmode` is stricter than any mode of the driver.
     verified: bool,
 }
 
@@ -227,8 +227,8 @@ impl Url {
         kept.join(&between.to_string())
     }
 
-    /// Why the driver does not take what is left: for an option, if it takes
-    /// the url without its options.
+    /// Explains why the driver rejects the rest of the URL: because of an option, if it
+    /// accepts the URL without options.
     fn problem(&self) -> Error {
         let without = self.rest.split_once('?').map(|(before, _)| before);
         if without.is_some_and(|before| before.parse::<Config>().is_ok()) {
@@ -251,7 +251,7 @@ impl Url {
         })
     }
 
-    /// Whether the driver knows that option; takes it in otherwise.
+    /// Handles an option that the driver does not know; returns whether it knows it.
     fn keep(&mut self, pair: &str, value_of: fn(&str) -> String) -> bool {
         match pair.split_once('=') {
             Some(("sslmode", "verify-ca" | "verify-full") | ("sslrootcert", "system")) => {
@@ -267,7 +267,7 @@ impl Url {
     }
 }
 
-/// The text that stands percent-encoded in a url.
+/// Decodes percent-encoded text of a URL.
 fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -285,23 +285,23 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Whether the part before the host holds characters that end it: the rest of a
-/// password would be taken for a host, and told to the world.
+/// Whether the part before the host contains characters that end it. The rest of a
+/// password would then be parsed as a host name, and appear in messages and DNS queries.
 fn has_ambiguous_user(url: &str) -> bool {
     let Some((_, rest)) = url.split_once("://") else {
         return false;
     };
-    // Before the options, the last `@` is the one that the host comes after.
+    // Before the options, the host follows the last `@`.
     let before = rest.split_once('?').map_or(rest, |(before, _)| before);
     let user = before.rsplit_once('@').map(|(user, _)| user);
-    // The driver takes the first one for that, also if it stands in an option.
+    // The driver uses the first `@`, even inside an option.
     let first = rest.split_once('@').map(|(user, _)| user);
     let has_options = |user: &str| user.split_once('?').is_some_and(|(_, o)| o.contains('='));
     user.is_some_and(|user| user.contains(['@', '/', '#']))
         || first.is_some_and(|user| user.contains('/') || has_options(user))
 }
 
-/// An error that says why, and how a url is written.
+/// An error with the reason and the syntax of a URL.
 fn unreadable(why: &str) -> Error {
     let form = "write it as postgres://user:password@host:5432/database, with other characters than letters and digits percent-encoded";
     invalid("url", &format!("{why}; {form}"))
@@ -315,7 +315,7 @@ mod tests {
         Address::parse(url, &Pooling::default()).unwrap()
     }
 
-    /// It was taken for the name of a file.
+    /// The value was used as the name of a file.
     #[test]
     fn the_roots_of_the_system_can_be_named() {
         for url in [
@@ -328,8 +328,7 @@ mod tests {
         }
     }
 
-    /// A url of another database, and none at all, were told to be unreadable, and
-    /// no more.
+    /// A URL of another database, and an empty one, were only called unreadable.
     #[test]
     fn a_url_that_cannot_be_used_is_told_why_and_without_a_secret() {
         for (url, why) in [

@@ -1,4 +1,4 @@
-//! The catalog: for each map its table, and its counter.
+//! The catalog: the table and the revision counter of each map.
 
 use tokio_postgres::{Row, error::SqlState};
 
@@ -26,7 +26,7 @@ use crate::{
 pub(super) struct Entry {
     pub(super) id: i32,
     pub(super) map: MapName,
-    /// The name of the table; that of an adopted one as it is written in SQL.
+    /// The name of the table; for an adopted one, as written in SQL.
     pub(super) table: String,
     /// The companion of an adopted table.
     pub(super) companion: Option<String>,
@@ -48,7 +48,7 @@ pub(super) const ENTRY: &str = "id, name, table_name, companion, value_type, tim
             OR EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = c.oid
                 AND tgtype & 3 = 3 AND NOT tgisinternal AND tgenabled <> 'D')))";
 
-/// How many columns that are.
+/// The number of these columns.
 pub(super) const ENTRY_COLUMNS: usize = 8;
 
 impl Entry {
@@ -72,7 +72,7 @@ impl Entry {
         })
     }
 
-    /// The entry of a map, locked as `lock` says.
+    /// Reads the entry of a map with this locking clause.
     pub(super) async fn find(
         session: &Session,
         options: &Options,
@@ -85,7 +85,7 @@ impl Entry {
         found.as_ref().map(Self::read).transpose()
     }
 
-    /// Those of a table that was made here.
+    /// The columns of a table that this provider created.
     pub(super) fn tombstones(&self, options: &Options) -> Option<Tombstones> {
         let is_own = self.companion.is_none();
         is_own.then(|| Tombstones::new(options, self.id))
@@ -114,8 +114,8 @@ pub(super) fn is_indexed(options: &Options) -> String {
     )
 }
 
-/// The SQL for about how many rows the table of an entry has: what the last
-/// analysis counted, or the statistics, which may know of more.
+/// The SQL for the estimated number of rows in the table of an entry: the count of the
+/// last analysis, or that of the statistics if it is higher.
 pub(super) fn about_rows(options: &Options) -> String {
     format!(
         "(SELECT greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid))
@@ -126,9 +126,9 @@ pub(super) fn about_rows(options: &Options) -> String {
     )
 }
 
-/// Makes the table of a map, unless another process was quicker. It stays empty
-/// until a commit, in a transaction of its own: so a commit finds all its
-/// counters there, and can lock them in one order.
+/// Creates the table of a map, unless another process has done so. This is a transaction
+/// of its own, so that a later commit finds all its counters and can lock them in a fixed
+/// order.
 pub(super) async fn add_map(shared: &Shared, map: &MapName) -> Result<(), Failure> {
     let Shared {
         connections,
@@ -160,7 +160,7 @@ async fn make_table(session: &Session, options: &Options, map: &MapName) -> Resu
     })
 }
 
-/// Lists a map, unless it is listed; says whether it was not.
+/// Adds a map to the catalog; returns false if it was there already.
 pub(super) async fn list(
     session: &Session,
     options: &Options,
@@ -182,11 +182,11 @@ pub(super) async fn list(
 
 /// The name of the table of a map.
 pub(super) fn table_of(map: &MapName) -> String {
-    // The prefix keeps it from being one of ours.
+    // The prefix keeps it apart from the tables of this provider.
     format!("map_{}", map.encoded(MAX_NAME - "map_".len()))
 }
 
-/// There is a table where the map would be kept, and it is not listed.
+/// The error if the table of a map exists but is not in the catalog.
 pub(super) fn in_the_way(map: &MapName, table: &str) -> Error {
     let message = format!(
         "there is a table {table:?} where the map would be kept, and `persistify_maps` does not list it: put its row back there if it holds the map, adopt it with `.table(..)` if another program has made it, or rename it"
@@ -194,7 +194,7 @@ pub(super) fn in_the_way(map: &MapName, table: &str) -> Error {
     Error::new(ErrorKind::Unusable, message).on_map(map)
 }
 
-/// The row of a map that was adopted is gone.
+/// The error if the catalog entry of an adopted map is gone.
 pub(super) fn no_longer_listed(map: &MapName) -> Error {
     let message = "`persistify_maps` does not list the adopted table of the map any more: put its row back there, or open the provider again to adopt the table anew if the map was dropped";
     Error::new(ErrorKind::Unusable, message).on_map(map)

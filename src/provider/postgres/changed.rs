@@ -1,11 +1,11 @@
 //! Loads of changes: rows and tombstones, in the order of their revisions.
 //!
-//! They are found by an index of the revisions. It is made with the first load of changes:
-//! for a map that is not followed it would make a commit of 1,000 rows a sixth slower if
-//! they are overwritten, and half as slow again if they are new. Making it keeps
-//! commits to the map waiting, as they wait for each other: about a second for a million
-//! rows, once. `CONCURRENTLY` would not, but it waits for the transactions of all other
-//! programs, and where it is cut off, it leaves an index that costs and is not used.
+//! They are found by an index of the revisions, which the first load of changes creates.
+//! Maps without followers do not pay for it: it makes a commit of 1,000 rows a sixth
+//! slower for overwritten rows, and by half for new rows. Creating it blocks commits to
+//! the map once, for about a second per million rows. `CONCURRENTLY` would not block them,
+//! but it waits for the transactions of all other programs, and if it is interrupted, it
+//! leaves an unused index behind that still costs.
 
 use super::{
     Shared,
@@ -32,7 +32,7 @@ pub(super) struct Changed<'a> {
 }
 
 impl Changed<'_> {
-    /// The commit at which a load of so many records ends; `None` if there are fewer.
+    /// The commit at which a load of this many records ends; `None` if there are fewer.
     pub(super) async fn end(
         &self,
         session: &Session,
@@ -80,7 +80,7 @@ impl Changed<'_> {
     }
 }
 
-/// Makes the index of the revisions, unless there is one. Without it, loads of changes
+/// Creates the index of the revisions if it is missing. Without it, loads of changes
 /// read the whole table; so a user without the right to create it can still load.
 pub(super) async fn make_index(shared: &Shared, map: &MapName) -> Result<(), Failure> {
     let session = shared.connections.session().await?;
@@ -90,7 +90,7 @@ pub(super) async fn make_index(shared: &Shared, map: &MapName) -> Result<(), Fai
     }
 }
 
-/// Under the lock of the counter, so that only one process makes it.
+/// Holds the lock of the counter, so that only one process creates the index.
 async fn make_index_locked(
     session: &Session,
     shared: &Shared,
@@ -117,8 +117,8 @@ async fn make_index_locked(
     session.batch(&index).await
 }
 
-/// The changes of an adopted table cannot be told: other programs delete from it, and
-/// nothing is kept of that.
+/// The error for an adopted table: other programs delete from it without leaving
+/// tombstones, so its changes are unknown.
 pub(super) fn not_told(map: &MapName) -> Error {
     let message = "an adopted table does not tell its changes, because other programs may delete from it; load all of its records";
     Error::new(ErrorKind::Unsupported, message).on_map(map)

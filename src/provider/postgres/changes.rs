@@ -13,11 +13,11 @@ use crate::{
     writer_id::WriterId,
 };
 
-/// How many rows one statement puts at most.
+/// The maximum number of rows that one statement puts.
 const MAX_ROWS: usize = 10_000;
 
-/// How many bytes of keys and values one statement puts, about, unless a
-/// single row has more.
+/// About how many bytes of keys and values one statement puts, unless a single row is
+/// larger.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// The writer, time and revision of all changes of a batch.
@@ -25,13 +25,12 @@ const MAX_BYTES: usize = 8 * 1024 * 1024;
 pub(super) struct Stamp<'a> {
     pub(super) writer: WriterId,
     pub(super) at: SystemTime,
-    /// A piece of SQL. Where it is `NULL`, nothing is changed.
+    /// An SQL expression. If it is `NULL`, nothing is changed.
     pub(super) revision: &'a str,
 }
 
-/// Changes by what they do; each list in the order of the keys' bytes, each key
-/// once. All writers go through a table in the same order, so that no two of them
-/// wait for each other.
+/// Changes by kind. Each list has each key once, ordered by its bytes. All writers lock
+/// the rows of a table in this order, so they cannot deadlock.
 #[derive(Debug, Default)]
 pub(super) struct Changes<'a> {
     pub(super) puts: Vec<Put<'a>>,
@@ -45,11 +44,10 @@ pub(super) struct Put<'a> {
     pub(super) of: &'a Arc<str>,
     pub(super) payload: &'a Payload,
     pub(super) expires_at: Option<Moment>,
-    /// If it is not that of the batch.
+    /// If it differs from that of the batch.
     pub(super) written_at: Option<Moment>,
     pub(super) likely_new: bool,
-    /// A condition found no such row, in a table to which another program may add
-    /// one.
+    /// A condition found no row, in a table to which another program may add one.
     pub(super) absent: bool,
 }
 
@@ -74,12 +72,12 @@ impl<'a> Put<'a> {
         schema_column(self.payload)
     }
 
-    /// How many bytes of key and value are sent.
+    /// The size of key and value as they are sent.
     pub(super) fn sent_len(&self, values: ValueType) -> usize {
         self.of.len() + values.sent_len(self.payload)
     }
 
-    /// When the value was written, in a batch that was made at that time.
+    /// When the value was written, in a batch of that time.
     pub(super) fn at(&self, batch: SystemTime) -> Moment {
         self.written_at.unwrap_or_else(|| Moment::new(batch))
     }
@@ -89,7 +87,7 @@ impl<'a> Changes<'a> {
     pub(super) fn new(changes: impl Iterator<Item = &'a Change>) -> Self {
         let mut changes: Vec<_> = changes.collect();
         sort_by_key(&mut changes);
-        // No key occurs twice; if one does, the last change counts.
+        // If a key occurs twice, against the contract, the last change counts.
         changes.dedup_by(|later, earlier| {
             let twice = later.key == earlier.key;
             if twice {
@@ -130,7 +128,7 @@ impl<'a> Changes<'a> {
         }
     }
 
-    /// Puts of these keys are to be inserted; they come last.
+    /// Turns the puts of these keys into inserts, at the end of the list.
     pub(super) fn expect_absent(&mut self, is_absent: impl Fn(&str) -> bool) {
         for put in &mut self.puts {
             put.absent = is_absent(put.of);
@@ -138,7 +136,7 @@ impl<'a> Changes<'a> {
         self.puts.sort_by_key(|put| put.absent);
     }
 
-    /// The puts in pieces that fit into a statement each.
+    /// The puts in chunks, each for one statement.
     pub(super) fn chunks(&self, values: ValueType) -> impl Iterator<Item = &[Put<'a>]> {
         let mut rest = self.puts.as_slice();
         std::iter::from_fn(move || {

@@ -5,8 +5,9 @@
 //! the second sends all changes and the commit. Conditions are read in between.
 //!
 //! No change is sent before the locks are held and the batch is admitted. So a batch that
-//! is given up before that never lands. One that is given up later holds the locks for as
-//! long as it may still land; the next batch waits for them, and then sees the outcome.
+//! is abandoned before that is never applied. A batch that is abandoned later holds the
+//! locks for as long as it may still be applied; the next batch waits for them, and then
+//! sees the outcome.
 
 use super::{
     Shared, catalog,
@@ -30,18 +31,18 @@ use crate::{
     },
 };
 
-/// How often tables are made and then found to be missing again, and how often
-/// entries are found to be absent and then to be there.
+/// The maximum number of attempts if tables vanish after they were created, or if absent
+/// entries appear.
 const MAX_ROUNDS: usize = 4;
 
-/// Applies the batch, whole or not at all.
+/// Applies the batch as a whole or not at all.
 pub(super) async fn commit(shared: &Shared, batch: &Batch) -> Result<Committed, Failure> {
     match single_trip::commit(shared, batch).await? {
         Outcome::Committed(answer) => Ok(answer),
         Outcome::NotApplied => commit_with_locks(shared, batch).await,
-        // The locks tell whether it was applied, and a batch that was given up
-        // changes nothing after the one that follows it. If even that fails the
-        // outcome is still open, and the failure says why.
+        // The locks reveal whether the batch was applied: an abandoned batch changes
+        // nothing after the one that follows it. If this fails too, the outcome stays
+        // unknown, and the error says why.
         Outcome::Lost(failure) => {
             let committed = commit_with_locks(shared, batch).await;
             committed.map_err(|_| failure)
@@ -68,8 +69,8 @@ async fn commit_with_locks(shared: &Shared, batch: &Batch) -> Result<Committed, 
             Ok(None) => session.end("ROLLBACK").await?,
             Err(failure) => {
                 let failure = session.abandon(failure).await;
-                // Another program may have added a row that was absent; then the
-                // conditions see it now.
+                // Another program may have added the absent row; the next attempt checks
+                // the conditions on it.
                 if !failure.is_duplicate() || !may_race(batch, &locked) || round == MAX_ROUNDS {
                     return Err(failure);
                 }
@@ -82,8 +83,8 @@ async fn commit_with_locks(shared: &Shared, batch: &Batch) -> Result<Committed, 
     Err(missing_again().into())
 }
 
-/// Whether the batch inserts rows that a condition found to be absent, and that
-/// another program may have added since.
+/// Whether the batch inserts rows that a condition found absent, and that another
+/// program may have added since.
 fn may_race(batch: &Batch, locked: &Locked) -> bool {
     let mut parts = batch.maps.iter();
     parts.any(|part| locked.is_adopted(&part.map) && ledger::conditional(part).next().is_some())
@@ -133,7 +134,7 @@ impl Transaction<'_> {
         Ok(Some(answer.with_incarnation(incarnation)))
     }
 
-    /// A table of another program has no place to say that a value is bytes.
+    /// An adopted table has no column that could mark a value as bytes.
     fn check_encodings(&self) -> Result<()> {
         let parts = self.batch.maps.iter();
         let mut adopted = parts.filter(|part| self.locked.is_adopted(&part.map));
@@ -149,7 +150,7 @@ impl Transaction<'_> {
         let skipped = match skipped {
             Ok(skipped) => skipped,
             Err(conflict) => {
-                // Rows of another program keep the revision that is now reported.
+                // Rows of another program keep the revision that is reported now.
                 if stored.noted {
                     let raise = set_revision(self.options, locked, stored.revision)?;
                     self.session.finish(&format!("{raise}COMMIT")).await?;

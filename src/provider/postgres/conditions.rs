@@ -1,4 +1,4 @@
-//! The records that the conditions of a batch are about.
+//! Reads the records that the conditions of a batch refer to.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -14,14 +14,14 @@ use crate::{
     record::{Record, Revision},
 };
 
-/// What the store holds of the keys with a condition, before the first change of
-/// the batch.
+/// The stored records of the keys with a condition, before the first change of the
+/// batch.
 pub(super) struct Stored {
     /// By map and key; `None` for a key with a condition that has no record.
     records: HashMap<MapName, HashMap<Arc<str>, Option<Record>>>,
-    /// For rows that another program turns out to have written.
+    /// The revision for rows that another program has written.
     pub(super) revision: Revision,
-    /// Whether there were any.
+    /// Whether there were such rows.
     pub(super) noted: bool,
 }
 
@@ -76,13 +76,13 @@ impl Stored {
         self.records.get(map)?.get(key)?.as_ref()
     }
 
-    /// Whether a key has a condition, and no record.
+    /// Whether a key has a condition but no record.
     pub(super) fn is_absent(&self, map: &MapName, key: &str) -> bool {
         let found = self.records.get(map).and_then(|records| records.get(key));
         matches!(found, Some(None))
     }
 
-    /// The highest revision that is given out.
+    /// The highest assigned revision.
     pub(super) fn last(&self, locked: &Locked) -> Revision {
         if self.noted {
             self.revision

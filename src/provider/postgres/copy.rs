@@ -1,4 +1,4 @@
-//! The binary form in which `COPY` sends rows.
+//! Decodes the binary format of `COPY`.
 
 use bytes::Bytes;
 
@@ -8,17 +8,17 @@ use super::{
 };
 use crate::error::{Error, ErrorKind};
 
-/// The first bytes of a copy.
+/// The signature at the start of a copy.
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
-/// Takes the pieces of a copy apart, of which each holds whole rows.
+/// Decodes the chunks of a copy, each of which contains whole rows.
 #[derive(Default)]
 pub(super) struct CopiedRows {
     begun: bool,
 }
 
 impl CopiedRows {
-    /// Each row of a piece.
+    /// Decodes the rows of a chunk.
     pub(super) fn read(
         &mut self,
         piece: &Bytes,

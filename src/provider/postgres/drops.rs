@@ -1,4 +1,4 @@
-//! Maps that are dropped.
+//! Dropping maps.
 
 use super::{
     Shared,
@@ -15,8 +15,8 @@ use crate::{
     provider::{ledger, sql::numbers::from_revision},
 };
 
-/// Drops a map, in one transaction; its writers are fenced by the revision of the
-/// drop. A table of another program stays, and only its companion goes.
+/// Drops a map in one transaction. The revision of the drop fences its writers. An adopted
+/// table stays; only its companion is dropped.
 pub(super) async fn drop_map(shared: &Shared, map: &MapName) -> Result<(), Failure> {
     let session = shared.connections.session().await?;
     match drop_locked(&session, &shared.options, map).await {
@@ -25,9 +25,9 @@ pub(super) async fn drop_map(shared: &Shared, map: &MapName) -> Result<(), Failu
     }
 }
 
-/// A map that is not listed is listed first, so that there is a row to lock. A
-/// commit that makes the map at the same time waits for that row; then it finds the
-/// map missing, lists it anew, and reads the revision of the drop.
+/// A map that is missing in the catalog is added first, so that there is a row to lock. A
+/// commit that creates the map at the same time waits for that row; it then finds the map
+/// missing, adds it again, and reads the revision of the drop.
 async fn drop_locked(session: &Session, options: &Options, map: &MapName) -> Result<(), Failure> {
     session.begin(&transaction::begin(options)).await?;
     list(session, options, map).await?;
@@ -38,7 +38,7 @@ async fn drop_locked(session: &Session, options: &Options, map: &MapName) -> Res
     let counter = entry.as_ref().map(|entry| entry.revision);
     let revision = ledger::clearing(map).revision_after(counter.max(before).unwrap_or_default());
     let revision = from_revision(revision)?.to_string();
-    // To a reader that follows the map, the drop is a clear: it needs nothing of before.
+    // To a reader that follows the map, the drop is a clear: it needs no older tombstones.
     let fence = Watermark::Dropped.set(options, map, &revision);
     session.execute(&fence).await?;
     for older in [Watermark::Cleared, Watermark::Pruned] {

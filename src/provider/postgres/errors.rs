@@ -1,4 +1,4 @@
-//! Errors of Postgres, sorted by their remedy.
+//! Classifies the errors of Postgres by what the caller can do.
 
 use std::{error::Error as _, io};
 
@@ -23,13 +23,13 @@ pub(super) type Failure = failure::Failure<Cause>;
 pub(super) enum Cause {
     /// The server, or the connection to it.
     Sql(SqlError),
-    /// The server does not take values, in a column of this type.
+    /// The server rejects values in a column of this type.
     Values(SqlError, ValueType),
     /// The server did not answer in time.
     Silence,
     /// The pool has no connection.
     Pool(PoolError),
-    /// One of these, after a commit was sent: it is not known how far it got.
+    /// Another failure, after a commit was sent: the outcome is unknown.
     Unknown(Box<Cause>),
 }
 
@@ -53,7 +53,7 @@ impl Cause {
         }
     }
 
-    /// Whether the server said so and goes on, rather than ended the connection.
+    /// Whether the server reported the error and kept the connection.
     fn is_refusal(&self) -> bool {
         self.sql().is_some_and(is_refusal)
     }
@@ -69,9 +69,9 @@ impl Cause {
 }
 
 impl Failure {
-    /// The same failure, once a commit was sent: an `ERROR` of the server has
-    /// ended the transaction with nothing applied. Everything else, such as a
-    /// shutdown or no answer, leaves open how far it got.
+    /// The failure, if it came after a commit was sent. An `ERROR` of the server aborted the
+    /// transaction, with nothing applied. After any other failure, such as a shutdown or a
+    /// timeout, the outcome is unknown.
     pub(super) fn committing(self) -> Self {
         match self {
             Self::Database(cause, subject) if !cause.is_refusal() => {
@@ -81,7 +81,7 @@ impl Failure {
         }
     }
 
-    /// Whether the connection was gone, or is to be taken for gone.
+    /// Whether the connection is lost, or must be treated as lost.
     pub(super) fn is_lost_connection(&self) -> bool {
         match self {
             Self::Database(Cause::Sql(cause), _) => !is_refusal(cause) && !is_about_types(cause),
@@ -90,18 +90,18 @@ impl Failure {
         }
     }
 
-    /// Whether there was a row already where one was to be inserted.
+    /// Whether an inserted row existed already.
     pub(super) fn is_duplicate(&self) -> bool {
         let is_about_rows = matches!(self, Self::Database(_, Subject::Rows(..)));
         is_about_rows && self.code() == Some(&SqlState::UNIQUE_VIOLATION)
     }
 
-    /// Whether a table is missing. Then the server has changed nothing.
+    /// Whether a table is missing. The server has then changed nothing.
     pub(super) fn lacks_table(&self) -> bool {
         self.code() == Some(&SqlState::UNDEFINED_TABLE)
     }
 
-    /// Whether this user, or this server, may only read.
+    /// Whether this user, or this server, is read-only.
     pub(super) fn is_read_only(&self) -> bool {
         let codes = [
             &SqlState::READ_ONLY_SQL_TRANSACTION,
@@ -110,7 +110,7 @@ impl Failure {
         self.code().is_some_and(|code| codes.contains(&code))
     }
 
-    /// Whether the server still talks: the transaction can be ended in order.
+    /// Whether the connection still works, so that the transaction can be ended.
     pub(super) fn is_answer(&self) -> bool {
         match self {
             Self::Database(cause, _) => cause.is_refusal(),
@@ -125,7 +125,7 @@ impl Failure {
         }
     }
 
-    /// The error for the caller, about that database.
+    /// The error for the caller, with the name of the database.
     pub(super) fn explained(self, database: &str) -> Error {
         let (cause, subject) = match self {
             Self::Provider(error) => return error,
@@ -143,7 +143,7 @@ impl Failure {
     }
 }
 
-/// Whether the server said so and goes on, rather than ended the connection.
+/// Whether the server reported the error and kept the connection.
 fn is_refusal(cause: &SqlError) -> bool {
     cause.as_db_error().is_some_and(|said| {
         let severity = said.parsed_severity();
@@ -151,8 +151,8 @@ fn is_refusal(cause: &SqlError) -> bool {
     })
 }
 
-/// Why changes are refused, if that is what it is: the rest of a sentence that
-/// begins with the database.
+/// Why changes are refused, if the error means that: the rest of a sentence that begins
+/// with the database.
 fn refusal(cause: &Cause, subject: &Subject) -> Option<&'static str> {
     let said = cause.sql()?.as_db_error()?;
     let code = said.code().code();
@@ -195,8 +195,8 @@ fn refused(database: &str, what: &str, cause: Cause, subject: Subject) -> Error 
     .nothing_applied()
 }
 
-/// Whether a check has found that a change was not made: a companion takes no row
-/// without a digest, and the list of the writers none without a writer.
+/// Whether a check found that a change was ignored. The checks violate a NOT NULL
+/// constraint of a companion (its digest) or of the table of writers (its writer).
 fn is_ignored_change(said: &DbError) -> bool {
     let table = said.table().unwrap_or_default();
     match said.column() {
@@ -207,10 +207,10 @@ fn is_ignored_change(said: &DbError) -> bool {
 }
 
 fn is_about_rows(said: &DbError) -> bool {
-    // Data, cardinality, integrity, `WITH CHECK OPTION`, limits, and what the
-    // functions of a trigger raise; and a rule in the place of a deletion.
+    // Data, cardinality, integrity, `WITH CHECK OPTION`, limits, errors raised by
+    // trigger functions, and a rule instead of a deletion.
     let classes = ["0A", "21", "22", "23", "38", "39", "44", "54", "P0"];
-    // A row-level policy fails with the code of a missing permission.
+    // A row-level security policy fails with the code of a missing permission.
     let is_policy = said.routine() == Some("ExecWithCheckOptions");
     is_policy
         || classes
@@ -240,20 +240,20 @@ fn explain(database: &str, cause: SqlError) -> Error {
     Error::new(kind, format!("the Postgres {database} {what}")).with_source(cause)
 }
 
-/// Whether a column of ours holds something else than it was made for.
+/// Whether a column of this provider contains an unexpected value.
 fn is_about_types(cause: &SqlError) -> bool {
     let source = cause.source();
     source.is_some_and(|source| source.is::<WrongType>() || source.is::<WasNull>())
 }
 
-/// Whether the driver itself would not log in: a password is asked for, and the
-/// url has none. It has no other name for that.
+/// Whether the driver failed to log in because the server requires a password and the URL
+/// has none. The driver has no error code for this.
 fn is_about_options(cause: &SqlError) -> bool {
     cause.to_string().starts_with("invalid configuration")
 }
 
-/// Whether encryption failed for a reason that no waiting changes: what the
-/// server shows, or that it has nothing to show.
+/// Whether TLS failed permanently: because of the certificate of the server, or because
+/// the server does not support TLS.
 fn is_about_trust(cause: &SqlError) -> bool {
     let Some(source) = cause.source() else {
         return false;
@@ -266,15 +266,15 @@ fn is_about_trust(cause: &SqlError) -> bool {
     }
 }
 
-/// A rule that is checked at the end of a transaction only, or what a trigger
-/// raises there. In tables of ours it means that another process was quicker.
+/// A deferred constraint, or an error of a deferred trigger. In tables of this provider it
+/// means that another process was faster.
 fn is_broken_rule(said: &DbError) -> bool {
     let ours = said.table().is_some_and(|t| t.starts_with("persistify_"));
     let code = said.code().code();
     !ours && ["23", "P0"].iter().any(|class| code.starts_with(class))
 }
 
-/// The kind, and the rest of a sentence that begins with the database.
+/// The kind of an error, and the rest of a sentence that begins with the database.
 fn remedy(said: &DbError) -> (ErrorKind, &'static str) {
     use ErrorKind::{Corrupt, Unavailable, Unusable};
     let code = said.code().code();
@@ -385,7 +385,7 @@ pub(super) fn closed() -> Error {
     )
 }
 
-/// A server that is not as it has to be.
+/// The error for a server that does not meet the requirements.
 pub(super) fn unusable(message: impl Into<String>) -> Failure {
     Error::new(ErrorKind::Unusable, message).into()
 }

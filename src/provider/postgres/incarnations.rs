@@ -1,4 +1,4 @@
-//! The incarnation of the database: a number beside the format.
+//! The incarnation of the database, stored beside the format.
 
 use tokio_postgres::Row;
 
@@ -9,18 +9,18 @@ use crate::{
     provider::sql::numbers::{from_bits, to_bits},
 };
 
-/// An expression with the number of the incarnation; `NULL` if there is none.
+/// The SQL expression for the number of the incarnation; `NULL` if there is none.
 pub(super) fn current(options: &Options) -> String {
     let meta = options.qualified("persistify_meta");
     format!("(SELECT value FROM {meta} WHERE name = 'incarnation')")
 }
 
-/// A query for the incarnation.
+/// The query for the incarnation.
 pub(super) fn query(options: &Options) -> Statement<'static> {
     Statement::new(format!("SELECT {}", current(options)))
 }
 
-/// The incarnation that [`query`] has found.
+/// The incarnation that [`query`] returned.
 pub(super) fn read(rows: &[Row]) -> Result<Option<Incarnation>, Failure> {
     let found = rows.first().map(|row| row.try_get::<_, Option<i64>>(0));
     Ok(found.transpose()?.flatten().map(stored))
@@ -30,9 +30,8 @@ pub(super) fn stored(number: i64) -> Incarnation {
     Incarnation::new(to_bits(number))
 }
 
-/// Gives the database an incarnation, unless it has one: it is new, or an earlier
-/// version of this library made it. With a user that may only read it stays without
-/// one.
+/// Assigns an incarnation to a database without one: a new database, or one of an earlier
+/// version of this library. If the user may only read, it stays without one.
 pub(super) async fn make(session: &Session, options: &Options) -> Result<(), Failure> {
     let sql = format!(
         "INSERT INTO {} (name, value) VALUES ('incarnation', {}) ON CONFLICT (name) DO NOTHING",
@@ -45,12 +44,12 @@ pub(super) async fn make(session: &Session, options: &Options) -> Result<(), Fai
     }
 }
 
-/// Puts a new one in the place of the old one, and commits that.
+/// Replaces the incarnation by a new one, and commits.
 ///
 /// # Errors
 ///
-/// `Unavailable` if another process has done so at the same moment. The next try
-/// meets its incarnation.
+/// `Unavailable` if another process did so at the same time. The next attempt finds its
+/// incarnation.
 pub(super) async fn renew(
     session: &Session,
     options: &Options,

@@ -16,13 +16,12 @@ use crate::{
     provider::sql::inspection::{Candidate, Column, kept_elsewhere, missing, taken, unfit},
 };
 
-/// Adopts a table for a map, once, whichever process comes first; makes its
-/// companion.
+/// Adopts a table for a map and creates its companion. Concurrent processes do this once.
 ///
 /// # Errors
 ///
-/// `Unusable` if it, a column or a permission is missing; `Invalid` if it cannot
-/// hold a map, or not this one.
+/// `Unusable` if the table, a column or a permission is missing; `Invalid` if the table
+/// cannot store a map, or belongs to another map.
 pub(super) async fn adopt(
     connections: &Connections,
     options: &Options,
@@ -56,7 +55,7 @@ struct Nature {
 /// The type of a column.
 struct Kind {
     name: String,
-    /// Two texts are the same only if their bytes are.
+    /// Texts are equal only if their bytes are.
     by_bytes: bool,
 }
 
@@ -65,14 +64,14 @@ struct Adoption<'a> {
     options: &'a Options,
     map: &'a MapName,
     name: &'a TableName,
-    /// The name as it is written in SQL.
+    /// The name, as written in SQL.
     table: String,
 }
 
 impl Adoption<'_> {
     async fn run(&self) -> Result<(), Failure> {
         let nature = self.inspect().await?;
-        // Most are adopted already, and a server that only reads will do then.
+        // If the table is adopted already, a read-only server is sufficient.
         if self.is_known(nature, "").await? {
             return Ok(());
         }
@@ -83,7 +82,7 @@ impl Adoption<'_> {
         self.session.finish("COMMIT").await
     }
 
-    /// Whether the map is listed in this table, and as this; locks the entry.
+    /// Whether the catalog has the map with this table; locks the entry.
     async fn is_known(&self, nature: Nature, lock: &str) -> Result<bool, Failure> {
         let entry = Entry::find(self.session, self.options, self.map, lock).await?;
         let Some(entry) = entry else {
@@ -95,8 +94,7 @@ impl Adoption<'_> {
         Ok(entry.values == nature.values && entry.time == nature.time)
     }
 
-    /// Lists the table, under the lock of its entry, or of the place where that is
-    /// inserted.
+    /// Adds the table to the catalog, under the lock of its entry or of the inserted row.
     async fn note(&self, nature: Nature) -> Result<(), Failure> {
         self.check_not_ours().await?;
         let maps = self.options.qualified("persistify_maps");
@@ -126,7 +124,7 @@ impl Adoption<'_> {
         Ok(())
     }
 
-    /// A table that was made here for another map is listed under its plain name.
+    /// The table of another map of this provider is in the catalog under its plain name.
     async fn check_not_ours(&self) -> Result<(), Failure> {
         if self.name.schema != self.options.schema {
             return Ok(());
@@ -173,7 +171,7 @@ impl Adoption<'_> {
         }
         let values = match value.kind.name.as_str() {
             "varchar" => Some(ValueType::Text),
-            // Nothing tells which bytes of another program are JSON.
+            // It is unknown which bytes of another program are JSON.
             kind => ValueType::of_name(kind).filter(|kind| *kind != ValueType::Bytea),
         };
         let Some(values) = values else {
@@ -194,7 +192,7 @@ impl Adoption<'_> {
         Ok(Nature { values, time })
     }
 
-    /// Checks that it is a table, and that this user may write to it.
+    /// Checks that the relation is a table that this user may write to.
     async fn check_table(&self) -> Result<u32, Failure> {
         let sql = "SELECT c.oid, c.relkind::text,
                 has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
@@ -246,8 +244,8 @@ impl Adoption<'_> {
         columns.collect()
     }
 
-    /// By bytes in each of its indexes: with one that compares otherwise the row
-    /// of another key would be updated.
+    /// Whether each of its unique indexes compares bytes. Otherwise an upsert could update
+    /// the row of another key.
     async fn is_unique(&self, oid: u32) -> Result<bool, Failure> {
         let sql = format!(
             "SELECT coalesce(bool_and(coalesce(c.collisdeterministic, true)), false)

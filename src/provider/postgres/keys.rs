@@ -1,28 +1,28 @@
-//! Keys in the tables that are made here: as they are, except for characters and
-//! lengths that a text column or its index does not take.
+//! The encoding of keys in the provider's own tables. Keys are stored unchanged, except
+//! for characters and lengths that a text column or its index does not support.
 
 use std::{borrow::Cow, fmt};
 
 use sha2::{Digest, Sha256};
 
-/// The longest key that is stored as it is, in bytes. A row of an index ends at
-/// about 2,700 bytes, and the stand-in of a longer key has to fit in as well.
+/// The maximum length in bytes of a key that is stored unchanged. An index row has at most
+/// about 2,700 bytes, and the stand-in of a longer key must fit too.
 const MAX_SHORT: usize = 2_000;
 
-/// The hex digits of a SHA-256.
+/// The number of hex digits of a SHA-256.
 const DIGEST_CHARS: usize = 64;
 
-/// A key as its row has it.
+/// A key as stored in its row.
 ///
-/// A long key is kept whole in a column of its own; in the column of the keys
-/// it has a stand-in, its beginning and a digest. The beginning is longer than
-/// any short key, so a stand-in is never taken for a key, and both sort as the
-/// keys do: only stand-ins with the same beginning are out of order.
+/// A long key is stored in a column of its own; the key column contains a stand-in: the
+/// beginning of the key and a digest. The beginning is longer than any short key, so a
+/// stand-in never equals a key. Both sort like the keys, except that stand-ins with the
+/// same beginning are in no order.
 #[derive(Debug)]
 pub(super) struct StoredKey<'a> {
-    /// The key itself.
+    /// The original key.
     pub(super) plain: &'a str,
-    /// The key in its column.
+    /// The content of the key column.
     pub(super) key: Cow<'a, str>,
     /// The whole key, if it is a long one.
     pub(super) long: Option<Cow<'a, str>>,
@@ -50,7 +50,7 @@ impl<'a> StoredKey<'a> {
     }
 }
 
-/// The beginning of a stand-in, which all long keys that begin so share.
+/// The beginning of a stand-in, shared by all long keys with the same beginning.
 pub(super) fn beginning(stand_in: &str) -> &str {
     let end = stand_in.len().saturating_sub(DIGEST_CHARS);
     let mut ends = (0..=end)
@@ -59,7 +59,7 @@ pub(super) fn beginning(stand_in: &str) -> &str {
     &stand_in[..ends.next().unwrap_or(0)]
 }
 
-/// A key above every stand-in that begins so, and below the keys after them.
+/// A key above all stand-ins with this beginning, and below the keys after them.
 pub(super) fn above(beginning: &str) -> String {
     // The digits of a digest end at `f`.
     format!("{beginning}g")
@@ -73,8 +73,8 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-/// A text column takes any character but U+0000. It is written as two, and so
-/// is the one that stands for the escape; the order of the bytes stays.
+/// A text column stores any character but U+0000. U+0000 is escaped as two characters, and
+/// so is the escape character; the order of the bytes is preserved.
 fn escaped(key: &str) -> Cow<'_, str> {
     if !key.contains(['\0', '\u{1}']) {
         return key.into();
@@ -90,7 +90,7 @@ fn escaped(key: &str) -> Cow<'_, str> {
     out.into()
 }
 
-/// The key that was stored so.
+/// Decodes a stored key.
 pub(super) fn unescaped(stored: &str) -> Cow<'_, str> {
     if !stored.contains('\u{1}') {
         return stored.into();
@@ -101,7 +101,7 @@ pub(super) fn unescaped(stored: &str) -> Cow<'_, str> {
         match char {
             '\u{1}' => out.push(match chars.next() {
                 Some('\u{1}') => '\0',
-                // At the end, or before another character, it is no escape of ours.
+                // At the end, or before another character, it is not an escape.
                 _ => '\u{1}',
             }),
             other => out.push(other),

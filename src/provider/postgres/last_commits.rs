@@ -1,5 +1,5 @@
-//! The last commit to each map: the batch after it can be written in a single
-//! round trip.
+//! Remembers the last commit to each map, so that the next batch can be committed in a
+//! single round trip.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use crate::{
     name::MapName,
 };
 
-/// The last commit to each map, as far as it came through these handles.
+/// The last commit to each map through these handles.
 #[derive(Default)]
 pub(super) struct LastCommits {
     commits: Mutex<HashMap<MapName, (BatchId, Entry)>>,
@@ -19,12 +19,12 @@ pub(super) struct LastCommits {
 }
 
 impl LastCommits {
-    /// The entry of the map of this batch, if the batch needs no look at the
-    /// server first: it has no conditions, and follows the last batch of the same
-    /// writer, which came through.
+    /// Takes the entry of the map of this batch, if the batch can be committed without
+    /// reading from the server first: it has no conditions, and follows the last batch of
+    /// the same writer, which was acknowledged.
     ///
-    /// The entry is forgotten until this batch has come through as well: after
-    /// anything else the next one looks.
+    /// The entry is removed until this batch is acknowledged as well. After any other
+    /// outcome, the next batch reads it from the server.
     pub(super) fn take(&self, batch: &Batch) -> Option<Entry> {
         let [part] = &*batch.maps else { return None };
         let (last, entry) = self.commits.lock().remove(&part.map)?;
@@ -35,21 +35,21 @@ impl LastCommits {
         (is_next && is_plain && is_own).then_some(entry)
     }
 
-    /// Notes that the batch was committed, to maps with these entries.
+    /// Records that the batch was committed, to maps with these entries.
     pub(super) fn note(&self, batch: &Batch, answer: &Committed, entries: Vec<Entry>) {
         let Ok([entry]) = <[Entry; 1]>::try_from(entries) else {
             return;
         };
-        // Skipped changes are stored with the writer, and have to be cleared away;
-        // changes that a trigger ignores have to be looked for.
+        // Skipped changes are stored with the writer and must be deleted; changes that a
+        // trigger may ignore must be checked.
         if entry.companion.is_none() && !entry.has_triggers && answer.skipped.is_empty() {
             let map = entry.map.clone();
             self.commits.lock().insert(map, (batch.id, entry));
         }
     }
 
-    /// Notes that other processes add entries to the map as well: an entry that a
-    /// writer takes for new may not be, and to find that out each time is slow.
+    /// Records that other processes add entries to the map too: entries that the writer
+    /// considers new may exist, and a failed insert for each of them would be slow.
     pub(super) fn note_shared(&self, map: &MapName) {
         self.shared.lock().insert(map.clone());
     }
@@ -115,7 +115,7 @@ mod tests {
     fn the_next_batch_of_the_writer_needs_no_look_and_what_comes_after_trouble_does() {
         let commits = after(&well(), vec![entry("m", None)]);
         assert!(commits.take(&plain(6)).is_some());
-        // The batch before was not acknowledged.
+        // The previous batch was not acknowledged.
         assert!(commits.take(&plain(7)).is_none());
     }
 

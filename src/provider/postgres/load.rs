@@ -26,10 +26,10 @@ use crate::{
     record::{Record, Revision},
 };
 
-/// How often a table may be altered under a load.
+/// The number of times that a table may be rewritten during a load.
 const MAX_ROUNDS: usize = 4;
 
-/// A page of large values ends early.
+/// A page of large values ends at this size.
 const PAGE_BYTES: usize = 1024 * 1024;
 
 /// Loads the wanted records of a map.
@@ -62,7 +62,7 @@ async fn begin(
     Err(snapshot::never_still().into())
 }
 
-/// `None` if the rows of the snapshot are gone.
+/// `None` if the rows of the snapshot are invisible.
 async fn read(
     shared: &Arc<Shared>,
     mut snapshot: Snapshot,
@@ -101,7 +101,7 @@ async fn read(
     }))
 }
 
-/// A load that is read at once.
+/// A load that is read as a whole.
 async fn collected(
     snapshot: Snapshot,
     table: &Table,
@@ -139,7 +139,7 @@ async fn some(
     }
 }
 
-/// A load whose rows come as fast as its reader asks for them.
+/// A load whose rows are streamed at the pace of the reader.
 async fn streamed(
     shared: &Arc<Shared>,
     snapshot: Snapshot,
@@ -166,7 +166,7 @@ async fn streamed(
     Ok(Some(load.with_total_hint(total)))
 }
 
-/// The rows, and the commit at which they end if the load has a limit.
+/// The rows, and the commit at which they end if the load is limited.
 async fn copy_out(
     snapshot: &Snapshot,
     table: &Table,
@@ -190,7 +190,7 @@ async fn copy_out(
     Ok((rows, end))
 }
 
-/// The records of keys as their rows have them.
+/// The records of stored keys.
 pub(super) async fn some_keys(
     session: &Session,
     table: &Table,
@@ -203,7 +203,7 @@ pub(super) async fn some_keys(
     Ok(rows.into_iter().map(|stored| stored.record).collect())
 }
 
-/// The rows of a load in progress.
+/// The row stream of a load.
 struct Streaming {
     session: Session,
     table: Table,
@@ -228,8 +228,8 @@ impl Streaming {
             if !ended {
                 return Some((Ok(page), Some(streaming)));
             }
-            // All rows are here: a connection that does not end well is cut, and
-            // the load is complete.
+            // All rows have arrived, so the load is complete; if the transaction cannot be
+            // ended, the connection is closed.
             let _ = streaming.session.end("ROLLBACK").await;
             (!page.is_empty()).then_some((Ok(page), None))
         })

@@ -1,10 +1,10 @@
 //! The locks that a batch takes before its first change: the counters of its maps, in
 //! the order of their names, and then the row of its writer.
 //!
-//! Each lock is a statement of its own, so it sees what was committed while the one
-//! before waited. From then on no other session commits to these maps or for this writer
-//! until the transaction ends. So revisions are assigned in the order of the commits,
-//! across all processes.
+//! Each lock is a statement of its own, so it sees the commits that were made while the
+//! previous one waited. From then on, no other session commits to these maps or for this
+//! writer until the transaction ends. So revisions are assigned in commit order across all
+//! processes.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -40,7 +40,7 @@ pub(super) struct Locked {
     /// The last sequences of the writers that the batch names.
     sequences: HashMap<WriterId, u64>,
     pub(super) incarnation: Option<Incarnation>,
-    /// Read after the counters were locked, so a drop that was waited for is among them.
+    /// Read after the counters were locked, so they include a drop that held the lock.
     watermarks: HashMap<MapName, Watermarks>,
 }
 
@@ -59,7 +59,7 @@ impl Locked {
         self.watermarks.get(map)?.dropped
     }
 
-    /// Whether a map is kept in a table of another program.
+    /// Whether a map is stored in an adopted table.
     pub(super) fn is_adopted(&self, map: &MapName) -> bool {
         let entry = self.entry(map);
         entry.is_some_and(|entry| entry.companion.is_some())
@@ -77,8 +77,8 @@ impl Locked {
     }
 }
 
-/// Begins the transaction and locks what it needs. Nothing is changed yet, so a
-/// connection that turns out to be lost is replaced by another one.
+/// Begins the transaction and takes its locks. Nothing is changed yet, so a broken
+/// connection is replaced by another one.
 pub(super) async fn begin(shared: &Shared, batch: &Batch) -> Result<(Session, Locked), Failure> {
     let begin = async |session: Session| {
         let locked = lock(&session, &shared.options, batch).await;

@@ -1,13 +1,13 @@
-//! Which numbers `jsonb` takes: it keeps them as `numeric`.
+//! The limits of numbers in `jsonb`, which stores them as `numeric`.
 
 use crate::codec::json::{number::Number, tokens::tokens};
 
-/// As many digits before the point does a `numeric` have.
+/// The maximum number of digits before the decimal point.
 const MAX_WHOLE: i64 = 131_072;
-/// As many after it.
+/// The maximum number of digits after the decimal point.
 const MAX_FRACTION: i64 = 16_383;
 
-/// Whether that JSON text holds a number beyond these limits.
+/// Whether the JSON text contains a number beyond these limits.
 pub(super) fn overflow(text: &str) -> bool {
     let is_number =
         |token: &&str| token.starts_with(['-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']);
@@ -35,7 +35,7 @@ fn is_beyond(
 }
 
 fn moved(digits: usize, exponent: i64) -> i64 {
-    // Cut where it is beyond all limits and the sum cannot overflow.
+    // Clamped beyond all limits, so that the sum cannot overflow.
     signed(digits) + exponent.clamp(-(1 << 40), 1 << 40)
 }
 

@@ -12,12 +12,12 @@ use crate::{
     },
 };
 
-/// The longest name that Postgres takes, in bytes.
+/// The maximum length of a name in Postgres, in bytes.
 pub(super) const MAX_NAME: usize = 63;
 
 #[derive(Clone, Debug)]
 pub(super) struct Options {
-    /// Which database it is, in the words of a message: without any secret.
+    /// Names the database in messages, without secrets.
     pub(super) database: String,
     pub(super) schema: String,
     pub(super) columns: Columns,
@@ -30,7 +30,7 @@ pub(super) struct Options {
     pub(super) adopted: BTreeMap<MapName, TableName>,
 }
 
-/// The name of a table of another program.
+/// The name of an adopted table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TableName {
     pub(super) schema: String,
@@ -38,16 +38,16 @@ pub(super) struct TableName {
 }
 
 impl TableName {
-    /// As it is written in SQL.
+    /// The name, as written in SQL.
     pub(super) fn quoted(&self) -> String {
         format!("{}.{}", quoted(&self.schema), quoted(&self.table))
     }
 }
 
-/// Postgres counts timeouts in milliseconds, as a C `int`.
+/// Postgres stores timeouts in milliseconds, as a C `int`.
 const MAX_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// The columns beside key, value and time in the tables that are made here.
+/// The columns beside key, value and time in the provider's own tables.
 const RESERVED: [&str; 4] = ["revision", "expires_at", "schema", "long_key"];
 
 impl Options {
@@ -71,7 +71,7 @@ impl Options {
         self.columns.check(&RESERVED, str::to_owned)
     }
 
-    /// A table of ours, as it is written in SQL.
+    /// The name of one of the provider's tables, as written in SQL.
     pub(super) fn qualified(&self, table: &str) -> String {
         format!("{}.{}", quoted(&self.schema), quoted(table))
     }
@@ -93,8 +93,8 @@ pub(super) fn of_database(problem: Problem) -> Error {
     problem.of("the Postgres database")
 }
 
-/// A piece of text as it is written in SQL, whatever characters it has and
-/// however the server reads backslashes.
+/// A text literal in SQL, safe for any characters and for any setting of
+/// `standard_conforming_strings`.
 pub(super) fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

@@ -1,4 +1,4 @@
-//! How entries are written to a table that was made here.
+//! Writes entries to the provider's own tables.
 
 use tokio_postgres::types::Type;
 
@@ -11,8 +11,7 @@ use super::{
 
 /// The statements for one batch.
 ///
-/// With `hints`, what is likely to be new is put so that the statement fails if
-/// it is not.
+/// With `hints`, entries that are likely new are inserted, which fails if they exist.
 pub(super) fn statements<'a>(
     table: &Table,
     tombstones: &Tombstones,
@@ -34,8 +33,7 @@ pub(super) fn statements<'a>(
     statements
 }
 
-/// An upsert of many rows, or an insert: measured, an insert takes a quarter less
-/// time.
+/// An upsert of many rows, or an insert, which took a quarter less time when measured.
 fn put<'a>(table: &Table, puts: &'a [Put<'a>], stamp: Stamp<'_>, all_new: bool) -> Statement<'a> {
     let Stamp { at, revision, .. } = stamp;
     let Table {

@@ -1,4 +1,4 @@
-//! A page of a map, in the order of the keys' bytes.
+//! Loads a page of a map, in byte order of the keys.
 
 use tokio_postgres::types::Type;
 
@@ -15,8 +15,8 @@ use crate::record::{Record, Revision};
 
 /// The first `limit` records after a key.
 ///
-/// The stand-ins of long keys that begin the same are not in order among
-/// themselves, so those that a page begins or ends with are read all.
+/// Stand-ins of long keys with the same beginning are in no order, so all those at the
+/// start or the end of a page are read and sorted.
 pub(super) async fn page(
     session: &Session,
     table: &Table,
@@ -56,7 +56,7 @@ pub(super) async fn page(
     Ok(records)
 }
 
-/// Where a run of rows begins.
+/// The start of a run of rows.
 enum From {
     Begin,
     After(String),
@@ -85,7 +85,7 @@ impl Pages<'_> {
         rows(self.session, self.table, &statement, self.horizon).await
     }
 
-    /// All long keys that begin so.
+    /// All long keys with this beginning.
     async fn alike(&self, beginning: &str) -> Result<Vec<Stored>, Failure> {
         let key = self.table.key_by_bytes();
         let rest = format!("WHERE {key} > $1 AND {key} < $2");

@@ -1,4 +1,4 @@
-//! All changes of a batch and its commit, sent in one go.
+//! Sends all changes of a batch and its commit as one pipeline.
 
 use futures_util::FutureExt;
 
@@ -24,17 +24,17 @@ pub(super) struct Part<'a> {
     map: &'a MapName,
     clear: bool,
     table: Table,
-    /// Those of a table that was made here.
+    /// The tombstones of a table that this provider created.
     tombstones: Option<Tombstones>,
     changes: &'a Changes<'a>,
     /// Whether entries that are likely new are inserted.
     hints: bool,
-    /// The checks that triggers ignored no change, where there are triggers.
+    /// Checks that triggers ignored no change, if the table has triggers.
     checks: Option<Checks>,
 }
 
 impl<'a> Part<'a> {
-    /// The changes of a part of a batch to the map of an entry.
+    /// The changes of a part of a batch, for the map of an entry.
     pub(super) fn new(
         options: &'a Options,
         entry: &Entry,
@@ -54,7 +54,7 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// The statements that empty the table first, if the part does.
+    /// The statements that clear the table first, if the part does.
     fn clears(&self, revision: &str) -> Vec<Statement<'a>> {
         if !self.clear {
             return Vec::new();
@@ -94,8 +94,8 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Sends all changes, the other statements, and the end of the transaction: a
-/// message of its own, which commits nothing if a statement before it failed.
+/// Sends all changes, the other statements, and the end of the transaction. The commit is
+/// a message of its own, which commits nothing if a statement before it failed.
 pub(super) async fn send(
     session: &Session,
     parts: &[Part<'_>],
@@ -121,7 +121,7 @@ pub(super) async fn send(
         Err(failed) => failed,
     };
     let failure = match parts_of.get(failed) {
-        // No entry that comes after it is to blame.
+        // No later entry can be the cause.
         Some((part, true)) => Failure::from(cause).on_map(part.map),
         Some((part, false)) => part.refused(cause),
         None => Failure::on_commit(Cause::Sql(cause)),
@@ -129,7 +129,7 @@ pub(super) async fn send(
     Err(failure.committing())
 }
 
-/// How many rows each has changed; or the first that failed, by its place.
+/// The number of rows that each statement changed; or the first failed one, by index.
 fn first_failed(answers: Vec<Answer>) -> Result<Vec<u64>, (usize, tokio_postgres::Error)> {
     let answers = answers.into_iter().enumerate();
     answers
@@ -137,8 +137,8 @@ fn first_failed(answers: Vec<Answer>) -> Result<Vec<u64>, (usize, tokio_postgres
         .collect()
 }
 
-/// A trigger that was made a moment ago shows by the rows that it ignored, when the
-/// rest is committed already. From then on changes are checked in the transaction.
+/// A trigger that was created a moment ago is noticed by the rows that it ignored, when the
+/// rest is already committed. From then on, changes are checked in the transaction.
 fn check_rows(
     statements: &[Statement<'_>],
     changed: &[u64],
@@ -166,7 +166,7 @@ async fn send_all(
     let requests = changes.chain([ended.boxed()]).collect::<Vec<_>>();
     let count = requests.len();
     let answers = session.in_time(count, pipelined(requests)).await?;
-    // After a failed statement, a commit that comes alone is a rollback.
+    // After a failed statement, a separate commit is a rollback.
     if answers.len() == count && answers.last().is_some_and(Result::is_ok) {
         session.ended();
     }

@@ -1,4 +1,4 @@
-//! Which entries a table does not take.
+//! Finds the entries of a batch that a table cannot store.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use crate::{
     record::{Encoding, Payload},
 };
 
-/// The longest key and value of an entry, together, in bytes: a message to the
-/// server ends at a gigabyte, and the rest of it needs some room as well.
+/// The maximum length in bytes of key and value together: a message to the server has at
+/// most a gigabyte, and its other parts need some room too.
 const MAX_ENTRY: usize = (1 << 30) - (1 << 20);
 
 /// # Errors
 ///
-/// `Refused` for entries that no message can hold: the server would hang up.
+/// `Refused` for entries that exceed a message; the server would close the connection.
 pub(super) fn check_sizes(table: &Table, changes: &Changes<'_>) -> Result<()> {
     let puts = changes.puts.iter();
     let long = puts.filter(|put| put.sent_len(table.values) > MAX_ENTRY);
@@ -33,7 +33,8 @@ pub(super) fn check_sizes(table: &Table, changes: &Changes<'_>) -> Result<()> {
 
 /// # Errors
 ///
-/// `Refused` for JSON that is no text, in a column of bytes: all others look at it.
+/// `Refused` for JSON that is not UTF-8, in a column of bytes; the server checks the other
+/// columns.
 pub(super) fn check_texts(table: &Table, changes: &Changes<'_>) -> Result<()> {
     if table.values != ValueType::Bytea {
         return Ok(());
@@ -49,8 +50,8 @@ pub(super) fn check_texts(table: &Table, changes: &Changes<'_>) -> Result<()> {
 
 /// # Errors
 ///
-/// `Refused` for keys with a NUL in a table of another program: there they
-/// stand as they are, and no text column of Postgres takes one.
+/// `Refused` for keys with a NUL in an adopted table: keys are not escaped there, and no
+/// text column of Postgres can store a NUL.
 pub(super) fn check_keys(table: &Table, changes: &Changes<'_>) -> Result<()> {
     if table.adopted.is_none() {
         return Ok(());
@@ -68,8 +69,8 @@ pub(super) fn check_keys(table: &Table, changes: &Changes<'_>) -> Result<()> {
     Err(error.on_map(&table.map).on_keys(keys))
 }
 
-/// The keys of the values that a column of that type does not take, as far as
-/// the values tell. Looked for only once something was refused.
+/// The keys of the values that a column of this type rejects, as far as the values show
+/// it. Called only after the server refused a change.
 pub(super) fn keys_to_blame(values: ValueType, changes: &Changes<'_>) -> Vec<Arc<str>> {
     let puts = changes.puts.iter();
     let bad = puts.filter(|put| !is_taken(values, put.payload));
@@ -83,7 +84,7 @@ fn is_taken(values: ValueType, payload: &Payload) -> bool {
     let bytes = &*payload.bytes;
     match values {
         ValueType::Bytea => std::str::from_utf8(bytes).is_ok(),
-        // Postgres stores no NUL in any text.
+        // Postgres cannot store a NUL in text.
         ValueType::Text => std::str::from_utf8(bytes).is_ok() && !bytes.contains(&0),
         ValueType::Json => json::text(bytes).is_ok(),
         ValueType::Jsonb => {
@@ -92,8 +93,8 @@ fn is_taken(values: ValueType, payload: &Payload) -> bool {
     }
 }
 
-/// Whether `jsonb` takes all strings of that JSON: it takes neither a NUL nor
-/// half of a surrogate pair, both of which are written as escapes.
+/// Whether `jsonb` accepts all strings of the JSON. It rejects an escaped NUL and an escaped
+/// half of a surrogate pair.
 fn strings_are_taken(text: &str) -> bool {
     let strings = tokens(text).filter(|token| token.starts_with('"'));
     { strings }.all(|string| unescaped(string).is_some_and(|text| !text.contains('\0')))

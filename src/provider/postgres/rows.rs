@@ -1,4 +1,4 @@
-//! Rows, as Postgres has them and as the crate has them.
+//! Converts rows into records.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -21,22 +21,22 @@ use crate::{
     writer_id::WriterId,
 };
 
-/// How many columns every select of records has, in this order: key, long key,
-/// value, written at, revision, expires at, schema, writer. Only a tombstone has a
-/// writer; its schema is the cause of the deletion.
+/// The number of columns of every query for records, in this order: key, long key, value,
+/// written at, revision, expires at, schema, writer. Only a tombstone has a writer; its
+/// schema is the cause of the deletion.
 pub(super) const COLUMNS: usize = 8;
 
-/// The columns of a row, in Postgres's binary form.
+/// The columns of a row, in the binary format of Postgres.
 pub(super) type Fields<'a> = [Option<&'a [u8]>; COLUMNS];
 
 /// A row of a table.
 pub(super) struct Stored {
-    /// The key as its column has it.
+    /// The content of the key column.
     pub(super) row_key: Option<Box<str>>,
     pub(super) record: Record,
 }
 
-/// The columns of a row that came as the answer to a query.
+/// The columns of a row of a query result.
 pub(super) fn fields_of(row: &Row) -> Result<Fields<'_>, Failure> {
     let mut fields = Fields::default();
     for (n, field) in fields.iter_mut().enumerate() {
@@ -45,11 +45,11 @@ pub(super) fn fields_of(row: &Row) -> Result<Fields<'_>, Failure> {
     Ok(fields)
 }
 
-/// Reads rows of a table.
+/// Decodes rows of a table.
 pub(super) struct Reading<'a> {
     pub(super) table: &'a Table,
-    /// For rows of an adopted table that have no revision yet: the other program
-    /// wrote them this very moment.
+    /// The revision for rows of an adopted table without one: another program has just
+    /// written them.
     pub(super) horizon: Revision,
 }
 
@@ -140,7 +140,7 @@ impl Reading<'_> {
     }
 }
 
-/// The rows that a query answers with.
+/// The rows of a query result.
 pub(super) async fn rows(
     session: &Session,
     table: &Table,

@@ -1,4 +1,4 @@
-//! The tables beside the maps, and how they are made.
+//! The metadata tables, their creation and upgrades.
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -23,7 +23,7 @@ use crate::{
 /// Format 1 had no tombstones, and kept answers in a table `persistify_skipped`.
 pub(super) const FORMAT: i64 = 2;
 
-/// Makes a database ready, once, whichever process comes first.
+/// Creates or upgrades the metadata tables. Concurrent processes do this once.
 pub(super) async fn prepare(connections: &Connections, options: &Options) -> Result<(), Failure> {
     let session = connections.session().await?;
     match make_tables(&session, options).await {
@@ -43,13 +43,12 @@ async fn make_tables(session: &Session, options: &Options) -> Result<(), Failure
     incarnations::make(session, options).await
 }
 
-/// Runs this work, and once more if the database turns out to be empty: it was
-/// made anew, or replaced, under maps that are open. It is made ready like any new
-/// database then, with an incarnation of its own, by which each map learns that
-/// its commits are gone.
+/// Runs this work, and again if the database is empty because it was recreated or replaced
+/// while maps are open. The database is then prepared like a new one, with a new
+/// incarnation, by which each map learns that its commits are lost.
 ///
-/// The work may be repeated, because a statement about a table that is missing
-/// has ended its transaction and changed nothing.
+/// Repeating the work is safe, because a statement on a missing table aborted its
+/// transaction without a change.
 pub(super) async fn on_tables<T, W>(
     connections: &Connections,
     options: &Options,
@@ -67,15 +66,14 @@ where
         tracing::warn!(target: PROVIDER, database = %options.database, "the database is empty: it was made anew or replaced while it was in use; its tables are made once more");
         prepare(connections, options).await?;
     } else if !left.iter().any(|table| table == "persistify_meta") {
-        // Some of the tables were dropped. What the others hold is not thrown away,
-        // and not added to.
+        // Some of the tables were dropped. The others are neither deleted nor written to.
         return Err(missing);
     }
-    // Made anew, by another process if not here.
+    // They exist again, created here or by another process.
     work().await
 }
 
-/// The tables beside the maps that are there.
+/// The existing metadata tables.
 async fn what_is_left(
     connections: &Connections,
     options: &Options,
@@ -94,10 +92,10 @@ async fn is_current(session: &Session, options: &Options) -> Result<bool, Failur
     Ok(format(session, options).await? == Some(FORMAT))
 }
 
-/// The format of the tables, if they are there.
+/// The format of the tables, if they exist.
 async fn format(session: &Session, options: &Options) -> Result<Option<i64>, Failure> {
-    // A look at the catalogue itself: `to_regclass` would go on answering what
-    // it answered before the wait for the lock.
+    // Queries the catalog itself: `to_regclass` would return the state before the wait
+    // for the lock.
     let sql = format!(
         "SELECT current_setting('server_encoding'), EXISTS (SELECT 1 FROM pg_class AS c
             JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -140,8 +138,8 @@ async fn known_format(session: &Session, options: &Options) -> Result<Option<i64
     Ok(Some(format))
 }
 
-/// Makes the tables, or what they lack of this format. Processes that come at the same time wait for each other,
-/// by a lock that ends with the transaction, and then look again.
+/// Creates the tables, or upgrades them to this format. Concurrent processes wait for each
+/// other, by a lock that ends with the transaction, and then check again.
 async fn create(session: &Session, options: &Options) -> Result<(), Failure> {
     let name = xxh3_64(format!("persistify {}", options.schema).as_bytes());
     let lock = format!(
@@ -161,8 +159,8 @@ async fn create(session: &Session, options: &Options) -> Result<(), Failure> {
     session.finish("COMMIT").await
 }
 
-/// Made only where it is missing: a user of a schema need not have the right to
-/// make one.
+/// The schema is created only if it is missing, because its user may lack the right to
+/// create one.
 async fn create_schema(session: &Session, options: &Options) -> Result<(), Failure> {
     let sql = format!(
         "SELECT 1 FROM pg_namespace WHERE nspname = {}",
@@ -205,7 +203,7 @@ fn tables(options: &Options) -> String {
     )
 }
 
-/// The tables that format 1 did not have.
+/// The tables that format 1 lacks.
 fn added(options: &Options) -> String {
     format!(
         "CREATE TABLE {} (
@@ -218,10 +216,9 @@ fn added(options: &Options) -> String {
     )
 }
 
-/// Adds the tombstones. Nothing is known of the deletions before, so they count as
-/// pruned. The lock waits for the commits that are under way, so none of them deletes
-/// later than that. (A program of an earlier version that is still connected deletes
-/// without tombstones. No new one can connect.)
+/// Adds the tombstones. Earlier deletions left none, so they count as pruned. The lock waits
+/// for commits in flight, so none of them deletes after that. (A program of an earlier
+/// version that is still connected deletes without tombstones. No new one can connect.)
 fn upgrade(options: &Options) -> String {
     let [meta, maps] =
         ["meta", "maps"].map(|name| options.qualified(&format!("persistify_{name}")));
@@ -236,7 +233,7 @@ fn upgrade(options: &Options) -> String {
     )
 }
 
-/// All maps that were ever written to.
+/// Lists all maps that were ever written to.
 pub(super) async fn maps(
     connections: &Connections,
     options: &Options,
@@ -253,7 +250,7 @@ pub(super) async fn maps(
     names.collect()
 }
 
-/// Writes without a change, to find out whether the database can be written to.
+/// Checks that the database can be written to, by a write without a change.
 pub(super) async fn ping(
     connections: &Connections,
     options: &Options,
@@ -277,8 +274,8 @@ pub(super) async fn ping(
     incarnations::read(&found)
 }
 
-/// Prunes the tombstones of a map, and forgets writers that have been idle for long. A
-/// user that may only read has nothing to do with either, unless something is to be done.
+/// Prunes the tombstones of a map, and deletes writers that have been idle for long. If
+/// there is nothing to delete, it does not write, so a read-only user can close a map.
 pub(super) async fn tidy(
     connections: &Connections,
     options: &Options,

@@ -1,4 +1,4 @@
-//! The connections, and how they are kept clean.
+//! Sessions: connections of the pool, with their timeouts and transactions.
 
 use std::{
     future::Future,
@@ -19,24 +19,23 @@ use crate::{
     error::Result,
 };
 
-/// A connection that was idle for longer is checked before it is used: a router
-/// may have forgotten it, and then no answer comes for a long time.
+/// A connection that was idle for longer is checked before use: a router may have dropped
+/// it, and an answer would then not come for a long time.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 
-/// How long that check may take.
+/// The timeout of that check.
 pub(super) const MAX_PING: Duration = Duration::from_secs(2);
 
-/// How much longer than the server's own limit its answer is waited for.
+/// How much longer than the server's own limit a call waits for the answer.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A connection that has sent more bytes in a batch is not used again: it keeps
-/// the memory that they took for as long as it lives, twice over. That is more
-/// than a batch comes to by default, unless a single value is larger; and
-/// compared with sending them, a new connection costs nothing.
+/// A connection that has sent more bytes in one batch is not reused, because it keeps twice
+/// that memory for as long as it lives. A batch has fewer bytes by default, unless a single
+/// value is larger; and compared with sending them, a new connection is cheap.
 const MAX_SENT: usize = 32 << 20;
 
-/// The check of a pool before it hands out a connection again. One that was
-/// used just now is only looked at, which takes no round trip.
+/// The check of the pool before it reuses a connection. For a recently used connection, it
+/// takes no round trip.
 pub(super) fn before_reuse() -> Hook {
     Hook::async_fn(|client, metrics| {
         Box::pin(async move {
@@ -52,10 +51,10 @@ pub(super) fn before_reuse() -> Hook {
     })
 }
 
-/// The connections that the handles share.
+/// The connection pool that the handles share.
 pub(super) struct Connections {
     pool: Pool,
-    /// Whether the pool was made here, and ends with the handles.
+    /// Whether this provider created the pool, which then ends with the handles.
     owned: bool,
     closed: AtomicBool,
     statement_timeout: Duration,
@@ -73,7 +72,7 @@ impl Connections {
 
     /// # Errors
     ///
-    /// `Closed` if it was closed.
+    /// `Closed` if the pool is closed.
     pub(super) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(closed());
@@ -81,16 +80,16 @@ impl Connections {
         Ok(())
     }
 
-    /// Lets go of the connections. Those in use end with what they do.
+    /// Closes the pool. Connections in use are closed when their work ends.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        // A pool that was handed in belongs to the program.
+        // The program owns a pool that it passed in.
         if self.owned {
             self.pool.close();
         }
     }
 
-    /// A connection to work on.
+    /// Gets a connection.
     pub(super) async fn session(&self) -> Result<Session, Failure> {
         self.check_open()?;
         let object = self.pool.get().await.map_err(Cause::Pool)?;
@@ -102,8 +101,8 @@ impl Connections {
         })
     }
 
-    /// Begins work on a connection by statements that change nothing, or the same
-    /// if they run twice: on another connection if this one turns out to be lost.
+    /// Begins work on a connection with idempotent statements; on another connection if the
+    /// first one is broken.
     pub(super) async fn begin<T, W>(
         &self,
         work: impl Fn(Session) -> W,
@@ -121,8 +120,7 @@ impl Connections {
         }
     }
 
-    /// The rows of a single statement that changes nothing, or the same if it
-    /// runs twice.
+    /// Runs a single idempotent statement and returns its rows.
     pub(super) async fn query(&self, sql: &str) -> Result<Vec<Row>, Failure> {
         let query = async |session: Session| {
             let rows = session.rows(&Statement::new(sql)).await;
@@ -133,7 +131,7 @@ impl Connections {
         Ok(rows)
     }
 
-    /// How long one answer is waited for; `None` is for ever.
+    /// The timeout for one answer; `None` for no timeout.
     fn patience(&self) -> Option<Duration> {
         let limited = !self.statement_timeout.is_zero();
         limited.then(|| self.statement_timeout.saturating_add(GRACE))
@@ -142,14 +140,14 @@ impl Connections {
 
 /// A connection in use.
 ///
-/// It goes back into the pool only by [`give_back`](Self::give_back), with no
-/// transaction open. Dropped in any other way, at whatever await, it is cut, and
-/// the server rolls back what it had begun.
+/// It returns to the pool only by [`give_back`](Self::give_back), without an open
+/// transaction. If it is dropped in any other way, at any await, the connection is closed,
+/// and the server rolls back its transaction.
 pub(super) struct Session {
-    /// `None` only while it is given back.
+    /// `None` only while the connection is returned.
     object: Option<Object>,
     used_before: bool,
-    /// Whether a transaction was begun and not ended.
+    /// Whether a transaction is open.
     in_transaction: AtomicBool,
     patience: Option<Duration>,
 }
@@ -162,17 +160,17 @@ impl Session {
         }
     }
 
-    /// The rows that a statement answers with.
+    /// Runs a statement and returns its rows.
     pub(super) async fn rows(&self, statement: &Statement<'_>) -> Result<Vec<Row>, Failure> {
         self.answer(statement.rows(self.client()?)).await
     }
 
-    /// The one row that it answers with, if there is one.
+    /// Runs a statement and returns its row, if there is one.
     pub(super) async fn row(&self, statement: &Statement<'_>) -> Result<Option<Row>, Failure> {
         Ok(self.rows(statement).await?.pop())
     }
 
-    /// How many rows it changed.
+    /// Runs a statement and returns the number of changed rows.
     pub(super) async fn execute(&self, statement: &Statement<'_>) -> Result<u64, Failure> {
         self.answer(statement.execute(self.client()?)).await
     }
@@ -182,9 +180,9 @@ impl Session {
         self.answer(self.client()?.batch_execute(sql)).await
     }
 
-    /// A transaction is begun, by what is sent from now on.
+    /// Marks that the next statements begin a transaction.
     pub(super) fn begins(&self) {
-        // The flag is the session's own: nothing else is passed on with it.
+        // The flag guards no other data.
         self.in_transaction.store(true, Ordering::Relaxed);
     }
 
@@ -194,7 +192,7 @@ impl Session {
         self.batch(sql).await
     }
 
-    /// The transaction has ended.
+    /// Marks that the transaction has ended.
     pub(super) fn ended(&self) {
         self.in_transaction.store(false, Ordering::Relaxed);
     }
@@ -206,14 +204,14 @@ impl Session {
         Ok(())
     }
 
-    /// Ends a transaction, and gives the connection back.
+    /// Ends a transaction, and returns the connection to the pool.
     pub(super) async fn end(self, sql: &str) -> Result<(), Failure> {
         self.finish(sql).await?;
         self.give_back();
         Ok(())
     }
 
-    /// Waits for an answer of the server, but not for ever.
+    /// Waits for an answer of the server, up to the timeout.
     pub(super) async fn answer<T>(
         &self,
         answer: impl Future<Output = Result<T, SqlError>>,
@@ -221,7 +219,7 @@ impl Session {
         Ok(self.in_time(1, answer).await??)
     }
 
-    /// Waits for the answers to so many statements, but not for ever.
+    /// Waits for the answers to this many statements, up to their timeout.
     pub(super) async fn in_time<T>(
         &self,
         statements: usize,
@@ -235,8 +233,8 @@ impl Session {
         answered.map_err(|_| Cause::Silence.into())
     }
 
-    /// Lets go after a failure, which is the one that is known already. A
-    /// connection that does not answer is cut.
+    /// Releases the connection after a failure that the caller already has. A connection
+    /// that does not answer is closed.
     pub(super) async fn abandon(self, failure: Failure) -> Failure {
         if failure.is_answer() {
             self.release().await;
@@ -244,25 +242,24 @@ impl Session {
         failure
     }
 
-    /// Ends the transaction if there is one, and gives the connection back. To end
-    /// none makes the server log a warning. A connection that cannot even do that
-    /// is cut.
+    /// Ends the transaction, if there is one (otherwise the server would log a warning), and
+    /// returns the connection to the pool. If that fails, the connection is closed.
     pub(super) async fn release(self) {
         if self.in_transaction.load(Ordering::Relaxed) {
-            // Whatever comes of it, the transaction does not go on.
+            // In either case the transaction does not continue.
             let _ = self.end("ROLLBACK").await;
         } else {
             self.give_back();
         }
     }
 
-    /// Puts the connection back, with no transaction open.
+    /// Returns the connection to the pool; no transaction is open.
     pub(super) fn give_back(mut self) {
         drop(self.object.take());
     }
 
-    /// Puts the connection back after a commit of this batch; if that was a huge
-    /// one, it is cut.
+    /// Returns the connection to the pool after a commit of this batch; closes it if the
+    /// batch was huge.
     pub(super) fn give_back_after(self, batch: &Batch) {
         let changes = batch.maps.iter().flat_map(|part| &part.changes);
         if changes.map(Change::weight).sum::<usize>() <= MAX_SENT {
@@ -270,8 +267,8 @@ impl Session {
         }
     }
 
-    /// Whether to begin anew on another connection: this one had been idle, and
-    /// was lost with the first statements, which change nothing.
+    /// Whether to start over on another connection: this one had been idle, and broke with
+    /// the first statements, which change nothing.
     pub(super) fn was_stale(&self, failure: &Failure) -> bool {
         self.used_before && failure.is_lost_connection()
     }

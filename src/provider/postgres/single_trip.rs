@@ -105,7 +105,7 @@ async fn send_all(
     if cause.code() == Some(&SqlState::NOT_NULL_VIOLATION) {
         return match body {
             Ok(()) => Ok(Outcome::NotApplied),
-            // The server has answered all of it, and changed nothing.
+            // The server has answered everything, and changed nothing.
             Err(failure @ Failure::Database(..)) if failure.is_answer() => Ok(Outcome::NotApplied),
             Err(failure) => Err(failure),
         };
@@ -120,21 +120,20 @@ async fn send_all(
     }
 }
 
-/// Begins the transaction, raises the counter and then the writer, and answers
-/// with the revision.
+/// Begins the transaction, raises the counter and then the sequence of the writer, and
+/// returns the revision.
 ///
-/// If the map was moved, if the writer was forgotten, or if the batch is not
-/// admitted, a column would become NULL that must not, and that ends the
-/// transaction. (A condition on the row would change nothing, and the transaction
-/// would go on.)
+/// If the map was moved, the writer was forgotten, or the batch is not admitted, the
+/// statement violates a NOT NULL constraint, which aborts the transaction. (A WHERE
+/// condition would change no row, and the transaction would continue.)
 fn take_turn(options: &Options, entry: &Entry, batch: &Batch) -> Result<String> {
     let [maps, writers] =
         ["maps", "writers"].map(|name| options.qualified(&format!("persistify_{name}")));
     let lowest = from_revision(batch.revision_after(Revision::ZERO))?;
     let (writer, sequence) = (batch.id.writer, from_bits(batch.id.sequence));
     let (id, is_as_known) = (entry.id, is_as_known(entry));
-    // Sequences from 2^63 on are stored as negative numbers. They take the plain
-    // way.
+    // Sequences from 2^63 on are stored as negative numbers; they are committed in two
+    // round trips.
     let is_earlier = format!("sequence >= 0 AND sequence < {sequence}");
     let incarnation = incarnations::current(options);
     let claims = batch
@@ -168,10 +167,10 @@ fn is_as_known(entry: &Entry) -> String {
     )
 }
 
-/// The conditions under which the store has lost nothing, as in
-/// [`ledger::admit`](crate::provider::ledger::admit). They are evaluated once the
-/// counter is locked: another writer that noticed a loss by a batch to this map
-/// has stored the new incarnation by then.
+/// The conditions under which the store has lost no commit, as in
+/// [`ledger::admit`](crate::provider::ledger::admit). They are evaluated while the
+/// counter is locked: if another writer noticed a loss in a batch to this map, it has
+/// stored the new incarnation by then.
 fn claims_hold(part: &MapBatch, incarnation: &str) -> String {
     let expected = part.incarnation.map(|expected| {
         let expected = from_bits(expected.get());
@@ -184,7 +183,7 @@ fn claims_hold(part: &MapBatch, incarnation: &str) -> String {
     expected.unwrap_or_default() + &acknowledged.unwrap_or_default()
 }
 
-/// The last row is that of the last statement.
+/// The last row belongs to the last statement.
 fn answer_in(said: &[SimpleQueryMessage]) -> Option<Committed> {
     let rows = said.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
@@ -196,8 +195,7 @@ fn answer_in(said: &[SimpleQueryMessage]) -> Option<Committed> {
     Some(Committed::at(to_revision(number(0)?)).with_incarnation(incarnation))
 }
 
-/// The writer was there for the first of the two statements, and gone for the
-/// second.
+/// The error if the writer was forgotten between the two statements.
 fn forgotten() -> Error {
     let message = "the writer of this batch had been idle for days and was forgotten during the commit; try again";
     Error::new(ErrorKind::Unavailable, message).outcome_unknown()
@@ -215,8 +213,8 @@ async fn send_changes(
     let options = &shared.options;
     let changes = Changes::new(part.changes.iter());
     let parts = [Part::new(options, entry, part, &changes, hints)];
-    // The age counts transactions from the one that raised the counter: in that
-    // one it is 0, and in any other there is no such row.
+    // The age counts transactions since the one that raised the counter: it is 0 in
+    // that one, and any other has no such row.
     let revision = format!(
         "(SELECT revision FROM {} WHERE id = {} AND age(xmin) = 0)",
         options.qualified("persistify_maps"),

@@ -30,14 +30,14 @@ use crate::{
     trace::PROVIDER,
 };
 
-/// A snapshot of the database, and what was read of a map before its rows.
+/// A snapshot of the database, and the state of a map that is read before its rows.
 pub(super) struct Snapshot {
     pub(super) session: Session,
     pub(super) table: Option<Table>,
-    /// Those of a table that was made here.
+    /// The tombstones of a table that this provider created.
     pub(super) tombstones: Option<Tombstones>,
     pub(super) watermarks: Watermarks,
-    /// Whether there is an index of the revisions.
+    /// Whether the table has an index of the revisions.
     is_indexed: bool,
     pub(super) horizon: Revision,
     pub(super) incarnation: Option<Incarnation>,
@@ -51,8 +51,8 @@ impl Snapshot {
     }
 }
 
-/// A snapshot in which everything that another program wrote before has its
-/// revision, and changes are found by an index.
+/// Begins a snapshot in which all earlier writes of other programs have revisions, and
+/// changes are found by an index.
 pub(super) async fn begin(
     shared: &Shared,
     map: &MapName,
@@ -79,13 +79,13 @@ pub(super) async fn begin(
         Err(failure) => return Err(snapshot.session.abandon(failure).await),
     }
     note(shared, map, wanted).await?;
-    // What the other program writes between the two is loaded as well, with the
-    // revision of the snapshot, and noted by a later load.
+    // Writes of the other program between the two are loaded too, with the revision of
+    // the snapshot, and noted by a later load.
     self::snapshot(shared, map, wanted).await
 }
 
-/// Makes the index of the revisions, if that goes: loads of changes only need it to be
-/// fast.
+/// Tries to create the index of the revisions; without it, loads of changes are only
+/// slower.
 async fn index(shared: &Shared, map: &MapName) {
     if let Err(failure) = changed::make_index(shared, map).await {
         if failure.is_read_only() {
@@ -96,8 +96,8 @@ async fn index(shared: &Shared, map: &MapName) {
     }
 }
 
-/// Notes what another program wrote to an adopted table, under the lock of its
-/// counter: so the revision is above all earlier ones of the map.
+/// Notes the writes of other programs to an adopted table. It holds the lock of the
+/// counter, so the new revision exceeds all earlier ones of the map.
 async fn note(shared: &Shared, map: &MapName, wanted: &Wanted) -> Result<(), Failure> {
     let session = shared.connections.session().await?;
     match note_locked(&session, &shared.options, map, wanted).await {
@@ -131,7 +131,7 @@ async fn note_locked(
     Ok(())
 }
 
-/// Begins a snapshot, on another connection if the first one turns out to be lost.
+/// Begins a snapshot, on another connection if the first one is broken.
 async fn snapshot(shared: &Shared, map: &MapName, wanted: &Wanted) -> Result<Snapshot, Failure> {
     let look = async |session: Session| {
         let found = look(&session, shared, map, wanted).await;
@@ -162,7 +162,7 @@ async fn snapshot(shared: &Shared, map: &MapName, wanted: &Wanted) -> Result<Sna
     })
 }
 
-/// What is read of a map before its rows.
+/// The state of a map that is read before its rows.
 struct Found {
     entry: Option<Entry>,
     total: Option<u64>,
@@ -171,8 +171,8 @@ struct Found {
     watermarks: Watermarks,
 }
 
-/// The first query fixes the state; all else is read in it. So the counter and
-/// the rows belong together.
+/// The first query takes the snapshot, and all others read in it. So the counter and the
+/// rows belong together.
 async fn look(
     session: &Session,
     shared: &Shared,
@@ -246,7 +246,7 @@ async fn wait_for_commit(client: &Client, shared: &Shared, map: &MapName, wanted
         locked.rows(client),
         client.batch_execute("ROLLBACK"),
     );
-    // Whatever else went wrong, the statements that follow tell.
+    // The statements that follow report any other error.
     if let (_, Err(cause), _) = answers.await {
         if Failure::from(cause).is_read_only() {
             shared.only_reads.store(true, Relaxed);
@@ -254,7 +254,7 @@ async fn wait_for_commit(client: &Client, shared: &Shared, map: &MapName, wanted
     }
 }
 
-/// A map that is not listed is an empty one, unless its table is there.
+/// A map that is not in the catalog is empty, unless its table exists.
 async fn check_unlisted(
     session: &Session,
     options: &Options,
@@ -263,7 +263,7 @@ async fn check_unlisted(
     if options.adopted.contains_key(map) {
         return Err(catalog::no_longer_listed(map).into());
     }
-    // In the same snapshot: another process may be making it just now.
+    // In the same snapshot, because another process may be creating it now.
     let sql = "SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
         WHERE n.nspname = $1 AND c.relname = $2";
     let table = catalog::table_of(map);
@@ -292,11 +292,11 @@ fn begin_reading(options: &Options, wanted: &Wanted) -> String {
     )
 }
 
-/// Reads in the snapshot, unless its rows are gone.
+/// Reads in the snapshot, unless its rows are invisible.
 ///
-/// `ALTER TABLE` may write a table anew, and then none of its rows are visible in
-/// an older snapshot. So the table is locked, and then compared with the catalogue
-/// of the snapshot; both are sent along with the reading.
+/// `ALTER TABLE` may rewrite a table, and an older snapshot then sees none of its rows.
+/// So the table is locked and compared with the catalog of the snapshot; both statements
+/// are sent together with the query.
 pub(super) async fn read<T>(
     session: &Session,
     table: &Table,
@@ -337,7 +337,7 @@ async fn is_there(session: &Session, table: &Table) -> Result<bool, Failure> {
     Ok(usize::try_from(counted) == Ok(names.len()))
 }
 
-/// Each time before it was read, the table was written anew.
+/// The error if the table was rewritten before each attempt to read it.
 pub(super) fn never_still() -> Error {
     let message = "the table of the map was altered during each attempt to load it; try again";
     Error::new(ErrorKind::Unavailable, message).nothing_applied()

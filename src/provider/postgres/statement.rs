@@ -11,12 +11,12 @@ use tokio_postgres::{
 
 type Parameter<'a> = (Box<dyn ToSql + Sync + Send + 'a>, Type);
 
-/// A statement with its parameters. It is never prepared under a name: behind a
-/// pooler the next one may run elsewhere.
+/// A statement with its parameters. It is never a named prepared statement, because a
+/// pooler may run the next one on another connection.
 pub(super) struct Statement<'a> {
     sql: String,
     parameters: Vec<Parameter<'a>>,
-    /// How many rows it changes at least, unless some are left out.
+    /// The minimum number of rows that it changes, unless a trigger ignores some.
     rows: u64,
 }
 
@@ -29,29 +29,29 @@ impl<'a> Statement<'a> {
         }
     }
 
-    /// The same statement, which changes as many rows, unless some are left out.
+    /// Sets how many rows the statement changes, unless a trigger ignores some.
     pub(super) fn changing(self, rows: usize) -> Self {
         let rows = u64::try_from(rows).unwrap_or_default();
         Self { rows, ..self }
     }
 
-    /// Whether it has left out some, if it changed so many.
+    /// Whether rows were ignored, given the number of changed rows.
     pub(super) fn falls_short(&self, changed: u64) -> bool {
         changed < self.rows
     }
 
-    /// The same statement, with one more parameter of that type.
+    /// Adds a parameter of that type.
     pub(super) fn with(mut self, value: impl ToSql + Sync + Send + 'a, kind: Type) -> Self {
         self.parameters.push((Box::new(value), kind));
         self
     }
 
-    /// The same statement, with a text as its next parameter.
+    /// Adds a text parameter.
     pub(super) fn text(self, value: &'a str) -> Self {
         self.with(value, Type::TEXT)
     }
 
-    /// The same statement, with a column of values as its next parameter.
+    /// Adds an array of values as a parameter.
     pub(super) fn array<T: ToSql + Sync + Send + 'a>(
         self,
         values: impl Iterator<Item = T>,
@@ -66,12 +66,12 @@ impl<'a> Statement<'a> {
             .collect()
     }
 
-    /// The rows it answers with.
+    /// Returns the rows of the result.
     pub(super) async fn rows(&self, client: &Client) -> Result<Vec<Row>, SqlError> {
         client.query_typed(&self.sql, &self.parameters()).await
     }
 
-    /// How many rows it changed.
+    /// Returns the number of changed rows.
     pub(super) async fn execute(&self, client: &Client) -> Result<u64, SqlError> {
         client.execute_typed(&self.sql, &self.parameters()).await
     }
@@ -85,19 +85,19 @@ impl fmt::Debug for Statement<'_> {
     }
 }
 
-/// Sends all of these, in this order, before it waits; the answers, each in
-/// the place of its request. All answers are awaited, also after an error: the
-/// statements after it fail as well, and then the connection can be used again.
+/// Sends all requests in order before it waits, and returns the answers in the same
+/// order. It awaits all answers even after an error: the statements that follow fail as
+/// well, and the connection can then be used again.
 ///
-/// After a request that cannot be sent, because no message is that long, none is
-/// sent: a commit must not come through without it.
+/// If a request exceeds the maximum length of a message, no later one is sent: a commit
+/// must not succeed without it.
 pub(super) async fn pipelined<T>(
     mut requests: Vec<BoxFuture<'_, Result<T, SqlError>>>,
 ) -> Vec<Result<T, SqlError>> {
     let mut answers: Vec<_> = requests.iter().map(|_| None).collect();
     poll_fn(|cx| {
         let mut left = 0;
-        // A request is sent when it is polled first, so this is the order.
+        // A request is sent on its first poll, so polling in order sends in order.
         for n in 0..requests.len() {
             if answers[n].is_some() {
                 continue;
@@ -124,8 +124,8 @@ pub(super) async fn pipelined<T>(
     answers.into_iter().flatten().collect()
 }
 
-/// Whether no server said so. After that nothing more comes of a connection, or
-/// must not.
+/// Whether the error is not an answer of the server. The connection must not be used
+/// after such an error.
 fn is_unsent<T>(answer: &Result<T, SqlError>) -> bool {
     matches!(answer, Err(cause) if cause.as_db_error().is_none())
 }
@@ -143,8 +143,8 @@ mod tests {
         "no url".parse::<Config>().unwrap_err()
     }
 
-    /// A value of more than two gigabytes cannot be sent. What came after it
-    /// was, the commit included: the batch counted as applied, and was without
+    /// A value of more than two gigabytes cannot be sent. The statements after it were
+    /// sent nevertheless, including the commit: the batch counted as applied, but lacked
     /// that value.
     #[tokio::test]
     async fn nothing_is_sent_after_what_cannot_be() {

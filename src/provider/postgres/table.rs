@@ -17,12 +17,12 @@ pub(super) struct Table {
     pub(super) key: String,
     pub(super) value: String,
     pub(super) updated_at: String,
-    /// The type of the values' column.
+    /// The type of the value column.
     pub(super) values: ValueType,
     pub(super) adopted: Option<Adopted>,
 }
 
-/// An adopted table's companion, and the form of its times.
+/// The companion of an adopted table, and the format of its times.
 #[derive(Clone, Debug)]
 pub(super) struct Adopted {
     pub(super) companion: Companion,
@@ -30,7 +30,7 @@ pub(super) struct Adopted {
 }
 
 impl Table {
-    /// A table; an adopted one has a companion, and keeps times in its own form.
+    /// A table; an adopted one has a companion and its own format of times.
     pub(super) fn new(
         map: &MapName,
         name: String,
@@ -117,8 +117,8 @@ impl Table {
         }
     }
 
-    /// Keys as their rows have them; each once, in their order. What cannot be
-    /// in a text column is in no row.
+    /// The keys as stored, each once and in order. Keys that a text column cannot store
+    /// are left out.
     pub(super) fn keys<'k>(&self, keys: impl Iterator<Item = &'k str>) -> Vec<String> {
         let mut stored: Vec<_> = match self.adopted {
             None => keys
@@ -134,7 +134,7 @@ impl Table {
         stored
     }
 
-    /// The key's column, comparing byte by byte whatever the table says.
+    /// The key column, compared byte by byte regardless of its collation.
     pub(super) fn key_by_bytes(&self) -> String {
         match &self.adopted {
             None => format!("t.{}", self.key),

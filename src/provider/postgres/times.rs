@@ -1,6 +1,6 @@
-//! The times of writes, in tables of other programs.
+//! The time columns of adopted tables.
 
-/// How a table keeps the time of a write.
+/// How a table stores the time of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Time {
     /// As `timestamptz`.
@@ -9,16 +9,16 @@ pub(super) enum Time {
     Plain,
     /// Milliseconds since 1970.
     Millis,
-    /// Not at all.
+    /// The table has no time column.
     Missing,
 }
 
-/// The first and the last time that a `timestamptz` takes.
+/// The range of a `timestamptz`.
 const FIRST_MILLIS: i64 = -210_866_803_200_000;
 const LAST_MILLIS: i64 = 9_224_318_015_999_000;
 
 impl Time {
-    /// Of a column of that type.
+    /// The format for a column of that type.
     pub(super) fn of_name(name: &str) -> Option<Self> {
         let all = [Self::Zoned, Self::Plain, Self::Millis, Self::Missing];
         all.into_iter().find(|time| time.name() == name)
@@ -33,13 +33,13 @@ impl Time {
         }
     }
 
-    /// The SQL that reads it as a `timestamptz`.
+    /// The SQL that reads the column as a `timestamptz`.
     pub(super) fn read(self, column: &str) -> String {
         match self {
             Self::Zoned => format!("t.{column}"),
             Self::Plain => format!("t.{column} AT TIME ZONE 'UTC'"),
-            // Beyond all times, as in a finer unit, it is none: an error would
-            // keep the whole table from being loaded.
+            // A number out of range, such as one in a finer unit, is read as no time: an
+            // error would prevent the load of the whole table.
             Self::Millis => format!(
                 "to_timestamp(CASE WHEN t.{column} BETWEEN {FIRST_MILLIS} AND {LAST_MILLIS}
                     THEN t.{column} / 1000.0 END)"
@@ -48,7 +48,7 @@ impl Time {
         }
     }
 
-    /// The SQL that writes a `timestamptz`.
+    /// The SQL that writes a `timestamptz` to the column.
     pub(super) fn written(self, moment: &str) -> String {
         match self {
             Self::Zoned | Self::Missing => moment.to_owned(),

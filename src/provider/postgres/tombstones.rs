@@ -1,13 +1,13 @@
-//! Tombstones: what is kept of deletions, for readers that follow the changes of a map.
+//! Tombstones: records of deletions, for readers that follow the changes of a map.
 //!
-//! One table holds the tombstones of all maps. A deletion writes them in its own
-//! statement. A key that is put again keeps its tombstone, which loads leave out for as
-//! long as the key has a row: so a put costs nothing more. A clear is one
-//! [watermark](super::watermarks) of the map, and deletes its tombstones.
+//! One table holds the tombstones of all maps. The statement of a deletion also writes its
+//! tombstone. A key that is put again keeps its tombstone, and loads skip it while the key
+//! has a row, so puts have no extra cost. A clear is one [watermark](super::watermarks) of
+//! the map, and deletes its tombstones.
 //!
-//! Pruning deletes the tombstones of whole commits, the oldest first, and stores how far
-//! it went, in one statement. A reader sees both, because its load is one snapshot, or
-//! neither. Commits prune now and then, and so does closing a map.
+//! Pruning deletes the tombstones of whole commits, oldest first, and stores the last
+//! pruned revision in the same statement. A load is one snapshot, so a reader sees both or
+//! neither. Some commits prune, and so does closing a map.
 
 use std::time::Duration;
 
@@ -23,13 +23,13 @@ use super::{
 };
 use crate::{name::MapName, record::Cause};
 
-/// How many tombstones one pruning deletes, about. A commit waits for it.
+/// About how many tombstones one pruning deletes. A commit waits for it.
 const MAX_PRUNED: usize = 10_000;
 
-/// Tombstones that are to be kept for longer are kept for ever.
+/// Above this time, tombstones are kept for ever.
 const MAX_KEPT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// The tombstones of a map whose table was made here.
+/// The tombstones of a map whose table this provider created.
 #[derive(Debug)]
 pub(super) struct Tombstones {
     /// The table of all tombstones, as it is written in SQL.
@@ -45,8 +45,8 @@ impl Tombstones {
         }
     }
 
-    /// Deletes rows and writes their tombstones. Nothing is deleted where there is no
-    /// revision to do it under.
+    /// Deletes rows and writes their tombstones. If the revision is `NULL`, nothing is
+    /// deleted.
     pub(super) fn delete<'a>(
         &self,
         of: &Table,
@@ -75,7 +75,7 @@ impl Tombstones {
             .with(Moment::new(stamp.at), Type::TIMESTAMPTZ)
     }
 
-    /// Deletes all of the map, with the rows of a clear.
+    /// Deletes all tombstones of a cleared map.
     pub(super) fn clear<'a>(&self, revision: &str) -> Statement<'a> {
         let Self { table, map } = self;
         Statement::new(format!(
@@ -94,7 +94,7 @@ impl Tombstones {
     }
 }
 
-/// The columns are those of a map's table, as far as they go.
+/// Columns shared with a map's table have the same types.
 pub(super) fn create(options: &Options) -> String {
     let table = table(options);
     format!(
@@ -112,12 +112,12 @@ pub(super) fn create(options: &Options) -> String {
     )
 }
 
-/// Deletes all of a map that is dropped.
+/// Deletes all tombstones of a dropped map.
 pub(super) fn drop_all(options: &Options, map: i32) -> String {
     format!("DELETE FROM {} WHERE map = {map}", table(options))
 }
 
-/// A query that answers with a row if a map has tombstones that are old enough to prune.
+/// A query that returns a row if a map has tombstones that are old enough to prune.
 pub(super) fn any_to_prune(options: &Options, map: &MapName) -> String {
     format!(
         "SELECT 1 FROM {} AS d JOIN {} AS m ON m.id = d.map WHERE m.name = {} AND {} LIMIT 1",
@@ -128,12 +128,12 @@ pub(super) fn any_to_prune(options: &Options, map: &MapName) -> String {
     )
 }
 
-/// Prunes the oldest tombstones of a map; answers with a row if there were any.
+/// Prunes the oldest tombstones of a map; returns a row if there were any.
 ///
 /// It holds the lock of the map's counter, like a commit, so no commit to the map writes
-/// tombstones at the same time. Where a commit is under way it leaves the work to it, or
-/// to the next one. A tombstone that was written anew between the snapshot of this
-/// statement and the lock stays: its revision is looked at again before it is deleted.
+/// tombstones at the same time. If a commit is in flight, pruning is left to that commit
+/// or the next one. A tombstone that was rewritten between the snapshot of this statement
+/// and the lock stays: its revision is checked again before it is deleted.
 pub(super) fn prune(options: &Options, map: &MapName) -> String {
     let (table, is_old) = (table(options), is_old(options));
     let [maps, meta] =
@@ -182,8 +182,8 @@ pub(super) fn cause_of(number: i64) -> Cause {
     }
 }
 
-/// Whether commits should prune: after every thousandth deletion, about. So a map has
-/// never many more tombstones than were written in the time for which they are kept.
+/// Whether a commit should prune: after about every thousandth deletion. So a map never
+/// has many more tombstones than were written within the retention time.
 pub(super) fn is_time_to_prune(deleted_before: usize, deletes: usize) -> bool {
     const EVERY: usize = 1_000;
     deleted_before / EVERY != deleted_before.wrapping_add(deletes) / EVERY

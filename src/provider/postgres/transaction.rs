@@ -1,19 +1,19 @@
-//! How a transaction that writes begins.
+//! Begins transactions that write.
 
 use std::time::Duration;
 
 use super::options::Options;
 
-/// How long a program that stops in the middle of a transaction, or vanishes
-/// without a sign, keeps others from writing.
+/// How long a program that hangs or vanishes in the middle of a transaction blocks other
+/// writers.
 pub(super) const MAX_STANDSTILL: Duration = Duration::from_secs(20);
 
 /// Begins a transaction that writes.
 ///
-/// All settings end with it: a session of a pool is shared, and may have another
-/// encoding. A commit that is acknowledged waits for the disk, whatever the
-/// default is. Statements are planned without a look at their parameters:
-/// measured, that look takes a third of the time of an upsert of 1,000 rows.
+/// All settings are local to the transaction, because sessions of a pool are shared and may
+/// use another encoding. The commit waits for the disk, whatever the server's default is.
+/// Statements use generic plans: planning with the parameters took a third of the time of
+/// an upsert of 1,000 rows when measured.
 pub(super) fn begin(options: &Options) -> String {
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED;

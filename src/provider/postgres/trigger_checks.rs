@@ -1,9 +1,8 @@
-//! Changes that triggers and rules of other programs ignore, in the tables that
-//! are made here: they must not count as saved.
+//! Detects changes that triggers or rules of other programs ignored in this provider's
+//! tables. Such changes must not count as saved.
 //!
-//! A batch in a single round trip only counts the rows that it has put. Where the
-//! catalog shows triggers or rules, there are no such batches, and all others
-//! check each change before they commit.
+//! A commit in a single round trip only counts the rows that it put. If the catalog shows
+//! triggers or rules, commits take two round trips and check each change first.
 
 use tokio_postgres::types::Type;
 
@@ -13,8 +12,8 @@ use crate::{
     name::MapName,
 };
 
-/// Statements that fail if a change was ignored: they insert a writer without an
-/// identity.
+/// Statements that fail if a change was ignored: they insert a writer without an id,
+/// which violates a constraint.
 pub(super) struct Checks {
     writers: String,
 }
@@ -31,8 +30,8 @@ impl Checks {
         Statement::new(self.fails_if(&format!("{} AS t", table.name)))
     }
 
-    /// Checks that each row that was put is of this transaction, and that the
-    /// deleted ones are gone.
+    /// Checks that this transaction wrote each row that was put, and that the deleted rows
+    /// are gone.
     pub(super) fn changed<'a>(&self, table: &Table, changes: &Changes<'a>) -> Vec<Statement<'a>> {
         let Table { name, key, .. } = table;
         let mut checks = Vec::new();

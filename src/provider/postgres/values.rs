@@ -1,4 +1,4 @@
-//! Values and times in the binary form of their columns.
+//! Values and times in the binary format of their columns.
 
 use std::{
     error::Error as StdError,
@@ -42,10 +42,10 @@ pub enum ValueType {
     Bytea,
 }
 
-/// Is added to the schema of a value of bytes; a schema has 32 bits.
+/// Added to the schema version, which has 32 bits, if the value is bytes.
 const BYTES: i64 = 1 << 32;
 
-/// The number in the column `schema`: the schema of a value and its encoding.
+/// The number in the column `schema`: the schema version of a value and its encoding.
 pub(super) fn schema_column(payload: &Payload) -> i64 {
     match payload.encoding {
         Encoding::Json => payload.schema.into(),
@@ -69,10 +69,10 @@ impl ValueType {
         all.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// The type of an array of values as they are sent.
+    /// The type of the array in which values are sent.
     ///
-    /// JSON is sent as text: so the server parses one value after the other as it
-    /// writes the rows, instead of all of them before it begins.
+    /// JSON is sent as text, so that the server parses each value when it writes the row,
+    /// instead of all values first.
     pub(super) fn sent(self) -> Type {
         match self {
             Self::Jsonb | Self::Json | Self::Text => Type::TEXT_ARRAY,
@@ -80,12 +80,12 @@ impl ValueType {
         }
     }
 
-    /// The SQL that makes a value of what was sent.
+    /// The SQL that converts a sent element into a value.
     pub(super) fn of_sent(self, sent: &str) -> String {
         format!("{sent}::{}", self.name())
     }
 
-    /// How many bytes are sent for a value.
+    /// The number of bytes that are sent for a value.
     pub(super) fn sent_len(self, payload: &Payload) -> usize {
         let len = payload.bytes.len();
         if self.is_base64(payload) {
@@ -99,8 +99,8 @@ impl ValueType {
         payload.encoding == Encoding::Bytes && self != Self::Bytea
     }
 
-    /// The value of a row, given its number in the column `schema`; `None` if there
-    /// is no such schema. `share` makes a part of the row a buffer of its own.
+    /// The value of a row with this number in the column `schema`; `None` if the number is
+    /// invalid. `share` turns a part of the row into a buffer of its own.
     pub(super) fn payload(
         self,
         stored: &[u8],
@@ -112,7 +112,7 @@ impl ValueType {
             Self::Bytea if is_bytes => Payload::binary(share(stored)),
             _ => {
                 let text = json_text(stored);
-                // Where there is no base64, another program has put JSON in its place.
+                // Without base64, another program has replaced the value by JSON.
                 let bytes = is_bytes.then(|| from_base64(text)).flatten();
                 bytes.map_or_else(|| Payload::json(share(text)), Payload::binary)
             }
@@ -122,14 +122,14 @@ impl ValueType {
     }
 }
 
-/// The text of a JSON value, whichever type its column has been altered to.
+/// The text of a JSON value, even if the type of its column was altered.
 fn json_text(stored: &[u8]) -> &[u8] {
-    // The binary form of a `jsonb` begins with the number of a version, 1 so far,
-    // which no JSON text begins with.
+    // The binary format of `jsonb` begins with a version number, 1 so far, which cannot
+    // begin a JSON text.
     stored.strip_prefix(&[1]).unwrap_or(stored)
 }
 
-/// The bytes that a JSON string holds as base64.
+/// Decodes the base64 in a JSON string.
 fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
     let base64 = text.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     STANDARD.decode(base64).ok()
@@ -160,7 +160,7 @@ impl ToSql for SentValue<'_> {
     to_sql_checked!();
 }
 
-/// A time as Postgres counts it: microseconds since the year 2000.
+/// A time in the unit of Postgres: microseconds since the year 2000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Moment(pub(super) i64);
 
@@ -169,7 +169,7 @@ const MICROSECOND: Duration = Duration::from_micros(1);
 /// The year 2000, counted from 1970.
 const YEAR_2000: Duration = Duration::from_secs(10_957 * 24 * 60 * 60);
 
-/// The first and the last time that a `timestamptz` takes; further ones are cut.
+/// The range of a `timestamptz`; times beyond it are clamped.
 const FIRST: i64 = -211_813_488_000_000_000;
 const LAST: i64 = 9_223_371_331_199_999_999;
 
@@ -201,7 +201,7 @@ impl ToSql for Moment {
     to_sql_checked!();
 }
 
-/// A column as it comes, whatever its type.
+/// The raw bytes of a column of any type.
 pub(super) struct Raw<'a>(pub(super) &'a [u8]);
 
 impl<'a> FromSql<'a> for Raw<'a> {

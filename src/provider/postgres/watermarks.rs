@@ -1,4 +1,5 @@
-//! Revisions that are kept of a map beside its counter, also when it is not listed.
+//! Watermarks: revisions of a map beside its counter, kept even if the map is not in the
+//! catalog.
 //!
 //! They are rows of `persistify_meta`. Each is written under the lock of the map's
 //! counter.
@@ -37,7 +38,7 @@ impl Watermark {
         format!("{} {map}", self.word())
     }
 
-    /// Sets it to a revision, which is a piece of SQL. Where that is `NULL`, nothing is
+    /// Sets the watermark to a revision, an SQL expression. If it is `NULL`, nothing is
     /// changed.
     pub(super) fn set<'a>(self, options: &Options, map: &MapName, revision: &str) -> Statement<'a> {
         let sql = format!(
@@ -64,7 +65,7 @@ pub(super) struct Watermarks {
     pub(super) pruned: Option<Revision>,
 }
 
-/// A query for the watermarks of these maps.
+/// The query for the watermarks of these maps.
 pub(super) fn query<'m>(
     options: &Options,
     maps: impl Iterator<Item = &'m MapName>,
@@ -77,7 +78,7 @@ pub(super) fn query<'m>(
     Statement::new(sql).array(names, Type::TEXT_ARRAY)
 }
 
-/// The watermarks that [`query`] has found.
+/// The watermarks that [`query`] returned.
 pub(super) fn read(rows: &[Row]) -> Result<HashMap<MapName, Watermarks>, Failure> {
     let mut found: HashMap<_, Watermarks> = HashMap::new();
     for row in rows {

@@ -12,7 +12,7 @@ use crate::{
     record::Revision,
 };
 
-/// How long a writer is remembered after its last batch, by the server's clock.
+/// For how long a writer is remembered after its last batch, by the server's clock.
 const REMEMBERED: &str = "interval '7 days'";
 
 /// The last batch of a writer.
@@ -33,8 +33,8 @@ impl Last {
     }
 }
 
-/// The last batch of this writer that was applied; locks it, so that no other
-/// one of this writer is applied until this transaction ends.
+/// Reads and locks the last applied batch of this writer, so that no other batch of it is
+/// applied until this transaction ends.
 pub(super) fn lock(options: &Options, writer: WriterId) -> Statement<'static> {
     Statement::new(format!(
         "SELECT sequence, revision, skipped FROM {} WHERE writer = '{writer}' FOR NO KEY UPDATE",
@@ -42,7 +42,7 @@ pub(super) fn lock(options: &Options, writer: WriterId) -> Statement<'static> {
     ))
 }
 
-/// A query for the last sequences of these writers.
+/// The query for the last sequences of these writers.
 pub(super) fn sequences(options: &Options, writers: &BTreeSet<WriterId>) -> Statement<'static> {
     let listed: Vec<_> = writers.iter().map(|w| format!("'{w}'::uuid")).collect();
     Statement::new(format!(
@@ -62,9 +62,8 @@ pub(super) fn read(row: &Row) -> Result<(WriterId, u64), Failure> {
     ))
 }
 
-/// Notes that the batch was applied. Two batches at once of a writer that is not
-/// known yet cannot lock each other out; the second one fails here, because it
-/// only inserts.
+/// Records that the batch was applied. Two concurrent batches of an unknown writer find
+/// no row to lock; the second one fails here, because it only inserts.
 pub(super) fn note(
     options: &Options,
     batch: &Batch,
@@ -88,8 +87,8 @@ pub(super) fn note(
     })
 }
 
-/// Stores the skipped changes of the answer, in place of those of the last one: as JSON,
-/// because nothing but a repeat of the batch reads them.
+/// Stores the skipped changes of the answer and replaces those of the previous batch. They
+/// are JSON, because only a repeat of the batch reads them.
 pub(super) fn note_skipped(
     options: &Options,
     batch: &Batch,
@@ -136,14 +135,14 @@ pub(super) async fn answer(
     Ok(answer.with_skipped(skipped))
 }
 
-/// A query that answers with a row if there is anyone to forget.
+/// A query that returns a row if a writer can be forgotten.
 pub(super) fn any_to_prune(options: &Options) -> String {
     let writers = options.qualified("persistify_writers");
     format!("SELECT 1 FROM {writers} WHERE at < now() - {REMEMBERED} LIMIT 1")
 }
 
-/// Forgets writers that have been idle for long: each open map adds one. A writer
-/// that is writing just now is left alone.
+/// Deletes writers that have been idle for long: each opened map adds one. Writers with a
+/// commit in flight are skipped.
 pub(super) fn prune(options: &Options) -> String {
     let [writers, answers] =
         ["writers", "answers"].map(|name| options.qualified(&format!("persistify_{name}")));

@@ -275,7 +275,7 @@ pub(super) async fn ping(
 }
 
 /// Prunes the tombstones of a map, and deletes writers that have been idle for long. If
-/// there is nothing to delete, it does not write, so a read-only user can close a map.
+/// there is nothing to delete, it only reads, which needs no permission to write.
 pub(super) async fn tidy(
     connections: &Connections,
     options: &Options,

@@ -16,7 +16,7 @@ type Parameter<'a> = (Box<dyn ToSql + Sync + Send + 'a>, Type);
 pub(super) struct Statement<'a> {
     sql: String,
     parameters: Vec<Parameter<'a>>,
-    /// The minimum number of rows that it changes, unless a trigger ignores some.
+    /// The minimum number of rows that it changes, unless a trigger or a rule ignores some.
     rows: u64,
 }
 
@@ -29,7 +29,7 @@ impl<'a> Statement<'a> {
         }
     }
 
-    /// Sets how many rows the statement changes, unless a trigger ignores some.
+    /// Sets how many rows the statement changes, unless a trigger or a rule ignores some.
     pub(super) fn changing(self, rows: usize) -> Self {
         let rows = u64::try_from(rows).unwrap_or_default();
         Self { rows, ..self }

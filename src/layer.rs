@@ -58,10 +58,9 @@ use crate::{
 /// Call the wrapped provider through [`inner`](Self::inner): where both traits
 /// are imported, a method call on a concrete layer is ambiguous.
 ///
-/// A layer keeps the word of the provider that it wraps. In particular it
-/// passes a repeated batch on as it is, and it does not turn an error that
-/// [may have applied](crate::Error::may_have_applied) into one that says
-/// otherwise.
+/// A layer keeps the contract of the provider that it wraps. In particular, it passes a
+/// repeated batch on unchanged, and it does not replace an error that
+/// [may have applied](crate::Error::may_have_applied) by one that says otherwise.
 #[async_trait]
 pub trait Layer: fmt::Debug + Send + Sync + 'static {
     /// The wrapped provider.

@@ -29,7 +29,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         V: Serialize,
     {
         let payload = codec::encode(value)?;
-        Ok(payload.with_schema(self.options.shapes.current))
+        Ok(payload.with_schema(self.options.migrations.current))
     }
 
     /// Decodes an encoded value again, if this one is to be verified. No lock is
@@ -84,7 +84,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     where
         V: DeserializeOwned,
     {
-        let upgraded = self.options.shapes.upgraded(payload)?;
+        let upgraded = self.options.migrations.upgraded(payload)?;
         // Decode from text, not from the tree that the steps work on: a value must
         // decode to the same result before and after it is rewritten.
         let value = codec::decode(upgraded.as_ref().unwrap_or(payload))?;

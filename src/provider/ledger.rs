@@ -1,31 +1,28 @@
-//! The rules on which a store decides about a batch that comes in, written once
-//! for all providers, also those outside this crate.
+//! The rules by which a store decides about a batch. They are written once, for all providers
+//! inside and outside this crate.
 //!
-//! A store remembers the last batch of each writer, and commits that with the
-//! batch itself. Three promises rest on it: a batch is applied once, one that
-//! was given up cannot land late, and a store that has lost commits says so.
+//! A store remembers the last batch of each writer, and commits this with the batch itself.
+//! Three promises depend on it: a batch is applied once, an abandoned batch cannot be applied
+//! late, and a store that has lost commits reports that.
 //!
 //! # Stores that go back in time
 //!
-//! A server may be replaced by an older backup, or by an empty one, while maps
-//! are open on it. Revisions do not tell: they are floored at the wall clock,
-//! and another process may commit after the restore. So each part of a batch
-//! names the last commit that was [acknowledged](MapBatch::acknowledged) to its
-//! writer. A store that remembers a lower sequence of that writer has lost
-//! commits, however long ago that was. One that remembers nothing of it has lost
-//! commits only if the acknowledgement is [`RECENT`]: stores forget a writer
-//! that has been idle for a day or more.
+//! A server may be replaced by an older backup, or by an empty server, while maps are open on
+//! it. Revisions do not reveal this: they start from the wall clock, and another process may
+//! commit after the restore. Therefore each part of a batch names the last commit that was
+//! [acknowledged](MapBatch::acknowledged) to its writer. A store that remembers a lower
+//! sequence of that writer has lost commits, however long ago that was. A store that does not
+//! remember the writer has lost commits only if the acknowledgement is [`RECENT`]: stores
+//! forget a writer that has been idle for a day or more.
 //!
-//! The first to notice gives the store a new [incarnation](Incarnation). Every
-//! other writer names the old one in its next batch and is refused, even if the
-//! older copy remembers all that was acknowledged to this writer: its map holds
-//! what others had committed. Nothing of a refused batch can land later, because
-//! an earlier attempt at it that is still on its way names the old incarnation
-//! as well.
+//! The first writer that notices gives the store a new [incarnation](Incarnation). Every other
+//! writer names the old incarnation in its next batch and is refused. This is right even if the
+//! older copy contains all commits that were acknowledged to that writer, because its map also
+//! contains commits of others. A refused batch cannot be applied later either: an earlier
+//! attempt that is still in flight names the old incarnation too.
 //!
-//! A batch that claims nothing is admitted. So a map that is opened afresh takes
-//! the store as it is: a store that was moved, copied or restored while its maps
-//! were closed is no case of this.
+//! A batch that names neither is admitted. Thus a map that is opened later accepts the store as
+//! it is: a store may be moved, copied or restored while its maps are closed.
 
 use std::time::{Duration, SystemTime};
 
@@ -47,46 +44,46 @@ pub use encodings::check_json;
 pub use tombstones::{TOMBSTONES_KEPT, Tombstones};
 pub use writers::{Remembered, Writers};
 
-/// For how long after an acknowledgement a store surely remembers its writer.
+/// How long after an acknowledgement a store certainly remembers the writer.
 ///
-/// The contract says a day at least, by the clock of the store; the other half
-/// of the day is for clocks that go at different speeds.
+/// The contract requires one day, by the clock of the store. The other half of the day allows
+/// for clocks that run at different speeds.
 pub const RECENT: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// What a store does with a batch.
+/// The decision of a store about a batch.
 #[derive(Debug)]
 pub enum Admission {
-    /// It is new: apply it.
+    /// The batch is new: apply it.
     Apply,
-    /// It was applied already: answer what was answered before.
+    /// The batch was applied before: return the first answer.
     Repeat,
-    /// Refuse it with this error. Nothing is written.
+    /// Refuse the batch with this error. Write nothing.
     Refuse(Error),
-    /// The store has lost commits. Keep this incarnation from now on, durably,
-    /// and then refuse the batch with this error. Nothing else is written.
+    /// The store has lost commits. First make this incarnation durable, then refuse the batch
+    /// with this error. Write nothing else.
     Renew(Incarnation, Error),
 }
 
-/// The writers whose last sequences [`admit`] asks for, some of them perhaps
-/// twice: the batch's own, and those of its maps.
+/// The writers whose last sequences [`admit`] looks up, with possible duplicates: the writer of
+/// the batch and those of its maps.
 pub fn writers(batch: &Batch) -> impl Iterator<Item = WriterId> + '_ {
     let acknowledged = batch.maps.iter().filter_map(|part| part.acknowledged);
     std::iter::once(batch.id.writer).chain(acknowledged.map(|last| last.id.writer))
 }
 
-/// Decides about a batch, in a store that is in this incarnation, if it keeps
-/// one. `last` tells the sequence of the last batch that was applied of a
-/// writer; nothing if the store does not remember the writer.
+/// Decides about a batch. `incarnation` is that of the store, if it has one. `last` returns the
+/// sequence of the last applied batch of a writer, or `None` if the store does not remember the
+/// writer.
 ///
-/// The store must not change between this and the commit that follows from it.
+/// The store must not change between this call and the commit.
 pub fn admit(
     batch: &Batch,
     incarnation: Option<Incarnation>,
     last: impl Fn(WriterId) -> Option<u64>,
 ) -> Admission {
     match batch.id.turn(last(batch.id.writer)) {
-        // It is in the store, so that is the answer, whatever else was lost. The
-        // incarnation that the answer carries tells of the rest.
+        // The batch is in the store, so this is the answer, whatever else was lost. The
+        // incarnation in the answer reveals the rest.
         Turn::Repeat => Admission::Repeat,
         Turn::Superseded => Admission::Refuse(superseded()),
         Turn::Apply => look_for_losses(batch, incarnation, last),
@@ -116,14 +113,14 @@ fn look_for_losses(
 fn is_lost(acknowledged: Acknowledged, now: SystemTime, remembered: Option<u64>) -> bool {
     match remembered {
         Some(last) => last < acknowledged.id.sequence,
-        // An acknowledgement from the future says nothing: a clock was set back.
+        // An acknowledgement in the future is ignored: a clock was set back.
         None => now
             .duration_since(acknowledged.at)
             .is_ok_and(|past| past < RECENT),
     }
 }
 
-/// The error for a part of a batch whose writer knew another store than this one.
+/// The error for a part of a batch whose writer names another incarnation.
 fn rewound(part: &MapBatch, found: Option<Incarnation>, remembered: Option<u64>) -> Error {
     let acknowledged = part.acknowledged.map(|known| known.id.sequence);
     let states = Rewound::new(part.incarnation, found).with_sequences(acknowledged, remembered);
@@ -150,7 +147,7 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(50 * 365 * 24 * 60 * 60)
     }
 
-    /// Batch 9, of a writer who knows of `acknowledged` so long ago.
+    /// Batch 9 of a writer, with an acknowledgement of that age.
     fn batch(incarnation: Option<Incarnation>, acknowledged: u64, ago: Duration) -> Batch {
         let id = BatchId::new(WRITER, acknowledged);
         let part = MapBatch::new(MapName::new("map").unwrap(), Vec::new())
@@ -206,8 +203,8 @@ mod tests {
         assert_eq!(verdict(&ahead, Some(A), None), "apply");
     }
 
-    /// A transaction is numbered by one of its maps; another one would not have
-    /// noticed that its store has lost what it had acknowledged.
+    /// Story: a transaction is numbered by one of its maps. Its other maps did not notice that
+    /// the store had lost their acknowledged commits.
     #[test]
     fn each_map_of_a_batch_has_a_claim_of_its_own() {
         let other = Acknowledged::new(BatchId::new(WriterId::new(2), 5), now());

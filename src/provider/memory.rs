@@ -1,4 +1,4 @@
-//! A provider that keeps maps in memory.
+//! An in-memory provider.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -26,11 +26,10 @@ use crate::{
     record::{Deletion, Record, Revision},
 };
 
-/// Keeps maps in memory: for tests, and for maps that may go with the process.
+/// Stores maps in memory: for tests, and for maps that end with the process.
 ///
-/// Cloned handles share what they keep, so a restart can be tested: close the
-/// map, open it again on a clone. Each handle is [closed](Provider::close) on
-/// its own.
+/// Clones share their contents, so that tests can simulate a restart: close the map, and reopen
+/// it on a clone. Each clone is [closed](Provider::close) separately.
 #[derive(Debug, Default)]
 pub struct Memory {
     kept: Arc<Mutex<Kept>>,
@@ -38,14 +37,14 @@ pub struct Memory {
     heartbeat: Heartbeat,
 }
 
-/// All that is kept, for all clones.
+/// The contents, shared by all clones.
 #[derive(Clone, Debug)]
 struct Kept {
     incarnation: Incarnation,
     maps: HashMap<MapName, Table>,
     writers: Writers,
-    /// The revisions at which maps were dropped. Each stays, so that no writer comes
-    /// back however late it is.
+    /// The revisions at which maps were dropped. They are kept for good, to fence writers
+    /// however late they commit.
     dropped: HashMap<MapName, Revision>,
     /// One counter for all maps: a batch over several of them has one revision.
     last: Revision,
@@ -72,22 +71,21 @@ impl Default for Kept {
 }
 
 impl Memory {
-    /// Memory that holds nothing yet.
+    /// Creates an empty store.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets for how long tombstones of deleted entries are kept, for readers that follow
-    /// the [changes](crate::Wanted::Changed) of a map; a day by default. It holds for all
-    /// clones.
+    /// Sets how long tombstones of deleted entries are kept, for readers that follow the
+    /// [changes](crate::Wanted::Changed) of a map. The default is one day. The setting is
+    /// shared by all clones.
     #[must_use]
     pub fn keep_tombstones(self, time: Duration) -> Self {
         self.kept.lock().retention = time;
         self
     }
 
-    /// A copy of all that it keeps now, on its own: what a backup is to a
-    /// database.
+    /// Returns an independent copy of the current contents, like a backup of a database.
     #[must_use]
     pub fn backup(&self) -> Self {
         let kept = self.kept.lock().clone();
@@ -97,17 +95,16 @@ impl Memory {
         }
     }
 
-    /// Replaces all that it keeps by what the backup keeps, for all clones, also
-    /// under open maps: so a test can have its store go back in time. An empty
-    /// one is `Memory::new()`.
+    /// Replaces the contents by those of the backup, for all clones and under open maps. Tests
+    /// use it for stores that go back in time. `Memory::new()` is an empty backup.
     pub fn restore(&self, backup: &Self) {
-        // One after the other, so two that restore each other cannot deadlock.
+        // The locks are taken one after the other, so two restores cannot deadlock.
         let kept = backup.kept.lock().clone();
         *self.kept.lock() = kept;
     }
 
     fn check_open(&self) -> Result<()> {
-        // Only the flag itself is passed on; what is kept has its own lock.
+        // Only the flag is shared; the contents have their own lock.
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::new(
                 ErrorKind::Closed,
@@ -207,8 +204,8 @@ impl Kept {
     fn apply(&mut self, batch: &Batch) -> Result<Committed> {
         let dropped = |map: &MapName| Ok::<_, Error>(self.dropped.get(map).copied());
         ledger::check_dropped(batch, dropped)?;
-        // All conditions before the first change, so that a conflict in the
-        // last map leaves the first one as it was.
+        // All conditions are checked before the first change, so that a conflict in the last
+        // map leaves the first one unchanged.
         let skipped = ledger::check_conditions(batch, |map, key| {
             let table = self.maps.get(map);
             Ok::<_, Error>(table.and_then(|table| table.records.get(key)).cloned())

@@ -123,12 +123,12 @@ pub struct Postgres {
     heartbeat: Heartbeat,
 }
 
-/// What the handles share.
+/// The state shared by all handles.
 pub(super) struct Shared {
     connections: Connections,
     options: Options,
     last_commits: LastCommits,
-    /// Whether this user turned out to have no right to lock the counters.
+    /// Whether this user has no permission to lock the counters.
     only_reads: AtomicBool,
     /// How many deletions were committed.
     deleted: AtomicUsize,
@@ -203,7 +203,7 @@ impl Shared {
         let is_delete = |change: &&Change| matches!(change.op, Op::Delete);
         let changes = batch.maps.iter().flat_map(|part| &part.changes);
         let deletes = changes.filter(is_delete).count();
-        // Only a count: it matters to nothing else.
+        // Relaxed: nothing is ordered by this counter.
         let before = self.deleted.fetch_add(deletes, Ordering::Relaxed);
         if !tombstones::is_time_to_prune(before, deletes) {
             return Vec::new();

@@ -1,7 +1,7 @@
-//! The suite that every provider has to pass: each word of the contract in
-//! [`Provider`]'s documentation is a test of that name.
+//! The conformance suite for providers. Each promise of the contract in the documentation
+//! of [`Provider`] is tested under its name.
 //!
-//! Five lines run it:
+//! To run it:
 //!
 //! ```
 //! use persistify::{Memory, testing::conformance};
@@ -14,22 +14,20 @@
 //! # }
 //! ```
 //!
-//! What opens the store is called many times, and has to open it anew on the
-//! same place: the same folder, file or database. For a store in a folder of
-//! its own that is `conformance(|| MyStore::open(dir.path()))`. The handle
-//! opened before is gone by then: half of the time it was
-//! [closed](Provider::close), half of the time just dropped. A store that
-//! needs a moment to let go after that answers `Unavailable` when it is
-//! opened, and is asked again for up to ten seconds.
+//! The closure opens the store. It is called many times, and must open the same store each
+//! time: the same folder, file or database. For a store in a temporary folder, pass
+//! `|| MyStore::open(dir.path())`. The previous handle is gone by then: half of the time it
+//! was [closed](Provider::close), half of the time only dropped. If the store is still locked
+//! at that moment, opening may fail with `Unavailable`; the suite retries for up to ten
+//! seconds.
 //!
-//! The suite uses maps of its own, with names that no other run uses, and
-//! empties them at the end: it may run in a store that holds other maps, but
-//! not one in which maps are open: the store pretends to have lost commits,
-//! and they would stop ([`ErrorKind::Rewound`](crate::ErrorKind::Rewound)). It
-//! reads [`Provider::capabilities`], and leaves out what a provider does not
-//! claim, except that it refuses it properly. A layer that answers commits
-//! ahead of its store ([`Committed::revision`](crate::Committed) is `None`)
-//! does not pass.
+//! The suite uses its own maps, with names that no other run uses, and clears them at the
+//! end. The store may contain other maps, but none of them may be open: the suite simulates
+//! lost commits, and open maps would stop with
+//! [`ErrorKind::Rewound`](crate::ErrorKind::Rewound). The suite reads
+//! [`Provider::capabilities`]. For a capability that the provider does not have, it only
+//! checks that the provider refuses the request. A layer that acknowledges commits before its
+//! store does ([`Committed::revision`](crate::Committed) is `None`) fails the suite.
 
 use std::sync::Arc;
 
@@ -56,110 +54,109 @@ mod trial;
 mod values;
 mod writer;
 
-pub use report::{Outcome, Report, Word};
+pub use report::{Outcome, Promise, Report};
 use trial::{Opened, Trial};
 
-/// Runs every word of the contract on the store that `open` opens.
+/// Tests all promises of the contract on the store that `open` opens.
 ///
 /// The future is not `Send`: await it in the test itself, not in a spawned task.
 ///
 /// # Panics
 ///
-/// On the first word that is broken: the message says the word, what was done,
-/// what was expected and what was found.
+/// If a promise is broken. The message has the name of the promise, the operation, the
+/// expected result and the actual one.
 pub async fn conformance<P: Provider>(open: impl AsyncFn() -> Result<P>) -> Report {
     let mut outcomes = Vec::new();
-    for word in Word::ALL {
-        outcomes.push(run(word, &open).await);
+    for promise in Promise::ALL {
+        outcomes.push(run(promise, &open).await);
     }
     Report::new(outcomes)
 }
 
-/// What is loaded is what was committed: keys, values, times, and what each
-/// [`Wanted`](crate::Wanted) asks for.
+/// Loads return what was committed: keys, values and times, for each kind of
+/// [`Wanted`](crate::Wanted).
 ///
 /// # Panics
 ///
-/// If it is not so.
+/// If the promise is broken.
 pub async fn faithful<P: Provider>(open: &impl AsyncFn() -> Result<P>) -> Outcome {
-    run(Word::Faithful, open).await
+    run(Promise::Faithful, open).await
 }
 
-/// A batch lands whole, or not at all.
+/// A batch is applied completely or not at all.
 ///
 /// # Panics
 ///
-/// If it does not.
+/// If the promise is broken.
 pub async fn atomic<P: Provider>(open: &impl AsyncFn() -> Result<P>) -> Outcome {
-    run(Word::Atomic, open).await
+    run(Promise::Atomic, open).await
 }
 
-/// Each batch is applied once, a repeat is answered as before, an earlier one
-/// is refused; a store that has lost commits says so; and nothing of a map that was
-/// dropped comes back.
+/// Each batch is applied once. A repeated batch gets the first answer, and an older batch is
+/// refused. A store that has lost commits reports that. Nothing from before a drop comes back.
 ///
 /// # Panics
 ///
-/// If it is not so.
+/// If the promise is broken.
 pub async fn idempotent_and_fenced<P: Provider>(open: &impl AsyncFn() -> Result<P>) -> Outcome {
-    run(Word::IdempotentAndFenced, open).await
+    run(Promise::IdempotentAndFenced, open).await
 }
 
-/// No map sees another's keys, whatever the names.
+/// Maps are isolated from each other, whatever their names.
 ///
 /// # Panics
 ///
-/// If one does.
+/// If the promise is broken.
 pub async fn isolated<P: Provider>(open: &impl AsyncFn() -> Result<P>) -> Outcome {
-    run(Word::Isolated, open).await
+    run(Promise::Isolated, open).await
 }
 
-/// What was committed is there when the store is opened again, closed before
-/// or not.
+/// What was committed is still there after the store is reopened, whether it was closed or
+/// dropped.
 ///
 /// # Panics
 ///
-/// If it is not.
+/// If the promise is broken.
 pub async fn durable<P: Provider>(open: &impl AsyncFn() -> Result<P>) -> Outcome {
-    run(Word::Durable, open).await
+    run(Promise::Durable, open).await
 }
 
-/// Revisions grow, whatever happens.
+/// Revisions always grow.
 ///
 /// # Panics
 ///
-/// If one does not.
+/// If the promise is broken.
 pub async fn ordered<P: Provider>(open: &impl AsyncFn() -> Result<P>) -> Outcome {
-    run(Word::Ordered, open).await
+    run(Promise::Ordered, open).await
 }
 
-/// It does what it claims, refuses what it cannot do before anything is
-/// written, and its errors say what state they leave.
+/// The provider does what its capabilities say, refuses everything else before it writes
+/// anything, and its errors describe the state that they leave.
 ///
 /// # Panics
 ///
-/// If it is not so.
+/// If the promise is broken.
 pub async fn honest<P: Provider>(open: &impl AsyncFn() -> Result<P>) -> Outcome {
-    run(Word::Honest, open).await
+    run(Promise::Honest, open).await
 }
 
-async fn run<P: Provider>(word: Word, open: &impl AsyncFn() -> Result<P>) -> Outcome {
-    // From here on the provider is one type, so that the suite is compiled once.
+async fn run<P: Provider>(promise: Promise, open: &impl AsyncFn() -> Result<P>) -> Outcome {
+    // From here on the provider is one type, so that the suite is compiled only once.
     let open =
         || -> Opened<'_> { Box::pin(async { Ok(Arc::new(open().await?) as Arc<dyn Provider>) }) };
-    let mut trial = Trial::begin(word, &open).await;
-    match word {
-        Word::Faithful => faithful::run(&mut trial).await,
-        Word::Atomic => atomic::run(&mut trial).await,
-        Word::IdempotentAndFenced => {
+    let mut trial = Trial::begin(promise, &open).await;
+    match promise {
+        Promise::Faithful => faithful::run(&mut trial).await,
+        Promise::Atomic => atomic::run(&mut trial).await,
+        Promise::IdempotentAndFenced => {
             idempotent::run(&mut trial).await;
             rewound::run(&mut trial).await;
             drops::run(&mut trial).await;
         }
-        Word::Isolated => isolated::run(&mut trial).await,
-        Word::Durable => durable::run(&mut trial).await,
-        Word::Ordered => ordered::run(&mut trial).await,
-        Word::Honest => honest::run(&mut trial).await,
+        Promise::Isolated => isolated::run(&mut trial).await,
+        Promise::Durable => durable::run(&mut trial).await,
+        Promise::Ordered => ordered::run(&mut trial).await,
+        Promise::Honest => honest::run(&mut trial).await,
     }
     trial.end().await
 }

@@ -282,9 +282,9 @@ async fn a_batch_that_the_provider_cannot_commit_is_unsupported_before_any_write
     assert_eq!((map.len(), map.pending()), (3, 1));
 }
 
-/// An entry that was expected to be there was given the expiry that it had when
-/// the commit was asked for: what had been written to it before the commit's
-/// turn came was in the store with an older expiry than in memory, for good.
+/// The condition that an entry is present carried the expiry from the time of the call. If the
+/// entry was written before the commit's turn, the store had an older expiry than memory, for
+/// good.
 #[tokio::test(start_paused = true)]
 async fn a_key_that_is_only_required_keeps_its_latest_expiry() {
     let store = store();
@@ -335,8 +335,8 @@ async fn expiries_go_along() {
     map.flush().await.unwrap();
     // An expired entry is absent, swept or not.
     map.save_if("b", 2, Expect::Absent).await.unwrap();
-    // A read that moved the deadline, and that the store has not heard of, is no
-    // change of the value: it does not stand in the way.
+    // A read that extended the deadline, and is not saved yet, is no change of the value and
+    // causes no conflict.
     let (_, revision) = map.get_with_revision("c").unwrap();
     clock.advance(HOUR / 4);
     assert_eq!(map.get_with_revision("c"), Some((1, revision)));
@@ -350,7 +350,7 @@ async fn expiries_go_along() {
     assert!(Revision::ZERO < stored["c"].revision);
 }
 
-/// What was pending of the keys went by their number only, whatever it weighed.
+/// The pending keys in a batch were limited by number only, not by size.
 #[tokio::test(start_paused = true)]
 async fn the_writes_before_a_batch_keep_to_max_batch_bytes() {
     let store = store();

@@ -90,8 +90,8 @@ fn a_due_write_is_saved_in_the_background() {
     map.close().unwrap();
 }
 
-/// Who else runs on a runtime's own thread would wait: to block there is a
-/// mistake, and it is told as one, before anything is done. Tokio would panic.
+/// A blocking call would block a thread of the runtime. It returns an error before it does
+/// anything, where Tokio would panic.
 #[test]
 fn a_blocking_call_errs_in_async_code_and_works_in_spawn_blocking() {
     let runtime = Runtime::start().unwrap();

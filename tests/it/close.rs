@@ -30,7 +30,7 @@ fn names(error: &persistify::Error) -> Vec<&str> {
     error.keys().iter().map(|key| &**key).collect()
 }
 
-/// What a panic of this closure says.
+/// The panic message of a closure.
 fn panic_of(call: impl FnOnce()) -> String {
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).unwrap_err();
     let text = panic.downcast_ref::<String>().cloned();
@@ -176,7 +176,7 @@ async fn close_within_gives_up_in_time_and_leaves_the_map_open() {
     assert_eq!(stored(&store).await, in_memory(&map));
 }
 
-/// Of two who closed the map and gave up, the second was told that it was closed.
+/// Of two closes that were given up, the second got `Closed`.
 #[tokio::test(start_paused = true)]
 async fn two_closes_that_run_out_of_time_both_fail() {
     let store = store();
@@ -193,7 +193,7 @@ async fn two_closes_that_run_out_of_time_both_fail() {
     map.insert("b", 2);
 }
 
-/// One who gave up made another fail who still waited, on a store that was well.
+/// A close that was given up made another one fail that still waited, on a healthy store.
 #[tokio::test(start_paused = true)]
 async fn a_close_that_runs_out_of_time_does_not_stop_another() {
     let store = store();
@@ -218,10 +218,10 @@ async fn a_close_that_runs_out_of_time_does_not_stop_another() {
     );
 }
 
-/// One gave up while the store was letting go of the map, which was open then
-/// and written to; another closed it, before the store was done with the first.
-/// That it was closing again was taken for that it still was: the map closed,
-/// the save was told that it was in the store, and it never was.
+/// A close was given up while the store was releasing the map. The map stayed open and was
+/// written to, and a second close began before the first release had ended. The second release
+/// was taken for the first: the map closed, the save got `Ok`, and the change was never in the
+/// store.
 #[tokio::test(start_paused = true)]
 async fn a_write_between_two_closes_is_saved() {
     let store = store();
@@ -241,8 +241,8 @@ async fn a_write_between_two_closes_is_saved() {
     assert_eq!(stored(&store).await, pairs([("a", 1), ("b", 2)]));
 }
 
-/// Whoever came while the store was letting go of the map was told that the
-/// runtime had ended and the change was in memory only; it was in the store.
+/// A call while the store was releasing the map failed with "the runtime has ended, the change
+/// is in memory only", although the change was in the store.
 #[tokio::test(start_paused = true)]
 async fn a_call_during_a_close_is_answered() {
     let store = store();
@@ -346,8 +346,8 @@ async fn a_close_during_retries_ends_with_them() {
     assert_eq!(stored(&store).await, pairs([("a", 1)]));
 }
 
-/// One who gave up while the store let go of the map took the one with him who
-/// went on waiting.
+/// A close that was given up while the store was releasing the map ended another one that
+/// still waited.
 #[tokio::test(start_paused = true)]
 async fn a_close_that_runs_out_of_time_at_the_very_end_does_not_stop_another() {
     let (store, hang) = (store(), Hang::new());

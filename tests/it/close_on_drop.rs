@@ -90,8 +90,8 @@ fn a_close_on_drop_leaves_a_closed_map_alone() {
     assert!(begun.elapsed() < PATIENCE);
 }
 
-/// The thread that has to save is the one that waits: it gives up at once, and
-/// leaves the map open.
+/// The waiting thread is the one that would have to save. It gives up at once, and leaves the
+/// map open.
 #[test]
 fn a_close_on_drop_on_the_runtimes_only_thread_gives_up_at_once() {
     let store = store();
@@ -119,7 +119,7 @@ fn a_current_thread_runtime_can_be_waited_for_from_elsewhere() {
         drop(map.close_on_drop(PATIENCE));
     });
     assert_eq!(own.block_on(stored(&store)), pairs([("a", 1)]));
-    // Somebody drives it while `spawn_blocking` waits.
+    // Another thread drives the runtime while `spawn_blocking` waits.
     other.block_on(async {
         let map = quiet(&store).await;
         map.insert("a", 2);
@@ -131,8 +131,8 @@ fn a_current_thread_runtime_can_be_waited_for_from_elsewhere() {
     });
 }
 
-/// What can never be saved is told on stderr, because nobody else listens: this
-/// process prints it, and another one looks.
+/// A change that can never be saved is reported on stderr if there is no subscriber. A child
+/// process prints it, and the test reads it.
 #[test]
 fn a_close_on_drop_without_a_subscriber_names_the_lost_keys_on_stderr() {
     const CHILD: &str = "PERSISTIFY_CLOSES_BADLY";

@@ -36,7 +36,7 @@ fn map(runtime: &Runtime) -> PersistentMap<u32> {
     })
 }
 
-/// What the panic of a call says that runs on a thread of its own.
+/// The panic message of a call on a thread of its own.
 fn panic_of(call: impl FnOnce() + Send + 'static) -> String {
     let (send, said) = mpsc::channel();
     std::thread::spawn(move || {
@@ -118,7 +118,7 @@ fn call_the_map() {
     }
 }
 
-/// Calls a map wherever it is told to. Stored as `null`.
+/// Calls a map in the configured places. It serializes as `null`.
 #[derive(Debug, Default)]
 struct Caller {
     on_clone: bool,
@@ -213,8 +213,8 @@ async fn a_serialize_that_calls_a_map_is_refused_and_does_not_hang() {
     assert_eq!(map.pending(), 0);
 }
 
-/// Values that the map hands out or lets go of are dropped under no lock; those
-/// that a closure replaces are dropped under one.
+/// Values that the map returns or discards are dropped under no lock; values that a closure
+/// replaces are dropped under one.
 #[test]
 fn a_drop_that_calls_a_map_panics_or_works_and_does_not_hang() {
     let runtime = runtime();

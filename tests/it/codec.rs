@@ -1,4 +1,4 @@
-//! What becomes of values that are hard to write as JSON, or to read from it.
+//! Values that are difficult to encode as JSON, or to decode from it.
 
 mod depth;
 #[cfg(feature = "json")]

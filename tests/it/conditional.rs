@@ -1,4 +1,4 @@
-//! Saves that take place only if the store holds what is expected.
+//! Saves on conditions about the store.
 
 use persistify::{
     Change, ErrorKind, Expect, Memory, Payload, PersistentMap, Revision,
@@ -94,7 +94,7 @@ async fn a_conflict_leaves_the_stored_value_in_memory() {
     }
     assert_eq!((map.get("changed"), map.get("new")), (Some(2), Some(2)));
     assert_eq!((map.get("removed"), map.len()), (None, 2));
-    // From what was found one can go on.
+    // The record in the conflict is a valid base for the next attempt.
     let (value, found) = map.get_with_revision("changed").unwrap();
     map.save_if("changed", value + 1, Expect::At(found))
         .await
@@ -172,7 +172,7 @@ async fn a_write_during_a_conditional_save_is_the_later_write() {
     let second = map.save_if("a", 2, Expect::At(first)).await.unwrap();
     assert_eq!(map.get_with_revision("a"), Some((11, second)));
     assert_eq!(stored(&store).await, pairs([("a", 2)]));
-    // A conflict takes nothing away either: this one finds what was pending.
+    // A conflict loses no pending change: this save finds it.
     let error = map.save_if("a", 3, Expect::At(second)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert_eq!((map.get("a"), map.pending()), (Some(10), 1));
@@ -180,8 +180,8 @@ async fn a_write_during_a_conditional_save_is_the_later_write() {
     assert_eq!(stored(&store).await, pairs([("a", 10)]));
 }
 
-/// A map where the store wins: what was written while a conditional save met
-/// another process has not seen that process's value, and does not overwrite it.
+/// In a map where the store wins, a write during a conflicting conditional save has not seen
+/// the value of the other process, and must not overwrite it.
 #[tokio::test(start_paused = true)]
 async fn a_write_during_a_conditional_save_is_judged_by_the_policy() {
     let store = store();

@@ -1,5 +1,4 @@
-//! Two processes that change the same keys: what becomes of the one who comes
-//! late.
+//! Two processes that change the same keys, and the resolution of their conflicts.
 
 #[cfg(all(feature = "json", feature = "sqlite"))]
 mod adopted;
@@ -92,7 +91,7 @@ async fn a_store_that_wins_replaces_the_value_in_memory() {
     let keys = ["a", "new", "removed here", "removed there"];
     let expected = keys.map(|key| (key.to_owned(), Resolution::StoreWon));
     assert_eq!(told, expected);
-    // What was taken is known from then on: the next change is no conflict.
+    // The revision of the accepted value is known from then on: the next change is no conflict.
     here.extend([("a", 4), ("removed there", 4), ("new", 4)]);
     here.remove("removed here");
     here.flush().await.unwrap();
@@ -150,8 +149,8 @@ async fn a_save_whose_change_lost_is_told_what_is_stored() {
     assert!(!here.contains_key("b"));
 }
 
-/// What was written over a change while it was being judged is gone with it:
-/// whoever waits for that must not be told that it is saved.
+/// A change that was overwritten while its conflict was being resolved is gone too: a save
+/// that waits for it must not succeed.
 #[tokio::test(start_paused = true)]
 async fn a_save_of_what_was_written_meanwhile_is_told_as_well() {
     for remove in [false, true] {
@@ -195,7 +194,7 @@ async fn a_reload_leaves_what_is_pending_to_be_judged() {
         here.flush().await.unwrap_err();
         store.behave();
         there.insert_and_save("a", 1).await.unwrap();
-        // The refused change stays, and so does what it was made on.
+        // The refused change stays, with the revision it was based on.
         here.reload().await.unwrap();
         assert_eq!(here.get("a"), Some(20));
         here.retry_refused();
@@ -256,7 +255,7 @@ async fn an_expiry_or_a_touch_is_no_conflict() {
     here.insert_and_save("own", 1).await.unwrap();
     let there = open(OnConflict::LastWrite).await;
     clock.advance(10 * SECOND);
-    // Before anybody has swept.
+    // Before either map has swept.
     here.insert("swept there", 2);
     there.insert("fresh there", 3);
     settle().await;
@@ -270,7 +269,7 @@ async fn an_expiry_or_a_touch_is_no_conflict() {
     assert_eq!(here.stats().conflicts, 0);
     assert_eq!(here.get("swept there"), Some(2));
     assert_eq!(here.get("fresh there"), Some(3));
-    // A read that the store hears of claims nothing either.
+    // A read that extends the deadline is no conflicting write either.
     there.insert_and_save("read here", 4).await.unwrap();
     clock.advance(20 * SECOND);
     here.get("read here");
@@ -283,8 +282,8 @@ async fn an_expiry_or_a_touch_is_no_conflict() {
     assert_eq!(stored["swept there"], 2);
 }
 
-/// The commit of a removal that time made is under way: another process has swept
-/// the entry, and a fresh one takes its place here. That is nobody's conflict.
+/// While the removal of an expired entry is being committed, another process removes it first,
+/// and a new entry is written here. That is no conflict.
 #[tokio::test]
 async fn a_fresh_entry_during_the_commit_of_an_expiry_is_no_conflict() {
     let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
@@ -312,8 +311,8 @@ async fn a_fresh_entry_during_the_commit_of_an_expiry_is_no_conflict() {
     assert_eq!(stored.get("a"), Some(&2));
 }
 
-/// A rewrite in the current shape is asked for by nobody: what another process
-/// wrote meanwhile stays, and that is no conflict.
+/// A rewrite in the current schema version is no change by the application: what another
+/// process wrote meanwhile stays, and that is no conflict.
 #[tokio::test(start_paused = true)]
 async fn a_rewrite_on_load_is_no_conflict() {
     for policy in [OnConflict::StoreWins, sum()] {
@@ -336,8 +335,8 @@ async fn a_rewrite_on_load_is_no_conflict() {
     }
 }
 
-/// A change lost while the map was cleared: whoever waits for it waits for the
-/// clear, which is the later write and not in the store yet.
+/// A change loses a conflict after the map was cleared. A save that waits for it must wait for
+/// the clear, which is the later write and not in the store yet.
 #[tokio::test(start_paused = true)]
 async fn a_save_that_met_another_and_was_cleared_waits_for_the_clear() {
     for policy in [OnConflict::StoreWins, sum()] {

@@ -25,8 +25,8 @@ const MAP: [&str; 1] = ["map"];
 
 fn silent(_: u64, _: Option<u64>) {}
 
-/// All kinds of records: shapes, expiries, what has expired, what is unreadable
-/// for some.
+/// Records of all kinds: schema versions, expiries, expired ones, and some that not every store
+/// can decode.
 fn changes() -> Vec<Change> {
     let now = SystemTime::now();
     let shaped = Payload::json("{\"b\":[1e2,1.50,\"\\u00e9\"],\"a\":null}").with_schema(7);
@@ -313,8 +313,8 @@ async fn the_two_are_compared_by_what_the_json_means() {
 
 const ROUNDED: &str = "123456789012345678901234567890";
 
-/// After an error neither provider had been told to let go of the maps: files
-/// stayed locked until the handle was dropped.
+/// After an error, neither provider had released the maps: files stayed locked until the
+/// handle was dropped.
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_fails_releases_all_maps_of_both_stores() {
     let (from, to) = (Faulty::new(filled().await), Faulty::new(Memory::new()));
@@ -324,8 +324,8 @@ async fn a_copy_that_fails_releases_all_maps_of_both_stores() {
     assert_eq!(to.calls(Method::Release), 1);
 }
 
-/// Both are let go of at the end, also where a map is open: that goes on, and
-/// saves what comes later.
+/// Both maps are released at the end. If a map is open, it stays open, and saves later
+/// changes.
 #[cfg(feature = "json")]
 #[tokio::test]
 async fn a_map_that_is_open_while_it_is_copied_goes_on() {

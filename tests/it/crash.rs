@@ -1,10 +1,10 @@
-//! Killed at any moment: what was acknowledged is there, whole, and the map
+//! Kills at random moments: everything acknowledged is in the store, unbroken, and the map
 //! opens.
 //!
-//! The child is this very test, run again by itself: told by the environment
-//! where to work, it opens the map, changes it from several tasks and closes it,
-//! over and over, until it is killed. It says on its standard output what it is
-//! about to write, and what was acknowledged after that.
+//! The test binary runs itself as a child, with its parameters in environment variables. The
+//! child opens the map, changes it from several tasks and closes it, over and over, until it is
+//! killed. On its standard output it prints what it is about to write, and then what was
+//! acknowledged.
 
 use std::{
     collections::HashMap,
@@ -90,7 +90,7 @@ fn an_acknowledged_write_to_sqlite_survives_kills() {
 #[cfg(feature = "postgres")]
 struct InPostgres;
 
-/// The folder tells which database it is.
+/// The name of the folder determines the database.
 #[cfg(feature = "postgres")]
 impl OnDisk for InPostgres {
     type Place = crate::postgres::Database;
@@ -104,8 +104,8 @@ impl OnDisk for InPostgres {
         database
     }
 
-    /// A server carries out what it was sent, also when no one is there to be
-    /// answered; who opens in that very moment may see the state before it.
+    /// A server executes what it has received, even if the client is gone. An open at that moment
+    /// may see the state before it.
     fn settle(place: &Self::Place) {
         place.wait_until_unused();
     }
@@ -165,7 +165,7 @@ fn work<D: OnDisk>(folder: &Path, seed: u64) {
     });
 }
 
-/// Opens, says what is there, works for so long, and closes.
+/// Opens the map, prints its contents, works for the given time, and closes it.
 async fn live<D: OnDisk>(folder: &Path, seed: u64, time: Duration) {
     say("opening");
     let store = D::open(folder).await;
@@ -192,8 +192,8 @@ async fn live<D: OnDisk>(folder: &Path, seed: u64, time: Duration) {
     say("closed");
 }
 
-/// Each key has one task that writes it, and all of them come to a stop for a
-/// clear: so what is said is in the order of the writes.
+/// Each key is written by one task, and all tasks stop for a clear, so the output is in the
+/// order of the writes.
 async fn write(
     map: PersistentMap<Whole>,
     gate: Arc<RwLock<()>>,

@@ -28,8 +28,8 @@ async fn an_open_map_stops_and_begins_anew_once_it_is_told_to() {
     map.close().await.unwrap();
 }
 
-/// A commit that hung was given up, the map was dropped, and then the commit
-/// arrived: it must not bring the map back.
+/// A commit hung and was given up, the map was dropped, and then the commit arrived. It must not
+/// bring the map back.
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_hung_and_lands_after_the_drop_is_refused() {
     let store = store();
@@ -54,8 +54,7 @@ async fn a_commit_that_hung_and_lands_after_the_drop_is_refused() {
     assert!(store.maps().await.unwrap().is_empty());
 }
 
-/// The revisions of a map that is opened after the drop go on above those of
-/// before.
+/// The revisions of a map that is opened after the drop are above those from before.
 #[tokio::test(start_paused = true)]
 async fn a_map_that_is_opened_after_the_drop_is_empty_and_writes() {
     let store = store();

@@ -89,8 +89,8 @@ async fn a_closure_that_panics_leaves_its_entry_as_it_left_it_and_a_working_map(
     assert_eq!(stored(&store).await, pairs([("a", 2)]));
 }
 
-/// Only one value could be told as expired after a call; what expired while the
-/// closure ran was dropped without a word.
+/// A call could report only one expired value. An entry that expired while the closure ran was
+/// dropped silently.
 #[tokio::test(start_paused = true)]
 async fn each_value_that_expires_while_the_closure_runs_is_told() {
     let clock = ManualClock::new(std::time::SystemTime::now());

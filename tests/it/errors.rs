@@ -1,4 +1,4 @@
-//! What an error says, and what it does not say twice.
+//! The messages of errors, without repetitions.
 
 use std::{error::Error as _, io, sync::Arc};
 

@@ -145,7 +145,7 @@ async fn bad_input_is_told_with_the_number_of_its_line() {
     }
 }
 
-/// The import errs at that line, and this is what is in the map then.
+/// The import fails at that line; the map then has these entries.
 async fn fails(text: &str, line: u64, kept: &[(&str, u32)]) {
     let store = store();
     let map = open_numbers(&store).await;
@@ -197,7 +197,7 @@ async fn a_value_that_cannot_be_written_ends_the_export_and_is_named() {
     assert_eq!(error.keys(), ["nan".into()]);
 }
 
-/// Writers are not held up, and what is there all the time is there once.
+/// An export blocks no writer, and contains each entry that is present throughout once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_export_among_writers_has_what_was_there_all_the_time() {
     let map: PersistentMap<u64> = open(Memory::new(), "map", as_it_is).await;
@@ -259,7 +259,7 @@ async fn expiries_are_kept_and_what_has_expired_is_left_out() {
         (None, Some(json!(3)))
     );
     assert_eq!(back.get("soon"), None);
-    // The deadline of what was written over is not that of what came.
+    // An overwritten entry does not keep its old deadline.
     clock.advance(2 * SECOND);
     assert_eq!(back.get("late"), Some(json!(2)));
     clock.advance(HOUR);

@@ -1,5 +1,5 @@
-//! Entries whose key has a commit of unknown fate: its answer was lost, and it may
-//! have landed, or may land yet.
+//! Keys with a commit of unknown outcome: its answer was lost, and it may have been applied, or
+//! may still be.
 
 use persistify::{
     Change, ErrorKind, Expect, OnConflict, Payload, PersistentMap, Result, Revision, Transaction,
@@ -26,7 +26,7 @@ const LOST: [Fault; 2] = [
     Fault::Lost(ErrorKind::Unavailable),
 ];
 
-/// A map that makes one attempt, tells the caller, and asks again a second later.
+/// A map that makes one attempt, returns the error, and retries after a second.
 async fn map(store: &Store) -> PersistentMap<u32> {
     let map = builder(store).retry(impatient()).batch(1_000, HOUR);
     map.open().await.unwrap()
@@ -136,10 +136,10 @@ impl Removal {
     }
 }
 
-/// A conditional save that took effect and whose answer was lost left no trace in
-/// memory: a removal of its key was answered `Ok` at once, because there was no such
-/// entry, and was not told to the store. Then the save was found to have landed, and
-/// the entry was back in memory and store.
+/// A conditional save was applied, its answer was lost, and it left no trace in memory. A
+/// removal of its key got `Ok` at once, because there was no such entry, and was not written to
+/// the store. When the outcome of the save became known, the entry was back in memory and in
+/// the store.
 #[tokio::test(start_paused = true)]
 async fn an_acknowledged_removal_of_a_key_of_unknown_fate_is_not_undone() {
     for (commit, fault) in COMMITS.iter().flat_map(|c| LOST.map(|fault| (*c, fault))) {
@@ -245,8 +245,8 @@ async fn a_conditional_save_behind_an_unknown_one_meets_what_that_has_left() {
     }
 }
 
-/// A commit that is refused in the end leaves what was removed removed, and what was
-/// written written.
+/// When a commit turns out to be refused, removed entries stay removed, and written ones stay
+/// written.
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_never_landed_leaves_nothing_behind() {
     for commit in COMMITS {

@@ -1,4 +1,4 @@
-//! What a map does while its store fails, and what is left when it is over.
+//! The behaviour of a map while its store fails, and afterwards.
 
 mod bytes;
 mod dropped;

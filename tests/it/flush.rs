@@ -1,4 +1,4 @@
-//! When a flush starts, what it takes, and for whom.
+//! When a flush starts, which changes it includes, and which calls it answers.
 
 mod clears;
 mod triggers;
@@ -102,8 +102,8 @@ async fn a_save_does_not_wait_for_a_whole_flush() {
     flush.await.unwrap().unwrap();
 }
 
-/// With a small `max_batch`, those who save one key after the other filled every
-/// batch, and what was pending before them waited for ever, a flush included.
+/// With a small `max_batch`, sequential saves filled every batch, and changes that were pending
+/// before them waited forever, even with a flush.
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_saves_does_not_starve_a_flush() {
     for max_batch in [1, 2, 3, 10, 1_000] {
@@ -167,9 +167,8 @@ async fn a_hot_key_does_not_starve_the_others() {
     );
 }
 
-/// A key that was changed again while its commit failed was queued behind the
-/// mark up to which the flush takes keys. So the flush was over, and said Ok,
-/// with neither value in the store.
+/// A key that was changed again while its commit failed was queued behind the mark up to which
+/// the flush takes keys. The flush ended with `Ok`, with neither value in the store.
 #[tokio::test(start_paused = true)]
 async fn a_flush_covers_a_key_that_changes_while_its_commit_fails() {
     let store = store();
@@ -187,8 +186,7 @@ async fn a_flush_covers_a_key_that_changes_while_its_commit_fails() {
     assert_eq!(stored(&store).await, pairs([("a", 2)]));
 }
 
-/// The same with a change that was refused: the one that replaced it stands in
-/// its place, and a flush has to take it along.
+/// As above, with a refused change: the change that replaced it belongs to the flush, too.
 #[tokio::test(start_paused = true)]
 async fn a_flush_covers_the_replacement_of_a_refused_change() {
     let store = store();
@@ -261,8 +259,8 @@ fn a_batch_never_holds_a_key_twice() {
     });
 }
 
-/// What was refused while a flush was on its way, and told to try again before
-/// that ended, was neither in the store nor on the list: the flush was `Ok`.
+/// A change was refused during a flush, and retried before the flush ended. It was neither in
+/// the store nor on the list of refused keys, and the flush returned `Ok`.
 #[tokio::test(start_paused = true)]
 async fn a_flush_covers_a_refused_change_that_is_retried_meanwhile() {
     let (store, hang) = (store(), Hang::new());

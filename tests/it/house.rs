@@ -95,7 +95,7 @@ fn collect<'a>(text: &'a str, base: &[String], paths: &mut BTreeSet<Vec<String>>
     }
     let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '*';
     let (word, rest) = text.split_at(text.find(|c| !is_word(c)).unwrap_or(text.len()));
-    // What is no path ends the unfolding.
+    // The first token that is no path ends the expansion.
     if word.is_empty() {
         return "";
     }
@@ -177,7 +177,7 @@ fn imports(files: &[File]) -> BTreeMap<String, BTreeSet<String>> {
     imports
 }
 
-/// Takes away whoever imports nobody that is left, until nobody can be.
+/// Removes modules that import none of the remaining ones, until none can be removed.
 fn check_no_circle(mut left: BTreeMap<String, BTreeSet<String>>) {
     while let Some(free) = left
         .iter()

@@ -1,4 +1,4 @@
-//! `JsonFile`: the files in the folder, what survives, and what is reported.
+//! `JsonFile`: the files in the folder, recovery after crashes, and errors.
 
 use std::{
     collections::BTreeMap,

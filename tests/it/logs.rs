@@ -1,5 +1,4 @@
-//! What the crate logs: under which targets, in which spans, and what it never
-//! says.
+//! What the crate logs: the targets, the spans, and the data that never appears.
 
 use std::{
     collections::BTreeMap,
@@ -48,7 +47,7 @@ impl Visit for Line {
 struct Log(Arc<Mutex<Vec<Line>>>);
 
 impl Log {
-    /// Hears what this thread logs, for as long as the guard is held.
+    /// Records what this thread logs, as long as the guard is held.
     fn listen() -> (Self, DefaultGuard) {
         let log = Self::default();
         let heard = tracing_subscriber::registry().with(log.clone());
@@ -138,13 +137,13 @@ async fn the_store_goes_down(store: &Faulty<Memory>) {
     store.down(ErrorKind::Unusable);
     let saved = map.insert_and_save(KEY, VALUE.to_owned()).await;
     saved.unwrap_err();
-    // It asks again by itself, and says each time that the store is still down.
+    // The map probes by itself, and logs each time that the store is still down.
     tokio::time::sleep(Duration::from_secs(60)).await;
     store.up();
 }
 
-/// A value is refused, a listener panics, a map is dropped
-/// unsaved, and what it has saved does not decode.
+/// A value is refused, a listener panics, a map is dropped with pending changes, and a saved
+/// value does not decode.
 async fn much_goes_wrong(store: &Faulty<Memory>) {
     let clock = ManualClock::new(SystemTime::now());
     let map: CachingMap<String> = open_caching(store.clone(), "m", |map| {
@@ -166,7 +165,7 @@ async fn much_goes_wrong(store: &Faulty<Memory>) {
     map.insert(KEY, VALUE.to_owned());
     map.flush().await.unwrap();
     map.insert(KEY, VALUE.to_owned());
-    // On the only thread of its runtime it cannot close the map, and says so.
+    // On the only thread of its runtime it cannot close the map, and logs that.
     drop(map.close_on_drop(Duration::from_secs(1)));
     drop(map);
     let numbers = PersistentMap::<u32>::builder(store.clone(), "m");

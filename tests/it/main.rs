@@ -34,6 +34,7 @@ mod layers;
 mod logs;
 mod manifest;
 mod map;
+mod migrations;
 mod model;
 mod names;
 #[cfg(feature = "postgres")]
@@ -44,7 +45,6 @@ mod races;
 mod readme;
 mod reload;
 mod rewind;
-mod shapes;
 mod single_flight;
 mod soak;
 #[cfg(feature = "sqlite")]

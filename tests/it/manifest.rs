@@ -1,5 +1,5 @@
-//! What the manifest claims: the least Rust it needs, and the licences of what
-//! it depends on. Read from `cargo metadata`, so nothing has to be installed.
+//! The claims of the manifest: the minimum supported Rust version, and the licences of the
+//! dependencies. They are checked with `cargo metadata`, so nothing has to be installed.
 
 use std::{
     collections::{BTreeSet, HashMap},

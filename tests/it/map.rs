@@ -183,8 +183,8 @@ fn an_open_outside_of_a_runtime_errs() {
     assert!(error.to_string().contains("`block_on`"), "{error}");
 }
 
-/// It waited for the entry that was in its way to be saved, and erred when that
-/// could not be, rather than say that the key is taken.
+/// The insert waited until the entry that was in its way was saved, and failed with the error of
+/// that save, instead of reporting that the key is taken.
 #[tokio::test(start_paused = true)]
 async fn a_try_that_finds_the_key_taken_waits_for_nothing() {
     let store = Faulty::new(Memory::new());

@@ -1,6 +1,6 @@
-//! Random histories against a plain `HashMap`, and a shadow of what was
-//! acknowledged: memory is the model at every step, and after a crash each key
-//! holds a state between its last acknowledged and its last written one.
+//! Random histories, compared with a plain `HashMap` and with a record of the acknowledged
+//! changes: memory equals the model at every step, and after a crash each key has a state
+//! between its last acknowledged and its last written one.
 
 mod history;
 mod places;
@@ -53,7 +53,7 @@ enum Step {
     Fail(u8, Failure),
     /// The next commit hangs until the map gives it up.
     Hang,
-    /// What hung lands, however late.
+    /// A hanging commit is applied, however late.
     Land,
     Reopen {
         close: bool,
@@ -188,9 +188,8 @@ fn run_on_disk<P: Place>(place: impl FnOnce(&Path) -> P, caching: bool, steps: V
         .block_on(run(&place(folder.path()), caching, steps));
 }
 
-/// A commit that hung, was given up by the map and sent again, and lands late
-/// changes nothing: not the key that was written again since, not the one that
-/// was removed, and not the map that was cleared.
+/// A commit that hung, was given up and repeated, and is applied late changes nothing: not a key
+/// that was written again since, not one that was removed, and not a map that was cleared.
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_hung_and_lands_late_changes_nothing() {
     let (store, clock) = (Faulty::new(Memory::new()), SystemClock::new());

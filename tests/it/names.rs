@@ -1,5 +1,4 @@
-//! Names of maps: what is allowed, and how they become names of files and
-//! tables.
+//! Names of maps: which are valid, and how they become names of files and tables.
 
 use std::collections::HashMap;
 

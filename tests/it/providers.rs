@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use persistify::{
     Memory, Provider, Result,
-    testing::{Faulty, conformance, conformance::Word},
+    testing::{Faulty, conformance, conformance::Promise},
 };
 
 mod broken;
@@ -106,6 +106,6 @@ async fn the_report_has_a_line_a_word_and_says_what_was_left_out() {
     let honest = report
         .outcomes()
         .iter()
-        .find(|outcome| outcome.word() == Word::Honest);
+        .find(|outcome| outcome.promise() == Promise::Honest);
     assert!(honest.unwrap().left_out().is_empty(), "{text}");
 }

@@ -1,11 +1,11 @@
-//! The public API, as a list that a change has to update on purpose:
+//! The public API, as a list that has to be updated on purpose:
 //!
 //! ```text
 //! PERSISTIFY_UPDATE=1 cargo test --all-features --test it public_api
 //! ```
 //!
-//! It is read from the source. What is `pub` there can be reached from outside:
-//! the lint `unreachable_pub` sees to that.
+//! It is read from the source. Everything `pub` there is reachable from outside, because of the
+//! lint `unreachable_pub`.
 
 use std::{
     collections::BTreeSet,

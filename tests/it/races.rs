@@ -61,8 +61,8 @@ async fn eight_writers_on_five_keys_over_a_failing_store() {
             for round in 0..300 {
                 let key = format!("k{}", dice.below(5));
                 let value = n * 1_000_000 + round;
-                // An error says that the store is down for now; what was
-                // written stays pending, and the end of the test sees it.
+                // An error means that the store is down for now; the
+                // change stays pending, and the end of the test sees it.
                 match dice.below(6) {
                     0 => drop(map.insert(&key, value)),
                     1 => drop(map.remove(&key)),
@@ -203,14 +203,14 @@ async fn every_value_that_anybody_sees_is_whole() {
     assert_eq!(map.snapshot(), stored_values(store.inner()).await);
 }
 
-/// Also what was written while the flush was on its way.
+/// Including writes during the flush.
 async fn flush_whatever(map: &PersistentMap<u64>) {
     while map.flush().await.is_err() || map.pending() > 0 {}
 }
 
-/// A key that was written again during a commit that failed went to the end of
-/// the queue, behind the end that a flush had marked: the flush said that all
-/// was saved, and the store had neither the older change nor the newer one.
+/// A key that was written again during a failing commit went to the end of the queue, behind the
+/// mark of a flush. The flush returned `Ok`, and the store had neither the older change nor the
+/// newer one.
 #[tokio::test(start_paused = true)]
 async fn a_flush_waits_for_a_change_whose_commit_failed_while_it_was_written_again() {
     let store = Faulty::new(Memory::new());

@@ -1,5 +1,5 @@
-//! The README says what is so: the tests that it names exist, its first example
-//! is the quickstart, and its links lead somewhere.
+//! The README is true: the tests that it names exist, its first example is the quickstart, and
+//! its links work.
 
 use std::{fs, path::Path};
 

@@ -1,5 +1,4 @@
-//! Reloading: the store's state for what is clean, and the map's own for what is
-//! pending.
+//! Reloading: clean entries get the state of the store, pending ones keep their own.
 
 use std::{
     collections::HashMap,
@@ -150,7 +149,7 @@ async fn reloads_among_writers_resurrect_nothing_and_lose_nothing() {
         }
         reloads
     });
-    // Each key has one writer, who knows what it must hold.
+    // Each key has one writer, which knows the expected value.
     let writer = |n: u64| {
         let map = map.clone();
         tokio::task::spawn_blocking(move || {
@@ -231,8 +230,8 @@ impl Provider for Torn {
     }
 }
 
-/// As documented: the entries that came before the error are as in the store,
-/// the others as they were; what is pending is still pending.
+/// As documented: the entries before the error are as in the store, the others are unchanged,
+/// and pending changes stay pending.
 #[tokio::test(start_paused = true)]
 async fn a_reload_that_breaks_off_leaves_the_rest_as_it_was() {
     let (store, breaks) = (Memory::new(), Arc::new(AtomicBool::new(false)));
@@ -304,10 +303,9 @@ async fn a_value_that_panics_when_it_is_read_does_not_end_the_saving() {
     map.insert_and_save("b", Superstitious(14)).await.unwrap();
 }
 
-/// An entry that was read while the store was, and so had a new idle deadline to
-/// tell, was taken for one that was written: it kept its old value under the
-/// revision of another process's, for good, and the next conditional save wrote
-/// over that.
+/// An entry that was read during the reload had a new idle deadline to save, and was taken for
+/// one that was written. It kept its old value with the revision of another process's value, for
+/// good, and the next conditional save overwrote that value.
 #[tokio::test(start_paused = true)]
 async fn an_entry_that_is_read_during_a_reload_follows_the_store() {
     let (store, hang) = (Faulty::new(Memory::new()), Hang::new());

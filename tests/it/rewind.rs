@@ -1,5 +1,5 @@
-//! A store that goes back in time under an open map: noticed, told, and decided
-//! upon.
+//! A store that goes back in time under an open map: the map notices, reports it, and does what
+//! its policy says.
 
 use persistify::{
     ErrorKind, Expect, Health, Memory, Operation, PersistentMap, Rewind, Rewound, Transaction,
@@ -37,9 +37,9 @@ fn kind<T: std::fmt::Debug>(result: persistify::Result<T>) -> ErrorKind {
     result.unwrap_err().kind()
 }
 
-/// A server was replaced by an older backup under an open map. Health stayed
-/// `Healthy` and every flush said `Ok`, while memory held what the store had
-/// lost: with the next restart, acknowledged entries were gone without a word.
+/// A server was replaced by an older backup under an open map. Health stayed `Healthy` and
+/// every flush returned `Ok`, while only memory had the commits that the store had lost. At the
+/// next restart, acknowledged entries were gone without any error.
 #[tokio::test(start_paused = true)]
 async fn an_older_copy_of_the_store_stops_the_map_and_both_states_are_named() {
     let store = store();
@@ -140,8 +140,8 @@ async fn a_fresh_open_takes_an_older_copy_as_it_is() {
     assert!(map.health().borrow().is_healthy());
 }
 
-/// It was in the store when that went back, and is not now: it must land once,
-/// and only once it was decided how to go on.
+/// A commit was in flight when the store went back. It must be applied once, and only after the
+/// decision how to go on.
 #[tokio::test(start_paused = true)]
 async fn a_batch_of_unknown_outcome_waits_for_the_decision() {
     for landed in [false, true] {

@@ -47,7 +47,7 @@ async fn plain() -> PersistentMap<u32> {
     map.open().await.unwrap()
 }
 
-/// What an error says, in whatever it comes wrapped.
+/// The innermost message of an error.
 fn said(error: &impl Debug) -> String {
     format!("{error:?}")
 }
@@ -88,8 +88,7 @@ async fn callers_of_a_caching_map_share_an_error_and_load_again_once_it_has_expi
     }
 }
 
-/// The next of those who wait loads, after a tick or two, and the others share
-/// what it comes to.
+/// The next waiting call loads, after a tick or two, and the others share its result.
 async fn the_next_one_loads(first: impl Future<Output = Result<u32, Down>> + Send + 'static) {
     let map: PersistentMap<u32> = plain().await;
     let loading = tokio::spawn({

@@ -1,22 +1,21 @@
-//! Random histories of maps that many use at once, on a store that fails in
-//! every way: whether each memory and the store hold what they may.
+//! Random histories of concurrently used maps on a store that fails in every way: whether each
+//! memory and the store have the values they may have.
 //!
-//! A history has some phases. In each, two maps are open, one of them caching,
-//! by one owner or by two; a handful of tasks does with them whatever can be
-//! done, while calls of the store fail before or after they take effect, are
-//! refused, hang, and land late. Then the store gets well, or the program is
-//! killed. Time is paused, so a history takes milliseconds. What is checked:
+//! A history has a few phases. In each, two maps are open, one of them caching, with one owner
+//! or two. A handful of tasks makes all kinds of calls, while calls of the store fail before or
+//! after they take effect, are refused, hang, and are applied late. Then the store recovers, or
+//! the program is killed. Time is paused, so a history takes milliseconds. The invariants:
 //!
-//! - Each memory holds what was written to it last, after every step.
-//! - The store holds of each key what was acknowledged last, or something later:
-//!   after every acknowledgement, and when all maps are gone.
-//! - It never goes back, and of what is committed as one there is all or nothing.
+//! - After every step, each memory has the last write.
+//! - For each key, the store has the last acknowledged write, or a later one: after every
+//!   acknowledgement, and when all maps are gone.
+//! - The store never goes back, and an atomic commit is applied completely or not at all.
 //! - Unreadable records are never destroyed.
-//! - No caller waits for ever; when the store is healthy, memory and store agree, and
-//!   nothing is pending or refused.
+//! - No caller waits forever; when the store is healthy, memory and store agree, and nothing is
+//!   pending or refused.
 //!
-//! `tests/soak.sh` runs as many of them as one asks for. A seed makes the same
-//! history each time, up to the moments at which real disks answer.
+//! `tests/soak.sh` runs any number of histories. A seed produces the same history each time,
+//! except for the moments at which real disks answer.
 
 mod actor;
 mod book;

@@ -1,5 +1,4 @@
-//! The provider that fails on purpose and the clock that is set by hand do what
-//! they are told.
+//! The provider that fails on purpose, and the manual clock.
 
 use std::{
     sync::Arc,

@@ -1,5 +1,5 @@
-//! Money goes from account to account in two maps, and the process is killed:
-//! the sum never changes, and what was acknowledged has taken place.
+//! Transfers between accounts in two maps, while the process is killed: the sum never changes,
+//! and acknowledged transfers are not lost.
 
 use std::{
     collections::HashMap,
@@ -82,8 +82,8 @@ impl<P: Provider + Clone> Bank<P> {
             .sum()
     }
 
-    /// Moves some money, and notes that this was the task's `n`th transfer; or
-    /// finds that somebody else has touched one of the accounts.
+    /// Transfers some money, and records this as the task's `n`th transfer. It conflicts if another
+    /// task has changed one of the accounts.
     async fn transfer(&self, task: u64, n: u64, dice: &mut SmallRng) -> Result<()> {
         let [from, to] = [dice.random_range(0..2), dice.random_range(0..2)];
         let x = dice.random_range(0..ACCOUNTS);
@@ -123,7 +123,7 @@ async fn bank_at(place: &str) -> Bank<Arc<dyn Provider>> {
     Bank::open(store(place).await).await
 }
 
-/// Or somebody else has touched one of the accounts.
+/// Or another task has changed one of the accounts.
 fn transferred(result: &Result<()>) -> bool {
     let Err(error) = result else { return true };
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
@@ -330,7 +330,7 @@ fn a_transfer_is_killed_at_every_step_and_takes_place_or_not() {
     }
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().to_str().unwrap();
-    // It is there, with all its accounts, before anybody dies.
+    // The map exists, with all its accounts, before the first kill.
     runtime.block_on(async { bank_at(place).await.close().await });
     let (mut fates, mut kills) = ([0, 0], 0);
     let mut last = 0;
@@ -392,6 +392,6 @@ async fn transfer_and_die(place: &str, orders: &str) {
     tx.insert(&bank.done, "0", n);
     tx.commit().await.unwrap();
     say("moved");
-    // What is to be killed later than this dies no more.
+    // A process with a later kill time is not killed any more.
     std::process::exit(0);
 }

@@ -214,7 +214,7 @@ impl<V, P> Builder<V, P> {
     /// even if [unreadable](Self::allow_unreadable) records are allowed: an older
     /// program must not write beside a newer one.
     pub fn schema(mut self, number: u32) -> Self {
-        self.options.shapes.current = number;
+        self.options.migrations.current = number;
         self
     }
 
@@ -270,7 +270,7 @@ impl<V, P> Builder<V, P> {
         from: u32,
         step: impl Fn(Value) -> R + Send + Sync + 'static,
     ) -> Self {
-        self.options.shapes.add(from, step);
+        self.options.migrations.add(from, step);
         self
     }
 
@@ -284,7 +284,7 @@ impl<V, P> Builder<V, P> {
     /// Records with an expiry are left as they are, because their time to live must
     /// not restart. So are records that the store refuses.
     pub fn rewrite_on_load(mut self) -> Self {
-        self.options.shapes.rewrite = true;
+        self.options.migrations.rewrite = true;
         self
     }
 

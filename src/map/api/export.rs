@@ -69,7 +69,7 @@ impl<V: Serialize, L: Lifetime<V>> Map<V, L> {
     /// be encoded as JSON. Lines already written stay written.
     pub async fn export(&self, writer: impl AsyncWrite + Unpin) -> Result<u64> {
         let mut out = BufWriter::with_capacity(BUFFER, writer);
-        let header = Header::new(&self.core.name, self.core.options.shapes.current);
+        let header = Header::new(&self.core.name, self.core.options.migrations.current);
         let header = on_a_line(&header).map_err(|cause| self.not_written(0).with_source(cause))?;
         let mut exported = 0;
         let mut written = out.write_all(&header).await;

@@ -241,7 +241,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// Not records with an expiry: a time counted from the last write would begin
     /// again at the next opening.
     fn may_rewrite(&self, record: &Record) -> bool {
-        self.options.shapes.rewrite && record.expires_at.is_none()
+        self.options.migrations.rewrite && record.expires_at.is_none()
     }
 
     /// Replaces the value in a slot by a stored one.

@@ -9,12 +9,12 @@ use crate::{
     record::{Record, Revision},
 };
 
-/// A stored record, or a stand-in for one that is read only if it is needed.
+/// A stored record, or a placeholder for one that is read on demand.
 pub trait Found<E> {
     /// The record's revision and expiry.
     fn version(&self) -> (Revision, Option<SystemTime>);
 
-    /// The record itself. It is called only for records that are reported.
+    /// Returns the record itself. It is called only for records in the answer.
     ///
     /// # Errors
     ///
@@ -100,17 +100,16 @@ fn with_groups<F: Found<E>, E>(
     Ok(all)
 }
 
-/// The changes of a part whose records [`check_conditions`] may look up: those
-/// with a condition, and those in a group. A store that reads ahead reads these.
+/// The changes whose records [`check_conditions`] may look up: those with a condition, and
+/// those in a group. A store that reads records in advance reads these.
 pub fn conditional(part: &MapBatch) -> impl Iterator<Item = &Change> {
     let changes = part.changes.iter();
     changes.filter(|change| change.expect != Expect::Any || change.group.is_some())
 }
 
-/// The changes of a part that are to be applied: all but the skipped ones.
+/// The changes of a part without the skipped ones.
 pub fn applied<'a>(part: &'a MapBatch, skipped: &[Skipped]) -> impl Iterator<Item = &'a Change> {
-    // Skipped changes come in the order of the changes, so one walk along both
-    // finds them.
+    // Skipped changes are in the order of the changes, so one pass over both finds them.
     let skipped = skipped.iter().filter(|skipped| skipped.map == part.map);
     let mut skipped = skipped.peekable();
     let changes = part.changes.iter();

@@ -1,18 +1,17 @@
-//! Maps that were dropped, and why nothing of before comes back.
+//! Fencing of dropped maps.
 //!
-//! A drop is a commit: it has a revision, above all earlier ones of the map. The
-//! store keeps that revision when the map is gone. Each part of a batch says up to
-//! which revision its writer has [seen](MapBatch::seen) the map, and a part from
-//! before the drop is refused. That holds for a commit that was given up and lands
-//! late, and for the next one of a map that is still open: what it was told to
-//! write belongs to a map that is gone.
+//! A drop is a commit with a revision above all earlier ones of the map. The store keeps that
+//! revision after the map is gone. Each part of a batch names the revision up to which its
+//! writer has [seen](MapBatch::seen) the map, and a part from before the drop is refused. This
+//! fences a commit that was abandoned and arrives late, and also the next commit of a map that
+//! is still open: its changes belong to the dropped map.
 //!
-//! An [incarnation](crate::Incarnation) would refuse both as well, but it belongs to
-//! the whole store: a new one would stop every other map that is open there.
+//! A new [incarnation](crate::Incarnation) would refuse both too. But the incarnation belongs
+//! to the whole store, and a new one would stop all other maps that are open there.
 //!
-//! A writer that loads the map after the drop has seen it, because the horizon of a
-//! load is not below the revision of any commit before it. A batch that does not say
-//! what its writer has seen is admitted, as one is that claims nothing else.
+//! A writer that loads the map after the drop has seen the drop, because the horizon of a load
+//! is at least the revision of every earlier commit. A batch that does not name a revision
+//! its writer has seen is admitted.
 
 use std::time::SystemTime;
 
@@ -24,19 +23,19 @@ use crate::{
     record::Revision,
 };
 
-/// The batch that a drop is: a fresh writer empties the map. A store may commit it,
-/// or only take the [revision](Batch::revision_after) of the drop from it.
+/// The batch that stands for a drop: a new writer clears the map. A store may commit it, or
+/// only use its [revision](Batch::revision_after) as that of the drop.
 pub fn clearing(map: &MapName) -> Batch {
     let part = MapBatch::new(map.clone(), Vec::new()).clearing(true);
     let id = BatchId::new(WriterId::random(), 1);
     Batch::new(id, Revision::ZERO, SystemTime::now(), [part])
 }
 
-/// Refuses a batch if a writer of it has not seen that its map was dropped. For a
-/// batch that [`admit`](super::admit) would apply; a repeat is answered as before.
+/// Refuses a batch if one of its writers has not seen the drop of its map. Call it for batches
+/// that [`admit`](super::admit) admits; a repeated batch gets its first answer.
 ///
-/// `dropped` tells the revision at which a map was last dropped. The store must not
-/// change between this and the commit that follows.
+/// `dropped` returns the revision at which a map was last dropped. The store must not change
+/// between this call and the commit.
 ///
 /// # Errors
 ///

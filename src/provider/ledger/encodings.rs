@@ -1,4 +1,4 @@
-//! Refusing values of bytes, for stores that hold only JSON.
+//! Refuses values of bytes, for stores that support only JSON.
 
 use crate::{
     batch::{MapBatch, Op},
@@ -6,8 +6,8 @@ use crate::{
     record::Encoding,
 };
 
-/// Refuses a part of a batch that puts values of [bytes](Encoding::Bytes), for a store,
-/// or a table in it, that holds only JSON. Call it before anything is written.
+/// Refuses a part of a batch that puts values of [bytes](Encoding::Bytes). For stores, or
+/// tables, that support only JSON. Call it before anything is written.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Tombstones: what a store keeps of deletions, for readers that follow its changes.
+//! Tombstones: records of deletions, for readers that follow the changes of a map.
 
 use std::{
     collections::BTreeMap,
@@ -13,8 +13,8 @@ use crate::{
     record::{Deletion, Record, Revision, Timestamp},
 };
 
-/// For how long tombstones are kept by default: a day. A reader
-/// that is away for longer loads the whole map again.
+/// How long tombstones are kept by default: one day. A reader that was away for longer loads
+/// the whole map again.
 pub const TOMBSTONES_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The tombstones of one map, for stores that hold them in memory.
@@ -28,7 +28,7 @@ pub const TOMBSTONES_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tombstones {
     by_key: BTreeMap<Arc<str>, Tombstone>,
-    /// No tombstone is older.
+    /// The lower bound of the times of all tombstones.
     oldest: Option<Timestamp>,
     /// The last commit that cleared the map.
     cleared: Option<Revision>,
@@ -36,8 +36,7 @@ pub struct Tombstones {
     pruned_to: Option<Revision>,
 }
 
-/// The revision, the time and the deletion. It is written as a list, because there may be
-/// many.
+/// The revision, the time and the deletion. It is serialized as a list, which is shorter.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Tombstone(Revision, Option<Timestamp>, Option<Deletion>);
 
@@ -51,7 +50,7 @@ impl Tombstone {
 }
 
 impl Tombstones {
-    /// None.
+    /// Creates an empty set of tombstones.
     pub fn new() -> Self {
         Self::default()
     }
@@ -66,12 +65,12 @@ impl Tombstones {
         self.by_key.is_empty()
     }
 
-    /// The key holds a value again.
+    /// Removes the tombstone of a key that was put again.
     pub fn put(&mut self, key: &str) {
         self.by_key.remove(key);
     }
 
-    /// The entry was deleted: this is its tombstone. Its time is kept to the millisecond.
+    /// Adds the tombstone of a deleted entry. Its time is truncated to milliseconds.
     pub fn delete(&mut self, tombstone: Record) {
         let at = tombstone.updated_at.map(Timestamp::of);
         self.oldest = self.oldest.into_iter().chain(at).min();
@@ -79,7 +78,7 @@ impl Tombstones {
         self.by_key.insert(tombstone.key, kept);
     }
 
-    /// The map was cleared by that commit. That is recorded as one revision, and replaces all
+    /// Records that the commit cleared the map. This is a single revision; it replaces all
     /// tombstones.
     pub fn clear(&mut self, revision: Revision) {
         self.by_key.clear();
@@ -94,8 +93,8 @@ impl Tombstones {
         self.pruned_to = self.pruned_to.max(Some(last));
     }
 
-    /// Forgets tombstones that are older than `keep`. Whole commits are forgotten, the
-    /// oldest first: up to the last one that is old enough.
+    /// Removes tombstones that are older than `keep`. It removes whole commits, the oldest
+    /// first, up to the last one that is old enough.
     ///
     /// A call is O(1) unless the oldest tombstone is older than `keep` and a sixteenth of it.
     /// Then it is O(n), but there is no other such call for another sixteenth.
@@ -203,7 +202,7 @@ mod tests {
         assert_eq!((read.len(), read.pruned_to), (1, Some(Revision::new(1))));
     }
 
-    /// Every commit looked at all tombstones of the last day.
+    /// Story: every commit looked at all tombstones of the last day.
     #[test]
     fn a_prune_is_not_due_again_before_a_sixteenth_of_the_time() {
         let mut tombstones = Tombstones::new();
@@ -215,7 +214,7 @@ mod tests {
             tombstones.prune(at(now), keep);
             assert_eq!(tombstones.len(), left, "{now}");
         }
-        // One that was put again is not waited for.
+        // A tombstone that was removed by a put does not delay the others.
         tombstones.put("68");
         tombstones.prune(at(103), keep);
         assert_eq!(tombstones.oldest, Some(Timestamp::of(at(72))));

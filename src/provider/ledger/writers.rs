@@ -1,4 +1,4 @@
-//! The last batch of each writer, and the answer it was given.
+//! The last batch of each writer, and the answer to it.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,15 @@ use crate::{
     record::Timestamp,
 };
 
-/// What a store remembers of its writers: the last batch that was applied of
-/// each, and the answer it was given.
+/// The writers that a store knows: the last applied batch of each, and the answer to it.
 ///
-/// It has to survive together with the batch itself. A store may keep it as text,
-/// with serde.
+/// It must be committed together with the batch itself. It implements serde's traits, so that
+/// a store may keep it as text.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Writers(BTreeMap<WriterId, Remembered>);
 
-/// The last batch that was applied of a writer.
+/// The last applied batch of a writer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Remembered {
@@ -26,18 +25,18 @@ pub struct Remembered {
     pub sequence: u64,
     /// When it was applied, by the clock of the store.
     pub at: Timestamp,
-    /// The answer, which a repeat is given again.
+    /// The answer, for repeats of the batch.
     pub answer: Committed,
 }
 
 impl Writers {
-    /// No writer.
+    /// Creates an empty list.
     pub const fn new() -> Self {
         Self(BTreeMap::new())
     }
 
-    /// The sequence of a writer's last batch, as [`admit`](super::admit) asks for
-    /// it; `None` if the writer is not known.
+    /// The sequence of a writer's last batch, for [`admit`](super::admit); `None` if the
+    /// writer is unknown.
     pub fn sequence_of(&self, writer: WriterId) -> Option<u64> {
         self.0.get(&writer).map(|last| last.sequence)
     }
@@ -48,7 +47,7 @@ impl Writers {
         last.map(|last| last.answer.clone()).unwrap_or_default()
     }
 
-    /// Remembers a batch that was applied at that time, by the clock of the store.
+    /// Records a batch that was applied at this time, by the clock of the store.
     pub fn remember(&mut self, id: BatchId, at: impl Into<Timestamp>, answer: Committed) {
         let last = Remembered {
             sequence: id.sequence,
@@ -58,13 +57,13 @@ impl Writers {
         self.0.insert(id.writer, last);
     }
 
-    /// Forgets the writers for which this is false. The contract asks a store to
-    /// remember each for a day after its last batch.
+    /// Removes the writers for which `keep` returns false. The contract requires that a store
+    /// remembers each writer for a day after its last batch.
     pub fn retain(&mut self, mut keep: impl FnMut(WriterId, &Remembered) -> bool) {
         self.0.retain(|writer, last| keep(*writer, last));
     }
 
-    /// All of them.
+    /// Iterates over all writers.
     pub fn iter(&self) -> impl Iterator<Item = (WriterId, &Remembered)> {
         self.0.iter().map(|(writer, last)| (*writer, last))
     }

@@ -1,4 +1,4 @@
-//! A batch lands whole, or not at all.
+//! A batch is applied completely or not at all.
 
 use std::{future::poll_fn, pin::pin, task::Poll};
 
@@ -28,7 +28,7 @@ pub(super) async fn run(trial: &mut Trial<'_>) {
     conflict_in_another_map(trial).await;
 }
 
-/// Commits, and gives up after so many polls.
+/// Commits a batch, and drops the future after the given number of polls.
 pub(super) async fn commit_dropped(
     provider: &dyn Provider,
     batch: &Batch,
@@ -87,12 +87,12 @@ async fn dropped(trial: &mut Trial<'_>) {
     }
 }
 
-/// Waits until what was dropped is done with.
+/// Waits until a commit whose future was dropped has ended.
 async fn settle(trial: &mut Trial<'_>, map: &MapName) {
     if trial.claims().durable {
         return trial.reopen(End::Dropped).await;
     }
-    // A commit to the same map waits for the one before it; it deletes nothing.
+    // A commit to the same map waits for the one before it. This one deletes nothing.
     let batch = Writer::new().batch(map, vec![Change::delete("nothing")]);
     trial.expect_ok(trial.provider().commit(&batch).await);
 }
@@ -119,7 +119,7 @@ async fn repeated(trial: &mut Trial<'_>, batch: &Batch) {
     trial.verify(map).await;
 }
 
-/// A batch that puts, touches and deletes, and then expects what is not so.
+/// A batch that puts, touches and deletes, and ends with a condition that fails.
 fn failing(map: &MapName) -> MapBatch {
     let mut changes: Vec<_> = (0..1_000).map(|n| put(&format!("new {n}"), 2)).collect();
     changes.extend([put("a", 2), Change::touch("b", None), Change::delete("c")]);

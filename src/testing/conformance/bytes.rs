@@ -1,4 +1,4 @@
-//! Values of any bytes are loaded as they were committed.
+//! Values of arbitrary bytes are loaded as they were committed.
 
 use std::time::Duration;
 
@@ -51,8 +51,8 @@ async fn any_bytes(trial: &mut Trial<'_>) {
     trial.verify(&map).await;
 }
 
-/// The answer to a skipped change carries the bytes that it found, also when it is
-/// given again.
+/// The answer to a skipped change contains the bytes of the stored record, also when the
+/// answer is repeated.
 async fn bytes_that_a_condition_finds(trial: &mut Trial<'_>) {
     let claims = trial.claims();
     if !claims.bytes || !claims.conditions {

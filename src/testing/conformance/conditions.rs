@@ -1,4 +1,4 @@
-//! Conditions: every one of them, on entries in every state.
+//! Conditions: each of them, on entries in each state.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(super) async fn run(trial: &mut Trial<'_>) {
     several_maps(trial).await;
 }
 
-/// What the store holds when the condition is looked at.
+/// The state of an entry when its condition is checked.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     Absent,
@@ -57,8 +57,8 @@ impl State {
     }
 }
 
-/// Puts an entry of each state. The next batch of the writer comes a
-/// millisecond later, which is when one of them expires.
+/// Puts an entry of each state. The next batch of the writer is one millisecond later; one of
+/// the entries has expired by then.
 async fn fill(trial: &mut Trial<'_>, map: &MapName, writer: &mut Writer) -> Revision {
     let next = writer.at + Duration::from_millis(2);
     let puts = STATES.into_iter().filter_map(|state| {
@@ -104,7 +104,7 @@ fn condition(which: usize, state: State, revision: Revision) -> (Expect, bool) {
     }
 }
 
-/// Commits one change with a condition, and others without.
+/// Commits a change with a condition, beside others without one.
 async fn one(
     trial: &mut Trial<'_>,
     map: &MapName,
@@ -225,8 +225,8 @@ async fn skip_some(trial: &mut Trial<'_>) {
     trial.verify(&map).await;
 }
 
-/// Changes of three keys, each on a condition of another kind; that of number
-/// `bad` does not hold.
+/// Changes of three keys, each with a condition of another kind. The condition of number
+/// `bad` fails.
 fn conditional(revision: Revision, bad: Option<usize>) -> Vec<Change> {
     let before = Revision::new(revision.get() - 1);
     let conditions = [

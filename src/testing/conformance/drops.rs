@@ -1,4 +1,4 @@
-//! A map that is dropped is gone, and nothing of before comes back.
+//! A dropped map is gone, and nothing from before the drop comes back.
 
 use super::{
     trial::{End, Trial},
@@ -33,7 +33,7 @@ async fn drop_map(trial: &mut Trial<'_>, map: &MapName) {
     trial.forget(map);
 }
 
-/// The next batch of a writer that has seen the map up to there.
+/// The next batch of a writer that has seen the map up to this revision.
 fn seen(writer: &mut Writer, map: &MapName, seen: Revision, changes: Vec<Change>) -> Batch {
     let part = MapBatch::new(map.clone(), changes).having_seen(Some(seen));
     writer.batch_of(vec![part])

@@ -1,4 +1,4 @@
-//! What was committed is there when the store is opened again.
+//! What was committed is still there after the store is reopened.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is loaded is what was committed.
+//! Loads return what was committed.
 
 use std::{
     sync::Arc,
@@ -26,7 +26,7 @@ pub(super) async fn run(trial: &mut Trial<'_>) {
     clear(trial).await;
     empty_batches(trial).await;
     times(trial).await;
-    shapes(trial).await;
+    schema_versions(trial).await;
     keys(trial).await;
     values(trial).await;
     nul_in_a_value(trial).await;
@@ -193,12 +193,12 @@ async fn times(trial: &mut Trial<'_>) {
     trial.verify(&map).await;
 }
 
-async fn shapes(trial: &mut Trial<'_>) {
-    trial.check("the number of a value's shape");
-    let map = trial.map("shapes");
+async fn schema_versions(trial: &mut Trial<'_>) {
+    trial.check("the schema version of a value");
+    let map = trial.map("schema versions");
     let mut writer = Writer::new();
     for schema in [7, u32::MAX] {
-        trial.doing(format!("put values of shape {schema}"));
+        trial.doing(format!("put values of schema version {schema}"));
         let payload = |n| number_payload(n).with_schema(schema);
         let put = |n: u64| Change::put(format!("key {n}"), payload(n), None);
         let batch = writer.batch(&map, (0..3).map(put).collect());
@@ -208,16 +208,16 @@ async fn shapes(trial: &mut Trial<'_>) {
     several_shapes(trial, &map, &mut writer).await;
 }
 
-/// A program that was updated writes its new shape beside the old one, and
-/// upgrades by the number that each value carries.
+/// An updated program writes values of a new schema version beside older ones. When it loads
+/// them, it migrates each value from the version that is stored with it.
 async fn several_shapes(trial: &mut Trial<'_>, map: &MapName, writer: &mut Writer) {
-    trial.check("values of several shapes in a map");
-    trial.doing("put a value of another shape beside them");
+    trial.check("values of several schema versions in a map");
+    trial.doing("put a value of another schema version beside them");
     let payload = number_payload(1).with_schema(1);
     let change = Change::put("other", payload, None);
     trial.commit(&writer.batch(map, vec![change])).await;
     trial.verify(map).await;
-    trial.doing("overwrite a value with one of another shape, touch one, delete one");
+    trial.doing("overwrite a value with one of another schema version, touch one, delete one");
     let later = writer.at + Duration::from_secs(60 * 60);
     let overwrite = Change::put("key 0", number_payload(2).with_schema(8), None);
     let changes = vec![
@@ -269,7 +269,7 @@ async fn values(trial: &mut Trial<'_>) {
     trial.verify(&map).await;
 }
 
-/// Some databases take no NUL in a text; to say so is enough.
+/// Some databases do not support NUL in a text. They may refuse such a key.
 async fn nul_in_a_value(trial: &mut Trial<'_>) {
     let name = "a NUL in a value";
     let map = trial.map("nul");

@@ -1,4 +1,4 @@
-//! It does what it claims, and refuses what it cannot do.
+//! The provider does what its capabilities say, and refuses what it cannot do.
 
 use super::{
     conditions,
@@ -34,7 +34,7 @@ pub(super) async fn run(trial: &mut Trial<'_>) {
     closed(trial).await;
 }
 
-/// Maps that were opened one after the other must hear each other.
+/// All heartbeats of a provider must be one signal: maps wake each other through it.
 fn heartbeat(trial: &mut Trial<'_>) {
     let Some(first) = trial.provider().heartbeat() else {
         return trial.leave_out("the heartbeat", "it has none");

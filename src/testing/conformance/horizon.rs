@@ -1,4 +1,4 @@
-//! The horizon of a load is true: every commit up to it is in the pages.
+//! The horizon of a load is correct: the pages contain every commit up to it.
 
 use std::sync::Arc;
 
@@ -53,8 +53,8 @@ fn all_keys(writer: &mut Writer, map: &MapName, number: u64) -> Batch {
     writer.batch(map, changes.collect())
 }
 
-/// Every commit writes the same keys, so a load whose horizon has reached a
-/// commit holds nothing older.
+/// Every commit writes the same keys. A load with the horizon of a commit must therefore not
+/// contain a record of an older commit.
 async fn during_commits(trial: &mut Trial<'_>) {
     trial.check("the horizon of a load while others commit");
     let map = trial.map("horizon, commits");
@@ -84,7 +84,7 @@ async fn during_commits(trial: &mut Trial<'_>) {
     trial.verify(&map).await;
 }
 
-/// The horizon of a load, and the lowest revision in it.
+/// The horizon of a load, and the lowest revision of its records.
 async fn oldest(trial: &Trial<'_>, map: &MapName) -> (Revision, Revision) {
     let load = trial.load(map, Wanted::All).await;
     let horizon = load.horizon;

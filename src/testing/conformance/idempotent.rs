@@ -1,5 +1,5 @@
-//! Each batch is applied once; a repeat of the last is answered as before, and
-//! earlier ones are refused.
+//! Each batch is applied once. A repeat of the last batch gets the first answer, and an older
+//! batch is refused.
 
 use super::{
     atomic::commit_dropped,
@@ -26,7 +26,7 @@ pub(super) async fn run(trial: &mut Trial<'_>) {
     across_restarts(trial).await;
 }
 
-/// A batch of every kind of change.
+/// A batch with a change of each kind.
 fn mixed(writer: &mut Writer, map: &MapName, number: u64) -> Batch {
     let changes = vec![
         put("put", number),

@@ -1,4 +1,4 @@
-//! No map sees another's keys, whatever the names.
+//! Maps are isolated from each other, whatever their names.
 
 use super::{
     trial::Trial,
@@ -22,8 +22,8 @@ pub(super) async fn run(trial: &mut Trial<'_>) {
     clear_every_other(trial, &names, &mut writers).await;
 }
 
-/// Nasty names, no two of them the same; each holds the tag, so that they are
-/// of no other map.
+/// Difficult names, all distinct. Each contains the tag of this run, so that no other run uses
+/// it.
 fn names(tag: &str) -> Result<Vec<MapName>> {
     let plain = [
         "",

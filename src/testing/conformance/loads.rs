@@ -1,4 +1,4 @@
-//! Every kind of load agrees with a plain model, and the horizon is true.
+//! Each kind of load agrees with a simple model, and its horizon is correct.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -63,8 +63,7 @@ fn random_change(dice: &mut Dice, writer: &Writer, key: u64) -> Change {
     }
 }
 
-/// Keys whose bytes are in another order than their numbers, letters and
-/// UTF-16 units.
+/// Keys that sort differently by bytes, by number, by letter and by UTF-16 unit.
 fn random_key(number: u64) -> String {
     let first = ["a", "B", "é", "", "Z", "🦀", "\u{ffff}"];
     let pick = usize::try_from(number).unwrap_or(0) % first.len();
@@ -134,7 +133,7 @@ async fn changes_in_order(trial: &mut Trial<'_>) {
         let committed = trial.commit(&writer.batch(&map, changes)).await;
         revisions.push(trial.revision(&committed));
     }
-    // What is left of each commit: z, m, a b c, y q.
+    // The remaining records of each commit: z, m, a b c, y q.
     let sizes = [1, 1, 3, 2];
     for known in 0..=4 {
         for limit in 0..=8 {

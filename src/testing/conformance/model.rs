@@ -1,4 +1,4 @@
-//! What a map should hold: the plainest store there is, to compare with.
+//! A model of a map: a simple store to compare the provider with.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -8,7 +8,7 @@ use crate::{
     record::{Record, Revision},
 };
 
-/// What a map should hold.
+/// The expected contents of a map.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Model {
     pub(super) records: BTreeMap<Arc<str>, Record>,
@@ -17,7 +17,7 @@ pub(super) struct Model {
 }
 
 impl Model {
-    /// Applies what was committed as this revision.
+    /// Applies a batch with the revision of its commit.
     pub(super) fn apply(
         &mut self,
         part: &MapBatch,
@@ -62,7 +62,7 @@ impl Model {
         }
     }
 
-    /// What a load should answer with, by key.
+    /// The expected records of a load, sorted by key.
     pub(super) fn wanted(&self, wanted: &Wanted) -> BTreeMap<Arc<str>, Record> {
         let is_wanted = |record: &&Record| match wanted {
             Wanted::All => true,

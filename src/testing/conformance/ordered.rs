@@ -1,4 +1,4 @@
-//! Revisions grow: in each map, and beyond what a writer has seen.
+//! Revisions grow: in each map, and above each revision that the writer has seen.
 
 use std::{
     collections::BTreeMap,
@@ -140,8 +140,8 @@ async fn restarts(trial: &mut Trial<'_>) {
 const WRITERS: u64 = 8;
 const COMMITS: u64 = 12;
 
-/// Each writer has a key of its own in a map that all share, a key that all
-/// write, and a map of its own.
+/// Each writer has a key of its own in a shared map, a key that all of them write, and a map
+/// of its own.
 async fn concurrent(trial: &mut Trial<'_>) {
     trial.check("eight writers at once: each commit is there, in one order");
     let shared = trial.map("shared");
@@ -185,7 +185,7 @@ async fn write_concurrently(
     Ok(committed)
 }
 
-/// A store may be busy for a while: then the identical batch comes again.
+/// A store may be busy for a while. The identical batch is then repeated.
 async fn commit_patiently(provider: &dyn Provider, batch: &Batch) -> Result<Committed> {
     let mut tries = 100;
     loop {

@@ -1,28 +1,28 @@
-//! What a run of the suite did.
+//! The report of a run of the suite.
 
 use std::fmt;
 
-/// A word of the contract.
+/// A promise of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Word {
-    /// What is loaded is what was committed.
+pub enum Promise {
+    /// Loads return what was committed.
     Faithful,
-    /// A batch lands whole, or not at all.
+    /// A batch is applied completely or not at all.
     Atomic,
-    /// Each batch is applied once; late ones change nothing.
+    /// Each batch is applied once, and late ones change nothing.
     IdempotentAndFenced,
-    /// No map sees another's keys.
+    /// Maps are isolated from each other.
     Isolated,
-    /// What was committed is there when the store is opened again.
+    /// What was committed is still there after the store is reopened.
     Durable,
-    /// Revisions grow.
+    /// Revisions always grow.
     Ordered,
-    /// It does what it claims, and its errors can be relied on.
+    /// The provider does what its capabilities say, and its errors are reliable.
     Honest,
 }
 
-impl Word {
+impl Promise {
     pub(super) const ALL: [Self; 7] = [
         Self::Faithful,
         Self::Atomic,
@@ -34,7 +34,7 @@ impl Word {
     ];
 }
 
-impl fmt::Display for Word {
+impl fmt::Display for Promise {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Faithful => "faithful",
@@ -48,20 +48,20 @@ impl fmt::Display for Word {
     }
 }
 
-/// A word that is kept: what was checked, and what was not.
+/// A promise that the provider keeps: what was checked, and what was not.
 ///
-/// It displays as one line.
+/// Its `Display` output is one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    word: Word,
+    promise: Promise,
     ran: Vec<String>,
     left_out: Vec<String>,
 }
 
 impl Outcome {
-    pub(super) fn new(word: Word) -> Self {
+    pub(super) fn new(promise: Promise) -> Self {
         Self {
-            word,
+            promise,
             ran: Vec::new(),
             left_out: Vec::new(),
         }
@@ -75,9 +75,9 @@ impl Outcome {
         self.left_out.push(format!("{check} ({why})"));
     }
 
-    /// The word.
-    pub fn word(&self) -> Word {
-        self.word
+    /// The promise.
+    pub fn promise(&self) -> Promise {
+        self.promise
     }
 
     /// What was checked.
@@ -85,8 +85,7 @@ impl Outcome {
         &self.ran
     }
 
-    /// What was not checked, and why: as a rule because the provider does not
-    /// claim it.
+    /// What was not checked, and why. Usually the provider does not have the capability.
     pub fn left_out(&self) -> &[String] {
         &self.left_out
     }
@@ -94,7 +93,7 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} checked", self.word, self.ran.len())?;
+        write!(f, "{}: {} checked", self.promise, self.ran.len())?;
         if !self.left_out.is_empty() {
             write!(f, "; left out: {}", self.left_out.join(", "))?;
         }
@@ -102,9 +101,9 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// A contract that is kept, word by word.
+/// The results of the suite, promise by promise.
 ///
-/// It displays as one line a word.
+/// Its `Display` output has one line for each promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     outcomes: Vec<Outcome>,
@@ -115,7 +114,7 @@ impl Report {
         Self { outcomes }
     }
 
-    /// The words, in the order in which they ran.
+    /// The promises, in the order in which they were tested.
     pub fn outcomes(&self) -> &[Outcome] {
         &self.outcomes
     }

@@ -1,7 +1,7 @@
-//! A store that has lost commits says so.
+//! A store that has lost commits reports that.
 //!
-//! The suite cannot have a store go back in time. To the store it is the same if
-//! a writer claims that it acknowledged more than it did.
+//! The suite cannot restore an older backup of the store. A writer that claims more
+//! acknowledged commits than it made looks the same to the store.
 
 use std::time::{Duration, SystemTime};
 
@@ -37,8 +37,8 @@ async fn incarnation(trial: &Trial<'_>, map: &MapName) -> Option<Incarnation> {
     trial.load(map, Wanted::All).await.incarnation
 }
 
-/// The writer's next batch, for a store in that incarnation that has acknowledged
-/// that sequence to it so long ago.
+/// The writer's next batch. It names this incarnation, and the sequence that was acknowledged
+/// so long ago.
 fn claiming(
     writer: &mut Writer,
     map: &MapName,
@@ -77,7 +77,7 @@ async fn answers_carry_it(trial: &mut Trial<'_>, map: &MapName, first: Incarnati
     }
 }
 
-/// Refused with both states; the new incarnation.
+/// Expects a refusal that names both states, and returns the new incarnation.
 async fn renewed(trial: &mut Trial<'_>, batch: &Batch, old: Incarnation) -> Incarnation {
     let error = trial.commit_fails(batch, ErrorKind::Rewound).await;
     let found = incarnation(trial, &batch.maps[0].map).await;

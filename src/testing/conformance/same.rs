@@ -1,5 +1,5 @@
-//! Whether two records are the same, as far as the contract asks it of a store:
-//! it may write JSON [in another way](codec::same), and keeps times to the millisecond.
+//! Equality of records, as far as the contract requires it. A store may format JSON
+//! [differently](codec::same), and keeps times to the millisecond.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use crate::{
     record::{Payload, Record},
 };
 
-/// How `found` differs from `expected`, if it does.
+/// The first difference between the records, if there is one.
 pub(super) fn difference(expected: &Record, found: &Record) -> Option<&'static str> {
     if expected.key != found.key {
         Some("the key")
@@ -19,7 +19,7 @@ pub(super) fn difference(expected: &Record, found: &Record) -> Option<&'static s
         Some("the revision")
     } else if !same_time(expected.expires_at, found.expires_at) {
         Some("expires_at")
-    // A store need not know when a value was written, but must not make it up.
+        // A store may omit when a value was written, but must not return a wrong time.
     } else if found.updated_at.is_some() && !same_time(expected.updated_at, found.updated_at) {
         Some("updated_at")
     } else {
@@ -27,7 +27,7 @@ pub(super) fn difference(expected: &Record, found: &Record) -> Option<&'static s
     }
 }
 
-/// Whether both are the same, or both nothing.
+/// Whether both are equal, or both `None`.
 pub(super) fn same_found(expected: Option<&Record>, found: Option<&Record>) -> bool {
     match (expected, found) {
         (Some(expected), Some(found)) => difference(expected, found).is_none(),
@@ -36,7 +36,7 @@ pub(super) fn same_found(expected: Option<&Record>, found: Option<&Record>) -> b
     }
 }
 
-/// Whether both list the same changes, in the same order.
+/// Whether both contain the same changes in the same order.
 pub(super) fn same_skipped(expected: &[Skipped], found: &[Skipped]) -> bool {
     let same = |(a, b): (&Skipped, &Skipped)| {
         a.map == b.map && a.key == b.key && same_found(a.found.as_ref(), b.found.as_ref())

@@ -1,4 +1,4 @@
-//! A provider under test: does things to it, and says what is broken.
+//! The provider under test: runs operations on it, and reports broken promises.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use futures_util::future::LocalBoxFuture;
 
 use super::{
     model::Model,
-    report::{Outcome, Word},
+    report::{Outcome, Promise},
     same::{difference, same_skipped},
     writer::Writer,
 };
@@ -26,22 +26,22 @@ use crate::{
 
 pub(super) type Opened<'a> = LocalBoxFuture<'a, Result<Arc<dyn Provider>>>;
 
-/// How long a store may take to let go of what it held.
+/// The time within which a store must release its locks.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
-/// How the handle before a new one ends.
+/// How the previous handle ends before the store is reopened.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
     Closed,
     Dropped,
 }
 
-/// One word put to the test.
+/// The test of one promise.
 pub(super) struct Trial<'a> {
-    word: Word,
+    promise: Promise,
     open: &'a dyn Fn() -> Opened<'a>,
     provider: Arc<dyn Provider>,
-    /// What no other run uses in its names.
+    /// A tag in all names; no other run uses it.
     tag: String,
     doing: String,
     outcome: Outcome,
@@ -49,24 +49,24 @@ pub(super) struct Trial<'a> {
 }
 
 impl<'a> Trial<'a> {
-    pub(super) async fn begin(word: Word, open: &'a dyn Fn() -> Opened<'a>) -> Self {
+    pub(super) async fn begin(promise: Promise, open: &'a dyn Fn() -> Opened<'a>) -> Self {
         let tag = format!("{:08x}", Writer::new().id.get() >> 96);
         let provider = match open_patiently(open).await {
             Ok(provider) => provider,
-            Err(error) => broken(word, "open the store", &"a provider", &error),
+            Err(error) => broken(promise, "open the store", &"a provider", &error),
         };
         Self {
-            word,
+            promise,
             open,
             provider,
             tag,
             doing: String::new(),
-            outcome: Outcome::new(word),
+            outcome: Outcome::new(promise),
             models: BTreeMap::new(),
         }
     }
 
-    /// Empties the maps that were used, and closes.
+    /// Clears the maps that were used, and closes the provider.
     pub(super) async fn end(mut self) -> Outcome {
         self.doing("clear the maps that were used, release them, close");
         let mut writer = Writer::new();
@@ -89,9 +89,9 @@ impl<'a> Trial<'a> {
         self.provider.capabilities()
     }
 
-    /// A map that is used by no other check and no other program.
+    /// Returns a map that no other check and no other program uses.
     pub(super) fn map(&self, name: &str) -> MapName {
-        let name = format!("conformance {} {} {name}", self.tag, self.word);
+        let name = format!("conformance {} {} {name}", self.tag, self.promise);
         match MapName::new(name) {
             Ok(name) => name,
             Err(error) => self.broken("a valid name", error),
@@ -102,7 +102,7 @@ impl<'a> Trial<'a> {
         &self.tag
     }
 
-    /// From here on this is checked.
+    /// Begins a check with this name.
     pub(super) fn check(&mut self, check: &str) {
         self.outcome.add(check);
         self.doing(check);
@@ -112,13 +112,13 @@ impl<'a> Trial<'a> {
         self.outcome.leave_out(check, why);
     }
 
-    /// What a message says was done, if it comes out wrong.
+    /// Records the operation, for the message of a failure.
     pub(super) fn doing(&mut self, what: impl Into<String>) {
         self.doing = what.into();
     }
 
     pub(super) fn broken(&self, expected: impl fmt::Display, found: impl fmt::Debug) -> ! {
-        broken(self.word, &self.doing, &expected, &found)
+        broken(self.promise, &self.doing, &expected, &found)
     }
 
     pub(super) fn ensure(&self, holds: bool, expected: &str, found: impl fmt::Debug) {
@@ -134,7 +134,7 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Ends the handle that is open and opens the store anew.
+    /// Ends the current handle and reopens the store.
     pub(super) async fn reopen(&mut self, end: End) {
         let before = std::mem::replace(&mut self.provider, Arc::new(Gone));
         if matches!(end, End::Closed) {
@@ -147,14 +147,14 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Commits a batch that has to succeed.
+    /// Commits a batch, and expects success.
     pub(super) async fn commit(&mut self, batch: &Batch) -> Committed {
         let answer = self.expect_ok(self.provider.commit(batch).await);
         self.accept(batch, &answer);
         answer
     }
 
-    /// Takes a batch as applied.
+    /// Applies a batch to the model.
     pub(super) fn accept(&mut self, batch: &Batch, answer: &Committed) {
         let revision = self.revision(answer);
         for part in batch.maps.iter() {
@@ -170,7 +170,7 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Commits a batch that has to be refused, with nothing written.
+    /// Commits a batch, and expects an error with nothing written.
     pub(super) async fn commit_fails(&mut self, batch: &Batch, kind: ErrorKind) -> Error {
         let error = match self.provider.commit(batch).await {
             Err(error) if error.kind() == kind => error,
@@ -184,7 +184,7 @@ impl<'a> Trial<'a> {
         error
     }
 
-    /// Commits a batch that was applied already.
+    /// Repeats a batch that was already applied.
     pub(super) async fn repeat(&mut self, batch: &Batch, before: &Committed) {
         let answer = self.expect_ok(self.provider.commit(batch).await);
         if !same_answer(before, &answer) {
@@ -195,7 +195,7 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Takes a map as dropped.
+    /// Drops a map in the model.
     pub(super) fn forget(&mut self, map: &MapName) {
         self.models.remove(map);
     }
@@ -204,7 +204,7 @@ impl<'a> Trial<'a> {
         self.models.get(map).cloned().unwrap_or_default()
     }
 
-    /// The map holds what was committed, no more and no less.
+    /// Expects that the map contains exactly what was committed.
     pub(super) async fn verify(&self, map: &MapName) {
         self.verify_wanted(map, Wanted::All).await;
     }
@@ -215,7 +215,7 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// The answer to a load; its horizon.
+    /// Compares a load with the model, and returns its horizon.
     pub(super) async fn verify_wanted(&self, map: &MapName, wanted: Wanted) -> Revision {
         let expected = self.model(map).wanted(&wanted);
         let load = self.load(map, wanted.clone()).await;
@@ -268,9 +268,9 @@ async fn open_patiently<'a>(open: &dyn Fn() -> Opened<'a>) -> Result<Arc<dyn Pro
     clippy::panic,
     reason = "a broken contract fails the test that runs this"
 )]
-fn broken(word: Word, doing: &str, expected: &dyn fmt::Display, found: &dyn fmt::Debug) -> ! {
+fn broken(promise: Promise, doing: &str, expected: &dyn fmt::Display, found: &dyn fmt::Debug) -> ! {
     panic!(
-        "the provider is not {word}\n    done: {doing}\nexpected: {expected}\n   found: {}",
+        "the provider is not {promise}\n    done: {doing}\nexpected: {expected}\n   found: {}",
         shortened(&format!("{found:?}"))
     )
 }
@@ -297,7 +297,7 @@ fn first_difference(
     Some((format!("no record of key {key}"), Text(extra).to_string()))
 }
 
-/// A record, short enough for a message.
+/// A record, shortened for a message.
 struct Text<'a>(&'a Record);
 
 impl fmt::Display for Text<'_> {
@@ -312,7 +312,7 @@ impl fmt::Debug for Text<'_> {
     }
 }
 
-/// A text that is in words already.
+/// A text that is displayed without quotes in the debug output.
 struct Plain<'a>(&'a str);
 
 impl fmt::Debug for Plain<'_> {
@@ -325,13 +325,13 @@ fn shortened(text: &str) -> String {
     const MAX_CHARS: usize = 1_000;
     let mut short: String = text.chars().take(MAX_CHARS).collect();
     if short.len() < text.len() {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(short, "… ({} bytes)", text.len());
     }
     short
 }
 
-/// Stands in while no store is open.
+/// The provider of a trial whose store is not open.
 #[derive(Debug)]
 struct Gone;
 

@@ -1,6 +1,6 @@
-//! Keys and values that stores are prone to get wrong.
+//! Keys and values that are difficult for stores.
 
-/// Keys of every kind, no two of them the same.
+/// Keys of all kinds, all distinct.
 pub(super) fn keys() -> Vec<String> {
     let plain = [
         "",
@@ -101,7 +101,7 @@ pub(super) fn keys() -> Vec<String> {
     plain.map(str::to_owned).into_iter().chain(long).collect()
 }
 
-/// JSON texts of every kind.
+/// JSON texts of all kinds.
 pub(super) fn values() -> Vec<String> {
     let plain = [
         "null",
@@ -161,7 +161,7 @@ pub(super) fn values() -> Vec<String> {
         .collect()
 }
 
-/// A JSON string of one mebibyte.
+/// A JSON string of 1 MiB.
 pub(super) fn big() -> String {
     format!("\"{}\"", "big \\\"é\\n".repeat((1 << 20) / 10))
 }

@@ -1,4 +1,4 @@
-//! A writer for the checks: makes batches as a map would.
+//! A writer for the checks. It creates batches as a map does.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use crate::{
     record::{Payload, Revision},
 };
 
-/// A writer with a sequence and a clock of its own.
+/// A writer with its own sequence and clock.
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) id: WriterId,
@@ -27,17 +27,17 @@ impl Writer {
         }
     }
 
-    /// The next batch: these changes to that map.
+    /// The next batch, with these changes of the map.
     pub(super) fn batch(&mut self, map: &MapName, changes: Vec<Change>) -> Batch {
         self.batch_of(vec![MapBatch::new(map.clone(), changes)])
     }
 
-    /// The next batch: that map is cleared, and then these changes.
+    /// The next batch, which clears the map and then applies these changes.
     pub(super) fn clearing(&mut self, map: &MapName, changes: Vec<Change>) -> Batch {
         self.batch_of(vec![MapBatch::new(map.clone(), changes).clearing(true)])
     }
 
-    /// The next batch, of several maps.
+    /// The next batch, with parts for several maps.
     pub(super) fn batch_of(&mut self, maps: Vec<MapBatch>) -> Batch {
         self.sequence += 1;
         self.at += Duration::from_millis(1);
@@ -59,8 +59,8 @@ pub(super) fn number_payload(number: u64) -> Payload {
     Payload::json(number.to_string())
 }
 
-/// So that stores may keep milliseconds, and an expiry still falls on the
-/// moment that is meant.
+/// Rounds to milliseconds, because stores may do so; expiries then fall exactly on the
+/// intended moment.
 pub(super) fn whole_milliseconds(time: SystemTime) -> SystemTime {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     let whole = u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(0);

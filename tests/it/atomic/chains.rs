@@ -24,7 +24,7 @@ async fn batches_and_transactions_chain_and_can_be_filled_again_after_a_commit()
         .require(&map, "a", Expect::At(revision));
     tx.commit().await.unwrap().unwrap();
     assert_eq!(stored(&store).await, pairs([("a", 2)]));
-    // What was committed is in it no more, nor is what was required.
+    // A committed transaction has no changes and no requirements left.
     assert_eq!(tx.commit().await.unwrap(), None);
     tx.insert(&map, "c", 3).commit().await.unwrap().unwrap();
     let mut batch = map.batch();

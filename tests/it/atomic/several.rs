@@ -232,7 +232,7 @@ async fn transfers_among_four_maps_neither_block_each_other_nor_lose_anything() 
                 if done.load(SeqCst) {
                     break;
                 }
-                // Fails while the store seems down; what is pending stays so.
+                // Fails while the store seems down; pending changes stay pending.
                 let _ = maps[n % MAPS].insert_and_save("noise", 0).await;
                 maps[n % MAPS].insert("noise", 0);
             }
@@ -288,8 +288,8 @@ async fn transfers_among_four_maps_neither_block_each_other_nor_lose_anything() 
     assert!(moved > 16, "{moved}");
 }
 
-/// A transaction writes the same number to two maps, over and over. Whoever reads
-/// one map and then the other never finds the second one behind the first.
+/// A transaction writes the same number to two maps, over and over. A reader of one map and
+/// then of the other must never find the second one behind the first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_reader_of_memory_sees_all_of_a_transaction_or_nothing() {
     let store = store();

@@ -22,7 +22,7 @@ async fn a_peek_does_not_prolong() {
     clock.advance(SECOND);
     assert_eq!((map.peek("peeked"), map.peek("read")), (None, Some(2)));
     assert_eq!(map.peek_with("none", |n| *n), None);
-    // The store hears of reads, and of no peeks.
+    // Reads are written to the store, peeks are not.
     map.flush().await.unwrap();
     map.peek("read");
     assert_eq!(map.pending(), 0);
@@ -92,8 +92,8 @@ async fn an_update_that_keeps_the_ttl_keeps_the_idle_time_too() {
     assert_eq!(map.peek("a"), None);
 }
 
-/// Such an update came after a read of which the store was to hear, and was taken
-/// for part of it: only the deadline was saved, and the value was lost.
+/// Such an update came after a read whose deadline was not saved yet, and was taken for part
+/// of it: only the deadline was saved, and the value was lost.
 #[tokio::test]
 async fn an_update_that_keeps_the_ttl_is_saved_with_its_value() {
     let store = Faulty::new(Memory::new());

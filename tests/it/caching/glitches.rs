@@ -96,8 +96,8 @@ async fn a_clock_that_was_set_back_by_up_to_a_day_revives_nothing() {
     }
 }
 
-/// A reload meets what another process saved under a clock that was ahead: time
-/// here does not jump, nor does it go back, and what was told as expired stays so.
+/// A reload finds an entry that another process saved with a clock that was ahead. Time does
+/// not jump here, nor does it go back, and expired entries stay expired.
 #[tokio::test]
 async fn a_glitch_of_another_process_moves_time_nowhere() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));

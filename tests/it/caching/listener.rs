@@ -1,4 +1,4 @@
-//! Who hears of what expired.
+//! Listeners for expired entries.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use persistify::{CachingMap, Change, Memory, testing::ManualClock};
 use super::{SECOND, builder, listening, open, seconds};
 use crate::support::{put, settle, start, stored_values, write_as_another};
 
-/// Every expired entry as the listener was told of it.
+/// Every expired entry that the listener received.
 #[tokio::test]
 async fn the_listener_hears_of_each_expired_entry_once() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));

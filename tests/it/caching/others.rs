@@ -10,9 +10,8 @@ use persistify::{
 use super::{SECOND, builder, listening, open, seconds};
 use crate::support::{put, records, settle, start, stored_values, write_as_another};
 
-/// An entry is read while its earlier reading is being told to the store, where
-/// another process takes the key over meanwhile: its value is taken, and our touch
-/// does not lengthen it.
+/// An entry is read while an earlier read of it is being committed. Meanwhile another process
+/// overwrites the key in the store: its value wins, and the touch does not extend it.
 #[tokio::test]
 async fn a_touch_that_lost_to_another_process_takes_its_value_also_when_read_meanwhile() {
     let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
@@ -101,7 +100,7 @@ async fn an_entry_that_may_be_saved_expires_without_removing_anothers_value() {
         });
         settle().await;
         clock.advance(SECOND);
-        // Of unknown fate for good, and still pending.
+        // Its outcome stays unknown, and it stays pending.
         let failed = flush.await.unwrap().unwrap_err();
         assert_eq!(failed.kind(), ErrorKind::Superseded);
         // It lives less long than what may be in the store.
@@ -165,7 +164,7 @@ async fn an_entry_that_expires_twice_never_removes_anothers_value() {
             clock.advance(seconds(10));
             settle().await;
             map.flush().await.unwrap();
-            // The one that did reach the store was the later write.
+            // The commit that did reach the store was the later write.
             let expected = (!written_later).then_some(3);
             let stored = stored_values::<u64>(store.inner()).await;
             assert_eq!(
@@ -178,9 +177,9 @@ async fn an_entry_that_expires_twice_never_removes_anothers_value() {
     }
 }
 
-/// What expired, or was read, while a reload was under way was taken for a change
-/// that somebody had made, and was then told of the value that another process had
-/// written: that was removed from the store, or given the time of the old one.
+/// An entry that expired, or was read, during a reload was taken for a local change. The value
+/// that another process had written was then removed from the store, or got the expiry of the
+/// old one.
 #[tokio::test]
 async fn an_entry_that_expires_or_is_read_during_a_reload_keeps_anothers_value() {
     for is_read in [false, true] {

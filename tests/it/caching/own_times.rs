@@ -44,7 +44,7 @@ async fn an_own_time_is_kept(store: impl Provider + Clone) {
         // It is not saved at once, but its time counts from the write.
         clock.advance(seconds(4));
         map.close().await.unwrap();
-        // As often as it is opened again: each time it is saved anew.
+        // Each time the map is reopened, it is saved again.
         for _ in 0..5 {
             let map = open(times()).await;
             map.update("otp", |n| *n += 1);
@@ -88,8 +88,8 @@ async fn an_own_time_is_kept_in_sqlite() {
     an_own_time_is_kept(sqlite.open().await.unwrap()).await;
 }
 
-/// The own time of an entry is not what is left of it: it was counted from the
-/// commit, which an outage may delay.
+/// The own time to live of an entry was derived from its expiry at the commit, which an outage
+/// may delay: it became shorter.
 #[tokio::test]
 async fn every_kind_of_write_keeps_an_own_time_across_a_restart() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));
@@ -202,8 +202,8 @@ fn clock_is_before(clock: &ManualClock, second: u64) -> bool {
     clock.now() < start() + seconds(second)
 }
 
-/// An export told when an entry ends, and not how long it lives: imported, it
-/// lived by the time of the map once it was updated.
+/// An export contained when an entry ends, but not how long it lives. An imported entry got
+/// the default time to live at its next update.
 #[tokio::test]
 async fn an_own_time_is_exported_and_imported() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));
@@ -224,8 +224,8 @@ async fn an_own_time_is_exported_and_imported() {
     assert_eq!(map.get("map's"), Some(2));
 }
 
-/// A time beyond all times was stored as none at all: nothing told it from an
-/// entry that never had one.
+/// An expiry beyond the representable range was stored as none: it could not be told from an
+/// entry without an expiry.
 #[tokio::test]
 async fn an_own_time_without_an_end_outlives_the_time_of_the_map() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));
@@ -260,7 +260,7 @@ async fn an_entry_whose_time_of_writing_is_unknown_is_updated_by_the_map() {
     else {
         panic!("no put");
     };
-    // Written by another, whose clock says that it had ended by then.
+    // Written by another process; by its clock the entry has expired.
     let theirs = persistify::Change::put("b", payload.clone(), *expires_at);
     write_as_another(store.inner(), vec![theirs]).await;
     let map = open(builder(&store, &clock).time_to_live(seconds(100))).await;

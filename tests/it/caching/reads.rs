@@ -1,4 +1,4 @@
-//! Reads that move an idle deadline, and the store that hears of them.
+//! Reads that extend an idle deadline, and how the store learns of them.
 
 use super::*;
 
@@ -36,9 +36,9 @@ async fn the_store_hears_of_an_idle_deadline_that_moved_by_a_tenth_and_not_of_ea
     assert_eq!(records(store.inner()).await["a"].updated_at, Some(start()));
 }
 
-/// A read that moved the deadline while the entry's commit was in flight was
-/// thought to be part of that commit, whose bytes were made before: the store
-/// was told nothing, and after a crash the entry ended long before its time.
+/// A read that extended the deadline while a commit of the entry was in flight was taken for
+/// part of that commit, which had been encoded before. The store never got the new deadline,
+/// and after a crash the entry expired long before its time.
 #[tokio::test]
 async fn a_read_during_a_commit_is_told_to_the_store_after_it() {
     let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));

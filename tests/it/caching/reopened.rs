@@ -98,8 +98,8 @@ async fn an_entry_of_an_older_map_ends_with_the_maps_time() {
     }
 }
 
-/// What is read lives on, as any other entry; but not beyond the time to live,
-/// counted from the first opening, however often the map is opened.
+/// Reads extend a reopened entry like any other, but not beyond the time to live, counted from
+/// the first opening, however often the map is reopened.
 #[tokio::test]
 async fn an_entry_of_an_older_map_is_prolonged_by_reads_and_not_by_restarts() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));
@@ -118,7 +118,7 @@ async fn an_entry_of_an_older_map_is_prolonged_by_reads_and_not_by_restarts() {
     assert_eq!(map.get("a"), None);
 }
 
-/// What is written over lives by the times of the map, as ever.
+/// An overwritten entry gets the times of the map, as always.
 #[tokio::test]
 async fn an_entry_of_an_older_map_that_is_written_again_begins_anew() {
     for times in TIMES {
@@ -137,8 +137,8 @@ async fn an_entry_of_an_older_map_that_is_written_again_begins_anew() {
     }
 }
 
-/// The new time goes to the store alone: values stay as they were written, and
-/// what another process has written meanwhile is left alone.
+/// Only the new expiry is written to the store: values stay as they are, and entries that
+/// another process has written meanwhile are not touched.
 #[tokio::test]
 async fn the_store_hears_of_the_time_and_keeps_the_value() {
     let store = Faulty::new(Memory::new());
@@ -156,7 +156,7 @@ async fn the_store_hears_of_the_time_and_keeps_the_value() {
             (map.get("theirs"), map.expires_at("theirs")),
             (Some(2), None)
         );
-        // It has heard of it, and a second opening has nothing more to say.
+        // The store has the expiry, so a second opening writes nothing.
         let commits = store.calls(Method::Commit);
         let again = open(times(builder(&store, &clock)).batch(1_000, seconds(3_600))).await;
         assert_eq!(again.pending(), 1);

@@ -2,9 +2,9 @@
 
 use super::*;
 
-/// An entry that expired while its first commit was in flight left a tombstone
-/// with no revision to compare; when the commit failed, its removal was told
-/// without a condition, and hit another process's fresh value.
+/// An entry that expired while its first commit was in flight left a tombstone without a
+/// revision to compare. When the commit failed, the removal was committed without a condition,
+/// and removed a new value of another process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_entry_that_never_reached_the_store_expires_without_touching_it() {
     let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
@@ -209,8 +209,8 @@ async fn an_entry_that_expires_during_a_write_keeps_the_written_value() {
     assert!(jumps >= 2, "{jumps}");
 }
 
-/// A value whose `Drop` panics ended the sweeper, if nobody listened: what
-/// expired after it stayed in memory and in the store.
+/// A value whose `Drop` panicked ended the sweeper if there was no listener: entries that
+/// expired later stayed in memory and in the store.
 #[tokio::test]
 async fn a_value_that_panics_when_it_is_dropped_does_not_end_the_sweeper() {
     #[derive(serde::Serialize, serde::Deserialize)]

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What was said of this map's losses.
+/// The reported losses of this map.
 fn losses_of(map: &str) -> Vec<String> {
     let mut said = warnings_of(map);
     said.retain(|said| said.contains("lost="));
@@ -63,9 +63,8 @@ async fn the_task_ends_with_the_last_handle_and_lets_go_of_the_values() {
     assert_eq!(Arc::strong_count(&value.held), 1);
 }
 
-/// The task answered the one who closed the map before it let go of the
-/// provider: a caller that closed the only map of a folder and opened it again
-/// at once found it locked, now and then.
+/// The task answered the close before it dropped its handle of the provider. A caller that
+/// closed the only map of a folder and reopened it at once sometimes found it locked.
 #[cfg(feature = "json")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_closed_map_holds_its_folder_no_longer() {
@@ -78,8 +77,8 @@ async fn a_closed_map_holds_its_folder_no_longer() {
     }
 }
 
-/// What a store did to let go of a map must not be in the way of the map that is
-/// open again because it failed.
+/// When releasing a map fails, the map is open again. What the store did for the release must
+/// not be in its way.
 async fn a_map_that_was_not_released_goes_on(store: impl persistify::Provider + Clone) {
     let unavailable = ErrorKind::Unavailable;
     for fault in [

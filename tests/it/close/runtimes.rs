@@ -45,7 +45,7 @@ fn a_write_before_a_close_that_succeeds_is_in_the_store() {
     drop(std::panic::take_hook());
 }
 
-/// Says nothing of the panics of writes to a closed map: there are hundreds.
+/// Silences the panics of writes to a closed map: there are hundreds.
 fn quiet(panic: &std::panic::PanicHookInfo<'_>) {
     let said = panic.payload_as_str().unwrap_or_default();
     if !said.contains("the map is closed") {
@@ -181,7 +181,7 @@ fn a_map_that_outlives_its_runtime_errs_and_never_hangs() {
     }
 }
 
-/// What a future says that has to be ready at once.
+/// The output of a future that must be ready at once.
 fn run(future: BoxFuture<'_, persistify::Result<()>>) -> Option<persistify::Result<()>> {
     future.now_or_never()
 }

@@ -1,4 +1,4 @@
-//! What a close and a flush say of what they could not save.
+//! The errors of a close and a flush that could not save everything.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use persistify::{Memory, Provider};
 use super::*;
 use crate::support::{as_it_is, open};
 
-/// It said that the changes stay pending and are tried again, which no provider that
-/// was closed ever does.
+/// The error said that the changes stay pending and are retried, which is impossible with a
+/// closed provider.
 #[tokio::test(start_paused = true)]
 async fn a_close_after_that_of_the_provider_says_that_nothing_can_be_saved_any_more() {
     let provider = Arc::new(Memory::new());
@@ -21,7 +21,7 @@ async fn a_close_after_that_of_the_provider_says_that_nothing_can_be_saved_any_m
     let said = error.to_string();
     assert!(said.contains("can no longer be saved"), "{said}");
     assert!(!said.contains("pending"), "{said}");
-    // What it says to do is possible.
+    // The advice in the message works.
     let mut exported = Vec::new();
     map.export(&mut exported).await.unwrap();
     assert!(String::from_utf8(exported).unwrap().contains("\"a\""));

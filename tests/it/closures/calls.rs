@@ -8,11 +8,11 @@ pub(super) fn call(call: impl Fn(&PersistentMap<u32>, &Runtime) + Send + Sync + 
     Arc::new(call)
 }
 
-/// Every call that looks at entries, or waits for the task that does.
+/// All calls that look at entries, or wait for the task that does.
 ///
-/// `retain` locked shards before it looked whether it was inside a closure, and
-/// `flush`, `reload` and the closes did not look at all: they waited for the
-/// task, which waited for the lock that the closure ran under.
+/// `retain` locked shards before it checked whether it was inside a closure, and `flush`,
+/// `reload` and the closes did not check at all: they waited for the task, which waited for
+/// the lock under which the closure ran.
 pub(super) fn calls() -> Vec<(&'static str, Call)> {
     vec![
         ("get", call(|map, _| ignore(map.get("a")))),

@@ -1,5 +1,4 @@
-//! Values and texts that are nested as deeply as somebody likes: no recursion
-//! follows them to where a stack ends.
+//! Values and texts with arbitrarily deep nesting: no recursion overflows the stack.
 
 use std::mem;
 

@@ -1,4 +1,4 @@
-//! A map with records that it cannot read says how to open it.
+//! The error of a map with unreadable records says how to open it.
 
 use std::collections::BTreeMap;
 

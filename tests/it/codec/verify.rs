@@ -132,8 +132,8 @@ async fn values_are_written_and_read_back_by_the_background_task_alone() {
     assert_eq!(counts(), (4, 4));
 }
 
-/// What is read back is dropped at once, and a panic of its `Drop` is no fault
-/// of the value.
+/// The value that is read back is dropped at once. A panic of its `Drop` is not an error of the
+/// encoding.
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_panics_when_it_is_dropped_is_no_reason_to_refuse() {
     #[derive(Debug, Deserialize, Serialize)]

@@ -9,7 +9,7 @@ use crate::support::{
     HOUR, builder, open, open_caching, put, steady, store, stored, write_as_another,
 };
 
-/// Reads well, and forgets on the way back what it cannot do without.
+/// Encodes without error, but omits a field that decoding requires.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 struct Forgetful {
     a: u8,

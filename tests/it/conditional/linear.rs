@@ -1,10 +1,9 @@
-//! Whether conditional saves of one key, by many at once, are as if they came one
-//! after the other.
+//! Whether concurrent conditional saves of one key are linearizable.
 //!
-//! Each save writes a value that no other save writes, on the condition that the
-//! entry is as it was read. So the saves that took place form one chain, and each
-//! thing that was seen has its place in it. It is linear if no one saw a place
-//! that was over before they began, or was not yet reached when they ended.
+//! Each save writes a unique value, on the condition that the entry is unchanged since it was
+//! read. The successful saves therefore form a chain, and each observed value has a position in
+//! it. The history is linearizable if no observation has a position that was over before the
+//! observation began, or that was not reached yet when it ended.
 
 use std::{
     collections::HashMap,

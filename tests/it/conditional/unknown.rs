@@ -24,9 +24,9 @@ async fn an_unknown_outcome_is_resolved_not_guessed() {
     }
 }
 
-/// The first attempt hung and was given up; the second found a conflict, and the
-/// caller was told so. Then the entry became what the first had expected, and
-/// the first landed after all.
+/// The first attempt hung and was given up. The second found a conflict, and the caller got
+/// that error. Then the entry became what the first attempt had expected, and the first attempt
+/// was applied after all.
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_was_answered_as_a_conflict_does_not_land_late() {
     let store = store();
@@ -53,9 +53,9 @@ async fn a_commit_that_was_answered_as_a_conflict_does_not_land_late() {
     assert_eq!(stored(&store).await, pairs([]));
 }
 
-/// The first attempt hung, and the second found a conflict; but before a later batch
-/// could keep the first from landing, the entry became what that had expected, and it
-/// landed. The caller was told that nothing was written.
+/// The first attempt hung, and the second found a conflict. Before a later batch could fence
+/// the first attempt, the entry became what that had expected, and it was applied. The caller
+/// was told that nothing was written.
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_lands_before_its_fence_is_answered_as_a_success() {
     let store = store();
@@ -84,8 +84,8 @@ async fn a_commit_that_lands_before_its_fence_is_answered_as_a_success() {
     assert_eq!(stored(&store).await, pairs([("a", 1)]));
 }
 
-/// The answer of the later batch that fenced it off was lost. What is sent again is
-/// superseded then; that is nothing to tell: it was a conflict.
+/// The answer of the later batch that fenced it was lost. Its repeat is then superseded, which
+/// is no error of the save: the save met a conflict.
 #[tokio::test(start_paused = true)]
 async fn a_conflict_whose_fence_landed_unheard_is_told_as_a_conflict() {
     let store = store();

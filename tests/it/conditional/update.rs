@@ -47,7 +47,7 @@ async fn an_update_in_the_store_starts_from_memory_and_continues_with_the_stored
     };
     assert_eq!(map.update_in_store("a", add).await.unwrap(), Some(11));
     assert_eq!(seen.load(SeqCst), 3 + 10);
-    // What is pending is saved first, and counts.
+    // Pending changes are saved first, and the condition sees them.
     map.insert("a", 20);
     assert_eq!(map.update_in_store("a", |n| n + 1).await.unwrap(), Some(21));
     assert_eq!(stored(&store).await, pairs([("a", 21)]));
@@ -165,8 +165,8 @@ fn an_update_in_the_store_works_outside_of_a_runtime() {
     assert_eq!(updated.recv().unwrap().unwrap(), Some(2));
 }
 
-/// Tells when somebody begins to wait for most of an hour: no one does, but for
-/// the pause after a conflict.
+/// Signals when a task begins to wait for most of an hour. Only the pause after a conflict is
+/// that long here.
 #[derive(Debug)]
 struct Telling {
     clock: SystemClock,

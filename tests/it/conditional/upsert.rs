@@ -18,7 +18,7 @@ async fn an_update_in_the_store_creates_and_removes() {
     );
     assert_eq!(map.upsert_in_store("a", |_| None).await.unwrap(), None);
     assert_eq!((map.get("a"), stored(&store).await), (None, pairs([])));
-    // Nothing is there and nothing shall be: nothing is written.
+    // There is no entry and the closure returns none: nothing is written.
     let commits = store.calls(Method::Commit);
     assert_eq!(map.upsert_in_store("a", |_| None).await.unwrap(), None);
     assert_eq!((map.pending(), store.calls(Method::Commit)), (0, commits));
@@ -68,7 +68,7 @@ async fn a_closure_that_gives_up_writes_nothing_and_its_result_is_returned() {
             *n -= 1;
             Ok(format!("{n} left"))
         }
-        // What it has done to the value until then counts for nothing.
+        // Its changes to the value up to the panic are discarded.
         _ => {
             *left = Some(99);
             Err("sold out")

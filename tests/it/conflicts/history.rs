@@ -1,15 +1,14 @@
 //! Random histories of two maps on one store, through failures of every kind.
 //!
-//! What holds after both have flushed and reloaded, whoever won: the store and
-//! both memories agree, and nothing is pending. Every value is the list of the
-//! tokens that were appended to it, so it tells what it was made of:
+//! The invariants after both have flushed and reloaded, whichever won: the store and both
+//! memories agree, and nothing is pending. Every value is the list of the tokens that were
+//! appended to it, so it shows its own history:
 //!
-//! - where the store wins, a token whose save was `Ok` is in the store for good
-//!   (until somebody who has seen it removes it): nobody overwrites what they
-//!   have not seen;
-//! - where values are merged, every token is, saved or not;
-//! - a token whose conditional commit failed without effect is never there, and
-//!   nor is that of a half of a commit whose other half is not.
+//! - where the store wins, a token whose save was `Ok` stays in the store (until a process that
+//!   has seen it removes it): a process never overwrites a value it has not seen;
+//! - where values are merged, the store has every token, saved or not;
+//! - a token whose conditional commit failed without effect is never in the store, and neither
+//!   is a token of half a commit.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -39,7 +38,7 @@ fn union() -> OnConflict<Tokens> {
     })
 }
 
-/// What was written, and what was acknowledged of that.
+/// The written tokens, and which of them were acknowledged.
 #[derive(Default)]
 struct Written {
     all: Vec<(String, u64)>,
@@ -76,7 +75,7 @@ impl Outcome {
     }
 }
 
-/// What is to be saved at a key, and on what condition.
+/// A save of a key, with its condition.
 fn appended(map: &Process, key: &str, token: u64) -> (Tokens, Expect) {
     let (mut tokens, seen) = map.get_with_revision(key).unwrap_or_default();
     tokens.push(token);
@@ -118,7 +117,7 @@ async fn append_to_all(map: Process, way: Option<Way>, token: u64) -> Outcome {
     Outcome::of(tokens.collect(), done.map(drop))
 }
 
-/// Appends, and says whether that was saved.
+/// Appends a token, and returns whether it was saved.
 async fn append_and_save(map: Process, key: String, token: u64) -> Outcome {
     let appended = map.update_and_save(&key, |tokens| tokens.push(token)).await;
     let saved = match appended {
@@ -132,7 +131,7 @@ async fn append_and_save(map: Process, key: String, token: u64) -> Outcome {
     }
 }
 
-/// `honest`: a commit that may have landed is not said to be refused.
+/// `honest`: a commit that may have been applied is not reported as refused.
 fn fail(dice: &mut SmallRng, way: &Way, honest: bool) {
     let unavailable = ErrorKind::Unavailable;
     let fault = match dice.random_range(0..4) {
@@ -214,7 +213,7 @@ fn sorted(map: &Process) -> BTreeMap<String, Tokens> {
     map.snapshot().into_iter().collect()
 }
 
-/// What the store has in the end, and what it must have.
+/// Compares the final contents of the store with the expected ones.
 async fn history(
     store: Arc<dyn Provider>,
     policy: fn() -> OnConflict<Tokens>,
@@ -243,7 +242,7 @@ async fn history(
         saved.extend(outcome.saved);
         never.extend(outcome.never);
     }
-    // A save may have inserted what it could not append to.
+    // A save may have inserted the key if it could not append.
     for (map, way) in maps.iter().zip(&ways) {
         flush_at_last(map, way).await;
     }

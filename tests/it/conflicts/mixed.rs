@@ -66,8 +66,8 @@ async fn a_conditional_commit_is_no_conflict_for_its_own_map() {
     }
 }
 
-/// Written while its own conditional commit is on its way: it is the later write,
-/// and what it meets is the map's own.
+/// A write during the conditional commit of the same key is the later write. What it finds in
+/// the store is the map's own value, so there is no conflict.
 #[tokio::test(start_paused = true)]
 async fn a_write_during_its_own_conditional_commit_is_no_conflict() {
     for policy in POLICIES {
@@ -96,8 +96,8 @@ async fn a_write_during_its_own_conditional_commit_is_no_conflict() {
     }
 }
 
-/// What is pending goes first, and meets another's change; the conditional save
-/// meets what that comes to.
+/// The pending change is committed first, and conflicts with another process. The conditional
+/// save then sees the resolution of that conflict.
 #[tokio::test(start_paused = true)]
 async fn a_pending_write_meets_another_before_a_conditional_save_does() {
     let ends = [(20, 0), (1, 1), (21, 1)];
@@ -124,8 +124,8 @@ async fn a_pending_write_meets_another_before_a_conditional_save_does() {
     }
 }
 
-/// The conditional save met another's change, and what it found is known from
-/// then on, unless the key was written meanwhile.
+/// The conditional save conflicts with another process. The record it found is known from then
+/// on, unless the key was written meanwhile.
 #[tokio::test(start_paused = true)]
 async fn a_value_found_by_a_conditional_save_is_known_afterwards() {
     for policy in POLICIES {
@@ -170,7 +170,7 @@ async fn a_rewrite_on_load_does_not_disturb_a_conditional_save() {
         old.insert_and_save("b", 2).await.unwrap();
         map.save_if("a", 7, Expect::At(loaded)).await.unwrap();
         let error = map.save_if("b", 7, Expect::At(loaded)).await.unwrap_err();
-        // What it found is of the older shape, and is upgraded like any.
+        // The record in the conflict has an older schema version, and is migrated.
         assert_eq!(error.found().unwrap().value.as_ref().unwrap().schema, 0);
         assert_eq!((map.get("a"), map.get("b")), (Some(7), Some(2)));
         map.flush().await.unwrap();
@@ -184,8 +184,8 @@ async fn a_rewrite_on_load_does_not_disturb_a_conditional_save() {
     }
 }
 
-/// An import writes over what it finds in memory; what another process has changed
-/// meanwhile is a conflict like any other.
+/// An import overwrites the entries in memory. What another process has changed meanwhile is a
+/// conflict like any other.
 #[tokio::test(start_paused = true)]
 async fn an_import_meets_others_as_any_write_does() {
     let ends = [(20, 0), (1, 1), (21, 1)];
@@ -207,8 +207,8 @@ async fn an_import_meets_others_as_any_write_does() {
     }
 }
 
-/// Time ends what was committed on a condition, in several ways, across restarts:
-/// it is neither revived nor prolonged, and what took its place is not taken along.
+/// Entries of conditional commits expire, in several ways and across restarts. They are neither
+/// revived nor extended, and entries that replaced them are not removed.
 #[tokio::test]
 async fn an_entry_committed_on_conditions_expires_in_time_after_a_restart() {
     for policy in POLICIES {

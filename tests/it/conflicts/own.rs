@@ -68,8 +68,8 @@ async fn writes_and_clears_during_its_own_commits_are_none() {
     }
 }
 
-/// A commit landed, its answer was lost, and its repeat was refused: then its
-/// fate never becomes known, and the map has to find its own value.
+/// A commit was applied, its answer was lost, and its repeat was refused. Its outcome then
+/// stays unknown, and the map has to recognize its own value.
 #[tokio::test(start_paused = true)]
 async fn a_write_of_unknown_fate_is_recognized() {
     let after = || Fault::After(ErrorKind::Unavailable);
@@ -86,7 +86,7 @@ async fn a_write_of_unknown_fate_is_recognized() {
             store.fail_next(1, if landed { after() } else { lost() });
             store.fail_nth(2, Fault::Before(ended));
             map.extend([("a", 2), ("b", 2), ("c", 2)]);
-            // It may be refused, or told that a later one was applied.
+            // It may be refused, or superseded by a later one.
             let _ = map.flush().await;
             map.retry_refused();
             map.insert("a", 3);
@@ -175,7 +175,7 @@ async fn an_outage_is_no_conflict() {
     }
 }
 
-/// It accepts commits ahead of the store, so it cannot say of which revision.
+/// A layer that acknowledges commits before its store does, so it has no revision to return.
 #[derive(Clone, Debug)]
 struct Ahead(Store);
 
@@ -237,8 +237,8 @@ async fn a_conditional_commit_without_a_revision_is_recognized() {
             }
             map.remove_and_save("a").await.unwrap();
             assert_eq!((map.get("a"), map.stats().conflicts), (None, 0));
-            // What was sent before the last commit is remembered no more: the
-            // same value is another's now.
+            // Commits before the last one are forgotten: an equal value now
+            // counts as written by another process.
             map.insert_and_save("a", 5).await.unwrap();
             commit(6).await;
             let there = open_on(&store, OnConflict::LastWrite).await;

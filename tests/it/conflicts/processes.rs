@@ -1,7 +1,7 @@
-//! Two processes at one SQLite file.
+//! Two processes with one SQLite file.
 //!
-//! Each is this very test, run again by itself: told by the environment where to
-//! work, it adds to the same number as often as it can.
+//! The test binary runs itself as a child, with its parameters in environment variables. Each
+//! child adds to the same number as often as it can.
 
 use std::{
     env,

@@ -52,7 +52,7 @@ async fn a_closure_that_panics_costs_its_entry_and_nothing_else() {
         (Operation::Merge, true)
     );
     assert_eq!(here.flush().await.unwrap_err().kind(), ErrorKind::Refused);
-    // What it was made on is not forgotten: it is still a conflict.
+    // The revision it was based on is kept: it is still a conflict.
     broken.store(0, SeqCst);
     assert_eq!(here.retry_refused(), 1);
     here.flush().await.unwrap();
@@ -128,7 +128,7 @@ async fn a_store_that_wins_keeps_what_does_not_decode() {
     assert!(aside.values().any(|text| text == r#""one""#), "{aside:?}");
 }
 
-/// What was unreadable when the map was opened is known to it.
+/// A record that was unreadable when the map was opened is known to the map.
 #[tokio::test(start_paused = true)]
 async fn a_record_that_was_unreadable_at_open_is_no_conflict() {
     for policy in [OnConflict::StoreWins, sum()] {
@@ -158,9 +158,8 @@ impl Drop for Asking {
     }
 }
 
-/// What was found in the store, and was of no use after a clear, was dropped
-/// while its entry was locked: a value that calls a map in its `Drop` ended the
-/// background task.
+/// A stored value that was of no use after a clear was dropped while its entry was locked. A
+/// value that called a map in its `Drop` ended the background task.
 #[tokio::test(start_paused = true)]
 async fn an_unused_stored_value_is_dropped_without_a_lock() {
     let asked = open_on(&store(), OnConflict::LastWrite).await;

@@ -114,8 +114,8 @@ async fn from_files_and_sqlite_to_postgres_and_back() {
     }
 }
 
-/// What the database cannot keep as it is ends the copy, with its key; all else
-/// is there.
+/// A value that the database cannot store ends the copy with an error that names the key. All
+/// others are copied.
 #[tokio::test]
 async fn a_copy_into_postgres_names_the_records_it_cannot_keep() {
     let bad = [

@@ -1,8 +1,8 @@
-//! Killed in the middle of a copy, again and again: it goes on where it was, and
-//! ends right.
+//! Kills in the middle of a copy, again and again: the copy resumes, and the result is
+//! complete.
 //!
-//! The child is this very test, run again by itself. It says how far it has
-//! come, and the parent kills it there.
+//! The test binary runs itself as a child. The child prints its progress, and the parent kills
+//! it there.
 
 use std::{
     env,

@@ -18,9 +18,9 @@ fn lose_all(store: &Store, fault: &Fault) {
     });
 }
 
-/// The pending write of a key goes before a conditional commit of that key. When its
-/// outcome was unknown, only its own callers were told: the conditional commit waited
-/// for as long as the store was down.
+/// The pending write of a key is committed before a conditional commit of that key. When its
+/// outcome was unknown, only its own callers got the error: the conditional commit waited for
+/// as long as the store was down.
 #[tokio::test(start_paused = true)]
 async fn a_commit_behind_a_write_of_unknown_fate_errs_and_is_not_made_later() {
     for (commit, fault) in COMMITS.iter().flat_map(|c| LOST.map(|fault| (*c, fault))) {

@@ -29,8 +29,8 @@ async fn lose(store: &Store, map: &CachingMap<u32>, fault: Fault) {
 
 const LOST: [Fault; 2] = super::LOST;
 
-/// What was written after it and has expired was the later write: what landed did not
-/// come up in its place.
+/// A write after the commit has expired, but it was the later write: the committed value does
+/// not reappear.
 #[tokio::test]
 async fn a_later_write_that_expired_is_not_replaced_by_an_earlier_commit() {
     for fault in LOST {
@@ -52,7 +52,7 @@ async fn a_later_write_that_expired_is_not_replaced_by_an_earlier_commit() {
     }
 }
 
-/// That an entry expired is no write: it gives way to what was committed.
+/// An expiry is no write: it yields to the committed value.
 #[tokio::test]
 async fn an_entry_that_expires_meanwhile_gives_way_to_what_landed() {
     for (fault, landed) in [(LOST[0].clone(), true), (LOST[1].clone(), false)] {
@@ -81,8 +81,8 @@ async fn an_entry_that_expires_meanwhile_gives_way_to_what_landed() {
     }
 }
 
-/// A read moves the deadline of what is there; it neither overwrites what landed nor
-/// is it forgotten if nothing did.
+/// A read extends the deadline of the current entry. It does not overwrite a commit that was
+/// applied, and is not lost if none was.
 #[tokio::test]
 async fn a_read_meanwhile_is_no_write() {
     for landed in [true, false] {

@@ -30,7 +30,7 @@ async fn a_write_just_before_a_transaction_is_sent_is_the_later_write() {
     assert_eq!(stored(&store).await, pairs([("k", 9), ("other", 1)]));
 }
 
-/// One of two saves in one commit is left out, and its key was written meanwhile.
+/// One of two saves in one commit is skipped, and its key was written meanwhile.
 #[tokio::test(start_paused = true)]
 async fn a_write_during_a_save_that_is_skipped_is_saved_later() {
     let store = store();

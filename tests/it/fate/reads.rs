@@ -1,4 +1,4 @@
-//! What is seen of an entry of unknown fate, and what a map does as a whole.
+//! Reads of entries with an unknown outcome, and calls on the whole map.
 
 use persistify::{ErrorKind, Expect};
 use tokio::time::sleep;
@@ -69,8 +69,8 @@ async fn flushes_reloads_and_updates_wait_for_the_fate() {
     }
 }
 
-/// It took what the store held at that moment, which was nothing: the commit landed
-/// after it, and the update said that there was no entry.
+/// The update used the state of the store at that moment, which had no entry. The commit was
+/// applied after it, and the update reported that there was no entry.
 #[tokio::test(start_paused = true)]
 async fn an_update_in_the_store_waits_for_the_fate_of_its_key() {
     for (commit, fault) in COMMITS.iter().flat_map(|c| LOST.map(|fault| (*c, fault))) {

@@ -35,10 +35,10 @@ fn abandon(store: &Store, own: Runtime, maps: [&PersistentMap<u32>; 2]) -> Hang 
     hang
 }
 
-/// The entries of the other map would have stayed marked for ever, and were never
-/// saved again; without a mark, a removal was not told to the store although the
-/// commit had landed. A removal of a key that memory did not have was acknowledged,
-/// and then the map looked for the key and brought it back.
+/// The entries of the other map stayed marked forever, and were never saved again. Without a
+/// mark, a removal was not written to the store although the commit had been applied: the
+/// removal of a key that was not in memory was acknowledged, and then the map loaded the key
+/// and brought it back.
 #[test]
 fn a_map_whose_transaction_was_abandoned_finds_out_and_goes_on() {
     let both = [true, false];
@@ -72,7 +72,7 @@ fn a_map_whose_transaction_was_abandoned_finds_out_and_goes_on() {
         let held = expected.map_or_else(|| pairs([]), |value| pairs([("k", value)]));
         assert_eq!(stored, held, "{lands} {removed}");
         assert!(b.health().borrow().is_healthy());
-        // The map whose runtime has ended can save nothing any more, and says so.
+        // A map whose runtime has ended cannot save any more, and returns that error.
         let error = other.block_on(a.remove_and_save("k")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Closed);
         drop((a, b));

@@ -11,8 +11,8 @@ use crate::support::{HOUR, Store, builder, in_memory, open, settle, steady, stor
 /// More than any of them takes.
 const POLLS: usize = 12;
 
-/// Polls so many times, each time letting the others go on a little, and drops
-/// what is not done by then.
+/// Polls the future a number of times, lets other tasks run between the polls, and drops it if
+/// it is not ready by then.
 async fn polled<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     for _ in 0..polls {
@@ -31,8 +31,8 @@ async fn filled(store: &Store) -> PersistentMap<u32> {
     map
 }
 
-/// Drops a call at every poll, on a store that is well and on one that fails
-/// first, and looks that the map works on and that nothing is lost.
+/// Drops a call at every poll, on a healthy store and on one that fails first, and checks that
+/// the map works on and nothing is lost.
 async fn drop_at_every_poll<T>(
     call: impl AsyncFn(&PersistentMap<u32>) -> T,
     effect: impl Fn(&mut BTreeMap<String, String>),

@@ -1,4 +1,4 @@
-//! What health and the failures channel tell of an outage, and of the end.
+//! Health and the failures channel during an outage, and at the end of it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,8 +20,8 @@ fn watch(map: &PersistentMap<u32>) -> Arc<Mutex<Vec<Option<ErrorKind>>>> {
     told
 }
 
-/// Health was told anew at each failed probe, and each probe was told as final:
-/// an alert went off every 30 seconds for as long as the store was away.
+/// Health changed at each failed probe, and each probe was reported as final: alerts fired
+/// every 30 seconds for as long as the store was down.
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_told_once_however_long_it_is() {
     let store = store();
@@ -32,12 +32,12 @@ async fn an_outage_is_told_once_however_long_it_is() {
         store.down(unavailable);
         map.insert("a", 1);
         sleep(100 * SECOND).await;
-        // Those who wait cause more probes; that is no news either.
+        // Waiting saves cause more probes; these are not reported either.
         map.flush().await.unwrap_err();
         let expected = [Some(unavailable), None];
         let until_now = expected.into_iter().cycle().take(outage * 2 - 1);
         assert_eq!(*told.lock(), until_now.collect::<Vec<_>>());
-        // What it was last is there to be looked at.
+        // The last state stays readable.
         match &*map.health().borrow() {
             Health::Down { error, .. } => {
                 let last = persistify::testing::Method::Commit;
@@ -65,7 +65,7 @@ async fn an_outage_is_told_once_however_long_it_is() {
     }
 }
 
-/// A store that needs a person now is news to those who were told to wait.
+/// When an outage turns into an error that needs an operator, it is reported again.
 #[tokio::test(start_paused = true)]
 async fn another_remedy_is_told_as_a_change() {
     let store = store();
@@ -85,8 +85,8 @@ async fn another_remedy_is_told_as_a_change() {
     assert_eq!(since[0], since[1], "it is the same outage");
 }
 
-/// Health said `Healthy` for ever once the runtime had ended, while every save
-/// was answered `Closed`.
+/// Health stayed `Healthy` forever after the runtime had ended, while every save got
+/// `Closed`.
 #[test]
 fn a_map_whose_runtime_has_ended_is_not_healthy() {
     let runtime = Runtime::new().unwrap();
@@ -139,8 +139,8 @@ async fn a_map_that_could_not_be_closed_has_not_ended() {
     assert!(map.health().borrow().is_healthy());
 }
 
-/// The age of what is pending goes on through an outage, whoever waits or asks
-/// for another attempt meanwhile.
+/// The age of a pending change keeps growing through an outage, also if callers wait or
+/// request further attempts.
 #[tokio::test(start_paused = true)]
 async fn a_pending_change_ages_through_all_attempts() {
     let store = store();

@@ -35,15 +35,15 @@ async fn a_store_that_names_all_of_a_large_batch_does_so_at_a_price_that_follows
         .iter()
         .all(|r| r.error.keys() == [r.key.clone()]);
     assert!(named);
-    // The one that was not refused has gone, in the next batch.
+    // The key that was not refused is committed in the next batch.
     assert_eq!(
         (stored(&store).await.len(), store.calls(Method::Commit)),
         (1, 2)
     );
 }
 
-/// Of a batch that was halved, those who wait are told of their own key only,
-/// each once, whichever half it was in.
+/// When a batch is halved, each waiting save gets the result of its own key only, once,
+/// whichever half it was in.
 #[tokio::test]
 async fn a_save_in_a_bisected_batch_is_answered() {
     let store = store();
@@ -67,8 +67,8 @@ async fn a_save_in_a_bisected_batch_is_answered() {
     assert_eq!((map.refused().len(), map.pending()), (100, 0));
 }
 
-/// When the store goes down in the middle of halving, whoever waits for what is
-/// still to come is told so, and not left waiting.
+/// When the store goes down while a batch is being halved, a save in the part that was not
+/// sent yet must get the error and not wait.
 #[tokio::test(start_paused = true)]
 async fn a_save_in_a_half_that_is_not_sent_hears_that_the_store_is_down() {
     let store = store();
@@ -132,9 +132,9 @@ impl Provider for Reluctant {
     }
 }
 
-/// What was queued, refused and due was dropped while the whole map was locked:
-/// others stood still for as long as that took, and the reason of a refusal could
-/// not call the map when it was dropped.
+/// The contents of the queues were dropped while the whole map was locked. Other calls were
+/// blocked for as long as that took, and the `Drop` of a refusal's reason could not call the
+/// map.
 #[tokio::test]
 async fn a_cleared_value_is_dropped_without_a_lock() {
     let slot = Arc::new(OnceLock::new());

@@ -1,4 +1,4 @@
-//! Maps of one store tell each other that it is well.
+//! Maps on one store tell each other that the store is up.
 
 use std::time::Duration;
 
@@ -50,8 +50,8 @@ async fn a_map_that_finds_the_store_well_wakes_the_others() {
     }
 }
 
-/// One that is down for a reason of its own is not driven by those that are
-/// well: they tell it all the time, and it would hammer the store.
+/// A map that is down for a reason of its own ignores the successes of its neighbours: they are
+/// frequent, and retrying after each would overload the store.
 #[tokio::test(start_paused = true)]
 async fn a_map_in_trouble_of_its_own_heeds_the_others_less_and_less() {
     let store = store();

@@ -106,7 +106,7 @@ fn inserts_with_removes_on_eight_threads_leave_nothing() {
     });
     assert!(store.calls(Method::Commit) > 0);
     runtime.block_on(async {
-        // What is in a commit just now is back when that has failed.
+        // Changes of a commit in flight are pending again when it has failed.
         let probes = store.calls(Method::Commit);
         store.ended(Method::Commit, probes + 2).await;
         assert_eq!((map.stats().pending, map.len()), (1, 1));

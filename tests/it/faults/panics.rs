@@ -169,18 +169,18 @@ async fn a_value_that_panics_when_it_is_dropped_does_not_end_the_task_that_saves
         map.reload().await.unwrap();
         assert_eq!(map.read("a", |value| value.0), Some(7));
     };
-    // What is as it was is read again in vain.
+    // Reloading an unchanged record fails again.
     seven().await;
     map.reload().await.unwrap();
     // A reload takes it away, or puts another in its place.
     other.update_and_save("a", |n| n.0 = 1).await.unwrap();
     map.reload().await.unwrap();
-    // A conditional save does, or is given up.
+    // A conditional save is applied or fails.
     seven().await;
     map.save_if("a", Touchy(1), Expect::Present).await.unwrap();
     let unused = map.save_if("a", Touchy(7), Expect::Absent).await;
     assert_eq!(unused.unwrap_err().kind(), ErrorKind::Conflict);
-    // Of two that are merged, neither is left.
+    // A merge that panics loses both values.
     seven().await;
     other.update_and_save("a", |n| n.0 = 2).await.unwrap();
     map.update("a", |_| ());

@@ -366,8 +366,8 @@ async fn a_clear_with_a_refused_change_is_a_clear() {
     }
 }
 
-/// While the map was being closed, refused changes were made pending behind its
-/// back, after it had looked whether anything was pending: it closed, and said Ok.
+/// During a close, refused changes were made pending after the close had checked for pending
+/// changes: it closed, and returned `Ok`.
 #[tokio::test(start_paused = true)]
 async fn refused_changes_are_not_retried_while_the_map_closes() {
     let store = store();

@@ -1,4 +1,4 @@
-//! What the log and a refused close say.
+//! The messages of the log and of a refused close.
 
 use persistify::ErrorKind;
 use serde::{Deserialize, Serialize, Serializer};
@@ -14,8 +14,8 @@ impl Serialize for Moody {
     }
 }
 
-/// A warning of a failed save left out its cause. It tells it now, but for an error
-/// about entries: its cause may quote them, and no value belongs in a log.
+/// A warning of a failed save omitted its cause. It contains the cause now, except for errors
+/// about entries: their cause may quote values, and no value belongs in a log.
 #[tokio::test(start_paused = true)]
 async fn a_warning_of_a_refused_value_does_not_quote_it() {
     assert!(warnings_of("told").is_empty());
@@ -28,8 +28,8 @@ async fn a_warning_of_a_refused_value_does_not_quote_it() {
     );
 }
 
-/// A close that was refused said of changes that the store will never take that they
-/// stay pending, as if they were saved some time.
+/// A refused close said that changes which the store will never accept stay pending, as if they
+/// were saved at some time.
 #[tokio::test(start_paused = true)]
 async fn a_close_that_is_refused_says_what_becomes_of_the_changes() {
     let store = store();

@@ -52,7 +52,7 @@ async fn an_unknown_outcome_is_followed_by_the_same_batch_until_it_is_known() {
                 hot.insert("d", 2);
                 rule_fault.clone()
             }
-            // Of this one it is known that it did not land; of the first it is not.
+            // This one was certainly not applied; the first may have been.
             2 => Fault::Before(ErrorKind::Unavailable),
             _ => Fault::None,
         });
@@ -137,7 +137,7 @@ async fn a_commit_that_lands_before_its_repeat_is_applied_once() {
     assert_eq!(map.stats().commits, 2);
 }
 
-/// The store must not go back while commits fail, hang, and land whenever.
+/// The store must not go back while commits fail, hang, and are applied late.
 #[tokio::test(start_paused = true)]
 async fn the_store_never_goes_back_to_an_older_value() {
     let store = store();
@@ -204,9 +204,9 @@ async fn a_removal_of_what_may_have_landed_is_told_to_the_store() {
     }
 }
 
-/// The batch landed, its answer was lost, and its repeat was refused for one of
-/// its keys. The key that was refused was taken for one that the store had never
-/// heard of, so its removal was not told, and it came back with the next open.
+/// A batch was applied, its answer was lost, and its repeat was refused for one of its keys.
+/// The refused key was taken for one that the store never had, so its removal was not written,
+/// and it came back with the next open.
 #[tokio::test(start_paused = true)]
 async fn a_removal_of_what_was_refused_after_it_may_have_landed_is_told() {
     for named in [true, false] {
@@ -228,9 +228,8 @@ async fn a_removal_of_what_was_refused_after_it_may_have_landed_is_told() {
     }
 }
 
-/// The store said that it refused a batch, and that it may have landed all the
-/// same. Its keys went again under new numbers, although the first might land
-/// yet.
+/// The store refused a batch with an error that may have applied. The keys were sent again
+/// under new sequences, although the first batch could still be applied.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_that_may_have_landed_is_an_unknown_outcome() {
     let store = store();
@@ -326,9 +325,8 @@ async fn writes_go_on_while_a_commit_hangs() {
     assert_eq!(stored(&store).await, pairs([("a", 2), ("c", 3)]));
 }
 
-/// What was left of an unknown outcome when the attempts were spent is in no
-/// queue: it was pending, and `oldest_pending` said `None`. With the next write it
-/// told the age of that one.
+/// After the last attempt, a change with an unknown outcome is in no queue: it was pending, but
+/// `oldest_pending` was `None`. After the next write, it was the age of that write.
 #[tokio::test(start_paused = true)]
 async fn a_change_of_unknown_outcome_counts_as_the_oldest_pending_change() {
     let store = store();
@@ -345,8 +343,8 @@ async fn a_change_of_unknown_outcome_counts_as_the_oldest_pending_change() {
     assert_eq!((map.pending(), map.stats().oldest_pending), (0, None));
 }
 
-/// While a store that had been down was asked whether it is well, something came to
-/// be saved. It went along at once, and `oldest_pending` said `None`.
+/// A change came in during the probe of a store that had been down. It went along with the
+/// probe, and `oldest_pending` was `None`.
 #[tokio::test(start_paused = true)]
 async fn a_write_during_a_probe_counts_as_the_oldest_pending_change() {
     let store = store();

@@ -16,7 +16,7 @@ fn aside() -> MapName {
     map_name().nested("unreadable").unwrap()
 }
 
-/// What was set aside: JSON texts by the key that they had.
+/// The set-aside JSON texts, by key.
 async fn set_aside(store: &Store) -> Vec<(String, String)> {
     let stored = stored_in(store, &aside()).await;
     // To the program that writes texts, the numbers are what does not decode.
@@ -98,7 +98,7 @@ async fn an_unreadable_record_keeps_its_bytes_through_everything() {
     write_texts(&store, &[("a", "one"), ("b", "two"), ("c", "three")]).await;
     let map = open_allowing(&store).await;
 
-    // A removal of what is not there removes nothing.
+    // Removing an absent key changes nothing.
     assert_eq!(map.remove("a"), None);
     map.insert("a", 1);
     map.remove("a");
@@ -285,8 +285,8 @@ async fn other_keys_do_not_wait_for_one_that_cannot_be_set_aside() {
     );
 }
 
-/// A key that another program had mended stayed on the list for ever, and what
-/// it held before went on being set aside.
+/// A key that another program had repaired stayed on the list forever, and its old value was
+/// set aside again and again.
 #[tokio::test(start_paused = true)]
 async fn a_reload_takes_mended_and_missing_records_off_the_list() {
     let store = store();

@@ -1,4 +1,4 @@
-//! Those who wait for a store that was down, and what they are told.
+//! Saves that wait for a store that was down, and the errors they get.
 
 use std::{error::Error as _, sync::Arc, time::Duration};
 
@@ -50,9 +50,9 @@ fn least_gap(times: &Mutex<Vec<Instant>>) -> Duration {
     gaps.min().unwrap()
 }
 
-/// After an outage, a close, a flush or a save sat out the rest of the time to
-/// the next probe, up to 30 seconds, although the store was well: a deploy at
-/// that moment ran out of patience, and lost what was pending.
+/// After an outage, a close, a flush or a save waited until the next probe, up to 30 seconds,
+/// although the store was up: a deployment at that moment timed out, and lost the pending
+/// changes.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_well_again_is_tried_as_soon_as_somebody_waits() {
     for way in 0..7 {
@@ -77,8 +77,8 @@ async fn a_store_that_is_well_again_is_tried_as_soon_as_somebody_waits() {
     }
 }
 
-/// Those who wait must not hammer a store that is dead, however many they are
-/// and however often they ask; and each of them is told why, soon.
+/// Waiting callers must not overload a failing store, however many there are and however often
+/// they call. Each of them soon gets the reason.
 #[tokio::test(start_paused = true)]
 async fn a_thousand_callers_cause_one_attempt_per_base_delay() {
     let (store, map) = down(ErrorKind::Unavailable).await;
@@ -117,8 +117,8 @@ async fn a_thousand_callers_cause_one_attempt_per_base_delay() {
     assert!((50..=102).contains(&attempts), "{attempts}");
 }
 
-/// A probe that began before somebody came may fail although the store is well
-/// by then: those who came meanwhile were told of that failure.
+/// A probe may fail although the store has come up since it began. Callers that came during
+/// the probe got that failure.
 #[tokio::test(start_paused = true)]
 async fn a_save_during_a_probe_gets_an_attempt_that_begins_later() {
     for closes in [true, false] {
@@ -198,8 +198,7 @@ async fn a_commit_of_unknown_fate_is_sent_once_per_base_delay() {
     assert!(times.lock().len() >= 50, "{}", times.lock().len());
 }
 
-/// "closing took longer than 5s" was all that an operator was told of a disk that
-/// was full.
+/// For a full disk, the error of a close was only "closing took longer than 5s".
 #[tokio::test(start_paused = true)]
 async fn a_close_that_runs_out_of_time_tells_the_cause() {
     let (store, map) = down(ErrorKind::Unusable).await;
@@ -227,7 +226,7 @@ async fn a_close_that_runs_out_of_time_between_two_attempts_tells_the_cause() {
     let error = map.close_within(SECOND).await.unwrap_err();
     assert!(map.health().borrow().is_healthy(), "it is still trying");
     assert!(format!("{error:?}").contains("failed on purpose"));
-    // A store that is merely slow has no cause to tell.
+    // A store that is merely slow has no cause to report.
     store.up();
     map.flush().await.unwrap();
     map.insert("a", 2);
@@ -237,7 +236,7 @@ async fn a_close_that_runs_out_of_time_between_two_attempts_tells_the_cause() {
     assert!(!format!("{error:?}").contains("on purpose"), "{error:?}");
 }
 
-/// An operator who knows that the store is back had no way to say so.
+/// There was no call for an operator who knows that the store is up again.
 #[tokio::test(start_paused = true)]
 async fn retry_now_tries_a_store_that_is_down_at_once_and_does_not_hammer_it() {
     let (store, map) = down(ErrorKind::Unusable).await;
@@ -258,7 +257,7 @@ async fn retry_now_tries_a_store_that_is_down_at_once_and_does_not_hammer_it() {
     health.wait_for(|health| health.is_healthy()).await.unwrap();
     assert!(begun.elapsed() <= BASE);
     assert_eq!(stored(&store).await, pairs([("a", 1)]));
-    // Of a store that is well it asks nothing.
+    // A healthy store is not probed.
     let commits = store.calls(Method::Commit);
     map.insert("b", 2);
     map.retry_now();

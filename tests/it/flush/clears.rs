@@ -30,9 +30,8 @@ impl std::task::Wake for ClearAndInsert {
     }
 }
 
-/// Someone who hears of a refused value clears the map while the batch that it
-/// would have been part of is still put together. A value that came after the
-/// clear must not go before it.
+/// A subscriber clears the map when it receives a refused value, while the batch is still being
+/// collected. A value that was written after the clear must not be committed before it.
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_is_put_together_during_a_clear_is_put_together_again() {
     let store = store();
@@ -55,9 +54,8 @@ async fn a_batch_that_is_put_together_during_a_clear_is_put_together_again() {
     assert_eq!(stored, [("b".to_owned(), "2.0".to_owned())].into());
 }
 
-/// One who clears and waits came between the moment in which the flusher looked
-/// whether there was a clear to save, and the one in which it looked who waits:
-/// it answered Ok, and the store had everything still.
+/// A clear with a save came between two checks of the flusher: whether there is a clear to
+/// commit, and who waits. The save got `Ok`, and the store still had everything.
 #[test]
 fn a_clear_that_was_saved_is_in_the_store() {
     let runtime = tokio::runtime::Builder::new_multi_thread();
@@ -83,9 +81,8 @@ async fn flush_all_the_time(map: PersistentMap<u32>, stop: Arc<AtomicBool>) {
     }
 }
 
-/// After a clear that the store had not heard of yet, the removal of a key was
-/// said to be saved at once: there was nothing at the key. After a crash it was
-/// back.
+/// After a clear that was not committed yet, the removal of a key was acknowledged at once,
+/// because memory had no such key. After a crash, the key was back.
 #[tokio::test(start_paused = true)]
 async fn a_removal_after_a_clear_waits_for_the_clear() {
     let store = store();

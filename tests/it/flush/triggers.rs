@@ -92,8 +92,8 @@ async fn a_flush_with_nothing_pending_calls_no_provider() {
     assert_eq!(map.stats().oldest_pending, None);
 }
 
-/// Whoever was told that all is saved, and asked at once how old the oldest
-/// pending change was, heard of one that was not pending any more.
+/// A caller that was told that everything is saved, and asked at once for the age of the oldest
+/// pending change, got the age of one that was no longer pending.
 #[tokio::test(start_paused = true)]
 async fn a_map_with_nothing_pending_has_no_oldest_change() {
     let store = store();
@@ -158,8 +158,8 @@ async fn the_triggers_change_while_the_map_runs() {
     assert_eq!(error.kind(), ErrorKind::Invalid);
 }
 
-/// An interval of `Duration::MAX` is how one says "never by age". The deadline
-/// overflowed, the background task panicked, and nothing was saved any more.
+/// An interval of `Duration::MAX` disables flushes by age. The deadline overflowed, the
+/// background task panicked, and nothing was saved any more.
 #[tokio::test(start_paused = true)]
 async fn the_longest_times_mean_never() {
     let store = store();

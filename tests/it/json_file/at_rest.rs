@@ -119,8 +119,8 @@ async fn a_file_with_a_byte_order_mark_opens() {
     assert_eq!(text, expected);
 }
 
-/// The link was replaced by a file. Programs that read its target did not see what was
-/// saved, and what they wrote there was not seen here.
+/// The link was replaced by a file. Programs that read its target did not see later saves, and
+/// their writes were not seen here.
 #[cfg(unix)]
 #[tokio::test]
 async fn a_symbolic_link_stays_and_its_target_is_replaced() {
@@ -272,8 +272,8 @@ async fn maps_with_any_names_are_listed() {
     }
 }
 
-/// Long names are shortened to a digest and might collide. Then the files say to which map
-/// they belong.
+/// Long names are shortened to a digest and might collide. The files therefore contain the name
+/// of their map.
 #[tokio::test]
 async fn files_of_another_map_are_refused() {
     let folder = TempDir::new().unwrap();

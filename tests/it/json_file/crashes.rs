@@ -258,7 +258,7 @@ async fn overcome(plan: Plan, steps: &[Step], states: &[State]) -> usize {
 }
 
 /// An error that says that nothing was applied is right, also for a process that opens the
-/// folder then.
+/// folder at that moment.
 async fn check_honest(error: &Error, folder: &Path, states: &[State], plan: Plan) {
     assert_eq!(error.kind(), ErrorKind::Unusable, "{plan:?}: {error:?}");
     let copy = copied(folder);

@@ -112,7 +112,7 @@ async fn lossy(disk: &ShakyDisk, folder: &TempDir, left: Left) -> (JsonFile, Bat
     (files, Batch::new(id, Revision::ZERO, pen.at, [part]))
 }
 
-/// Checks that nothing of the batch is there, that the map is in the answered incarnation,
+/// Checks that nothing of the batch was applied, that the map is in the answered incarnation,
 /// if there is one, and that the batch is refused again.
 async fn check(
     disk: &ShakyDisk,

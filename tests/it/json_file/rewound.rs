@@ -220,8 +220,8 @@ async fn a_release_beside_an_older_copy_overwrites_nothing() {
     }
 }
 
-/// A meta file with a mark and without a journal was marked once more. After that, it could
-/// not be read, and acknowledged commits were lost.
+/// A meta file with a mark and without a journal got another mark. After that, it was
+/// unreadable, and acknowledged commits were lost.
 #[tokio::test]
 async fn a_meta_file_without_its_journal_is_not_appended_to() {
     let folder = quick_folder();

@@ -131,7 +131,7 @@ impl ShakyDisk {
         };
         let is_last = |path: &Path| undo.iter().filter(|(other, _)| other == path).count() == 1;
         for (path, before) in gone.iter().rev() {
-            // The later content of the same path is there without it.
+            // The later content of the same path is durable without it.
             if loss == Loss::First && !is_last(path) {
                 continue;
             }

@@ -210,7 +210,7 @@ async fn a_reader_from_before_an_edit_by_hand_loads_all() {
     assert_eq!(found.pruned_to, None);
 }
 
-/// A file without a meta file, or with one of an earlier version, does not tell of earlier
+/// A file without a meta file, or with one of an earlier version, has no record of earlier
 /// deletions.
 #[tokio::test]
 async fn a_reader_from_before_the_meta_file_loads_all() {
@@ -278,7 +278,7 @@ async fn a_reader_that_catches_up_in_steps_sees_whole_commits() {
     }
 }
 
-/// A map tells why it deletes.
+/// A map writes the cause of each deletion.
 #[tokio::test]
 async fn a_map_that_removes_leaves_a_tombstone_of_its_writer() {
     let folder = TempDir::new().unwrap();

@@ -65,7 +65,7 @@ impl<'a, P: Place> History<'a, P> {
         keys().for_each(|key| self.write(&key, None));
     }
 
-    /// What was written up to now: what a flush that begins now covers.
+    /// The writes so far, which a flush that begins now includes.
     pub(super) fn marks(&self) -> HashMap<String, usize> {
         let marks = self.written.iter();
         marks
@@ -245,8 +245,8 @@ impl<'a, P: Place> History<'a, P> {
         if close && self.map.close().await.is_ok() {
             self.acknowledge_all(&self.marks());
         }
-        // Otherwise, a crash. What hung in the dead program lands before
-        // another one begins, or never.
+        // Otherwise, a crash. Hanging commits of the dead program are applied before
+        // another one starts, or never.
         self.land().await;
         self.hung.clear();
         let idle = Faulty::new(Memory::new());

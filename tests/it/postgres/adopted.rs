@@ -44,7 +44,7 @@ fn cell(other: &Witness, column: &str, key: &str) -> Option<String> {
     ))
 }
 
-/// All that the catalogue says of the table.
+/// Everything in the system catalog about the table.
 fn shape(other: &Witness) -> Vec<Vec<Option<String>>> {
     other.run(
         r#"SELECT attname, atttypid, attnotnull, NULL FROM pg_attribute WHERE attrelid = '"SampleTable"'::regclass AND attnum > 0
@@ -159,7 +159,7 @@ async fn a_condition_on_an_adopted_table_sees_writes_of_another_program() {
     let third = pen.write(&postgres, &map, at(found.revision, "3")).await;
     assert!(third.unwrap().revision.unwrap() > found.revision);
 
-    // In a batch that is applied, what was skipped is found with a revision
+    // In an applied batch, a skipped change reports a record with a revision
     // below the batch's own.
     add(&other, "theirs", "1");
     let changes = vec![
@@ -207,8 +207,8 @@ async fn an_adopted_table_is_touched_cleared_and_loaded_in_parts() {
     assert_eq!(other.text(r#"SELECT count(*) FROM "SampleTable""#), "1");
 }
 
-/// In a schema of its own, with columns of other types, others beside them,
-/// and a trigger that changes what is written.
+/// A table in another schema, with columns of other types, additional columns, and a trigger
+/// that changes the written values.
 #[tokio::test]
 async fn an_adopted_table_may_have_columns_of_every_kind() {
     let (url, other) = database();
@@ -311,7 +311,7 @@ async fn a_map_that_exists_is_not_moved_to_an_adopted_table() {
     for builder in [builder().table("m", "u"), builder().table("n", "t")] {
         assert_eq!(error(builder.connect().await).kind(), ErrorKind::Invalid);
     }
-    // Known from before, without being told again.
+    // The adoption is known from the first open; the builder does not repeat it.
     let postgres = Postgres::connect(&url).await.unwrap();
     pen.put(&postgres, &name("m"), "k", "1").await;
     pen.put(&postgres, &own, "k", "2").await;
@@ -350,7 +350,7 @@ async fn a_load_of_an_adopted_table_during_writes_of_another_program_is_complete
     let postgres = sample(&url).await;
     let writing = std::thread::spawn(move || {
         for n in 0..100 {
-            // Two rows that always say the same.
+            // Two rows that are always equal.
             other.run(&format!(
                 r#"INSERT INTO "SampleTable" ("Key", "Value") VALUES ('a', '{n}'), ('b', '{n}')
                    ON CONFLICT ("Key") DO UPDATE SET "Value" = excluded."Value""#
@@ -373,8 +373,8 @@ async fn a_load_of_an_adopted_table_during_writes_of_another_program_is_complete
     assert_eq!(text(&one(&postgres, &map, "a").await.unwrap()), "99");
 }
 
-/// The row in which an adopted table is listed is deleted: what was saved from
-/// then on went to a table of ours, and the map opened empty.
+/// The catalog entry of an adopted table was deleted. Later saves went to a table of this
+/// provider, and the map opened empty.
 #[tokio::test]
 async fn an_adopted_table_that_is_no_longer_listed_is_unusable() {
     let (url, other) = database();

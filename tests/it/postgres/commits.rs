@@ -170,15 +170,15 @@ async fn a_dropped_commit_leaves_no_open_transaction() {
     let open = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
     let deadline = Instant::now() + Duration::from_secs(10);
-    // A server notices in its own time that no one is there.
+    // A server notices after some time that its client is gone.
     while other.text(open) != "0" {
         assert!(Instant::now() < deadline, "a transaction is open still");
         tokio::task::yield_now().await;
     }
 }
 
-/// While another program holds the lock, a commit waits for the lock timeout and fails,
-/// and nothing of it lands later.
+/// While another program holds the lock, a commit waits for the lock timeout and fails, and is
+/// not applied later.
 #[tokio::test]
 async fn a_locked_counter_is_unavailable_and_nothing_lands_late() {
     let (url, other) = database();

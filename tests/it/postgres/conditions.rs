@@ -75,7 +75,7 @@ async fn a_transaction_with_a_lost_commit_is_applied_once() {
     assert_eq!((far.proxy.lost(), far.proxy.stopped()), (2, 2));
 }
 
-/// Its answer gets lost, and so does every connection, until it is told.
+/// Loses the answer of a commit, and all connections, until the outcome is known.
 async fn lose_sight(far: &Far, landed: bool, commit: impl Future<Output = Result<()>>) -> Error {
     if !landed {
         far.proxy.stop_commits(1_000, End::Cut);
@@ -93,8 +93,8 @@ async fn lose_sight(far: &Far, landed: bool, commit: impl Future<Output = Result
     result.unwrap_err()
 }
 
-/// No answer comes until another process has written. A commit that landed before that
-/// is reported as saved; one that did not land never does.
+/// There is no answer until another process has written. A commit that was applied before that
+/// is reported as saved; any other is never applied.
 #[tokio::test]
 async fn a_conditional_save_of_unknown_outcome_conflicts_with_a_later_write() {
     for landed in [true, false] {

@@ -1,4 +1,4 @@
-//! Ways to a server, and what becomes of connections.
+//! URLs and other ways to connect, and the life of connections.
 
 use persistify::{ErrorKind, Tls};
 
@@ -80,7 +80,7 @@ async fn a_failed_connection_says_why_without_the_password() {
             format!("postgres://postgres:secret@{host}/missing"),
             ErrorKind::Unusable,
         ),
-        // What follows the first `@` of a password was taken for the host, and told.
+        // The rest of a password after its first `@` was taken for the host, and printed.
         (
             "postgres://user:pass@secret@127.0.0.1:1/db".to_owned(),
             ErrorKind::Invalid,
@@ -210,8 +210,8 @@ async fn a_pool_without_a_free_connection_is_unavailable() {
     postgres.commit(&batch).await.unwrap();
 }
 
-/// An `@` in an option was taken for the end of the user's name: it, the
-/// password in the options included, was told as the name of the database.
+/// An `@` in an option was taken for the end of the user name. What followed, with the password
+/// in the options, was printed as the name of the database.
 #[tokio::test]
 async fn a_password_in_the_options_of_a_url_is_not_printed() {
     for url in [
@@ -229,7 +229,7 @@ async fn a_password_in_the_options_of_a_url_is_not_printed() {
     assert!(!format!("{failed:?}").contains("secret"), "{failed:?}");
 }
 
-/// A pool of the program's own, of one connection, on which that was said.
+/// A pool of the program itself, with one connection on which the setting was changed.
 async fn pool_of_one(url: &str, said: &'static str) -> deadpool_postgres::Pool {
     let config: tokio_postgres::Config = url.parse().unwrap();
     let manager = deadpool_postgres::Manager::new(config, tokio_postgres::NoTls);
@@ -338,7 +338,7 @@ async fn many_maps_on_one_connection_all_save() {
     assert_eq!(rows, "50");
 }
 
-/// A pool that its program has closed says so.
+/// The error for a pool that its program has closed.
 #[tokio::test]
 async fn a_pool_that_its_program_closed_is_closed() {
     let (url, _other) = database();
@@ -350,7 +350,7 @@ async fn a_pool_that_its_program_closed_is_closed() {
     assert!(!failed.may_have_applied());
 }
 
-/// Ways to say where the server is.
+/// The forms of a server's address.
 #[tokio::test]
 async fn a_server_is_found_by_socket_address_and_list() {
     let server = Server::shared();

@@ -68,8 +68,8 @@ fn revisions(database: &Database) -> Vec<(String, i64)> {
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// It landed, and no one was told. No change has an effect twice, and no
-/// condition fails because of what the batch itself did.
+/// The commit was applied and its answer was lost. No change takes effect twice, and no
+/// condition fails because of the batch itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_with_a_lost_answer_is_neither_failed_nor_conflicting() {
     let far = Far::new().await;
@@ -93,7 +93,7 @@ async fn a_commit_with_a_lost_answer_is_neither_failed_nor_conflicting() {
         assert_eq!(landed, expected);
         assert_eq!(far.store.commit(&batch).await.unwrap(), answer);
         assert_eq!(revisions(&far.database), expected);
-        // What is no repeat is judged anew.
+        // A batch that is no repeat is checked again.
         let again = pen.changes(&map, conditional(Revision::new(1)));
         assert_eq!(
             error(far.store.commit(&again).await).kind(),
@@ -124,9 +124,9 @@ async fn a_commit_that_did_not_arrive_is_applied_once() {
     }
 }
 
-/// A commit on its way, whose client is gone, lands before what the same writer
-/// does next, or never; it does not land after it. That is so if its last word
-/// has not arrived, and if none has.
+/// A commit in flight whose client is gone is applied before the next commit of the same writer,
+/// or never, but not after it. This holds if its last message has not arrived, and if none
+/// has.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_was_given_up_does_not_land_late() {
     let nexts = [Next::Other, Next::Repeat, Next::Elsewhere];
@@ -162,7 +162,7 @@ async fn a_commit_that_was_given_up_does_not_land_late() {
         let committed_first = committing.is_finished();
         far.proxy.let_go();
         let committed = committing.await.unwrap().unwrap();
-        // By then it has landed, or never will.
+        // By then it was applied, or never will be.
         let at_once = numbers(&far.database.witness());
         eventually("it is over", || far.proxy.connections() == 0).await;
         let found = numbers(&far.database.witness());

@@ -10,7 +10,7 @@ use super::{proxy::Proxy, server::Server, witness::Witness};
 /// The server of the user's, if one was named.
 const VARIABLE: &str = "PERSISTIFY_TEST_POSTGRES";
 
-/// A database that no one else uses; dropped with this.
+/// A database for one test; it is dropped with this value.
 pub(crate) struct Database {
     name: String,
     admin: String,
@@ -20,7 +20,7 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// On the user's server if one was named, or else on the one that is shared.
+    /// On the server in the environment variable, or else on the shared one.
     pub(crate) fn fresh() -> Self {
         match env::var(VARIABLE) {
             Ok(url) => Self::at(&url, true),
@@ -46,7 +46,7 @@ impl Database {
         }
     }
 
-    /// Drops it under those who are connected, and makes an empty one in its place.
+    /// Drops the database under its connections, and creates an empty one of the same name.
     pub(crate) fn make_anew(&self) {
         let admin = self.admin();
         admin.execute(format!("DROP DATABASE {} WITH (FORCE)", self.name));
@@ -70,7 +70,7 @@ impl Database {
         Witness::connect(&self.url)
     }
 
-    /// Until no one is connected to it.
+    /// Waits until there is no connection to it.
     pub(crate) fn wait_until_unused(&self) {
         let deadline = Instant::now() + Duration::from_secs(30);
         let admin = self.admin();
@@ -84,7 +84,7 @@ impl Database {
         }
     }
 
-    /// Someone who may do everything, connected elsewhere.
+    /// A connection of a superuser to another database.
     pub(crate) fn admin(&self) -> Witness {
         Witness::connect(&self.admin)
     }

@@ -207,7 +207,7 @@ async fn a_drop_is_told_as_a_clear_and_leaves_no_tombstones() {
     assert_eq!(deleted(&postgres, &map, known).await.unwrap(), ["d"]);
 }
 
-/// Nothing is known of what was deleted before the tables had tombstones.
+/// Deletions from before the tables had tombstones are unknown.
 #[tokio::test]
 async fn a_database_of_format_1_counts_all_its_deletions_as_pruned() {
     let (url, other) = database();

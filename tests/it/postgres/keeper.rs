@@ -10,9 +10,9 @@ use std::{
     sync::Mutex,
 };
 
-/// Takes orders, a line each, until there is no one left to give any: a pipe
-/// closes also when its owner is killed. It makes the folder, and is the parent
-/// of what it starts, so there is nothing that it does not know of.
+/// Executes commands, one a line, until its input ends: a pipe closes also when its owner is
+/// killed. It creates the folder and is the parent of every server it starts, so it can remove
+/// them all.
 const SCRIPT: &str = r#"
 trap '' HUP INT PIPE TERM
 umask 077
@@ -94,7 +94,7 @@ impl Keeper {
         &self.folder
     }
 
-    /// Has the shell do that, in its folder; says how it ended.
+    /// Runs a command in a shell, in the folder; returns its result.
     pub(crate) fn order(&self, order: &str) -> i32 {
         let mut orders = self.orders.lock().unwrap();
         let (to, from) = orders.as_mut().unwrap();
@@ -110,7 +110,7 @@ impl Keeper {
         assert_eq!(status, 0, "`{order}` failed:\n{}", self.log());
     }
 
-    /// What was said meanwhile.
+    /// The output so far.
     pub(crate) fn log(&self) -> String {
         let log = fs::read(self.folder.join("log")).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()

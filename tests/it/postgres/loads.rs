@@ -82,7 +82,7 @@ async fn values_of_10_megabytes_and_keys_of_10_000_characters_are_loaded_whole()
     assert_eq!(one(&postgres, &map, &key).await, None);
 }
 
-/// A page costs by what it brings.
+/// The cost of a page depends on its own size.
 #[tokio::test]
 async fn a_load_of_a_page_or_of_keys_uses_the_index() {
     let (url, other) = database();
@@ -147,9 +147,9 @@ async fn a_load_during_a_table_rewrite_finds_all_rows() {
     }
 }
 
-/// A program that was killed during a commit and started again loaded the state before
-/// that commit. Then the commit landed, and entries that the program had removed were back
-/// at its next start.
+/// A program was killed during a commit, and its successor loaded the state before that commit.
+/// Then the commit was applied, and entries that the successor had removed were back at its next
+/// start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_waits_for_a_commit_whose_client_is_gone() {
     let (url, other) = database();
@@ -241,7 +241,7 @@ async fn values_in_an_altered_column_are_loaded_whole() {
     }
 }
 
-/// Ended in the middle, a load says so: what it brought is not taken for all.
+/// A load that ends early fails: its records are not taken for all of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_that_is_cut_off_fails() {
     let (url, other) = database();
@@ -254,7 +254,7 @@ async fn a_load_that_is_cut_off_fails() {
         let mut load = postgres.load(&map, Wanted::All).await.unwrap();
         let first = load.pages.try_next().await.unwrap().unwrap();
         assert!(!first.is_empty());
-        // Whoever wants to drop it waits for those who read it.
+        // Dropping the table waits for its readers.
         let failed = other.try_run("SET lock_timeout = 20; DROP TABLE map_m");
         assert!(failed.is_err());
         other.run(&format!(

@@ -1,5 +1,5 @@
-//! Another program that changes its own table in the very moment, or has it
-//! change what is written there.
+//! Another program that changes its own table at the same moment, or whose triggers change what
+//! is written.
 
 use tokio::task::JoinHandle;
 
@@ -77,7 +77,7 @@ async fn a_condition_waits_for_an_insert_of_another_program() {
     assert_eq!(text(conflict.found().unwrap()), "1");
     assert_eq!(other.text("SELECT value FROM t"), "1");
 
-    // What is left out if it is there is left out, and the rest is applied.
+    // A change on the condition that the entry is absent is skipped, and the rest is applied.
     other.run("BEGIN; INSERT INTO t VALUES ('l', '1')");
     let unless = |key: &str| put(key, "3").expect(Expect::Absent, Otherwise::Skip);
     let changes = vec![unless("l"), unless("m"), put("a", "3")];
@@ -319,8 +319,8 @@ async fn a_page_of_an_adopted_table_after_a_key_with_a_nul_is_complete() {
     assert_eq!(keys("\0").await, ["a", "a\u{1}", "b"]);
 }
 
-/// The same, on a table of the map's own: what the trigger left out counted as
-/// saved there, and what it kept from being deleted was back at the next start.
+/// As above, on a table of this provider: changes that the trigger skipped counted as saved, and
+/// entries whose deletion it prevented were back at the next start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_a_trigger_of_an_own_table_skips_is_refused() {
     let (url, other) = database();
@@ -362,7 +362,7 @@ async fn a_change_that_a_trigger_of_an_own_table_skips_is_refused() {
     let failed = error(opened.flush().await);
     assert_eq!(failed.kind(), ErrorKind::Refused, "{failed}");
     assert_eq!(rows(), "nope=0,stays=0,yes=3");
-    // Others change what is written, and leave nothing out.
+    // Other triggers change the values, and skip nothing.
     other.run(
         "DROP TRIGGER guard ON map_m; DROP TRIGGER stay ON map_m;
          CREATE FUNCTION alter() RETURNS trigger LANGUAGE plpgsql AS

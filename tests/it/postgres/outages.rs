@@ -19,7 +19,7 @@ async fn survives_on(server: &Server, stop: Stop, times: usize) {
     for n in 0..times {
         writers.go_on(200).await;
         server.stop(stop);
-        // What is acknowledged while it is away would be a lie.
+        // While the server is down, no save may be acknowledged.
         let before = writers.saves();
         if n % 2 == 0 {
             tokio::time::sleep(Duration::from_millis(300)).await;
@@ -56,8 +56,8 @@ async fn a_server_with_synchronous_commit_off_loses_nothing() {
     survives_on(&Server::with(&hurry), Stop::Killed, 3).await;
 }
 
-/// After an outage a close sat out the time to the next probe, up to 30 seconds,
-/// although the server was back: a deploy at that moment lost what was pending.
+/// After an outage, a close waited until the next probe, up to 30 seconds, although the server
+/// was up again: a deployment at that moment lost its pending changes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_close_after_an_outage_does_not_wait_for_a_probe() {
     let server = Server::private();
@@ -109,8 +109,8 @@ async fn an_open_waits_for_a_server_that_restarts() {
     map.insert_and_save("k", 1).await.unwrap();
 }
 
-/// A program that starts before its database: the error says what to do; and
-/// one that was given up on is no trouble once the server is there.
+/// A program that starts before its database gets an error that says what to do. An open that
+/// was given up does no harm once the server is up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_without_a_server_is_unavailable() {
     let server = Server::private();

@@ -46,8 +46,8 @@ pub(crate) struct Proxy {
 struct Weather {
     refusing: bool,
     delay: Duration,
-    /// What these sides say gets lost, for every connection that is there when
-    /// this counts up.
+    /// When this counter increases, the messages of these sides are lost, on all current
+    /// connections.
     half_opened: u64,
     lost_from_client: bool,
     lost_from_server: bool,
@@ -60,12 +60,12 @@ struct Weather {
     end: End,
 }
 
-/// What is held back.
+/// Which messages are held back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
     /// COMMITs.
     Commits,
-    /// All that clients say.
+    /// All bytes of the clients.
     All,
 }
 
@@ -85,7 +85,7 @@ struct Way {
     weather: watch::Sender<Weather>,
     /// So many COMMITs do not reach the server.
     to_stop: Counted,
-    /// So many land, and no answer reaches the client.
+    /// The number of commits to let through without an answer to the client.
     to_lose: Counted,
     connections: AtomicUsize,
     held: AtomicUsize,
@@ -179,7 +179,7 @@ impl Proxy {
         self.change(|weather| weather.deaf = deaf);
     }
 
-    /// These wait here, also when their client gives up; until they are let go.
+    /// Held connections wait here, even if their client gives up, until they are released.
     pub(crate) fn hold(&self, what: Hold) {
         self.change(|weather| weather.holding = Some(what));
     }
@@ -225,7 +225,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Whether someone listens there.
+/// Whether a server listens at the address.
 struct TcpProbe;
 
 impl TcpProbe {
@@ -241,7 +241,7 @@ enum Side {
     Server(Weather),
 }
 
-/// Whether the two speak so that no one else understands.
+/// Whether the connection is encrypted.
 #[derive(Default)]
 struct Talk {
     asked: bool,

@@ -31,9 +31,8 @@ async fn a_failed_adoption_leaves_no_warning_in_the_log_of_the_server() {
     assert!(!log.contains("no transaction in progress"), "{log}");
 }
 
-/// The commit of a transaction that had failed was a rollback already. It was
-/// rolled back once more: the server logged a warning for each change that it
-/// refused.
+/// The commit of a failed transaction was already a rollback. It was rolled back once more, and
+/// the server logged a warning for each change that it refused.
 #[tokio::test]
 async fn a_refused_change_leaves_no_warning_in_the_log_of_the_server() {
     let server = Server::private();

@@ -30,9 +30,9 @@ async fn a_map_on_a_restored_server_stops_until_resolved() {
     }
 }
 
-/// A database was dropped and made anew under open maps: everything failed with
-/// "lacks a table … restore it from a backup", also what would have gone on with
-/// the empty database, and nothing but a restart of the program helped.
+/// A database was dropped and recreated under open maps. Everything failed with "lacks a table …
+/// restore it from a backup", although the map could have gone on with the empty database, and
+/// only a restart of the program helped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_map_on_a_database_that_was_emptied_stops_until_resolved() {
     for decision in DECISIONS {
@@ -87,8 +87,8 @@ async fn an_emptied_database_answers_in_a_new_incarnation() {
     }
 }
 
-/// Somebody dropped one of the tables beside the maps: the others still hold what
-/// they held, so it is no empty database, and nothing is made anew.
+/// One of the tables beside the maps was dropped. The others still have their rows, so this is
+/// not an empty database, and no table is recreated.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_lacks_some_of_its_tables_is_unusable() {
     for table in ["meta", "maps", "writers"] {

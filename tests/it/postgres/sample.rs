@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::Database;
 
-/// What it prints.
+/// The output of the sample.
 fn run(url: &str) -> String {
     let arguments = [
         "run",

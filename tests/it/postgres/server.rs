@@ -15,7 +15,7 @@ use super::{keeper::Keeper, witness::Witness};
 /// How to stop one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// Connections end, what is open is rolled back, all is written.
+    /// A fast shutdown: connections end, open transactions are rolled back, everything is written.
     Fast,
     /// Connections are cut; the next start recovers.
     Immediate,
@@ -53,7 +53,7 @@ log_statement = none
 ";
 
 impl Server {
-    /// The one that all share: do it no harm.
+    /// The server shared by all tests: do not stop or break it.
     pub(crate) fn shared() -> &'static Self {
         &SHARED
     }
@@ -115,7 +115,7 @@ impl Server {
         format!("postgres://postgres@{}/{database}", self.address())
     }
 
-    /// What it has logged.
+    /// Its log.
     pub(crate) fn log(&self) -> String {
         self.keeper.log()
     }
@@ -171,8 +171,8 @@ impl Server {
             };
             self.keeper.order("wait $pid; pid=");
             assert!(Instant::now() < deadline, "no server: {problem}");
-            // Those that were killed may still hold on to its memory for a
-            // moment; only a port that was never told can be another.
+            // Killed servers may still hold shared memory for a moment; only
+            // another port, one that was never handed out, avoids that.
             if problem.contains("could not create any TCP/IP sockets") && said == 0 {
                 *self.port.lock().unwrap() = free_port();
             }
@@ -216,8 +216,8 @@ fn children_of(pid: &str) -> Vec<String> {
     names.filter(is_child).collect()
 }
 
-/// Below those that systems give out by themselves: a client that retries at
-/// such a port while no one listens may come to be connected to itself.
+/// Ports below the ephemeral range: a client that retries at an ephemeral port while there is
+/// no listener may end up connected to itself.
 pub(crate) fn free_port() -> u16 {
     let mut candidates = std::iter::repeat_with(|| rand::random_range(15_000..32_000));
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();

@@ -34,8 +34,8 @@ async fn sessions_terminated_again_and_again_lose_nothing() {
     writers.finish(&database).await;
 }
 
-/// Dead connections are no reason to fail: whoever gets one from the pool finds
-/// out, and takes another.
+/// Dead connections in the pool cause no failure: a caller that gets one notices, and takes
+/// another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pool_of_dead_connections_recovers_without_a_failure() {
     let database = Database::fresh();
@@ -110,7 +110,7 @@ async fn a_full_server_is_unavailable_until_there_is_room() {
     let mut others = vec![admin];
     while let Ok(other) = Witness::try_connect(database.url()) {
         others.push(other);
-        // What was terminated may need a moment to leave.
+        // Terminated sessions may need a moment to end.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(others.len(), 6);
@@ -188,8 +188,8 @@ async fn a_small_pool_serves_many_maps() {
     assert!(used <= 2, "{used} connections");
 }
 
-/// Two programs come to a fresh database at once: one of them makes what is
-/// needed, and both succeed.
+/// Two programs open a new database at the same time: one of them creates the tables, and both
+/// succeed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fresh_database_opened_by_many_processes_is_set_up_once() {
     for _ in 0..5 {

@@ -200,8 +200,8 @@ async fn values_of_ten_megabytes_come_back() {
     assert!(map.snapshot() == expected);
 }
 
-/// `jsonb` holds no `\u0000`. The entry with one is named, and no other waits
-/// for it; the message says which type takes it.
+/// `jsonb` does not support `\u0000`. The error names the entry, no other entry waits for it, and
+/// the message says which column type to use.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_that_jsonb_refuses_is_named_and_the_rest_is_committed() {
     let database = Database::fresh();

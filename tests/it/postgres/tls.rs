@@ -1,4 +1,4 @@
-//! Encryption, whom to trust, and what is not for everyone's eyes.
+//! TLS, trusted certificates, and secrets that must not be printed.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use super::{server::Server, *};
 
 const PASSWORD: &str = "correct-horse-battery";
 
-/// An authority, and what it says of a server on this machine.
+/// A certificate authority, and the certificate of a local server.
 struct Papers {
     folder: TempDir,
 }
@@ -125,7 +125,7 @@ async fn a_server_with_papers_is_trusted_as_far_as_they_go() {
         .unwrap();
     assert_eq!(encrypted(&database), (1, 0));
     drop(store);
-    // Someone else's word for it, or no one's.
+    // A certificate of another authority, or of none.
     for root in [Some(others.root()), None] {
         let failed = error(connect(&url, Tls::Require, root.as_deref()).await);
         assert!(!failed.may_have_applied());
@@ -197,7 +197,7 @@ async fn no_message_holds_a_password() {
     }
 }
 
-/// What cannot get better by waiting is said at once, and what to do.
+/// Errors that retrying cannot fix are returned at once, with a remedy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_not_let_in_is_told_so() {
     let (server, database) = server(None);

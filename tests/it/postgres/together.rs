@@ -1,8 +1,8 @@
-//! Two processes at one map: what each committed, in the order of the revisions,
-//! is what the table holds.
+//! Two processes with one map: the table contains what they committed, in the order of the
+//! revisions.
 //!
-//! A child is the very test, run again: told by the environment where to write,
-//! it notes what it committed, and under which revision.
+//! The test binary runs itself as a child, with its parameters in environment variables. The
+//! child records what it committed, and under which revision.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ const MILLIS: &str = "PERSISTIFY_TOGETHER_MILLIS";
 const PROCESSES: u64 = 2;
 const TASKS: u64 = 3;
 
-/// What was committed at once.
+/// The changes of one commit.
 #[derive(Debug, Serialize, Deserialize)]
 struct Noted {
     revision: u64,
@@ -166,7 +166,7 @@ fn work() {
     .unwrap();
 }
 
-/// No error may come of the others' being there.
+/// The presence of the others must cause no error.
 async fn write(store: Postgres, task: u64, until: Instant) -> Vec<Noted> {
     let (mut pen, map) = (Pen::new(), name("map"));
     let mut dice = SmallRng::from_rng(&mut rand::rng());

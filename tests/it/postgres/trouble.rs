@@ -7,8 +7,8 @@ use super::{
     *,
 };
 
-/// Something is wrong with the whole store: nothing is lost, no entry is blamed;
-/// and once a person has put it right, what is pending arrives by itself.
+/// A problem of the whole store: nothing is lost, no entry is blamed, and when an operator has
+/// fixed it, pending changes are saved without a restart.
 async fn stays_pending_until(
     map: &PersistentMap<u64>,
     kind: ErrorKind,
@@ -56,8 +56,8 @@ async fn a_table_that_is_gone_needs_a_person() {
     .await;
 }
 
-/// Dropped for good: what the table held is lost, and it is not for us to
-/// pretend otherwise by making an empty one.
+/// A dropped table is lost for good, and the provider must not hide that by creating an empty
+/// one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_was_dropped_is_not_made_anew() {
     let database = Database::fresh();
@@ -136,7 +136,7 @@ async fn a_server_that_turns_read_only_needs_a_person() {
     let failed = stays_pending_until(&map, ErrorKind::Unusable, &database, move |witness| {
         witness.execute("SET default_transaction_read_only = off");
         witness.execute(set_off);
-        // As an operator would do: sessions keep what they began with.
+        // As an operator would do it: sessions keep the settings they started with.
         witness.execute(terminate);
     });
     assert!(failed.await.to_string().contains("read-only"));
@@ -199,8 +199,8 @@ async fn a_missing_permission_needs_a_person() {
     assert!(failed.to_string().contains("permit"), "{failed}");
 }
 
-/// Locked by someone else for five seconds: reads and writes go on in memory,
-/// and what is pending arrives when the lock is gone.
+/// Another client locks the table for five seconds. Reads and writes go on in memory, and
+/// pending changes are committed when the lock is released.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_table_is_waited_for() {
     let database = Database::fresh();
@@ -257,8 +257,8 @@ async fn a_statement_that_takes_too_long_is_unavailable_with_nothing_applied() {
     assert_eq!(text_of(&store, &map, "k").await.unwrap(), "1");
 }
 
-/// A column of the list of the maps, altered: it was taken for a server that is
-/// not there just now, which no one would ever have looked at.
+/// A column of the catalog was altered. This was taken for a server that is temporarily down,
+/// which no operator would ever have looked at.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_altered_list_of_the_maps_needs_a_person() {
     let database = Database::fresh();

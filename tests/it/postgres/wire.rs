@@ -28,7 +28,7 @@ pub(crate) struct Messages {
 }
 
 impl Messages {
-    /// What a client sends: at first, without a kind, what it would like.
+    /// A message of a client. The first one, without a type, has its parameters.
     pub(crate) fn of_a_client() -> Self {
         Self {
             buffer: Vec::new(),
@@ -99,7 +99,7 @@ fn commits(sql: &[u8]) -> bool {
     statements.any(|statement| ["COMMIT", "END", "COMMIT WORK"].contains(&statement))
 }
 
-/// Whether a server says here that it has committed: it says so when it is done.
+/// Whether this message of the server completes a commit.
 pub(crate) fn has_committed(message: &Message) -> bool {
     message.kind == b'C' && message.texts().next() == Some(b"COMMIT")
 }

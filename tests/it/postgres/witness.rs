@@ -46,7 +46,7 @@ impl Witness {
         })
     }
 
-    /// In this database, which is there for as long as this is.
+    /// In this database, which lives as long as this value.
     pub(crate) fn of(database: Database) -> Self {
         let mut witness = database.witness();
         witness.database = Some(database);

@@ -1,4 +1,4 @@
-//! Tasks that write to a map without a pause, and know what was acknowledged.
+//! Tasks that write to a map continuously, and record what was acknowledged.
 
 use std::{
     collections::HashMap,
@@ -79,7 +79,7 @@ impl Writers {
                         acknowledged[slot].store(number, SeqCst);
                         saves.fetch_add(1, SeqCst);
                     }
-                    // Whatever was done to the server, that is what it comes to.
+                    // Whatever happened to the server, this is the expected result.
                     Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}"),
                 }
             }
@@ -97,7 +97,7 @@ impl Writers {
         eventually("saves go on", || self.saves() >= enough).await;
     }
 
-    /// What was acknowledged by now is in the table, or something newer.
+    /// Checks that the table has everything acknowledged so far, or something newer.
     pub(crate) fn check(&self, database: &Database) {
         let acknowledged: Vec<_> = self.acknowledged.iter().map(|n| n.load(SeqCst)).collect();
         let stored = numbers(&database.witness());
@@ -111,7 +111,7 @@ impl Writers {
         }
     }
 
-    /// They stop; everything arrives, though no one asks for it.
+    /// The writers stop; everything is committed without a flush.
     pub(crate) async fn finish(mut self, database: &Database) {
         self.enough.store(true, SeqCst);
         for task in self.tasks.drain(..) {

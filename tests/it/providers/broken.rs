@@ -1,5 +1,5 @@
-//! Providers that break one word of the contract each: the suite catches every
-//! one of them, under that word.
+//! Providers that break one promise of the contract each: the suite catches every
+//! one of them, under that promise.
 
 mod answers;
 mod provider;
@@ -22,7 +22,7 @@ use persistify::{
 };
 use provider::Broken;
 
-/// What is wrong with it.
+/// The flaw of the provider.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Flaw {
     None,
@@ -85,12 +85,12 @@ enum Flaw {
     HeartbeatsOfTheirOwn,
 }
 
-/// Runs a word on a provider of that flaw; what the suite said.
-async fn complaint(flaw: Flaw, word: &str) -> Option<String> {
+/// Runs the check of a promise on a provider with that flaw; returns the failure.
+async fn complaint(flaw: Flaw, promise: &str) -> Option<String> {
     let broken = Broken::new(flaw);
     let open = async || Ok(broken.reopened());
     let run = async {
-        match word {
+        match promise {
             "faithful" => suite::faithful(&open).await,
             "atomic" => suite::atomic(&open).await,
             "idempotent and fenced" => suite::idempotent_and_fenced(&open).await,
@@ -106,12 +106,12 @@ async fn complaint(flaw: Flaw, word: &str) -> Option<String> {
     Some(*message.downcast::<String>().expect("a message"))
 }
 
-async fn all_caught(word: &str, flaws: &[Flaw]) {
-    assert_eq!(complaint(Flaw::None, word).await, None);
+async fn all_caught(promise: &str, flaws: &[Flaw]) {
+    assert_eq!(complaint(Flaw::None, promise).await, None);
     for flaw in flaws {
-        let complaint = complaint(*flaw, word).await;
+        let complaint = complaint(*flaw, promise).await;
         let complaint = complaint.unwrap_or_else(|| panic!("{flaw:?} was not caught"));
-        let first = format!("the provider is not {word}\n    done: ");
+        let first = format!("the provider is not {promise}\n    done: ");
         assert!(complaint.starts_with(&first), "{flaw:?}: {complaint}");
         let says = complaint.contains("\nexpected: ") && complaint.contains("\n   found: ");
         assert!(says, "{flaw:?}: {complaint}");
@@ -221,7 +221,7 @@ async fn a_dishonest_provider_is_caught() {
     all_caught("honest", &flaws).await;
 }
 
-/// The whole suite stops at the first word that is broken.
+/// The whole suite stops at the first broken promise.
 #[tokio::test]
 async fn the_whole_suite_names_the_broken_word() {
     let broken = Broken::new(Flaw::NoFence);

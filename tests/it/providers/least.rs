@@ -1,4 +1,4 @@
-//! A provider that can do no more than the least, and says so.
+//! A provider with no optional capability.
 
 use async_trait::async_trait;
 use persistify::{

@@ -1,5 +1,5 @@
-//! Providers that do not notice, or do not tell, that they have lost commits: the
-//! suite catches every one of them.
+//! Providers that do not notice, or do not report, that they have lost commits: the suite
+//! catches all of them.
 
 use std::{panic::AssertUnwindSafe, time::SystemTime};
 
@@ -11,7 +11,7 @@ use persistify::{
     testing::conformance as suite,
 };
 
-/// What is wrong with it.
+/// The flaw of the provider.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Flaw {
     None,

@@ -2,12 +2,11 @@
 
 use super::*;
 
-/// A thread writes the next number to `a` and then to `b`, over and over, while
-/// another one clears. If a clear is one point in time, then whoever sees `a` at
-/// n sees `b` at n-1 or n, or sees no `b` because the clear came between `b` at
-/// n-1 and `a` at n. So once both were written for n, a state with `a` at n and
-/// no `b` is one that never was: a clear that took the younger write and left
-/// the older.
+/// A thread writes the next number to `a` and then to `b`, over and over, while another one
+/// clears. If a clear is one point in time, then a reader that sees `a` at n sees `b` at n-1 or
+/// n, or no `b` because the clear came between `b` at n-1 and `a` at n. Once both were written
+/// for n, a state with `a` at n and no `b` never existed: it means that a clear removed the
+/// younger write and left the older one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_clear_never_takes_a_younger_write_and_leaves_an_older_one() {
     let store = Faulty::new(Memory::new());
@@ -34,8 +33,8 @@ async fn a_clear_never_takes_a_younger_write_and_leaves_an_older_one() {
                 for key in &keys {
                     map.insert(key, round);
                 }
-                // One writer, so what is gone stays gone until the next round;
-                // and a clear takes a prefix of what was written.
+                // There is one writer, so a removed entry stays removed until the next
+                // round, and a clear removes a prefix of the writes.
                 let first = keys.iter().position(|key| map.contains_key(key));
                 if let Some(first) = first {
                     let rest = &keys[first..];
@@ -54,8 +53,8 @@ async fn a_clear_never_takes_a_younger_write_and_leaves_an_older_one() {
     });
     let mut looked = 0;
     while !looks.is_finished() {
-        // The store follows in the order of commits, and a commit may hold any
-        // of what was written; but what it cleared it cleared whole.
+        // The store follows the order of the commits, and a commit may contain any
+        // of the writes; but a clear removes everything.
         let _ = map.flush().await;
         looked += stored_values::<u64>(store.inner()).await.len();
     }
@@ -67,9 +66,9 @@ async fn a_clear_never_takes_a_younger_write_and_leaves_an_older_one() {
     assert!(clears.load(SeqCst) > 100, "{clears:?}, {looked}");
 }
 
-/// What is written after a clear stays, what was there before it does not come
-/// back, whatever was in flight: the commit in flight holds old values, and
-/// lands, or fails, or lands and fails, after the clear.
+/// Writes after a clear stay, and entries from before it do not come back, whatever was in
+/// flight: a commit in flight with old values is applied, or fails, or is applied and fails,
+/// after the clear.
 #[tokio::test(start_paused = true)]
 async fn a_clear_during_a_commit_resurrects_nothing_and_loses_nothing_newer() {
     let unavailable = ErrorKind::Unavailable;
@@ -115,9 +114,8 @@ async fn a_clear_during_a_commit_resurrects_nothing_and_loses_nothing_newer() {
     }
 }
 
-/// After a clear, a removal found nothing in memory and returned at once, saved
-/// as it said; but the store, which had not heard of the clear yet, gave the
-/// entry back after a crash.
+/// After a clear, a removal found nothing in memory and was acknowledged at once. But the clear
+/// was not committed yet, and after a crash the entry was back.
 #[tokio::test(start_paused = true)]
 async fn a_saved_removal_after_a_clear_waits_for_the_clear() {
     let store = Faulty::new(Memory::new());
@@ -128,9 +126,9 @@ async fn a_saved_removal_after_a_clear_waits_for_the_clear() {
     assert_eq!(stored_values::<u64>(store.inner()).await, HashMap::new());
 }
 
-/// Each first key in an empty queue set the age of what is pending anew, also
-/// when a clear had waited for long: a program that inserted and removed a key
-/// now and then kept its clear from the store for ever.
+/// Each first key in an empty queue restarted the age of pending changes, even if a clear had
+/// waited for long: a program that inserted and removed a key now and then kept its clear from
+/// the store forever.
 #[tokio::test(start_paused = true)]
 async fn a_clear_is_saved_within_the_interval_whatever_comes_after_it() {
     let store = Faulty::new(Memory::new());
@@ -176,8 +174,7 @@ async fn a_flush_waits_for_one_clear_that_came_after_it_and_not_for_all() {
     assert!(!old, "what the flush waited for is not there: {stored:?}");
 }
 
-/// `clear_and_save` with flushes all around: what it acknowledged is in the
-/// store at that moment.
+/// `clear_and_save` among flushes: what it acknowledged is in the store at that moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_acknowledged_clear_is_in_the_store() {
     let store = Faulty::new(Memory::new());

@@ -11,7 +11,7 @@ pub(crate) const DECISIONS: [Rewind; 3] = [Rewind::Stop, Rewind::SaveAgain, Rewi
 
 type Entries = BTreeMap<String, u64>;
 
-/// What was acknowledged to the map before the store went back.
+/// The acknowledged entries from before the store went back.
 const ACKNOWLEDGED: [(&str, u64); 2] = [("old", 1), ("lost", 2)];
 
 pub(crate) async fn open(provider: impl Provider, rewind: Rewind) -> PersistentMap<u64> {
@@ -23,7 +23,7 @@ pub(crate) async fn save_old(map: &PersistentMap<u64>) {
     map.insert_and_save("old", 1).await.unwrap();
 }
 
-/// Saves the one that the store is going to lose.
+/// Saves the entry that the store will lose.
 pub(crate) async fn save_lost(map: &PersistentMap<u64>) {
     map.insert_and_save("lost", 2).await.unwrap();
 }

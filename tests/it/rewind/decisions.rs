@@ -65,8 +65,7 @@ async fn take_store_takes_what_is_stored_and_commits_what_is_pending() {
     }
 }
 
-/// What is pending meets what the older copy has, as it would meet the write of
-/// another process.
+/// Pending changes conflict with the older copy as with the write of another process.
 #[tokio::test(start_paused = true)]
 async fn take_store_judges_what_is_pending_by_the_conflict_policy() {
     let store = store();
@@ -108,7 +107,7 @@ async fn save_again_finds_no_conflicts_with_the_older_copy() {
     assert_eq!(map.stats().conflicts, 0);
 }
 
-/// Its expiry alone was to be told; but the store has lost the value as well.
+/// Only its expiry was to be saved, but the store has lost the value as well.
 #[tokio::test(start_paused = true)]
 async fn save_again_brings_back_the_value_of_an_entry_that_was_only_read() {
     let store = store();

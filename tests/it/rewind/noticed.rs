@@ -1,4 +1,4 @@
-//! What a map tells of a store that went back in time, and does in between.
+//! How a map reports a store that went back in time, and what it does until then.
 
 use persistify::{
     OnConflict,
@@ -8,8 +8,8 @@ use persistify::{
 use super::*;
 use crate::support::{open, put, steady, write_as_another};
 
-/// A map that has committed nothing learns of it by a reload, from the incarnation
-/// alone. It stays stopped then, although what it wrote was never lost.
+/// A map that has committed nothing notices it at a reload, from the incarnation alone. It stays
+/// stopped, although none of its own writes was lost.
 #[tokio::test(start_paused = true)]
 async fn a_reload_that_notices_tells_everybody_and_nothing_is_written_after_it() {
     let store = store();
@@ -100,7 +100,7 @@ async fn a_map_that_goes_on_by_itself_has_all_its_attempts() {
     assert_eq!(stored(&store).await, pairs([("more", 3), ("old", 1)]));
 }
 
-/// Who waits is told why the map cannot go on by itself; it does once it can.
+/// Waiting saves get the reason why the map has stopped; later saves work again.
 #[tokio::test(start_paused = true)]
 async fn a_map_that_cannot_go_on_by_itself_says_why_and_tries_again() {
     let store = store();

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// The older copy has all that was acknowledged to this map, but not what it has
-/// loaded of others.
+/// The older copy has everything that was acknowledged to this map, but not what it has loaded
+/// from others.
 #[tokio::test(start_paused = true)]
 async fn a_map_that_has_lost_nothing_learns_of_it_from_the_one_that_has() {
     let store = store();
@@ -62,7 +62,7 @@ async fn a_reload_brings_nothing_of_a_store_that_went_back() {
         kind(other.insert_and_save("x", 1).await),
         ErrorKind::Rewound
     );
-    // What is in the store of the new incarnation is not taken, whatever it is.
+    // The contents of the new incarnation are not loaded, whatever they are.
     other.resolve_rewind(Rewind::TakeStore).await.unwrap();
     other.clear_and_save().await.unwrap();
     assert_eq!(kind(map.reload().await), ErrorKind::Rewound);

@@ -1,4 +1,4 @@
-//! Somebody who uses the maps, in every way at random.
+//! An actor that uses the maps in all ways, at random.
 
 use std::{rc::Rc, time::Duration};
 
@@ -15,11 +15,11 @@ use super::{
 /// How often each acts in a phase.
 const STEPS: usize = 12;
 
-/// For ever, as far as anybody waits.
+/// Longer than any test waits.
 const LONG: Duration = Duration::from_hours(1_000);
 
-/// Somebody who uses the maps of one owner. What it does next is at a map, a
-/// key, and with a value that no other actor writes.
+/// An actor that uses the maps of one owner. Each step picks a map, a key, and a value that no
+/// other actor writes.
 pub(super) struct Actor {
     pub(super) world: Rc<World>,
     pub(super) dice: StdRng,
@@ -129,7 +129,7 @@ impl Actor {
         }
     }
 
-    /// What is written: its place in the book.
+    /// A write, with its position in the book.
     pub(super) fn write(&self, what: &'static str, token: Option<u64>, span: Span) -> usize {
         let wanted = Wanted { what, token, span };
         let mut book = self.world.ground.book();

@@ -1,5 +1,4 @@
-//! What was written, and what was answered: what a key may hold, in memory and
-//! in the store.
+//! All writes and their answers: the values that a key may have, in memory and in the store.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -41,7 +40,7 @@ struct Write {
     span: Span,
     /// When it may be gone first, and when it has to be gone.
     gone: [Option<u64>; 2],
-    /// What was committed together with it.
+    /// The writes that were committed together with it.
     group: Option<u64>,
 }
 
@@ -62,7 +61,7 @@ impl fmt::Debug for Write {
     }
 }
 
-/// What is written: the value, and how long it lives.
+/// A write: the value, and its time to live.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
     pub(super) what: &'static str,
@@ -76,8 +75,8 @@ pub(super) struct Book {
     tick: u64,
     /// In milliseconds.
     pub(super) now: u64,
-    /// Others write the same maps: what is in one memory may reach the store at
-    /// any time.
+    /// Other owners write to the same maps, so a value in one memory may reach the store at any
+    /// time.
     foreign: bool,
     writes: Vec<Write>,
 }
@@ -176,7 +175,7 @@ impl Book {
         }
     }
 
-    /// Everything begins anew, with what is [found](Self::found).
+    /// Starts again with the [found](Self::found) records.
     pub(super) fn restart(&mut self, foreign: bool) {
         self.writes.clear();
         self.foreign = foreign;
@@ -221,8 +220,8 @@ impl Book {
         self.floor(map, |w| w.saved)
     }
 
-    /// Each key holds what was written last before the floor, or something that
-    /// may have come after it.
+    /// Each key has the value of the last write before the floor, or of a write that may have come
+    /// after it.
     pub(super) fn check(&self, map: usize, floor: &Floor, held: &Held, place: &str) {
         for (n, last) in floor.iter().enumerate() {
             let token = held.get(&key(n)).copied();
@@ -254,8 +253,8 @@ impl Book {
         all[all.len().saturating_sub(12)..].to_vec()
     }
 
-    /// Somebody has written what the key holds. (What comes of several values
-    /// where they are merged, is one of them.)
+    /// Checks that the value of the key was written by an actor. (A merged value counts as one of
+    /// its parts.)
     pub(super) fn check_known(&self, map: usize, held: &Held) {
         for (n, token) in (0..KEYS).filter_map(|n| Some((n, *held.get(&key(n))?))) {
             let known = self.of(map, n).any(|w| w.token == Some(token) && !w.never);
@@ -264,8 +263,7 @@ impl Book {
         }
     }
 
-    /// Of what was committed as one, no part is there while another key still
-    /// holds what is older.
+    /// No part of an atomic commit is visible while another key still has an older value.
     pub(super) fn check_whole(&self, held: &[Held; 2]) {
         let holds = |w: &Write| held[w.map].get(&key(w.key)).copied();
         for one in self.writes.iter().filter(|w| w.group.is_some() && !w.never) {

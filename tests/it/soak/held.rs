@@ -8,14 +8,14 @@ use persistify::{
 };
 use tokio::{runtime::Handle, sync::watch, task::spawn_blocking};
 
-/// Holds the paused time while the store works: it is given up by nobody
-/// because its disk is slow, and a history takes no longer than the disk needs.
+/// Holds the paused time while the store works. No operation then times out because of a slow
+/// disk, and a history takes only as long as the disk needs.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     inner: Arc<dyn Provider>,
     /// It has no disk to wait for.
     at_once: bool,
-    /// How many calls go on, also those that were given up by their callers.
+    /// The number of calls in flight, including those that their callers gave up.
     calls: Arc<watch::Sender<usize>>,
 }
 

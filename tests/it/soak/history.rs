@@ -1,5 +1,5 @@
-//! A history: a store, and the phases in which maps live on it. Between two of
-//! them all maps are gone, and nothing is left but the store.
+//! A history: a store, and the phases in which maps are open on it. Between two phases all maps
+//! are gone, and only the store remains.
 
 use std::{rc::Rc, thread};
 
@@ -49,7 +49,7 @@ pub(super) async fn history(kind: Kind, seed: u64) {
     place.end(ground.store.inner()).await;
 }
 
-/// Tells of the phase, if it fails.
+/// Prints the phase if it fails.
 struct Told(u32, Terms);
 
 impl Drop for Told {
@@ -61,8 +61,8 @@ impl Drop for Told {
 }
 
 impl Ground {
-    /// What is stored is what the next phase begins with: what the last one has
-    /// left, and what others have written meanwhile.
+    /// The next phase starts with the contents of the store: what the last phase has left, and what
+    /// other programs have written meanwhile.
     async fn begin(&self, dice: &mut StdRng, terms: &Terms) {
         self.book().restart(terms.foreign);
         for map in 0..2 {
@@ -103,7 +103,7 @@ impl Ground {
         plant(self, map, &key, &text, shape).await;
     }
 
-    /// No map is open: what is stored is all there is.
+    /// No map is open, so the store has the only state.
     async fn check_rest(&self, terms: &Terms) {
         let mut held = Vec::new();
         for map in 0..2 {

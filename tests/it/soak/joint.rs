@@ -33,7 +33,7 @@ impl Actor {
 
     pub(super) async fn update_in_store(&mut self) {
         let (map, key) = (self.tested(), self.key());
-        // What is left of its own time.
+        // The rest of its own time to live.
         let least = is_caching(self.map).then_some(0);
         let span = Span { least, most: None };
         let id = self.write("update_in_store", Some(self.token), span);
@@ -88,7 +88,7 @@ impl Actor {
                 }
                 self.world.ground.book().never(ids);
             }
-            // It may have landed, or may yet: before whatever is written next.
+            // It may have been applied, or may still be, before the next write.
             Err(_) => {
                 self.world.ground.book().maybe(ids);
                 self.unknown = Some((self.map, self.key));

@@ -20,7 +20,7 @@ use super::{
 /// How many act at once.
 const ACTORS: usize = 5;
 
-/// When the store is healthy again, no caller is left waiting.
+/// When the store is healthy again, no call waits any longer.
 const PATIENCE: Duration = Duration::from_mins(10);
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -118,7 +118,7 @@ impl Phase {
     /// The store is well: everything is saved, and all agree.
     async fn settle(&self) {
         let all: Vec<_> = every(&self.world).collect();
-        // Once more round, because what one saves last others have to hear of.
+        // One more round, because the others have to load what was saved last.
         for (owner, map) in all.iter().chain(&all) {
             self.save_all(*owner, *map).await;
         }
@@ -148,7 +148,7 @@ impl Phase {
     fn check_agrees(&self, owner: usize, map: usize, records: &Records) {
         let tested = self.world.map(owner, map);
         let (held, stored) = (tested.held(), live(records, self.world.ground.now()));
-        // Reads prolong in memory first what is idle.
+        // Reads extend idle deadlines in memory first.
         for (key, token) in held.iter().chain(&stored) {
             assert_eq!(held.get(key), Some(token), "{key} of map {map}");
             let record = &records[key];
@@ -164,7 +164,7 @@ impl Phase {
 }
 
 impl World {
-    /// No handle of a map is left.
+    /// Drops all handles of the maps.
     async fn gone(self) -> Ground {
         let ground = self.ground();
         for _ in 0..200 {

@@ -1,4 +1,4 @@
-//! Where a history takes place: what is left when its program is killed.
+//! The store of a history, and what is left of it when its program is killed.
 
 use std::{fs, path::Path, sync::Arc, time::SystemTime};
 
@@ -16,7 +16,7 @@ pub(super) enum Kind {
     Sqlite,
 }
 
-/// A store, and what it stands on.
+/// A store, and its folder.
 pub(super) struct Place {
     kind: Kind,
     memory: Memory,
@@ -51,7 +51,7 @@ impl Place {
         Held::new(inner)
     }
 
-    /// The program is gone: what is on the disk now is all that is left.
+    /// The program is killed: only the files on the disk remain.
     pub(super) async fn kill(&mut self, store: &Held) {
         store.idle().await;
         let image = folder();
@@ -71,7 +71,7 @@ fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// Lost with the program: the lock, and what is shared memory.
+/// Files that end with the program: the lock, and shared memory.
 const LOST: [&str; 2] = [".persistify.lock", "maps.db-shm"];
 
 /// The files with their sizes and times.

@@ -1,4 +1,4 @@
-//! Which histories are tried, and what is said of one that fails.
+//! The seeds of the histories, and the report of a failing one.
 
 use std::{
     env,
@@ -69,7 +69,7 @@ pub(super) fn soak(test: &str, kind: Kind, few: u64) {
     println!("histories_{test}: {tried} went well, of the seeds {first}..{end}");
 }
 
-/// Apart, so that one that hangs is noticed: it is left behind.
+/// On a thread of its own, so that a hanging history is noticed; the thread is abandoned.
 fn goes_well(kind: Kind, seed: u64) -> bool {
     let (done, ended) = mpsc::channel();
     let apart = thread::Builder::new().name(format!("seed {seed}"));

@@ -45,7 +45,7 @@ pub(super) fn live(records: &Records, now: u64) -> Tokens {
         .collect()
 }
 
-/// What somebody writes who is no map, while no map is open.
+/// Writes by another program, while no map is open.
 pub(super) async fn plant(to: &Ground, map: usize, key: &str, text: &str, shape: u32) {
     let payload = Payload::json(text.to_owned()).with_schema(shape);
     let part = MapBatch::new(name(map), vec![Change::put(key, payload, None)]);
@@ -62,7 +62,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Whether what was loaded after all of this was seen is as late.
+    /// Whether a later load is at least as new.
     pub(super) fn check(&self, map: usize, horizon: Revision, records: &Records) {
         let seen = self.horizons[map];
         assert!(

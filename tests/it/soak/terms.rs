@@ -16,7 +16,7 @@ use super::{
 
 pub(super) const MS: Duration = Duration::from_millis(1);
 
-/// What becomes of conflicts.
+/// The policy for conflicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Policy {
     LastWrite,
@@ -70,7 +70,7 @@ impl Terms {
         self.foreign && self.policy == Policy::Merge
     }
 
-    /// How long what is written now will live, with a time of its own or not.
+    /// The remaining time of an entry that is written now, with a time to live of its own or not.
     pub(super) fn span(&self, map: usize, own: Option<Duration>) -> Span {
         if !is_caching(map) {
             return Span::default();
@@ -89,12 +89,12 @@ impl Terms {
         }
     }
 
-    /// How long what is stored will live, if that ends so much later.
+    /// The remaining time of a stored entry.
     pub(super) fn rest(&self, map: usize, rest: Option<u64>) -> Span {
         if !is_caching(map) {
             return Span::default();
         }
-        // What was idle with other times may have outlived those of today.
+        // An idle entry with earlier settings may outlive the current ones.
         let at_once = self.idle.map(|_| 0);
         // What has no end gets one when the map is opened.
         let begun = self.live.filter(|_| rest.is_none());

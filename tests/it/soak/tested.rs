@@ -72,7 +72,7 @@ impl Tested {
         }
     }
 
-    /// All that is there; a read of each.
+    /// All entries, each with a read.
     pub(super) fn held(&self) -> Held {
         let (pairs, len): (BTreeMap<_, _>, _) = match &self.map {
             Plain(map) => (map.iter().collect(), map.len()),

@@ -38,7 +38,7 @@ impl Trouble {
             if dice.random_range(0..8) < calm {
                 return Fault::None;
             }
-            // What the store will never take cannot have landed either.
+            // A change that the store will never accept cannot have been applied.
             if refused.is_some_and(|key| puts(call, key)) {
                 let fault = Fault::Lost(ErrorKind::Unavailable);
                 return if dice.random() { fault } else { Fault::None };
@@ -69,7 +69,7 @@ impl Trouble {
         Self { hangs }
     }
 
-    /// What hangs goes on, late, or lands after it was given up, or never.
+    /// Hanging calls resume late, are applied after they were given up, or never.
     pub(super) async fn come_late(&self, mut dice: StdRng) {
         loop {
             sleep(Duration::from_millis(dice.random_range(100..2_500))).await;
@@ -90,7 +90,7 @@ impl Trouble {
         }
     }
 
-    /// Everything that still hangs lands now.
+    /// Applies all calls that still hang.
     pub(super) async fn land(&self) {
         let hangs = std::mem::take(&mut *self.hangs.lock());
         for hang in hangs {
@@ -99,8 +99,8 @@ impl Trouble {
     }
 }
 
-/// Whether a batch with changes comes for the first time. What is refused then
-/// is refused by a store that has it not already.
+/// Whether this is the first attempt of a batch with changes. A refusal of a first attempt is
+/// reliable: the store does not have the batch already.
 fn is_first(call: &Call, seen: &mut HashSet<persistify::BatchId>) -> bool {
     let Some(batch) = &call.batch else {
         return false;

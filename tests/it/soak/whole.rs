@@ -1,4 +1,4 @@
-//! What is done with a map as a whole: flush, reload, import, close.
+//! Calls on a whole map: flush, reload, import, close.
 
 use persistify::{ErrorKind, serde_json};
 use rand::RngExt;
@@ -36,7 +36,7 @@ impl Actor {
         let lines = map.export().await;
         let ids = self.write_lines(&lines);
         let answer = map.import(&lines).await;
-        // What expires meanwhile is left out.
+        // Entries that expire meanwhile are omitted.
         let all = answer.is_ok_and(|count| count == ids.len() as u64);
         if all && !self.world.terms.may_lose() {
             self.world.ground.book().saved(&ids);

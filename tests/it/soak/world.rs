@@ -1,4 +1,4 @@
-//! What those who act in one phase have in common.
+//! The state shared by the actors of a phase.
 
 use std::cell::{Cell, RefCell, RefMut};
 
@@ -34,7 +34,7 @@ impl Slot {
     }
 }
 
-/// The store, and what is known of it across all phases.
+/// The store, and the book of all phases.
 pub(super) struct Ground {
     pub(super) store: Store,
     pub(super) clock: SystemClock,
@@ -64,7 +64,7 @@ impl Ground {
         book
     }
 
-    /// What is stored of a map. (Others may load meanwhile, and be faster.)
+    /// The stored records of a map. (Others may load at the same time, and be faster.)
     pub(super) async fn load(&self, map: usize) -> stored::Records {
         let seen = self.seen.borrow().clone();
         let (horizon, records) = stored::records(self.store.inner(), &name(map)).await;
@@ -73,7 +73,7 @@ impl Ground {
         records
     }
 
-    /// The same, after a look at whether that may be.
+    /// As above, after checking the records against the book.
     pub(super) async fn stored(&self, map: usize, terms: &Terms) -> stored::Records {
         let floor = self.book().in_store(map);
         let records = self.load(map).await;

@@ -96,8 +96,7 @@ impl Actor {
         self.save(&ids, map.clear_and_save()).await;
     }
 
-    /// Memory has it after the first poll, or never; what the store has, the
-    /// answer says.
+    /// Memory has the change after the first poll, or never. The answer says what the store has.
     async fn save(&mut self, ids: &[usize], call: impl Future<Output = Result<bool>>) {
         let patience = self.patience();
         let mut call = pin!(call);

@@ -281,7 +281,7 @@ async fn a_file_is_replaced_together_with_its_log() {
         place.wait_until_free();
         fs::write(&log, left).unwrap();
         if damaged {
-            // Nothing is left of the file, and the log is cut.
+            // Nothing remains in the file, and the log is truncated.
             fs::write(place.path(), "dear diary ".repeat(1_000)).unwrap();
             fs::write(&log, "dear diary").unwrap();
             Sqlite::open(place.path()).await.unwrap_err();

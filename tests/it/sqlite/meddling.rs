@@ -176,8 +176,8 @@ async fn a_row_with_an_invalid_time_loads_without_it() {
     }
 }
 
-/// Someone else's rule on a table of theirs keeps it from being emptied; it was
-/// said to be missing.
+/// A trigger of another program keeps its table from being cleared; the error said that the
+/// table was missing.
 #[tokio::test]
 async fn a_clear_that_a_foreign_key_forbids_is_unusable() {
     let (_place, other, sqlite) = adopted(&format!(

@@ -7,7 +7,7 @@ use persistify::Provider;
 
 use super::*;
 
-/// Beside the one that writes.
+/// Readers beside the one writer.
 const MAX_READERS: usize = 4;
 
 /// A file with that number of maps, each with that number of entries.

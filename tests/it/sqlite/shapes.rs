@@ -150,7 +150,7 @@ async fn a_map_stays_in_its_table() {
     for builder in [builder().table("m", "u"), builder().table("n", "T")] {
         assert_eq!(error(builder.open().await).kind(), ErrorKind::Invalid);
     }
-    // Known from before, without being told again.
+    // The adoption is known from the first open; the builder does not repeat it.
     let sqlite = place.open().await;
     pen.put(&sqlite, &name("m"), "k", "1").await;
     pen.put(&sqlite, &own, "k", "2").await;

@@ -1,7 +1,7 @@
-//! Tests that run themselves again, as other processes.
+//! Tests that run themselves as child processes.
 //!
-//! The child is the very same test: told by the environment where to work, it
-//! does its part and never comes back to what the parent does.
+//! The child runs the same test. Environment variables tell it where to work; it does its part
+//! and never returns to the part of the parent.
 
 use std::{
     env,
@@ -15,7 +15,7 @@ use std::{
 const PLACE: &str = "PERSISTIFY_CHILD_PLACE";
 const ORDERS: &str = "PERSISTIFY_CHILD_ORDERS";
 
-/// What a child was told: where the store is, and what to do.
+/// The parameters of a child: where the store is, and what to do.
 pub(crate) struct Orders {
     pub(crate) place: String,
     pub(crate) words: String,
@@ -28,7 +28,7 @@ pub(crate) fn orders() -> Option<Orders> {
     Some(Orders { place, words })
 }
 
-/// Runs that test once more, with these orders.
+/// Runs a test as a child, with these parameters.
 pub(crate) fn spawn(test: &str, place: &str, words: &str) -> Child {
     Command::new(env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
@@ -40,15 +40,15 @@ pub(crate) fn spawn(test: &str, place: &str, words: &str) -> Child {
         .unwrap()
 }
 
-/// Says a line to the parent, in one write and with the line's end first:
-/// whatever the test harness wrote before ends there.
+/// Prints a line for the parent, in one write that begins with a newline, because the test
+/// harness may have printed half a line before.
 pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     out.write_all(format!("\n{line}\n").as_bytes()).unwrap();
     out.flush().unwrap();
 }
 
-/// What a child says, without the last line if it broke off.
+/// The output of a child, without the last line if it is incomplete.
 pub(crate) fn lines(child: &mut Child) -> impl Iterator<Item = String> + use<> {
     let mut from = BufReader::new(child.stdout.take().unwrap());
     std::iter::from_fn(move || {
@@ -58,8 +58,8 @@ pub(crate) fn lines(child: &mut Child) -> impl Iterator<Item = String> + use<> {
     })
 }
 
-/// Hears what a child says, line by line, and kills it when it has lived so long
-/// after it said that word for the first time.
+/// Reads the output of a child, line by line, and kills the child a given time after it first
+/// printed the given word.
 pub(crate) fn hear_and_kill(
     mut child: Child,
     word: &str,

@@ -1,4 +1,4 @@
-//! What the crate says through `tracing`.
+//! The events that the crate logs through `tracing`.
 
 use std::{
     fmt::Write as _,
@@ -44,9 +44,9 @@ impl tracing::Subscriber for Warnings {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// The warnings and errors that name this map: call it once before what is to
-/// be heard. One subscriber serves the whole process: it would not hear what a
-/// thread of another test has found disabled.
+/// The warnings and errors that name this map. Call it before the first of them is logged. One
+/// subscriber serves the whole process, because a level that a thread of another test has found
+/// disabled would stay disabled.
 pub(crate) fn warnings_of(map: &str) -> Vec<String> {
     static WARNINGS: OnceLock<Warnings> = OnceLock::new();
     let warnings = WARNINGS.get_or_init(|| {

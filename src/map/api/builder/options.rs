@@ -26,7 +26,7 @@ pub(crate) struct Options {
     pub(crate) allow_unreadable: bool,
     pub(crate) verify: Verify,
     pub(crate) on_rewind: Rewind,
-    pub(crate) shapes: Migrations,
+    pub(crate) migrations: Migrations,
 }
 
 impl Default for Options {
@@ -52,7 +52,7 @@ impl Default for Options {
             allow_unreadable: false,
             verify: Verify::Always,
             on_rewind: Rewind::Stop,
-            shapes: Migrations::default(),
+            migrations: Migrations::default(),
         }
     }
 }
@@ -70,7 +70,7 @@ impl Options {
     /// `Invalid`, naming the option and its bounds.
     pub(crate) fn check(&self) -> Result<()> {
         check_triggers(self.triggers)?;
-        self.shapes.check()?;
+        self.migrations.check()?;
         let problem = if self.max_batch == 0 {
             "max_batch is 0; it must be at least 1 key"
         } else if self.max_batch_bytes == 0 {

@@ -74,7 +74,7 @@ where
 
     fn schema_of(&self, (number, line): (u64, &[u8])) -> Result<u32> {
         let header = Header::parse(line).map_err(|problem| invalid(number, &problem))?;
-        let known = self.core.options.shapes.check_known(header.schema);
+        let known = self.core.options.migrations.check_known(header.schema);
         known.map_err(|cause| {
             invalid(
                 number,

@@ -1,5 +1,5 @@
-//! Groups: a condition that fails with [`Otherwise::Skip`] leaves out its group,
-//! and the rest of the batch lands.
+//! Groups: a failed condition with [`Otherwise::Skip`] skips its whole group, and the rest of
+//! the batch is applied.
 
 use crate::{
     batch::{Batch, Change, Expect, MapBatch, Otherwise, Skipped},
@@ -23,11 +23,10 @@ pub(super) async fn run(trial: &mut Trial<'_>) {
 
 const GROUPS: [u32; 2] = [1, 2];
 
-/// Which of the groups fail.
+/// The groups whose condition fails.
 const FAILING: [&[u32]; 4] = [&[], &[1], &[2], &[1, 2]];
 
-/// What is stored before the batch: the condition of a group fails if the entry
-/// is there.
+/// The records before the batch. The condition of a group fails if its entry is among them.
 fn stored(failing: &[u32]) -> Vec<Change> {
     let others = ["held", "touched", "deleted"];
     let others = GROUPS.map(|group| others.map(|what| put(&format!("{what} {group}"), 1)));
@@ -38,8 +37,8 @@ fn stored(failing: &[u32]) -> Vec<Change> {
     others.chain(conditions).chain([put("alone", 1)]).collect()
 }
 
-/// Two groups with all operations in each, one without a condition, and changes
-/// beside them, of which one is skipped.
+/// Two groups with all operations in each, one of them without a condition, and changes
+/// outside the groups, of which one is skipped.
 fn changes() -> Vec<Change> {
     let skip = |key: &str, expect| put(key, 2).expect(expect, Otherwise::Skip);
     let mut changes = vec![put("beside", 2), skip("alone", Expect::Absent)];
@@ -120,8 +119,8 @@ async fn clearing(trial: &mut Trial<'_>) {
     commit(trial, &batch, &[1]).await;
 }
 
-/// Commits, and expects the changes of these groups to be skipped, and the one
-/// beside them.
+/// Commits, and expects that the changes of these groups are skipped, and the one outside
+/// them.
 async fn commit(trial: &mut Trial<'_>, batch: &Batch, failing: &[u32]) {
     let is_skipped = |change: &&Change| {
         *change.key == *"alone" || change.group.is_some_and(|group| failing.contains(&group))

@@ -8,7 +8,7 @@ async fn a_map_that_cannot_save_keeps_the_others_for_no_time() {
     let (a, b) = (map(&store, "a").await, map(&store, "b").await);
     a.insert_and_save("x", 1).await.unwrap();
     b.insert("x", 1);
-    // Only what is of `b` alone fails.
+    // Only commits of `b` alone fail.
     store.set_rule(|call| match &call.batch {
         Some(batch) if batch.maps.iter().any(|part| part.map.as_str() == "b") => {
             Fault::Before(ErrorKind::Unusable)
@@ -135,9 +135,9 @@ async fn a_transaction_of_unknown_outcome_shows_in_each_maps_health_and_hangs_no
     assert_eq!(stored(&store, "b").await, expected);
 }
 
-/// A commit whose fate was not known was sent again and again, also when no
-/// handle of the maps was left; and then it landed after what was saved since by
-/// those who had opened them anew.
+/// A commit with an unknown outcome was repeated again and again, even without any handle of
+/// the maps left. It was then applied after the saves of new handles that had been opened
+/// since.
 #[tokio::test(start_paused = true)]
 async fn a_transaction_in_flight_is_not_sent_again_after_its_maps_are_gone() {
     let store = store();

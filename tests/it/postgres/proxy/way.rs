@@ -7,7 +7,7 @@ impl Way {
         let mut weather = self.weather.subscribe();
         loop {
             let listener = TcpListener::bind(self.from).await.unwrap();
-            // Told once; who refused and accepts again probes by itself.
+            // Only the first send has a receiver.
             ready.send(()).ok();
             loop {
                 tokio::select! {
@@ -68,7 +68,7 @@ impl Way {
         loop {
             let read = client.read(&mut chunk).await?;
             if read == 0 {
-                // The server goes on with what it has heard, and then hangs up.
+                // The server executes what it has received, and then hangs up.
                 server.shutdown().await?;
                 return pending().await;
             }
@@ -90,8 +90,8 @@ impl Way {
         }
     }
 
-    /// Waits while this is held. All that the client says meanwhile is kept,
-    /// and its giving up does not keep what it said from landing.
+    /// Waits while the connection is held. Bytes of the client are kept meanwhile, and are
+    /// forwarded even if the client gives up.
     async fn hold(
         &self,
         is_commit: bool,

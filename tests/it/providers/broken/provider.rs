@@ -168,7 +168,7 @@ impl Broken {
         fails(ErrorKind::Unsupported)
     }
 
-    /// Says that it committed when another commit was faster.
+    /// Reports a commit as applied although another commit was faster.
     pub(super) async fn commit_unless_racing(&self, batch: &Batch) -> Result<Committed> {
         let others = self.racing.fetch_add(1, Ordering::SeqCst);
         tokio::task::yield_now().await;

@@ -2,7 +2,7 @@
 
 use persistify::{PersistentMap, Provider};
 
-use super::{Three, shapes, steps, text, three};
+use super::{Three, schemas, steps, text, three};
 use crate::support::{as_it_is, open};
 
 /// Two programs after each other: the older one numbers nothing.
@@ -26,8 +26,10 @@ async fn outlives<P: Provider + Clone>(provider: impl AsyncFn() -> P) {
 
     let store = provider().await;
     let expected = [("a", (0, text(0, 1))), ("b", (3, text(3, 20)))];
-    let expected = expected.map(|(key, shape)| (key.to_owned(), shape)).into();
-    assert_eq!(shapes(&store).await, expected);
+    let expected = expected
+        .map(|(key, schema)| (key.to_owned(), schema))
+        .into();
+    assert_eq!(schemas(&store).await, expected);
     let map = steps(PersistentMap::builder(store.clone(), "map"));
     let map = map.rewrite_on_load().open().await.unwrap();
     assert_eq!(
@@ -36,12 +38,12 @@ async fn outlives<P: Provider + Clone>(provider: impl AsyncFn() -> P) {
     );
     map.close().await.unwrap();
     store.close().await.unwrap();
-    assert_eq!(shapes(&provider().await).await["a"], (3, text(3, 1)));
+    assert_eq!(schemas(&provider().await).await["a"], (3, text(3, 1)));
 }
 
 #[cfg(feature = "sqlite")]
 #[tokio::test]
-async fn a_sqlite_file_keeps_the_shape_of_each_row() {
+async fn a_sqlite_file_keeps_the_schema_version_of_each_row() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("maps.db");
     outlives(async || persistify::Sqlite::open(&path).await.unwrap()).await;
@@ -49,14 +51,14 @@ async fn a_sqlite_file_keeps_the_shape_of_each_row() {
 
 #[cfg(feature = "json")]
 #[tokio::test]
-async fn json_files_keep_the_shape_of_each_entry() {
+async fn json_files_keep_the_schema_version_of_each_entry() {
     let folder = tempfile::tempdir().unwrap();
     outlives(async || persistify::JsonFile::open(&folder).await.unwrap()).await;
 }
 
 #[cfg(feature = "json")]
 #[tokio::test]
-async fn a_file_that_was_written_by_hand_is_of_shape_0() {
+async fn a_file_that_was_written_by_hand_has_schema_version_0() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("map.json"), "{\n  \"a\": 1\n}\n").unwrap();
     let files = persistify::JsonFile::open(&folder).await.unwrap();
@@ -65,11 +67,11 @@ async fn a_file_that_was_written_by_hand_is_of_shape_0() {
     assert_eq!(map.get("a"), Some(three(1)));
 }
 
-/// A value that was edited by hand lost the number of its shape, and the map did
+/// A value that was edited by hand lost the number of its schema, and the map did
 /// not open any more, although the editor had kept to its schema.
 #[cfg(feature = "json")]
 #[tokio::test]
-async fn edits_by_hand_keep_the_shape() {
+async fn edits_by_hand_keep_the_schema_version() {
     let folder = tempfile::tempdir().unwrap();
     let open = async || persistify::JsonFile::open(&folder).await.unwrap();
     let numbered = |files| PersistentMap::<Three>::builder(files, "map").schema(3);
@@ -88,5 +90,5 @@ async fn edits_by_hand_keep_the_shape() {
         assert_eq!(found, [Some(10), Some(2), Some(30)]);
         map.close().await.unwrap();
     }
-    assert_eq!(shapes(&open().await).await["c"].0, 3);
+    assert_eq!(schemas(&open().await).await["c"].0, 3);
 }

@@ -1,5 +1,5 @@
-//! Data that outlives the shape of its type: what is stored in an older shape is
-//! upgraded as it loads, and nothing is destroyed on the way.
+//! Data that outlives the schema of its type: records of an older schema version are migrated
+//! while they are loaded, and nothing is destroyed.
 
 use std::{
     collections::BTreeMap,
@@ -35,9 +35,9 @@ pub(crate) fn three(count: u64) -> Three {
     Three { count, unit }
 }
 
-/// The text of a number in that shape.
-pub(crate) fn text(shape: u32, n: u64) -> String {
-    match shape {
+/// The text of a number in that schema version.
+pub(crate) fn text(schema: u32, n: u64) -> String {
+    match schema {
         0 => n.to_string(),
         1 => json!({ "n": n }).to_string(),
         2 => json!({ "count": n }).to_string(),
@@ -61,19 +61,19 @@ pub(crate) fn steps<P>(map: persistify::Builder<Three, P>) -> persistify::Builde
         .migrate(2, step_2)
 }
 
-fn shaped(key: &str, shape: u32, n: u64) -> Change {
-    raw(key, shape, &text(shape, n))
+fn record_of(key: &str, schema: u32, n: u64) -> Change {
+    raw(key, schema, &text(schema, n))
 }
 
-fn raw(key: &str, shape: u32, text: &str) -> Change {
-    let payload = Payload::json(text.to_owned()).with_schema(shape);
+fn raw(key: &str, schema: u32, text: &str) -> Change {
+    let payload = Payload::json(text.to_owned()).with_schema(schema);
     Change::put(key, payload, None)
 }
 
-/// A store with an entry of each shape.
+/// A store with an entry of each schema version.
 async fn mixed() -> Store {
     let store = store();
-    let changes = (0..4).map(|shape| shaped(&format!("k{shape}"), shape, u64::from(shape)));
+    let changes = (0..4).map(|schema| record_of(&format!("k{schema}"), schema, u64::from(schema)));
     write_as_another(store.inner(), changes.collect()).await;
     store
 }
@@ -86,28 +86,28 @@ async fn records(store: &dyn Provider) -> BTreeMap<String, Record> {
     crate::support::records(store).await.into_iter().collect()
 }
 
-/// Shape and text of what is stored, by key.
-async fn shapes(store: &dyn Provider) -> BTreeMap<String, (u32, String)> {
-    let shape = |record: Record| {
+/// Schema version and text of the stored records, by key.
+async fn schemas(store: &dyn Provider) -> BTreeMap<String, (u32, String)> {
+    let schema = |record: Record| {
         let payload = record.value.unwrap();
         let text = String::from_utf8(payload.bytes.to_vec()).unwrap();
         (payload.schema, text)
     };
     let records = records(store).await.into_iter();
-    records.map(|(key, record)| (key, shape(record))).collect()
+    records.map(|(key, record)| (key, schema(record))).collect()
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_shape_is_upgraded_as_it_loads_and_stays_in_the_store_until_it_is_written() {
+async fn each_schema_version_is_migrated_as_it_loads_and_stays_in_the_store_until_it_is_written() {
     let store = mixed().await;
-    let before = shapes(store.inner()).await;
+    let before = schemas(store.inner()).await;
     let map = current(&store).open().await.unwrap();
     for n in 0..4 {
         assert_eq!(map.get(format!("k{n}")), Some(three(n)));
     }
     assert_eq!(map.pending(), 0);
     map.flush().await.unwrap();
-    assert_eq!(shapes(store.inner()).await, before);
+    assert_eq!(schemas(store.inner()).await, before);
 
     map.update("k1", |value| value.count = 10);
     map.insert("new", three(7));
@@ -115,18 +115,18 @@ async fn each_shape_is_upgraded_as_it_loads_and_stays_in_the_store_until_it_is_w
     let mut expected = before;
     expected.insert("k1".to_owned(), (3, text(3, 10)));
     expected.insert("new".to_owned(), (3, text(3, 7)));
-    assert_eq!(shapes(store.inner()).await, expected);
+    assert_eq!(schemas(store.inner()).await, expected);
     let map = current(&store).open().await.unwrap();
     assert_eq!((map.len(), map.get("k1")), (5, Some(three(10))));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_without_a_schema_number_is_of_shape_0() {
+async fn a_record_without_a_schema_version_has_version_0() {
     let store = store();
     let map: PersistentMap<u64> = open(store.clone(), "map", steady).await;
     map.insert_and_save("a", 1).await.unwrap();
     map.close().await.unwrap();
-    assert_eq!(shapes(store.inner()).await["a"], (0, "1".to_owned()));
+    assert_eq!(schemas(store.inner()).await["a"], (0, "1".to_owned()));
     let map = current(&store).open().await.unwrap();
     assert_eq!(map.get("a"), Some(three(1)));
 }
@@ -164,7 +164,7 @@ async fn steps_that_do_not_lead_there_are_errors_that_name_the_step() {
     }
 }
 
-/// Says why a map did not open, and that nothing was touched.
+/// The error with which a map did not open, after a check that nothing was changed.
 async fn refusal<V>(store: &Store, map: PersistentMapBuilder<V>) -> Error
 where
     V: Serialize + serde::de::DeserializeOwned + Send + Sync + 'static,
@@ -179,7 +179,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_newer_shape_is_refused_with_both_numbers_and_nothing_is_touched() {
+async fn a_newer_schema_version_is_refused_with_both_numbers_and_nothing_is_touched() {
     for allow in [false, true] {
         let store = mixed().await;
         write_as_another(store.inner(), vec![raw("k9", 9, "9")]).await;
@@ -200,7 +200,7 @@ async fn a_newer_shape_is_refused_with_both_numbers_and_nothing_is_touched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_older_shape_without_a_step_is_refused_too() {
+async fn an_older_schema_version_without_a_step_is_refused_too() {
     let store = mixed().await;
     let map = builder::<Three>(&store).schema(3).allow_unreadable();
     let error = refusal(&store, map.migrate(1, |v| v).migrate(2, step_2)).await;
@@ -234,10 +234,10 @@ async fn a_record_whose_step_fails_or_panics_is_unreadable_and_survives() {
         assert_eq!((listed.len(), map.len(), map.get("bad")), (1, 4, None));
         map.flush().await.unwrap();
         let kept = (1, bad.clone());
-        assert_eq!(shapes(store.inner()).await["bad"], kept);
+        assert_eq!(schemas(store.inner()).await["bad"], kept);
         map.insert("bad", three(5));
         map.close().await.unwrap();
-        assert_eq!(shapes(store.inner()).await["bad"], (3, text(3, 5)));
+        assert_eq!(schemas(store.inner()).await["bad"], (3, text(3, 5)));
         let aside = map_name().nested("unreadable").unwrap();
         let aside = stored_in(&store, &aside).await;
         assert_eq!(aside.into_values().collect::<Vec<_>>(), [bad]);
@@ -251,7 +251,7 @@ async fn a_reload_upgrades_and_refuses_as_open_does() {
     map.flush().await.unwrap();
     write_as_another(
         store.inner(),
-        vec![shaped("k1", 1, 40), shaped("late", 0, 41)],
+        vec![record_of("k1", 1, 40), record_of("late", 0, 41)],
     )
     .await;
     map.reload().await.unwrap();
@@ -261,7 +261,7 @@ async fn a_reload_upgrades_and_refuses_as_open_does() {
     );
     assert_eq!(map.pending(), 2);
     map.flush().await.unwrap();
-    assert_eq!(shapes(store.inner()).await["late"], (3, text(3, 41)));
+    assert_eq!(schemas(store.inner()).await["late"], (3, text(3, 41)));
 
     write_as_another(store.inner(), vec![raw("k1", 4, "4")]).await;
     let error = map.reload().await.unwrap_err();
@@ -273,7 +273,7 @@ async fn a_reload_upgrades_and_refuses_as_open_does() {
     );
     assert_eq!(map.get("k1"), Some(three(40)));
     map.insert_and_save("k2", three(8)).await.unwrap();
-    assert_eq!(shapes(store.inner()).await["k1"], (4, "4".to_owned()));
+    assert_eq!(schemas(store.inner()).await["k1"], (4, "4".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -284,7 +284,7 @@ async fn a_caching_map_upgrades_keeps_expiries_and_rewrites_only_what_does_not_e
     let (clock, end) = (ManualClock::new(now), now + HOUR);
     let payload = Payload::json(text(1, 1)).with_schema(1);
     let expiring = Change::put("expiring", payload, Some(end));
-    write_as_another(store.inner(), vec![expiring, shaped("lasting", 1, 2)]).await;
+    write_as_another(store.inner(), vec![expiring, record_of("lasting", 1, 2)]).await;
     let open = || {
         let map = CachingMap::builder(store.clone(), "map").clock(clock.clone());
         steps(map.batch(1_000, HOUR)).rewrite_on_load().open()
@@ -293,7 +293,7 @@ async fn a_caching_map_upgrades_keeps_expiries_and_rewrites_only_what_does_not_e
     assert_eq!(map.get("expiring"), Some(three(1)));
     assert_eq!(map.expires_at("expiring"), Some(end));
     map.close().await.unwrap();
-    let now = shapes(store.inner()).await;
+    let now = schemas(store.inner()).await;
     assert_eq!(now["expiring"], (1, text(1, 1)));
     assert_eq!(now["lasting"], (3, text(3, 2)));
     clock.advance(HOUR);
@@ -303,7 +303,7 @@ async fn a_caching_map_upgrades_keeps_expiries_and_rewrites_only_what_does_not_e
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_puts_carry_the_new_shape() {
+async fn only_puts_carry_the_new_schema_version() {
     let store = mixed().await;
     let map = current(&store).open().await.unwrap();
     map.insert("k1", three(1));

@@ -259,7 +259,7 @@ impl Change {
         }
     }
 
-    /// About how many bytes the change takes in a batch.
+    /// The approximate size of the change in a batch, in bytes.
     pub(crate) fn weight(&self) -> usize {
         let payload = match &self.op {
             Op::Put { payload, .. } => payload.bytes.len(),
@@ -318,7 +318,7 @@ impl Expect {
     }
 }
 
-/// How a change is treated whose condition does not hold.
+/// The treatment of a change whose condition does not hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Otherwise {
     /// The whole batch fails as a [`Conflict`](crate::ErrorKind::Conflict)

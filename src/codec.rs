@@ -1,4 +1,4 @@
-//! Values to and from the bytes that are stored.
+//! Encodes values as the bytes that are stored, and decodes them.
 
 pub(crate) mod json;
 
@@ -19,11 +19,12 @@ use crate::{
     record::{Encoding, Payload},
 };
 
-/// A larger buffer is not kept for the next value.
+/// The capacity above which the buffer is dropped instead of reused.
 const MAX_KEPT: usize = 64 * 1024;
 
 thread_local! {
-    /// Where a text grows. The payload is then allocated once, at its length.
+    /// The buffer in which a text is built. The payload is then allocated once, at its
+    /// exact length.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -37,8 +38,8 @@ type Cause = Box<dyn StdError + Send + Sync>;
 /// `Serialize` fails or panics, if it holds a NaN or an infinity, or if it is
 /// nested too deeply.
 pub(crate) fn encode<V: Serialize>(value: &V) -> Result<Payload> {
-    // A panic in a user's `Serialize` must cost one entry, not the task that
-    // writes all of them. It leaves nothing of ours half changed.
+    // A panic in a user's `Serialize` must cost one entry, not the task that writes all
+    // of them. It leaves no state of this crate half changed.
     let encoded = catch_unwind(AssertUnwindSafe(|| encode_checked(value)));
     let encoded = encoded.unwrap_or_else(|panic| Err(panicked(panic.as_ref()).into()));
     encoded.map_err(|cause| {
@@ -52,7 +53,7 @@ fn encode_checked<V: Serialize>(value: &V) -> Result<Payload, Cause> {
     let mut text = BUFFER.take();
     text.clear();
     let written = json::write(value, &mut text);
-    // The copy has no spare capacity, for as long as the payload is held.
+    // Copied, because a payload may be held for long, and a copy has no spare capacity.
     let payload = written.map(|()| Payload::json(Bytes::copy_from_slice(&text)));
     if text.capacity() <= MAX_KEPT {
         BUFFER.set(text);
@@ -74,7 +75,7 @@ pub(crate) fn decode<V: DeserializeOwned>(payload: &Payload) -> Result<V> {
 ///
 /// # Errors
 ///
-/// Where and why it cannot be read.
+/// The path to the part that cannot be read, and the cause.
 pub(crate) fn read<V: DeserializeOwned>(payload: &Payload) -> Result<V, NotRead> {
     match payload.encoding {
         // A panic in a user's `Deserialize` must not end the task that reads.
@@ -114,8 +115,8 @@ pub(crate) fn digest(payload: &Payload) -> u128 {
     }
 }
 
-/// The part that cannot be read; found by reading again, because it is rarely
-/// needed.
+/// The path to the part that cannot be read. Decodes again to find that path, because
+/// it is rarely needed.
 fn unreadable_path<V: DeserializeOwned>(text: &[u8]) -> Option<ValuePath> {
     let mut json = serde_json::Deserializer::from_slice(text);
     let failed = AssertUnwindSafe(|| {
@@ -126,7 +127,7 @@ fn unreadable_path<V: DeserializeOwned>(text: &[u8]) -> Option<ValuePath> {
     Some(ValuePath::of(failed.path()))
 }
 
-/// Where and why a text cannot be read.
+/// The path to the part of a text that cannot be read, and the cause.
 pub(crate) struct NotRead {
     path: ValuePath,
     cause: Cause,
@@ -143,7 +144,8 @@ impl NotRead {
         Error::new(ErrorKind::Corrupt, message).with_source(self.cause)
     }
 
-    /// Looks for the fault in the value itself, which may tell more than its text.
+    /// Searches the value itself for the fault, which may locate it more closely than
+    /// its text does.
     pub(crate) fn look_in<V: Serialize>(&mut self, value: &V) {
         let said = self.cause.to_string();
         let suspect = AssertUnwindSafe(|| json::suspect(value, &said, &self.path));

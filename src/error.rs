@@ -31,12 +31,11 @@ pub enum ErrorKind {
     /// A later batch of the same writer has already been applied. Nothing was
     /// written.
     Superseded,
-    /// The store has lost commits that it had acknowledged: it was replaced by an
-    /// older copy or by an empty store, or the map was
-    /// [dropped](crate::Provider::drop_map). [`Error::rewound`] has both states. Nothing
-    /// was written. The map stops writing until the store is restored, or
-    /// [`on_rewind`](crate::Builder::on_rewind) or
-    /// [`resolve_rewind`](crate::Map::resolve_rewind) chooses how to go on.
+    /// The store has lost commits that it had acknowledged: it was replaced by an older
+    /// copy or by an empty store, or the map was [dropped](crate::Provider::drop_map).
+    /// [`Error::rewound`] has both states. Nothing was written. The map stops writing
+    /// until the store is restored, or [`on_rewind`](crate::Builder::on_rewind) or
+    /// [`resolve_rewind`](crate::Map::resolve_rewind) decides how to continue.
     Rewound,
     /// The stored data is damaged or cannot be decoded. Nothing was overwritten.
     Corrupt,

@@ -21,7 +21,7 @@ const MAX_KEYS_NAMED: usize = 10;
 pub struct SaveFailure {
     /// The map.
     pub map: MapName,
-    /// What was attempted.
+    /// The attempted operation.
     pub operation: Operation,
     /// The number of this attempt; the first is 1.
     pub attempt: u32,
@@ -142,7 +142,8 @@ pub enum Health {
     /// The store has lost commits that it had acknowledged, because it was replaced
     /// by an older copy or by an empty store. The map writes nothing, and changes
     /// stay pending, until the store is restored or
-    /// [`resolve_rewind`](crate::Map::resolve_rewind) is called. Reads go on.
+    /// [`resolve_rewind`](crate::Map::resolve_rewind) is called. Reads keep
+    /// working.
     #[non_exhaustive]
     Rewound {
         /// When the map noticed, by its clock.
@@ -175,7 +176,8 @@ impl Health {
         }
     }
 
-    /// Since when the store is down or rewound; `None` in the other states.
+    /// Since when the store has been down or rewound; `None` in the other
+    /// states.
     pub fn since(&self) -> Option<SystemTime> {
         match self {
             Self::Healthy | Self::Ended { .. } => None,
@@ -184,7 +186,7 @@ impl Health {
     }
 
     /// Records a failed attempt. Returns whether that changes the health: the map
-    /// was healthy before, or the kind of the error is another one.
+    /// was healthy before, or the kind of the error is different.
     pub(crate) fn fail(&mut self, now: SystemTime, error: Error) -> bool {
         let (since, is_change) = match self {
             Self::Down { since, error: last }
@@ -248,8 +250,8 @@ impl UnreadableRecord {
     }
 }
 
-/// Statistics of a map. The fields are read one after the other, so they may be of
-/// slightly different moments.
+/// Statistics of a map. The fields are read one after the other, so they may
+/// reflect slightly different moments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

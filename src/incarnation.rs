@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// ping. It stays the same while the store keeps all commits that it acknowledged.
 /// When a store has lost commits, because it was replaced by an older copy or by an
 /// empty store, the first commit that detects this makes the store choose a new
-/// incarnation. The new number tells all other writers.
+/// incarnation. All other writers detect the loss by the new number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Incarnation(u64);
 

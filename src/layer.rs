@@ -1,4 +1,4 @@
-//! What a provider that wraps another one implements.
+//! Layers: providers that wrap another provider.
 
 use std::{fmt, sync::Arc};
 
@@ -17,9 +17,9 @@ use crate::{
 /// A provider that wraps another provider.
 ///
 /// Every method forwards to [`inner`](Self::inner) unless the layer overrides
-/// it, so a layer cannot forget one. Whatever implements `Layer` is a
-/// [`Provider`]: layers nest in any order, a map does not know of them, and they
-/// keep the same contract and pass the same conformance suite.
+/// it, so a layer cannot forget one. Every `Layer` is a [`Provider`]: layers
+/// nest in any order, a map uses them like any provider, and they keep the same
+/// contract and pass the same conformance suite.
 ///
 /// A layer that counts commits:
 ///
@@ -59,15 +59,15 @@ use crate::{
 /// are imported, a method call on a concrete layer is ambiguous.
 ///
 /// A layer keeps the contract of the provider that it wraps. In particular, it passes a
-/// repeated batch on unchanged, and it does not replace an error that
-/// [may have applied](crate::Error::may_have_applied) by one that says otherwise.
+/// repeated batch on unchanged, and it does not replace an error that [may have
+/// applied](crate::Error::may_have_applied) with one that claims otherwise.
 #[async_trait]
 pub trait Layer: fmt::Debug + Send + Sync + 'static {
     /// The wrapped provider.
     fn inner(&self) -> &dyn Provider;
 
-    /// See [`Provider::capabilities`]. A layer that cannot do what the wrapped
-    /// provider can overrides it.
+    /// See [`Provider::capabilities`]. Override it if the layer lacks an ability
+    /// of the wrapped provider.
     fn capabilities(&self) -> Capabilities {
         self.inner().capabilities()
     }
@@ -141,7 +141,7 @@ pub trait Layer: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-// A method that `Provider` gains and a layer does not forward fails the lint.
+// The lint fails if `Provider` gains a method that is not forwarded here.
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<L: Layer> Provider for L {

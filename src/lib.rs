@@ -137,7 +137,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-// From the vocabulary of the contract up to the maps.
+// Ordered from the vocabulary of the contract up to the maps.
 mod error;
 mod incarnation;
 mod record;

@@ -67,9 +67,9 @@ impl MapName {
     /// truncated and ends with `%%` and a 128-bit digest of the whole name.
     /// `max_bytes` must be at least 40.
     ///
-    /// Different names have different results, also where case is ignored, except
-    /// for collisions of the digest. A store that keeps truncated names should
-    /// store the whole name as well and compare it.
+    /// Different names have different results, even if case is ignored, unless
+    /// their digests collide. A store that keeps truncated names should store the
+    /// whole name as well and compare it.
     pub fn encoded(&self, max_bytes: usize) -> String {
         let whole = self.0.bytes().fold(String::new(), |mut out, byte| {
             push_encoded(&mut out, byte);

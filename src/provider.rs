@@ -110,8 +110,8 @@ impl Capabilities {
 ///   returned unchanged. A load contains every commit that was acknowledged before it
 ///   began, so its horizon is not below their revisions.
 /// - **Atomic**: a batch is applied as a whole or not at all, even if the process is
-///   killed meanwhile. [Skipped](crate::Otherwise::Skip) changes are not part of it;
-///   [`ledger::check_conditions`] determines which are skipped.
+///   killed during the commit. [Skipped](crate::Otherwise::Skip) changes are not part
+///   of it; [`ledger::check_conditions`] determines which are skipped.
 /// - **Idempotent and fenced**: the sequence numbers of a writer grow. Each batch is
 ///   applied once. A repeat of the writer's last batch gets the same answer again;
 ///   lower sequences are refused as `Superseded`. So a commit that timed out cannot
@@ -221,8 +221,8 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// A map whose probe succeeds uses it to wake the other maps, which then do not wait
     /// for their own next probe. `None` unless overridden.
     ///
-    /// Keep a [`Heartbeat`] in the handle, so that its clones share it, and return a
-    /// clone of it. A wrapper returns the one of the provider inside. Without a heartbeat,
+    /// Keep a [`Heartbeat`] in the handle, so that its clones share it, and return a clone
+    /// of it. A layer returns the heartbeat of the wrapped provider. Without a heartbeat,
     /// each map probes by itself, and nothing else changes.
     fn heartbeat(&self) -> Option<Heartbeat> {
         None

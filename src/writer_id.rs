@@ -9,12 +9,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 pub struct WriterId(u128);
 
 impl WriterId {
-    /// A new writer.
+    /// Creates a new, random id.
     pub fn random() -> Self {
         Self(rand::random())
     }
 
-    /// The writer with this number.
+    /// Creates the id with this number.
     pub const fn new(number: u128) -> Self {
         Self(number)
     }
@@ -37,7 +37,7 @@ impl fmt::Debug for WriterId {
     }
 }
 
-/// In serde it is text, as it is displayed.
+/// Serializes the id as text, in its `Display` form.
 impl Serialize for WriterId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

@@ -1,4 +1,4 @@
-//! Compares Persistify with the crates and the code by hand that it replaces.
+//! Compares Persistify with the crates and the hand-written code that it replaces.
 //!
 //! `compare [--quick] [--tsv FILE] [SUBJECT…]`; benches/README.md explains the tables.
 
@@ -81,7 +81,7 @@ struct Bench {
     start: Instant,
 }
 
-/// A quick comparison that has taken this long goes on with a single round each.
+/// A quick comparison that has taken this long continues with a single round each.
 const LATE: Duration = Duration::from_secs(75);
 
 impl Bench {

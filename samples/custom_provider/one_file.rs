@@ -60,8 +60,8 @@ impl Provider for OneFile {
         let before = document.incarnation;
         let answer = document.commit(batch);
         if answer.is_ok() || document.incarnation != before {
-            // If this fails, the new document may be in place all the same. The map
-            // then resends the batch, which is answered as a repeat.
+            // If this fails, the new document may be in place anyway. The map then resends the
+            // batch, which is answered as a repeat.
             let written = self.write(&document);
             written.map_err(|e| error(ErrorKind::Unusable, e).outcome_unknown())?;
         }

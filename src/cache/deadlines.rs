@@ -9,7 +9,7 @@ use std::{
 /// A time in milliseconds since 1970, the unit in which expiries are stored.
 pub(crate) type Millis = u64;
 
-/// Later than every time: the entry does not expire.
+/// The deadline of an entry that does not expire: later than every time.
 pub(crate) const NEVER: Millis = Millis::MAX;
 
 /// The end of the year 9999. An entry whose own time to live is longer has this
@@ -60,7 +60,7 @@ impl Kind {
         }
     }
 
-    /// That time, or just before, as a deadline of this kind.
+    /// Encodes this time, or one just before it, as a deadline of this kind.
     pub(crate) fn mark(self, at: Millis) -> Millis {
         match self {
             _ if at == NEVER => NEVER,
@@ -76,8 +76,9 @@ impl Kind {
     }
 }
 
-/// Rounds times from one to four milliseconds up to four: otherwise the deadline,
-/// which may be three early, could have passed already when it begins.
+/// Rounds times from one to four milliseconds up to four: otherwise a deadline,
+/// which may be three milliseconds early, could have passed already at the
+/// write.
 pub(crate) fn lasting(wait: Duration) -> Duration {
     if wait < Duration::from_millis(1) {
         return Duration::ZERO;
@@ -91,8 +92,8 @@ pub(crate) fn lasting(wait: Duration) -> Duration {
 pub(crate) struct Deadlines(BTreeSet<(Millis, Arc<str>)>);
 
 impl Deadlines {
-    /// Moves a key from one deadline to another; returns whether the earliest
-    /// deadline is now an earlier one.
+    /// Moves a key from one deadline to another; returns whether the new one is
+    /// earlier than all others.
     pub(crate) fn shift(&mut self, key: &Arc<str>, from: Millis, to: Millis) -> bool {
         self.0.remove(&(from, key.clone()));
         if to == NEVER {

@@ -61,7 +61,7 @@ pub struct Lease {
     only_touched: bool,
 }
 
-/// The idle deadline of an entry that was found to be past it.
+/// Replaces the idle deadline of an entry that was found past it.
 const ENDED: Millis = 0;
 
 impl Lease {
@@ -117,9 +117,9 @@ impl<V> Expiring<V> {
         lease
     }
 
-    /// An entry whose deadline has moved later stays where it is: the sweeper
-    /// reschedules it once it gets there. An entry that is written all the time
-    /// therefore costs nothing here.
+    /// Reschedules an entry whose deadline has moved earlier. If it has moved
+    /// later, the sweeper reschedules the entry when the scheduled time comes, so
+    /// an entry that is written all the time costs nothing here.
     fn schedule_earlier(&self, key: &Arc<str>, lease: &mut Lease) {
         let ends = lease.ends();
         if ends < lease.scheduled {
@@ -303,8 +303,8 @@ impl<V: Send + Sync + 'static> Leases<V> for Expiring<V> {
 
     /// Only one of the two deadlines is stored, and the other is counted from this
     /// write; an own time to live is not stored at all. The write may be long
-    /// before the commit. It is computed back from the deadline, so that restarts
-    /// neither prolong nor shorten an own time to live.
+    /// before the commit. Its time is computed back from the deadline, so that
+    /// restarts neither prolong nor shorten an own time to live.
     fn written_at(&self, lease: &Lease) -> Option<SystemTime> {
         let has_both = lease.idle_until.load(Relaxed) != NEVER && lease.live_until != NEVER;
         let lives = lease

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::deadlines::{Deadlines, Millis};
 
-/// The deadlines of a map, and a notification when the next one has changed.
+/// The deadlines of a map, and a notification when a new one is the earliest.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
     deadlines: Mutex<Deadlines>,
@@ -31,7 +31,7 @@ impl Schedule {
         std::mem::take(&mut *self.deadlines.lock())
     }
 
-    /// The map is gone; nothing will be due any more.
+    /// Ends the schedule, and wakes the sweeper: the map was dropped.
     pub(crate) fn end(&self) {
         self.ended.store(true, SeqCst);
         self.moved.notify_one();
@@ -46,7 +46,7 @@ impl Schedule {
         self.deadlines.lock().next()
     }
 
-    /// Waits until the earliest deadline has changed.
+    /// Waits until a new deadline is the earliest, or the schedule has ended.
     pub(crate) async fn moved(&self) {
         self.moved.notified().await;
     }

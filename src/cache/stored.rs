@@ -56,7 +56,7 @@ impl<V> Expiring<V> {
     /// the idle deadline, the other is counted from the last write. If it is the
     /// time to live, the idle deadline is counted from now, as if the entry had
     /// just been read: for an entry that got its times when the map was
-    /// [opened](Self::begin_unless_timed), the store knows no more.
+    /// [opened](Self::begin_unless_timed), the store holds no other time.
     pub(crate) fn stored_deadlines(&self, record: &Record) -> (Millis, Millis) {
         let ends = self.ends(record);
         match self.kind(ends) {
@@ -90,8 +90,8 @@ impl<V> Expiring<V> {
         *lease.last_stored.get_mut() != NEVER
     }
 
-    /// An entry's own time to live is not stored: it is the time from the write to
-    /// the expiry.
+    /// The own time to live of a stored entry. It is not stored itself: it is the
+    /// time from the write to the expiry.
     pub(crate) fn own_of(&self, record: &Record) -> Option<Duration> {
         let (ends, written) = record.expires_at.zip(record.updated_at)?;
         let is_own = self.kind(millis(ends)) == Kind::Own;

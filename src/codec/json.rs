@@ -4,17 +4,16 @@
 //!
 //! Two texts are the same if they denote the same value, however it is written:
 //!
-//! - White space between tokens does not count, nor does the order of an
-//!   object's fields. Of a field that occurs twice, the last one counts, as it
-//!   does when the text is decoded.
+//! - White space between tokens and the order of an object's fields are ignored. If a
+//!   field occurs twice, the last one counts, as in decoding.
 //! - Strings are compared by their characters, so `"\u00e9"` is `"é"`.
 //! - Numbers are compared as decimals of any length: `1e2` is `100` is `100.0`
 //!   and `-0` is `0`, but `0.1` is not `0.1000000000000000055`, and no digit of
 //!   a large integer is lost.
 //!
-//! [`digest`] puts this into a number, [`same`] compares two texts by it. Stores
-//! are held to this: they may write a value in another way, and must not change
-//! it. Bytes that are no JSON text are the same only as the identical bytes.
+//! [`digest`] computes a number from the value, and [`same`] compares two texts by it.
+//! A store may write a value in another way, but must not change it. Bytes that are not
+//! JSON text are the same only if they are identical.
 
 mod depth;
 mod digest;

@@ -1,4 +1,4 @@
-//! The public methods of a map, a file for each purpose.
+//! The public methods of a map, one file per purpose.
 
 pub(crate) mod atomic_batch;
 pub(crate) mod builder;

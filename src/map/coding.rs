@@ -32,12 +32,12 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         Ok(payload.with_schema(self.options.migrations.current))
     }
 
-    /// Decodes an encoded value again, if this one is to be verified. No lock is
+    /// Decodes an encoded value again, if it is due for verification. No lock is
     /// held: the value's own code runs and may be slow.
     ///
     /// # Errors
     ///
-    /// Where and why it does not decode.
+    /// The place and the reason, if the value does not decode.
     pub(super) fn verify(&self, payload: &Payload) -> Result<(), NotRead>
     where
         V: DeserializeOwned,

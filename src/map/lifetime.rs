@@ -16,7 +16,7 @@ use crate::{clock::MapClock, error::Result, record::Record};
 /// Sealed. [`Forever`] and [`Expiring`](crate::Expiring) implement it.
 pub trait Lifetime<V>: Leases<V> {}
 
-/// The questions a map asks about the expiry of its entries.
+/// The expiry rules of the entries of a map.
 pub trait Leases<V>: fmt::Debug + Send + Sync + Sized + 'static {
     /// The expiry state stored with each entry.
     type Lease: Send + Sync + 'static;
@@ -24,7 +24,7 @@ pub trait Leases<V>: fmt::Debug + Send + Sync + Sized + 'static {
     /// Whether entries expire at all.
     const EXPIRES: bool;
 
-    /// The lease of a newly written entry; `old` is the lease that the write
+    /// The lease of a newly written entry; `previous` is the lease that the write
     /// replaces.
     fn begin(
         &self,
@@ -54,37 +54,39 @@ pub trait Leases<V>: fmt::Debug + Send + Sync + Sized + 'static {
     /// The lease of an entry loaded from the store.
     fn adopt(&self, record: &Record) -> Self::Lease;
 
-    /// Called when the map is loaded and its clock is set: the time that the
-    /// entry's expiry is counted from is not later than now. An entry without an
-    /// expiry gets the map's. Returns whether it did, which means that the store
-    /// must be updated.
+    /// Corrects a loaded lease once the map is loaded and its clock is set: the
+    /// time that its expiry is counted from must not be later than now. An entry
+    /// without an expiry gets the map's; returns `true` in that case, and the store
+    /// must then be updated.
     fn loaded(&self, key: &Arc<str>, lease: &mut Self::Lease) -> bool;
 
-    /// The entry was changed; its expiry is counted from now.
+    /// Restarts the expiry of a changed entry.
     fn renew(&self, key: &Arc<str>, lease: &mut Self::Lease);
 
-    /// The entry was changed; its expiry stays.
+    /// Keeps the expiry of a changed entry.
     fn keep(&self, lease: &mut Self::Lease);
 
-    /// The sweeper found the entry due, but it has not expired.
+    /// Schedules again an entry that the sweeper found due but not expired.
     fn reschedule(&self, key: &Arc<str>, lease: &mut Self::Lease);
 
-    /// The entry was removed and not replaced.
+    /// Unschedules an entry that is removed, or whose lease an adopted one
+    /// replaces.
     fn ended(&self, key: &Arc<str>, lease: &Self::Lease);
 
-    /// The entry was read. Returns whether the new expiry should be stored.
+    /// Prolongs an entry that was read. Returns whether to store the new expiry.
     fn used(&self, lease: &Self::Lease) -> bool;
 
-    /// The next commit changes only the expiry, not the value.
+    /// Records that the next commit changes only the expiry, not the value.
     fn touch(&self, lease: &mut Self::Lease);
 
     /// Whether [`touch`](Self::touch) is the only change since the last commit.
     fn only_touched(&self, lease: &Self::Lease) -> bool;
 
-    /// The store has lost the entry: the next commit must write it whole.
+    /// Records that the store has lost the entry: the next commit must write it
+    /// whole.
     fn lost(&self, lease: &mut Self::Lease);
 
-    /// The store has the entry in its current state.
+    /// Records that the store has the entry in its current state.
     fn stored(&self, lease: &mut Self::Lease);
 
     /// Whether the entry has not expired.
@@ -100,22 +102,23 @@ pub trait Leases<V>: fmt::Debug + Send + Sync + Sized + 'static {
     /// The expiry to store.
     fn stored_expiry(&self, lease: &Self::Lease) -> Option<SystemTime>;
 
-    /// An entry expired and was taken out of memory. Called without a lock.
+    /// Takes the value of an expired entry that was removed from memory. Called
+    /// without a lock.
     fn expired(&self, key: &str, value: V);
 
-    /// All entries are gone. Returns the bookkeeping for them, to be dropped
-    /// outside the locks.
+    /// Forgets all entries. Returns the bookkeeping for them, to be dropped outside
+    /// the locks.
     fn cleared(&self) -> Box<dyn Any + Send>;
 
-    /// The map is open; a lifetime may start its own background task now.
+    /// Called when the map is open. May start a background task.
     fn opened(&self, expire: Expire);
 }
 
-/// Takes an entry out of the map if it has expired. Returns `None` once the map is
-/// closed or dropped.
+/// Removes an entry from the map if it has expired. Returns `None` once the map
+/// is closed or dropped.
 pub(crate) type Expire = Box<dyn Fn(&str) -> Option<()> + Send>;
 
-/// Turned into a [`Lifetime`] when the map is opened.
+/// The settings of a [`Lifetime`], which is created when the map is opened.
 pub trait Plan<V>: Send + Sync + 'static {
     /// The lifetime.
     type Life: Lifetime<V>;
@@ -128,7 +131,7 @@ pub trait Plan<V>: Send + Sync + 'static {
     /// `Invalid`, naming the option and its bounds.
     fn check(&self) -> Result<()>;
 
-    /// The lifetime, on this clock.
+    /// Creates the lifetime, with this clock.
     fn begin(self, clock: Arc<MapClock>) -> Self::Life;
 }
 

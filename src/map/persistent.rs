@@ -51,8 +51,8 @@ use crate::{
 /// Reads keep working and saves return `Closed`. Other writes panic: they could
 /// never reach the store, and they have no error to return.
 ///
-/// Dropping the last handle does not close the map. Pending changes may be lost; a
-/// logged warning says how many.
+/// Dropping the last handle does not close the map. Pending changes may be lost;
+/// a logged warning states their number.
 pub struct PersistentMap<V>(Map<V, Forever>);
 
 /// The options of a [`PersistentMap`].

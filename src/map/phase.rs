@@ -15,8 +15,8 @@ const PHASE: u64 = 3;
 /// The phase of a map: open, closing or closed.
 pub(super) struct Phase(AtomicU64);
 
-/// One attempt to close a map. Opening the map again and closing it again makes
-/// another.
+/// One attempt to close a map. If it fails and the map is closed again, that is
+/// another attempt.
 #[derive(Clone, Copy)]
 pub(super) struct Closing(u64);
 

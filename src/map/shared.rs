@@ -167,7 +167,7 @@ impl Shared {
     pub(super) fn stats(&self) -> Stats {
         let pending = self.pending();
         let is_queued = self.queue.len() > 0 || self.must_clear();
-        // A round that has committed everything may not have ended yet.
+        // A round that has committed everything, but not ended, still has an age.
         let oldest = self.age.oldest(is_queued, self.clock.now());
         Stats {
             pending,
@@ -254,7 +254,7 @@ impl Shared {
         }
     }
 
-    /// Puts these callers back, before those that came since.
+    /// Puts these callers back, ahead of those that have arrived since.
     pub(super) fn give_back(&self, saves: Waiters) {
         self.requests.lock().saves.put_back(saves);
     }

@@ -69,9 +69,9 @@ use shared::Shared;
 /// base64, the value becomes the JSON that the file has; so does a value that the `.meta` file
 /// does not describe.
 ///
-/// Edits while the map is open, or after a crash left a journal, are reported as `Corrupt`,
-/// and nothing is overwritten. So is a file that is missing beside its `.meta`, and a journal
-/// that the `.meta` knows to be in use: put it back. To start with an empty map, remove the
+/// Edits while the map is open, or after a crash left a journal, are reported as `Corrupt`, and
+/// nothing is overwritten. So is a missing `.json` file beside its `.meta`, and a missing journal
+/// that the `.meta` marks as in use: put the file back. To start with an empty map, remove the
 /// `.meta` too. If the file is a symbolic link, its target is written, and the link stays.
 ///
 /// # Older copies
@@ -86,8 +86,8 @@ use shared::Shared;
 ///
 /// Every batch for which `commit` returned `Ok` is there. A batch that was being written is there
 /// as a whole or not at all; an incomplete one at the end of the journal is set aside as
-/// `<name>.torn`, with a warning. Anything broken that is followed by complete batches is
-/// damage: an error that names the file and the place, and nothing is overwritten.
+/// `<name>.torn`, with a warning. A broken part that is followed by complete batches is damage:
+/// the error names the file and the offset, and nothing is overwritten.
 ///
 /// # Limits
 ///
@@ -98,7 +98,7 @@ use shared::Shared;
 /// - Memory: for each entry of an open map, the key and 40 bytes in a sorted index, 100 to 150
 ///   bytes in all; values are not kept. A load reads the file once to build the index.
 /// - Deleted entries leave tombstones, for readers that follow the changes of a map; see
-///   [`keep_tombstones`](JsonFileBuilder::keep_tombstones) for how long, and what they take.
+///   [`keep_tombstones`](JsonFileBuilder::keep_tombstones) for their duration and cost.
 ///   Entries that were removed by hand leave none: such readers load the whole map again.
 /// - Times are stored to the millisecond.
 ///
@@ -114,7 +114,7 @@ impl JsonFile {
     ///
     /// # Errors
     ///
-    /// As [`JsonFileBuilder::open`].
+    /// As for [`JsonFileBuilder::open`].
     pub async fn open(folder: impl AsRef<Path>) -> Result<Self> {
         Self::builder(folder).open().await
     }

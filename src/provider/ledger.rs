@@ -1,5 +1,5 @@
-//! The rules by which a store decides about a batch. They are written once, for all providers
-//! inside and outside this crate.
+//! The rules by which a store decides about a batch. All providers inside and outside this
+//! crate share them.
 //!
 //! A store remembers the last batch of each writer, and commits this with the batch itself.
 //! Three promises depend on it: a batch is applied once, an abandoned batch cannot be applied
@@ -21,8 +21,9 @@
 //! contains commits of others. A refused batch cannot be applied later either: an earlier
 //! attempt that is still in flight names the old incarnation too.
 //!
-//! A batch that names neither is admitted. Thus a map that is opened later accepts the store as
-//! it is: a store may be moved, copied or restored while its maps are closed.
+//! A batch that names neither an incarnation nor an acknowledged commit is admitted. Thus a map
+//! that is opened later accepts the store as it is: a store may be moved, copied or restored
+//! while its maps are closed.
 
 use std::time::{Duration, SystemTime};
 

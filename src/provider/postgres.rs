@@ -198,7 +198,7 @@ impl Shared {
         (&self.connections, &self.options)
     }
 
-    /// The statements that prune tombstones with this commit, if it is time.
+    /// The statements that prune tombstones as part of this commit, if pruning is due.
     fn prune_by_the_way(&self, batch: &Batch) -> Vec<Statement<'static>> {
         let is_delete = |change: &&Change| matches!(change.op, Op::Delete);
         let changes = batch.maps.iter().flat_map(|part| &part.changes);
@@ -236,7 +236,7 @@ impl Provider for Postgres {
         self.explained(schema::on_tables(connections, options, commit).await)
     }
 
-    /// Prunes tombstones, and forgets writers that have not written for long.
+    /// Prunes tombstones, and forgets writers that have been idle for long.
     async fn release(&self, map: &MapName) -> Result<()> {
         let (connections, options) = self.shared.both();
         self.explained(schema::tidy(connections, options, map).await)

@@ -1,4 +1,4 @@
-//! Keeps maps in one SQLite file.
+//! Stores maps in one SQLite file.
 
 use std::{fmt, path::Path, path::PathBuf, sync::Arc};
 
@@ -45,7 +45,7 @@ mod tombstones;
 mod worker;
 mod writers;
 
-/// Keeps maps in one SQLite file: a table a map.
+/// Stores maps in one SQLite file, each in a table of its own.
 ///
 /// A commit is one transaction, also over several maps, and is on disk when it
 /// returns. Other connections and processes may read and write the

@@ -1,4 +1,4 @@
-//! Several changes as one: of one map, and of several.
+//! Atomic commits of several changes, to one map and to several.
 
 use std::{pin::pin, sync::Arc};
 
@@ -113,7 +113,7 @@ async fn a_condition_on_an_unchanged_key_is_checked() {
     batch.insert("b", 1).require("none", Expect::Absent);
     batch.commit().await.unwrap();
     assert_eq!(stored(&store).await, pairs([("a", 1), ("b", 1)]));
-    // Memory believed in an entry that is gone.
+    // Another process removes an entry that memory still holds.
     write_as_another(store.inner(), vec![Change::delete("a")]).await;
     let mut batch = map.batch();
     batch.insert("b", 2).require("a", Expect::Absent);
@@ -283,8 +283,8 @@ async fn a_batch_that_the_provider_cannot_commit_is_unsupported_before_any_write
 }
 
 /// The condition that an entry is present carried the expiry from the time of the call. If the
-/// entry was written before the commit's turn, the store had an older expiry than memory, for
-/// good.
+/// entry was written before the commit's turn, the store was left with an older expiry than memory,
+/// permanently.
 #[tokio::test(start_paused = true)]
 async fn a_key_that_is_only_required_keeps_its_latest_expiry() {
     let store = store();

@@ -47,7 +47,7 @@ fn every_save_of_a_plain_thread_is_in_the_store_when_it_returns() {
         .unwrap();
     assert_eq!(has(&runtime, &store), pairs([("a", 3), ("b", 1)]));
     assert_eq!(map.remove_and_save("b").unwrap(), Some(1));
-    // A plain write goes out with a flush.
+    // A plain write is committed by a flush.
     map.insert("c", 1);
     map.flush().unwrap();
     assert_eq!(has(&runtime, &store), pairs([("a", 3), ("c", 1)]));
@@ -83,7 +83,7 @@ fn a_due_write_is_saved_in_the_background() {
     let map = map.batch(1, Duration::from_secs(3600));
     let map: PersistentMap<u32> = runtime.open(map).unwrap();
     map.insert("a", 1);
-    // Only the background thread can do that.
+    // Only the background thread can make this commit.
     while store.calls(Method::Commit) == 0 {
         std::thread::yield_now();
     }
@@ -122,7 +122,7 @@ fn a_blocking_call_errs_in_async_code_and_works_in_spawn_blocking() {
         });
         assert_eq!(has(&runtime, &store), pairs([("b", 1)]));
     }
-    // On the map's own thread it would wait for itself.
+    // On the map's own thread, the call would wait for itself.
     let inside = map.clone();
     let task = async move {
         let task = tokio::spawn(async move { errs(inside.insert_and_save("a", 1)) });
@@ -137,7 +137,7 @@ fn map_builder(store: &Store) -> persistify::PersistentMapBuilder<u32> {
     persistify::PersistentMap::builder(store.clone(), "other")
 }
 
-/// What a thread is still held by: the value is dropped when it ends.
+/// Reports when it is dropped. A task holds it, so it is dropped when the task's thread ends.
 struct Ends(std::sync::mpsc::Sender<()>);
 
 impl Drop for Ends {
@@ -152,7 +152,7 @@ fn the_thread_ends_with_the_last_handle_and_not_before() {
     let runtime = Runtime::start().unwrap();
     let map = open(&runtime, &store());
     let ends = Ends(ends);
-    // A task lives as long as the runtime that it is on.
+    // The task lives as long as its runtime.
     let task = async move {
         tokio::spawn(async move {
             let _ends = ends;
@@ -172,7 +172,7 @@ fn the_thread_ends_with_the_last_handle_and_not_before() {
     ended.try_recv().unwrap();
 }
 
-/// A map that is dropped by its own thread would wait for itself.
+/// A map that is dropped by its own thread must not wait for that thread to end.
 #[test]
 fn the_last_handle_may_be_dropped_on_the_thread_itself() {
     let (ends, ended) = channel();

@@ -1,4 +1,4 @@
-//! Expiry: expired is gone, at once, everywhere, and across restarts.
+//! Expiry: expired entries are absent for every call, immediately and across restarts.
 
 mod fixed_windows;
 mod glitches;
@@ -175,7 +175,7 @@ async fn an_entry_with_both_times_ends_with_the_earlier_one() {
     for second in 1..25 {
         clock.advance(SECOND);
         settle().await;
-        // Three milliseconds early at the most, never late.
+        // An entry expires up to three milliseconds early, never late.
         assert_eq!(map.get("busy"), Some(1), "{second}");
         let idle = map.snapshot().contains_key("idle");
         assert_eq!(idle, second < 10, "{second}");
@@ -200,7 +200,7 @@ async fn an_entry_with_a_time_of_its_own_lives_that_long_whatever_is_read() {
     clock.advance(seconds(15));
     assert_eq!(map.get("long"), Some(1), "it may be idle for longer");
     map.close().await.unwrap();
-    // Not after a restart either: read every second, it ends when it ends.
+    // After a restart, reads still do not extend it.
     let map = open(times()).await;
     for _ in 20..39 {
         clock.advance(SECOND);
@@ -208,13 +208,13 @@ async fn an_entry_with_a_time_of_its_own_lives_that_long_whatever_is_read() {
     }
     clock.advance(SECOND);
     assert_eq!(map.get("long"), None);
-    // An update begins the same time anew.
+    // An update restarts the entry's own TTL.
     map.insert_with_ttl("a", 1, seconds(30));
     clock.advance(seconds(20));
     map.update("a", |n| *n += 1);
     clock.advance(seconds(29));
     assert_eq!(map.get("a"), Some(2));
-    // A plain insert is an entry by the times of the map.
+    // After a plain insert, the entry has the times of the map.
     map.insert("a", 3);
     clock.advance(seconds(10));
     assert_eq!(map.get("a"), None);
@@ -245,7 +245,7 @@ async fn a_restart_neither_revives_nor_prolongs() {
         assert_eq!(after, before);
         map.close().await.unwrap();
         clock.advance(seconds(2));
-        // One has expired while the map was closed.
+        // `short` has expired while the map was closed.
         let (again, heard_again) = listening(times(builder(&store, &clock)));
         let map = open(again).await;
         assert_eq!((map.len(), map.get("short")), (2, None));

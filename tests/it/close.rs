@@ -1,4 +1,4 @@
-//! The end of a map: closed, dropped, or left at the end of the runtime.
+//! The end of a map: a close, a drop, or the end of its runtime.
 
 use std::{
     pin::pin,
@@ -267,8 +267,8 @@ async fn a_call_during_a_close_is_answered() {
     assert!(!error.to_string().contains("runtime"), "{error}");
 }
 
-/// A save whose write rode along with an earlier one of its key was still
-/// waiting for its answer when the task ended.
+/// A save that shared the commit of an earlier save of its key was still waiting for its answer
+/// when the map's task ended.
 #[tokio::test(start_paused = true)]
 async fn saves_before_a_close_hear_that_they_are_in_the_store() {
     for saves in 1..20_u32 {
@@ -319,7 +319,7 @@ async fn a_close_whose_future_is_dropped_goes_on() {
     map.insert("d", 4);
 }
 
-/// Runs a future on this thread, with no runtime.
+/// Runs a future on this thread, without a runtime.
 pub(crate) fn run_here(future: impl Future<Output = ()>) {
     struct Unpark(std::thread::Thread);
     impl std::task::Wake for Unpark {

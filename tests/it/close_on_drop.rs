@@ -1,4 +1,4 @@
-//! Maps that are closed at the end of a scope.
+//! Maps that are closed at the end of a scope, by `close_on_drop`.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -27,7 +27,7 @@ fn alone() -> Runtime {
     { runtime }.enable_all().build().unwrap()
 }
 
-/// Writes, and leaves by an early `?`.
+/// Writes an entry, and returns early by `?`.
 async fn fails_early(store: &Store) -> Result<(), std::num::ParseIntError> {
     let map = quiet(store).await;
     let _closes = map.close_on_drop(PATIENCE);
@@ -36,8 +36,7 @@ async fn fails_early(store: &Store) -> Result<(), std::num::ParseIntError> {
     Ok(())
 }
 
-/// With one worker, the task that saves is next in line on the very thread that
-/// waits for it.
+/// With one worker, the task that saves is queued on the very thread that waits for it.
 #[test]
 fn a_close_on_drop_on_several_threads_saves_at_an_early_return() {
     let runtime = one_worker();
@@ -66,7 +65,7 @@ fn a_panic_on_its_way_closes_the_map() {
     assert_eq!(runtime.block_on(stored(&store)), pairs([("a", 1)]));
     let error = runtime.block_on(map.insert_and_save("a", 2)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
-    // In a task, too.
+    // The same in a task.
     let map = runtime.block_on(quiet(&store));
     let task = runtime.spawn(async move {
         let _closes = map.close_on_drop(PATIENCE);
@@ -90,7 +89,7 @@ fn a_close_on_drop_leaves_a_closed_map_alone() {
     assert!(begun.elapsed() < PATIENCE);
 }
 
-/// The waiting thread is the one that would have to save. It gives up at once, and leaves the
+/// The waiting thread is the one that would have to save. The guard gives up at once and leaves the
 /// map open.
 #[test]
 fn a_close_on_drop_on_the_runtimes_only_thread_gives_up_at_once() {
@@ -159,7 +158,7 @@ fn a_close_on_drop_without_a_subscriber_names_the_lost_keys_on_stderr() {
     store.down(ErrorKind::Unavailable);
 }
 
-/// A guard outlives the runtime: nothing can be saved, and it does not hang.
+/// A guard that outlives the runtime cannot save, but does not hang.
 #[test]
 fn a_close_on_drop_after_the_end_of_the_runtime_gives_up_at_once() {
     let runtime = one_worker();

@@ -17,7 +17,7 @@ use crate::support::{
 };
 use calls::{calls, outsides};
 
-/// What hangs must fail, not hang the tests.
+/// A call that hangs fails the test after this time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn ignore<T>(_: T) {}
@@ -69,7 +69,7 @@ fn a_closure_that_calls_its_map_or_another_panics_and_does_not_hang() {
                     said.contains("inside a map's closure"),
                     "{inner} in {outer}: {said}"
                 );
-                // Both work on: open, nothing locked, everything there.
+                // Both maps stay usable: open, unlocked and complete.
                 for map in [first, other] {
                     assert_eq!((map.get("a"), map.get("99")), (Some(1), Some(99)));
                     map.insert("after", 1);

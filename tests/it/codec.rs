@@ -13,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::support::{open, steady, store, stored};
 
-/// Saves the value and opens the map again; why it was refused, if it was.
+/// Saves the value and reopens the map. Returns the error if the value was refused.
 async fn refusal<V>(value: V) -> Option<Error>
 where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,

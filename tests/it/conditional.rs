@@ -1,4 +1,4 @@
-//! Saves on conditions about the store.
+//! Conditional saves.
 
 use persistify::{
     Change, ErrorKind, Expect, Memory, Payload, PersistentMap, Revision,
@@ -172,7 +172,7 @@ async fn a_write_during_a_conditional_save_is_the_later_write() {
     let second = map.save_if("a", 2, Expect::At(first)).await.unwrap();
     assert_eq!(map.get_with_revision("a"), Some((11, second)));
     assert_eq!(stored(&store).await, pairs([("a", 2)]));
-    // A conflict loses no pending change: this save finds it.
+    // A conflict loses no pending change: this save conflicts with the pending write.
     let error = map.save_if("a", 3, Expect::At(second)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert_eq!((map.get("a"), map.pending()), (Some(10), 1));
@@ -206,7 +206,7 @@ async fn a_write_during_a_conditional_save_is_judged_by_the_policy() {
     map.flush().await.unwrap();
     assert_eq!(map.get("a"), Some(9));
     assert_eq!(stored(&store).await, pairs([("a", 9)]));
-    // What follows one's own save is no conflict.
+    // A write that follows this map's own save is no conflict.
     let second = map.save_if("a", 4, Expect::Present).await.unwrap();
     map.insert("a", 5);
     map.batch().insert("b", 1).commit().await.unwrap();
@@ -270,7 +270,7 @@ async fn conditional_saves_at_the_same_time_share_a_commit_and_are_answered_one_
             }
         }
     }
-    // One that was refused for one of them, and then each on its own.
+    // One commit that was refused because of one key, then one commit for each save.
     assert_eq!(store.calls(Method::Commit), 101);
     store.behave();
     let saves = (0..100).map(|n| map.save_if(format!("k{n}"), 0, Expect::Any));
@@ -279,7 +279,7 @@ async fn conditional_saves_at_the_same_time_share_a_commit_and_are_answered_one_
     }
     assert_eq!(store.calls(Method::Commit), 102);
     assert!(map.snapshot().values().all(|n| *n == 0));
-    // Of one key they go one after the other.
+    // Saves of the same key are committed one after the other.
     let saves = (0..5).map(|n| map.save_if("once", n, Expect::Absent));
     let answers = futures_util::future::join_all(saves).await;
     assert_eq!(answers.iter().filter(|a| a.is_ok()).count(), 1);
@@ -295,7 +295,7 @@ async fn a_condition_that_cannot_hold_fails_at_once() {
         (map.get("a"), map.pending(), map.refused().len()),
         (None, 0, 0)
     );
-    // Nothing happens before the first poll.
+    // Before the first poll, nothing happens.
     drop(map.save_if("a", 1.0, Expect::Any));
     settle().await;
     assert_eq!(map.get("a"), None);

@@ -33,7 +33,7 @@ fn sum() -> OnConflict<u32> {
     OnConflict::Merge(|mine, theirs| mine + theirs)
 }
 
-/// The key, and how it ended, of every conflict so far.
+/// The key and the resolution of every conflict so far.
 fn told(conflicts: &mut broadcast::Receiver<Conflict>) -> Vec<(String, Resolution)> {
     let told = std::iter::from_fn(|| conflicts.try_recv().ok());
     told.map(|c| (c.key.to_string(), c.resolution)).collect()
@@ -139,7 +139,7 @@ async fn a_save_whose_change_lost_is_told_what_is_stored() {
     assert_eq!(lost.map(), Some("map"));
     let found = lost.found().unwrap().value.clone().unwrap();
     assert_eq!(&*found.bytes, b"1");
-    // The others of the same commit are none of its business.
+    // Other saves in the same commit are not affected.
     assert_eq!(b.unwrap(), None);
     here.reload().await.unwrap();
     there.remove_and_save("b").await.unwrap();
@@ -149,8 +149,8 @@ async fn a_save_whose_change_lost_is_told_what_is_stored() {
     assert!(!here.contains_key("b"));
 }
 
-/// A change that was overwritten while its conflict was being resolved is gone too: a save
-/// that waits for it must not succeed.
+/// A change that was overwritten while its conflict was being resolved is lost, too. A save that
+/// waits for it must not succeed.
 #[tokio::test(start_paused = true)]
 async fn a_save_of_what_was_written_meanwhile_is_told_as_well() {
     for remove in [false, true] {
@@ -255,7 +255,7 @@ async fn an_expiry_or_a_touch_is_no_conflict() {
     here.insert_and_save("own", 1).await.unwrap();
     let there = open(OnConflict::LastWrite).await;
     clock.advance(10 * SECOND);
-    // Before either map has swept.
+    // Neither map has swept yet.
     here.insert("swept there", 2);
     there.insert("fresh there", 3);
     settle().await;
@@ -311,8 +311,8 @@ async fn a_fresh_entry_during_the_commit_of_an_expiry_is_no_conflict() {
     assert_eq!(stored.get("a"), Some(&2));
 }
 
-/// A rewrite in the current schema version is no change by the application: what another
-/// process wrote meanwhile stays, and that is no conflict.
+/// A rewrite in the current schema version is no change by the application: values that another
+/// process wrote meanwhile stay, without a conflict.
 #[tokio::test(start_paused = true)]
 async fn a_rewrite_on_load_is_no_conflict() {
     for policy in [OnConflict::StoreWins, sum()] {

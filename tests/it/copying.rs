@@ -1,4 +1,4 @@
-//! Maps that move from one provider to another.
+//! Maps that are copied from one provider to another.
 
 use std::{
     collections::BTreeMap,
@@ -57,7 +57,7 @@ async fn filled() -> Memory {
 
 type Held = BTreeMap<String, (u32, String, Option<Duration>)>;
 
-/// Shape, text and expiry (in milliseconds) of each record.
+/// Schema version, text and expiry (in milliseconds) of each record.
 async fn held(store: &dyn Provider) -> Held {
     let held = |record: Record| {
         let payload = record.value.unwrap();
@@ -120,7 +120,7 @@ async fn from_memory_to_json_files_to_sqlite_and_back() {
     assert!(!folder.path().join("files/map.journal").exists(), "at rest");
 }
 
-/// Several maps, in a task of its own.
+/// Copies several maps, in a spawned task.
 #[tokio::test]
 async fn several_maps_are_copied_whole_and_in_order() {
     let from = filled().await;
@@ -161,7 +161,7 @@ async fn a_target_that_holds_other_keys_is_left_alone() {
     );
     assert_eq!(to.calls(Method::Commit), 0);
     assert_eq!(held(to.inner()).await, before);
-    // Keys of the source, with other values: what an earlier copy left.
+    // Keys of the source with other values, as an earlier copy may have left them.
     write_as_another(
         to.inner(),
         vec![Change::delete("theirs"), put("key 2", "\"old\"")],
@@ -200,7 +200,7 @@ async fn when_the_attempts_are_spent_a_second_call_goes_on() {
         let many = (0..25_000).map(|n| put(&format!("{n}"), "1"));
         write_as_another(&from, many.collect()).await;
         let to = Faulty::new(Memory::new());
-        // The first batch goes through, the second does not.
+        // The first commit succeeds, later ones fail.
         let second = fault.clone();
         to.set_rule(move |call| match call.method {
             Method::Commit if call.number > 1 => second.clone(),
@@ -232,7 +232,7 @@ async fn a_copy_names_the_records_that_the_target_refuses() {
 
 type Rewrite = fn(&mut Vec<Record>);
 
-/// Keeps values in another way than they came.
+/// A target that returns other values than it was given.
 #[derive(Debug)]
 struct Rewriting {
     inner: Memory,
@@ -269,8 +269,8 @@ fn of<'a>(records: &'a mut [Record], key: &str) -> &'a mut Record {
         .unwrap()
 }
 
-/// A target that keeps values as a database's own JSON is no other for it, and
-/// one that changes a thing is found out.
+/// A target that reformats JSON, as a database does, compares equal. A target that changes a record
+/// does not.
 #[tokio::test]
 async fn the_two_are_compared_by_what_the_json_means() {
     let as_jsonb = copy_to(|records| {

@@ -10,7 +10,7 @@ const PROCESSES: u64 = 4;
 const TASKS: u64 = 2;
 const INCREMENTS: u64 = 50;
 
-/// Whatever opens the store at a place: a folder, an address.
+/// A function that opens the store at a place: a folder or an address.
 trait Open: AsyncFn(&str) -> Arc<dyn Provider> {}
 impl<F: AsyncFn(&str) -> Arc<dyn Provider>> Open for F {}
 
@@ -32,7 +32,7 @@ fn four_processes_lose_no_increment_on_sqlite() {
 #[cfg(feature = "postgres")]
 #[test]
 fn four_processes_lose_no_increment_on_postgres() {
-    // The children use the one of their parent.
+    // A child uses the database of its parent.
     let database = child::orders().is_none();
     let database = database.then(crate::postgres::Database::fresh);
     let url = database.as_ref().map_or("", |database| database.url());
@@ -56,9 +56,9 @@ async fn counters(place: &str, open: &impl Open) -> PersistentMap<u64> {
     map.open().await.unwrap()
 }
 
-/// The child: each task increments, and so do the others, here and elsewhere.
-/// With the default options: five attempts were not enough for four processes,
-/// and a counter failed with `Conflict`.
+/// The child process: all tasks of all children increment one counter, with default options. The
+/// former default of five attempts was not enough for four processes, and an increment failed with
+/// `Conflict`.
 async fn increment(place: &str, open: impl Open) {
     let map = counters(place, &open).await;
     let one = |map: PersistentMap<u64>| async move {

@@ -1,10 +1,9 @@
 //! Kills at random moments: everything acknowledged is in the store, unbroken, and the map
 //! opens.
 //!
-//! The test binary runs itself as a child, with its parameters in environment variables. The
-//! child opens the map, changes it from several tasks and closes it, over and over, until it is
-//! killed. On its standard output it prints what it is about to write, and then what was
-//! acknowledged.
+//! The test binary runs itself as a child, with its parameters in environment variables. The child
+//! opens the map, changes it from several tasks and closes it, over and over, until it is killed.
+//! On its standard output it announces each write, and then its acknowledgement.
 
 use std::{
     collections::HashMap,
@@ -29,16 +28,16 @@ const KEYS_EACH: u64 = 6;
 
 /// A store in a folder.
 trait OnDisk {
-    /// What there has to be, for as long as this is held.
+    /// Resources that have to exist for the whole test.
     type Place;
 
     const KILLS: u64 = 60;
-    /// The longest that one may live.
+    /// The longest time until a child is killed, in milliseconds.
     const MAX_MILLIS: u64 = 110;
 
     fn prepare(folder: &Path) -> Self::Place;
 
-    /// Until what the dead child had on its way is over.
+    /// Waits until the store has finished the requests of the killed child.
     fn settle(_place: &Self::Place) {}
 
     async fn open(folder: &Path) -> Arc<dyn Provider>;
@@ -54,7 +53,7 @@ impl OnDisk for AsJsonFile {
     fn prepare(_folder: &Path) {}
 
     async fn open(folder: &Path) -> Arc<dyn Provider> {
-        // Folded every few commits, so that kills hit folds as well.
+        // Compacted every few commits, so that kills hit compactions as well.
         let files = persistify::JsonFile::builder(folder).max_journal(1_024);
         Arc::new(files.open().await.unwrap())
     }
@@ -90,7 +89,7 @@ fn an_acknowledged_write_to_sqlite_survives_kills() {
 #[cfg(feature = "postgres")]
 struct InPostgres;
 
-/// The name of the folder determines the database.
+/// A file in the folder contains the URL of the database.
 #[cfg(feature = "postgres")]
 impl OnDisk for InPostgres {
     type Place = crate::postgres::Database;
@@ -104,8 +103,8 @@ impl OnDisk for InPostgres {
         database
     }
 
-    /// A server executes what it has received, even if the client is gone. An open at that moment
-    /// may see the state before it.
+    /// A server executes the requests it has received even after the client is killed. An open
+    /// before that may see the older state.
     fn settle(place: &Self::Place) {
         place.wait_until_unused();
     }
@@ -138,7 +137,7 @@ struct Whole {
 
 impl Whole {
     fn new(number: u64) -> Self {
-        // From a few bytes to some pages.
+        // The text has a few bytes up to several pages.
         let text = number
             .to_string()
             .repeat(usize::try_from(number % 97 * 5).unwrap());
@@ -151,7 +150,7 @@ impl Whole {
     }
 }
 
-// The child.
+// The child process.
 
 fn work<D: OnDisk>(folder: &Path, seed: u64) {
     let mut dice = SmallRng::seed_from_u64(seed);
@@ -241,14 +240,14 @@ async fn write(
     }
 }
 
-// The parent.
+// The parent process.
 
 /// By key: the last acknowledged state, and all that were written since.
 #[derive(Default)]
 struct Shadow {
     written: HashMap<String, Vec<Option<u64>>>,
     found: HashMap<String, u64>,
-    /// Where the last child was when it was killed.
+    /// The phase of the last child when it was killed.
     phase: String,
     acknowledged: u64,
 }
@@ -290,7 +289,7 @@ impl Shadow {
         self.written.get_mut(key).unwrap().push(state);
     }
 
-    /// The writer of these keys was waiting, so the last state is the saved one.
+    /// The writer of these keys waited for the acknowledgement, so the last state is the saved one.
     fn acknowledge(&mut self, which: impl Fn(&str) -> bool) {
         self.acknowledged += 1;
         for (key, states) in &mut self.written {

@@ -6,8 +6,8 @@ use crate::support::{
     impatient, in_memory, map_name, open, open_numbers, pairs, settle, steady, store, stored,
 };
 
-/// The map is in memory as it was, but nothing of it may reach the store, or a
-/// dropped map would be back with its next flush.
+/// The map keeps its entries in memory, but may not commit any of them; otherwise its next flush
+/// would bring the dropped map back.
 #[tokio::test(start_paused = true)]
 async fn an_open_map_stops_and_begins_anew_once_it_is_told_to() {
     let store = store();

@@ -1,4 +1,4 @@
-//! Several looks and changes of one entry, as one.
+//! Several reads and changes of one entry in one call.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -51,13 +51,13 @@ async fn an_entry_that_is_not_there_is_made_once_and_only_if_asked_for() {
     assert_eq!((made, kept, map.pending()), (5, 5, 1));
     map.flush().await.unwrap();
     assert_eq!(stored(&store).await, pairs([("a", 5)]));
-    // A look is no change.
+    // A read is no change.
     map.entry("a", |entry| assert_eq!(entry.get(), Some(&5)));
     assert_eq!(map.pending(), 0);
 }
 
-/// What the reference points at may be changed, so memory and store would differ
-/// for ever if the entry did not count as changed.
+/// The reference may be used to change the value. If the entry did not count as changed, memory and
+/// store would differ forever.
 #[tokio::test(start_paused = true)]
 async fn a_change_through_the_reference_that_or_insert_hands_out_is_saved() {
     let store = store();

@@ -1,4 +1,4 @@
-//! The messages of errors, without repetitions.
+//! The messages of errors: complete, and without repetitions.
 
 use std::{error::Error as _, io, sync::Arc};
 
@@ -48,7 +48,7 @@ fn an_error_of_many_keys_counts_them_and_names_the_first() {
     assert_eq!(error.keys().len(), 10_000);
 }
 
-/// `{}` left the causes out, and many programs print nothing else: "cannot be reached"
+/// `{}` omitted the causes, and many programs print nothing else. They printed "cannot be reached"
 /// without "connection refused".
 #[test]
 fn the_cause_is_the_source_and_printed_after_the_message() {
@@ -91,7 +91,7 @@ fn a_conflict_carries_what_was_found() {
     let found = Record::new("a", Some(Payload::json("1")), Revision::new(7));
     let error = Error::new(ErrorKind::Conflict, "x").with_found(Some(found.clone()));
     assert_eq!(error.found(), Some(&found));
-    // A stored value may be a secret or a megabyte: the texts do without it.
+    // The texts omit the stored value, which may be secret or large.
     assert_eq!(error.to_string(), "x");
     assert_eq!(format!("{error:?}"), "Conflict: x");
     assert_eq!(error.with_found(None).found(), None);

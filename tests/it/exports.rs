@@ -1,4 +1,4 @@
-//! A map as lines of JSON, and back.
+//! Exports of maps as lines of JSON, and imports.
 
 mod migrated;
 mod streams;
@@ -103,7 +103,7 @@ async fn an_import_is_flushed_on_the_way() {
     assert_eq!(stored(&store).await.len(), 1_000);
 }
 
-/// What some editors put in front of a text made its header none.
+/// The byte order mark that some editors add made the header invalid.
 #[tokio::test(start_paused = true)]
 async fn an_export_that_was_edited_may_begin_with_a_byte_order_mark() {
     let map = open_numbers(&store()).await;
@@ -145,7 +145,7 @@ async fn bad_input_is_told_with_the_number_of_its_line() {
     }
 }
 
-/// The import fails at that line; the map then has these entries.
+/// Asserts that the import fails at that line, and that the map then has these entries.
 async fn fails(text: &str, line: u64, kept: &[(&str, u32)]) {
     let store = store();
     let map = open_numbers(&store).await;
@@ -265,7 +265,7 @@ async fn expiries_are_kept_and_what_has_expired_is_left_out() {
     clock.advance(HOUR);
     assert_eq!((back.get("late"), back.len()), (None, 1));
 
-    // Without an expiry of its own, an entry is a fresh one of that map.
+    // An imported entry without an expiry gets the TTL of the map.
     let brief = caching(&clock).time_to_live(SECOND).open().await.unwrap();
     assert_eq!(brief.import(&out[..]).await.unwrap(), 1);
     clock.advance(SECOND);

@@ -1,5 +1,5 @@
-//! Keys with a commit of unknown outcome: its answer was lost, and it may have been applied, or
-//! may still be.
+//! Keys with a commit of unknown outcome: its answer was lost, and it may have been applied or may
+//! be applied later.
 
 use persistify::{
     Change, ErrorKind, Expect, OnConflict, Payload, PersistentMap, Result, Revision, Transaction,
@@ -20,7 +20,7 @@ mod reads;
 mod runtimes;
 mod stores;
 
-/// The answer is lost, after the commit took effect or before.
+/// The answer is lost, and the commit was applied or was not.
 const LOST: [Fault; 2] = [
     Fault::After(ErrorKind::Unavailable),
     Fault::Lost(ErrorKind::Unavailable),
@@ -32,7 +32,7 @@ async fn map(store: &Store) -> PersistentMap<u32> {
     map.open().await.unwrap()
 }
 
-/// How a commit is made whose answer is then lost.
+/// The kinds of commits whose answer is lost.
 #[derive(Clone, Copy, Debug)]
 enum Commit {
     Conditional,
@@ -43,7 +43,7 @@ enum Commit {
 const COMMITS: [Commit; 3] = [Commit::Conditional, Commit::Batch, Commit::Transaction];
 
 impl Commit {
-    /// Puts this value at a key that has none.
+    /// Commits the value to a key that has none.
     async fn make(
         self,
         store: &Store,
@@ -63,7 +63,8 @@ impl Commit {
         }
     }
 
-    /// Its fate is not known when this returns; the next attempt comes in a second.
+    /// Commits the key `k` with a lost answer. The outcome is unknown when this returns. The next
+    /// attempt comes after a second.
     async fn lose(self, store: &Store, map: &PersistentMap<u32>, fault: &Fault) {
         let lost = fault.clone();
         let mut is_first = true;
@@ -80,7 +81,7 @@ impl Commit {
     }
 }
 
-/// How a key is emptied.
+/// The ways to remove a key.
 #[derive(Clone, Copy, Debug)]
 enum Removal {
     Remove,
@@ -103,7 +104,7 @@ const REMOVALS: [Removal; 7] = [
 ];
 
 impl Removal {
-    /// It is acknowledged as saved.
+    /// Removes the key, and returns once that is acknowledged as saved.
     async fn save(self, map: &PersistentMap<u32>) -> Result<()> {
         self.begin(map);
         match self {
@@ -161,8 +162,8 @@ async fn an_acknowledged_removal_of_a_key_of_unknown_fate_is_not_undone() {
     }
 }
 
-/// While the store stays down, a removal of such a key is not acknowledged: it errs,
-/// stays pending, and takes effect once the store is up.
+/// While the store stays down, the removal of a key with an unknown outcome fails and stays
+/// pending. It is committed once the store is up.
 #[tokio::test(start_paused = true)]
 async fn a_removal_errs_while_the_fate_stays_unknown_and_is_kept() {
     for removal in REMOVALS {
@@ -181,8 +182,8 @@ async fn a_removal_errs_while_the_fate_stays_unknown_and_is_kept() {
     }
 }
 
-/// An insert and a removal of a key while its conditional save was on its way left
-/// nothing behind either, and the value came up that was older than both.
+/// While a conditional save was in flight, an insert and a removal of its key left no trace in
+/// memory. The value of the save then appeared, although it was older than both.
 #[tokio::test(start_paused = true)]
 async fn a_removal_while_the_commit_hangs_goes_behind_it() {
     for insert in [true, false] {
@@ -231,7 +232,8 @@ async fn a_write_after_a_commit_of_unknown_outcome_is_later() {
     }
 }
 
-/// Conditional saves of the key wait for its fate, and are judged by it.
+/// A conditional save of a key with an unknown outcome waits for that outcome, and its condition is
+/// checked against it.
 #[tokio::test(start_paused = true)]
 async fn a_conditional_save_behind_an_unknown_one_meets_what_that_has_left() {
     for fault in LOST {
@@ -274,7 +276,7 @@ async fn a_commit_that_never_landed_leaves_nothing_behind() {
     }
 }
 
-/// The unknown commit met another process's write, and so did the removal behind it.
+/// The unknown commit conflicts with another process's write, and so does the later removal.
 #[tokio::test(start_paused = true)]
 async fn a_removal_behind_a_commit_that_met_another_process_is_judged_by_the_policy() {
     for policy in [OnConflict::LastWrite, OnConflict::StoreWins] {

@@ -28,7 +28,7 @@ fn about(elapsed: Duration, expected: Duration) {
     assert!(late < Duration::from_millis(10), "{late:?} late");
 }
 
-/// A test that goes round in circles must fail, not hang.
+/// The number of commits after which a test fails instead of looping forever.
 const MANY: u64 = 1_000;
 
 #[tokio::test(start_paused = true)]
@@ -223,9 +223,9 @@ async fn a_flush_covers_what_came_before_it_and_not_what_comes_after() {
     assert_eq!(map.pending(), 1);
 }
 
-/// Two who save the same key were taken into one batch, and a third wrote it
-/// between the two: then the batch had the key twice, and a store that applies
-/// changes in any order might have kept the older value.
+/// Two saves of one key were taken into one batch, and another caller wrote the key between them.
+/// The batch had the key twice, and a store that applies changes in any order might have kept the
+/// older value.
 #[test]
 fn a_batch_never_holds_a_key_twice() {
     let runtime = tokio::runtime::Builder::new_multi_thread();

@@ -1,5 +1,5 @@
-//! The order of the house: which module may know which, and how files and
-//! types are named. Read from the source as plain text.
+//! The structure of the source: which modules may import which, and the names of files and types.
+//! The source is read as plain text.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A file with more lines holds more than one idea.
+/// The maximum length of a file, in lines. A longer file holds more than one concept.
 const MAX_LINES: usize = 400;
 
-/// They know only each other.
+/// Modules that import only each other.
 const BOTTOM: [&str; 7] = [
     "error",
     "incarnation",
@@ -21,7 +21,7 @@ const BOTTOM: [&str; 7] = [
     "writer_id",
 ];
 
-/// Modules that several providers stand on.
+/// Modules that several providers share.
 const SHARED_BY_PROVIDERS: [&str; 2] = ["ledger", "sql"];
 
 const BANNED: [&str; 5] = ["manager", "helper", "util", "handler", "service"];
@@ -46,8 +46,8 @@ impl File {
         self.module.first().map_or("lib", String::as_str)
     }
 
-    /// The code, without comments and without unit tests (at the end, or in a
-    /// file `tests.rs`), one space for each run of white space.
+    /// The code without comments and unit tests (at the end, or in a file `tests.rs`), with white
+    /// space reduced to single spaces.
     fn code(&self) -> String {
         if self.module.last().is_some_and(|name| name == "tests") {
             return String::new();
@@ -59,7 +59,7 @@ impl File {
         words.join(" ")
     }
 
-    /// Every path from the crate's root that the code names.
+    /// Every path from the crate root that the code names.
     fn paths(&self) -> BTreeSet<Vec<String>> {
         let code = self.code();
         let mut paths = BTreeSet::new();
@@ -82,7 +82,7 @@ impl File {
     }
 }
 
-/// Unfolds `a::{b, c::d}` into the paths that it names; what comes after it.
+/// Expands `a::{b, c::d}` into the paths that it names. Returns the text after it.
 fn collect<'a>(text: &'a str, base: &[String], paths: &mut BTreeSet<Vec<String>>) -> &'a str {
     if let Some(mut items) = text.strip_prefix('{') {
         loop {
@@ -95,7 +95,7 @@ fn collect<'a>(text: &'a str, base: &[String], paths: &mut BTreeSet<Vec<String>>
     }
     let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '*';
     let (word, rest) = text.split_at(text.find(|c| !is_word(c)).unwrap_or(text.len()));
-    // The first token that is no path ends the expansion.
+    // The first token that is not part of a path ends the expansion.
     if word.is_empty() {
         return "";
     }
@@ -130,7 +130,7 @@ fn files_in(folder: &str) -> Vec<File> {
     found
 }
 
-/// The concrete provider or layer a file belongs to, if it does.
+/// The concrete provider or layer that the file belongs to, if any.
 fn kept_apart(file: &File, kind: &str) -> Option<String> {
     match file.module.as_slice() {
         [top, name, ..] if top == kind => Some(name.clone()),
@@ -138,8 +138,8 @@ fn kept_apart(file: &File, kind: &str) -> Option<String> {
     }
 }
 
-/// Which file names which. A file and what lies in its folder are one: a type
-/// and its builder name each other.
+/// The files that each file imports. A file and the files in its folder count as one, because a
+/// type and its builder import each other.
 fn imports_of_files(files: &[File]) -> BTreeMap<String, BTreeSet<String>> {
     let modules: BTreeSet<_> = files.iter().map(|file| &file.module).collect();
     let file_of = |mut path: Vec<String>| {
@@ -159,7 +159,7 @@ fn imports_of_files(files: &[File]) -> BTreeMap<String, BTreeSet<String>> {
     imports
 }
 
-/// Which top-level module names which.
+/// The top-level modules that each top-level module imports.
 fn imports(files: &[File]) -> BTreeMap<String, BTreeSet<String>> {
     let tops: BTreeSet<String> = files.iter().map(|f| f.top().to_owned()).collect();
     let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

@@ -46,7 +46,7 @@ impl Writer {
         Self { pen }
     }
 
-    /// The next batch: these changes.
+    /// The next batch, with these changes.
     fn batch(&mut self, changes: Vec<Change>) -> Batch {
         self.pen.changes(&stock(), changes)
     }
@@ -93,8 +93,8 @@ async fn open(folder: &TempDir) -> JsonFile {
     JsonFile::open(folder.path()).await.unwrap()
 }
 
-/// A folder in memory, if the system has one: for tests that run many times on a disk that
-/// does not sync.
+/// A folder in memory if the system has one, for tests that repeat many times and need no
+/// real sync.
 fn quick_folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     TempDir::new_in(memory).unwrap_or_else(|_| TempDir::new().unwrap())
@@ -110,12 +110,12 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The snapshot of the map, written by hand.
+/// Writes the snapshot of the map by hand.
 fn write_by_hand(folder: &TempDir, text: &str) {
     fs::write(folder.path().join("stock.json"), text).unwrap();
 }
 
-/// Changes the text of the meta file, and gives it the right checksum.
+/// Changes the text of the meta file and updates its checksum.
 fn rewrite_meta(folder: &TempDir, change: impl FnOnce(&str) -> String) {
     let meta = folder.path().join("stock.meta");
     let text = fs::read_to_string(&meta).unwrap();

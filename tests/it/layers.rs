@@ -12,8 +12,8 @@ use persistify::{
     testing::{Faulty, conformance},
 };
 
-/// Notes which of its methods were called. It implements every method, so that
-/// a new one has to be added here.
+/// Records which of its methods were called. It implements every method, so that a new one has to
+/// be added here.
 #[derive(Clone, Debug, Default)]
 struct Noting {
     store: Memory,
@@ -75,7 +75,7 @@ impl Provider for Noting {
     }
 }
 
-/// Changes nothing.
+/// A layer that changes nothing.
 #[derive(Debug)]
 struct Plain<P>(P);
 

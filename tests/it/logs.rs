@@ -1,4 +1,4 @@
-//! What the crate logs: the targets, the spans, and the data that never appears.
+//! The log of the crate: the targets, the spans, and the data that never appears.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use tracing_subscriber::{Layer, layer::Context, prelude::*};
 const KEY: &str = "secret key";
 const VALUE: &str = "secret value";
 
-/// An event, or a span that begins.
+/// An event, or the start of a span.
 struct Line {
     metadata: &'static Metadata<'static>,
     fields: BTreeMap<&'static str, String>,
@@ -47,7 +47,7 @@ impl Visit for Line {
 struct Log(Arc<Mutex<Vec<Line>>>);
 
 impl Log {
-    /// Records what this thread logs, as long as the guard is held.
+    /// Records the log of this thread while the guard is held.
     fn listen() -> (Self, DefaultGuard) {
         let log = Self::default();
         let heard = tracing_subscriber::registry().with(log.clone());
@@ -142,8 +142,8 @@ async fn the_store_goes_down(store: &Faulty<Memory>) {
     store.up();
 }
 
-/// A value is refused, a listener panics, a map is dropped with pending changes, and a saved
-/// value does not decode.
+/// Causes a refused value, a listener that panics, a map that is dropped with pending changes, and
+/// a saved value that does not decode.
 async fn much_goes_wrong(store: &Faulty<Memory>) {
     let clock = ManualClock::new(SystemTime::now());
     let map: CachingMap<String> = open_caching(store.clone(), "m", |map| {
@@ -172,8 +172,8 @@ async fn much_goes_wrong(store: &Faulty<Memory>) {
     numbers.allow_unreadable().open().await.unwrap();
 }
 
-/// A refused value and a value that did not decode were in the log, in the words
-/// of the decoder, and so was every key that was not saved.
+/// The log contained values that were refused or did not decode, quoted by the error of the codec,
+/// and every key that was not saved.
 #[tokio::test(start_paused = true)]
 async fn no_key_and_no_value_is_logged_above_trace() {
     let (log, _guard) = Log::listen();
@@ -226,7 +226,7 @@ fn every_target_is_documented_and_no_module_path_is_one() {
     }
 }
 
-/// Every event names its target.
+/// Asserts that every event in the file names its target.
 fn check_targets(path: &Path) {
     let text = fs::read_to_string(path).unwrap();
     for level in ["error!(", "warn!(", "info!(", "debug!(", "trace!("] {

@@ -1,4 +1,4 @@
-//! Every test of the crate, a file per subject.
+//! All tests of the crate, one file per subject.
 
 #![allow(
     clippy::incompatible_msrv,

@@ -35,7 +35,7 @@ fn dependencies() -> Vec<Value> {
         "--all-features",
         "--locked",
         "--offline",
-        // For other platforms, nothing was downloaded.
+        // Packages for other platforms are not downloaded.
         "--filter-platform=host-tuple",
     ];
     let metadata: Value = serde_json::from_str(&output(&cargo, &arguments)).unwrap();
@@ -55,7 +55,7 @@ fn dependencies() -> Vec<Value> {
     of_users.cloned().collect()
 }
 
-/// What the package depends on, beyond its own tests.
+/// The dependencies of a package, except those of its tests.
 fn used_by(node: &Value) -> impl Iterator<Item = &str> {
     let is_used = |dependency: &&Value| {
         let mut kinds = dependency["dep_kinds"].as_array().unwrap().iter();
@@ -65,7 +65,7 @@ fn used_by(node: &Value) -> impl Iterator<Item = &str> {
     dependencies.map(|dependency| dependency["pkg"].as_str().unwrap())
 }
 
-/// `1.85` and `1.85.0` are the same.
+/// Parses a version. `1.85` equals `1.85.0`.
 fn version(text: &str) -> [u32; 3] {
     let mut numbers = text.split('.').map(|number| number.parse().unwrap());
     [(); 3].map(|()| numbers.next().unwrap_or(0))
@@ -101,8 +101,8 @@ fn the_readme_names_the_rust_version_of_the_manifest() {
 /// Whether one of the alternatives of an SPDX expression is allowed.
 fn is_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
     let plain = expression.replace(['(', ')'], " ").replace('/', " OR ");
-    // `AND` binds tighter, but where an alternative is in parentheses all of
-    // the others have to be allowed too.
+    // `AND` binds more tightly than `OR`. If the alternatives are in parentheses, all other parts
+    // have to be allowed, too.
     let needed = if expression.contains('(') {
         plain.split(" AND ").collect()
     } else {

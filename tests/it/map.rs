@@ -1,4 +1,4 @@
-//! The map as a map: what every method does to memory.
+//! The methods of a map, and their effects in memory.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -183,7 +183,7 @@ fn an_open_outside_of_a_runtime_errs() {
     assert!(error.to_string().contains("`block_on`"), "{error}");
 }
 
-/// The insert waited until the entry that was in its way was saved, and failed with the error of
+/// `try_insert_and_save` waited until the existing entry was saved, and failed with the error of
 /// that save, instead of reporting that the key is taken.
 #[tokio::test(start_paused = true)]
 async fn a_try_that_finds_the_key_taken_waits_for_nothing() {
@@ -195,8 +195,8 @@ async fn a_try_that_finds_the_key_taken_waits_for_nothing() {
     assert_eq!(taken.unwrap_err().value, 2);
 }
 
-/// A float was read from its text in a hurry: one in a few came back as its
-/// neighbour, and moved on with each restart.
+/// Floats were parsed imprecisely: about one in a few came back as its neighbour, and drifted
+/// further with each restart.
 #[tokio::test]
 async fn a_float_comes_back_from_the_store_as_it_was() {
     let store = Memory::new();
@@ -219,7 +219,7 @@ async fn a_loop_over_a_map_values_and_extend_are_those_of_a_hash_map() {
     map.extend(HashMap::from([("a".to_owned(), 1), ("b".to_owned(), 2)]));
     let mut sum = 0;
     for (key, value) in &map {
-        // No lock is held in a loop.
+        // A loop holds no lock.
         map.insert(format!("{key}{key}"), 0);
         sum += value;
     }
@@ -231,7 +231,7 @@ async fn a_loop_over_a_map_values_and_extend_are_those_of_a_hash_map() {
     assert_eq!(again.len(), 4);
 }
 
-/// Which provider it is may be known only when the program runs.
+/// The type of a provider may be known only at run time.
 #[tokio::test(start_paused = true)]
 async fn a_provider_may_be_in_a_box_or_shared() {
     let memory = Memory::new();

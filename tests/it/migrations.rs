@@ -23,7 +23,7 @@ use crate::support::{
 mod at_rest;
 mod rewrites;
 
-/// Shape 0 was a number, 1 is `{"n": 1}`, 2 is `{"count": 1}`, 3 is this.
+/// Schema version 0 was a number, 1 was `{"n": 1}`, 2 was `{"count": 1}`, and 3 is this.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Three {
     pub(crate) count: u64,
@@ -35,7 +35,7 @@ pub(crate) fn three(count: u64) -> Three {
     Three { count, unit }
 }
 
-/// The text of a number in that schema version.
+/// The JSON text of a number in the schema version.
 pub(crate) fn text(schema: u32, n: u64) -> String {
     match schema {
         0 => n.to_string(),
@@ -164,7 +164,7 @@ async fn steps_that_do_not_lead_there_are_errors_that_name_the_step() {
     }
 }
 
-/// The error with which a map did not open, after a check that nothing was changed.
+/// Asserts that the map does not open and nothing is changed. Returns the error.
 async fn refusal<V>(store: &Store, map: PersistentMapBuilder<V>) -> Error
 where
     V: Serialize + serde::de::DeserializeOwned + Send + Sync + 'static,

@@ -49,11 +49,11 @@ enum Step {
     Reload,
     /// Time passes: entries expire, and the map saves by itself.
     Wait(u64),
-    /// The next commits, so many, come to this.
+    /// That many of the next commits fail in this way.
     Fail(u8, Failure),
     /// The next commit hangs until the map gives it up.
     Hang,
-    /// A hanging commit is applied, however late.
+    /// Hanging commits are applied late.
     Land,
     Reopen {
         close: bool,
@@ -110,13 +110,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a key holds.
+/// The state of a key.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     value: u64,
     /// When it expires, in milliseconds since 1970.
     until: Option<u64>,
-    /// The time of its own that an update begins anew.
+    /// The entry's own TTL, which an update restarts.
     own: Option<u64>,
 }
 
@@ -125,13 +125,12 @@ fn millis(at: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap()
 }
 
-/// When an entry ends that has that time of its own: at a multiple of four
-/// milliseconds.
+/// The deadline of an entry with that TTL of its own: a multiple of four milliseconds.
 fn end_of(now: u64, own: u64) -> u64 {
     (now + own) / 4 * 4
 }
 
-/// What a restart knows of an entry's own time.
+/// The entry's own TTL, as a restart computes it.
 fn own_time(record: &Record) -> Option<u64> {
     let (ends, written) = record.expires_at.zip(record.updated_at)?;
     u64::try_from(ends.duration_since(written).ok()?.as_millis()).ok()
@@ -146,7 +145,7 @@ fn keys() -> impl Iterator<Item = String> {
 }
 
 trait CloseIfOnDisk: Provider {
-    /// What a dead program had on its way in another thread is over by then.
+    /// Closes a store on disk, which ends the work that a dead program left to other threads.
     async fn close_if_on_disk<P: Place>(&self) {
         if !P::PAUSED {
             self.close().await.unwrap();
@@ -162,7 +161,7 @@ async fn run(place: &impl Place, caching: bool, steps: Vec<Step>) {
         history.take(step).await;
         history.check_memory();
     }
-    // At the end everything is well, and memory and store agree.
+    // At the end, the store works, and memory and store are equal.
     history.land().await;
     history.store.behave();
     while history.map.flush().await.is_err() {}
@@ -199,7 +198,7 @@ async fn a_commit_that_hung_and_lands_late_changes_nothing() {
     map.insert("removed", 1, None);
     map.insert("cleared", 1, None);
     map.flush().await.unwrap();
-    // The very batch, while it is the last one: answered as before.
+    // The late batch is still the writer's last one, so it is answered as a repeat.
     let landed = hang.land().await;
     assert!(landed[0].is_ok());
     let hang = store.hang_next();

@@ -89,7 +89,7 @@ fn a_file_name_that_no_map_encodes_to_does_not_decode() {
     }
 }
 
-/// Short alphabets make collisions likely, if there are any.
+/// Names of small alphabets, so that collisions are likely if they are possible.
 fn nasty() -> impl Strategy<Value = MapName> {
     let part = prop_oneof![
         "[aAbB%_. 124-]{1,12}",

@@ -1,5 +1,5 @@
-//! The contract of `Provider`, kept by every provider; and that the suite
-//! catches those that break it.
+//! Every provider keeps the contract of `Provider`, and the conformance suite detects providers
+//! that break it.
 
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ async fn a_shared_provider_conforms() {
     conformance(async || Ok(Arc::new(memory.clone()) as Arc<dyn Provider>)).await;
 }
 
-/// A plain closure that calls an `async fn` is enough.
+/// A plain closure that calls an `async fn` works, too.
 #[tokio::test]
 async fn a_function_that_opens_the_store_may_be_a_closure_or_not() {
     async fn open(kept: &Memory) -> Result<Memory> {

@@ -35,7 +35,7 @@ fn sources() -> Vec<PathBuf> {
     found
 }
 
-/// Everything in the source but unit tests.
+/// All items of the source, without unit tests.
 fn items() -> Vec<Item> {
     let texts = sources()
         .into_iter()
@@ -44,7 +44,7 @@ fn items() -> Vec<Item> {
     files.flat_map(|file| file.items).collect()
 }
 
-/// The code on one line, spaced as a person would.
+/// The code on one line, with the usual spacing.
 fn code(tokens: impl ToTokens) -> String {
     let mut text = tokens.to_token_stream().to_string().replace('\n', " ");
     for (spaced, tight) in [
@@ -70,7 +70,7 @@ fn is_public(visibility: &Visibility) -> bool {
     matches!(visibility, Visibility::Public(_))
 }
 
-/// The traits that are derived.
+/// The derived traits.
 fn derived(attributes: &[Attribute]) -> String {
     let derives = attributes
         .iter()

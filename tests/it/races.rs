@@ -1,5 +1,4 @@
-//! Many threads at once: whatever the order, memory and store agree at the end,
-//! and no reader ever sees half a value.
+//! Many threads at once: memory and store agree at the end, and no reader ever sees a torn value.
 
 mod clears;
 
@@ -27,7 +26,7 @@ fn hasty<V: 'static>(builder: PersistentMapBuilder<V>) -> PersistentMapBuilder<V
     builder.batch(7, soon).retry(retry.probe_delay(soon))
 }
 
-/// A flush that goes on until the store has taken everything.
+/// Flushes until the store has taken everything.
 async fn flush<V>(map: &PersistentMap<V>)
 where
     V: Serialize + serde::de::DeserializeOwned + Send + Sync + 'static,
@@ -37,7 +36,7 @@ where
     }
 }
 
-/// Numbers that differ from thread to thread and are the same in every run.
+/// Random numbers that differ between threads but not between runs.
 struct Dice(u64);
 
 impl Dice {
@@ -61,8 +60,8 @@ async fn eight_writers_on_five_keys_over_a_failing_store() {
             for round in 0..300 {
                 let key = format!("k{}", dice.below(5));
                 let value = n * 1_000_000 + round;
-                // An error means that the store is down for now; the
-                // change stays pending, and the end of the test sees it.
+                // An error means that the store is down for now. The change stays pending, and is
+                // checked at the end of the test.
                 match dice.below(6) {
                     0 => drop(map.insert(&key, value)),
                     1 => drop(map.remove(&key)),
@@ -171,7 +170,7 @@ async fn every_value_that_anybody_sees_is_whole() {
                     match (n % 2, dice.below(5)) {
                         (0, 0) => drop(map.insert(&key, Whole::new(dice.below(1 << 40)))),
                         (0, 1) => drop(map.remove(&key)),
-                        // Part by part, so that a reader in between would see it.
+                        // Changed part by part, so that a concurrent reader would see a torn value.
                         (0, _) => drop(map.update(&key, |whole| {
                             whole.number += 1;
                             std::thread::yield_now();
@@ -203,7 +202,7 @@ async fn every_value_that_anybody_sees_is_whole() {
     assert_eq!(map.snapshot(), stored_values(store.inner()).await);
 }
 
-/// Including writes during the flush.
+/// Flushes until nothing is pending, including writes during the flush.
 async fn flush_whatever(map: &PersistentMap<u64>) {
     while map.flush().await.is_err() || map.pending() > 0 {}
 }
@@ -214,7 +213,7 @@ async fn flush_whatever(map: &PersistentMap<u64>) {
 #[tokio::test(start_paused = true)]
 async fn a_flush_waits_for_a_change_whose_commit_failed_while_it_was_written_again() {
     let store = Faulty::new(Memory::new());
-    // So long that no other flush comes to its help.
+    // The interval is so long that no other flush saves the change.
     let map = hasty(PersistentMap::builder(store.clone(), "map"))
         .batch(1_000, Duration::from_hours(1))
         .open();

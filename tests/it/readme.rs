@@ -1,4 +1,4 @@
-//! The README is true: the tests that it names exist, its first example is the quickstart, and
+//! The README is correct: the tests that it names exist, its first example is the quickstart, and
 //! its links work.
 
 use std::{fs, path::Path};
@@ -7,7 +7,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// What stands between these two, each time.
+/// All texts between the two delimiters.
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Vec<&'a str> {
     let found = text.split(before).skip(1);
     found
@@ -44,8 +44,8 @@ fn the_first_example_is_the_heart_of_the_quickstart() {
     }
 }
 
-/// Its own package compiles it, and not the documentation tests, because a web
-/// framework would weigh on all of them.
+/// The example is compiled by the sample's own package and not as a doc test, because all doc tests
+/// would then depend on a web framework.
 #[test]
 fn the_web_server_is_the_one_of_the_samples() {
     let readme = read("README.md");

@@ -51,14 +51,13 @@ async fn a_reload_updates_clean_entries_and_keeps_pending_ones() {
     assert_eq!(map.len(), 5);
     map.flush().await.unwrap();
     assert_eq!(stored_values::<u64>(&store).await, expected);
-    // What came by reload is known to be in the store: its removal is saved.
+    // A reloaded entry is known to be in the store, so its removal is saved.
     map.remove("new");
     map.flush().await.unwrap();
     assert!(!stored_values::<u64>(&store).await.contains_key("new"));
 }
 
-/// Whatever is written between the call of the store and its answer is newer
-/// than the answer.
+/// A write between the call of the store and its answer is newer than the answer.
 #[tokio::test(start_paused = true)]
 async fn a_write_during_a_reload_wins() {
     let store = Faulty::new(Memory::new());
@@ -106,9 +105,8 @@ async fn a_clear_during_a_reload_is_not_undone() {
     assert_eq!(stored_values::<u64>(&store).await, expected);
 }
 
-/// A commit whose fate is not known when the reload is asked for: the reload
-/// waits until it is, or errs; it never takes the store's old value for a key
-/// that is still on its way.
+/// A reload waits until the outcome of a commit is known, or returns an error. It never adopts the
+/// old stored value of a key whose change may still be committed.
 #[tokio::test(start_paused = true)]
 async fn a_reload_waits_for_a_commit_whose_fate_is_not_known() {
     let kind = ErrorKind::Unavailable;
@@ -202,7 +200,7 @@ async fn reloads_among_clears_resurrect_nothing() {
     assert_eq!(stored_values::<u64>(&store).await, HashMap::new());
 }
 
-/// Hands over one record a page, and errs before the page of that number.
+/// A provider that loads one record per page, and fails before the page with that number.
 #[derive(Debug)]
 struct Torn {
     store: Memory,
@@ -271,13 +269,13 @@ async fn a_reload_that_the_store_does_not_answer_changes_nothing() {
     let error = map.reload().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(map.get("a"), Some(1));
-    // The task that saves is alive and well.
+    // The task that saves still works.
     map.insert_and_save("b", 1).await.unwrap();
     map.reload().await.unwrap();
     assert_eq!(map.get("a"), Some(2));
 }
 
-/// A number whose reading panics at 13.
+/// A number that panics at 13 when it is decoded.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Superstitious(u64);
 
@@ -289,8 +287,8 @@ impl<'de> Deserialize<'de> for Superstitious {
     }
 }
 
-/// A `Deserialize` that panicked on what another process had written ended the
-/// background task: from then on nothing was saved.
+/// A `Deserialize` that panicked on a value of another process ended the background task, and
+/// nothing was saved any more.
 #[tokio::test(start_paused = true)]
 async fn a_value_that_panics_when_it_is_read_does_not_end_the_saving() {
     let store = Memory::new();

@@ -1,5 +1,5 @@
-//! A store that goes back in time under an open map: the map notices, reports it, and does what
-//! its policy says.
+//! A store that goes back in time under an open map: the map notices, reports it, and follows its
+//! policy.
 
 use persistify::{
     ErrorKind, Expect, Health, Memory, Operation, PersistentMap, Rewind, Rewound, Transaction,
@@ -16,7 +16,8 @@ mod decisions;
 mod noticed;
 mod others;
 
-/// Saves `old`, then has the store go back to before it saved `new`.
+/// Saves `old` and `new`, and then restores the store to the state before `new`. Returns the newest
+/// state.
 async fn rewound(store: &Store, map: &PersistentMap<u32>) -> Memory {
     map.insert_and_save("old", 1).await.unwrap();
     let older = store.inner().backup();
@@ -56,7 +57,7 @@ async fn an_older_copy_of_the_store_stops_the_map_and_both_states_are_named() {
     let told = failures.recv().await.unwrap();
     assert!(told.is_final && told.operation == Operation::Commit);
     assert_eq!(told.error.kind(), ErrorKind::Rewound);
-    // Nothing is written, everything is pending, and reads go on.
+    // Nothing is written, the change stays pending, and reads work.
     assert_eq!(stored(&store).await, pairs([("old", 1)]));
     assert_eq!(
         in_memory(&map),
@@ -100,8 +101,7 @@ async fn a_store_that_is_put_back_as_it_was_goes_on_by_itself() {
     }
 }
 
-/// Stores forget writers that have been idle for a day or more, and that is no
-/// loss of commits.
+/// Stores forget writers that have been idle for a day or more. That is no loss of commits.
 #[tokio::test(start_paused = true)]
 async fn an_idle_writer_that_was_forgotten_is_no_rewound_store() {
     for (idle, expected) in [(11, Some(ErrorKind::Rewound)), (13, None)] {
@@ -116,8 +116,8 @@ async fn an_idle_writer_that_was_forgotten_is_no_rewound_store() {
     }
 }
 
-/// A store that remembers an older commit of the writer has lost the later ones,
-/// however long ago they were.
+/// A store that remembers an older commit of the writer has lost the later ones, however old they
+/// are.
 #[tokio::test(start_paused = true)]
 async fn an_idle_writer_of_whom_an_older_commit_is_remembered_notices() {
     let store = store();
@@ -127,7 +127,7 @@ async fn an_idle_writer_of_whom_an_older_commit_is_remembered_notices() {
     assert_eq!(kind(map.insert_and_save("b", 2).await), ErrorKind::Rewound);
 }
 
-/// Moved, copied or restored while no map was open on it.
+/// The store was moved, copied or restored while no map was open on it.
 #[tokio::test(start_paused = true)]
 async fn a_fresh_open_takes_an_older_copy_as_it_is() {
     let store = store();
@@ -141,7 +141,7 @@ async fn a_fresh_open_takes_an_older_copy_as_it_is() {
 }
 
 /// A commit was in flight when the store went back. It must be applied once, and only after the
-/// decision how to go on.
+/// rewind is resolved.
 #[tokio::test(start_paused = true)]
 async fn a_batch_of_unknown_outcome_waits_for_the_decision() {
     for landed in [false, true] {
@@ -204,8 +204,8 @@ async fn a_conditional_save_is_told_and_changes_nothing() {
     }
 }
 
-/// The transaction is numbered by the first of its maps. The other one would not
-/// have noticed.
+/// The batch of a transaction is numbered by the first of its maps, so a loss of the other map's
+/// commits would have gone unnoticed.
 #[tokio::test(start_paused = true)]
 async fn a_transaction_is_told_whichever_of_its_maps_has_lost_commits() {
     for loser in ["a", "b"] {
@@ -226,7 +226,7 @@ async fn a_transaction_is_told_whichever_of_its_maps_has_lost_commits() {
         assert_eq!((a.get("t"), b.get("t")), (None, None));
         settle().await;
         assert_eq!(states(loser).remembered, Some(1));
-        // The other learns of it by itself.
+        // The other map notices by itself.
         assert!(other.health().borrow().is_healthy());
         assert_eq!(
             kind(other.insert_and_save("k", 4).await),
@@ -235,8 +235,8 @@ async fn a_transaction_is_told_whichever_of_its_maps_has_lost_commits() {
     }
 }
 
-/// The store has forgotten the writer of a map of the transaction: that looked
-/// like a map of another provider.
+/// The store had forgotten the writer of a map in the transaction. The map was taken for a map of
+/// another provider.
 #[tokio::test(start_paused = true)]
 async fn a_transaction_on_an_emptied_store_is_not_taken_for_one_on_another_provider() {
     let store = store();

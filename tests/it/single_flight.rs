@@ -1,4 +1,4 @@
-//! One load for all who want the same key at the same time.
+//! One load for all concurrent callers of the same key.
 
 use std::{
     fmt::Debug,
@@ -20,7 +20,7 @@ const TICK: Duration = Duration::from_millis(100);
 #[derive(Debug, PartialEq)]
 struct Down(usize);
 
-/// A source that answers after a tick, and counts how often it was asked.
+/// A source that answers after a tick, and counts its calls.
 #[derive(Clone, Default)]
 struct Source(Arc<AtomicUsize>);
 
@@ -47,13 +47,13 @@ async fn plain() -> PersistentMap<u32> {
     map.open().await.unwrap()
 }
 
-/// The innermost message of an error.
+/// The debug text of an error.
 fn said(error: &impl Debug) -> String {
     format!("{error:?}")
 }
 
-/// Twenty callers of a loader that fails after 100 ms took 2 s: each waited for
-/// those before it, and then ran a loader that failed as well.
+/// Twenty callers of a loader that fails after 100 ms took 2 s: each waited for the earlier ones,
+/// and then ran a loader that failed as well.
 #[tokio::test(start_paused = true)]
 async fn callers_who_waited_for_a_load_share_its_error() {
     let map = plain().await;
@@ -64,7 +64,7 @@ async fn callers_who_waited_for_a_load_share_its_error() {
         assert_eq!(said(&answer.unwrap_err()), "Down(1)");
     }
     assert_eq!((source.asked(), begun.elapsed()), (1, TICK));
-    // A later caller loads anew.
+    // A later caller runs its loader.
     let later = map.get_or_try_insert_with("a", || source.clone().fail());
     assert_eq!(said(&later.await.unwrap_err()), "Down(2)");
     let answered = map.get_or_try_insert_with("a", || source.clone().answer());
@@ -88,7 +88,8 @@ async fn callers_of_a_caching_map_share_an_error_and_load_again_once_it_has_expi
     }
 }
 
-/// The next waiting call loads, after a tick or two, and the others share its result.
+/// Asserts that after the end of the first call, the next waiting call loads, and the others share
+/// its result.
 async fn the_next_one_loads(first: impl Future<Output = Result<u32, Down>> + Send + 'static) {
     let map: PersistentMap<u32> = plain().await;
     let loading = tokio::spawn({
@@ -127,8 +128,7 @@ async fn when_the_loader_panics_the_next_one_loads() {
     .await;
 }
 
-/// Callers may expect errors of different types: none gets an error that it
-/// cannot name, and those of one type share theirs.
+/// Callers may expect errors of different types. Only callers with the same type share an error.
 #[tokio::test(start_paused = true)]
 async fn an_error_of_another_type_is_not_shared() {
     let map = plain().await;

@@ -1,5 +1,5 @@
-//! Random histories of concurrently used maps on a store that fails in every way: whether each
-//! memory and the store have the values they may have.
+//! Random histories of concurrently used maps on a store that fails in every way. Each memory and
+//! the store may only have the values that the calls permit.
 //!
 //! A history has a few phases. In each, two maps are open, one of them caching, with one owner
 //! or two. A handful of tasks makes all kinds of calls, while calls of the store fail before or

@@ -37,7 +37,7 @@ mod tombstones;
 mod upgrades;
 mod writers;
 
-/// A folder with the path of a file in it.
+/// A temporary folder for one file, `maps.db`.
 struct Place {
     folder: TempDir,
 }
@@ -56,8 +56,7 @@ impl Place {
         Sqlite::open(self.path()).await.unwrap()
     }
 
-    /// Whether the file is not open anywhere: only then does SQLite change its journal
-    /// mode.
+    /// Whether the file is open nowhere. SQLite changes its journal mode only then.
     fn is_free(&self) -> bool {
         let other = self.other();
         other.busy_timeout(Duration::ZERO).unwrap();
@@ -76,7 +75,7 @@ impl Place {
         }
     }
 
-    /// A connection of another program to the same file.
+    /// Opens another program's connection to the same file.
     fn other(&self) -> Connection {
         Connection::open(self.path()).unwrap()
     }

@@ -1,4 +1,4 @@
-//! What the tests share: stores, maps, writers without a map, child processes.
+//! Shared by the tests: stores, maps, writers without a map, child processes.
 
 #![allow(
     dead_code,

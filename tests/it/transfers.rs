@@ -36,7 +36,7 @@ fn retry() -> RetryPolicy {
     policy.max_delay(20 * soon).probe_delay(20 * soon)
 }
 
-/// The accounts in two maps, and how many transfers each task has done.
+/// The accounts in two maps, and the number of transfers of each task.
 struct Bank<P> {
     store: P,
     accounts: [PersistentMap<i64>; 2],
@@ -110,7 +110,7 @@ impl<P: Provider + Clone> Bank<P> {
     }
 }
 
-/// The accounts at a place: an address of a server, or a folder.
+/// Opens the store at a place: an address of a server, or a folder.
 async fn store(place: &str) -> Arc<dyn Provider> {
     #[cfg(feature = "postgres")]
     if place.starts_with("postgres") {
@@ -123,14 +123,14 @@ async fn bank_at(place: &str) -> Bank<Arc<dyn Provider>> {
     Bank::open(store(place).await).await
 }
 
-/// Or another task has changed one of the accounts.
+/// Whether the transfer was made. Otherwise, another task has changed one of the accounts.
 fn transferred(result: &Result<()>) -> bool {
     let Err(error) = result else { return true };
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
     false
 }
 
-/// Checks what a killed process left behind.
+/// Checks the state that a killed process left behind.
 async fn check(place: &str, acknowledged: &HashMap<u64, u64>) -> u64 {
     let bank = bank_at(place).await;
     assert_eq!(bank.sum(), SUM);
@@ -185,14 +185,14 @@ fn kill_again_and_again(test: &str, place: &str, times: u64) {
             }
         });
         done = runtime.block_on(check(place, &acknowledged));
-        // One that was not acknowledged may have taken place.
+        // A transfer may have been committed without being acknowledged.
         acknowledged = runtime.block_on(found(place));
     }
     println!("{done} transfers");
     assert!(done > 8, "{done}");
 }
 
-/// How many transfers each task has done.
+/// The number of transfers of each task.
 async fn found(place: &str) -> HashMap<u64, u64> {
     let map: PersistentMap<u64> = open(store(place).await, "done", as_it_is).await;
     let found = map.iter().map(|(task, n)| (task.parse().unwrap(), n));
@@ -201,7 +201,7 @@ async fn found(place: &str) -> HashMap<u64, u64> {
     found
 }
 
-/// The child: transfers until it is killed.
+/// The child process: makes transfers until it is killed.
 async fn work(place: &str, seed: u64) {
     let bank = Arc::new(bank_at(place).await);
     assert_eq!(bank.sum(), SUM);
@@ -222,7 +222,7 @@ async fn work(place: &str, seed: u64) {
     tasks.collect::<tokio::task::JoinSet<_>>().join_all().await;
 }
 
-/// The server dies and comes back, and the transfers go on.
+/// The server is killed and restarted, and the transfers continue.
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_is_killed_again_and_again_and_the_sum_never_changes() {
@@ -264,7 +264,7 @@ async fn the_server_is_killed_again_and_again_and_the_sum_never_changes() {
     }
     enough.store(true, SeqCst);
     let acknowledged = tasks.join_all().await.into_iter().collect();
-    // Memory has followed the fate of each.
+    // Memory adopts the outcome of each commit.
     for map in &bank.accounts {
         while map.flush().await.is_err() {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -282,8 +282,8 @@ async fn the_server_is_killed_again_and_again_and_the_sum_never_changes() {
     again.close().await;
 }
 
-/// SQLite, until a step is reached at which the process dies: before and after
-/// each commit, and so many microseconds after the beginning of the last one.
+/// SQLite in a process that dies at a given step: before or after a commit, or a given number of
+/// microseconds after the beginning of the last commit.
 #[derive(Clone, Debug)]
 struct Mortal {
     inner: Sqlite,
@@ -340,7 +340,7 @@ fn a_transfer_is_killed_at_every_step_and_takes_place_or_not() {
         if step != u64::MAX && last != 0 {
             continue;
         }
-        // The last commit of all is the transfer itself.
+        // The last commit is the transfer itself.
         let at = if step == u64::MAX { last - 2 } else { step };
         let before = runtime.block_on(found(place));
         let before = before.get(&0).copied().unwrap_or(0);
@@ -367,7 +367,7 @@ fn a_transfer_is_killed_at_every_step_and_takes_place_or_not() {
     );
 }
 
-/// The child: with a change pending in each map, one transfer.
+/// The child process: makes one transfer, with a change pending in each map.
 async fn transfer_and_die(place: &str, orders: &str) {
     let orders: Vec<u64> = orders.split(' ').map(|n| n.parse().unwrap()).collect();
     let [last, micros, n] = orders[..] else {
@@ -392,6 +392,6 @@ async fn transfer_and_die(place: &str, orders: &str) {
     tx.insert(&bank.done, "0", n);
     tx.commit().await.unwrap();
     say("moved");
-    // A process with a later kill time is not killed any more.
+    // If the kill would come later, the process ends here.
     std::process::exit(0);
 }

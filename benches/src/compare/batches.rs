@@ -12,7 +12,7 @@ use crate::{
 const BATCH: usize = 1_000;
 const BATCHES: usize = 10;
 
-/// Each round overwrites the entries of the one before.
+/// Each round overwrites the entries of the previous round.
 pub fn run(bench: &Bench) -> Vec<Row> {
     let count = BATCH * BATCHES;
     let keys = &keys(count);

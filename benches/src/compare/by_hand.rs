@@ -1,4 +1,4 @@
-//! Stores that are written by hand or with an engine, without a map in memory.
+//! Hand-written stores, and stores on an engine, without a map in memory.
 
 use std::{
     fs::File,
@@ -79,7 +79,7 @@ impl ByHand {
         ]
     }
 
-    /// Times the writes of the entries, so many a commit.
+    /// Times the writes of the entries, with so many per commit.
     pub fn write(&mut self, keys: &[String], customers: &[Customer], batch: usize) -> Duration {
         timed_apart(|| {
             for (keys, customers) in keys.chunks(batch).zip(customers.chunks(batch)) {
@@ -109,7 +109,7 @@ pub fn jsons(customers: &[Customer]) -> Vec<String> {
     customers.iter().map(Customer::json).collect()
 }
 
-/// Appends the entries to the text, one JSON object a line.
+/// Appends the entries to the text, one JSON object per line.
 pub fn encode(text: &mut Vec<u8>, keys: &[String], customers: &[Customer]) {
     for (key, customer) in keys.iter().zip(customers) {
         serde_json::to_writer(&mut *text, &(key, customer)).expect("JSON");

@@ -28,8 +28,8 @@ pub fn describe(folder: &Path) -> String {
     )
 }
 
-/// Other programs delay a thread that wakes up after an fsync by milliseconds, and not
-/// each contender alike.
+/// Other programs delay a thread that wakes up after an fsync by milliseconds, and do not affect
+/// all contenders equally.
 pub fn warning() -> Option<&'static str> {
     let is_busy = load()? > 0.5;
     is_busy.then_some(

@@ -1,4 +1,4 @@
-//! Postgres, on a server that the benchmark starts, beside clients by hand.
+//! Postgres, on a server that the benchmark starts, compared with hand-written clients.
 
 #[path = "../speed/postgres/by_hand.rs"]
 mod by_hand;
@@ -68,7 +68,7 @@ impl Databases<'_> {
     }
 }
 
-/// Each round overwrites the rows of the one before.
+/// Each round overwrites the rows of the previous round.
 fn write_batches(databases: &Databases<'_>) -> Vec<Row> {
     let runtime = &databases.bench.runtime;
     let keys = &keys(BATCH);

@@ -83,7 +83,7 @@ async fn save_all(map: PersistentMap<Customer>, (keys, customers): Entries) {
     }
 }
 
-/// Adds one thread that writes the entries, so many a commit.
+/// Adds one thread that writes the entries, with so many per commit.
 fn add_by_hand<'a>(
     work: &mut Work<'a>,
     mut store: ByHand,

@@ -6,7 +6,7 @@ use persistify_benches::timed;
 
 use crate::table;
 
-/// What a contender is to the comparison.
+/// The role of a contender in the comparison.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Ours,

@@ -26,8 +26,8 @@ fn a_million_writes_of_one_key_leave_one_deadline() {
     assert_eq!(lifetime.schedule.len(), 0);
 }
 
-/// A reader that had found the entry alive moved its deadline after another one had
-/// found it expired: the entry came back.
+/// A reader that had found the entry alive moved its deadline after another
+/// reader had found it expired: the entry came back.
 #[tokio::test(start_paused = true)]
 async fn a_late_reader_does_not_revive_an_entry_found_expired() {
     let plan = Expiry {

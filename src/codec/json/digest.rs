@@ -1,4 +1,4 @@
-//! The digest of a JSON text: one number for all texts of a value.
+//! The digest of a JSON text: all texts of one value have the same digest.
 
 #[cfg(feature = "json")]
 use xxhash_rust::xxh3::xxh3_64;
@@ -17,12 +17,11 @@ const NUMBER: u64 = 2;
 const LITERAL: u64 = 3;
 const ARRAY: u64 = 4;
 const OBJECT: u64 = 5;
-/// A string with half of a surrogate pair, which no Unicode text is.
+/// A string with half of a surrogate pair, which is not Unicode text.
 const NO_TEXT: u64 = 6;
 const NO_JSON: u64 = 7;
 
-/// The digest of these bytes: of the value, if they are the text of one, else of
-/// the bytes.
+/// The digest of the value if these bytes are JSON text, else of the bytes.
 pub(crate) fn digest(bytes: &[u8]) -> u128 {
     match text(bytes) {
         Ok(text) => digest_of_text(text),
@@ -30,14 +29,14 @@ pub(crate) fn digest(bytes: &[u8]) -> u128 {
     }
 }
 
-/// The digest in half as many bits, of what is known to be valid JSON text.
+/// The [`digest`] shortened to 64 bits. The text must be valid JSON.
 #[cfg(feature = "json")]
 pub(crate) fn fingerprint(text: &str) -> u64 {
     xxh3_64(&digest_of_text(text).to_le_bytes())
 }
 
-/// As [`digest`], of what is known to be valid JSON text. O(n) and without
-/// recursion: a text may be nested as deeply as it is long.
+/// Like [`digest`], but the text must be valid JSON. It is O(n) and does not recurse: a
+/// text may be nested as deeply as it is long.
 fn digest_of_text(text: &str) -> u128 {
     let mut walk = Walk::default();
     for token in tokens(text) {
@@ -45,25 +44,25 @@ fn digest_of_text(text: &str) -> u128 {
             return whole;
         }
     }
-    // Valid text has a value, which was returned.
+    // Not reached: valid text has a value, which was returned.
     xxh3_128_with_seed(text.as_bytes(), NO_JSON)
 }
 
-/// The way through a text.
+/// The state of a pass over a text.
 #[derive(Default)]
 struct Walk {
     /// The arrays and objects that are not closed yet, the innermost last.
     open: Vec<Open>,
-    /// The members of all of them.
+    /// The members of all open arrays and objects.
     members: Vec<Member>,
     bytes: Vec<u8>,
 }
 
 struct Open {
     seed: u64,
-    /// Where its members begin.
+    /// The index of its first member.
     start: usize,
-    /// The name of an object's field whose value comes next.
+    /// The digest of the name of the field whose value comes next, in an object.
     name: Option<u128>,
 }
 
@@ -136,7 +135,8 @@ impl Walk {
         }
     }
 
-    /// Puts a value where it belongs; hands it out if it is the whole.
+    /// Adds a value to the innermost open array or object. Returns it if there is none:
+    /// it is the whole value.
     fn add(&mut self, value: u128) -> Option<u128> {
         let Some(open) = self.open.last_mut() else {
             return Some(value);

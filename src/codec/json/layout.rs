@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 
-/// Some editors put it at the front of a text to say that it is UTF-8.
+/// Some editors put it at the start of a text to mark it as UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// A text that a person may have written, without the mark of an editor.
+/// The bytes without a leading byte order mark.
 pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
-/// The same value on one line. A text without a line break stays as it is, byte
-/// for byte; another one loses all white space between its tokens.
+/// The value on one line. A text without a line break is returned unchanged; any other
+/// loses all white space between its tokens.
 pub(crate) fn on_one_line(text: &str) -> Cow<'_, str> {
     // In valid JSON a line break is never part of a string.
     if text.contains(['\n', '\r']) {

@@ -1,5 +1,5 @@
-//! Finds the part of a value that cannot be written or read again, in another
-//! walk through it. Faults are rare, and tracking paths would slow down each save.
+//! Finds the part of a value that cannot be written or read again, by serializing the
+//! value once more. Faults are rare, and tracking paths would slow down each save.
 
 use std::{cell::RefCell, fmt, io, mem};
 
@@ -15,14 +15,13 @@ pub(crate) fn unwritable<V: Serialize>(value: &V) -> Option<ValuePath> {
     end_of_walk(value, None)
 }
 
-/// The part that cannot be read again, if reading could not name it more closely
-/// than `within`.
+/// The part that cannot be read again, if decoding could only locate it within `within`.
 ///
 /// serde reads some types in two steps: it buffers tagged and untagged enums and
-/// flattened fields without knowing their types, and then takes them apart. The
-/// second step knows no paths. It fails where the JSON text does not tell the
-/// type: at keys that are not strings, and at integers of 128 bits. The first of
-/// these that fits the message of that step is the part.
+/// flattened fields without knowing their types, and then takes them apart. The second
+/// step tracks no paths. It fails where the JSON text does not determine the type: at
+/// keys that are not strings, and at integers of 128 bits. The result is the first of
+/// these that fits the message of the second step.
 pub(crate) fn suspect<V: Serialize>(
     value: &V,
     said: &str,
@@ -49,13 +48,13 @@ fn end_of_walk<V: Serialize>(value: &V, suspicion: Option<Suspicion<'_>>) -> Opt
 struct Suspicion<'a> {
     /// The message of the second step.
     said: &'a str,
-    /// The part that it was reading.
+    /// The part that the second step was reading.
     within: &'a ValuePath,
 }
 
 impl Suspicion<'_> {
     fn is_at(&self, path: &ValuePath, clue: &str) -> bool {
-        // An untagged enum that matches no variant does not say what it found.
+        // The message for an untagged enum without a matching variant does not contain the clue.
         let fits = self.said.contains(clue) || self.said.contains("any variant of untagged enum");
         fits && path.is_within(self.within)
     }
@@ -70,7 +69,7 @@ struct Walk<'a> {
 /// The key that was written last.
 struct Key {
     text: String,
-    /// Whether the value's own key is a string, too.
+    /// Whether it is a string in the value too, not only in the text.
     is_text: bool,
 }
 

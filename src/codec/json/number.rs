@@ -6,7 +6,7 @@ pub(crate) struct Number<'a> {
     pub(crate) is_negative: bool,
     /// The digits before the point.
     pub(crate) whole: &'a str,
-    /// The digits after it.
+    /// The digits after the point.
     pub(crate) fraction: &'a str,
     /// The power of ten, `"0"` if none is written.
     pub(crate) exponent: &'a str,
@@ -29,8 +29,8 @@ impl<'a> Number<'a> {
         }
     }
 
-    /// Appends a form of the number that is the same however it was written: a
-    /// sign, the digits without zeros at either end, and a power of ten.
+    /// Appends the canonical form of the number: a sign, the digits without zeros at
+    /// either end, and a power of ten.
     pub(super) fn put_canonical(&self, out: &mut Vec<u8>) {
         let digits = self.whole.bytes().chain(self.fraction.bytes());
         let digits = digits.skip_while(|digit| *digit == b'0');
@@ -46,7 +46,7 @@ impl<'a> Number<'a> {
             return;
         }
         let Ok(exponent) = self.exponent.parse::<i64>() else {
-            // No store could write such a number in another way.
+            // Kept as text: no store could write such a number in another way.
             return out.extend(self.exponent.bytes());
         };
         let dropped = (written - out.len()) as i128;

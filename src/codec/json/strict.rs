@@ -1,5 +1,5 @@
-//! A serializer that wraps another one and refuses values that could not be read
-//! again: numbers that JSON cannot express, and values nested too deeply.
+//! A wrapper around a serializer that refuses values that could not be read again:
+//! numbers that JSON cannot express, and values nested too deeply.
 //!
 //! It counts the levels on the way down. A value that exceeds the limit fails
 //! before the recursion of its `Serialize` can overflow the stack.
@@ -12,18 +12,17 @@ use serde::ser::{Error, Serialize, Serializer};
 
 use super::depth::Depth;
 
-/// Observes the walk through a value, to find a place in it. Saving observes
-/// nothing, at no cost.
+/// Observes the walk through a value, to find a part of it. Saving uses [`Unwatched`], at no cost.
 pub(super) trait Watch: Copy {
-    /// For the key of an entry.
+    /// Returns the observer for the key of an entry.
     fn of_key(self) -> Self {
         self
     }
 
-    /// A number, a boolean or a text; as a key, all of them are texts.
+    /// Called for a number, a boolean or a text. As keys, all of them are texts.
     fn scalar<T: fmt::Display + ?Sized>(self, _: &T, _is_text: bool) {}
 
-    /// An integer of 128 bits.
+    /// Called for an integer of 128 bits.
     ///
     /// # Errors
     ///
@@ -32,7 +31,7 @@ pub(super) trait Watch: Copy {
         Ok(())
     }
 
-    /// Goes down to a part of the value.
+    /// Called before a part of the value.
     ///
     /// # Errors
     ///
@@ -41,18 +40,17 @@ pub(super) trait Watch: Copy {
         Ok(())
     }
 
-    /// Comes back from there. It is not called where the walk ends: that is the
-    /// place.
+    /// Called after a part. It is not called where the walk ends, so the path to that part remains.
     fn leave(self) {}
 }
 
-/// From a value to a part of it.
+/// A step from a value to a part of it.
 pub(super) enum Step {
     /// The field, or the variant, of this name.
     Name(&'static str),
     /// The item of this number.
     Item(usize),
-    /// The entry of the key that came last.
+    /// The entry of the last key.
     Entry,
 }
 
@@ -62,7 +60,7 @@ pub(super) struct Unwatched;
 
 impl Watch for Unwatched {}
 
-/// Wraps a serializer, or what a serializer returns for the parts of a sequence,
+/// A wrapper around a serializer, or around its serializer for the parts of a sequence,
 /// a map or a structure.
 pub(super) struct Strict<S, W> {
     inner: S,
@@ -131,7 +129,7 @@ impl<S, W: Watch> Strict<S, W> {
         }
     }
 
-    /// Enters that many arrays or objects at once.
+    /// Enters `more` arrays or objects at once.
     fn nested<E: Error>(self, more: u16) -> Result<Self, E> {
         let depth = self.depth.nested(more);
         let depth = depth.ok_or_else(|| E::custom(Depth::EXCEEDED))?;
@@ -145,7 +143,7 @@ impl<S, W: Watch> Strict<S, W> {
         Ok(Self { depth, ..self })
     }
 
-    /// Wraps what the serializer returns for the parts.
+    /// Wraps the serializer for the parts.
     fn parts<P, E>(self, open: impl FnOnce(S) -> Result<P, E>) -> Result<Strict<P, W>, E> {
         Ok(Strict {
             inner: open(self.inner)?,

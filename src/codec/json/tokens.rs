@@ -1,11 +1,11 @@
-//! The tokens of JSON text: the one scanner that all others stand on.
+//! The tokens of JSON text: the scanner that all others build on.
 
 use std::borrow::Cow;
 
 /// The tokens of a valid JSON text, as they are written, without the white space
-/// between them. A token's first byte tells what it is.
+/// between them. A token's first byte determines its kind.
 ///
-/// Text that is not valid is split in some way; it neither fails nor hangs.
+/// Text that is not valid is split in some way, without failing or hanging.
 #[derive(Clone, Debug)]
 pub(crate) struct Tokens<'a>(&'a str);
 
@@ -19,8 +19,8 @@ impl<'a> Iterator for Tokens<'a> {
 
     fn next(&mut self) -> Option<&'a str> {
         let rest = self.0.trim_start_matches(is_space);
-        // A token ends behind or before an ASCII character, or with the text: so
-        // it never ends within a character.
+        // A token ends before or after an ASCII character, or at the end of the text,
+        // so never within a character.
         let (token, rest) = rest.split_at(length(rest));
         self.0 = rest;
         (!token.is_empty()).then_some(token)
@@ -31,7 +31,7 @@ pub(super) fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
 }
 
-/// How long the first token of this text is.
+/// The length of the first token of this text.
 fn length(text: &str) -> usize {
     match text.as_bytes() {
         [] => 0,
@@ -45,7 +45,7 @@ fn length(text: &str) -> usize {
     }
 }
 
-/// How long a string is after its first quote, the last one included.
+/// The length of a string after its first quote, including its last one.
 fn string_length(bytes: &[u8]) -> usize {
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
@@ -59,8 +59,8 @@ fn string_length(bytes: &[u8]) -> usize {
     bytes.len()
 }
 
-/// The characters of a string token; `None` if they are no Unicode text, because
-/// half of a surrogate pair is among them.
+/// The characters of a string token; `None` if they are not Unicode text, because they
+/// include half of a surrogate pair.
 pub(crate) fn unescaped(string: &str) -> Option<Cow<'_, str>> {
     let plain = string.strip_prefix('"')?.strip_suffix('"')?;
     if plain.contains('\\') {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_path_to_error::{Path, Segment};
 
-/// The middle of a path with more steps is left out when it is shown.
+/// The maximum number of steps shown; a longer path loses its middle.
 const MAX_STEPS: usize = 12;
 
 /// The steps that lead to a part of a value; none for the value itself.

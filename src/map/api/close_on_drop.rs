@@ -23,8 +23,8 @@ use crate::{
     trace::MAP,
 };
 
-/// How much longer than the map's own limit the waiting thread waits: the map's
-/// error knows more about the cause.
+/// Extra time for the map to return its own timeout error, which states the
+/// cause.
 const GRACE: Duration = Duration::from_millis(500);
 
 impl<V, L> Map<V, L>
@@ -43,10 +43,10 @@ where
     ///
     /// Works in plain threads, in `spawn_blocking` and in async code on a
     /// multi-thread runtime. **It does not work in async code on the current-thread
-    /// runtime that the map was opened on**, nor in a `LocalSet`: the thread that
-    /// would have to save is the one that waits. There it saves nothing, reports
-    /// that at once, and pending changes are lost. Nor does it work after that
-    /// runtime has shut down, or while it is not driven.
+    /// runtime that the map was opened on**, nor in a `LocalSet`: the waiting
+    /// thread is the one that would have to save. There the guard saves nothing,
+    /// reports the failure at once, and pending changes are lost. Nor does it work
+    /// after the map's runtime has shut down, or while that runtime is not driven.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -87,9 +87,9 @@ where
             };
         }
         let not_from_here = self.not_from_here();
-        // The runtime moves its tasks to another thread; the map's may be one of
-        // them. It panics where it cannot, and a panic in a drop could abort the
-        // process.
+        // `block_in_place` moves the other tasks of this thread, perhaps the map's
+        // among them, to another thread. It panics where it cannot, and a panic in
+        // a drop could abort the process.
         let closed = AssertUnwindSafe(|| block_in_place(|| self.close_elsewhere(limit)));
         catch_unwind(closed).unwrap_or(Err(not_from_here))
     }

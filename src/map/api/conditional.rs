@@ -36,12 +36,13 @@ use crate::{
 ///   meanwhile).
 /// - `Refused`: the store (or the codec) will never accept this value, or the
 ///   pending change of the key. Nothing was written.
-/// - `Unavailable`, `Unusable`: all attempts have failed. If the error [says
-///   so](crate::Error::may_have_applied), the outcome is unknown: the value may be
-///   saved already or later. The map retries until it knows the outcome, and memory
-///   follows then. Writes to the key in the meantime, including a removal or a
-///   [clear](Map::clear), are later writes and are committed after it; saves,
-///   flushes and `close` wait for the outcome. Otherwise nothing was done.
+/// - `Unavailable`, `Unusable`: all attempts have failed. If
+///   [`may_have_applied`](crate::Error::may_have_applied) is `true`, the outcome
+///   is unknown: the value may be saved already or later. The map retries until
+///   it knows the outcome, then updates memory. Writes to the key in the
+///   meantime, including a removal or a [clear](Map::clear), are later writes
+///   and are committed after it; saves, flushes and `close` wait for the
+///   outcome. If it is `false`, nothing was done.
 /// - `Unsupported`: the provider does not check
 ///   [conditions](crate::Capabilities::conditions). `Closed`: the map is closed.
 ///   Nothing was done.
@@ -146,7 +147,7 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// Commits a share that has no changes of other maps.
+    /// Commits changes of this map only.
     pub(crate) async fn propose(&self, mut share: MapShare<V, L>) -> Result<Option<Revision>> {
         ReentrancyGuard::check();
         share.seal()?;

@@ -188,9 +188,9 @@ where
     /// # Errors
     ///
     /// The provider's error: entries read before it are as in the store, the others
-    /// as they were. `Corrupt`, naming the keys, if records do not decode (and
-    /// unreadable records are not allowed): these entries are as they were, the
-    /// others as in the store.
+    /// are unchanged. `Corrupt`, naming the keys, if records do not decode (and
+    /// unreadable records are not allowed): these entries are unchanged, the others
+    /// are as in the store.
     pub async fn reload(&self) -> Result<()> {
         ReentrancyGuard::check();
         self.core.check_not_closed()?;
@@ -274,9 +274,9 @@ where
     }
 
     fn give_up_closing(&self, limit: Duration) -> Result<()> {
-        // The first to change the phase decides: the flusher, which has saved
-        // everything, or this call, which stops waiting. If the phase is open again
-        // already, closing has failed, or another call gave up.
+        // The first to change the phase wins: the flusher, which has saved
+        // everything, or this call, which stops waiting. If the phase is already
+        // open again, closing has failed, or another call gave up.
         self.core.phase.turn(phase::CLOSING, phase::OPEN);
         if self.core.phase.is(phase::CLOSED) {
             return Ok(());
@@ -317,7 +317,7 @@ where
             return Ok(());
         };
         if self.core.requests.lock().unserved {
-            // The task that would have opened it again is gone.
+            // The task that would have reopened the map has ended.
             self.core.phase.turn(phase::CLOSING, phase::OPEN);
         }
         Err(self.core.not_closed(&error))

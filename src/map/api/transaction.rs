@@ -151,8 +151,8 @@ impl Transaction {
     ///   these keys, or is busy for longer than
     ///   [`commit_timeout`](crate::Builder::commit_timeout).
     ///
-    /// Nothing was written, unless the error [says that it may have
-    /// been](crate::Error::may_have_applied).
+    /// Nothing was written, unless
+    /// [`may_have_applied`](crate::Error::may_have_applied) is `true`.
     pub fn commit(&mut self) -> impl Future<Output = Result<Option<Revision>>> + Send + use<> {
         let participants = mem::take(&mut self.participants);
         let (provider, runtime) = (self.provider.clone(), self.runtime.take());

@@ -156,7 +156,7 @@ where
                 Ok(_) => return Ok(Ok(done)),
                 Err(error) if error.kind() != ErrorKind::Conflict => return Err(error),
                 Err(error) if attempt >= policy.attempts() => return Err(too_slow(attempt, error)),
-                // If the runtime has shut down, the next attempt says so.
+                // If the runtime has shut down, the next attempt returns `Closed`.
                 Err(_) => drop(self.sleep(delays.next().unwrap_or_default()).await),
             }
             attempt += 1;
@@ -166,9 +166,9 @@ where
     /// The stored value at this key, as far as is known: the value in memory, once
     /// it is saved, or else the result of a load.
     ///
-    /// After a conflict, `is_retry`, the store is always read. Memory holds the value
-    /// that was found then, but during the delay other writers may have gone on:
-    /// starting from an old value would lose every time.
+    /// After a conflict (`is_retry`), the store is always read. Memory holds the
+    /// value found by the conflict, but other writers may have replaced it during
+    /// the delay; an attempt that starts from an old value conflicts again.
     async fn base(&self, key: &str, is_retry: bool) -> Result<Option<Base<V>>> {
         ReentrancyGuard::check();
         let core = &self.core;

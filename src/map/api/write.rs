@@ -59,7 +59,7 @@ impl<V, L: Lifetime<V>> Map<V, L> {
     ///
     /// # Errors
     ///
-    /// [`Occupied`], with the value, if it has.
+    /// [`Occupied`], with the value, if the key has an entry.
     pub fn try_insert(&self, key: impl AsRef<str>, value: V) -> Result<(), Occupied<V>> {
         self.alter(key.as_ref(), |entry| entry.put_if_absent(value))
     }

@@ -89,15 +89,15 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// # Errors
     ///
     /// The provider's error: entries read before it are as in the store, the others
-    /// as they were. `Corrupt` if records do not decode: their entries are as they
-    /// were, the others as in the store. No pending change is lost.
+    /// are unchanged. `Corrupt` if records do not decode: their entries are
+    /// unchanged, the others are as in the store. No pending change is lost.
     pub(crate) async fn take_all(
         &self,
         mut load: Load<'_>,
         progress: Option<&Progress>,
     ) -> Result<()> {
-        // Not the map's own generation: stored records are older than a clear that
-        // is not committed yet, and then none of them may be taken.
+        // Not `self.generation`: the stored records are older than an uncommitted
+        // clear, so none of them may be taken in while one is pending.
         let generation = self.stored_generation.load(SeqCst);
         let mut seen = HashSet::new();
         let mut unreadable = HashSet::new();
@@ -166,15 +166,16 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         generation: u64,
         unread: &mut Unread,
     ) -> Result<()> {
-        // A record of an unknown schema is not broken: otherwise the map would take
-        // all such records for unreadable and write its own beside them.
+        // A record of an unknown schema fails the load. If it counted as
+        // unreadable, the map would open and write its own records beside all
+        // records of that schema.
         if error.kind() == ErrorKind::Invalid {
             return Err(error);
         }
         if !self.options.allow_unreadable {
             unread.add(record.key.clone(), error.clone());
-            // In an open map the key may be written to: a listed record is set
-            // aside before that.
+            // In an open map the key may be written to. A listed record is set
+            // aside before such a write.
             if unread.is_open {
                 self.list_unreadable(record, error);
             }
@@ -238,8 +239,8 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         removed.map(Discarded::Entry)
     }
 
-    /// Not records with an expiry: a time counted from the last write would begin
-    /// again at the next opening.
+    /// Whether to store the migrated value of this record. Not if it has an expiry:
+    /// a time counted from the last write would restart at the next opening.
     fn may_rewrite(&self, record: &Record) -> bool {
         self.options.migrations.rewrite && record.expires_at.is_none()
     }
@@ -346,9 +347,9 @@ mod tests {
         record::Payload,
     };
 
-    /// A `clear` between the flusher's last commit and the reload after it was
-    /// undone: the clear was not committed yet, so the store returned all entries,
-    /// and they became clean entries that stayed when the clear emptied the store.
+    /// A reload undid a `clear` made between the flusher's last commit and the
+    /// reload. The clear was not committed yet, so the store returned all entries;
+    /// they became clean, and stayed in memory when the clear emptied the store.
     #[tokio::test]
     async fn a_reload_does_not_bring_back_entries_of_an_uncommitted_clear() {
         let store = Memory::new();

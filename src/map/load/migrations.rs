@@ -50,7 +50,7 @@ impl<E: Into<Box<dyn StdError + Send + Sync>>> Migrated for Result<Value, E> {
 #[derive(Clone, Default)]
 pub(crate) struct Migrations {
     pub(crate) current: u32,
-    /// Whether migrated values are stored without being written.
+    /// Whether values that were migrated on load become pending.
     pub(crate) rewrite: bool,
     steps: BTreeMap<u32, Step>,
     twice: Option<u32>,

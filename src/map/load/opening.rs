@@ -39,8 +39,8 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         loaded
     }
 
-    /// The previous attempt may have failed halfway, and records that it loaded may
-    /// have been removed from the store since.
+    /// Loads as a reload does: the previous attempt may have failed halfway, and
+    /// records that it loaded may have been removed from the store since.
     async fn load_again(&self, progress: Option<&Progress>) -> Result<Loaded> {
         let (loaded, load) = self.begin_load().await?;
         self.take_all(load, progress).await?;

@@ -48,7 +48,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
     ///
     /// # Errors
     ///
-    /// `Closed`, for good.
+    /// `Closed` if the map is closed (not while it closes).
     pub(crate) fn expire(&self, key: &str) -> Result<()> {
         let expired = self.alter_if(Shared::check_not_closed, key, |entry| entry.expire())?;
         if let Some(value) = expired {

@@ -27,9 +27,9 @@ impl<V, L: Lifetime<V>> RemovedEntry<V, L> {
 
 /// A value to be dropped outside the locks, because its `Drop` is foreign code.
 pub(crate) enum Discarded<V, L: Lifetime<V>> {
-    /// It was in memory.
+    /// The value was in memory.
     Entry(RemovedEntry<V, L>),
-    /// It never was in memory: another value stayed, or took its place.
+    /// The value never was in memory: another value stayed, or took its place.
     Value(V),
 }
 

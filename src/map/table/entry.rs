@@ -83,13 +83,13 @@ impl<V, X> Slot<V, X> {
         state.is_over_expired = false;
     }
 
-    /// Whether the slot is only the mark of a commit in flight.
+    /// Whether the slot exists only to mark a commit in flight.
     pub(crate) fn is_empty_in_flight(&self) -> bool {
         self.is_gone() && self.state().mark == Mark::Proposed
     }
 
-    /// Whether its value has expired, so that any process may remove the stored
-    /// entry.
+    /// Whether the slot's value has expired, so that any process may remove the
+    /// stored entry.
     pub(crate) fn has_expired(&self) -> bool {
         self.is_gone() && self.state().is_automatic
     }

@@ -1,15 +1,17 @@
-//! Memory takes over a commit from the store, while the flusher is paused.
+//! Applies a commit to memory after the store has applied it, while the flusher
+//! is paused.
 //!
 //! # Why memory and store agree
 //!
-//! No other commit of the map is in flight, and pending changes of these keys were
-//! committed before. Each entry is [marked](super::save_state::Mark::Proposed) from
-//! before the first attempt, and its mark tells what has happened since:
+//! No other commit of the map is in flight, and pending changes of these keys
+//! were committed before. Each entry is
+//! [marked](super::save_state::Mark::Proposed) from before the first attempt,
+//! and its mark tracks later changes:
 //!
-//! - The mark says *written*: that write is the later one. It stays, and the next
-//!   commit brings it to the store.
-//! - There is no mark: the map was cleared since, and the clear is the later write
-//!   of all keys.
+//! - The mark is that of a *written* entry: the write is later than the commit.
+//!   It stays in memory, and the next commit stores it.
+//! - There is no mark: the map was cleared since, and the clear is the later
+//!   write of all keys.
 //! - The mark is unchanged: the entry takes over the committed value.
 //!
 //! An automatic change (an expiry, a read that moved it, a migration) is not a
@@ -79,8 +81,8 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Landing for LockedShare<'_, V, L> {
 }
 
 impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
-    /// The store has applied this change. Returns the value that memory no longer
-    /// needs.
+    /// Applies to memory a change that the store has applied. Returns the value
+    /// that memory no longer needs.
     fn land(
         &self,
         shard: &mut Shard<'_, V, L::Lease>,
@@ -133,7 +135,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// Those of these keys that are changed.
+    /// The keys among these whose entries have changes by a user.
     pub(crate) fn with_user_changes(&self, keys: &[Arc<str>]) -> Vec<Arc<str>> {
         let has_user_change = |key: &&Arc<str>| {
             let changed = self.peek(key, |slot| self.has_user_change(slot));
@@ -162,10 +164,9 @@ impl<V, L: Lifetime<V>> Core<V, L> {
 }
 
 impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
-    /// The store was found to hold this record (or none): memory takes it over,
-    /// unless the key was written meanwhile. That write was made without knowing
-    /// the record; it only learns that the store may have an entry that has to be
-    /// removed.
+    /// Applies to memory the record found in the store (or its absence), unless the
+    /// key was written meanwhile. That write was made without knowing the record,
+    /// so memory only notes that the store may have an entry to remove.
     pub(crate) fn learn(&self, key: &Arc<str>, found: Option<Record>) {
         let is_there = found.is_some();
         let stored = found.and_then(|record| self.decode_found(record));

@@ -274,11 +274,10 @@ impl<'a, V, L: Lifetime<V>> LockedEntry<'a, V, L> {
             return;
         };
         match state.mark {
-            // Without the value: the store has it.
+            // Commits the expiry without the value: the store has the value.
             Mark::Clean | Mark::Proposed => core.lifetime.touch(lease),
-            // The commit in flight has the old expiry, and it is unknown whether
-            // the store will have its value: the next commit carries everything
-            // that this one does.
+            // The commit in flight has the old expiry, and may still fail to store
+            // its value: the next commit carries everything that this one does.
             Mark::Saving => {}
             // The pending change carries the new expiry anyway.
             Mark::Queued | Mark::SavingQueued | Mark::ProposedQueued | Mark::Refused => return,

@@ -8,10 +8,11 @@ use std::sync::Arc;
 /// The shard of the entry is locked during the call (all shards, for a clear), so
 /// an observer must be quick, must not call a map and must not block.
 pub(crate) trait Observer<V>: Send + Sync {
-    /// The entry now holds this value, or is gone. A change may be reported twice.
+    /// Called when the entry holds a new value, or is gone (`None`). A change may
+    /// be reported twice.
     fn changed(&self, key: &Arc<str>, value: Option<&V>);
 
-    /// All entries are gone.
+    /// Called when all entries are removed.
     fn cleared(&self);
 }
 

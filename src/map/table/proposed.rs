@@ -1,5 +1,6 @@
-//! Entries of a commit that memory takes over once it is in the store. They are
-//! marked from before its first attempt until its outcome is known.
+//! Entries of a proposal: a commit that is applied to the store first and to
+//! memory afterwards. They are marked from before its first attempt until its
+//! outcome is known.
 
 use std::sync::Arc;
 
@@ -17,8 +18,9 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(key);
         let mut shard = self.shards.write(hash);
-        // A clear takes all shard locks, including this one. It is the later write
-        // of every key, and an entry that exists now was written after it.
+        // A pending clear is a later write of every key, and an entry that exists
+        // now was written after it. A clear locks all shards, so none can begin
+        // while this lock is held.
         if self.must_clear() {
             return;
         }
@@ -31,15 +33,15 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             shard.count_gone(1);
             return;
         };
-        // A claimed entry was written after pending changes were committed to make
-        // way.
+        // Pending changes of these keys were committed to make way, so a user's
+        // change that is pending now was made later.
         let behind_write = self.has_user_change(slot);
         self.apply(own, slot.state_mut(), Event::Proposed { behind_write });
     }
 
-    /// The commit was not applied and will not be: the entry stays as it was, or as
-    /// it was written meanwhile. If `uncertain`, it will never be known whether the
-    /// commit was applied.
+    /// Unmarks an entry whose commit was not applied and will not be. The entry
+    /// keeps its value, or one written meanwhile. If `uncertain`, it will never be
+    /// known whether the commit was applied.
     pub(crate) fn withdraw(&self, key: &Arc<str>, uncertain: bool) {
         let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(key);
@@ -47,7 +49,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let Some(EntryMut { key: own, slot }) = shard.find_mut(hash, key) else {
             return;
         };
-        // Otherwise the entry was written after a clear.
+        // An entry that is not in flight was written after a clear.
         if !slot.state().mark.is_in_flight() {
             return;
         }
@@ -65,8 +67,8 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// Makes the next commit compare the entry with the store: an automatic change
-    /// takes over the stored entry, unless the store holds the known version.
+    /// Makes the next commit compare the entry with the store: the stored entry
+    /// replaces an automatic change, unless the store holds the known version.
     fn compare_with_store(&self, key: &Arc<str>, state: &mut SaveState) {
         state.assume_stored();
         let is_untouched = state.mark == Mark::Proposed;

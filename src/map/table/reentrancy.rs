@@ -29,8 +29,9 @@ impl ReentrancyGuard {
         Self { here: PhantomData }
     }
 
-    /// For calls that take no lock themselves but wait for the flusher, which may
-    /// need a lock that this thread holds.
+    /// Checks that this thread is not inside a map call. For calls that take no
+    /// lock themselves but wait for the flusher, which may need a lock that this
+    /// thread holds.
     ///
     /// # Panics
     ///

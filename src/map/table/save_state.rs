@@ -34,8 +34,8 @@ impl StoredVersion {
     /// The store has it, but no commit of this crate wrote it.
     pub(crate) const UNNUMBERED: Self = Self(u64::MAX - 1);
 
-    /// Written by the commit of that revision. A store without revisions only tells
-    /// that there may be an entry.
+    /// The version written by the commit of that revision. `None`, from a store
+    /// without revisions, only means that there may be an entry.
     pub(crate) fn at(revision: Option<Revision>) -> Self {
         match revision {
             None => Self::UNKNOWN,
@@ -63,7 +63,7 @@ impl StoredVersion {
 
 /// The position of an entry on its way to the store.
 ///
-/// A background batch takes the value as it is:
+/// A background batch takes the current value:
 ///
 /// ```text
 ///           written                taken                committed
@@ -73,10 +73,9 @@ impl StoredVersion {
 ///                     └───────────────── SavingQueued
 /// ```
 ///
-/// Conditional saves, atomic batches and transactions change the store first;
-/// memory takes the change over. From before the first attempt until the outcome is
-/// known, each of their entries is marked; a missing entry gets an empty slot for
-/// it:
+/// Conditional saves, atomic batches and transactions change the store first and
+/// memory afterwards. From before the first attempt until the outcome is known,
+/// each of their entries is marked; a missing entry gets an empty slot for it:
 ///
 /// ```text
 ///           proposed               committed, or withdrawn
@@ -114,7 +113,8 @@ pub(crate) enum Mark {
     Saving,
     /// Part of the commit in flight, changed since it was taken, and queued.
     SavingQueued,
-    /// Part of a commit in flight that memory takes over when it is committed.
+    /// Part of a proposal in flight: a commit that is applied to memory
+    /// afterwards.
     Proposed,
     /// Like `Proposed`, with an automatic change queued, which gives way to the
     /// commit.
@@ -135,8 +135,8 @@ pub(crate) enum Event {
     Touched,
     /// A batch takes it.
     Taken,
-    /// A commit that memory takes over is about to be sent. A pending earlier write
-    /// stays pending and becomes the later one.
+    /// A proposal is about to be sent. With `behind_write`, a write is pending
+    /// already; it stays pending and counts as later than the proposal.
     Proposed { behind_write: bool },
     /// The commit in flight is in the store, which now has this version.
     Committed(StoredVersion),
@@ -176,7 +176,7 @@ impl Mark {
         self.is_proposed() || matches!(self, Self::Saving | Self::SavingQueued)
     }
 
-    /// Whether it is part of a commit in flight that memory takes over.
+    /// Whether it is part of a proposal in flight.
     pub(crate) fn is_proposed(self) -> bool {
         matches!(self, Self::Proposed | Self::ProposedQueued)
     }

@@ -239,8 +239,8 @@ impl<V, X> Shard<'_, V, X> {
         self.gone.fetch_add(more, Relaxed);
     }
 
-    /// Frees memory of a shard that was much fuller before; then few entries have
-    /// to move.
+    /// Frees memory of a shard that was much fuller before. Cheap, because few
+    /// entries have to move.
     pub(crate) fn shrink(&mut self) {
         // By buckets, not by capacity, which does not count slots left behind by
         // removals.

@@ -57,8 +57,8 @@ impl Shared {
         if queued == 1 && !self.must_clear() {
             self.age.queued_now(self.clock.now());
         }
-        // The flusher waits for the first key, and then for a full batch; in
-        // between there is nothing to wake it for.
+        // The flusher waits for the first key, and then for a full batch; keys
+        // in between need not wake it.
         if queued == 1 || queued == self.triggers.load().size {
             self.wake.notify_one();
         }
@@ -85,8 +85,8 @@ impl Shared {
 }
 
 impl<V, L: Lifetime<V>> Core<V, L> {
-    /// The change was not committed: queues it again, in front. `uncertain`: an
-    /// attempt may have reached the store anyway.
+    /// Queues a change again, in front, because it was not committed. If
+    /// `uncertain`, an attempt may have reached the store anyway.
     pub(crate) fn requeue(&self, key: &Arc<str>, uncertain: bool) {
         let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(key);
@@ -107,8 +107,9 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         self.apply(key, state, Event::Failed { uncertain });
     }
 
-    /// The change will never be accepted: it stays in memory, out of the way of
-    /// other changes. A later change of the key takes its place in the queue.
+    /// Marks a change that the store will never accept. It stays in memory and
+    /// does not block other changes. A later change of the key is queued in its
+    /// place.
     pub(crate) fn refuse(&self, key: &Arc<str>, error: &Error, uncertain: bool) {
         let _guard = ReentrancyGuard::enter();
         let hash = self.shards.hash(key);

@@ -9,8 +9,8 @@ use std::{
 /// opened.
 pub(crate) struct Age {
     opened: SystemTime,
-    /// No queued key has waited since before this time; meaningful while a key is
-    /// queued.
+    /// A lower bound for the times at which the queued keys were queued;
+    /// meaningful while a key is queued.
     queued: AtomicU64,
     /// Likewise for the round of commits in flight and a batch of unknown outcome
     /// that it left; `NEVER` without either.
@@ -33,7 +33,7 @@ impl Age {
         u64::try_from(since.as_nanos()).unwrap_or(NEVER - 1)
     }
 
-    /// The first key was queued into an empty queue.
+    /// Records that a key was queued into an empty queue.
     pub(crate) fn queued_now(&self, now: SystemTime) {
         self.queued.store(self.nanos(now), Relaxed);
     }
@@ -44,21 +44,21 @@ impl Age {
         self.opened + Duration::from_nanos(if nanos == NEVER { 0 } else { nanos })
     }
 
-    /// A round of commits starts with the queued keys.
+    /// Starts a round of commits with the queued keys.
     pub(crate) fn round_begins(&self) {
         self.saving.fetch_min(self.queued.load(Relaxed), Relaxed);
     }
 
-    /// Everything queued when the round began is committed; keys queued now came
-    /// later.
+    /// Ends a round: everything queued when it began is committed, and keys that
+    /// are queued now came later.
     pub(crate) fn round_ends(&self, began: SystemTime) {
         self.saving.store(NEVER, Relaxed);
         // The first key after an empty queue may have stored its own, later time.
         self.queued.fetch_max(self.nanos(began), Relaxed);
     }
 
-    /// The keys of the round are queued again. If `some_is_kept`, a batch of
-    /// unknown outcome is in no queue and has waited as long.
+    /// Ends a failed round: its keys are queued again. If `some_is_kept`, a
+    /// batch of unknown outcome is not queued and has waited as long.
     pub(crate) fn round_fails(&self, some_is_kept: bool) {
         let saving = self.saving.load(Relaxed);
         self.queued.fetch_min(saving, Relaxed);
@@ -70,8 +70,9 @@ impl Age {
     /// The age of the oldest pending change, or slightly more.
     pub(crate) fn oldest(&self, is_queued: bool, now: SystemTime) -> Option<Duration> {
         let (queued, saving) = (self.queued.load(Relaxed), self.saving.load(Relaxed));
-        // A key queued after a round began with an empty queue may be committed in
-        // that round: it is then in neither, and has waited since it was queued.
+        // A round that began with an empty queue may commit a key queued since.
+        // The key is then neither queued nor counted in `saving`, and has waited
+        // since it was queued.
         let oldest = if is_queued || saving == NEVER {
             queued.min(saving)
         } else {

@@ -32,7 +32,8 @@ pub(crate) struct Committer<'a> {
 }
 
 impl Committer<'_> {
-    /// The store has applied these changes, except for the skipped ones.
+    /// Records that the store has applied these changes, except for the skipped
+    /// ones.
     pub(crate) fn applied(
         &mut self,
         changes: &[Change],
@@ -44,8 +45,8 @@ impl Committer<'_> {
         self.shared.tally.count(count, self.shared.clock.now());
     }
 
-    /// Starts an attempt. If it fails, it answers every caller that waits now;
-    /// later callers get another attempt.
+    /// Starts an attempt. If it is the last one and fails, every caller that
+    /// waits now gets the error; later callers get another attempt.
     pub(crate) fn begin_attempt(&mut self) {
         self.shared.requests.lock().begin_attempt();
         self.writer.news.forget();
@@ -55,7 +56,7 @@ impl Committer<'_> {
         self.writer.attempts = Attempts::new(&self.shared.options.retry);
     }
 
-    /// The store has answered.
+    /// Records that the store has answered, and that it is healthy.
     pub(crate) fn store_answered(&mut self) {
         self.start_attempts();
         *self.shared.trouble.lock() = None;
@@ -67,9 +68,9 @@ impl Committer<'_> {
         self.writer.news.tell();
     }
 
-    /// The attempts are used up. If the map resolves a rewind by itself, it does so
-    /// in its next round, and its callers keep waiting. Otherwise they get the
-    /// error; returns whether they did.
+    /// Stops after the last attempt. If the map resolves a rewind by itself, it
+    /// does so in its next round, and its callers keep waiting. Otherwise they get
+    /// the error. Returns whether they did.
     ///
     /// `is_kept`: a batch of unknown outcome is still in flight.
     pub(crate) fn stop(&mut self, error: &Error, is_kept: bool) -> bool {
@@ -89,15 +90,15 @@ impl Committer<'_> {
         self.writer.rewound && self.shared.options.on_rewind != Rewind::Stop
     }
 
-    /// The attempts are used up. All changes stay pending; every waiting caller
-    /// gets the error.
+    /// Gives up: all changes stay pending, and every waiting caller gets the
+    /// error.
     pub(crate) fn give_up(&mut self, error: &Error, is_kept: bool) {
         self.start_attempts();
         self.shared.age.round_fails(is_kept);
         self.writer.down = true;
         self.writer.rewound |= error.kind() == ErrorKind::Rewound;
         // Before the callers are answered: a caller whose save failed must find the
-        // health that says why.
+        // health that explains it.
         self.tell_health(error);
         let is_rewound = error.kind() == ErrorKind::Rewound;
         let (waiting, is_closing) = self.shared.requests.lock().take_early(is_rewound);
@@ -126,7 +127,8 @@ impl Committer<'_> {
     ///
     /// # Errors
     ///
-    /// `Rewound` if another one was known; then every waiting caller has the error.
+    /// `Rewound` if another one was known. Waiting callers have received the error,
+    /// unless the map resolves a rewind by itself.
     pub(crate) fn check_incarnation(&mut self, found: Option<Incarnation>) -> Result<()> {
         let checked = self.writer.claims.check(found);
         checked.map_err(|error| {
@@ -137,7 +139,8 @@ impl Committer<'_> {
         })
     }
 
-    /// The store has acknowledged that batch, of this writer or of another map's.
+    /// Records that the store has acknowledged that batch, unless another map's
+    /// writer sent it.
     pub(crate) fn acknowledge(&mut self, id: BatchId) {
         if id.writer == self.writer.id {
             let now = self.shared.clock.now();
@@ -161,7 +164,7 @@ impl Committer<'_> {
             }
         };
         if operation == Operation::Probe {
-            // That the store is down was logged before.
+            // The outage was logged before.
             tracing::debug!(target: FLUSH, map = %shared.name, error = %error.logged(), "the store is still down");
         } else {
             tracing::warn!(target: FLUSH, map = %shared.name, ?operation, attempt, is_final, error = %error.logged(), "a save failed");

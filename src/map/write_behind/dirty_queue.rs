@@ -184,7 +184,7 @@ impl DirtyQueue {
         keys
     }
 
-    /// The flusher has looked at this many popped keys.
+    /// Records that the flusher has looked at this many popped keys.
     pub(crate) fn seen(&self, popped: usize) {
         self.queued.fetch_sub(popped, Relaxed);
     }

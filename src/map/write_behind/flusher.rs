@@ -49,8 +49,9 @@ type OnExhausted<'a> = &'a mut (dyn FnMut(&Error) + Send);
 pub(crate) struct Flusher<V, L: Lifetime<V>> {
     core: Arc<Core<V, L>>,
     writer: Writer,
-    /// Keys that are committed by themselves, the last of these parts next: halves
-    /// of a refused batch, or changes that must precede another commit.
+    /// Parts: groups of keys that are committed separately, the last group next.
+    /// They are halves of a refused batch, or changes that must precede another
+    /// commit.
     parts: Vec<Vec<Arc<str>>>,
     /// The last committed batch, freed once no caller waits.
     spent: Option<Batch>,
@@ -225,15 +226,16 @@ where
     ) -> Result<()> {
         while let Some(dirty) = self.assemble(until, first) {
             first = false;
-            // Two spent batches at a time are enough.
+            // Freed before the commit, so that at most two batches are in memory
+            // at a time.
             self.spent = None;
             if self.commit(dirty, on_exhausted).await? {
                 until.rewind();
             }
             let_others_go_on().await;
         }
-        // The rest of a failed batch may be gone by the time it was to be sent
-        // again.
+        // The keys of a failed batch may be gone before its retry; the next
+        // batch must not inherit its attempts.
         self.committer().start_attempts();
         Ok(())
     }
@@ -297,19 +299,19 @@ where
     }
 }
 
-/// A provider that is always ready must not starve other tasks. Callers that were
-/// just answered may also have more to save in the next batch; those that another
-/// worker thread has stolen get that far by the second yield. Measured: of 64 tasks
-/// that save one change after another, a batch holds all 64, instead of 53 with one
-/// yield.
+/// Yields twice. A provider that is always ready must not starve other tasks, and
+/// callers that were just answered may have more to save in the next batch; tasks
+/// stolen by another worker thread get that far by the second yield. Measured: of
+/// 64 tasks that save one change after another, a batch holds all 64, instead of 53
+/// with one yield.
 async fn let_others_go_on() {
     tokio::task::yield_now().await;
     tokio::task::yield_now().await;
 }
 
 impl<V, L: Lifetime<V>> Drop for Flusher<V, L> {
-    /// However the task ends, including a runtime that shuts down, no caller is
-    /// left waiting.
+    /// Ends the wait of every caller, however the task ends, even if the runtime
+    /// shuts down.
     fn drop(&mut self) {
         // Callers that are closing the map cannot close it any more.
         self.core.phase.turn(phase::CLOSING, phase::OPEN);
@@ -320,7 +322,8 @@ impl<V, L: Lifetime<V>> Drop for Flusher<V, L> {
         requests.round = Asked::default();
         let jobs = std::mem::take(&mut requests.jobs);
         drop(requests);
-        // Jobs hold values; dropping those runs foreign code.
+        // Dropped without the lock: jobs hold values, and dropping a value runs
+        // foreign code.
         drop(jobs);
         let error = if self.core.phase.is(phase::CLOSED) {
             self.core.closed()

@@ -1,7 +1,7 @@
 //! Proposals: commits with conditions, or of several maps.
 //!
-//! They go through the task that saves pending changes, so they are ordered with
-//! it: an earlier write to one of their keys is committed before.
+//! They go through the flusher, which orders them with plain writes: an earlier
+//! write to one of their keys is committed first.
 
 pub(crate) mod flight;
 pub(crate) mod map_share;
@@ -31,8 +31,8 @@ pub(crate) enum Job {
 /// The channel for the outcome of a commit. The caller may have stopped waiting.
 pub(crate) type Reply = oneshot::Sender<Result<Option<Revision>>>;
 
-/// A commit that is applied as a whole or not at all. Memory takes it over once it
-/// is known to be in the store.
+/// A commit that is applied as a whole or not at all. It is applied to memory once
+/// it is known to be committed.
 pub(crate) struct Proposal {
     /// One share per map.
     pub(crate) shares: Vec<Box<dyn Share>>,
@@ -59,8 +59,8 @@ impl Proposal {
             .sum()
     }
 
-    /// Whether it may share a batch with others: a conflict then skips the changes
-    /// of one key.
+    /// Whether it may share a batch with others: a conflict then skips its one
+    /// change only.
     pub(crate) fn is_of_one_key(&self) -> bool {
         self.keys().len() <= 1
     }

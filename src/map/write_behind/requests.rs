@@ -80,7 +80,9 @@ impl Asked {
             && self.resolutions.is_empty()
     }
 
-    /// A decision about a rewind is not answered by another rewind.
+    /// Takes the callers that came before that attempt began. If `is_rewound`,
+    /// callers that resolve a rewind keep waiting: another rewind is not their
+    /// answer.
     fn take_early(&mut self, attempt: u64, is_rewound: bool) -> Vec<Waiter> {
         let lists = self
             .lists()
@@ -173,7 +175,7 @@ impl Ticket {
     }
 }
 
-/// The flusher has ended, and the map was not closed.
+/// The error if the flusher has ended but the map was not closed.
 pub(crate) fn ended() -> Error {
     Error::new(
         ErrorKind::Closed,

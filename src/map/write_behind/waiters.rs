@@ -95,8 +95,8 @@ impl Waiters {
     /// Adds callers that wait for this key.
     pub(crate) fn add(&mut self, key: Arc<str>, waiters: impl IntoIterator<Item = Waiter>) {
         if let Some(listed) = self.by_key.get_mut(&key) {
-            // A single key that is saved and given up again and again must not grow
-            // either.
+            // The list of a single key must not grow either, if callers save and
+            // give up again and again.
             if listed.len() >= FEW && listed.len().is_power_of_two() {
                 listed.retain(|waiter| !waiter.has_left());
             }

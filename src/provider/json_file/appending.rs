@@ -33,9 +33,8 @@ impl Store {
     /// older one as a whole, so a crash can leave torn frames but no torn header. Three
     /// steps, each durable before the next:
     ///
-    /// 1. If there is no meta file yet, create one that describes no entries. It gives the
-    ///    map its incarnation. A crash leaves it without effect: no map has learned of that
-    ///    incarnation.
+    /// 1. If there is no meta file yet, create one that describes no entries. It gives the map
+    ///    its incarnation. A crash leaves it without effect: no map knows that incarnation.
     /// 2. Create the journal. A crash leaves it without frames, and the next open removes
     ///    it.
     /// 3. Mark the meta file: a journal belongs to it. A crash leaves the mark, or a part
@@ -78,13 +77,12 @@ impl Store {
         })
     }
 
-    /// Replaces a broken journal with a copy of all acknowledged batches and nothing else,
-    /// so the batch of unknown outcome is not applied. After a crash before the
-    /// replacement, it may be found applied instead. In either case it is decided once, and
-    /// no caller was told otherwise.
+    /// Replaces a broken journal with a copy of all acknowledged batches and nothing else, so the
+    /// batch of unknown outcome is not applied. A crash before the replacement may leave that
+    /// batch applied instead. Either way the outcome is final, and no caller got another answer.
     ///
-    /// Nothing is appended to the new file before the folder is synced: otherwise a crash
-    /// could bring back the old file, without what was acknowledged in the new one.
+    /// Nothing is appended to the new file before the folder is synced: otherwise a crash could
+    /// bring back the old file, without the batches that were acknowledged in the new one.
     fn renew_journal(&mut self, folder: &Folder, broken: Journal) -> Result<Journal> {
         let mut file = OpenFile::open(&*folder.disk, &self.files.journal)?;
         let bytes = file.read(0, broken.bytes)?;
@@ -116,9 +114,8 @@ impl Store {
 
     /// Appends a frame and syncs it.
     ///
-    /// The file is opened for each frame. A file that stays open would not show that the
-    /// folder or the permission is gone, nor that the lock is held on a file that was
-    /// removed.
+    /// The file is opened for each frame. A file that stays open would not reveal that
+    /// the folder or the permission is gone, or that the locked file was removed.
     pub(super) fn append(
         &mut self,
         folder: &Folder,
@@ -149,7 +146,7 @@ impl Store {
     }
 }
 
-/// Appends a frame and syncs it; the file has this size then.
+/// Appends a frame and syncs it. `size` is the size of the file after that.
 ///
 /// After an error, the file is not written to again. If it lacks a part of the frame now, the
 /// frame never becomes complete, and a torn frame is not applied. Otherwise, or if the size is
@@ -168,7 +165,7 @@ fn write(file: &mut dyn DiskFile, path: &Path, frame: &[u8], size: u64) -> Resul
     synced.map_err(|error| fault("sync", path, error).outcome_unknown())
 }
 
-/// Replaces the journal with one of these bytes, durably.
+/// Replaces the journal with these bytes, durably.
 pub(super) fn put_journal(folder: &Folder, files: &Files, bytes: &[u8]) -> Result<()> {
     folder.check_in_place()?;
     let path = &files.journal;

@@ -25,13 +25,13 @@ use crate::{
     provider::ledger::TOMBSTONES_KEPT,
 };
 
-/// Below this, a compaction would cost more than it saves.
+/// The minimum of `max_journal`: below it, a compaction would cost more than it saves.
 const MIN_JOURNAL: u64 = 1 << 10;
 
-/// Most systems accept names of 255 bytes; those of the files beside it are longer.
+/// Most systems accept names of 255 bytes, and the files beside it have longer names.
 const MAX_FILE_NAME: usize = 240;
 
-/// The options of a [`JsonFile`]; made by [`JsonFile::builder`].
+/// The options of a [`JsonFile`], created by [`JsonFile::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "nothing happens before `open`"]
 pub struct JsonFileBuilder {
@@ -93,8 +93,8 @@ impl JsonFileBuilder {
     }
 
     /// Sets the mode of new files, regardless of the umask: `0o600` by default, which keeps
-    /// values private; at most `0o777`, and the owner reads and writes. New folders can be
-    /// listed by the users who can read the files: `0o700` by default.
+    /// values private; at most `0o777`, and the owner must be able to read and write. New
+    /// folders can be listed by the users who can read the files: `0o700` by default.
     ///
     /// An existing file keeps its mode and its owner when it is replaced, and the files
     /// beside it (`.meta`, `.journal`, `.torn`) get the same. If the system does not permit
@@ -120,8 +120,7 @@ impl JsonFileBuilder {
     /// # Errors
     ///
     /// - `Unavailable` if it is open already, in this process or in another.
-    /// - `Unusable` if it cannot be made or written to, or if it is not a
-    ///   folder.
+    /// - `Unusable` if it cannot be created or written to, or if it is not a folder.
     /// - `Invalid` if an option is out of bounds.
     pub async fn open(self) -> Result<JsonFile> {
         let adopted = self.checked()?;

@@ -23,9 +23,9 @@ impl Store {
         Ok(self.tombstones.changes(records.iter(), after, limit, last))
     }
 
-    /// The commit up to which values have to be read, and the last commit of the answer
-    /// unless tombstones bring it to the limit before. So a reader that catches up in small
-    /// steps does not read all values at each step.
+    /// The commit up to which values have to be read, and the last commit of the answer,
+    /// unless tombstones reach the limit earlier. A load in small steps then does not read
+    /// all values at each step.
     fn end(&self, after: Revision, limit: usize, last: Revision) -> (Revision, Revision) {
         if after >= self.last || limit == 0 {
             return (after, last);

@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Store {
-    /// Applies a batch, or answers as before if it was applied already.
+    /// Applies a batch, or returns the first answer if it was applied already.
     pub(super) fn commit(
         &mut self,
         folder: &Folder,
@@ -36,8 +36,8 @@ impl Store {
         Ok(answer.with_incarnation(self.incarnation))
     }
 
-    /// Sets the incarnation of the map, durably. Callers learn of it only after that. After
-    /// a failure and a crash it may be set even so; no map knows it then.
+    /// Sets the incarnation of the map durably, before any caller learns of it. After a
+    /// failure and a crash it may still be set, but no map knows it.
     fn renew(&mut self, folder: &Folder, incarnation: Incarnation) -> Result<()> {
         let journal = self.writable_journal(folder)?;
         let appended = self.append(folder, journal, &frame::renewal(incarnation));

@@ -49,7 +49,7 @@ impl Store {
     /// values. If step 5 came before step 4, these revisions would be lost.
     pub(super) fn compact(&mut self, folder: &Folder) -> Result<()> {
         let result = self.compact_journal(folder);
-        // After a failure, the next attempt comes when as much was written again.
+        // After a failure, the next attempt is made once `max_journal` more bytes are written.
         let bytes = self.journal.map_or(0, |journal| journal.bytes);
         self.compact_at = bytes.saturating_add(folder.max_journal);
         result.map_err(|error| error.on_map(&self.map))
@@ -127,7 +127,7 @@ impl Store {
             out.extend([before, &quoted(key), ": "].concat().into_bytes());
             let offset = new.file.size() + out.len() as u64;
             out.extend(text.as_bytes());
-            // Not longer than it was, and that was counted in 32 bits.
+            // Not longer than before, and the old length was stored in 32 bits.
             let bytes = u32::try_from(text.len()).unwrap_or(entry.place.bytes);
             let (encoding, schema) = (entry.place.encoding(), entry.place.schema);
             let place = Place::new(Source::Snapshot, offset, bytes).with_form(encoding, schema);

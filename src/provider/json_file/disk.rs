@@ -115,7 +115,7 @@ pub trait DiskFile: Send {
     /// The error of the system.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes what was written survive a power loss.
+    /// Makes earlier writes survive a power loss.
     ///
     /// # Errors
     ///
@@ -133,7 +133,7 @@ pub trait NewFile: Send {
     /// The error of the system.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes what was written survive a power loss.
+    /// Makes earlier writes survive a power loss.
     ///
     /// # Errors
     ///

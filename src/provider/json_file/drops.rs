@@ -25,8 +25,8 @@ impl Store {
 
     /// Removes the files; of an adopted file only those beside it.
     ///
-    /// The meta file goes first, and the folder is synced before the snapshot goes: a
-    /// snapshot alone is a map, but a meta file alone says that its snapshot is missing.
+    /// The meta file is removed first, and the folder is synced before the snapshot is removed:
+    /// a snapshot alone is a map, but a meta file alone means that its snapshot is missing.
     pub(super) fn remove_files(mut self, folder: &Folder) -> Result<()> {
         self.compact(folder)?;
         remove(folder, &self.files.meta)?;

@@ -104,8 +104,8 @@ impl Folder {
         Ok(journal.and_then(|(bytes, _)| journal::map_named_in(&bytes)))
     }
 
-    /// A file of another program that has the very name of this map, if the map would be
-    /// stored under another name.
+    /// The file `<map>.json`, if it exists: another program may have written it. `None`
+    /// for an adopted file.
     pub(super) fn literal_file(&self, map: &MapName) -> Result<Option<String>> {
         let literal = format!("{map}.json");
         if map.as_str().contains('/') || self.adopted.contains_key(map) {

@@ -11,7 +11,8 @@ use crate::{
     record::{Encoding, Payload, Record, Revision, Timestamp},
 };
 
-/// A page of large values ends early, because its values are in memory at the same time.
+/// The size at which a page of large values ends early, because its values are in memory
+/// at the same time.
 const PAGE_BYTES: u64 = 1 << 20;
 
 /// The entries of a map, in the order of a snapshot.
@@ -54,7 +55,7 @@ impl Entry {
 /// Entries whose values are read together.
 pub(super) struct Page<'a> {
     pub(super) entries: Vec<(&'a Arc<str>, &'a Entry)>,
-    /// No other page follows.
+    /// Whether no other page follows.
     pub(super) is_last: bool,
 }
 
@@ -76,11 +77,11 @@ impl<'a> Page<'a> {
     }
 }
 
-/// The place of the text of a value. The encoding and the schema version are here to fill
-/// what would be padding.
+/// The place of the text of a value. The encoding and the schema version are stored here
+/// because they use space that would be padding.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
-    /// The offset; below it a bit for the encoding, and one for the file.
+    /// The offset, and in the two lowest bits the encoding and the file.
     packed: u64,
     pub(super) bytes: u32,
     pub(super) schema: u32,
@@ -110,7 +111,7 @@ impl Place {
         }
     }
 
-    /// Sets how to read the text.
+    /// Sets the encoding and the schema version.
     pub(super) fn with_form(mut self, encoding: Encoding, schema: u32) -> Self {
         match encoding {
             Encoding::Json => self.packed &= !IS_BASE64,

@@ -1,4 +1,4 @@
-//! Opening a map: from its files at rest, or from what a crash left of them.
+//! Opens a map from its files, at rest or as a crash left them.
 
 use std::path::Path;
 
@@ -36,7 +36,7 @@ struct Opening<'a> {
     files: Files,
     snapshot: Option<Snapshot>,
     meta: Option<Meta>,
-    /// The map is open, and its files were replaced.
+    /// Whether the map is open and its files were replaced.
     is_in_use: bool,
 }
 
@@ -55,8 +55,8 @@ impl Store {
         Self::read(folder, map, false)
     }
 
-    /// Opens a map again whose files were replaced while it was open. Edits by hand and
-    /// files of another program are refused then.
+    /// Reopens a map whose files were replaced while it was open. Unlike
+    /// [`open`](Self::open), it refuses edits by hand and files of another program.
     pub(super) fn reopen(folder: &Folder, map: &MapName) -> Result<Self> {
         Self::read(folder, map, true)
     }
@@ -70,7 +70,7 @@ impl Store {
 }
 
 impl<'a> Opening<'a> {
-    /// Reads the files; and the bytes of the journal, if there is one.
+    /// Reads the files, and the bytes of the journal if there is one.
     fn read(
         folder: &'a Folder,
         map: &'a MapName,
@@ -80,9 +80,9 @@ impl<'a> Opening<'a> {
         let files = folder.files(map)?;
         let journal = read_whole(disk, &files.journal)?.map(|(bytes, _)| bytes);
         if journal.is_some() || is_in_use {
-            // The content of the folder may not be durable: a failed compaction, or a
-            // process that was killed, may have left renames that were not synced. The next
-            // steps build on them, and an open map learns of the incarnation.
+            // The content of the folder may not be durable: a failed compaction, or a process
+            // that was killed, may have left renames that were not synced. The next steps
+            // build on these renames, and an open map learns of the incarnation in the files.
             folder.sync()?;
         }
         let found = Self {
@@ -135,10 +135,9 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// Whether the journal is obsolete: it has no frames, or it was compacted. The meta
-    /// file is replaced as the last step of a compaction, when the snapshot is durable, and
-    /// then the journal is not written to any more; only its removal is missing. So an edit
-    /// by hand since then is an edit of a file at rest.
+    /// Whether the journal is obsolete: it has no frames, or it was compacted. A compaction
+    /// replaces the meta file once the snapshot is durable; after that the journal is no
+    /// longer written to, only removed. So a later edit by hand is an edit of a file at rest.
     fn is_obsolete(&self, journal: &LeftOver<'_>) -> bool {
         let compacted = self.meta.as_ref().map_or(0, |meta| meta.head.compacted);
         compacted == journal.header.id || journal.payloads.is_empty()
@@ -147,8 +146,8 @@ impl<'a> Opening<'a> {
     /// Opens the map from its snapshot and its meta file, and removes an obsolete journal.
     fn open_at_rest(self, has_journal: bool) -> Result<Store> {
         self.check_at_rest()?;
-        // The mark before the journal: in the other order, a crash would leave a mark that
-        // refers to a missing journal.
+        // The mark is removed before the journal: in the other order, a crash would leave
+        // a mark that refers to a missing journal.
         self.remove_mark()?;
         if has_journal {
             remove_journal(self.folder, &self.files)?;
@@ -165,8 +164,8 @@ impl<'a> Opening<'a> {
             tell_edited(&store);
             // Keys that were removed by hand left no tombstones.
             store.tombstones.forget(loaded);
-            // Stores the revisions of the edited values. After a crash before this, they
-            // get the same ones again.
+            // Stores the revisions of the edited values. If a crash comes first, they
+            // get the same revisions again.
             let rest = (digest, 0);
             let checksum = store.put_meta(folder, rest, store.incarnation, &fingerprints)?;
             store.meta = Some(checksum);
@@ -185,8 +184,8 @@ impl<'a> Opening<'a> {
         match &self.meta {
             None => written,
             Some(meta) if !is_edited => meta.head.counter,
-            // Above all revisions of commits; and the same each time that the file is
-            // opened before this revision is stored.
+            // Above all revisions of commits. Until this revision is stored, each open
+            // of the file computes the same one.
             Some(meta) => {
                 let next = meta.head.counter.get().saturating_add(1);
                 written.max(Revision::new(next))
@@ -196,13 +195,12 @@ impl<'a> Opening<'a> {
 
     /// Checks that no file is missing, and that none was edited while the map was open.
     ///
-    /// A missing snapshot is not an edit by hand: an empty map instead of a full one might
-    /// be noticed too late, and the first compaction would lose the expiries of its entries
+    /// A missing snapshot does not count as an edit by hand: the user might notice too late
+    /// that the map is empty, and the first compaction would lose the expiries of its entries
     /// for good. To start with an empty map on purpose, the meta file is removed too.
     ///
-    /// The snapshot of an open map must have been written by a compaction, an earlier one
-    /// perhaps, or be missing. What another program wrote is accepted only while the map is
-    /// closed.
+    /// The snapshot of an open map must have been written by a compaction, possibly an earlier
+    /// one, or be missing. A file of another program is accepted only while the map is closed.
     fn check_at_rest(&self) -> Result<()> {
         let Some(meta) = &self.meta else {
             return match (&self.snapshot, self.is_in_use) {
@@ -235,11 +233,10 @@ impl<'a> Opening<'a> {
     }
 
     /// Replays the journal on the snapshot that it was written for, or on the one that a
-    /// compaction made of both.
+    /// compaction created from both.
     ///
-    /// Both give the same map: what the journal changes is in the second one already, and
-    /// everything else was copied unchanged, so the meta file of the first one describes it
-    /// too.
+    /// Both give the same map: the second one already contains the changes of the journal, and
+    /// everything else was copied unchanged, so the meta file of the first one describes it too.
     fn replay(self, journal: &LeftOver<'_>) -> Result<Store> {
         check_map(&self.files.journal, &journal.header.map, self.map)?;
         self.check_unchanged(journal)?;
@@ -286,7 +283,7 @@ impl<'a> Opening<'a> {
         Ok(())
     }
 
-    /// The store; and, if the meta file was not written for the snapshot, the fingerprints
+    /// The store and, if the meta file was not written for the snapshot, the fingerprints
     /// of the values.
     fn into_store(self, loaded: Revision) -> Result<(Store, Vec<u64>)> {
         let (index, fingerprints) = match &self.snapshot {
@@ -324,7 +321,7 @@ impl<'a> Opening<'a> {
     }
 }
 
-/// No tombstones, because nothing is known of deletions up to that commit.
+/// No tombstones, because the deletions up to that commit are unknown.
 fn unknown_deletions(last: Revision) -> Tombstones {
     let mut tombstones = Tombstones::new();
     tombstones.forget(last);
@@ -350,7 +347,7 @@ fn leads_nowhere(link: &Path) -> Error {
     Error::new(ErrorKind::Unusable, message)
 }
 
-/// Checks that a new map does not hide the file of another program that the user means.
+/// Checks that a new map does not hide a file of another program that the user meant.
 fn check_not_literal(folder: &Folder, map: &MapName, files: &Files) -> Result<()> {
     let Some(literal) = folder.literal_file(map)? else {
         return Ok(());

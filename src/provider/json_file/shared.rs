@@ -82,7 +82,7 @@ impl Shared {
         slot.take().map_or_else(open, Ok)
     }
 
-    /// Commits, and says whether a compaction is due.
+    /// Commits a batch, and returns whether a compaction is due.
     pub(super) fn commit(&self, batch: &Batch) -> Result<(Committed, bool)> {
         let part = match &*batch.maps {
             [part] => part,
@@ -92,8 +92,8 @@ impl Shared {
         };
         check_payloads(part)?;
         self.with(&part.map, |folder, store| {
-            // Under the lock that a drop holds, and before a store without files could
-            // mistake the batch for one from before a rewind.
+            // Checked under the lock that a drop holds, and before a store without
+            // files could mistake the batch for one from before a rewind.
             let dropped = self.dropped(&part.map);
             ledger::check_dropped(batch, |_| Ok::<_, Error>(dropped))?;
             let mut batch = batch.clone();
@@ -101,7 +101,7 @@ impl Shared {
             let answer = store.commit(folder, &batch, part)?;
             let is_due = store.is_outgrown();
             if is_due {
-                // The next one is due when as much was written again.
+                // The next one is due once `max_journal` more bytes are written.
                 store.compact_at = store.compact_at.saturating_add(folder.max_journal);
             }
             Ok((answer, is_due))
@@ -109,8 +109,8 @@ impl Shared {
     }
 
     /// Loads the changes of a map after a revision. To a reader that follows it, a drop is a
-    /// clear; but a file that was only detached keeps its entries, and they have lost their
-    /// revisions, so the reader loads all of them.
+    /// clear. But a detached file keeps its entries without their revisions, so the reader
+    /// loads all of them.
     pub(super) fn changes(
         &self,
         map: &MapName,
@@ -143,7 +143,7 @@ impl Shared {
             let mut batch = ledger::clearing(map);
             batch.after = self.dropped(map).unwrap_or_default();
             let revision = store.empty_or_detach(&self.folder, &batch)?;
-            // Before the files are removed: from here on no earlier batch may be written.
+            // Set before the files are removed: from here on no earlier batch may be written.
             self.drops.lock().insert(map.clone(), revision);
             let removed = store.remove_files(&self.folder);
             removed.map_err(|error| error.on_map(map).outcome_unknown())
@@ -156,7 +156,7 @@ impl Shared {
     }
 
     /// Starts to compact the journal of a map in the background. A failure is logged, and
-    /// the next attempt is made when more was written.
+    /// the next attempt is made when more is written.
     pub(super) fn start_compaction(self: &Arc<Self>, map: &MapName) {
         let (shared, map) = (self.clone(), map.clone());
         tokio::task::spawn_blocking(move || match shared.compact(&map, false) {
@@ -258,7 +258,7 @@ fn several_maps() -> Error {
 ///
 /// # Errors
 ///
-/// `Refused`, with the keys of those that cannot.
+/// `Refused`, with the keys of the values that cannot.
 fn check_payloads(part: &MapBatch) -> Result<()> {
     let mut refused = Vec::new();
     let mut cause = None;

@@ -25,7 +25,7 @@ const MAX_EARLIER: usize = 8;
 /// For how long a writer of an earlier opening is remembered after its last batch.
 const REMEMBERED: Duration = Duration::from_secs(72 * 60 * 60);
 
-/// About how long a tombstone is in a meta file.
+/// The approximate size of a tombstone in a meta file, in bytes.
 const TOMBSTONE_BYTES: u64 = 128;
 
 /// An open map. All of this can be read from its files again.
@@ -42,13 +42,13 @@ pub(super) struct Store {
     pub(super) last: Revision,
     /// The revision of entries that another program wrote into the snapshot.
     pub(super) loaded: Revision,
-    /// The digest of the current snapshot, and how it looks.
+    /// The digest of the current snapshot, its size and its modification time.
     pub(super) snapshot: Option<(u128, Looks)>,
     /// The checksum of the current meta file.
     pub(super) meta: Option<u128>,
     pub(super) journal: Option<Journal>,
-    /// Files are being replaced. If that fails, this store may differ from them and has to
-    /// be read again.
+    /// Whether files are being replaced. If that fails, this store may differ from them
+    /// and has to be read again.
     pub(super) is_stale: bool,
     /// The journal is not compacted before it has this size.
     pub(super) compact_at: u64,
@@ -61,8 +61,8 @@ pub(super) struct Journal {
     /// The size of the part that is known to be durable.
     pub(super) bytes: u64,
     pub(super) frames: u64,
-    /// A write or a sync failed. The content beyond `bytes` is unknown, and a later sync
-    /// would prove nothing, so this file is not written to again.
+    /// Whether a write or a sync failed. The content beyond `bytes` is unknown, and a
+    /// later sync would prove nothing, so this file is not written to again.
     pub(super) is_broken: bool,
 }
 
@@ -90,8 +90,8 @@ impl Store {
         records.map_err(|error| error.on_map(&self.map))
     }
 
-    /// Whether the journal is longer than what a compaction writes, so that compactions
-    /// write no more than a small multiple of what was committed.
+    /// Whether the journal is longer than the output of a compaction, so that
+    /// compactions write no more than a small multiple of the committed bytes.
     pub(super) fn is_outgrown(&self) -> bool {
         let journal = self.journal.map_or(0, |journal| journal.bytes);
         let snapshot = self.snapshot.map_or(0, |(_, looks)| looks.size);

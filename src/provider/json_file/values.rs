@@ -28,7 +28,7 @@ const MAX_GAP: u64 = 1 << 10;
 pub(super) struct Values<'a> {
     pub(super) disk: &'a dyn Disk,
     pub(super) files: &'a Files,
-    /// How the snapshot looks, if there is one.
+    /// The size and the modification time of the snapshot, if there is one.
     pub(super) snapshot: Option<Looks>,
 }
 
@@ -81,8 +81,8 @@ impl Values<'_> {
         Ok(())
     }
 
-    /// Checks that the snapshot is still the indexed one. In another one, other values are
-    /// at these places.
+    /// Checks that the snapshot is still the indexed one. In another snapshot, other
+    /// values are at these places.
     fn check_looks(self, now: Looks) -> Result<()> {
         if self.snapshot == Some(now) {
             return Ok(());
@@ -115,7 +115,7 @@ impl Found<Error> for Unread<'_> {
     }
 }
 
-/// The file was read into memory once, so its offsets fit.
+/// The whole file was read into memory before, so its offsets fit.
 fn as_size(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }

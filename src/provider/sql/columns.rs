@@ -33,9 +33,8 @@ impl Columns {
         [&self.key, &self.value, &self.updated_at]
     }
 
-    /// Checks that the names differ from each other and from `reserved`, the
-    /// columns that every table has besides. `folded` is the form in which the
-    /// database compares names.
+    /// Checks that the names differ from each other and from `reserved`, the other columns
+    /// that every table has. `folded` is the form in which the database compares names.
     pub(crate) fn check(
         &self,
         reserved: &[&str],

@@ -50,8 +50,8 @@ impl Companion {
         )
     }
 
-    /// Whether another program wrote any row, or any of those within a
-    /// condition, or deleted one.
+    /// Whether another program wrote or deleted a row; with a condition, whether it
+    /// wrote a row within it.
     pub(crate) fn any_new(&self, within: Option<&str>) -> String {
         let (joined, is_new) = (self.joined(), self.is_new());
         match within {

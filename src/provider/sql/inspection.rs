@@ -11,9 +11,9 @@ use crate::{
 pub(crate) struct Column<K> {
     pub(crate) name: String,
     pub(crate) kind: K,
-    /// No row can be added without a value for it.
+    /// Whether a new row needs a value for it.
     pub(crate) required: bool,
-    /// The table computes it; it cannot be written.
+    /// Whether the table computes it, so that it cannot be written.
     pub(crate) generated: bool,
 }
 
@@ -37,7 +37,7 @@ impl<K> Candidate<'_, K> {
         self.required(&self.columns.value)
     }
 
-    /// The column of the times; a table may be without.
+    /// The column of the times, if the table has one.
     pub(crate) fn updated_at(&self) -> Option<&Column<K>> {
         self.column(&self.columns.updated_at)
     }
@@ -64,8 +64,8 @@ impl<K> Candidate<'_, K> {
         Ok(())
     }
 
-    /// A new entry brings a key, a value and a time. Every other column has to
-    /// be allowed to be empty or to have a default.
+    /// Checks that every other column may be empty or has a default, because a new
+    /// entry has only a key, a value and a time.
     pub(crate) fn check_others(&self) -> Result<()> {
         let ours = self.columns.names();
         let is_ours = |column: &Column<K>| ours.iter().any(|n| (self.is_same)(&column.name, n));
@@ -96,7 +96,7 @@ impl<K> Candidate<'_, K> {
     }
 }
 
-/// A table that cannot hold a map.
+/// The error for a table that cannot hold a map.
 pub(crate) fn unfit(map: &MapName, table: &str, problem: &str) -> Error {
     let message = format!("the table {table} cannot hold a map: {problem}; use another table");
     Error::new(ErrorKind::Invalid, message).on_map(map)
@@ -108,7 +108,7 @@ pub(crate) fn missing(map: &MapName, table: &str) -> Error {
     Error::new(ErrorKind::Unusable, message).on_map(map)
 }
 
-/// The map is kept in another table than the one that is to be adopted.
+/// The error for a map that is stored in another table than the one to be adopted.
 pub(crate) fn kept_elsewhere(map: &MapName, kept_in: &str, table: &str) -> Error {
     let message = format!(
         "the map is kept in the table {kept_in} already, not in {table}; give the table another map's name"
@@ -116,7 +116,7 @@ pub(crate) fn kept_elsewhere(map: &MapName, kept_in: &str, table: &str) -> Error
     Error::new(ErrorKind::Invalid, message).on_map(map)
 }
 
-/// The table is another map already.
+/// The error for a table that already holds another map.
 pub(crate) fn taken(map: &MapName, table: &str) -> Error {
     let message = format!("the table {table} is another map already; a table holds one map");
     Error::new(ErrorKind::Invalid, message).on_map(map)

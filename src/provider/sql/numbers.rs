@@ -18,8 +18,8 @@ pub(crate) fn from_revision(revision: Revision) -> Result<i64> {
     })
 }
 
-/// As [`from_revision`], for a comparison: no stored revision is higher than
-/// the highest number.
+/// Like [`from_revision`], for comparisons: it saturates, because no stored revision is
+/// higher than `i64::MAX`.
 pub(crate) fn bound(revision: Revision) -> i64 {
     i64::try_from(revision.get()).unwrap_or(i64::MAX)
 }
@@ -36,7 +36,7 @@ pub(crate) fn revision_now(last: Revision) -> Revision {
     Revision::new(floor.max(last.get().saturating_add(1)))
 }
 
-/// A number that uses all 64 bits; from 2^63 on it is stored as a negative one.
+/// Stores a number that uses all 64 bits; from 2^63 on, it becomes negative.
 pub(crate) fn from_bits(number: u64) -> i64 {
     i64::from_ne_bytes(number.to_ne_bytes())
 }
@@ -45,8 +45,8 @@ pub(crate) fn to_bits(stored: i64) -> u64 {
     u64::from_ne_bytes(stored.to_ne_bytes())
 }
 
-/// The whole units from `zero` to `time`, rounded down: an entry expires early
-/// rather than late. Beyond the integers it is the last of them.
+/// The whole units from `zero` to `time`, rounded down: an entry expires early rather
+/// than late. It saturates.
 pub(crate) fn from_time(time: SystemTime, zero: SystemTime, unit: Duration) -> i64 {
     match time.duration_since(zero) {
         Ok(since) => i64::try_from(since.as_nanos() / unit.as_nanos()).unwrap_or(i64::MAX),

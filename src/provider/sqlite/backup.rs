@@ -231,7 +231,7 @@ fn open_existing(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(path, flags)
 }
 
-/// Checks that the copy of a backup is whole, before it takes its place.
+/// Checks that the copy of a backup is intact, before it is moved to its place.
 fn check(copied: &Connection, backup: &Path) -> Result<()> {
     let found = copied.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
     let found = found.map_err(|cause| Failure::database(cause).explained(backup))?;

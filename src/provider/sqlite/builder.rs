@@ -37,7 +37,7 @@ pub(super) struct Options {
     pub(super) synchronous: Synchronous,
     pub(super) tombstones_kept: Duration,
     pub(super) columns: Columns,
-    /// Of a file that is created.
+    /// The mode of a file that is created.
     pub(super) file_mode: u32,
     /// The adopted table of each map that has one.
     pub(super) adopted: BTreeMap<MapName, String>,
@@ -92,7 +92,7 @@ impl SqliteBuilder {
     /// Sets whether a commit waits for the disk: [`Synchronous::Full`] by default.
     ///
     /// [`Synchronous::Normal`] makes small commits many times faster, but the last ones
-    /// may be lost with the power.
+    /// may be lost in a power failure.
     pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
         self.options.synchronous = synchronous;
         self
@@ -128,19 +128,18 @@ impl SqliteBuilder {
     /// Stores a map in an existing table of another program, which can go on reading and
     /// writing it.
     ///
-    /// Every other map gets a table of its own. The adopted table is not altered:
-    /// revisions and expiries are stored in a companion table, and its other columns keep
-    /// their values. (New rows leave these out, so each needs a default or must allow
-    /// NULL.) It needs a key column of text with a unique index of its own and a value
-    /// column of text or `BLOB`; [`columns`](Self::columns) sets their names. Each load reads the whole table to
-    /// find the changes of the other program, which takes about twice as long as
-    /// for a table of its own; a load of [changes](crate::Wanted::Changed) is
-    /// `Unsupported`. Its values have
-    /// [schema version](crate::PersistentMapBuilder::schema) 0 unless a map wrote them. A value that is
-    /// stored as a blob stays a blob when it is overwritten, and new values are blobs if the
-    /// column is declared as `BLOB`; all others are text. Values of
-    /// [bytes](crate::Encoding::Bytes) are `Unsupported`: a blob there is JSON. A change that a trigger
-    /// or a constraint of the table ignores is refused.
+    /// Every other map gets a table of its own. The adopted table is not altered: revisions and
+    /// expiries are stored in a companion table, and its other columns keep their values. (New rows
+    /// leave these out, so each needs a default or must allow NULL.) It needs a key column of text
+    /// with a unique index of its own and a value column of text or `BLOB`;
+    /// [`columns`](Self::columns) sets their names. Each load reads the whole table to find the
+    /// changes of the other program, which takes about twice as long as for a table of its own; a
+    /// load of [changes](crate::Wanted::Changed) is `Unsupported`. Its values have [schema
+    /// version](crate::PersistentMapBuilder::schema) 0 unless a map wrote them. A value that is
+    /// stored as a blob stays a blob when it is overwritten, and new values are blobs if the column
+    /// is declared as `BLOB`; all others are text. Values of [bytes](crate::Encoding::Bytes) are
+    /// `Unsupported`: a blob there is JSON. A change that a trigger or a constraint of the table
+    /// ignores is refused.
     pub fn table(mut self, map: impl Into<String>, table: impl Into<String>) -> Self {
         self.adopt.push((map.into(), table.into()));
         self
@@ -170,8 +169,8 @@ impl SqliteBuilder {
     /// - `Invalid`: an option is out of bounds, the path is a folder or
     ///   `:memory:`, or an adopted table cannot hold a map.
     /// - `Unusable`: the file cannot be opened or written to, it is not a regular file
-    ///   (but a FIFO, a socket or a device), it was written by a later version of this
-    ///   library, or an adopted table is missing.
+    ///   (for example a FIFO, a socket or a device), it was written by a later version
+    ///   of this library, or an adopted table is missing.
     /// - `Corrupt`: it is not a SQLite database, or it is damaged.
     /// - `Unavailable`: another process kept it locked.
     ///

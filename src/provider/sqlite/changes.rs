@@ -63,7 +63,8 @@ pub(super) fn end(
     Ok(end.map(to_revision))
 }
 
-/// Each change of the commits after one revision, up to another one, in their order.
+/// Calls `each` with every change after the revision `after`, up to `end`, in the order
+/// of the commits.
 pub(super) fn for_each(
     connection: &Connection,
     table: &Table,

@@ -26,7 +26,7 @@ use crate::{
     record::{Record, Revision},
 };
 
-/// Applies the batch, whole or not at all.
+/// Applies the batch as a whole or not at all.
 pub(super) fn commit(
     connection: &mut Connection,
     tidying: &mut Tidying,
@@ -70,7 +70,7 @@ fn apply(
     let skipped = match skipped {
         Ok(skipped) => skipped,
         Err(conflict) => {
-            // The conflict reports revisions of noted rows, so they must last.
+            // The conflict reports revisions of noted rows, so they must be committed.
             if noted {
                 meta::set_revision(&transaction, meta::LAST, noted_at)?;
                 transaction.commit()?;

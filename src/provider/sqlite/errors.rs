@@ -10,7 +10,7 @@ use crate::{
     provider::sql::failure::{self, Subject},
 };
 
-/// Why work on a file failed.
+/// A failed operation on a file.
 pub(super) type Failure = failure::Failure<rusqlite::Error>;
 
 impl From<rusqlite::Error> for Failure {

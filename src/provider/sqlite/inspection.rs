@@ -15,7 +15,7 @@ use crate::{
 /// How a column is declared.
 struct Declared {
     upper: String,
-    /// The table is `STRICT`: the column takes only values of its declared type.
+    /// Whether the table is `STRICT`: the column takes only values of its declared type.
     strict: bool,
 }
 
@@ -35,7 +35,7 @@ impl Declared {
         }
     }
 
-    /// `None` if it cannot store times.
+    /// How the column stores times; `None` if it cannot.
     fn time(&self) -> Option<Time> {
         if self.upper.contains("INT") {
             return Some(Time::Millis);

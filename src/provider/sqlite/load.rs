@@ -256,8 +256,8 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Whether it can be read as it is: an adopted table has no new writes of the other
-    /// program, and a load of changes finds an index.
+    /// Whether it can be read without preparation: an adopted table has no new writes
+    /// of the other program, and a load of changes has its index.
     fn is_prepared(&self, wanted: &Wanted) -> Result<bool, Failure> {
         let connection = &self.connection;
         match (&self.table, wanted) {

@@ -71,7 +71,7 @@ pub(super) fn last_revision(connection: &Connection) -> rusqlite::Result<Revisio
     revision(connection, LAST)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 
-/// The incarnation of the file; none if an earlier version of this library made
+/// The incarnation of the file; `None` if an earlier version of this library created
 /// it, and it was not opened since.
 pub(super) fn incarnation(connection: &Connection) -> rusqlite::Result<Option<Incarnation>> {
     let found = number(connection, "incarnation")?;

@@ -71,8 +71,8 @@ impl Readers {
         }
     }
 
-    /// Closes all connections, now and when they come back. The connection that writes
-    /// must be the last one, because the last one moves the log into the file.
+    /// Closes all connections: idle ones now, the others when they are given back. The connection
+    /// that writes must be the last one, because the last one moves the log into the file.
     pub(super) fn close(&self) {
         let mut idle = self.idle.lock();
         idle.is_closed = true;

@@ -74,11 +74,11 @@ fn content_of(value: ValueRef<'_>) -> Bytes {
 }
 
 /// The cell of a value: text for JSON, which people and other programs can read, and a
-/// blob for bytes. The type of the cell is all that tells the two apart.
+/// blob for bytes. Only the type of the cell tells the two apart.
 ///
 /// # Errors
 ///
-/// `Refused` for JSON that is not UTF-8: as a blob it would come back as bytes.
+/// `Refused` for JSON that is not UTF-8: as a blob it would be loaded as bytes.
 pub(super) fn cell_of(payload: &Payload) -> Result<ToSqlOutput<'_>> {
     Ok(ToSqlOutput::Borrowed(match payload.encoding {
         Encoding::Bytes => ValueRef::Blob(&payload.bytes),

@@ -11,7 +11,7 @@ use crate::{
     record::{Record, Revision},
 };
 
-/// Each wanted record of a table.
+/// Calls `each` with every wanted record of a table.
 pub(super) fn for_each(
     connection: &Connection,
     table: &Table,
@@ -21,12 +21,12 @@ pub(super) fn for_each(
     mut each: impl FnMut(Record) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let key = table.key_by_bytes();
-    // SQLite's numbers end at that.
+    // SQLite's integers have 64 bits.
     let at_most = |limit: &usize| i64::try_from(*limit).unwrap_or(i64::MAX);
     match wanted {
         Wanted::All => table.for_each(connection, "", &[], unknown, each),
         Wanted::Keys(keys) => {
-            // Each once, in the order of the index.
+            // Each key once, in the order of the index.
             for key in keys.iter().collect::<BTreeSet<_>>() {
                 if let Some(record) = table.record(connection, key, unknown)? {
                     each(record)?;

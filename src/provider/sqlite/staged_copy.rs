@@ -83,7 +83,7 @@ impl StagedCopy {
                 at.persist_noclobber(&path)
             }
             .map_err(|failed| failed.error)?;
-            // Then the new name survives a power loss, too.
+            // Makes the new name survive a power loss.
             folder::sync(folder::parent_of(&path))
         };
         settle().map_err(|cause| not_placed(&path, cause).into())
@@ -161,7 +161,7 @@ fn remove_logs(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Where SQLite keeps the logs of a file.
+/// The paths of the logs that SQLite keeps beside a file.
 pub(super) fn logs(path: &Path) -> impl Iterator<Item = PathBuf> {
     file::LOGS.into_iter().map(|end| file::beside(path, end))
 }

@@ -178,7 +178,7 @@ impl Table {
         Ok(found)
     }
 
-    /// Each record of a [`select`](Self::select).
+    /// Calls `each` with every record of a [`select`](Self::select).
     pub(super) fn for_each(
         &self,
         connection: &Connection,

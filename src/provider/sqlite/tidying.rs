@@ -9,7 +9,7 @@ use super::{errors::Failure, schema, tombstones, writers};
 /// How often commits prune within the time for which tombstones are kept.
 const PER_TIME_KEPT: u32 = 24;
 
-/// When old data is deleted, and when it last was.
+/// The schedule for deleting old data.
 #[derive(Debug)]
 pub(super) struct Tidying {
     tombstones_kept: Duration,

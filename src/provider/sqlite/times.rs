@@ -13,7 +13,7 @@ pub(super) fn to_millis(time: SystemTime) -> i64 {
     numbers::from_time(time, SystemTime::UNIX_EPOCH, MILLISECOND)
 }
 
-/// The time that long ago.
+/// The time `ago` before now, in milliseconds since 1970.
 pub(super) fn millis_ago(ago: Duration) -> i64 {
     let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
     to_millis(SystemTime::now()).saturating_sub(ago)
@@ -35,7 +35,7 @@ pub(super) enum Time {
 }
 
 impl Time {
-    /// The SQL that reads it, in either format.
+    /// The SQL that reads the column as milliseconds, in either format.
     pub(super) fn in_millis(self, column: &str) -> String {
         match self {
             Self::Missing => "NULL".to_owned(),

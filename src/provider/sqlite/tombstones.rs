@@ -137,8 +137,8 @@ pub(super) fn last_old(
 }
 
 /// Deletes the tombstones of all commits up to the last old one, and stores its revision,
-/// so that readers that need them are told. Both happen in the caller's transaction, so no
-/// reader sees one without the other.
+/// so that readers that need them load all records instead. Both happen in the caller's
+/// transaction, so no reader sees one without the other.
 pub(super) fn prune(connection: &Connection, kept: Duration) -> Result<(), Failure> {
     let Some(last) = last_old(connection, kept)? else {
         return Ok(());

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-/// A handle of the thread, which ends when the handle is closed or dropped, after all
+/// A handle to the thread. When it is closed or dropped, the thread ends after all
 /// earlier requests.
 #[derive(Debug)]
 pub(super) struct Worker {

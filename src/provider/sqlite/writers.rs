@@ -34,7 +34,7 @@ pub(super) const CREATE: &str = "
 /// For how long a writer is remembered after its last batch.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// The sequences of the last batches of the writers that [`ledger::admit`] asks about.
+/// The sequences of the last batches of the writers that [`ledger::admit`] looks up.
 pub(super) fn sequences(
     connection: &Connection,
     batch: &Batch,

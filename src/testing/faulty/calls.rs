@@ -97,7 +97,7 @@ impl Calls {
     }
 }
 
-/// A call in progress. It ends when this is dropped, also if the caller drops the
+/// A call in progress. It ends when this is dropped, even if the caller drops the
 /// future of the call.
 pub(super) struct Ongoing<'a> {
     calls: &'a Calls,

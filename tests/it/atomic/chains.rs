@@ -1,12 +1,11 @@
-//! How batches and transactions are filled.
+//! Chained calls that fill batches and transactions.
 
 use persistify::{Expect, Transaction};
 
 use super::quiet;
 use crate::support::{pairs, store, stored};
 
-/// A batch could be chained and a transaction could not: the same code had to be
-/// written in two ways.
+/// A batch could be chained, but a transaction could not, so the same code had two forms.
 #[tokio::test(start_paused = true)]
 async fn batches_and_transactions_chain_and_can_be_filled_again_after_a_commit() {
     let store = store();

@@ -30,7 +30,7 @@ async fn stored(store: &Store, name: &str) -> std::collections::BTreeMap<String,
     stored_in(store, &MapName::new(name).unwrap()).await
 }
 
-/// Whether the batch is of several maps.
+/// Whether the call commits a batch that spans several maps.
 fn is_joint(call: &persistify::testing::Call) -> bool {
     call.batch
         .as_ref()
@@ -40,7 +40,7 @@ fn is_joint(call: &persistify::testing::Call) -> bool {
 #[tokio::test(start_paused = true)]
 async fn a_transaction_lands_in_all_maps_or_in_none() {
     let store = store();
-    // Not in the order of the names.
+    // Opened in an order that differs from the order of the names.
     let (b, a) = (map(&store, "b").await, map(&store, "a").await);
     a.extend([("x", 1), ("y", 1), ("z", 1)]);
     let mut tx = Transaction::new(&store);
@@ -151,7 +151,7 @@ async fn maps_that_do_not_go_together_are_turned_away() {
     assert_eq!(stored(&store, "a").await, pairs([("x", 3), ("y", 2)]));
 }
 
-/// The file knows that it is the same, although nothing in the program does.
+/// Two providers that were opened separately on the same file count as one store.
 #[cfg(feature = "sqlite")]
 #[tokio::test]
 async fn maps_of_two_openings_of_a_file_go_together_and_those_of_two_files_do_not() {
@@ -175,8 +175,8 @@ async fn maps_of_two_openings_of_a_file_go_together_and_those_of_two_files_do_no
     b.close().await.unwrap();
 }
 
-/// A store remembers a writer for a day. A map that has saved nothing for long
-/// has to bring itself to mind, or it would be taken for another store's.
+/// A store remembers a writer for a day. After an idle period, a transaction first makes the
+/// store remember it again; otherwise the map would be taken for a map of another store.
 #[tokio::test(start_paused = true)]
 async fn a_map_that_was_idle_for_days_is_still_known() {
     let store = store();
@@ -188,7 +188,7 @@ async fn a_map_that_was_idle_for_days_is_still_known() {
     let a: PersistentMap<u32> = open("a").await.unwrap();
     let b: PersistentMap<u32> = open("b").await.unwrap();
     let mut commits = 0;
-    // Each is asked about once, and brings itself to mind before if need be.
+    // The transaction asks once about each map. A map that is not remembered commits before that.
     for (wait, expected) in [(0, 5), (0, 3), (59, 3), (48 * 60, 5)] {
         clock.advance(Duration::from_mins(wait));
         let mut tx = Transaction::new(&store);
@@ -199,9 +199,8 @@ async fn a_map_that_was_idle_for_days_is_still_known() {
     }
 }
 
-/// Money goes round among accounts in four maps, from many tasks, in every order
-/// of the maps, over a store that fails one commit in three. At the end memory
-/// and store agree, and nothing is lost or made.
+/// Many tasks transfer money between accounts in four maps, in every order of the maps. The store
+/// fails one commit in three. At the end, memory and store agree, and the sum is unchanged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn transfers_among_four_maps_neither_block_each_other_nor_lose_anything() {
     const MAPS: usize = 4;
@@ -288,8 +287,8 @@ async fn transfers_among_four_maps_neither_block_each_other_nor_lose_anything() 
     assert!(moved > 16, "{moved}");
 }
 
-/// A transaction writes the same number to two maps, over and over. A reader of one map and
-/// then of the other must never find the second one behind the first.
+/// A transaction repeatedly writes the same number to two maps. A reader that reads one map and
+/// then the other must never find the second map behind the first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_reader_of_memory_sees_all_of_a_transaction_or_nothing() {
     let store = store();

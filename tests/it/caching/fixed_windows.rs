@@ -1,4 +1,4 @@
-//! Reads and writes that leave the deadline where it is.
+//! Reads and writes that do not move the deadline.
 
 use std::{sync::Arc, thread};
 
@@ -28,8 +28,7 @@ async fn a_peek_does_not_prolong() {
     assert_eq!(map.pending(), 0);
 }
 
-/// A counter that is updated at each call never expired: each update began its
-/// time anew.
+/// A counter that was updated at each call never expired, because each update restarted its TTL.
 #[tokio::test]
 async fn an_update_that_keeps_the_ttl_ends_with_its_window() {
     for own in [None, Some(seconds(10))] {
@@ -46,7 +45,7 @@ async fn an_update_that_keeps_the_ttl_ends_with_its_window() {
             }
             assert_eq!(map.get("a"), None);
         }
-        // Nor does a restart in the middle prolong it.
+        // A restart in the middle does not extend it either.
         map.upsert_keeping_ttl("a", 1, own, |n| *n += 1);
         for _ in 0..5 {
             clock.advance(SECOND);
@@ -61,7 +60,7 @@ async fn an_update_that_keeps_the_ttl_ends_with_its_window() {
         assert_eq!(map.update_keeping_ttl("a", |n| *n), Some(7));
         clock.advance(SECOND);
         assert_eq!(map.update_keeping_ttl("a", |n| *n), None);
-        // An update in the same run begins the whole time anew.
+        // A plain `update` restarts the whole TTL.
         map.upsert_keeping_ttl("b", 1, own, |n| *n += 1);
         clock.advance(seconds(5));
         map.update_keeping_ttl("b", |n| *n += 1);
@@ -92,8 +91,8 @@ async fn an_update_that_keeps_the_ttl_keeps_the_idle_time_too() {
     assert_eq!(map.peek("a"), None);
 }
 
-/// Such an update came after a read whose deadline was not saved yet, and was taken for part
-/// of it: only the deadline was saved, and the value was lost.
+/// An update that keeps the TTL came after a read whose deadline was not saved yet, and was taken
+/// for part of the read: only the deadline was saved, and the value was lost.
 #[tokio::test]
 async fn an_update_that_keeps_the_ttl_is_saved_with_its_value() {
     let store = Faulty::new(Memory::new());
@@ -111,8 +110,8 @@ async fn an_update_that_keeps_the_ttl_is_saved_with_its_value() {
     assert!(matches!(last.maps[0].changes[0].op, Op::Put { .. }));
 }
 
-/// Counted by several threads, no call is lost and none is counted twice, also
-/// where a window ends between a look and a write.
+/// Several threads count calls. None is lost or counted twice, even if a window ends between a read
+/// and a write.
 #[tokio::test]
 async fn calls_of_several_threads_are_counted_once() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));

@@ -1,4 +1,4 @@
-//! Clocks that were wrong for a while.
+//! Wall clocks that were wrong for a while.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,9 +13,9 @@ fn in_ten_years() -> SystemTime {
     start() + 3_652 * DAY
 }
 
-/// One save with the clock ten years ahead stopped time: the store had seen that
-/// time, so it was never earlier again. After the clock was right, entries did not
-/// expire while the map was closed, for ten years.
+/// One save with the clock ten years ahead stopped time: the map's clock never went back behind the
+/// time in the store. After the clock was corrected, entries did not expire while the map was
+/// closed, for ten years.
 async fn a_glitch_does_not_stop_time(store: impl Provider + Clone) {
     for idle in [false, true] {
         let times = |clock: &ManualClock| {
@@ -31,10 +31,10 @@ async fn a_glitch_does_not_stop_time(store: impl Provider + Clone) {
         map.insert("map's", 1);
         map.insert_with_ttl("own", 1, seconds(50));
         map.close().await.unwrap();
-        // The clock is right again.
+        // The clock is correct again.
         let clock = ManualClock::new(start());
         let map = open(times(&clock)).await;
-        // It lives as long as it was given, and not for ten years.
+        // Entries get the TTL they were given, not ten years.
         assert_eq!((map.get("map's"), map.get("own")), (Some(1), Some(1)));
         map.insert("fresh", 1);
         assert!(map.expires_at("fresh").unwrap() <= start() + seconds(100));
@@ -42,7 +42,7 @@ async fn a_glitch_does_not_stop_time(store: impl Provider + Clone) {
         assert_eq!((map.get("map's"), map.get("own")), (Some(1), None));
         map.insert("later", 1);
         map.close().await.unwrap();
-        // Time goes on while the map is closed.
+        // Time passes while the map is closed.
         clock.advance(seconds(60));
         let map = open(times(&clock)).await;
         assert_eq!((map.get("fresh"), map.get("later")), (None, Some(1)));
@@ -73,8 +73,8 @@ async fn a_glitch_does_not_stop_time_in_sqlite() {
     a_glitch_does_not_stop_time(sqlite).await;
 }
 
-/// Up to a day the store's time counts: clocks that are set from a wrong zone, or
-/// back from summer time, revive nothing.
+/// A clock that is behind the store's latest time by up to a day is overruled by that time, so
+/// clocks with a wrong time zone or daylight saving revive nothing.
 #[tokio::test]
 async fn a_clock_that_was_set_back_by_up_to_a_day_revives_nothing() {
     for (back, counts) in [(DAY, true), (DAY + SECOND, false)] {
@@ -90,14 +90,14 @@ async fn a_clock_that_was_set_back_by_up_to_a_day_revives_nothing() {
         let map = open(builder(&store, &behind).time_to_live(seconds(10))).await;
         assert_eq!(map.get("last"), Some(1));
         assert_eq!(map.get("gone").is_none(), counts);
-        // Neither lives longer than it was given.
+        // Neither entry outlives its TTL.
         behind.advance(seconds(10));
         assert_eq!(map.get("last"), None);
     }
 }
 
-/// A reload finds an entry that another process saved with a clock that was ahead. Time does
-/// not jump here, nor does it go back, and expired entries stay expired.
+/// A reload loads an entry that another process saved with a clock that was ahead. This map's time
+/// neither jumps nor goes back, and expired entries stay expired.
 #[tokio::test]
 async fn a_glitch_of_another_process_moves_time_nowhere() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));
@@ -129,7 +129,7 @@ async fn a_glitch_of_another_process_moves_time_nowhere() {
     assert_eq!(map.get("c"), None);
 }
 
-/// The wrong time of the machine is logged, once.
+/// The wrong clock is logged, once.
 #[tokio::test]
 async fn a_glitch_is_said_once() {
     let (store, right) = (Memory::new(), ManualClock::new(start()));

@@ -1,4 +1,4 @@
-//! The shortest and the longest times.
+//! The shortest and the longest TTLs.
 
 use super::*;
 
@@ -17,7 +17,7 @@ async fn a_time_of_zero_is_an_error_that_names_the_option() {
             assert!(error.to_string().contains(named), "{error}");
         }
     }
-    // An entry may have a time of zero: it has expired already.
+    // An entry may have a TTL of zero. It expires immediately.
     let (listened, heard) = listening(builder(&store, &clock));
     let map = open(listened).await;
     map.insert_and_save("a", 1).await.unwrap();
@@ -33,7 +33,7 @@ async fn a_time_of_zero_is_an_error_that_names_the_option() {
     assert_eq!(*heard.lock(), [("a".to_owned(), 2), ("b".to_owned(), 3)]);
 }
 
-/// Every time that does not fit is for ever, or far away; in every store.
+/// A TTL that is out of range becomes a distant expiry or none, in every store.
 async fn huge_times_do_not_overflow(store: impl Provider + Clone) {
     let clock = ManualClock::new(start());
     let now = u64::try_from(
@@ -71,7 +71,7 @@ async fn huge_times_do_not_overflow(store: impl Provider + Clone) {
         let map = open(times()).await;
         assert_eq!((map.get("a"), map.get("b")), (Some(1), Some(2)), "{time:?}");
         let after = ["a", "b"].map(|key| map.expires_at(key));
-        // A store may have an end of time of its own: far away, or for ever.
+        // A store may have a limit of its own. Later expiries become distant ones or none.
         let end = SystemTime::UNIX_EPOCH + Duration::from_millis(i64::MAX as u64 - 2);
         for (before, after) in before.into_iter().zip(after) {
             let far = before.map_or(end, |before| before.min(end));

@@ -18,7 +18,7 @@ async fn the_listener_hears_of_each_expired_entry_once() {
     map.remove("0");
     map.insert("1", 1_001);
     clock.advance(seconds(10));
-    // Three are found expired by writers before the sweeper comes.
+    // Writers find three expired entries before the sweeper does.
     map.insert("2", 2_002);
     map.remove("3");
     assert_eq!(map.try_insert("4", 4_004), Ok(()));
@@ -58,7 +58,7 @@ async fn the_listener_may_call_maps_and_may_panic() {
     let mut keys: Vec<_> = opened.keys().map(|key| key.to_string()).collect();
     keys.sort();
     assert_eq!(keys, ["after a", "after bad", "after c"]);
-    // The sweeper outlives it.
+    // The sweeper survives the panic.
     opened.insert_with_ttl("later", 1, seconds(10));
     clock.advance(seconds(10));
     settle().await;
@@ -68,8 +68,8 @@ async fn the_listener_may_call_maps_and_may_panic() {
     map.lock().take();
 }
 
-/// A `clear` and a `reload` dropped entries that had expired and were not swept
-/// yet, and the listener never heard of them.
+/// A `clear` or a `reload` dropped entries that had expired but were not swept yet, and the
+/// listener was never called for them.
 #[tokio::test]
 async fn the_listener_hears_of_what_a_clear_or_a_reload_takes_away() {
     for by_clear in [true, false] {
@@ -79,7 +79,7 @@ async fn the_listener_hears_of_what_a_clear_or_a_reload_takes_away() {
         map.insert("replaced", 1);
         map.insert("removed", 2);
         map.flush().await.unwrap();
-        // Another process's clock is ahead, and it has swept already.
+        // Another process, whose clock is ahead, has already swept.
         write_as_another(
             &store,
             vec![put("replaced", "5"), Change::delete("removed")],
@@ -92,7 +92,7 @@ async fn the_listener_hears_of_what_a_clear_or_a_reload_takes_away() {
         }
         map.flush().await.unwrap();
         let due = clock.clone();
-        // The sweeper gets no turn between the two.
+        // The sweeper gets no turn between the expiry and the `clear` or `reload`.
         if by_clear {
             due.advance(SECOND);
             map.clear();

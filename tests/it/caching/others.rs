@@ -1,4 +1,4 @@
-//! Entries that expire, and other processes that write them.
+//! Entries that expire while other processes write them.
 
 use std::collections::HashMap;
 
@@ -66,8 +66,8 @@ async fn a_sweep_never_removes_what_another_process_has_written() {
     assert_eq!((a.get("k"), a.len()), (None, 0));
 }
 
-/// What another process removes is gone here once our own sweep, or a reload,
-/// finds out; and its touch is taken by a reload.
+/// A reload adopts an expiry that another process has changed. A removal by another process is
+/// noticed by this map's own sweep or by a reload.
 #[tokio::test]
 async fn a_reload_takes_the_expiry_that_another_process_gave() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));
@@ -82,9 +82,8 @@ async fn a_reload_takes_the_expiry_that_another_process_gave() {
     assert_eq!((map.get("b"), map.expires_at("b")), (Some(1), None));
 }
 
-/// An entry whose commit was of unknown fate expired, and its removal went to
-/// the store without a condition: it hit what another process had written there
-/// meanwhile.
+/// An entry expired whose commit had an unknown outcome. Its removal was committed without a
+/// condition, and removed a value that another process had written meanwhile.
 #[tokio::test]
 async fn an_entry_that_may_be_saved_expires_without_removing_anothers_value() {
     for (landed, theirs) in [(false, true), (true, true), (true, false), (false, false)] {
@@ -103,7 +102,7 @@ async fn an_entry_that_may_be_saved_expires_without_removing_anothers_value() {
         // Its outcome stays unknown, and it stays pending.
         let failed = flush.await.unwrap().unwrap_err();
         assert_eq!(failed.kind(), ErrorKind::Superseded);
-        // It lives less long than what may be in the store.
+        // It expires earlier than the value that may be in the store.
         map.insert_with_ttl("a", 2, SECOND);
         if theirs {
             write_as_another(store.inner(), vec![put("a", "3")]).await;
@@ -123,10 +122,9 @@ async fn an_entry_that_may_be_saved_expires_without_removing_anothers_value() {
     }
 }
 
-/// Another process wrote while the removal of what had expired was under way, and
-/// so did this one, for a short time. The removal at the end of that time was sent
-/// on the condition that the store holds what the other process had written, and
-/// took it away.
+/// While the removal of an expired entry was in flight, another process wrote the key, and this map
+/// wrote it too, with a short TTL. When that entry expired, its removal was conditioned on the
+/// other process's value, and removed it.
 #[tokio::test]
 async fn an_entry_that_expires_twice_never_removes_anothers_value() {
     for fails in [false, true] {
@@ -160,11 +158,11 @@ async fn an_entry_that_expires_twice_never_removes_anothers_value() {
             assert_eq!(flushed.is_err(), fails && !expires_in_flight);
             clock.advance(SECOND);
             settle().await;
-            // The store is well again, and asked again.
+            // The store is up again, and the next probe finds that out.
             clock.advance(seconds(10));
             settle().await;
             map.flush().await.unwrap();
-            // The commit that did reach the store was the later write.
+            // This map's write was committed after the other process's, so it overwrote that value.
             let expected = (!written_later).then_some(3);
             let stored = stored_values::<u64>(store.inner()).await;
             assert_eq!(
@@ -214,9 +212,9 @@ async fn an_entry_that_expires_or_is_read_during_a_reload_keeps_anothers_value()
     }
 }
 
-/// While a conditional save was on its way, its key was written, and that expired.
-/// The save met the value that both had come after: with that answer memory took
-/// it back, although it was written over long ago.
+/// A key was written while its conditional save was in flight, and that entry expired. The save
+/// conflicted with the stored value, which was older than both. Memory adopted that value, although
+/// it had been overwritten long before.
 #[tokio::test]
 async fn an_overwritten_value_does_not_come_back_when_the_new_one_expires() {
     let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));

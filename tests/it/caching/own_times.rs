@@ -1,4 +1,4 @@
-//! An entry's own time to live, across restarts and on its way to other stores.
+//! An entry's own TTL, across restarts and on its way to other stores.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use persistify::{
 use super::{builder, open, seconds};
 use crate::support::{records, start, write_as_another};
 
-/// A time is kept to four milliseconds, and ends early rather than late.
+/// The resolution of a deadline. An entry expires early rather than late.
 const SLACK: Duration = Duration::from_millis(4);
 
 type Times = fn(CachingMapBuilder<u64>) -> CachingMapBuilder<u64>;
@@ -22,7 +22,7 @@ const TIMES: [Times; 4] = [
     |map| map.time_to_live(seconds(1_000)).time_to_idle(seconds(500)),
 ];
 
-/// That an update of this key lets it live for ten seconds, whatever is read.
+/// Asserts that after an update, the key lives for ten seconds, regardless of reads.
 fn an_update_gives_ten_seconds(map: &CachingMap<u64>, clock: &ManualClock, key: &str) {
     assert!(map.update(key, |n| *n += 1).is_some(), "{key}");
     clock.advance(seconds(10).saturating_sub(SLACK));
@@ -31,9 +31,8 @@ fn an_update_gives_ten_seconds(map: &CachingMap<u64>, clock: &ManualClock, key: 
     assert_eq!(map.get(key), None, "{key} was prolonged");
 }
 
-/// A restart prolonged an entry: the map no longer knew that its time was its
-/// own, and the next update gave it the thousand seconds of the map, where it
-/// had been ten before the restart.
+/// A restart extended an entry: the map no longer knew that the entry had a TTL of its own, ten
+/// seconds, and the next update gave it the map's thousand seconds.
 async fn an_own_time_is_kept(store: impl Provider + Clone) {
     for (n, times) in TIMES.into_iter().enumerate() {
         let clock = ManualClock::new(start());
@@ -41,10 +40,10 @@ async fn an_own_time_is_kept(store: impl Provider + Clone) {
         let map = open(times()).await;
         map.insert_with_ttl("otp", 1, seconds(10));
         map.insert_with_ttl("odd", 1, Duration::from_millis(10_001));
-        // It is not saved at once, but its time counts from the write.
+        // It is saved later, but its TTL counts from the write.
         clock.advance(seconds(4));
         map.close().await.unwrap();
-        // Each time the map is reopened, it is saved again.
+        // It is saved again each time the map is reopened.
         for _ in 0..5 {
             let map = open(times()).await;
             map.update("otp", |n| *n += 1);
@@ -78,7 +77,7 @@ async fn an_own_time_is_kept_in_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("maps.db");
     an_own_time_is_kept(persistify::Sqlite::open(&file).await.unwrap()).await;
-    // Nor does a table of another program need a column for it.
+    // An adopted table without a column for it works, too.
     let adopted = folder.path().join("theirs.db");
     rusqlite::Connection::open(&adopted)
         .unwrap()
@@ -114,8 +113,8 @@ async fn every_kind_of_write_keeps_an_own_time_across_a_restart() {
     }
 }
 
-/// An update in the store loads an entry that memory does not hold, and took its
-/// time for that of the map.
+/// An update in the store loads an entry that memory does not hold. It gave that entry the TTL of
+/// the map.
 #[tokio::test]
 async fn an_update_in_the_store_keeps_an_own_time_that_it_loads() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));
@@ -128,8 +127,8 @@ async fn an_update_in_the_store_keeps_an_own_time_that_it_loads() {
     assert_eq!(here.get("a"), None);
 }
 
-/// What another map stored with an own time keeps that here: by a reload, and when
-/// two values are merged.
+/// An entry that another handle stored with its own TTL keeps that TTL here, after a reload and
+/// after a merge.
 #[tokio::test]
 async fn an_own_time_comes_along_with_a_reload_and_a_merge() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));
@@ -157,8 +156,8 @@ async fn an_own_time_comes_along_with_a_reload_and_a_merge() {
     an_update_gives_ten_seconds(&here, &clock, "b");
 }
 
-/// The times of the map may change between two runs. An entry that lives by the
-/// older one has no time of its own: once it is written, it lives by the new one.
+/// The times of the map may change between two runs. An entry that has the old map TTL has none of
+/// its own: after its next write, it has the new map TTL.
 #[tokio::test]
 async fn another_time_of_the_map_is_not_taken_for_an_own_one() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));
@@ -173,7 +172,7 @@ async fn another_time_of_the_map_is_not_taken_for_an_own_one() {
     assert_eq!(map.get("written"), Some(2));
 }
 
-/// A copy counted the time of each entry from the copy.
+/// A copy restarted the TTL of each entry.
 #[tokio::test]
 async fn an_own_time_is_copied() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));
@@ -190,7 +189,7 @@ async fn an_own_time_is_copied() {
     copy(&store, &to, ["map"], |_, _| {}).await.unwrap();
     let map = open(times(&to)).await;
     an_update_gives_ten_seconds(&map, &clock, "own");
-    // Nor does the copy prolong what lives by the times of the map.
+    // The copy does not extend entries that have the times of the map either.
     for _ in 0..9 {
         clock.advance(seconds(110));
         assert_eq!(map.get("map's").is_some(), clock_is_before(&clock, 1_000));
@@ -224,8 +223,8 @@ async fn an_own_time_is_exported_and_imported() {
     assert_eq!(map.get("map's"), Some(2));
 }
 
-/// An expiry beyond the representable range was stored as none: it could not be told from an
-/// entry without an expiry.
+/// An expiry beyond the representable range was stored as none, so the entry could not be told from
+/// an entry without a TTL of its own.
 #[tokio::test]
 async fn an_own_time_without_an_end_outlives_the_time_of_the_map() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));
@@ -243,8 +242,8 @@ async fn an_own_time_without_an_end_outlives_the_time_of_the_map() {
     }
 }
 
-/// Entries of an earlier version and of other programs may have no time of
-/// writing: an update then gives the time of the map, as for any other entry.
+/// Entries of an earlier version or of other programs may have no time of writing. An update then
+/// gives them the TTL of the map, like any other entry.
 #[tokio::test]
 async fn an_entry_whose_time_of_writing_is_unknown_is_updated_by_the_map() {
     let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));
@@ -260,7 +259,7 @@ async fn an_entry_whose_time_of_writing_is_unknown_is_updated_by_the_map() {
     else {
         panic!("no put");
     };
-    // Written by another process; by its clock the entry has expired.
+    // Written by another process, by whose clock the entry has expired.
     let theirs = persistify::Change::put("b", payload.clone(), *expires_at);
     write_as_another(store.inner(), vec![theirs]).await;
     let map = open(builder(&store, &clock).time_to_live(seconds(100))).await;

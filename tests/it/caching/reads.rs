@@ -1,4 +1,4 @@
-//! Reads that extend an idle deadline, and how the store learns of them.
+//! Reads that extend an idle deadline, and how it gets to the store.
 
 use super::*;
 
@@ -59,8 +59,7 @@ async fn a_read_during_a_commit_is_told_to_the_store_after_it() {
     assert_eq!(stored_values::<u64>(store.inner()).await["a"], 1);
 }
 
-/// The same, where that commit fails: the value is still to be saved, and not
-/// its expiry alone.
+/// As above, but the commit fails: the value is still pending, not only its expiry.
 #[tokio::test]
 async fn a_read_during_a_commit_that_fails_does_not_lose_the_value() {
     let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));

@@ -1,4 +1,4 @@
-//! Plain maps, and tables of other programs, that are opened as caching maps.
+//! Plain maps and adopted tables that are reopened as caching maps.
 
 use persistify::{
     CachingMap, CachingMapBuilder, Memory, PersistentMap, Provider,
@@ -10,7 +10,7 @@ use crate::support::{put, records, settle, start, stored_values, write_as_anothe
 
 type Times = fn(CachingMapBuilder<u64>) -> CachingMapBuilder<u64>;
 
-/// Each expires entries that were not read for a hundred seconds.
+/// Each expires entries that were not read for 100 seconds.
 const TIMES: [Times; 3] = [
     |map| map.time_to_live(seconds(100)),
     |map| map.time_to_idle(seconds(100)),
@@ -22,16 +22,16 @@ async fn plain(store: &(impl Provider + Clone), clock: &ManualClock) -> Persiste
     map.open().await.unwrap()
 }
 
-/// Entries of a plain map, reopened as a caching one, lived for ever: nothing had
-/// given them a time. They get the times of the map when it is opened, once: the
-/// next opening does not prolong them.
+/// Entries of a plain map that was reopened as a caching map lived forever, because they had no
+/// deadline. They now get the times of the map when it is first opened. Later openings do not
+/// extend them.
 async fn what_was_there_gets_the_times_of_the_map(store: impl Provider + Clone) {
     for times in TIMES {
         let clock = ManualClock::new(start());
         let map = plain(&store, &clock).await;
         map.extend([("a", 1), ("b", 2)]);
         map.close().await.unwrap();
-        // It was written long ago.
+        // The entries were written long ago.
         clock.advance(seconds(10_000));
         let times = || times(builder(&store, &clock));
         for _ in 0..9 {
@@ -44,7 +44,7 @@ async fn what_was_there_gets_the_times_of_the_map(store: impl Provider + Clone) 
         let map = open(listened).await;
         clock.advance(seconds(9));
         assert_eq!(map.len(), 2);
-        // With both times, it is not known when an entry was last read.
+        // With both times set, the idle time counts from the opening: the last read is unknown.
         clock.advance(seconds(211));
         assert_eq!(map.len(), 0);
         settle().await;
@@ -91,7 +91,7 @@ async fn an_entry_of_an_older_map_ends_with_the_maps_time() {
         let map = open(times()).await;
         assert_eq!(map.len(), 1);
         clock.advance(seconds(40));
-        // With both times, the idle time counts from the last opening.
+        // With both times set, the idle time counts from the last opening.
         assert_eq!(map.len(), usize::from(n == 2));
         clock.advance(seconds(60));
         assert_eq!(map.len(), 0);
@@ -118,7 +118,7 @@ async fn an_entry_of_an_older_map_is_prolonged_by_reads_and_not_by_restarts() {
     assert_eq!(map.get("a"), None);
 }
 
-/// An overwritten entry gets the times of the map, as always.
+/// An overwritten entry gets the times of the map, like any other.
 #[tokio::test]
 async fn an_entry_of_an_older_map_that_is_written_again_begins_anew() {
     for times in TIMES {
@@ -137,8 +137,8 @@ async fn an_entry_of_an_older_map_that_is_written_again_begins_anew() {
     }
 }
 
-/// Only the new expiry is written to the store: values stay as they are, and entries that
-/// another process has written meanwhile are not touched.
+/// Only the new expiry is written to the store. Values are not rewritten, and entries that another
+/// process has written meanwhile are not touched.
 #[tokio::test]
 async fn the_store_hears_of_the_time_and_keeps_the_value() {
     let store = Faulty::new(Memory::new());
@@ -177,8 +177,8 @@ async fn a_map_without_times_leaves_what_was_there() {
     assert_eq!((map.get("a"), map.pending()), (Some(1), 0));
 }
 
-/// A table of another program has no times: they are kept beside it, and its rows
-/// are as that program wrote them, also where they hold more than this one reads.
+/// An adopted table has no column for deadlines: they are stored beside it. Its rows stay as the
+/// other program wrote them, even if they have fields that this type does not read.
 #[cfg(feature = "sqlite")]
 #[tokio::test]
 async fn rows_of_another_program_get_times_and_stay_as_they_are() {

@@ -1,4 +1,4 @@
-//! What a restart makes of the times of entries.
+//! The times of entries after a restart.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use persistify::{CachingMap, Memory, Provider, testing::ManualClock};
 use super::{SECOND, builder, open, seconds};
 use crate::support::{records, settle, start};
 
-/// After a restart the map no longer knew that an entry's time was its own, and
-/// the first update made it live for ever.
+/// After a restart, the map no longer knew that an entry had its own TTL, and the first update made
+/// it live forever.
 #[tokio::test]
 async fn an_update_after_a_restart_begins_the_entrys_own_time_anew() {
     for idle in [false, true] {
@@ -42,7 +42,7 @@ async fn a_wall_clock_that_was_set_back_revives_and_prolongs_nothing() {
     clock.advance(seconds(9));
     map.insert_and_save("fresh", 2).await.unwrap();
     clock.advance(seconds(2));
-    // Not closed: the store still has what has expired.
+    // The map is not closed, so the expired entry is still in the store.
     map.insert_and_save("late", 3).await.unwrap();
     drop(map);
     let back = ManualClock::new(start() - seconds(3_600));
@@ -84,8 +84,8 @@ async fn after_a_crash_an_entry_ends_a_tenth_early_at_most_and_never_late() {
     }
 }
 
-/// After a restart the time to live was counted from the commit: an entry that
-/// was read again and again lived longer by as much as it had waited for it.
+/// After a restart the TTL was counted from the commit. An entry that was kept alive by reads lived
+/// longer by the delay of its commit.
 async fn a_restart_counts_from_the_write(store: impl Provider + Clone) {
     let clock = ManualClock::new(start());
     let times = || {
@@ -133,7 +133,7 @@ async fn a_restart_counts_from_the_write_in_sqlite() {
     let file = folder.path().join("maps.db");
     let sqlite = persistify::Sqlite::open(&file).await.unwrap();
     a_restart_counts_from_the_write(sqlite).await;
-    // The same in a table of another program, however it keeps the time.
+    // As above in an adopted table, whose time column is a number or a text.
     for kept in ["INTEGER", "TEXT"] {
         let adopted = folder.path().join(kept);
         let columns = format!("key TEXT PRIMARY KEY, value TEXT, updated_at {kept}");
@@ -146,8 +146,8 @@ async fn a_restart_counts_from_the_write_in_sqlite() {
     }
 }
 
-/// A read moves the deadline in the store, which keeps no time of it: after the
-/// wall clock was set back, the entry lived on for as long as it had been read.
+/// A read moves the deadline in the store, but not the stored time of writing. After the wall clock
+/// was set back, the entry lived on for as long as it had been read.
 #[tokio::test]
 async fn a_wall_clock_that_was_set_back_does_not_prolong_what_was_read() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));
@@ -170,8 +170,8 @@ async fn a_wall_clock_that_was_set_back_does_not_prolong_what_was_read() {
     assert!(records(&store).await.is_empty());
 }
 
-/// Another program kept the time of writing in microseconds: the map took it for
-/// what time it is, and all of its entries had expired, also in the store.
+/// Another program stored the time of writing in microseconds. The map took it for the current
+/// time, and all of its entries expired, in the store as well.
 #[cfg(feature = "sqlite")]
 #[tokio::test]
 async fn a_time_of_writing_in_another_unit_ends_no_entries() {

@@ -17,7 +17,7 @@ async fn an_entry_that_never_reached_the_store_expires_without_touching_it() {
         }
         let theirs = write_as_another(&inner, vec![put("k", "2")]);
         theirs.now_or_never().expect("memory does not wait");
-        // The sweeper may wait for its turn on this very thread.
+        // The sweeper may need this very thread to run.
         tokio::task::block_in_place(|| {
             while swept.lock().is_empty() {
                 std::thread::yield_now();
@@ -45,7 +45,7 @@ async fn an_entry_that_never_reached_the_store_expires_without_touching_it() {
     assert_eq!(map.get("k"), Some(2));
 }
 
-/// A clock that can be counted.
+/// A clock whose handles are counted.
 #[derive(Debug)]
 struct Counted {
     clock: ManualClock,
@@ -62,7 +62,7 @@ impl Clock for Counted {
     }
 }
 
-/// The sweeper holds the map's clock: while it lives, so does the clock.
+/// The sweeper holds a handle of the map's clock, so the count shows when the sweeper has ended.
 #[tokio::test]
 async fn the_sweeper_ends_with_the_map() {
     for closed in [false, true] {
@@ -99,7 +99,7 @@ async fn an_entry_that_expires_during_an_outage_is_gone_at_once_and_deleted_late
     map.extend((0..100).map(|n| (n.to_string(), n)));
     map.flush().await.unwrap();
     store.down(ErrorKind::Unavailable);
-    // These never get there: they leave nothing behind.
+    // These never reach the store, so their expiry leaves no removal pending.
     map.extend((100..200).map(|n| (n.to_string(), n)));
     clock.advance(seconds(10));
     settle().await;
@@ -118,8 +118,8 @@ async fn an_entry_that_expires_during_an_outage_is_gone_at_once_and_deleted_late
     assert_eq!(map.pending(), 0);
 }
 
-/// What overwrites an expired entry is a fresh one, and stays, however close the
-/// sweeper is.
+/// An entry that overwrites an expired one stays, even if the sweeper is about to remove the
+/// expired one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_fresh_entry_in_the_place_of_an_expired_one_is_never_lost() {
     let store = Memory::new();
@@ -133,7 +133,7 @@ async fn a_fresh_entry_in_the_place_of_an_expired_one_is_never_lost() {
             for round in 0..400 {
                 let ttl = Duration::from_millis(round % 3);
                 map.insert_with_ttl(&key, 0, ttl);
-                // Some are swept by now, some are not.
+                // Some have been swept by now, others not.
                 (0..round % 7 * 40).for_each(|_| std::thread::yield_now());
                 map.insert(&key, round + 1);
                 for _ in 0..50 {
@@ -152,7 +152,7 @@ async fn a_fresh_entry_in_the_place_of_an_expired_one_is_never_lost() {
     assert_eq!(map.len(), 4);
 }
 
-/// A clock that goes on by a millisecond when it is asked for the n-th time.
+/// A clock that advances by a millisecond at its n-th call of `now`.
 #[derive(Clone, Debug)]
 struct Jumping {
     clock: ManualClock,
@@ -173,8 +173,8 @@ impl Clock for Jumping {
     }
 }
 
-/// An `upsert` found an entry that expired before it could be changed, and did
-/// nothing at all; a `replace` wrote, and answered that there was nothing.
+/// If the entry expired before it could be changed, `upsert` did nothing at all, and `replace`
+/// wrote the value but reported that there was no entry.
 #[tokio::test]
 async fn an_entry_that_expires_during_a_write_keeps_the_written_value() {
     let mut jumps = 0;

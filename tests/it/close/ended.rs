@@ -1,8 +1,8 @@
-//! The end of a map: its task, its values, its claim on the store.
+//! After the end of a map: its task, its values, and its hold on the store.
 
 use super::*;
 
-/// The reported losses of this map.
+/// The losses that were logged for this map.
 fn losses_of(map: &str) -> Vec<String> {
     let mut said = warnings_of(map);
     said.retain(|said| said.contains("lost="));
@@ -77,8 +77,8 @@ async fn a_closed_map_holds_its_folder_no_longer() {
     }
 }
 
-/// When releasing a map fails, the map is open again. What the store did for the release must
-/// not be in its way.
+/// If releasing a map fails, the map is open again. Traces of the release in the store must not
+/// prevent further saves.
 async fn a_map_that_was_not_released_goes_on(store: impl persistify::Provider + Clone) {
     let unavailable = ErrorKind::Unavailable;
     for fault in [
@@ -101,7 +101,7 @@ async fn a_map_that_was_not_released_goes_on(store: impl persistify::Provider + 
         map.flush().await.unwrap();
         map.close().await.unwrap_err();
         assert_eq!(map.get("a"), Some(2));
-        // Also if nothing is written in between.
+        // The same if nothing is written in between.
         map.reload().await.unwrap();
         map.insert("d", 4);
         map.close().await.unwrap();

@@ -45,7 +45,7 @@ fn a_write_before_a_close_that_succeeds_is_in_the_store() {
     drop(std::panic::take_hook());
 }
 
-/// Silences the panics of writes to a closed map: there are hundreds.
+/// Silences the panics of writes to a closed map: there are hundreds of them.
 fn quiet(panic: &std::panic::PanicHookInfo<'_>) {
     let said = panic.payload_as_str().unwrap_or_default();
     if !said.contains("the map is closed") {
@@ -53,7 +53,8 @@ fn quiet(panic: &std::panic::PanicHookInfo<'_>) {
     }
 }
 
-/// Every second write is a save; `written` counts those that returned well.
+/// Writes until the map is closed; one write in 64 is a save. `written` counts the successful
+/// writes.
 fn write_until_closed(
     map: &PersistentMap<u32>,
     runtime: &tokio::runtime::Handle,
@@ -131,8 +132,8 @@ fn blocking_close_never_hangs_where_it_cannot_work() {
     });
 }
 
-/// After its runtime had ended, a map whose close had failed could not be
-/// written to, as if it were closed; and `close_within` panicked.
+/// After its runtime had ended, a map whose close had failed rejected writes as if it were closed,
+/// and `close_within` panicked.
 #[test]
 fn a_map_that_outlives_its_runtime_errs_and_never_hangs() {
     for workers in [0, 2] {
@@ -202,7 +203,7 @@ fn close_within_works_from_a_plain_thread() {
     assert_eq!(runtime.block_on(stored(&store)), pairs([("a", 1)]));
 }
 
-/// What ends with the tests must not be in use elsewhere.
+/// Compile-time check: maps and stores are `Send`, `Sync` and `Clone`.
 #[test]
 fn handles_are_shared_between_threads() {
     fn shared<T: Send + Sync + Clone>() {}

@@ -1,4 +1,4 @@
-//! The errors of a close and a flush that could not save everything.
+//! The errors of a close or a flush that could not save everything.
 
 use std::collections::BTreeMap;
 
@@ -21,13 +21,13 @@ async fn a_close_after_that_of_the_provider_says_that_nothing_can_be_saved_any_m
     let said = error.to_string();
     assert!(said.contains("can no longer be saved"), "{said}");
     assert!(!said.contains("pending"), "{said}");
-    // The advice in the message works.
+    // The message advises an export, which works.
     let mut exported = Vec::new();
     map.export(&mut exported).await.unwrap();
     assert!(String::from_utf8(exported).unwrap().contains("\"a\""));
 }
 
-/// It blamed the store, which never saw the value.
+/// The error blamed the store, which never received the value.
 #[tokio::test(start_paused = true)]
 async fn a_flush_does_not_blame_the_store_for_what_the_codec_refused() {
     let map: PersistentMap<BTreeMap<(u8, u8), u8>> = open(store(), "map", as_it_is).await;

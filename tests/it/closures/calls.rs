@@ -1,4 +1,4 @@
-//! The calls of a map, and the closures that they run.
+//! The calls of a map, and the calls that run closures.
 
 use super::*;
 
@@ -8,7 +8,7 @@ pub(super) fn call(call: impl Fn(&PersistentMap<u32>, &Runtime) + Send + Sync + 
     Arc::new(call)
 }
 
-/// All calls that look at entries, or wait for the task that does.
+/// All calls that access entries, or wait for the task that does.
 ///
 /// `retain` locked shards before it checked whether it was inside a closure, and `flush`,
 /// `reload` and the closes did not check at all: they waited for the task, which waited for

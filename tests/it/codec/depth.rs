@@ -11,13 +11,13 @@ use crate::support::{builder, open, put, settle, steady, store, write_as_another
 
 pub(super) const DEEP: usize = 100_000;
 
-/// A list, as beginners write it.
+/// A linked list.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 struct List {
     next: Option<Box<List>>,
 }
 
-/// The same without a bracket in its text: `null`, however long it is.
+/// A nested type without brackets in its JSON: it is always `null`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 struct Onion(Option<Box<Onion>>);
 
@@ -33,7 +33,7 @@ enum Tree {
     Many(Vec<Tree>),
 }
 
-// A value of such a depth cannot be dropped by recursion either.
+// A recursive drop of such a deep value would overflow the stack, too.
 impl Drop for List {
     fn drop(&mut self) {
         let mut next = self.next.take();
@@ -93,9 +93,9 @@ fn onion(levels: usize) -> Onion {
     (0..levels).fold(Onion::default(), |onion, _| Onion(Some(Box::new(onion))))
 }
 
-/// A value that was 100,000 levels deep overflowed the stack of the thread that
-/// saved it, which ends the process: the depth was looked at in the text, and to
-/// write that text was to recurse.
+/// A value that was 100,000 levels deep overflowed the stack of the thread that saved it, which
+/// aborts the process: the depth was checked in the encoded text, but the encoding itself was
+/// recursive.
 #[tokio::test(start_paused = true)]
 async fn a_value_as_deep_as_no_stack_is_refused_on_every_way() {
     let store = store();
@@ -134,7 +134,7 @@ async fn a_level_of_nesting_of_any_kind_is_counted() {
     assert!(refusal(value).await.is_some());
 }
 
-/// The limits are those of what reads it, exactly.
+/// A value is accepted up to exactly the depth that the decoder can read.
 #[tokio::test(start_paused = true)]
 async fn as_deep_as_it_can_be_read_it_is_taken_and_no_deeper() {
     for (wrap, brackets) in WRAPS.into_iter().zip([1, 2, 2, 2]) {
@@ -156,8 +156,8 @@ pub(super) fn deep_text() -> String {
     "[".repeat(DEEP) + &"]".repeat(DEEP)
 }
 
-/// People and other programs write texts of any depth: they are read as one
-/// record that does not decode, or as raw text.
+/// People and other programs may write texts of any depth. Such a text is loaded as one unreadable
+/// record, or as raw text.
 #[tokio::test(start_paused = true)]
 async fn a_stored_text_of_any_depth_is_one_unreadable_record() {
     let store = store();

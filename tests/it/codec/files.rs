@@ -1,5 +1,4 @@
-//! Files and tables that people and other programs write, with texts of any
-//! depth in them.
+//! Files and tables with deeply nested texts, written by people and other programs.
 
 use std::fs;
 
@@ -9,7 +8,7 @@ use serde_json::{Value as Json, value::RawValue};
 use super::depth::{DEEP, deep_text};
 use crate::support::{as_it_is, open};
 
-/// No code reads a text by recursion: it is one record that does not decode.
+/// A deeply nested text makes one record unreadable. Reading it does not recurse.
 #[tokio::test]
 async fn a_file_with_a_text_of_any_depth_opens_but_for_that_entry() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What a map cannot read back it refuses when it is saved.
+//! Values that could not be decoded again are refused when they are saved.
 
 use std::{
     borrow::Cow,
@@ -23,7 +23,7 @@ enum Event {
     Bytes { bytes: Bytes },
 }
 
-/// Text of JSON as it is.
+/// Raw JSON text.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct RawText(Box<RawValue>);
 
@@ -62,7 +62,7 @@ struct Skipping {
     secret: String,
 }
 
-/// Written and read as bytes, which JSON has as an array of numbers.
+/// Encoded and decoded as bytes. JSON represents them as an array of numbers.
 #[derive(Clone, Debug, PartialEq)]
 struct Bytes(Vec<u8>);
 
@@ -88,7 +88,7 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// Its `Deserialize` borrows, which works for text without escapes only.
+/// A type whose `Deserialize` borrows, which only works for text without escapes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Borrowing(String);
 
@@ -98,7 +98,7 @@ impl<'de> Deserialize<'de> for Borrowing {
     }
 }
 
-/// Reads nothing above a hundred.
+/// A number that does not decode above 100, and panics at 666.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(try_from = "u32")]
 struct Percent(u32);
@@ -127,10 +127,10 @@ where
     })
 }
 
-/// `Score { by_player: HashMap<u32, u32> }` in an enum with a tag was saved with
-/// `Ok`, and the next `open` of the whole map failed as `Corrupt`: serde gathers
-/// such enums before it knows their types, and the keys are strings by then. The
-/// refusal names the type and the place, although serde does not know the place.
+/// `Score { by_player: HashMap<u32, u32> }` in a tagged enum was saved with `Ok`, and the next
+/// `open` of the whole map failed as `Corrupt`: serde buffers such an enum before it knows the
+/// types, and by then the keys are strings. The refusal names the type and the place, although
+/// serde does not report the place.
 #[tokio::test(start_paused = true)]
 async fn keys_that_are_no_strings_in_a_tagged_enum_are_refused_and_named() {
     let by_player = BTreeMap::from([(7, 1)]);

@@ -1,4 +1,4 @@
-//! The error of a map with unreadable records says how to open it.
+//! The errors of maps with unreadable records: they say how to open the map.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,8 @@ use crate::support::{
 
 type Points = BTreeMap<String, Vec<u8>>;
 
-/// One record that did not decode kept a map of a million from opening, and the
-/// error named the first of them only: it took an opening for each to find out
-/// how many there are.
+/// One unreadable record kept a map of a million entries from opening, and the error named only the
+/// first such record: finding all of them took one open per record.
 #[tokio::test(start_paused = true)]
 async fn open_tells_how_many_records_it_cannot_read_and_how_to_go_on() {
     let store = store();
@@ -51,8 +50,7 @@ async fn the_error_of_a_record_names_the_place() {
     assert!(listed.contains("(at `.x[2]`)"), "{listed}");
 }
 
-/// A reload that met a record which does not decode stopped there, and the next
-/// write to its key destroyed the record.
+/// A reload stopped at an unreadable record, and the next write to its key destroyed the record.
 #[tokio::test(start_paused = true)]
 async fn a_reload_takes_in_what_it_can_read_before_it_errs() {
     let store = store();
@@ -75,7 +73,7 @@ async fn a_reload_takes_in_what_it_can_read_before_it_errs() {
         (map.get("bad"), map.get("new"), map.get("gone")),
         (Some(1), Some(2), None)
     );
-    // It is not destroyed by a write that does not know of it.
+    // A write that does not know of the record does not destroy it.
     assert_eq!(map.unreadable().len(), 1);
     map.insert_and_save("bad", 3).await.unwrap();
     let aside = map_name().nested("unreadable").unwrap();

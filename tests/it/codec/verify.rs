@@ -1,4 +1,4 @@
-//! Which values are read back before they are saved, and where.
+//! Which values are verified before they are saved, and by which task.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::{HOUR, Store, builder, open, steady, store, stored};
 
-/// Cannot be read again if it holds a seven.
+/// A number that does not decode if it is seven.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Picky(usize);
 
@@ -82,7 +82,7 @@ async fn samples_are_the_first_thousand_values_and_then_each_hundredth() {
 static READ: AtomicUsize = AtomicUsize::new(0);
 static WRITTEN: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts how often it is read and written.
+/// Counts how often it is encoded and decoded.
 #[derive(Clone, Debug)]
 struct Counted(u32);
 
@@ -100,8 +100,8 @@ impl<'de> Deserialize<'de> for Counted {
     }
 }
 
-/// Values of batches and transactions were encoded by the call that adds them,
-/// which is no place for work that grows with the value.
+/// Values of batches and transactions were encoded in the call that adds them, whose cost then grew
+/// with the value.
 #[tokio::test(start_paused = true)]
 async fn values_are_written_and_read_back_by_the_background_task_alone() {
     let counts = || (WRITTEN.load(SeqCst), READ.load(SeqCst));
@@ -132,8 +132,8 @@ async fn values_are_written_and_read_back_by_the_background_task_alone() {
     assert_eq!(counts(), (4, 4));
 }
 
-/// The value that is read back is dropped at once. A panic of its `Drop` is not an error of the
-/// encoding.
+/// The value that verification decodes is dropped at once. A panic of its `Drop` is not an encoding
+/// error.
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_panics_when_it_is_dropped_is_no_reason_to_refuse() {
     #[derive(Debug, Deserialize, Serialize)]

@@ -1,4 +1,4 @@
-//! Every way to save refuses what cannot be read again.
+//! Every way to save refuses values that could not be decoded again.
 
 use std::sync::Arc;
 
@@ -39,8 +39,8 @@ fn check(error: &Error, key: &str) {
     assert!(!error.may_have_applied());
 }
 
-/// What cannot be read again was saved with `Ok` on all these ways, and the map
-/// did not open any more.
+/// All of these saves returned `Ok` for a value that could not be decoded, and the map did not open
+/// any more.
 #[tokio::test(start_paused = true)]
 async fn an_unreadable_value_is_refused_on_every_way_to_save_alone() {
     let store = store();
@@ -93,7 +93,7 @@ async fn an_unreadable_value_is_refused_by_a_caching_map() {
     check(&saved.unwrap_err(), "a");
 }
 
-/// Its text reads well. What the map writes of it in its place does not.
+/// The imported text decodes, but the text that the map encodes in its place does not.
 #[tokio::test(start_paused = true)]
 async fn an_imported_unreadable_value_is_refused_when_it_is_saved() {
     let store = store();

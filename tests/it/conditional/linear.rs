@@ -1,4 +1,4 @@
-//! Whether concurrent conditional saves of one key are linearizable.
+//! Concurrent conditional saves of one key are linearizable.
 //!
 //! Each save writes a unique value, on the condition that the entry is unchanged since it was
 //! read. The successful saves therefore form a chain, and each observed value has a position in
@@ -25,9 +25,9 @@ const KEYS: u64 = 3;
 
 #[derive(Debug)]
 enum Seen {
-    /// This value was written, over the one of that revision.
+    /// A save: its value, the revision that it replaced, and its own revision.
     Wrote(u64, Revision, Revision),
-    /// The entry was of this revision.
+    /// The entry had this revision.
     Found(Revision),
 }
 
@@ -69,8 +69,8 @@ async fn open(store: impl Provider) -> PersistentMap<u64> {
     crate::support::open(store, "map", |map| map.retry(retry)).await
 }
 
-/// Saves, on the condition that the entry is as it was last seen. `reads`: what
-/// memory holds is part of the history.
+/// Saves on the condition that the entry is unchanged since it was last read. With `reads`, reads
+/// of memory are part of the history.
 async fn work(map: PersistentMap<u64>, history: Arc<History>, task: u64, how: (u64, bool)) {
     let (rounds, reads) = how;
     for round in 0..rounds {

@@ -53,9 +53,9 @@ async fn a_commit_that_was_answered_as_a_conflict_does_not_land_late() {
     assert_eq!(stored(&store).await, pairs([]));
 }
 
-/// The first attempt hung, and the second found a conflict. Before a later batch could fence
-/// the first attempt, the entry became what that had expected, and it was applied. The caller
-/// was told that nothing was written.
+/// The first attempt hung, and the second found a conflict. Before a later batch could fence the
+/// first attempt, the entry became what that had expected, and it was applied. The caller got an
+/// error that said nothing was written.
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_lands_before_its_fence_is_answered_as_a_success() {
     let store = store();
@@ -84,8 +84,8 @@ async fn a_commit_that_lands_before_its_fence_is_answered_as_a_success() {
     assert_eq!(stored(&store).await, pairs([("a", 1)]));
 }
 
-/// The answer of the later batch that fenced it was lost. Its repeat is then superseded, which
-/// is no error of the save: the save met a conflict.
+/// The answer to the batch that fenced the first attempt was lost. The repeat of that batch is then
+/// superseded, but the save still reports its conflict.
 #[tokio::test(start_paused = true)]
 async fn a_conflict_whose_fence_landed_unheard_is_told_as_a_conflict() {
     let store = store();
@@ -132,7 +132,7 @@ async fn a_conditional_save_errs_after_the_last_attempt_and_memory_follows_the_o
         let error = saved.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.may_have_applied());
-        // Until it is known, no reader sees the value and no caller hangs.
+        // While the outcome is unknown, no reader sees the value and no caller hangs.
         assert_eq!(map.get("a"), Some(1));
         assert!(!map.health().borrow().is_healthy());
         map.insert("b", 1);

@@ -1,4 +1,4 @@
-//! Read, change and write, against the store.
+//! `update_in_store`: read, change and write, against the store.
 
 use std::{
     future::poll_fn,
@@ -27,18 +27,18 @@ async fn an_update_in_the_store_starts_from_memory_and_continues_with_the_stored
     let map = quiet(&store).await;
     assert_eq!(map.update_in_store("a", |n| n + 1).await.unwrap(), None);
     assert_eq!(store.calls(Method::Commit), 0);
-    // Memory has never heard of it.
+    // Memory does not have the entry yet.
     write_as_another(store.inner(), vec![put("a", 1)]).await;
     assert_eq!(map.update_in_store("a", |n| n + 1).await.unwrap(), Some(2));
     assert_eq!((map.get("a"), store.calls(Method::Commit)), (Some(2), 1));
-    // Memory has it as it is: no load, and no second try.
+    // Memory has the current entry: no load and no second attempt.
     let loads = store.calls(Method::Load);
     assert_eq!(map.update_in_store("a", |n| n + 1).await.unwrap(), Some(3));
     assert_eq!(
         (store.calls(Method::Load), store.calls(Method::Commit)),
         (loads, 2)
     );
-    // Memory is behind.
+    // Memory has an older value than the store.
     write_as_another(store.inner(), vec![put("a", 10)]).await;
     let seen = AtomicU32::new(0);
     let add = |n: u32| {
@@ -98,8 +98,8 @@ async fn an_update_in_the_store_pauses_between_attempts_and_gives_up_after_the_l
     );
 }
 
-/// After a conflict it went on with the value that it had met there. While it
-/// paused, others had gone on, so it met the next conflict.
+/// After a conflict, the update continued with the value from the conflict. Other processes had
+/// written during the pause, so it conflicted again.
 #[tokio::test(start_paused = true)]
 async fn an_update_in_the_store_starts_from_the_stored_value_after_a_pause() {
     let store = store();
@@ -116,7 +116,7 @@ async fn an_update_in_the_store_starts_from_the_stored_value_after_a_pause() {
         n + 1
     });
     let meanwhile = async {
-        // Time stands still while this goes on: the pause does not end.
+        // The clock is paused meanwhile, so the pause does not end.
         while map.get("a") != Some(100) {
             tokio::task::yield_now().await;
         }
@@ -148,8 +148,7 @@ fn threads() -> Runtime {
     { runtime }.worker_threads(1).enable_all().build().unwrap()
 }
 
-/// It looked into the store by a timer of the caller's runtime, and panicked
-/// where there is none.
+/// The load used a timer of the caller's runtime, and panicked if there was none.
 #[test]
 fn an_update_in_the_store_works_outside_of_a_runtime() {
     let runtime = threads();
@@ -165,8 +164,8 @@ fn an_update_in_the_store_works_outside_of_a_runtime() {
     assert_eq!(updated.recv().unwrap().unwrap(), Some(2));
 }
 
-/// Signals when a task begins to wait for most of an hour. Only the pause after a conflict is
-/// that long here.
+/// Signals when a task begins to sleep for more than half an hour. Here, only the pause after a
+/// conflict is that long.
 #[derive(Debug)]
 struct Telling {
     clock: SystemClock,
@@ -193,8 +192,8 @@ impl Clock for Telling {
     }
 }
 
-/// The pause after a conflict is one of the map's runtime: when that ended, it
-/// panicked in the caller's.
+/// The pause after a conflict uses a timer of the map's runtime. When that runtime ended, the pause
+/// panicked in the caller's runtime.
 #[test]
 fn the_runtime_of_the_map_may_end_while_it_waits() {
     let (own, other) = (threads(), threads());

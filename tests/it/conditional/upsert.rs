@@ -1,4 +1,4 @@
-//! Updates in the store that create, remove, or give up.
+//! Updates in the store that create or remove an entry, or give up.
 
 use persistify::{CachingMap, Change, ErrorKind, PersistentMap, testing::Method};
 
@@ -25,8 +25,8 @@ async fn an_update_in_the_store_creates_and_removes() {
     map.close().await.unwrap();
 }
 
-/// Another process creates the entry between the look and the commit, and then
-/// removes it: neither is overwritten unseen.
+/// Another process creates the entry between the read and the commit, and later removes it. Neither
+/// change is overwritten unseen.
 #[tokio::test(start_paused = true)]
 async fn a_creation_or_removal_by_another_process_is_seen_before_anything_is_written() {
     let store = store();
@@ -44,11 +44,11 @@ async fn a_creation_or_removal_by_another_process_is_seen_before_anything_is_wri
     });
     assert_eq!(created.await.unwrap(), Some(11));
     assert_eq!(seen, [None, Some(10)]);
-    // The removal is not known in memory.
+    // Memory does not know of the removal yet.
     meanwhile(Change::delete("a")).await;
     let again = map.upsert_in_store("a", |value| value.map_or(Some(1), |_| None));
     assert_eq!(again.await.unwrap(), Some(1));
-    // Nor is the value that a removal would take away.
+    // Nor does memory know the value that a removal would destroy.
     meanwhile(put("a", 50)).await;
     let keep_large = |value: Option<u32>| value.filter(|n| *n > 9);
     assert_eq!(
@@ -68,7 +68,7 @@ async fn a_closure_that_gives_up_writes_nothing_and_its_result_is_returned() {
             *n -= 1;
             Ok(format!("{n} left"))
         }
-        // Its changes to the value up to the panic are discarded.
+        // The change to the value is discarded after an error.
         _ => {
             *left = Some(99);
             Err("sold out")
@@ -91,8 +91,8 @@ async fn a_closure_that_gives_up_writes_nothing_and_its_result_is_returned() {
     assert_eq!(error.await.unwrap_err().kind(), ErrorKind::Unusable);
 }
 
-/// An update after a conflict begins with what the store has, and the store does
-/// not know that an entry has a time of its own: memory does.
+/// An update after a conflict starts from the stored value. The entry's own TTL comes from memory,
+/// because the store does not have it.
 #[tokio::test(start_paused = true)]
 async fn an_entry_keeps_its_own_time_and_a_created_one_has_that_of_the_map() {
     let store = store();
@@ -113,7 +113,7 @@ async fn an_entry_keeps_its_own_time_and_a_created_one_has_that_of_the_map() {
         apart.abs_diff(50 * SECOND) <= 3 * SECOND / 1_000,
         "{apart:?}"
     );
-    // What has expired is not there, and may be created.
+    // An expired entry is absent, and can be created.
     tokio::time::advance(61 * SECOND).await;
     assert_eq!(map.upsert_in_store("own", double).await.unwrap(), Some(2));
     map.close().await.unwrap();

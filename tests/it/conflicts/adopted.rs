@@ -1,5 +1,4 @@
-//! Stores that others write to without a map: files edited by hand, tables of
-//! other programs.
+//! Stores that are also written without a map: files edited by hand, and tables of other programs.
 
 use persistify::{JsonFile, Sqlite};
 use rusqlite::Connection;
@@ -50,7 +49,7 @@ async fn a_write_to_an_adopted_table_is_a_conflict() {
         .table("map", "theirs")
         .columns("key", "value", "at");
     let map = open_in(sqlite.open().await.unwrap()).await;
-    // As it was when the map was opened: no conflict.
+    // The row is unchanged since the map was opened: no conflict.
     map.insert("a", 2);
     map.flush().await.unwrap();
     assert_eq!(map.stats().conflicts, 0);

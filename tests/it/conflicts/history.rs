@@ -38,25 +38,25 @@ fn union() -> OnConflict<Tokens> {
     })
 }
 
-/// The written tokens, and which of them were acknowledged.
+/// The written tokens, and the saves in flight.
 #[derive(Default)]
 struct Written {
     all: Vec<(String, u64)>,
     saving: Vec<tokio::task::JoinHandle<Outcome>>,
-    /// Conditional commits, of either process.
+    /// Conditional commits, by process.
     on_condition: [Vec<tokio::task::JoinHandle<Outcome>>; 2],
 }
 
 impl Written {
-    /// What a process writes to memory while its own conditional commit is under
-    /// way is the later write, and takes the place of what that wrote.
+    /// Whether a conditional commit of the process is in flight. A write to memory during that
+    /// commit would be the later one, and would replace the tokens of the commit.
     fn is_busy(&self, who: usize) -> bool {
         let mut commits = self.on_condition[who].iter();
         commits.any(|commit| !commit.is_finished())
     }
 }
 
-/// The tokens of a save, by key, as far as it is known what became of them.
+/// The tokens of a save, by key, as far as their outcome is known.
 #[derive(Default)]
 struct Outcome {
     saved: Vec<(String, u64)>,
@@ -75,7 +75,7 @@ impl Outcome {
     }
 }
 
-/// A save of a key, with its condition.
+/// The value and the condition of a save that appends a token to the known entry.
 fn appended(map: &Process, key: &str, token: u64) -> (Tokens, Expect) {
     let (mut tokens, seen) = map.get_with_revision(key).unwrap_or_default();
     tokens.push(token);
@@ -86,14 +86,14 @@ fn appended(map: &Process, key: &str, token: u64) -> (Tokens, Expect) {
     (tokens, expect)
 }
 
-/// Appends, if the entry is as it was seen.
+/// Appends a token if the entry is unchanged since it was read.
 async fn append_if(map: Process, key: String, token: u64) -> Outcome {
     let (tokens, expect) = appended(&map, &key, token);
     let saved = map.save_if(&key, tokens, expect).await;
     Outcome::of(vec![(key, token)], saved.map(drop))
 }
 
-/// Appends to all keys or to none, if they are as they were seen.
+/// Appends a token to all keys or to none, if they are unchanged since they were read.
 async fn append_to_all(map: Process, way: Option<Way>, token: u64) -> Outcome {
     let keys: Vec<_> = (0..KEYS).map(|n| format!("k{n}")).collect();
     let steps = keys.iter().map(|key| (key, appended(&map, key, token)));
@@ -131,7 +131,8 @@ async fn append_and_save(map: Process, key: String, token: u64) -> Outcome {
     }
 }
 
-/// `honest`: a commit that may have been applied is not reported as refused.
+/// Makes the next calls fail. If `honest`, a commit that may have been applied is not reported as
+/// refused.
 fn fail(dice: &mut SmallRng, way: &Way, honest: bool) {
     let unavailable = ErrorKind::Unavailable;
     let fault = match dice.random_range(0..4) {
@@ -203,7 +204,7 @@ async fn open_tokens(way: &Way, policy: OnConflict<Tokens>, delay: Duration) -> 
 
 async fn flush_at_last(map: &Process, way: &Way) {
     way.behave();
-    // It may be down, and find out only now that it is not any more.
+    // The map may have been down, and only finds out now that the store is up.
     while map.flush().await.is_err() {
         map.retry_refused();
     }
@@ -213,7 +214,7 @@ fn sorted(map: &Process) -> BTreeMap<String, Tokens> {
     map.snapshot().into_iter().collect()
 }
 
-/// Compares the final contents of the store with the expected ones.
+/// Runs a history, checks its invariants, and returns the number of conflicts.
 async fn history(
     store: Arc<dyn Provider>,
     policy: fn() -> OnConflict<Tokens>,
@@ -317,7 +318,7 @@ async fn two_maps_agree_in_sqlite() {
     .await;
 }
 
-/// A folder is one process's; but that may have the map open twice.
+/// Only one process may open a folder, but it may open the map twice.
 #[cfg(feature = "json")]
 #[tokio::test(start_paused = true)]
 async fn two_maps_agree_in_json_files() {

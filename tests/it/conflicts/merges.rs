@@ -1,4 +1,4 @@
-//! Conflicts that a merge resolves.
+//! Conflicts that are resolved by a merge.
 
 use super::*;
 
@@ -9,7 +9,7 @@ async fn a_merge_is_in_memory_and_in_the_store() {
     let there = open_on(&store, sum()).await;
     let mut conflicts = here.conflicts();
     there.insert_and_save("a", 1).await.unwrap();
-    // It waits for the merged value.
+    // The save waits for the merged value to be committed.
     here.insert_and_save("a", 20).await.unwrap();
     assert_eq!(stored(&store).await, pairs([("a", 21)]));
     assert_eq!((here.get("a"), here.pending()), (Some(21), 0));
@@ -63,7 +63,7 @@ async fn a_merge_of_a_value_and_a_removal_keeps_the_value() {
         told(&mut conflicts),
         ended("removed there", Resolution::MapWon)
     );
-    // Where both have removed it they agree.
+    // Both have removed it, so there is no conflict.
     here.remove_and_save("removed").await.unwrap();
     assert!(told(&mut conflicts).is_empty());
     let expected = pairs([("removed here", 2), ("removed there", 3)]);
@@ -90,7 +90,7 @@ async fn a_closure_may_hold_values_of_its_own() {
     assert_eq!((here.get("a"), calls.load(SeqCst)), (Some(5), 1));
 }
 
-/// Another process is faster each time.
+/// Another process writes the key before each of the first five attempts.
 #[tokio::test(start_paused = true)]
 async fn a_merge_repeats_until_it_meets_no_other_write() {
     let store = store();

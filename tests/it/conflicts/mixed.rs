@@ -1,5 +1,4 @@
-//! Background commits that look for conflicts, conditional ones and joint ones,
-//! on one map.
+//! Background, conditional and multi-map commits of one map that detects conflicts.
 
 use super::*;
 use crate::support::{as_it_is, open};
@@ -66,8 +65,8 @@ async fn a_conditional_commit_is_no_conflict_for_its_own_map() {
     }
 }
 
-/// A write during the conditional commit of the same key is the later write. What it finds in
-/// the store is the map's own value, so there is no conflict.
+/// A write during the conditional commit of the same key is the later write. The stored value is
+/// the map's own, so there is no conflict.
 #[tokio::test(start_paused = true)]
 async fn a_write_during_its_own_conditional_commit_is_no_conflict() {
     for policy in POLICIES {
@@ -153,7 +152,7 @@ async fn a_value_found_by_a_conditional_save_is_known_afterwards() {
     }
 }
 
-/// A rewrite in the current shape waits, and another process has written: a
+/// A rewrite in the current schema version is pending, and another process has written. A
 /// conditional save neither loses to the rewrite nor lets it win.
 #[tokio::test(start_paused = true)]
 async fn a_rewrite_on_load_does_not_disturb_a_conditional_save() {
@@ -184,8 +183,8 @@ async fn a_rewrite_on_load_does_not_disturb_a_conditional_save() {
     }
 }
 
-/// An import overwrites the entries in memory. What another process has changed meanwhile is a
-/// conflict like any other.
+/// An import overwrites the entries in memory. A change by another process meanwhile is a conflict
+/// like any other.
 #[tokio::test(start_paused = true)]
 async fn an_import_meets_others_as_any_write_does() {
     let ends = [(20, 0), (1, 1), (21, 1)];
@@ -229,13 +228,13 @@ async fn an_entry_committed_on_conditions_expires_in_time_after_a_restart() {
         tx.insert_with_ttl(&map, "d", 1, 10 * SECOND);
         tx.commit().await.unwrap();
         clock.advance(9 * SECOND);
-        // Killed: nothing is closed.
+        // The process is killed: the map is not closed.
         let again = open().await;
         let ends = |key| again.expires_at(key).unwrap();
         for key in ["a", "b", "d"] {
             assert_eq!(ends(key), start() + 10 * SECOND, "{key}");
         }
-        // A time of the map's ends a millisecond early.
+        // A deadline from the TTL of the map is a millisecond early.
         let early = SECOND / 1_000;
         assert_eq!(ends("c"), start() + 100 * SECOND - early);
         clock.advance(SECOND);
@@ -243,13 +242,13 @@ async fn an_entry_committed_on_conditions_expires_in_time_after_a_restart() {
             (again.len(), again.get("a"), again.get("c")),
             (1, None, Some(1))
         );
-        // Whether swept or not, what has expired is absent.
+        // An expired entry is absent, swept or not.
         again.save_if("a", 2, Expect::Absent).await.unwrap();
         let mut batch = again.batch();
         batch.insert("b", 2).require("b", Expect::Absent);
         batch.commit().await.unwrap();
         settle().await;
-        // The first one sweeps, too, and takes nothing along.
+        // The first map sweeps, too, but removes none of the new entries.
         map.flush().await.unwrap();
         again.flush().await.unwrap();
         map.reload().await.unwrap();
@@ -267,7 +266,7 @@ async fn an_entry_committed_on_conditions_expires_in_time_after_a_restart() {
     }
 }
 
-/// Files know conditions, too, and one map at a time.
+/// JSON files support conditions, on one map at a time.
 #[cfg(feature = "json")]
 #[tokio::test]
 async fn conditional_commits_in_json_files_are_there_after_a_restart() {

@@ -1,4 +1,4 @@
-//! What a map wrote itself is never in its own way.
+//! A map never conflicts with its own writes.
 
 use super::*;
 use crate::support::{open, open_caching};
@@ -86,7 +86,7 @@ async fn a_write_of_unknown_fate_is_recognized() {
             store.fail_next(1, if landed { after() } else { lost() });
             store.fail_nth(2, Fault::Before(ended));
             map.extend([("a", 2), ("b", 2), ("c", 2)]);
-            // It may be refused, or superseded by a later one.
+            // This flush may fail as refused or as superseded.
             let _ = map.flush().await;
             map.retry_refused();
             map.insert("a", 3);
@@ -95,8 +95,8 @@ async fn a_write_of_unknown_fate_is_recognized() {
             assert_eq!(stored(&store).await, pairs([("a", 3), ("c", 2)]));
             let figures = map.stats();
             assert_eq!((figures.conflicts, figures.pending), (0, 0));
-            // Nothing of it is remembered once it is settled: a value that
-            // happens to be the same is another's.
+            // Once the outcome is settled, the map forgets its value: an equal value now counts as
+            // written by another process.
             let there = open_on(&store, OnConflict::LastWrite).await;
             there.insert_and_save("a", 2).await.unwrap();
             map.insert("a", 4);
@@ -106,8 +106,8 @@ async fn a_write_of_unknown_fate_is_recognized() {
     }
 }
 
-/// Of unknown fate, and then another process was there as well: that is not its
-/// own.
+/// After a commit with an unknown outcome, another process wrote the key. The map must not take
+/// that value for its own.
 #[tokio::test(start_paused = true)]
 async fn a_write_of_unknown_fate_does_not_hide_anothers() {
     for landed in [true, false] {
@@ -212,8 +212,8 @@ async fn a_commit_without_a_revision_is_recognized() {
     }
 }
 
-/// What a conditional commit wrote was not remembered: where its revision is not
-/// known, the map took it for another's.
+/// A map did not remember the values of its conditional commits. If their revision was unknown, it
+/// took them for another process's.
 #[tokio::test(start_paused = true)]
 async fn a_conditional_commit_without_a_revision_is_recognized() {
     for policy in POLICIES {
@@ -250,8 +250,8 @@ async fn a_conditional_commit_without_a_revision_is_recognized() {
     }
 }
 
-/// An entry that expired before its shorter life was saved: what the store has
-/// is the map's own, although it has not expired there.
+/// An entry expired before its shorter TTL was saved. The stored value is the map's own, although
+/// it has not expired in the store.
 #[tokio::test]
 async fn an_entry_that_expires_earlier_in_memory_is_no_conflict() {
     let (store, clock) = (Faulty::new(Memory::new()), ManualClock::new(start()));

@@ -24,8 +24,8 @@ async fn open_file(file: &Path, policy: OnConflict<u32>) -> PersistentMap<u32> {
     map.conflicts(policy).open().await.unwrap()
 }
 
-/// An addition that lost was made on an old number: it is made again, on the
-/// stored one, which the map holds by then.
+/// Adds one. An addition that lost a conflict was based on an old number, so it is repeated on the
+/// stored number, which the map holds by then.
 async fn add(map: &PersistentMap<u32>) {
     while let Err(lost) = map.update_and_save("sum", |n| *n += 1).await {
         assert_eq!(lost.kind(), ErrorKind::Conflict, "{lost:?}");

@@ -1,4 +1,4 @@
-//! Values that cannot be merged: nothing is lost, and the map works on.
+//! Values that cannot be merged: nothing is lost, and the map stays usable.
 
 use std::sync::OnceLock;
 
@@ -103,7 +103,7 @@ async fn an_unreadable_value_of_another_writer_is_not_destroyed() {
     assert_eq!(listed(&here), ["a", "removed"]);
     assert_eq!(stored(&store).await["a"], r#""one""#);
     assert_eq!(stored(&store).await["removed"], r#""two""#);
-    // A second write overwrites it, once it was set aside.
+    // The retry sets the stored value aside and overwrites it.
     here.retry_refused();
     here.flush().await.unwrap();
     assert_eq!(stored(&store).await["a"], "2");
@@ -121,7 +121,7 @@ async fn a_store_that_wins_keeps_what_does_not_decode() {
     assert_eq!(lost.kind(), ErrorKind::Conflict);
     assert_eq!((here.get("a"), listed(&here)), (None, vec!["a".to_owned()]));
     assert_eq!(stored(&store).await["a"], r#""one""#);
-    // By now the map knows of it: to write there is no conflict any more.
+    // By now the map knows the record, so overwriting it is no conflict.
     here.insert_and_save("a", 3).await.unwrap();
     assert_eq!(stored(&store).await["a"], "3");
     let aside = stored_in(&store, &map_name().nested("unreadable").unwrap()).await;
@@ -144,7 +144,7 @@ async fn a_record_that_was_unreadable_at_open_is_no_conflict() {
     }
 }
 
-/// A value that asks a map when it is dropped.
+/// A value that calls a map when it is dropped.
 #[derive(Deserialize, Serialize)]
 struct Asking(u32);
 

@@ -1,4 +1,4 @@
-//! Maps that move into Postgres, which writes values in its own way, and back.
+//! Maps that are copied into Postgres, which reformats values, and back.
 
 use persistify::{JsonFile, Postgres, Sqlite};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::*;
 use crate::postgres::Database;
 
-/// Numbers, texts, keys and expiries that a database may find hard.
+/// Numbers, texts, keys and expiries that are difficult for a database.
 fn hard() -> Vec<Change> {
     let now = SystemTime::now();
     let numbers = [
@@ -52,19 +52,19 @@ fn hard() -> Vec<Change> {
     changes
 }
 
-/// The same, by what the texts mean.
+/// The records, with values that compare by their meaning.
 async fn meant(store: &dyn Provider) -> BTreeMap<String, (u32, Value, Option<Duration>)> {
     let held = held(store).await.into_iter();
     let value = |text: &str| match serde_json::from_str(text) {
         Ok(value) => as_floats(value),
-        // It is beyond what a float can be.
+        // The number is beyond the range of a float.
         Err(_) => Value::String(digits(text)),
     };
     held.map(|(key, (shape, text, ends))| (key, (shape, value(&text), ends)))
         .collect()
 }
 
-/// 1e2 and 100 are the same number.
+/// Replaces all numbers by floats, so that 1e2 equals 100.
 fn as_floats(value: Value) -> Value {
     match value {
         Value::Number(number) => number.as_f64().into(),
@@ -133,7 +133,7 @@ async fn a_copy_into_postgres_names_the_records_it_cannot_keep() {
         assert_eq!(error.kind(), ErrorKind::Refused);
         assert!(error.to_string().contains("ValueType::Text"), "{error}");
         assert_eq!(error.keys(), [key.into()], "{error:?}");
-        // As text it is kept as it is.
+        // As text, the value is stored unchanged.
         let database = Database::fresh();
         let store = Postgres::builder(database.url()).value_type(persistify::ValueType::Text);
         let store = store.connect().await.unwrap();
@@ -142,7 +142,7 @@ async fn a_copy_into_postgres_names_the_records_it_cannot_keep() {
     }
 }
 
-/// The connection breaks, with the fate of a batch unknown; a second call goes on.
+/// A copy fails halfway, after a commit with an unknown outcome. A second copy resumes.
 #[tokio::test]
 async fn a_copy_into_postgres_goes_on_where_it_was() {
     const RECORDS: u64 = 12_000;

@@ -32,7 +32,7 @@ fn say(records: u64) {
     out.flush().unwrap();
 }
 
-/// Copies, and is killed once it has come that far.
+/// Starts a copy, and kills it once it has copied that many records.
 fn copy_and_kill(folder: &Path, records: u64) {
     let child = Command::new(env::current_exe().unwrap())
         .args([TEST, "--exact", "--nocapture"])

@@ -1,4 +1,4 @@
-//! Exports of migrated maps, imported again, are the same maps.
+//! An export of a migrated map, imported again, gives an equal map.
 
 use super::*;
 
@@ -25,7 +25,7 @@ fn wrap(value: Value) -> Value {
     json!({ "v": value })
 }
 
-/// Shape 1 is `{"v": …}` of shape 0, and shape 2 that of shape 1.
+/// Schema version 1 wraps a value of version 0 in `{"v": …}`; version 2 wraps one of version 1.
 fn shaped(store: &Store, schema: u32) -> PersistentMapBuilder<Value> {
     let map = builder(store).schema(schema).retry(impatient());
     let map = if schema > 0 {
@@ -40,7 +40,7 @@ fn shaped(store: &Store, schema: u32) -> PersistentMapBuilder<Value> {
     }
 }
 
-/// One commit in three fails with an unknown outcome.
+/// A store in which one commit in three fails with an unknown outcome.
 fn failing() -> Store {
     let store = store();
     store.fail_one_in(3);
@@ -60,7 +60,7 @@ async fn migrate_export_import(pairs: HashMap<String, Value>, from: u32) {
     old.export(&mut lines).await.unwrap();
     while old.close().await.is_err() {}
 
-    // Migrated as it loads, or on its way through the lines: it is the same.
+    // Values may be migrated on load or on import, with the same result.
     let new = shaped(&store, 2).rewrite_on_load().open().await.unwrap();
     assert_eq!(new.snapshot(), expected);
     while new.close().await.is_err() {}

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Fails after so many bytes.
+/// A writer that fails after that many bytes.
 struct Torn(usize);
 
 fn torn() -> io::Error {
@@ -32,7 +32,7 @@ impl AsyncWrite for Torn {
     }
 }
 
-/// Hands out one byte of the text at a time, and then fails.
+/// A reader that returns one byte of the text at a time, and then fails.
 struct Dripping(Vec<u8>);
 
 impl AsyncRead for Dripping {

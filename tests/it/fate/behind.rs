@@ -1,4 +1,4 @@
-//! Commits that have to wait behind another one whose fate is unknown.
+//! Commits that wait behind a commit of unknown outcome.
 
 use persistify::{
     ErrorKind,
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::{COMMITS, Commit, LOST, map};
 use crate::support::{HOUR, Store, pairs, store, stored};
 
-/// Every answer to a commit is lost from now on.
+/// Loses all answers to commits from now on.
 fn lose_all(store: &Store, fault: &Fault) {
     let lost = fault.clone();
     store.set_rule(move |call| match call.method {
@@ -40,8 +40,8 @@ async fn a_commit_behind_a_write_of_unknown_fate_errs_and_is_not_made_later() {
     }
 }
 
-/// A transaction makes its stores remember the writers of its maps first. When the
-/// answer to that was lost, its caller waited for as long as the store was down.
+/// A transaction first makes its store remember the writers of its maps. When the answer to that
+/// was lost, its caller waited for as long as the store was down.
 #[tokio::test(start_paused = true)]
 async fn a_transaction_errs_if_its_store_goes_down_before_it_begins() {
     for fault in LOST {

@@ -1,4 +1,4 @@
-//! Entries that expire, and whose key has a commit of unknown fate.
+//! Expiring entries whose key has a commit of unknown outcome.
 
 use persistify::{
     CachingMap, CachingMapBuilder, ErrorKind, Expect, Memory,
@@ -20,7 +20,7 @@ fn caching(store: &Store, clock: &ManualClock) -> CachingMapBuilder<u32> {
         .retry(impatient())
 }
 
-/// The save of the key `k`, the second one made, has no answer.
+/// Saves the key `k` with a lost answer.
 async fn lose(store: &Store, map: &CachingMap<u32>, fault: Fault) {
     store.fail_next(1, fault);
     let save = map.save_if_with_ttl("k", 4, Expect::Any, 100 * SECOND);
@@ -52,7 +52,7 @@ async fn a_later_write_that_expired_is_not_replaced_by_an_earlier_commit() {
     }
 }
 
-/// An expiry is no write: it yields to the committed value.
+/// An expiry is no write: the committed value takes effect.
 #[tokio::test]
 async fn an_entry_that_expires_meanwhile_gives_way_to_what_landed() {
     for (fault, landed) in [(LOST[0].clone(), true), (LOST[1].clone(), false)] {

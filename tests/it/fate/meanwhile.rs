@@ -1,12 +1,12 @@
-//! Writes that come just before or during a commit whose entries memory takes over.
+//! Writes just before or during a commit whose entries memory adopts afterwards.
 
 use persistify::testing::Method;
 use tokio::time::timeout;
 
 use super::*;
 
-/// Before its commit is sent, a transaction asks the store of each of its maps for a
-/// sign that it is the same one.
+/// Before its commit, a transaction verifies by empty batches that its maps are on the same store.
+/// A write during that is later than the transaction.
 #[tokio::test(start_paused = true)]
 async fn a_write_just_before_a_transaction_is_sent_is_the_later_write() {
     let store = store();

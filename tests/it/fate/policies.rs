@@ -1,4 +1,4 @@
-//! Maps that look for conflicts, and commits that memory takes over.
+//! Maps that detect conflicts, and commits whose entries memory adopts afterwards.
 
 use super::*;
 
@@ -25,8 +25,8 @@ async fn a_write_after_a_clear_does_not_conflict_with_a_cleared_entry() {
     }
 }
 
-/// Of an entry that a batch only requires, memory learns nothing: a write to it has
-/// not seen what the store holds there.
+/// Memory learns nothing about an entry that a batch only requires. A later write has not seen the
+/// stored value, so it conflicts.
 #[tokio::test(start_paused = true)]
 async fn a_required_entry_that_is_not_in_memory_is_not_overwritten() {
     let store = store();

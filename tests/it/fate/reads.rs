@@ -22,7 +22,7 @@ async fn a_value_that_is_not_known_to_be_saved_is_not_shown() {
         assert_eq!(map.get_with_revision("k"), None);
         assert_eq!(map.update("k", |n| *n += 1), None);
         assert_eq!(map.replace("k", 1), None);
-        // A save is no pending change; its caller knows of it.
+        // The save does not count as pending; its caller has the error.
         assert_eq!(map.pending(), 0);
         sleep(2 * SECOND).await;
         settle().await;

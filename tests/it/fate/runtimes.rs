@@ -1,4 +1,4 @@
-//! A transaction whose runtime ends while its fate is unknown, and a map that lives on.
+//! A transaction whose runtime ends while its outcome is unknown, and a map on another runtime.
 
 use persistify::{
     ErrorKind, MapName, PersistentMap, Transaction,
@@ -18,7 +18,7 @@ fn open(runtime: &Runtime, store: &Store, name: &str) -> PersistentMap<u32> {
     runtime.block_on(map.commit_timeout(HOUR).open()).unwrap()
 }
 
-/// The commit hangs, and the runtime that conducts it ends.
+/// Starts a transaction whose commit hangs, and ends the runtime that it runs on.
 fn abandon(store: &Store, own: Runtime, maps: [&PersistentMap<u32>; 2]) -> Hang {
     let hang = Hang::new();
     let answer = hang.clone();

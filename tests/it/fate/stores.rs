@@ -1,4 +1,4 @@
-//! Removals of keys of unknown fate, on real disks.
+//! Removals of keys with a commit of unknown outcome, on disk.
 
 #[cfg(feature = "json")]
 mod json {
@@ -20,8 +20,8 @@ mod json {
         support::open(files.clone(), "stock", |map| map.retry(retry)).await
     }
 
-    /// The disk took the bytes of a conditional save and failed to sync them. A
-    /// removal was answered at once, but the key was still in the file.
+    /// The disk took the bytes of a conditional save but failed to sync them. A removal of the key
+    /// was acknowledged at once, but the entry was still in the file.
     #[tokio::test]
     async fn a_removal_after_a_sync_that_failed_is_not_undone() {
         for remove in [true, false] {

@@ -1,5 +1,5 @@
-//! Futures that are dropped at every poll: nothing before the first one,
-//! nothing lost after, nobody stuck.
+//! Futures that are dropped at every poll: before the first poll nothing happens; after it nothing
+//! is lost, and no other caller hangs.
 
 use std::{collections::BTreeMap, pin::pin};
 
@@ -8,7 +8,7 @@ use persistify::{ErrorKind, PersistentMap, testing::Fault};
 
 use crate::support::{HOUR, Store, builder, in_memory, open, settle, steady, store, stored};
 
-/// More than any of them takes.
+/// More polls than any of the calls takes.
 const POLLS: usize = 12;
 
 /// Polls the future a number of times, lets other tasks run between the polls, and drops it if
@@ -31,8 +31,8 @@ async fn filled(store: &Store) -> PersistentMap<u32> {
     map
 }
 
-/// Drops a call at every poll, on a healthy store and on one that fails first, and checks that
-/// the map works on and nothing is lost.
+/// Drops a call at every poll, on a healthy store and on one that fails first. The map has to stay
+/// usable and lose nothing.
 async fn drop_at_every_poll<T>(
     call: impl AsyncFn(&PersistentMap<u32>) -> T,
     effect: impl Fn(&mut BTreeMap<String, String>),
@@ -131,7 +131,7 @@ async fn a_close_dropped_at_any_poll_loses_nothing() {
             store.fail_next(1, fault);
             polled(polls, map.close()).await;
             settle().await;
-            // Closed by now, or open again: another close ends in good order.
+            // The map is closed by now, or open again. Either way, another close succeeds.
             let closed = tokio::time::timeout(HOUR, map.close()).await.unwrap();
             if closed.is_err() {
                 map.close().await.unwrap();

@@ -1,4 +1,4 @@
-//! Very many refused changes at once.
+//! Batches with very many refused changes.
 
 use std::{
     fmt,
@@ -14,9 +14,9 @@ use crate::support::{HOUR, in_memory, open, steady, store, stored};
 
 const MANY: usize = 50_000;
 
-/// Each key that the store named was looked for among all of the batch, and the
-/// error, with all the keys, was copied for each of them: a batch of a hundred
-/// thousand kept the task of the map busy for many minutes.
+/// Each key that the store named was searched for in the whole batch, and the error with all keys
+/// was copied for each of them. A batch of 100,000 changes kept the map's task busy for many
+/// minutes.
 #[tokio::test]
 async fn a_store_that_names_all_of_a_large_batch_does_so_at_a_price_that_follows_it() {
     let store = store();
@@ -93,7 +93,7 @@ async fn a_save_in_a_half_that_is_not_sent_hears_that_the_store_is_down() {
     );
 }
 
-/// Refuses everything, for a reason that holds on to the map.
+/// Refuses every change, with a cause that holds a handle of the map.
 #[derive(Debug)]
 struct Reluctant(Arc<OnceLock<PersistentMap<u32>>>);
 
@@ -108,7 +108,7 @@ impl fmt::Display for Reason {
 
 impl std::error::Error for Reason {}
 
-/// Foreign code, which may call the map.
+/// Calls the map, as foreign code may do.
 impl Drop for Reason {
     fn drop(&mut self) {
         if let Some(map) = self.0.get() {

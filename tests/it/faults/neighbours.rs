@@ -1,4 +1,4 @@
-//! Maps on one store tell each other that the store is up.
+//! Maps of one store notify each other when the store is up.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ async fn map(store: impl Provider, name: &str) -> PersistentMap<u32> {
     map.open().await.unwrap()
 }
 
-/// From now on whatever concerns this map alone fails.
+/// Makes the commits of this map alone fail from now on.
 fn fail_only(store: &Store, map: &'static str) {
     store.set_rule(move |call| match &call.batch {
         Some(batch) if batch.maps[0].map.as_str() == map => Fault::Before(ErrorKind::Unusable),
@@ -24,8 +24,8 @@ fn fail_only(store: &Store, map: &'static str) {
     });
 }
 
-/// A map had found out that the store was back; another one, with the same
-/// store, left its changes at risk until its own next probe.
+/// A map found out that the store was up. Another map of the same store kept its changes at risk
+/// until its own next probe.
 #[tokio::test(start_paused = true)]
 async fn a_map_that_finds_the_store_well_wakes_the_others() {
     let store = store();
@@ -40,7 +40,7 @@ async fn a_map_that_finds_the_store_well_wakes_the_others() {
         sleep(SECOND).await;
         store.up();
         let begun = Instant::now();
-        // The idle one has not noticed that the store was away.
+        // The idle map has not noticed the outage.
         finder.insert_and_save("y", 2).await.unwrap();
         for map in [&a, &b] {
             map.health().wait_for(|h| h.is_healthy()).await.unwrap();
@@ -63,7 +63,7 @@ async fn a_map_in_trouble_of_its_own_heeds_the_others_less_and_less() {
         a.insert_and_save("x", n).await.unwrap();
         sleep(Duration::from_millis(100)).await;
     }
-    // Ten minutes: ten probes, and as many doublings as lead there.
+    // In ten minutes: ten probes, and the attempts while its pause was still doubling.
     let attempts = attempts(&store, "b") - before;
     assert!((10..=22).contains(&attempts), "{attempts}");
     store.behave();
@@ -76,7 +76,7 @@ fn attempts(store: &Store, map: &str) -> usize {
     batches.iter().filter(of_map).count()
 }
 
-/// A provider that hands out no signal has maps that find out by themselves.
+/// If the provider has no signal, each map finds out by itself.
 #[tokio::test(start_paused = true)]
 async fn a_map_without_a_signal_finds_the_store_well_by_itself() {
     let plain = persistify::testing::Faulty::new(Plain(persistify::Memory::new()));
@@ -94,7 +94,7 @@ async fn a_map_without_a_signal_finds_the_store_well_by_itself() {
     assert_eq!(plain.calls(Method::Ping), 0);
 }
 
-/// Handles that a program may open maps with are all of the same store.
+/// All handles of a store share its signal, wrapped or not.
 #[tokio::test]
 async fn wrapped_or_cloned_a_provider_has_one_signal() {
     let beats = |provider: &dyn Provider| format!("{:?}", provider.heartbeat());

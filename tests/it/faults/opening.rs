@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::{SECOND, builder, open, open_numbers, store};
 
-/// A program that started a moment before its database did not start at all.
+/// A program that was started a moment before its database failed to start.
 #[tokio::test(start_paused = true)]
 async fn an_open_waits_for_a_store_that_is_away_for_a_moment() {
     let store = store();
@@ -57,7 +57,7 @@ async fn an_open_on_a_dead_store_fails_at_once_or_after_its_timeout() {
     }
 }
 
-/// An error that time does not mend is returned at once.
+/// An error that does not pass with time is returned at once.
 #[tokio::test(start_paused = true)]
 async fn other_errors_are_not_waited_out() {
     for kind in [
@@ -92,7 +92,7 @@ async fn an_open_that_is_given_up_leaves_nothing_behind() {
         .insert_and_save("a", 1)
         .await
         .unwrap();
-    // Never polled, it has not even begun.
+    // An `open` that is never polled does nothing.
     store.down(ErrorKind::Unavailable);
     let loads = store.calls(Method::Load);
     drop(builder::<u32>(&store).open_timeout(SECOND).open());
@@ -101,7 +101,7 @@ async fn an_open_that_is_given_up_leaves_nothing_behind() {
     assert!(failed.unwrap().is_err());
 }
 
-/// Breaks off after the first record, and forgets that record by the next time.
+/// A provider whose first load fails after one record. The next load does not have that record.
 #[derive(Debug)]
 struct Broken {
     store: Memory,
@@ -131,8 +131,7 @@ impl Provider for Broken {
     }
 }
 
-/// What came before a load broke off may be gone from the store by the time of
-/// the next one.
+/// Records from before the failure may be gone from the store by the next attempt.
 #[tokio::test(start_paused = true)]
 async fn an_open_that_is_retried_keeps_nothing_of_the_broken_load() {
     let store = Memory::new();

@@ -1,4 +1,4 @@
-//! Memory and order while a store is down for long.
+//! Memory usage and order during a long outage.
 
 use std::time::Duration;
 
@@ -75,8 +75,8 @@ async fn a_million_inserts_each_with_its_remove_leave_nothing() {
     );
 }
 
-/// A key that was in a failed commit when it was removed left a tombstone, which
-/// waited to delete from the store what that had never heard of.
+/// A key that was in a failed commit when it was removed left a tombstone. It waited to delete an
+/// entry that the store never had.
 #[test]
 fn inserts_with_removes_on_eight_threads_leave_nothing() {
     let runtime = tokio::runtime::Builder::new_multi_thread();
@@ -106,7 +106,7 @@ fn inserts_with_removes_on_eight_threads_leave_nothing() {
     });
     assert!(store.calls(Method::Commit) > 0);
     runtime.block_on(async {
-        // Changes of a commit in flight are pending again when it has failed.
+        // The changes of a commit in flight are pending again once it fails.
         let probes = store.calls(Method::Commit);
         store.ended(Method::Commit, probes + 2).await;
         assert_eq!((map.stats().pending, map.len()), (1, 1));

@@ -1,4 +1,4 @@
-//! Providers and values that panic: no task dies of it.
+//! Providers and values that panic: the map's tasks survive.
 
 use std::sync::{
     Arc,
@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::support::{HOUR, SECOND, builder, impatient, open, pairs, steady, store, stored};
 
-/// Panics in the next so many calls of each method.
+/// A provider that panics in the given number of next calls of each method.
 #[derive(Debug, Default)]
 struct Panicking {
     inner: Memory,
@@ -115,8 +115,8 @@ impl<'de> Deserialize<'de> for Moody {
     }
 }
 
-/// A panic in a value's `Deserialize` ended the task that reloads, and with it
-/// all saving; at the opening it came out of the crate.
+/// A panic in a value's `Deserialize` ended the task that reloads, and with it all saving. A panic
+/// during `open` reached the caller.
 #[tokio::test(start_paused = true)]
 async fn a_value_that_panics_when_it_is_read_is_one_that_does_not_decode() {
     let store = store();
@@ -138,7 +138,7 @@ async fn a_value_that_panics_when_it_is_read_is_one_that_does_not_decode() {
     map.insert_and_save("b", Moody(3)).await.unwrap();
 }
 
-/// Panics when it is dropped, if it holds a seven.
+/// A number that panics when it is dropped, if it is seven.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct Touchy(u32);
 
@@ -148,9 +148,8 @@ impl Drop for Touchy {
     }
 }
 
-/// A value that panicked when it was dropped, because a reload, a conflict or a
-/// conditional save had put another one in its place, ended the task that saves:
-/// nothing was saved any more.
+/// A value was replaced by a reload, a conflict or a conditional save, and panicked when it was
+/// dropped. That ended the task that saves.
 #[tokio::test(start_paused = true)]
 async fn a_value_that_panics_when_it_is_dropped_does_not_end_the_task_that_saves() {
     let store = store();
@@ -169,10 +168,10 @@ async fn a_value_that_panics_when_it_is_dropped_does_not_end_the_task_that_saves
         map.reload().await.unwrap();
         assert_eq!(map.read("a", |value| value.0), Some(7));
     };
-    // Reloading an unchanged record fails again.
+    // The unchanged record is reloaded.
     seven().await;
     map.reload().await.unwrap();
-    // A reload takes it away, or puts another in its place.
+    // A reload replaces the value.
     other.update_and_save("a", |n| n.0 = 1).await.unwrap();
     map.reload().await.unwrap();
     // A conditional save is applied or fails.
@@ -180,7 +179,7 @@ async fn a_value_that_panics_when_it_is_dropped_does_not_end_the_task_that_saves
     map.save_if("a", Touchy(1), Expect::Present).await.unwrap();
     let unused = map.save_if("a", Touchy(7), Expect::Absent).await;
     assert_eq!(unused.unwrap_err().kind(), ErrorKind::Conflict);
-    // A merge that panics loses both values.
+    // A merge replaces the value.
     seven().await;
     other.update_and_save("a", |n| n.0 = 2).await.unwrap();
     map.update("a", |_| ());

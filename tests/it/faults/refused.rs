@@ -1,4 +1,4 @@
-//! Changes that the store or the codec will not take, and stores that take none.
+//! Changes that the store or the codec refuses, and stores that refuse everything.
 
 use std::{collections::HashMap, fmt::Debug};
 
@@ -13,7 +13,7 @@ use crate::support::{
     HOUR, SECOND, Store, in_memory, keys, open, open_numbers, pairs, settle, steady, store, stored,
 };
 
-/// A value that can be written, or that cannot.
+/// A value that can be encoded, or that panics or fails instead.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(from = "f64")]
 enum Value {
@@ -265,8 +265,8 @@ async fn a_null_value_is_accepted() {
     assert!(takes((u128::MAX, i128::MIN, 'x', None::<u8>)).await);
 }
 
-/// A value that was nested more deeply than it could be read was saved all the
-/// same: from then on the map did not open any more.
+/// A value that was nested too deeply to be decoded was saved anyway, and the map did not open any
+/// more.
 #[tokio::test(start_paused = true)]
 async fn a_value_nested_too_deeply_is_refused() {
     let nested = |levels| (0..levels).fold(json!(1), |inner, _| json!([{ "a[{": inner }]));
@@ -288,7 +288,7 @@ async fn a_value_nested_too_deeply_is_refused() {
     let map = open::<Json>(store.clone(), "map", steady).await;
     assert_eq!(map.len(), 3);
     assert_eq!(map.get("deep"), Some(nested(63)));
-    // What reads it whatever its depth may have any.
+    // A type that decodes at any depth may be nested to any depth.
     let store = self::store();
     let map = open::<Box<RawValue>>(store.clone(), "map", steady).await;
     let text = "[".repeat(10_000) + &"]".repeat(10_000);

@@ -1,4 +1,4 @@
-//! How often, how fast and how loudly a save is tried again.
+//! The number and the pauses of attempts to save, and how failures are reported.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::support::{
 
 const MS: Duration = Duration::from_millis(1);
 
-/// From now on every commit fails, and the time of each is noted.
+/// Makes every commit fail from now on, and records the time of each.
 fn note_attempts(store: &Store) -> Arc<Mutex<Vec<Instant>>> {
     let times = Arc::new(Mutex::new(Vec::new()));
     let noted = times.clone();
@@ -135,8 +135,8 @@ async fn a_success_starts_the_count_again() {
     assert!(map.health().borrow().is_healthy());
 }
 
-/// A change that was taken back between two attempts left its count to the next
-/// change, hours later.
+/// A change that was removed between two attempts passed its attempt count on to the next change,
+/// hours later.
 #[tokio::test(start_paused = true)]
 async fn a_change_that_is_gone_leaves_no_attempts_behind() {
     let store = store();
@@ -222,8 +222,8 @@ async fn a_dead_store_that_nobody_waits_for_sees_one_attempt_per_probe_delay() {
     );
 }
 
-/// 5 attempts were spent in about a second and a half: every restart of a server
-/// was an error for all who waited, and an alert.
+/// Five attempts were spent in about a second and a half: every restart of a server caused errors
+/// for all waiting callers, and an alert.
 #[tokio::test(start_paused = true)]
 async fn the_restart_of_a_server_is_a_delay_and_a_longer_outage_is_told() {
     for _ in 0..20 {
@@ -255,8 +255,7 @@ async fn the_restart_of_a_server_is_a_delay_and_a_longer_outage_is_told() {
     }
 }
 
-/// Where a call takes long to fail, the attempts would take minutes: the time is
-/// what counts.
+/// If a call takes long to fail, five attempts would take minutes. The `patience` limits the time.
 #[tokio::test(start_paused = true)]
 async fn attempts_that_hang_are_spent_with_the_patience() {
     let store = store();
@@ -269,8 +268,8 @@ async fn attempts_that_hang_are_spent_with_the_patience() {
     assert_eq!(store.calls(Method::Commit), 2);
 }
 
-/// A store that refuses something has looked at it, so it is up. With nothing
-/// else to save, it was called down until the next probe.
+/// A store that refuses a change is up. With nothing else to save, its map stayed `Down` until the
+/// next probe.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_refuses_is_up() {
     let store = store();

@@ -1,4 +1,4 @@
-//! The messages of the log and of a refused close.
+//! The messages of the log, and of a close with refused changes.
 
 use persistify::ErrorKind;
 use serde::{Deserialize, Serialize, Serializer};
@@ -28,8 +28,8 @@ async fn a_warning_of_a_refused_value_does_not_quote_it() {
     );
 }
 
-/// A refused close said that changes which the store will never accept stay pending, as if they
-/// were saved at some time.
+/// The error of such a close said that the changes stay pending, as if they would be saved later.
+/// The store will never accept them.
 #[tokio::test(start_paused = true)]
 async fn a_close_that_is_refused_says_what_becomes_of_the_changes() {
     let store = store();

@@ -158,7 +158,7 @@ async fn the_store_never_goes_back_to_an_older_value() {
             map.insert(key.to_string(), n);
         }
         if n % 2 == 0 {
-            // It may fail; the change stays.
+            // The flush may fail; the change stays pending.
             let _ = map.flush().await;
         }
         if n % 5 == 0 {
@@ -343,7 +343,7 @@ async fn a_change_of_unknown_outcome_counts_as_the_oldest_pending_change() {
     assert_eq!((map.pending(), map.stats().oldest_pending), (0, None));
 }
 
-/// A change came in during the probe of a store that had been down. It went along with the
+/// A change that came in during the probe of a store that had been down was committed with the
 /// probe, and `oldest_pending` was `None`.
 #[tokio::test(start_paused = true)]
 async fn a_write_during_a_probe_counts_as_the_oldest_pending_change() {

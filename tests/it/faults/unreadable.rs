@@ -19,13 +19,13 @@ fn aside() -> MapName {
 /// The set-aside JSON texts, by key.
 async fn set_aside(store: &Store) -> Vec<(String, String)> {
     let stored = stored_in(store, &aside()).await;
-    // To the program that writes texts, the numbers are what does not decode.
+    // For the program that writes texts, the numbers are unreadable.
     let pairs = stored.into_iter().filter(|(_, text)| text.starts_with('"'));
     let key = |key: String| key.split_once(':').unwrap().1.to_owned();
     pairs.map(|(k, text)| (key(k), text)).collect()
 }
 
-/// Another program writes texts into the map.
+/// Writes texts into the map, as another program does.
 async fn write_texts(store: &Store, texts: &[(&str, &str)]) {
     let map: PersistentMap<String> =
         open(store.clone(), "map", |map| steady(map).allow_unreadable()).await;
@@ -175,7 +175,7 @@ async fn an_unreadable_record_is_moved_aside_before_its_key_is_overwritten() {
         } else {
             map.insert("a", 1);
         }
-        // The process ends between the two.
+        // The process ends between the two commits.
         store.fail_nth(2, Fault::Before(ErrorKind::Unavailable));
         map.flush().await.unwrap_err();
         drop(map);
@@ -234,8 +234,8 @@ async fn an_unreadable_record_that_cannot_be_moved_aside_is_not_overwritten() {
     }
 }
 
-/// A clear that had to wait for an unreadable record to be set aside was taken
-/// for a refused change: one key after the other was blamed for it.
+/// A clear that had to wait until an unreadable record was set aside was taken for a refused
+/// change, and one key after the other was reported as refused.
 #[tokio::test(start_paused = true)]
 async fn a_clear_that_cannot_set_aside_is_blamed_on_no_key() {
     let store = store();

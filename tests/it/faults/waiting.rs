@@ -14,8 +14,7 @@ use crate::support::{HOUR, SECOND, Store, impatient, open, pairs, settle, steady
 const BASE: Duration = Duration::from_millis(100);
 const MS: Duration = Duration::from_millis(1);
 
-/// A map whose store is down since a second ago, with something pending; it
-/// probes once an hour.
+/// A map with a pending change, whose store went down a second ago. It probes once an hour.
 async fn down(kind: ErrorKind) -> (Store, PersistentMap<u32>) {
     let store = store();
     let map = open(store.clone(), "map", |map| {
@@ -31,7 +30,7 @@ async fn down(kind: ErrorKind) -> (Store, PersistentMap<u32>) {
     (store, map)
 }
 
-/// Notes when each commit begins; all of them fail.
+/// Makes every commit fail, and records when each begins.
 fn note_attempts(store: &Store) -> Arc<Mutex<Vec<Instant>>> {
     let times = Arc::new(Mutex::new(Vec::new()));
     let noted = times.clone();
@@ -98,7 +97,7 @@ async fn a_thousand_callers_cause_one_attempt_per_base_delay() {
                         _ => map.close().await,
                     };
                     let error = failed.unwrap_err();
-                    // A map that is being closed turns saves away.
+                    // A map that is being closed rejects saves.
                     if error.kind() == ErrorKind::Closed {
                         sleep(MS).await;
                         continue;
@@ -148,8 +147,8 @@ async fn a_save_during_a_probe_gets_an_attempt_that_begins_later() {
     }
 }
 
-/// What a conditional commit came to was asked at each probe only: all who
-/// waited for its map waited for up to 30 seconds.
+/// The outcome of an unknown conditional commit was only checked at each probe. All callers that
+/// waited for the map waited up to 30 seconds.
 #[tokio::test(start_paused = true)]
 async fn a_commit_of_unknown_fate_is_asked_after_as_soon_as_somebody_waits() {
     let store = store();
@@ -171,7 +170,7 @@ async fn a_commit_of_unknown_fate_is_asked_after_as_soon_as_somebody_waits() {
     assert!(map.health().borrow().is_healthy());
 }
 
-/// Such a commit is not sent more often because a thousand wait.
+/// A commit with an unknown outcome is not sent more often if a thousand callers wait.
 #[tokio::test(start_paused = true)]
 async fn a_commit_of_unknown_fate_is_sent_once_per_base_delay() {
     let store = store();
@@ -198,7 +197,7 @@ async fn a_commit_of_unknown_fate_is_sent_once_per_base_delay() {
     assert!(times.lock().len() >= 50, "{}", times.lock().len());
 }
 
-/// For a full disk, the error of a close was only "closing took longer than 5s".
+/// If the disk was full, the error of a close was only "closing took longer than 5s".
 #[tokio::test(start_paused = true)]
 async fn a_close_that_runs_out_of_time_tells_the_cause() {
     let (store, map) = down(ErrorKind::Unusable).await;
@@ -226,7 +225,7 @@ async fn a_close_that_runs_out_of_time_between_two_attempts_tells_the_cause() {
     let error = map.close_within(SECOND).await.unwrap_err();
     assert!(map.health().borrow().is_healthy(), "it is still trying");
     assert!(format!("{error:?}").contains("failed on purpose"));
-    // A store that is merely slow has no cause to report.
+    // A store that is only slow has no cause to report.
     store.up();
     map.flush().await.unwrap();
     map.insert("a", 2);
@@ -236,7 +235,7 @@ async fn a_close_that_runs_out_of_time_between_two_attempts_tells_the_cause() {
     assert!(!format!("{error:?}").contains("on purpose"), "{error:?}");
 }
 
-/// There was no call for an operator who knows that the store is up again.
+/// An operator who knew that the store was up again could not trigger an attempt.
 #[tokio::test(start_paused = true)]
 async fn retry_now_tries_a_store_that_is_down_at_once_and_does_not_hammer_it() {
     let (store, map) = down(ErrorKind::Unusable).await;
@@ -288,7 +287,7 @@ async fn retry_now_ends_the_wait_between_two_attempts() {
         let begun = Instant::now();
         map.retry_now();
         saved.await.unwrap().unwrap();
-        // The base delay, of the two that the policy asks for.
+        // It waits one base delay, instead of the two that the policy asks for.
         let waited = begun.elapsed();
         assert!(waited < HOUR / 100 + SECOND, "{conditional}: {waited:?}");
     }

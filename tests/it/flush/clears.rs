@@ -54,8 +54,8 @@ async fn a_batch_that_is_put_together_during_a_clear_is_put_together_again() {
     assert_eq!(stored, [("b".to_owned(), "2.0".to_owned())].into());
 }
 
-/// A clear with a save came between two checks of the flusher: whether there is a clear to
-/// commit, and who waits. The save got `Ok`, and the store still had everything.
+/// A clear with a save came between two checks of the flusher: whether a clear is pending, and
+/// which callers wait. The save got `Ok`, and the store still had all entries.
 #[test]
 fn a_clear_that_was_saved_is_in_the_store() {
     let runtime = tokio::runtime::Builder::new_multi_thread();
@@ -99,8 +99,8 @@ async fn a_removal_after_a_clear_waits_for_the_clear() {
     assert!(stored(&store).await.is_empty());
 }
 
-/// A clear came when the pending changes were committed and the reload had not
-/// begun: it brought everything back.
+/// A clear came after the pending changes were committed and before the reload began. The reload
+/// brought all entries back.
 #[tokio::test(start_paused = true)]
 async fn a_reload_brings_nothing_back_that_was_cleared() {
     let store = store();
@@ -122,8 +122,7 @@ async fn a_reload_brings_nothing_back_that_was_cleared() {
     assert_eq!(in_memory(&map), pairs([("c", 3)]));
 }
 
-/// A clear that comes during a flush is not part of it; a stream of them kept it
-/// from ever being over.
+/// A clear during a flush is not part of it. A stream of clears kept a flush from ever ending.
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_clears_does_not_starve_a_flush() {
     let store = store();

@@ -92,8 +92,8 @@ async fn a_flush_with_nothing_pending_calls_no_provider() {
     assert_eq!(map.stats().oldest_pending, None);
 }
 
-/// A caller that was told that everything is saved, and asked at once for the age of the oldest
-/// pending change, got the age of one that was no longer pending.
+/// A caller that had just got the `Ok` of its save, and asked for the age of the oldest pending
+/// change, got the age of a change that was no longer pending.
 #[tokio::test(start_paused = true)]
 async fn a_map_with_nothing_pending_has_no_oldest_change() {
     let store = store();

@@ -1,4 +1,4 @@
-//! The files of a closed map, and what opens again.
+//! The files of a closed map, and reopening them.
 
 use futures_util::StreamExt;
 use std::collections::BTreeSet;
@@ -86,7 +86,7 @@ async fn a_file_of_another_program_opens_and_is_unchanged() {
     assert_eq!(load(&files).await.unwrap(), found);
     let answer = Writer::new().put(&files, "plum", "3").await.unwrap();
     assert!(answer.revision > revisions.first().copied());
-    // A crash, and then a compaction: other entries are unchanged.
+    // After a crash and a compaction, other entries are unchanged.
     drop(files);
     let files = open(&folder).await;
     let mut now = load(&files).await.unwrap();
@@ -119,8 +119,8 @@ async fn a_file_with_a_byte_order_mark_opens() {
     assert_eq!(text, expected);
 }
 
-/// The link was replaced by a file. Programs that read its target did not see later saves, and
-/// their writes were not seen here.
+/// The link was replaced by a file. Programs that read its target missed later saves, and the
+/// map missed their writes.
 #[cfg(unix)]
 #[tokio::test]
 async fn a_symbolic_link_stays_and_its_target_is_replaced() {
@@ -167,7 +167,7 @@ async fn a_file_that_is_not_a_flat_object_is_corrupt_and_unchanged() {
             text
         );
     }
-    // Once mended, it opens.
+    // Once repaired, the file opens.
     write_by_hand(&folder, "{\"a\": 1}");
     assert_eq!(texts(&files).await.unwrap(), pairs([("a", "1")]));
 }
@@ -316,8 +316,8 @@ async fn big_values_and_many_entries_load() {
     assert_eq!(load.total_hint, Some(2_501));
 }
 
-/// Each load and each compaction held a thousand values in memory at once, however large
-/// they were.
+/// Each load and each compaction held a thousand values in memory at once, regardless of their
+/// size.
 #[tokio::test]
 async fn large_values_load_in_smaller_pages() {
     let folder = TempDir::new().unwrap();
@@ -371,7 +371,7 @@ async fn times_before_1970_and_far_away_are_kept_to_the_millisecond() {
     for _ in 0..2 {
         let found = load(&files).await.unwrap();
         let half = Duration::from_micros(500);
-        // Never later than the given time.
+        // Rounded down: an entry never expires late.
         assert_eq!(found["0"].expires_at, Some(times[0] - half));
         assert_eq!(found["1"].expires_at, Some(times[1] - half));
         let far = found["2"].expires_at.unwrap();

@@ -7,7 +7,7 @@ use super::*;
 const BYTES: &[u8] = b"\x00\xff bytes \"\\";
 const BASE64: &str = "AP8gYnl0ZXMgIlw=";
 
-/// `seal` holds bytes; `text` a JSON string that could be base64.
+/// Stores bytes in `seal`, and in `text` a JSON string that could be base64.
 async fn two(folder: &TempDir) -> JsonFile {
     let files = open(folder).await;
     let bytes = Payload::binary(BYTES).with_schema(3);
@@ -59,7 +59,7 @@ async fn bytes_after_a_crash_and_after_a_release_are_the_same() {
 async fn edited_base64_text_changes_the_bytes() {
     let folder = TempDir::new().unwrap();
     two(&folder).await.close().await.unwrap();
-    // The same text in another way of writing, first.
+    // First, the same text with an escape.
     let escaped = BASE64.replace('=', "\\u003d");
     write_by_hand(
         &folder,
@@ -78,7 +78,7 @@ async fn edited_base64_text_changes_the_bytes() {
     assert_eq!(found["seal"].value.as_ref().unwrap().schema, 3);
     assert_eq!(found["seal"].expires_at, None);
     assert!(found["seal"].revision > found["text"].revision);
-    // It stays so after a commit and a restart.
+    // A commit and a restart keep the bytes.
     Writer::new().put(&files, "more", "1").await.unwrap();
     files.close().await.unwrap();
     let found = load(&open(&folder).await).await.unwrap();
@@ -99,7 +99,7 @@ async fn an_edit_that_is_not_base64_is_json() {
         assert_eq!(value(&found["added"]).0, Encoding::Json);
         files.close().await.unwrap();
 
-        // It is JSON from then on, even if the next edit could be base64.
+        // The value stays JSON, even if the next edit could be base64.
         write_by_hand(&folder, &format!("{{\"seal\": \"{BASE64}\"}}"));
         let found = load(&open(&folder).await).await.unwrap();
         assert_eq!(value(&found["seal"]).0, Encoding::Json, "{edit}");
@@ -133,8 +133,8 @@ async fn an_answer_with_bytes_is_remembered() {
     }
 }
 
-/// Files of an earlier version of this crate: meta files of format 1, and journals of
-/// format 2, whose frames are a subset.
+/// An earlier version of this crate wrote meta files of format 1 and journals of format 2,
+/// whose frames are a subset.
 #[tokio::test]
 async fn files_of_an_earlier_format_open() {
     let folder = TempDir::new().unwrap();
@@ -152,7 +152,7 @@ async fn files_of_an_earlier_format_open() {
 
     let files = open(&folder).await;
     assert_eq!(load(&files).await.unwrap(), before);
-    // From here on an earlier version refuses the files: it does not know their frames.
+    // From now on, an earlier version refuses the files: it does not know their frames.
     let journal = fs::read(folder.path().join("stock.journal")).unwrap();
     assert_eq!(journal[8], 3);
     writer.put(&files, "plum", "3").await.unwrap();
@@ -189,7 +189,7 @@ async fn files_of_a_later_format_are_refused() {
     assert!(refused().await.contains("stock.meta is of format 3"));
 }
 
-/// Gives the journal another format number, and the right checksum.
+/// Sets the format number of the journal and updates its checksum.
 fn set_journal_format(folder: &TempDir, format: u8) {
     let path = folder.path().join("stock.journal");
     let mut bytes = fs::read(&path).unwrap();

@@ -40,7 +40,7 @@ async fn writers_after_a_crash_and_after_a_compaction_are_fenced() {
     }
 }
 
-/// Each opening of a map is a new writer; the meta file must not grow with each of them.
+/// Each opening of a map adds a writer. The meta file must not grow with every opening.
 #[tokio::test]
 async fn writers_of_earlier_openings_are_forgotten_after_days() {
     let folder = TempDir::new().unwrap();
@@ -83,7 +83,7 @@ async fn writers_of_earlier_openings_are_forgotten_after_days() {
             is_known,
             "{age} days"
         );
-        // The value is the same, and so is the file.
+        // The value is unchanged, so the file is, too.
         assert_eq!(fs::read(folder.path().join("stock.json")).unwrap(), json);
     }
 }
@@ -115,7 +115,7 @@ async fn conditions_on_stored_entries_are_checked() {
             let change = Change::touch("none", None).expect(Expect::Any, Otherwise::Fail);
             let judged = Change::delete(key).expect(expect, Otherwise::Fail);
             let never = put("apple", "0").expect(Expect::Absent, Otherwise::Fail);
-            // With a condition that never holds, nothing is written in any case.
+            // `never` fails, so nothing is written even if `judged` holds.
             let changes = if holds {
                 vec![judged, never]
             } else {
@@ -132,7 +132,7 @@ async fn conditions_on_stored_entries_are_checked() {
             files.release(&stock()).await.unwrap();
         }
     }
-    // After a clear there is nothing.
+    // After a clear, the key is absent.
     let absent = put("apple", "9").expect(Expect::Absent, Otherwise::Fail);
     let mut batch = writer.batch(vec![absent]);
     batch.maps = [batch.maps[0].clone().clearing(true)].into();
@@ -227,7 +227,7 @@ async fn partial_loads_read_journal_and_snapshot() {
     assert_eq!(select(Wanted::All).await.len(), 2_100);
 }
 
-/// After a commit was dropped, the work goes on, and the identical batch gets its result.
+/// A dropped commit still runs, and the identical batch gets its result.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_commit_is_applied_whole_and_once() {
     let folder = TempDir::new().unwrap();

@@ -54,7 +54,7 @@ async fn a_release_without_changes_writes_nothing() {
     assert_eq!(disk.take_log(), [""; 0]);
 }
 
-/// A commit or a release waits for a compaction that is running.
+/// A commit or a release waits for a running compaction.
 #[tokio::test]
 async fn a_journal_that_outgrows_its_snapshot_is_compacted_in_the_background() {
     let folder = TempDir::new().unwrap();
@@ -71,7 +71,7 @@ async fn a_journal_that_outgrows_its_snapshot_is_compacted_in_the_background() {
     let mut compactions = Vec::new();
     for n in 0..100_u64 {
         writer.put(&files, "big", &value).await.unwrap();
-        // This comes after the compaction, if there is one.
+        // Runs after the compaction, if there is one.
         writer.delete(&files, "none").await.unwrap();
         if disk.take_log().contains(&"replace stock.json".to_owned()) {
             compactions.push(n);
@@ -91,7 +91,7 @@ async fn a_journal_that_outgrows_its_snapshot_is_compacted_in_the_background() {
     assert!(journal < snapshot + 4_000, "{journal} of {snapshot}");
     let found = load(&files).await.unwrap();
     assert_eq!(found.len(), 501);
-    // Waits for the background, and unlocks the folder.
+    // Waits for the background task and unlocks the folder.
     files.close().await.unwrap();
     assert_eq!(load(&open(&folder).await).await.unwrap(), found);
 }
@@ -113,7 +113,7 @@ async fn a_failed_background_compaction_is_retried_and_fails_no_call() {
     for n in 0..20 {
         writer.put(&files, &format!("{n}"), &value).await.unwrap();
     }
-    // Waits for the background, and finds nothing left to do.
+    // Waits for the background task, and finds nothing left to do.
     files.release(&stock()).await.unwrap();
     let log = disk.take_log();
     let compactions = log.iter().filter(|done| *done == "replace stock.json");
@@ -143,7 +143,7 @@ async fn a_load_with_concurrent_commits_returns_each_key_once() {
             assert_eq!(seen.insert(record.key.clone(), text), None);
         }
         pages += 1;
-        // Deleted, changed, and compacted in between.
+        // Between pages, keys are deleted and changed, and the journal is compacted.
         writer.delete(&files, "03000").await.unwrap();
         writer.put(&files, "03001", "7").await.unwrap();
         writer.put(&files, "00000", "7").await.unwrap();

@@ -9,8 +9,8 @@ use super::{
     *,
 };
 
-/// The entries; and the changes, with tombstones, and the last clear, as a reader that
-/// follows the map gets them.
+/// The entries; and the changes with tombstones and the last clear, as a reader that follows
+/// the map receives them.
 type State = (BTreeMap<String, Record>, Vec<Record>, Option<Revision>);
 
 async fn load(files: &JsonFile) -> Result<State> {
@@ -57,7 +57,7 @@ impl Writer {
         self.batch(changes)
     }
 
-    /// The same changes, as the next batch.
+    /// The next batch, with the same changes.
     fn again(&mut self, batch: &Batch) -> Batch {
         self.pen.batch(batch.maps.to_vec())
     }
@@ -136,8 +136,8 @@ async fn a_crash_at_any_operation_loses_no_acknowledged_commit() {
     }
 }
 
-/// The state is that after `done` steps or after one more. The identical batch leads there,
-/// once, and the rest goes on from there.
+/// Checks that the state is the one after `done` steps or after one more, and that the
+/// remaining steps lead to the expected states, even if each is taken twice.
 async fn check_after_crash(
     folder: &Path,
     steps: &[Step],
@@ -155,7 +155,7 @@ async fn check_after_crash(
         found == states[done] || Some(&found) == next,
         "{case:?}: {found:#?}"
     );
-    // A state that was seen stays.
+    // A state that was read is durable.
     disk.lose(Loss::Everything);
     drop(files);
     let files = open_on(&disk, folder).await.unwrap();
@@ -257,8 +257,8 @@ async fn overcome(plan: Plan, steps: &[Step], states: &[State]) -> usize {
     faults
 }
 
-/// An error that says that nothing was applied is right, also for a process that opens the
-/// folder at that moment.
+/// If the error reports that nothing was applied, a process that opens the folder at that
+/// moment must find nothing applied.
 async fn check_honest(error: &Error, folder: &Path, states: &[State], plan: Plan) {
     assert_eq!(error.kind(), ErrorKind::Unusable, "{plan:?}: {error:?}");
     let copy = copied(folder);
@@ -303,8 +303,8 @@ async fn a_full_disk_can_be_read_and_afterwards_written() {
     assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "3")]));
 }
 
-/// After a failed sync, the system may wrongly consider the bytes written: a file that is
-/// appended to after that loses acknowledged commits.
+/// After a failed sync, the system may wrongly consider the bytes durable. Appending to the
+/// same file would then lose acknowledged commits.
 #[tokio::test]
 async fn a_file_after_a_failed_sync_is_not_written_to_again() {
     let folder = quick_folder();
@@ -353,8 +353,8 @@ async fn a_batch_that_is_incomplete_in_the_file_errs_as_not_applied() {
     assert!(!error.may_have_applied(), "{error:?}");
 }
 
-/// A process that is killed between a write and its sync leaves a batch that the next
-/// process can read, and that a power loss then removes.
+/// A process killed between a write and its sync leaves a batch that the next process can
+/// read. The load must sync it first, or a power loss could still remove it.
 #[tokio::test]
 async fn a_load_after_a_kill_returns_only_what_is_durable() {
     let folder = quick_folder();

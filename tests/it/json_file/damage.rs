@@ -14,7 +14,7 @@ struct Journal {
 }
 
 impl Journal {
-    /// Creates it on a snapshot with a meta file.
+    /// Creates the journal beside a snapshot with a meta file.
     async fn new() -> Self {
         let folder = quick_folder();
         let files = open(&folder).await;
@@ -68,8 +68,8 @@ impl Journal {
     }
 }
 
-/// A journal is created with a complete header. One that was emptied, or truncated within
-/// its header, was taken for one that never had frames, and removed: its acknowledged
+/// A journal is created with a complete header. An emptied journal, or one truncated within its
+/// header, was mistaken for one that never had frames, and was removed: its acknowledged
 /// batches were lost without an error.
 #[tokio::test]
 async fn a_journal_cut_at_any_byte_keeps_the_complete_batches() {
@@ -87,7 +87,7 @@ async fn a_journal_cut_at_any_byte_keeps_the_complete_batches() {
         let whole = journal.ends.iter().rposition(|end| *end <= length);
         let found = load(&files).await.unwrap();
         assert_eq!(found, journal.states[whole.unwrap_or(0)], "{length}");
-        // The rest is set aside, and removed from the journal.
+        // The torn rest is moved from the journal to a file of its own.
         let end = whole.map_or(0, |n| journal.ends[n]);
         if end < length {
             assert_eq!(journal.torn(""), &journal.bytes[end..length]);

@@ -1,4 +1,4 @@
-//! Dropped maps, as a person sees the folder.
+//! Files in the folder after a map is dropped.
 
 use persistify::{ErrorKind, PersistentMap};
 

@@ -5,7 +5,8 @@ use persistify::ErrorKind;
 
 use super::*;
 
-/// `apple`, and `pear` with an expiry and a schema version; closed.
+/// Stores `apple`, and `pear` with an expiry and a schema version; then closes the folder.
+/// Returns the records.
 async fn two(folder: &TempDir) -> BTreeMap<String, Record> {
     let files = open(folder).await;
     let mut writer = Writer::new();
@@ -41,7 +42,7 @@ async fn changed_keys_get_new_revisions_and_others_are_unchanged() {
     assert_eq!(after["pear"].value.as_ref().unwrap().schema, 3);
     assert_eq!(texts(&files).await.unwrap()["apple"], "7");
 
-    // The revisions stay, also if the process ends here, and a commit goes above them.
+    // The revisions survive a crash, and a commit gets a higher one.
     drop(files);
     let files = open(&folder).await;
     assert_eq!(load(&files).await.unwrap(), after);
@@ -55,8 +56,8 @@ async fn changed_keys_get_new_revisions_and_others_are_unchanged() {
     assert_eq!(last, after);
 }
 
-/// A tool that formats JSON sorts the fields and writes numbers and characters in its own
-/// way. Its result was taken for other values: each got a new revision and lost its expiry.
+/// A JSON formatter sorts fields and may write numbers and characters differently. Its output
+/// was mistaken for changed values: each got a new revision and lost its expiry.
 #[tokio::test]
 async fn a_value_that_is_formatted_is_unchanged() {
     let folder = TempDir::new().unwrap();
@@ -85,7 +86,7 @@ async fn a_value_that_is_formatted_is_unchanged() {
     assert_eq!(edited["nut"].revision, before["nut"].revision);
 }
 
-/// Edits in a row with the same modification time.
+/// The edits follow each other with the same modification time.
 #[tokio::test]
 async fn each_edit_gets_new_revisions() {
     let folder = TempDir::new().unwrap();
@@ -120,7 +121,7 @@ async fn an_edit_beside_a_journal_is_corrupt_and_nothing_is_overwritten() {
         for edit in [Some("{\"apple\": 5}"), None] {
             match edit {
                 Some(text) if name == "stock.json" => fs::write(path(name), text).unwrap(),
-                // A valid meta file of another time.
+                // A valid meta file of another folder.
                 Some(_) => fs::write(path(name), other_meta().await).unwrap(),
                 None => fs::remove_file(path(name)).unwrap(),
             }
@@ -141,7 +142,7 @@ async fn an_edit_beside_a_journal_is_corrupt_and_nothing_is_overwritten() {
             fs::write(path("stock.meta"), &good[1]).unwrap();
         }
     }
-    // Restored, it opens.
+    // With its files restored, the map opens.
     let files = open(&folder).await;
     assert_eq!(texts(&files).await.unwrap()["apple"], "2");
 }
@@ -175,7 +176,7 @@ async fn an_edit_while_the_map_is_open_is_corrupt_and_not_overwritten() {
     );
 }
 
-/// A file that appears beside a map whose entries are all in its journal.
+/// All entries of the map are in its journal when the file appears.
 #[tokio::test]
 async fn a_file_created_while_the_map_is_open_is_not_overwritten() {
     let folder = TempDir::new().unwrap();
@@ -192,8 +193,8 @@ async fn a_file_created_while_the_map_is_open_is_not_overwritten() {
     assert_eq!(text, "{}");
 }
 
-/// A crash before the last step of a compaction leaves an obsolete journal. An edit made
-/// then is one like any other.
+/// A crash before the last step of a compaction leaves an obsolete journal, which must not
+/// prevent an edit.
 #[tokio::test]
 async fn an_edit_beside_a_compacted_journal_is_accepted() {
     let folder = TempDir::new().unwrap();
@@ -209,8 +210,8 @@ async fn an_edit_beside_a_compacted_journal_is_accepted() {
     assert!(!journal.exists());
 }
 
-/// A batch after an edit was acknowledged, in a journal that no longer matched the file.
-/// The map could not be opened again, and the edited file was the only one left.
+/// A batch after an edit was written to a journal that no longer matched the file, and was
+/// acknowledged. The map could not be opened again, and only the edited file was left.
 #[tokio::test]
 async fn a_commit_after_an_edit_is_refused() {
     for has_journal in [false, true] {
@@ -232,12 +233,12 @@ async fn a_commit_after_an_edit_is_refused() {
         assert!(!error.may_have_applied());
         assert_eq!(fs::read_to_string(&path).unwrap(), edit);
         if !has_journal {
-            // Without a journal, the edit counts as one of a closed map.
+            // Without a journal, the edit counts as an edit of a closed map.
             files.release(&stock()).await.unwrap();
             assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "77")]));
             files.release(&stock()).await.unwrap();
         }
-        // Restored, with the same content and another time, it is accepted.
+        // The restored file is accepted, although its modification time differs.
         fs::write(&path, before).unwrap();
         files.commit(&batch).await.unwrap();
         files.release(&stock()).await.unwrap();

@@ -9,8 +9,7 @@ use super::*;
 const HERE: &str = "PERSISTIFY_TEST_HERE";
 
 /// The parent of an empty path was an empty path, and so on, until the stack overflowed.
-/// The test runs in a process of its own, because the current folder is that of the
-/// process.
+/// The test runs in its own process, because the current folder is set per process.
 #[test]
 fn an_empty_path_is_the_current_folder() {
     let test = "json_file::hostile::an_empty_path_is_the_current_folder";
@@ -41,8 +40,7 @@ async fn in_the_current_folder() {
     nested.close().await.unwrap();
 }
 
-/// Each parent of a missing folder took a part of the stack, so a long path ended the
-/// process.
+/// Each missing parent took a part of the stack, so a long path crashed the process.
 #[test]
 fn a_long_path_takes_no_stack() {
     let folder = quick_folder();
@@ -55,8 +53,8 @@ fn a_long_path_takes_no_stack() {
     assert!(removed.unwrap().success());
 }
 
-/// Opening a FIFO waits for its other end: the call never returned, and neither did the
-/// shutdown of the runtime, which waits for its threads.
+/// Opening a FIFO waits for its other end. The call never returned, nor did the shutdown of the
+/// runtime, which waits for its threads.
 #[tokio::test]
 async fn a_path_that_is_not_a_file_is_unusable_at_once() {
     for name in [
@@ -99,8 +97,8 @@ fn make(kind: &str, path: &Path) -> Option<UnixListener> {
     None
 }
 
-/// Every file that began with `.persistify-` was removed when the folder was opened; and a
-/// folder of such a name, which cannot be removed like a file, made the open fail.
+/// Opening the folder removed every file whose name began with `.persistify-`, and failed if a
+/// folder had such a name, because a folder cannot be removed like a file.
 #[tokio::test]
 async fn files_that_are_not_surely_left_over_stay() {
     let folder = TempDir::new().unwrap();
@@ -122,7 +120,7 @@ async fn files_that_are_not_surely_left_over_stay() {
     let left_over = ["", "{\n  \"apple\": 1", "\u{ff}", "?"];
     for (n, text) in left_over.into_iter().enumerate() {
         let name = format!(".persistify-ABCDEFGHIJKLMN0{n}.tmp");
-        // The third one is a byte that occurs in no text.
+        // The third file is a byte that is not valid UTF-8.
         let bytes = if text == "\u{ff}" {
             &[0xff][..]
         } else {

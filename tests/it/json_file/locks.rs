@@ -1,4 +1,4 @@
-//! Opening a folder: its lock, and what can be wrong with it.
+//! Opening a folder: its lock, and failures of the lock or the folder.
 
 use std::{
     process::{Command, Stdio},
@@ -40,14 +40,15 @@ async fn a_folder_opens_once_until_it_is_closed_or_dropped() {
     );
     assert_eq!(files.maps().await.unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(files.ping().await.unwrap_err().kind(), ErrorKind::Closed);
-    // The close compacted it.
+    // The close compacted the journal.
     assert_eq!(names(folder.path()), ["stock.json", "stock.meta"]);
     assert_eq!(texts(&other).await.unwrap(), pairs([("apple", "1")]));
 }
 
 const FOLDER: &str = "PERSISTIFY_TEST_FOLDER";
 
-/// The second process: it opens the folder, reports it, and holds it until its input ends.
+/// The second process: opens the folder, prints the result, and holds the folder until its
+/// input ends.
 #[tokio::test]
 async fn second_process() {
     let Ok(folder) = std::env::var(FOLDER) else {
@@ -164,7 +165,7 @@ async fn a_folder_in_the_place_of_a_file_is_unusable_until_it_is_gone() {
     }
     load(&files).await.unwrap();
 
-    // The same while it is open: calls fail until the folder is gone, and nothing is lost.
+    // While the map is open, calls fail until the folder is gone, and nothing is lost.
     let mut writer = Writer::new();
     let journal = folder.path().join("stock.journal");
     fs::create_dir(&journal).unwrap();
@@ -177,7 +178,8 @@ async fn a_folder_in_the_place_of_a_file_is_unusable_until_it_is_gone() {
     assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "1")]));
 }
 
-/// An open file can be written to after its folder was moved away, but is not found again.
+/// An open file can still be written to after its folder is moved, but a restart would not find
+/// it.
 #[tokio::test]
 async fn a_folder_that_is_moved_away_is_unusable_until_it_is_back() {
     let parent = TempDir::new().unwrap();
@@ -191,7 +193,7 @@ async fn a_folder_that_is_moved_away_is_unusable_until_it_is_back() {
 
     fs::rename(&path, &away).unwrap();
     let batch = writer.batch(vec![put("apple", "2")]);
-    // The same with another folder in its place.
+    // The second round has another folder in its place.
     for _ in 0..2 {
         let error = files.commit(&batch).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unusable, "{error:?}");
@@ -221,9 +223,9 @@ async fn a_call_without_a_runtime_is_invalid() {
     assert!(error.to_string().contains("on a tokio runtime"), "{error}");
 }
 
-/// A process that is being started has a copy of all open files of its parent for a moment,
-/// and so of the lock: a folder that was closed and opened again was locked now and then,
-/// if the program starts others.
+/// A starting process briefly has a copy of all open files of its parent, including the lock.
+/// In a program that starts others, a folder that was closed and opened again was sometimes
+/// still locked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lock_while_a_process_starts_is_released_at_once() {
     let folder = TempDir::new().unwrap();
@@ -275,7 +277,7 @@ async fn a_provider_that_lost_its_lock_file_writes_nothing() {
     assert_eq!(texts(&files).await.unwrap(), expected);
 }
 
-/// As above, with a journal of the same length and a compaction.
+/// Like the test above, but the journal exists, and the first provider also tries to compact.
 #[tokio::test]
 async fn a_provider_that_lost_its_lock_file_neither_appends_nor_compacts() {
     let folder = TempDir::new().unwrap();
@@ -296,8 +298,8 @@ async fn a_provider_that_lost_its_lock_file_neither_appends_nor_compacts() {
     assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "2")]));
 }
 
-/// Two providers created the same missing folder at once, and one failed because it was
-/// there.
+/// Two providers created the same missing folder at once, and one failed because it already
+/// existed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn providers_that_create_the_same_parents_at_once_open() {
     let parent = TempDir::new().unwrap();

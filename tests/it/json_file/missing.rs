@@ -1,4 +1,4 @@
-//! Missing files that the others refer to.
+//! Files that are missing although other files refer to them.
 
 use persistify::ErrorKind;
 
@@ -53,13 +53,13 @@ async fn a_missing_journal_in_use_is_corrupt() {
         let error = refused(&folder, "stock.journal").await;
         assert!(error.contains("last line"), "{error}");
 
-        // Restored, it is complete again.
+        // With the journal restored, the map is complete.
         fs::write(&journal, bytes).unwrap();
         let files = open(&folder).await;
         assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "2")]));
         drop(files);
 
-        // The remedy of the message, to go on without it.
+        // The remedy in the message: continue without the journal.
         fs::remove_file(&journal).unwrap();
         let meta = folder.path().join("stock.meta");
         let text = fs::read_to_string(&meta).unwrap();
@@ -89,7 +89,7 @@ async fn a_closed_map_needs_no_journal() {
     serde_json::from_str::<serde_json::Value>(&meta).unwrap();
 }
 
-/// A power loss leaves a part of the mark, or nulls instead of it, beside a journal without
+/// A power loss leaves a part of the mark, or null bytes in its place, beside a journal without
 /// frames.
 #[tokio::test]
 async fn a_torn_mark_is_ignored_and_removed() {
@@ -125,8 +125,8 @@ async fn a_torn_mark_is_ignored_and_removed() {
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
 }
 
-/// A file that was deleted beside its meta file, by accident or in a partial restore, was
-/// an empty map; and the next compaction lost the expiries of its entries.
+/// If a file was missing beside its meta file, by accident or in a partial restore, the map
+/// opened empty, and the next compaction lost the expiries of its entries.
 #[tokio::test]
 async fn a_missing_file_beside_its_meta_file_is_corrupt() {
     let folder = TempDir::new().unwrap();
@@ -143,14 +143,14 @@ async fn a_missing_file_beside_its_meta_file_is_corrupt() {
     let files = open(&folder).await;
     assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "1")]));
     files.close().await.unwrap();
-    // The remedy of the message, to start with an empty map.
+    // The remedy in the message: start with an empty map.
     fs::remove_file(&json).unwrap();
     fs::remove_file(folder.path().join("stock.meta")).unwrap();
     assert!(load(&open(&folder).await).await.unwrap().is_empty());
 }
 
-/// Each run of a program is another writer, and all of them were kept for days: 300 runs of
-/// a small tool left 22 kilobytes beside a file of 15 bytes.
+/// Each run of a program is a new writer, and all were kept for days: 300 runs of a small tool
+/// left 22 kilobytes beside a file of 15 bytes.
 #[tokio::test]
 async fn the_meta_file_does_not_grow_with_each_run() {
     let folder = quick_folder();
@@ -162,18 +162,18 @@ async fn the_meta_file_does_not_grow_with_each_run() {
         let batch = writer.batch(vec![put("apple", "1")]);
         let answer = files.commit(&batch).await.unwrap();
         files.close().await.unwrap();
-        // A writer whose answer was lost at the end of a run gets it from the next one.
+        // A writer that lost its answer at the end of a run gets it in the next run.
         let files = open(&folder).await;
         assert_eq!(files.commit(&batch).await.unwrap(), answer);
         files.close().await.unwrap();
         sizes.push(fs::metadata(&meta).unwrap().len());
     }
-    // Some random numbers of a writer are shorter than others.
+    // The random numbers in a writer's record vary in length.
     assert!(sizes[59] <= sizes[20] + 16, "{sizes:?}");
     assert!(sizes[59] < 1_500, "{sizes:?}");
 }
 
-/// A writer may be idle for long, and must not be forgotten for others that come and go.
+/// An idle writer must not be forgotten in favor of newer ones.
 #[tokio::test]
 async fn writers_of_this_opening_are_all_remembered() {
     let folder = quick_folder();
@@ -188,8 +188,8 @@ async fn writers_of_this_opening_are_all_remembered() {
     assert_eq!(files.commit(&batch).await.unwrap(), answer);
 }
 
-/// A link into a volume that was not mounted was reported as a file of another name, and
-/// the advice of the error led to an empty map in its place.
+/// A link into an unmounted volume was reported as a file of another name, and following the
+/// advice in the error created an empty map in its place.
 #[cfg(unix)]
 #[tokio::test]
 async fn a_dangling_symbolic_link_is_unusable_and_stays() {

@@ -69,8 +69,8 @@ async fn new_files_have_the_mode_of_the_option() {
     }
 }
 
-/// Journals, meta files and torn batches have the values of a file, and were readable for
-/// all although the file was not.
+/// Journals, meta files and torn batches contain values of the map, but were readable for all
+/// users even if its file was not.
 #[tokio::test]
 async fn files_beside_a_file_have_its_mode() {
     for shared in [0o600, 0o640, 0o664] {
@@ -85,7 +85,7 @@ async fn files_beside_a_file_have_its_mode() {
         for name in ["stock.json", "stock.meta", "stock.journal"] {
             assert_eq!(mode(path(name)), shared, "{name}");
         }
-        // A torn batch at the end; and files of an earlier version, open to all.
+        // The last batch is torn, and the files are open to all, as in an earlier version.
         drop(files);
         let journal = fs::read(path("stock.journal")).unwrap();
         fs::write(path("stock.journal"), &journal[..journal.len() - 1]).unwrap();
@@ -103,8 +103,7 @@ async fn files_beside_a_file_have_its_mode() {
     }
 }
 
-/// A file that its owner made read-only is replaced nevertheless, and the files beside it
-/// can be written to.
+/// A read-only file is still replaced, and the files beside it are writable by their owner.
 #[tokio::test]
 async fn a_journal_beside_a_read_only_file_can_be_written() {
     let folder = TempDir::new().unwrap();
@@ -117,8 +116,8 @@ async fn a_journal_beside_a_read_only_file_can_be_written() {
     Writer::new().put(&files, "apple", "2").await.unwrap();
 }
 
-/// A service that ran once as root left files that it could not read later, as the owner of
-/// the folder.
+/// A service that once ran as root left files that it could not read later as the owner of the
+/// folder.
 #[tokio::test]
 async fn files_beside_a_file_of_another_user_are_owned_by_that_user() {
     let folder = TempDir::new().unwrap();
@@ -145,8 +144,7 @@ async fn files_beside_a_file_of_another_user_are_owned_by_that_user() {
 
 const AGAIN: &str = "PERSISTIFY_TEST_UMASK";
 
-/// The umask is that of the process, so the other tests of this file run again in processes
-/// of their own.
+/// The umask is set per process, so the other tests of this file run again in child processes.
 #[test]
 fn modes_under_any_umask_are_the_same() {
     if std::env::var_os(AGAIN).is_some() {

@@ -40,7 +40,7 @@ async fn the_first_commit_gives_a_map_its_incarnation_and_it_stays() {
     }
 }
 
-/// A new map gets it with its meta file, without a frame before that of the first batch.
+/// The incarnation of a new map is in its meta file, so the journal needs no frame for it.
 #[tokio::test]
 async fn the_first_commit_of_a_new_map_writes_one_frame() {
     let folder = quick_folder();
@@ -53,7 +53,7 @@ async fn the_first_commit_of_a_new_map_writes_one_frame() {
     assert_eq!(appended.count(), 1, "{log:?}");
 }
 
-/// The meta file is not rewritten for it: the journal has it until the next compaction.
+/// The meta file is not rewritten: the journal holds the incarnation until the next compaction.
 #[tokio::test]
 async fn a_map_of_an_earlier_version_gets_an_incarnation_with_its_next_commit() {
     let folder = quick_folder();
@@ -80,7 +80,7 @@ async fn a_map_of_an_earlier_version_gets_an_incarnation_with_its_next_commit() 
     assert_eq!(texts(&files).await.unwrap(), all);
 }
 
-/// The files when a writer claims a later acknowledged commit.
+/// The files that exist when a writer claims a later acknowledged commit.
 #[derive(Clone, Copy, Debug)]
 enum Left {
     Journal,
@@ -88,7 +88,7 @@ enum Left {
     Nothing,
 }
 
-/// A folder in which the map is open, and a batch that shows a loss of commits.
+/// A provider with the map open, and a batch that claims a commit the store does not have.
 async fn lossy(disk: &ShakyDisk, folder: &TempDir, left: Left) -> (JsonFile, Batch) {
     let builder = JsonFile::builder(folder.path()).disk(disk.shared());
     let files = builder.open().await.unwrap();
@@ -112,8 +112,8 @@ async fn lossy(disk: &ShakyDisk, folder: &TempDir, left: Left) -> (JsonFile, Bat
     (files, Batch::new(id, Revision::ZERO, pen.at, [part]))
 }
 
-/// Checks that nothing of the batch was applied, that the map is in the answered incarnation,
-/// if there is one, and that the batch is refused again.
+/// Checks that nothing of the batch was applied, that the map has the answered incarnation, if
+/// there was an answer, and that the batch is refused again.
 async fn check(
     disk: &ShakyDisk,
     folder: &TempDir,

@@ -69,8 +69,8 @@ async fn opened(
     (files, map, copy)
 }
 
-/// An older copy of the files was restored under an open map, or they were removed. That
-/// was `Corrupt`, with the advice to restore files that no longer existed; only a restart
+/// An older copy of the files was restored under an open map, or they were removed. The error
+/// was `Corrupt`, with the advice to restore files that no longer existed. Only a restart
 /// helped, and it accepted the older files without a warning.
 #[tokio::test]
 async fn an_older_copy_of_the_files_stops_the_map_until_it_is_resolved() {
@@ -81,7 +81,7 @@ async fn an_older_copy_of_the_files_stops_the_map_until_it_is_resolved() {
             copy.put_back(&folder);
             stops_and_goes_on(&files, &map, decision, remembered).await;
             files.close().await.unwrap();
-            // The disk agrees.
+            // The files on disk match.
             let found = stored(&open(&folder).await).await;
             match decision {
                 Rewind::Stop => assert_eq!(found, entries(remembered), "{of}"),
@@ -103,7 +103,7 @@ async fn an_older_copy_under_a_map_with_on_rewind_is_resolved_by_the_map() {
     }
 }
 
-/// A ping of a folder knows nothing of its maps, so the map asks with an empty batch.
+/// A ping checks the folder, not its maps, so the map probes with an empty batch.
 #[tokio::test(start_paused = true)]
 async fn a_stopped_map_without_pending_changes_stays_stopped() {
     for (of, _) in COPIES {
@@ -143,7 +143,7 @@ async fn a_load_after_an_older_copy_returns_its_entries() {
     }
 }
 
-/// The map has stopped, and then the right files are restored.
+/// The right files are restored after the map has stopped.
 #[tokio::test(start_paused = true)]
 async fn a_stopped_map_resumes_when_its_files_are_restored() {
     for (of, _) in COPIES {
@@ -162,8 +162,8 @@ async fn a_stopped_map_resumes_when_its_files_are_restored() {
     }
 }
 
-/// Its only batch is as long as that of the journal that it replaces; only the ids differ.
-/// Frames that were appended to the wrong one could not be read again.
+/// The only batch of the other journal has the same length; only the ids differ. Frames that
+/// were appended to the wrong journal could not be read again.
 #[tokio::test]
 async fn another_journal_of_the_same_length_is_detected() {
     let folder = quick_folder();
@@ -205,7 +205,7 @@ async fn another_journal_of_the_same_length_is_detected() {
     assert_eq!(texts(&files).await.unwrap(), pairs([("apple", "3")]));
 }
 
-/// A compaction does not touch files that replaced its own.
+/// A compaction does not touch files that replaced those of the map.
 #[tokio::test]
 async fn a_release_beside_an_older_copy_overwrites_nothing() {
     for (of, _) in COPIES {
@@ -220,8 +220,8 @@ async fn a_release_beside_an_older_copy_overwrites_nothing() {
     }
 }
 
-/// A meta file with a mark and without a journal got another mark. After that, it was
-/// unreadable, and acknowledged commits were lost.
+/// A meta file that had a mark, but no journal, got another mark. It was then unreadable, and
+/// acknowledged commits were lost.
 #[tokio::test]
 async fn a_meta_file_without_its_journal_is_not_appended_to() {
     let folder = quick_folder();
@@ -242,7 +242,7 @@ async fn a_meta_file_without_its_journal_is_not_appended_to() {
     assert_eq!(fs::read(&meta).unwrap(), marked);
 }
 
-/// Some files of the copy beside current ones are neither state.
+/// Files of the copy mixed with current files are neither the old nor the new state.
 #[tokio::test]
 async fn a_part_of_an_older_copy_is_corrupt_and_nothing_is_overwritten() {
     let folder = quick_folder();

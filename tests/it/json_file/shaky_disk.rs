@@ -1,5 +1,4 @@
-//! A disk that fails, stops or loses its power at an operation of choice, and then forgets
-//! what was not synced.
+//! A disk that fails, stops or loses power at a chosen operation, and then loses unsynced data.
 
 use std::{
     collections::HashMap,
@@ -13,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use persistify::{Disk, DiskFile, FolderLock, NewFile, RealDisk};
 
-/// What goes wrong. Operations that change something are counted from 0.
+/// The fault to inject. Operations that change something are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Plan {
     Healthy,
@@ -43,19 +42,19 @@ pub(crate) enum Plan {
     },
 }
 
-/// What a power loss undoes. A file system may make renames and removals durable in any
-/// order.
+/// The unsynced changes that a power loss undoes. A file system may make renames and removals
+/// durable in any order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Loss {
     Nothing,
     /// The first unsynced rename or removal in the folder, but not the later ones.
     First,
-    /// The last one.
+    /// The last unsynced rename or removal.
     Last,
     Everything,
 }
 
-/// Clones are the same disk.
+/// A disk with faults. Clones share its state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ShakyDisk {
     state: Arc<Mutex<State>>,
@@ -66,10 +65,10 @@ struct State {
     plan: Option<Plan>,
     count: usize,
     log: Vec<String>,
-    /// The files that were appended to, and their durable size.
+    /// The files that were appended to, and their durable sizes.
     safe: HashMap<PathBuf, Safe>,
-    /// The content of each path before it was renamed or removed, since the folder was
-    /// synced.
+    /// The content of each path before it was replaced or removed since the last sync of the
+    /// folder.
     undo: Vec<(PathBuf, Option<Vec<u8>>)>,
 }
 
@@ -80,7 +79,7 @@ struct Safe {
     is_spoilt: bool,
 }
 
-/// The course of an operation.
+/// The outcome of an operation.
 enum Course {
     Well,
     Fails(io::Error),
@@ -131,7 +130,7 @@ impl ShakyDisk {
         };
         let is_last = |path: &Path| undo.iter().filter(|(other, _)| other == path).count() == 1;
         for (path, before) in gone.iter().rev() {
-            // The later content of the same path is durable without it.
+            // A later change of the same path is durable, so its content stays.
             if loss == Loss::First && !is_last(path) {
                 continue;
             }
@@ -167,7 +166,7 @@ impl ShakyDisk {
         }
     }
 
-    /// Fails if the machine is switched off.
+    /// Fails if the power is off.
     fn check_on(&self) -> io::Result<()> {
         let state = self.state.lock();
         match state.plan {

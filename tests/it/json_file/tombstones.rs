@@ -7,7 +7,7 @@ use super::*;
 /// The answer to a load of all changes after a revision.
 #[derive(Debug, PartialEq)]
 struct Told {
-    /// The keys, with their revisions; those of tombstones with their deletions.
+    /// The keys with their revisions; tombstones also have their deletion.
     changes: Vec<(String, Revision, Option<Deletion>)>,
     cleared: Option<Revision>,
     pruned_to: Option<Revision>,
@@ -35,7 +35,7 @@ fn revision(answer: Result<Committed>) -> Revision {
     answer.unwrap().revision.unwrap()
 }
 
-/// `apple`, `pear` and `plum`; then `apple` is removed and `pear` expires. Returns the
+/// Puts `apple`, `pear` and `plum`; then `apple` is removed and `pear` expires. Returns the
 /// revisions of the two commits.
 async fn deleted(files: &JsonFile, writer: &mut Writer) -> [Revision; 2] {
     let three = ["apple", "pear", "plum"].map(|key| put(key, "1"));
@@ -134,9 +134,8 @@ async fn a_clear_is_one_revision_and_a_drop_is_a_clear() {
     assert_eq!(told(&files, found.horizon).await.cleared, None);
 }
 
-/// An adopted file keeps its entries, so a drop is not a clear. The clock of the writer is
-/// ahead, so its revisions are above the one that the entries get from the modification
-/// time.
+/// An adopted file keeps its entries, so a drop is not a clear. The writer's clock is ahead, so
+/// its revisions exceed the one that the entries get from the modification time.
 #[tokio::test]
 async fn a_reader_of_a_file_that_was_detached_loads_all() {
     let folder = TempDir::new().unwrap();
@@ -184,7 +183,7 @@ async fn old_tombstones_are_pruned_and_readers_are_told_so() {
     assert_eq!(kept.keys().collect::<Vec<_>>(), ["plum"]);
 }
 
-/// A person leaves no tombstones.
+/// An edit by hand leaves no tombstones.
 #[tokio::test]
 async fn a_reader_from_before_an_edit_by_hand_loads_all() {
     let folder = TempDir::new().unwrap();
@@ -203,7 +202,7 @@ async fn a_reader_from_before_an_edit_by_hand_loads_all() {
         drop(files);
         files = open(&folder).await;
     }
-    // From there on it receives deletions again.
+    // From then on, the reader receives deletions again.
     let deleted = revision(writer.delete(&files, "fig").await);
     let found = told(&files, edited).await;
     assert_eq!(found.changes[0].1, deleted);
@@ -251,7 +250,7 @@ async fn a_reader_that_catches_up_in_steps_sees_whole_commits() {
             .await
             .unwrap();
     }
-    // At the end, puts without a tombstone behind them.
+    // The last changes are puts, without a tombstone after them.
     for key in ["x", "y", "z"] {
         writer.put(&files, key, "1").await.unwrap();
     }
@@ -278,7 +277,7 @@ async fn a_reader_that_catches_up_in_steps_sees_whole_commits() {
     }
 }
 
-/// A map writes the cause of each deletion.
+/// A map stores the cause of each deletion.
 #[tokio::test]
 async fn a_map_that_removes_leaves_a_tombstone_of_its_writer() {
     let folder = TempDir::new().unwrap();
@@ -295,8 +294,8 @@ async fn a_map_that_removes_leaves_a_tombstone_of_its_writer() {
     map.close().await.unwrap();
 }
 
-/// With a small map and many tombstones, each kilobyte of journal led to a compaction that
-/// wrote all tombstones again.
+/// In a small map with many tombstones, each kilobyte of journal caused a compaction that
+/// rewrote all tombstones.
 #[tokio::test]
 async fn many_tombstones_do_not_make_compactions_more_frequent() {
     let folder = quick_folder();

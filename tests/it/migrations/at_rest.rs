@@ -1,11 +1,11 @@
-//! Shapes in real files.
+//! Schema versions on disk.
 
 use persistify::{PersistentMap, Provider};
 
 use super::{Three, schemas, steps, text, three};
 use crate::support::{as_it_is, open};
 
-/// Two programs after each other: the older one numbers nothing.
+/// Opens the store with an older program, which has no schema version, and then with a newer one.
 async fn outlives<P: Provider + Clone>(provider: impl AsyncFn() -> P) {
     let store = provider().await;
     let map: PersistentMap<u64> = open(store.clone(), "map", as_it_is).await;
@@ -67,8 +67,8 @@ async fn a_file_that_was_written_by_hand_has_schema_version_0() {
     assert_eq!(map.get("a"), Some(three(1)));
 }
 
-/// A value that was edited by hand lost the number of its schema, and the map did
-/// not open any more, although the editor had kept to its schema.
+/// A value that was edited by hand lost its schema version, and the map did not open any more,
+/// although the edited value was of the current schema.
 #[cfg(feature = "json")]
 #[tokio::test]
 async fn edits_by_hand_keep_the_schema_version() {

@@ -1,4 +1,4 @@
-//! Maps that write upgraded values back as they load.
+//! Maps that write migrated values back to the store.
 
 use super::*;
 
@@ -16,7 +16,7 @@ async fn rewrite_on_load_brings_the_store_to_the_current_schema_version() {
     assert_eq!((map.pending(), map.len()), (0, 4));
 }
 
-/// A rewrite on load is no change by the application, so it must not overwrite what another
+/// A rewrite on load is no change by the application, so it must not overwrite a value that another
 /// process has written since.
 #[tokio::test(start_paused = true)]
 async fn a_rewrite_never_overwrites_what_another_process_has_written() {
@@ -98,8 +98,7 @@ async fn a_rewrite_goes_through_a_failing_store() {
     }
 }
 
-/// Nothing is lost with a rewrite that the store refuses, so it is nothing that
-/// keeps a map from closing.
+/// A refused rewrite loses nothing, so it does not keep a map from closing.
 #[tokio::test(start_paused = true)]
 async fn a_rewrite_that_is_refused_leaves_the_record_as_it_is() {
     let store = mixed().await;
@@ -111,7 +110,7 @@ async fn a_rewrite_that_is_refused_leaves_the_record_as_it_is() {
     let now = schemas(store.inner()).await;
     assert_eq!(now["k1"], (1, text(1, 1)));
     assert_eq!(now["k0"], (3, text(3, 0)));
-    // One's own change of it is refused as ever.
+    // A change by the application is refused as usual.
     map.insert("k1", three(2));
     assert_eq!(map.flush().await.unwrap_err().kind(), ErrorKind::Refused);
     store.behave();

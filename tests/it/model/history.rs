@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The map under test, the model, and the shadow.
+/// The map under test, its model, and the acknowledged states.
 pub(super) struct History<'a, P: Place> {
     pub(super) place: &'a P,
     pub(super) caching: bool,
@@ -47,13 +47,13 @@ impl<'a, P: Place> History<'a, P> {
     }
 
     pub(super) fn put(&mut self, key: &str, value: u64, own: Option<u64>) {
-        // Less than four count as four.
+        // A TTL below four milliseconds counts as four.
         let own = own.map(|own| if own == 0 { 0 } else { own.max(4) });
         let until = own.map(|own| end_of(self.now(), own));
         self.write(key, Some(Held { value, until, own }));
     }
 
-    /// An update begins the entry's own time anew.
+    /// An update restarts the entry's own TTL.
     pub(super) fn update(&mut self, key: &str, value: u64) {
         let last = *self.written[key].last().unwrap();
         if let Some(held) = self.live(last) {
@@ -65,7 +65,7 @@ impl<'a, P: Place> History<'a, P> {
         keys().for_each(|key| self.write(&key, None));
     }
 
-    /// The writes so far, which a flush that begins now includes.
+    /// The latest write of each key. A flush that begins now covers these.
     pub(super) fn marks(&self) -> HashMap<String, usize> {
         let marks = self.written.iter();
         marks
@@ -93,7 +93,7 @@ impl<'a, P: Place> History<'a, P> {
         }
     }
 
-    /// What the store holds now, by key.
+    /// The live entries of the store, by key.
     pub(super) async fn stored(&self) -> HashMap<String, Option<Held>> {
         let records = records(self.store.inner()).await;
         let held = |key: &String| {
@@ -125,7 +125,7 @@ impl<'a, P: Place> History<'a, P> {
             }
             Step::InsertFor(key, value, ms) => {
                 let key = key_name(key);
-                // Where time is real, it must not run out while we look.
+                // In real time, the entry must not expire during the test.
                 let ms = if P::PAUSED && ms % 4 > 0 {
                     ms
                 } else {
@@ -214,7 +214,7 @@ impl<'a, P: Place> History<'a, P> {
         }
     }
 
-    /// There is one writer: whatever was written by now was written before.
+    /// There is only one writer, so all writes so far came before the save.
     pub(super) fn saved(&mut self, key: &str, old: Option<u64>, saved: &Result<Option<u64>>) {
         if let Ok(replaced) = *saved {
             assert_eq!(replaced, old);
@@ -230,8 +230,8 @@ impl<'a, P: Place> History<'a, P> {
         }
     }
 
-    /// Fenced: what comes in late was applied in its turn, or is refused, or it
-    /// is the very batch that is still to come.
+    /// Applies hanging commits late. Each was applied before, is refused by the fence, or is the
+    /// very batch that is still pending.
     pub(super) async fn land(&mut self) {
         for hang in &self.hung {
             for answer in hang.land().await {
@@ -245,8 +245,8 @@ impl<'a, P: Place> History<'a, P> {
         if close && self.map.close().await.is_ok() {
             self.acknowledge_all(&self.marks());
         }
-        // Otherwise, a crash. Hanging commits of the dead program are applied before
-        // another one starts, or never.
+        // Otherwise it crashes. Hanging commits of the dead program are applied before another
+        // program starts, or never.
         self.land().await;
         self.hung.clear();
         let idle = Faulty::new(Memory::new());

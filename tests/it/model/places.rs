@@ -1,12 +1,12 @@
-//! The stores that a history takes place on.
+//! The stores that histories run on.
 
 use super::*;
 
-/// Where a history takes place.
+/// A store that a history runs on.
 pub(super) trait Place {
     type Store: Provider;
 
-    /// Opens the store as a new process does.
+    /// Opens the store like a new process.
     async fn open(&self) -> Self::Store;
 
     /// Whether the clock is paused, and moves only while every task waits.

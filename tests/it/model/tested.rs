@@ -1,8 +1,8 @@
-//! Either map under test, by the methods that both have.
+//! The map under test: either type, with the methods that both have.
 
 use super::*;
 
-/// Either map, by the methods that both have.
+/// Either type of map, with the methods that both have.
 pub(super) enum Tested {
     Plain(PersistentMap<u64>),
     Caching(CachingMap<u64>),

@@ -1,4 +1,4 @@
-//! Tables of other programs, which go on using them.
+//! Tables of other programs, which continue to use them.
 
 use persistify::{ErrorKind, Expect, Otherwise};
 
@@ -92,7 +92,7 @@ async fn an_adopted_table_is_read_and_written_by_both_programs() {
     assert_eq!(pairs(&all(&postgres, &map).await), expected);
 }
 
-/// Writes of another program get revisions of their own, once.
+/// Each write of another program gets one new revision.
 #[tokio::test]
 async fn a_write_of_another_program_gets_a_revision_of_its_own() {
     let (url, other) = database();
@@ -119,7 +119,7 @@ async fn a_write_of_another_program_gets_a_revision_of_its_own() {
     assert_eq!(pairs(&records), expected);
     for record in &records {
         assert!(record.revision > first && record.revision <= horizon);
-        // A value of its own, not ours: nothing of ours sticks to it.
+        // The value is new, so the expiry and schema of the old one do not apply.
         assert_eq!(record.expires_at, None);
         assert_eq!(record.value.as_ref().unwrap().schema, 0);
     }
@@ -155,7 +155,7 @@ async fn a_condition_on_an_adopted_table_sees_writes_of_another_program() {
     assert!(found.revision > first);
     assert_eq!(one(&postgres, &map, "k").await.unwrap(), found);
 
-    // The revision that was reported holds.
+    // The reported revision remains valid.
     let third = pen.write(&postgres, &map, at(found.revision, "3")).await;
     assert!(third.unwrap().revision.unwrap() > found.revision);
 
@@ -311,7 +311,7 @@ async fn a_map_that_exists_is_not_moved_to_an_adopted_table() {
     for builder in [builder().table("m", "u"), builder().table("n", "t")] {
         assert_eq!(error(builder.connect().await).kind(), ErrorKind::Invalid);
     }
-    // The adoption is known from the first open; the builder does not repeat it.
+    // The database remembers the adoption, so the builder need not repeat it.
     let postgres = Postgres::connect(&url).await.unwrap();
     pen.put(&postgres, &name("m"), "k", "1").await;
     pen.put(&postgres, &own, "k", "2").await;
@@ -340,8 +340,8 @@ async fn an_adopted_table_that_goes_missing_is_unusable_until_it_is_back() {
     assert_eq!(pairs(&all(&postgres, &map).await), expected);
 }
 
-/// The other program writes all the time: each load is one state, in which all
-/// rows have a revision.
+/// The other program writes continuously. Each load is one consistent state, in which all rows
+/// have a revision.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_of_an_adopted_table_during_writes_of_another_program_is_complete() {
     let (url, other) = database();
@@ -356,7 +356,7 @@ async fn a_load_of_an_adopted_table_during_writes_of_another_program_is_complete
                    ON CONFLICT ("Key") DO UPDATE SET "Value" = excluded."Value""#
             ));
         }
-        // The database is dropped with it.
+        // Dropping `other` drops the database, so it is returned.
         other
     });
     let mut last = Revision::ZERO;
@@ -373,7 +373,7 @@ async fn a_load_of_an_adopted_table_during_writes_of_another_program_is_complete
     assert_eq!(text(&one(&postgres, &map, "a").await.unwrap()), "99");
 }
 
-/// The catalog entry of an adopted table was deleted. Later saves went to a table of this
+/// The catalog entry of an adopted table was deleted. Later saves went to a new table of the
 /// provider, and the map opened empty.
 #[tokio::test]
 async fn an_adopted_table_that_is_no_longer_listed_is_unusable() {

@@ -1,4 +1,4 @@
-//! Values of bytes, as another program sees them and as they are loaded.
+//! Binary values: as another program sees them, and as they load.
 
 use persistify::{Encoding, MapName};
 
@@ -24,7 +24,7 @@ fn payload(record: &Record) -> &Payload {
     record.value.as_ref().unwrap()
 }
 
-/// The rows of the map `m`: key, value and schema, as SQL shows them.
+/// The rows of the map `m` as SQL shows them: key, value and schema.
 fn rows(other: &Witness) -> Vec<String> {
     let rows = other.run("SELECT key, value, schema FROM map_m ORDER BY key");
     let texts = rows.into_iter().map(|row| {
@@ -71,13 +71,13 @@ async fn a_column_of_bytea_holds_bytes_and_json_as_they_are() {
     let found = all(&postgres, &map).await;
     let bytes: Vec<&[u8]> = found.iter().map(|record| &*payload(record).bytes).collect();
     assert_eq!(bytes, [&b"\xff\0"[..], b"\x01{}", json.as_bytes()]);
-    // The table keeps its type, whatever is asked for later.
+    // The table keeps its type, regardless of later options.
     let later = Postgres::connect(&url).await.unwrap();
     Pen::new().put(&later, &map, "json", "1").await;
     assert_eq!(text_of(&later, &map, "json").await.unwrap(), "1");
 }
 
-/// The column takes any bytes, and no JSON that is no text comes back.
+/// The column accepts any bytes, but JSON must be UTF-8.
 #[tokio::test]
 async fn json_that_is_no_text_is_refused_by_a_column_of_bytea() {
     let (url, _other) = database();
@@ -89,8 +89,8 @@ async fn json_that_is_no_text_is_refused_by_a_column_of_bytea() {
     assert_eq!(refused.keys(), ["bad".into()]);
 }
 
-/// By a single round trip, with conditions, as the record that a condition has
-/// found, and as an answer that is repeated.
+/// Covers commits in a single round trip and with conditions, the record that a condition
+/// found, and a repeated answer.
 #[tokio::test]
 async fn bytes_pass_through_every_kind_of_commit_and_load() {
     for values in ALL {
@@ -128,7 +128,7 @@ async fn bytes_pass_through_every_kind_of_commit_and_load() {
     }
 }
 
-/// Another program replaces the value and leaves the schema as it is.
+/// Another program replaces the value and leaves the schema column unchanged.
 #[tokio::test]
 async fn json_in_the_place_of_base64_is_loaded_as_json() {
     let (url, other) = database();
@@ -162,14 +162,14 @@ async fn bytes_for_an_adopted_table_are_unsupported_before_anything_is_written()
         let (adopting, map) = (builder.connect().await.unwrap(), name("m"));
         let changes = || vec![put("a", "1"), put_bytes("k", b"1")];
         refused(&adopting, &map, changes()).await;
-        // Nor by a process that does not know that it is adopted.
+        // A process that does not know of the adoption must refuse them, too.
         refused(&store(&url, ValueType::Bytea).await, &map, changes()).await;
         assert_eq!(other.text("SELECT count(*) FROM t"), "0");
         Pen::new().put(&adopting, &map, "a", "1").await;
     }
 }
 
-/// It fits into a message as it is, and not as base64.
+/// The bytes fit into a message, but their base64 text does not.
 #[tokio::test]
 async fn bytes_whose_base64_is_too_long_are_refused_by_their_key() {
     let (url, _other) = database();

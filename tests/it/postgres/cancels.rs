@@ -1,8 +1,8 @@
-//! Statements that are canceled on the server at any moment.
+//! Statements that are canceled on the server at random moments.
 
 use super::*;
 
-/// Ends whatever the others are at, now and then.
+/// Cancels the statements of the other sessions at random intervals.
 fn cancel_others(witness: &Witness) {
     witness.execute(
         "DO $$ BEGIN
@@ -16,9 +16,9 @@ fn cancel_others(witness: &Witness) {
     );
 }
 
-/// A commit is sent in one go. Its first message was cancelled before it had
-/// begun the transaction, and the changes behind it were applied each on its
-/// own: a map was cleared, and what should take its place was missing.
+/// All messages of a commit are sent at once. The first was canceled before it began the
+/// transaction, and each of the following changes was applied on its own: a map was cleared, and
+/// its new entries were missing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_canceled_at_any_moment_is_applied_whole_or_not_at_all() {
     let database = Database::fresh();

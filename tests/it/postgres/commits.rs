@@ -1,4 +1,4 @@
-//! Commits: the tables that they leave, locks, and dropped futures.
+//! Commits: their tables, locks, and dropped futures.
 
 use std::time::Instant;
 
@@ -59,7 +59,7 @@ async fn a_load_of_an_unknown_map_writes_nothing() {
     assert!(postgres.maps().await.unwrap().is_empty());
     let tables = "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'map%'";
     assert_eq!(other.text(tables), "0");
-    // Nor does a first commit that fails, as far as anyone sees.
+    // A failed first commit also leaves no map.
     let changes = vec![put("a", "1").expect(Expect::Present, Otherwise::Fail)];
     let conflict = error(Pen::new().write(&postgres, &name("m"), changes).await);
     assert_eq!(conflict.kind(), ErrorKind::Conflict);
@@ -162,7 +162,7 @@ async fn a_dropped_commit_leaves_no_open_transaction() {
             })
             .await;
         }
-        // With the only connection there is, and the lock of the counter.
+        // Takes the only connection and the lock of the counter.
         postgres.commit(&batch).await.unwrap();
         let found = one(&postgres, &map, "k").await.unwrap();
         assert_eq!(text(&found), polls.to_string());
@@ -170,7 +170,7 @@ async fn a_dropped_commit_leaves_no_open_transaction() {
     let open = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
     let deadline = Instant::now() + Duration::from_secs(10);
-    // A server notices after some time that its client is gone.
+    // The server takes a while to notice that its client is gone.
     while other.text(open) != "0" {
         assert!(Instant::now() < deadline, "a transaction is open still");
         tokio::task::yield_now().await;
@@ -244,8 +244,7 @@ async fn writers_idle_for_a_week_are_forgotten_on_release() {
     }
 }
 
-/// Sequences from 2^63 on were compared as negative numbers, so a batch that came too
-/// late was applied.
+/// Sequence numbers from 2^63 on were compared as negative numbers, so a late batch was applied.
 #[tokio::test]
 async fn a_batch_that_comes_after_the_highest_sequence_is_superseded() {
     let (url, _other) = database();

@@ -1,5 +1,5 @@
-//! Commits on conditions, and of several maps: the fate of each is found out,
-//! whatever happens to the connection.
+//! Conditional commits and commits of several maps, whose outcome is determined even if the
+//! connection is lost.
 
 use persistify::Transaction;
 
@@ -75,7 +75,8 @@ async fn a_transaction_with_a_lost_commit_is_applied_once() {
     assert_eq!((far.proxy.lost(), far.proxy.stopped()), (2, 2));
 }
 
-/// Loses the answer of a commit, and all connections, until the outcome is known.
+/// Loses the answer to a commit and all connections, so that its outcome stays unknown. Returns
+/// the error.
 async fn lose_sight(far: &Far, landed: bool, commit: impl Future<Output = Result<()>>) -> Error {
     if !landed {
         far.proxy.stop_commits(1_000, End::Cut);
@@ -93,8 +94,8 @@ async fn lose_sight(far: &Far, landed: bool, commit: impl Future<Output = Result
     result.unwrap_err()
 }
 
-/// There is no answer until another process has written. A commit that was applied before that
-/// is reported as saved; any other is never applied.
+/// The outcome stays unknown until another process has written. Then a commit that was applied
+/// is reported as saved, and one that was not is never applied.
 #[tokio::test]
 async fn a_conditional_save_of_unknown_outcome_conflicts_with_a_later_write() {
     for landed in [true, false] {

@@ -1,4 +1,4 @@
-//! The contract, kept with every type of value and on tables of other programs.
+//! The provider contract, with every value type and on tables of other programs.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
@@ -43,12 +43,12 @@ async fn postgres_conforms_with_bytea() {
     conforms(ValueType::Bytea).await;
 }
 
-/// Every map is in a table of another program, made when the map is first
-/// spoken of.
+/// A provider that adopts a table for every map. The table is created on the first use of the
+/// map.
 #[derive(Debug)]
 struct Adopting {
     place: Arc<Foreign>,
-    /// Connected anew when there is another table.
+    /// Connects again when a table is added.
     store: tokio::sync::Mutex<Option<(usize, Postgres)>>,
 }
 
@@ -155,7 +155,7 @@ async fn adopted_conforms(value_type: &'static str) {
             store: tokio::sync::Mutex::new(None),
         })
     };
-    // Keys of every kind are more than a table of another program takes.
+    // The other promises include keys that an adopted table does not accept.
     conformance::atomic(&open).await;
     conformance::idempotent_and_fenced(&open).await;
     conformance::isolated(&open).await;

@@ -1,4 +1,4 @@
-//! URLs and other ways to connect, and the life of connections.
+//! URLs and other ways to connect, and the lifetime of connections.
 
 use persistify::{ErrorKind, Tls};
 
@@ -80,7 +80,7 @@ async fn a_failed_connection_says_why_without_the_password() {
             format!("postgres://postgres:secret@{host}/missing"),
             ErrorKind::Unusable,
         ),
-        // The rest of a password after its first `@` was taken for the host, and printed.
+        // The rest of a password after its first `@` was mistaken for the host and printed.
         (
             "postgres://user:pass@secret@127.0.0.1:1/db".to_owned(),
             ErrorKind::Invalid,
@@ -172,7 +172,7 @@ async fn connections_that_were_ended_are_replaced() {
         .await
         .unwrap();
     for n in 0..10 {
-        // Several, so that some of them were not used since.
+        // Opens several connections, so that dead ones stay in the pool.
         let loads: Vec<_> = (0..3).map(|_| all(&postgres, &map)).collect();
         futures_util::future::join_all(loads).await;
         other.run(
@@ -205,13 +205,13 @@ async fn a_pool_without_a_free_connection_is_unavailable() {
     assert_eq!(failed.kind(), ErrorKind::Unavailable);
     assert!(!failed.may_have_applied());
     assert!(failed.to_string().contains("max_connections"), "{failed}");
-    // A load that is dropped midway gives its place back.
+    // A load dropped midway releases its connection.
     drop(streaming);
     postgres.commit(&batch).await.unwrap();
 }
 
-/// An `@` in an option was taken for the end of the user name. What followed, with the password
-/// in the options, was printed as the name of the database.
+/// An `@` in an option was mistaken for the end of the user name. The rest of the URL, with the
+/// password in its options, was printed as the name of the database.
 #[tokio::test]
 async fn a_password_in_the_options_of_a_url_is_not_printed() {
     for url in [
@@ -229,19 +229,19 @@ async fn a_password_in_the_options_of_a_url_is_not_printed() {
     assert!(!format!("{failed:?}").contains("secret"), "{failed:?}");
 }
 
-/// A pool of the program itself, with one connection on which the setting was changed.
+/// The program's own pool, with one connection that has run a statement.
 async fn pool_of_one(url: &str, said: &'static str) -> deadpool_postgres::Pool {
     let config: tokio_postgres::Config = url.parse().unwrap();
     let manager = deadpool_postgres::Manager::new(config, tokio_postgres::NoTls);
     let pool = deadpool_postgres::Pool::builder(manager).max_size(1);
     let pool = pool.build().unwrap();
-    // What goes wrong is part of it.
+    // The statement may fail.
     let _ = pool.get().await.unwrap().batch_execute(said).await;
     pool
 }
 
-/// What the program has set on its connections was no trouble, but for one: in
-/// another encoding keys and values were stored as something else.
+/// With another `client_encoding` on the program's connections, keys and values were stored
+/// wrongly. The other settings did no harm.
 #[tokio::test]
 async fn sessions_with_other_settings_store_the_same_values() {
     for setting in [
@@ -280,8 +280,8 @@ async fn sessions_with_other_settings_store_the_same_values() {
     }
 }
 
-/// The program has left a transaction open on a connection: that is over with
-/// the next attempt, so it is no case for a person.
+/// The program left a transaction open on a connection. The next attempt succeeds, so the error
+/// is `Unavailable` and needs no operator.
 #[tokio::test]
 async fn a_connection_with_an_open_transaction_is_unavailable_and_recovers() {
     let (url, _other) = database();
@@ -309,8 +309,7 @@ async fn a_connection_with_an_open_transaction_is_unavailable_and_recovers() {
     }
 }
 
-/// Fifty maps, opened and written to at once, on a pool that does not wait for
-/// ever, and on one of a single connection that would.
+/// Fifty maps are opened and written to at once, on a pool of one connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_maps_on_one_connection_all_save() {
     let (url, other) = database();
@@ -338,7 +337,7 @@ async fn many_maps_on_one_connection_all_save() {
     assert_eq!(rows, "50");
 }
 
-/// The error for a pool that its program has closed.
+/// The program closes its own pool.
 #[tokio::test]
 async fn a_pool_that_its_program_closed_is_closed() {
     let (url, _other) = database();
@@ -350,7 +349,7 @@ async fn a_pool_that_its_program_closed_is_closed() {
     assert!(!failed.may_have_applied());
 }
 
-/// The forms of a server's address.
+/// Covers all forms of a server's address.
 #[tokio::test]
 async fn a_server_is_found_by_socket_address_and_list() {
     let server = Server::shared();

@@ -1,5 +1,4 @@
-//! Connections that are cut, reset, delayed or half open, also between a COMMIT
-//! and its answer.
+//! Connections that are cut, reset, delayed or half open, even between a COMMIT and its answer.
 
 use super::{
     proxy::{End, Hold, Proxy},
@@ -11,7 +10,7 @@ use super::{
 pub(super) struct Far {
     pub(super) proxy: Proxy,
     pub(super) database: Database,
-    /// By way of the proxy.
+    /// Connected through the proxy.
     pub(super) store: Postgres,
 }
 
@@ -32,7 +31,7 @@ impl Far {
     }
 }
 
-/// Changes on conditions that hold once only.
+/// Changes with conditions that hold only once.
 fn conditional(revision: Revision) -> Vec<Change> {
     vec![
         put("absent", "1").expect(Expect::Absent, Otherwise::Fail),
@@ -49,7 +48,7 @@ async fn prepare(far: &Far, pen: &mut Pen, map: &MapName) -> Revision {
     far.store.commit(&batch).await.unwrap().revision.unwrap()
 }
 
-/// The identical batch until its fate is known, as a map does it.
+/// Repeats the identical batch until its outcome is known, as a map does.
 async fn insist(store: &Postgres, batch: &Batch) -> Result<Committed> {
     for _ in 0..20 {
         match store.commit(batch).await {
@@ -93,7 +92,7 @@ async fn a_commit_with_a_lost_answer_is_neither_failed_nor_conflicting() {
         assert_eq!(landed, expected);
         assert_eq!(far.store.commit(&batch).await.unwrap(), answer);
         assert_eq!(revisions(&far.database), expected);
-        // A batch that is no repeat is checked again.
+        // The conditions of a new batch are checked.
         let again = pen.changes(&map, conditional(Revision::new(1)));
         assert_eq!(
             error(far.store.commit(&again).await).kind(),
@@ -125,8 +124,8 @@ async fn a_commit_that_did_not_arrive_is_applied_once() {
 }
 
 /// A commit in flight whose client is gone is applied before the next commit of the same writer,
-/// or never, but not after it. This holds if its last message has not arrived, and if none
-/// has.
+/// or never, but not after it. This holds whether only its COMMIT or all its messages are still
+/// on the way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_was_given_up_does_not_land_late() {
     let nexts = [Next::Other, Next::Repeat, Next::Elsewhere];
@@ -151,7 +150,7 @@ async fn a_commit_that_was_given_up_does_not_land_late() {
             Next::Elsewhere => pen.changes(&other, vec![put("k", "2")]),
         };
         let committing = tokio::spawn(async move { insist(&near, &batch).await });
-        // It comes to wait for the other, or finds it gone.
+        // The next commit waits for the first, or does not find it.
         let witness = far.database.witness();
         let waiting = "SELECT count(*) FROM pg_stat_activity
             WHERE datname = current_database() AND wait_event_type = 'Lock'";
@@ -162,7 +161,7 @@ async fn a_commit_that_was_given_up_does_not_land_late() {
         let committed_first = committing.is_finished();
         far.proxy.let_go();
         let committed = committing.await.unwrap().unwrap();
-        // By then it was applied, or never will be.
+        // The first commit is applied by now, or never.
         let at_once = numbers(&far.database.witness());
         eventually("it is over", || far.proxy.connections() == 0).await;
         let found = numbers(&far.database.witness());
@@ -190,8 +189,8 @@ enum Next {
     Elsewhere,
 }
 
-/// A program that stops during a commit, with its connections open, does not keep other
-/// programs from writing for ever.
+/// A program that hangs during a commit with open connections does not block other writers
+/// forever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_stops_within_a_transaction_is_ended() {
     let far = Far::new().await;
@@ -210,13 +209,13 @@ async fn a_client_that_stops_within_a_transaction_is_ended() {
         assert!(begun.elapsed() < Duration::from_secs(45), "{failed:?}");
     }
     far.proxy.let_go();
-    // The commit comes too late, and fails.
+    // The commit arrives too late and fails.
     let failed = error(still.await.unwrap());
     assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
     assert_eq!(numbers(&far.database.witness())["k"], 2);
 }
 
-/// Each COMMIT may come to anything.
+/// COMMITs do not arrive, lose their answers, or end with their connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_that_fail_in_every_way_lose_nothing() {
     let far = Far::new().await;
@@ -236,7 +235,7 @@ async fn commits_that_fail_in_every_way_lose_nothing() {
     writers.finish(&far.database).await;
 }
 
-/// No server, for a moment.
+/// The server is unreachable for a moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unreachable_server_loses_nothing() {
     let far = Far::new().await;
@@ -253,7 +252,7 @@ async fn an_unreachable_server_loses_nothing() {
     writers.finish(&far.database).await;
 }
 
-/// Bytes of one side are lost on the way, without an error.
+/// Bytes of one side, or of both, are lost without an error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_open_connections_lose_nothing() {
     for (from_client, from_server) in [(true, false), (false, true), (true, true)] {
@@ -267,7 +266,7 @@ async fn half_open_connections_lose_nothing() {
     }
 }
 
-/// Connections are taken, and nothing comes back.
+/// Connections are accepted but never answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_does_not_answer_a_connection_is_unavailable_in_time() {
     let far = Far::new().await;
@@ -281,7 +280,7 @@ async fn a_server_that_does_not_answer_a_connection_is_unavailable_in_time() {
     far.store.ping().await.unwrap();
 }
 
-/// The same, for a connection that was well before.
+/// Like the test above, but the connection has worked before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_falls_silent_is_unavailable_in_time() {
     let far = Far::new().await;
@@ -307,8 +306,8 @@ async fn a_slow_network_is_no_failure() {
     writers.finish(&far.database).await;
 }
 
-/// Dropped at any await: the connection goes back to the pool without its
-/// transaction, and the next one finds all or nothing.
+/// After a commit is dropped at any await, its connection returns to the pool without an open
+/// transaction, and the commit is applied whole or not at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_commit_leaves_no_transaction_open() {
     let database = Database::on(Server::shared());
@@ -330,9 +329,9 @@ async fn a_dropped_commit_leaves_no_transaction_open() {
         let finished = poll_times(store.commit(&batch), polls).await;
         let dropped = Instant::now();
         eventually("nothing is open", || witness.number(&open) == 0).await;
-        // At once, and not when the server loses its patience.
+        // Immediately, not only after a timeout of the server.
         assert!(dropped.elapsed() < Duration::from_secs(10));
-        // Another one, on the only connection.
+        // Another commit, on the only connection.
         pen.put(&store, &map, "other", &number.to_string()).await;
         let found = numbers(&witness);
         let whole = found.get("l").copied().unwrap_or(0);
@@ -347,8 +346,8 @@ async fn a_dropped_commit_leaves_no_transaction_open() {
     }
 }
 
-/// Polls it so often, each time when it can go on; then drops it. Whether it
-/// came to its end.
+/// Polls a future whenever it is woken and drops it when it is pending after more than `times`
+/// polls. Returns whether it completed.
 async fn poll_times<T>(future: impl Future<Output = Result<T>>, times: usize) -> bool {
     let mut future = Box::pin(future);
     let mut polls = 0;

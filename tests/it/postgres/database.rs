@@ -7,7 +7,7 @@ use std::{
 
 use super::{proxy::Proxy, server::Server, witness::Witness};
 
-/// The server of the user's, if one was named.
+/// The environment variable with the URL of a server to use.
 const VARIABLE: &str = "PERSISTIFY_TEST_POSTGRES";
 
 /// A database for one test; it is dropped with this value.
@@ -15,12 +15,12 @@ pub(crate) struct Database {
     name: String,
     admin: String,
     url: String,
-    /// Ours are gone with their server.
+    /// False on the tests' own servers, which are removed with their databases.
     to_be_dropped: bool,
 }
 
 impl Database {
-    /// On the server in the environment variable, or else on the shared one.
+    /// Creates a database on the server in the environment variable, or else on the shared one.
     pub(crate) fn fresh() -> Self {
         match env::var(VARIABLE) {
             Ok(url) => Self::at(&url, true),
@@ -28,7 +28,7 @@ impl Database {
         }
     }
 
-    /// On this server.
+    /// Creates a database on this server.
     pub(crate) fn on(server: &Server) -> Self {
         Self::at(&server.url("postgres"), false)
     }
@@ -46,7 +46,7 @@ impl Database {
         }
     }
 
-    /// Drops the database under its connections, and creates an empty one of the same name.
+    /// Drops the database despite open connections and creates an empty one of the same name.
     pub(crate) fn make_anew(&self) {
         let admin = self.admin();
         admin.execute(format!("DROP DATABASE {} WITH (FORCE)", self.name));
@@ -61,7 +61,7 @@ impl Database {
         &self.url
     }
 
-    /// The same database, by way of the proxy.
+    /// The URL of the database through the proxy.
     pub(crate) fn url_through(&self, proxy: &Proxy) -> String {
         format!("postgres://postgres@{}/{}", proxy.address(), self.name)
     }
@@ -70,7 +70,7 @@ impl Database {
         Witness::connect(&self.url)
     }
 
-    /// Waits until there is no connection to it.
+    /// Waits until no client is connected to the database.
     pub(crate) fn wait_until_unused(&self) {
         let deadline = Instant::now() + Duration::from_secs(30);
         let admin = self.admin();
@@ -84,7 +84,7 @@ impl Database {
         }
     }
 
-    /// A connection of a superuser to another database.
+    /// Connects to another database of the server as a superuser.
     pub(crate) fn admin(&self) -> Witness {
         Witness::connect(&self.admin)
     }
@@ -103,7 +103,7 @@ impl Drop for Database {
     }
 }
 
-/// The URL with another database, and all the rest.
+/// Replaces the database in a URL.
 fn with_database(url: &str, name: &str) -> String {
     let (rest, query) = url.split_once('?').unwrap_or((url, ""));
     let (scheme, rest) = rest.split_once("://").expect("a URL: postgres://…");

@@ -1,4 +1,4 @@
-//! Maps that are dropped, as another program sees the database.
+//! The tables in a database after a map is dropped.
 
 use super::*;
 
@@ -12,7 +12,7 @@ async fn the_table_of_a_dropped_map_is_gone_and_comes_back_with_the_next_commit(
     let (url, other) = database();
     let postgres = Postgres::connect(&url).await.unwrap();
     let (map, mut pen) = (name("m"), Pen::new());
-    // The second one takes a single round trip, and so would a third.
+    // The second commit takes a single round trip, and so would a third.
     for value in ["1", "2"] {
         let changes = vec![put("a", value)];
         pen.write(&postgres, &map, changes).await.unwrap();
@@ -30,7 +30,7 @@ async fn the_table_of_a_dropped_map_is_gone_and_comes_back_with_the_next_commit(
     );
 }
 
-/// A commit that had locked the map was under way: the drop has to wait for it.
+/// The drop must wait for a commit that has locked the map.
 #[tokio::test]
 async fn a_drop_waits_for_the_commit_that_is_under_way() {
     let (url, other) = database();
@@ -57,7 +57,7 @@ async fn a_drop_waits_for_the_commit_that_is_under_way() {
     assert!(!is_there(&other, "map_m"));
 }
 
-/// The rows belong to the program that made the table: a drop must not take them.
+/// The rows belong to the program that created the table. A drop must not delete them.
 #[tokio::test]
 async fn an_adopted_table_is_detached_and_keeps_its_rows() {
     let (url, other) = database();
@@ -73,7 +73,7 @@ async fn an_adopted_table_is_detached_and_keeps_its_rows() {
     assert_eq!(other.cell(companions).as_deref(), Some("0"));
     assert!(postgres.maps().await.unwrap().is_empty());
 
-    // Until it is adopted anew, nothing takes its place.
+    // Until the table is adopted again, the map has no table.
     let failed = pen.write(&postgres, &map, vec![put("b", "2")]).await;
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unusable);
     assert!(!is_there(&other, "map_m"));

@@ -5,7 +5,7 @@ use persistify::{Cause, Deletion, Load, MapName};
 
 use super::*;
 
-/// A load of the changes after a revision.
+/// Loads the changes after a revision.
 async fn told(from: &Postgres, map: &MapName, after: Revision) -> Load<'static> {
     let load = from.load(map, Wanted::changed(after)).await.unwrap();
     let (horizon, cleared, pruned) = (load.horizon, load.cleared, load.pruned_to);
@@ -15,7 +15,7 @@ async fn told(from: &Postgres, map: &MapName, after: Revision) -> Load<'static> 
         .with_pruned_to(pruned)
 }
 
-/// The keys that were deleted after a revision; `None` if that is not known any more.
+/// The keys deleted after a revision; `None` if these tombstones were pruned.
 async fn deleted(from: &Postgres, map: &MapName, after: Revision) -> Option<Vec<String>> {
     let load = told(from, map, after).await;
     if load.pruned_to.is_some() {
@@ -83,8 +83,8 @@ async fn a_deletion_is_told_with_its_key_cause_writer_and_time() {
     assert_eq!(deleted(&postgres, &map, known).await.unwrap().len(), 3);
 }
 
-/// The tombstone is still there, and would have hidden the entry from a reader that
-/// applies tombstones last.
+/// The old tombstone still exists, and would hide the entry from a reader that applies
+/// tombstones last.
 #[tokio::test]
 async fn a_key_that_was_put_again_is_told_as_an_entry_only() {
     let (url, other) = database();
@@ -109,7 +109,7 @@ async fn old_tombstones_are_pruned_by_whole_commits_when_the_map_is_closed() {
     );
     let known = put_all(&mut pen, &postgres, &map, &["a", "b", "c", "d"]).await;
     let now = pen.at;
-    // Its clock was behind, so the second commit seems to be older than the first.
+    // The writer's clock was behind, so the second commit seems older than the first.
     let mut revisions = Vec::new();
     for (key, ago) in [("a", 0), ("b", 7_200), ("c", 60)] {
         pen.at = now - Duration::from_secs(ago);
@@ -207,7 +207,7 @@ async fn a_drop_is_told_as_a_clear_and_leaves_no_tombstones() {
     assert_eq!(deleted(&postgres, &map, known).await.unwrap(), ["d"]);
 }
 
-/// Deletions from before the tables had tombstones are unknown.
+/// Format 1 had no tombstones, so earlier deletions are unknown.
 #[tokio::test]
 async fn a_database_of_format_1_counts_all_its_deletions_as_pruned() {
     let (url, other) = database();
@@ -275,7 +275,7 @@ async fn the_first_load_of_changes_makes_the_index_once_in_all_processes() {
     assert!(!plan.join("\n").contains("Seq Scan on map_m"), "{plan:#?}");
 }
 
-/// Two processes write and delete, and a third one follows both.
+/// Two processes write and delete, and a third follows both.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_follows_two_writers_arrives_where_they_are() {
     let (url, _other) = database();
@@ -319,7 +319,7 @@ async fn a_reader_that_follows_two_writers_arrives_where_they_are() {
     assert_eq!(followed, all(&reader, &map).await);
 }
 
-/// Another program deletes from it, and nothing is kept of that.
+/// Another program deletes rows without a tombstone.
 #[tokio::test]
 async fn changes_of_an_adopted_table_are_unsupported() {
     let (url, other) = database();

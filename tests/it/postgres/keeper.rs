@@ -1,5 +1,4 @@
-//! A folder and its processes that are gone when the test program is, however
-//! that one ends.
+//! A folder and its processes, both removed when the test program ends, even if it is killed.
 
 use std::{
     fs,
@@ -10,9 +9,9 @@ use std::{
     sync::Mutex,
 };
 
-/// Executes commands, one a line, until its input ends: a pipe closes also when its owner is
-/// killed. It creates the folder and is the parent of every server it starts, so it can remove
-/// them all.
+/// Executes commands, one per line, until its input ends; the pipe also closes if its owner is
+/// killed. The script creates the folder and is the parent of every server it starts, so it can
+/// remove them all.
 const SCRIPT: &str = r#"
 trap '' HUP INT PIPE TERM
 umask 077
@@ -30,7 +29,7 @@ fi
 cd / && rm -rf "$folder"
 "#;
 
-/// The same, with a small file system that only these processes see.
+/// Like `SCRIPT`, with a small file system that only these processes see.
 const SCRIPT_WITH_SMALL_DISK: &str = r#"
 trap '' HUP INT PIPE TERM
 folder=$(mktemp -d "${TMPDIR:-/tmp}/persistify-XXXXXX") && mkdir "$folder/small" &&
@@ -41,10 +40,10 @@ umount "$folder/small"
 rm -rf "$folder"
 "#;
 
-/// Who owns it where the tests run as root, which Postgres does not.
+/// The users to run as if the tests run as root, which Postgres refuses.
 const UNPRIVILEGED: [&str; 2] = ["postgres", "nobody"];
 
-/// A shell that owns a folder, and the process that works there.
+/// A shell that owns a folder and the process running in it.
 pub(crate) struct Keeper {
     folder: PathBuf,
     orders: Mutex<Option<(ChildStdin, BufReader<ChildStdout>)>>,
@@ -52,7 +51,7 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// In a new folder.
+    /// Starts a shell in a new folder.
     pub(crate) fn new() -> Self {
         let mut shell = Command::new("sh");
         shell.args(["-c", SCRIPT, "sh"]);
@@ -62,8 +61,8 @@ impl Keeper {
         Self::spawn(&mut shell).expect("`sh` and `mktemp` work")
     }
 
-    /// In a new folder, in which `small` is a file system of so many bytes;
-    /// `None` where that cannot be had: only root mounts one, on Linux.
+    /// Starts a shell in a new folder, in which `small` is a file system of `bytes` bytes; `None`
+    /// if that cannot be mounted, which takes root on Linux.
     pub(crate) fn with_small_disk(bytes: u64) -> Option<Self> {
         let (uid, gid) = unprivileged()?;
         let numbers = [u64::from(uid), u64::from(gid), bytes].map(|n| n.to_string());
@@ -73,8 +72,7 @@ impl Keeper {
     }
 
     fn spawn(shell: &mut Command) -> Option<Self> {
-        // In a group of its own, so that what ends us by the keyboard does not
-        // end it as well.
+        // In its own process group, so that a Ctrl-C does not end it with the tests.
         let shell = shell.process_group(0).stdin(Stdio::piped());
         let shell = shell.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut shell = shell.spawn().ok()?;
@@ -94,7 +92,7 @@ impl Keeper {
         &self.folder
     }
 
-    /// Runs a command in a shell, in the folder; returns its result.
+    /// Runs a command in the folder and returns its exit status.
     pub(crate) fn order(&self, order: &str) -> i32 {
         let mut orders = self.orders.lock().unwrap();
         let (to, from) = orders.as_mut().unwrap();
@@ -104,7 +102,7 @@ impl Keeper {
         answer.trim().parse().expect("the shell answers")
     }
 
-    /// The same, where it must end well.
+    /// Runs a command that must succeed.
     pub(crate) fn run(&self, order: &str) {
         let status = self.order(order);
         assert_eq!(status, 0, "`{order}` failed:\n{}", self.log());
@@ -124,7 +122,7 @@ impl Drop for Keeper {
     }
 }
 
-/// Whom to be instead of root, by user and group; `None` if we are not root.
+/// The user and group to run as instead of root; `None` if the tests do not run as root.
 fn unprivileged() -> Option<(u32, u32)> {
     let ours = tempfile::tempfile().unwrap().metadata().unwrap();
     if ours.uid() != 0 {

@@ -52,7 +52,7 @@ fn a_server_is_stopped_in_every_way_and_comes_back_where_it_was() {
 
 const NOTE: &str = "PERSISTIFY_KIT_NOTE";
 
-/// Killed at once, with a server running: no folder and no process stay.
+/// The test program is killed while a server runs. Neither its folder nor a process remains.
 #[test]
 fn nothing_is_left_behind_when_the_test_program_is_killed() {
     if let Some(note) = std::env::var_os(NOTE) {
@@ -206,7 +206,7 @@ fn the_proxy_delays_and_half_opens() {
         let insert = scope.spawn(|| fails(&far, "INSERT INTO t VALUES (1)"));
         wait_for("a row", || direct.number("SELECT count(*) FROM t") == 1);
         assert!(!insert.is_finished());
-        // Others are well.
+        // New connections still work.
         Witness::connect(&database.url_through(&proxy)).execute("SELECT 1");
         proxy.end_all(End::Cut);
         assert!(insert.join().unwrap());

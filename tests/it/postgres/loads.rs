@@ -45,7 +45,7 @@ async fn values_of_10_megabytes_and_keys_of_10_000_characters_are_loaded_whole()
     let (map, mut pen) = (name("m"), Pen::new());
     let postgres = Postgres::connect(&url).await.unwrap();
     let mut state = 7_u64;
-    // Text that does not shrink when it is compressed.
+    // Text that compression does not shrink.
     let mut random = |chars: usize| -> String {
         let mut next = || {
             state = state
@@ -106,9 +106,9 @@ async fn a_load_of_a_page_or_of_keys_uses_the_index() {
     assert_eq!(*page[0].key, *"10001");
 }
 
-/// How many wait for a lock just now.
+/// The number of lock requests that are waiting.
 fn waiting(other: &Witness) -> String {
-    // In a transaction it would go on seeing who was there before.
+    // In a transaction, the statistics would otherwise stay the same.
     other.run("SELECT pg_stat_clear_snapshot()");
     other.text(
         "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
@@ -116,8 +116,8 @@ fn waiting(other: &Witness) -> String {
     )
 }
 
-/// Altering a column may rewrite the table. A load that had begun before, and waited for
-/// that, found the table empty: the map opened without any entry, and without an error.
+/// Altering a column may rewrite the table. A load that waited for the rewrite, with an older
+/// snapshot, found the table empty: the map opened without entries and without an error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_during_a_table_rewrite_finds_all_rows() {
     let (url, other) = database();
@@ -156,7 +156,7 @@ async fn a_load_waits_for_a_commit_whose_client_is_gone() {
     let (map, mut pen) = (name("m"), Pen::new());
     let killed = Postgres::connect(&url).await.unwrap();
     pen.put(&killed, &map, "k", "1").await;
-    // The server does not get on with the commit.
+    // Blocks the commit on the server.
     other.run("BEGIN; LOCK TABLE map_m IN SHARE MODE");
     let batch = pen.changes(&map, vec![put("k", "2")]);
     let commit = tokio::spawn(async move { killed.commit(&batch).await });
@@ -195,8 +195,8 @@ async fn a_user_that_may_only_read_loads() {
     other.run(&format!("DROP OWNED BY {user}; DROP ROLE {user}"));
 }
 
-/// The row in which a map is listed was deleted, or restores the list from
-/// elsewhere: the map opened empty, while its table was full.
+/// The row that lists a map was missing, and the map opened empty although its table had
+/// entries.
 #[tokio::test]
 async fn a_map_that_is_no_longer_listed_is_unusable() {
     let (url, other) = database();
@@ -219,8 +219,8 @@ async fn a_map_that_is_no_longer_listed_is_unusable() {
     assert_eq!(text(&all(&postgres, &map).await[0]), "2");
 }
 
-/// The type of the value column was altered: the first letter of each value was taken
-/// for what comes before a `jsonb`, so 12 was loaded as 2.
+/// The type of the value column was altered. The first character of each value was mistaken for
+/// the version byte of a `jsonb`, so 12 was loaded as 2.
 #[tokio::test]
 async fn values_in_an_altered_column_are_loaded_whole() {
     for kind in [ValueType::Jsonb, ValueType::Json] {
@@ -241,7 +241,7 @@ async fn values_in_an_altered_column_are_loaded_whole() {
     }
 }
 
-/// A load that ends early fails: its records are not taken for all of them.
+/// A load that ends early must fail, because its records are incomplete.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_that_is_cut_off_fails() {
     let (url, other) = database();

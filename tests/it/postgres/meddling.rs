@@ -1,5 +1,5 @@
-//! Another program that changes its own table at the same moment, or whose triggers change what
-//! is written.
+//! Another program that writes to its table at the same time, or whose triggers change or skip
+//! writes.
 
 use tokio::task::JoinHandle;
 
@@ -18,7 +18,7 @@ async fn adopt(url: &str) -> Result<Postgres> {
 
 const TABLE: &str = "CREATE TABLE t (key text PRIMARY KEY, value jsonb)";
 
-/// A commit that waits for the other program, which has not committed yet.
+/// Starts a commit and waits until it is blocked by the other program's open transaction.
 async fn waiting(
     postgres: &Postgres,
     pen: &mut Pen,
@@ -37,9 +37,8 @@ async fn waiting(
     commit
 }
 
-/// The condition was looked at while the row was free to be changed by the
-/// other program, so what that committed in between was overwritten, and the
-/// condition counted as met.
+/// A condition was checked without a lock on the row. A change that the other program committed
+/// between the check and the write was overwritten, and the condition counted as met.
 #[tokio::test]
 async fn a_condition_waits_for_an_update_of_another_program() {
     let (other, postgres, _) = adopted(TABLE).await;
@@ -61,8 +60,7 @@ async fn a_condition_waits_for_an_update_of_another_program() {
     assert_eq!(other.text("SELECT value FROM t"), "4");
 }
 
-/// A row that is expected to be absent cannot be locked: a new row of another program was
-/// overwritten.
+/// A missing row cannot be locked, so a new row of another program was overwritten.
 #[tokio::test]
 async fn a_condition_waits_for_an_insert_of_another_program() {
     let (other, postgres, _) = adopted(TABLE).await;
@@ -77,7 +75,7 @@ async fn a_condition_waits_for_an_insert_of_another_program() {
     assert_eq!(text(conflict.found().unwrap()), "1");
     assert_eq!(other.text("SELECT value FROM t"), "1");
 
-    // A change on the condition that the entry is absent is skipped, and the rest is applied.
+    // A change that requires an absent entry is skipped, and the rest is applied.
     other.run("BEGIN; INSERT INTO t VALUES ('l', '1')");
     let unless = |key: &str| put(key, "3").expect(Expect::Absent, Otherwise::Skip);
     let changes = vec![unless("l"), unless("m"), put("a", "3")];
@@ -90,8 +88,8 @@ async fn a_condition_waits_for_an_insert_of_another_program() {
     assert_eq!(pairs(&records), expected.map(|(k, v)| (k.into(), v.into())));
 }
 
-/// A rule of the table beside the one of the key is no race: the change is
-/// refused, and not tried for ever.
+/// Violating a constraint other than that of the key is not a race with another program. The
+/// change is refused, not retried forever.
 #[tokio::test]
 async fn a_new_entry_that_breaks_a_rule_is_refused() {
     let (_other, postgres, _) =
@@ -103,8 +101,8 @@ async fn a_new_entry_that_breaks_a_rule_is_refused() {
     assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
 }
 
-/// A time that the other program keeps in a finer unit is beyond all times of
-/// Postgres, and kept the whole table from being loaded.
+/// One time out of range, such as a `bigint` in a finer unit, made every load of the table
+/// fail.
 #[tokio::test]
 async fn a_time_out_of_range_is_loaded_as_unknown() {
     for (kind, times) in [
@@ -137,7 +135,7 @@ async fn a_time_out_of_range_is_loaded_as_unknown() {
     }
 }
 
-/// Two values that are not the same had the same digest.
+/// The two values had the same digest, so a change from one to the other went unnoticed.
 #[tokio::test]
 async fn a_null_value_and_an_empty_one_are_distinguished() {
     let (other, postgres, _) = adopted("CREATE TABLE t (key text PRIMARY KEY, value text)").await;
@@ -151,8 +149,8 @@ async fn a_null_value_and_an_empty_one_are_distinguished() {
     assert_eq!(text(conflict.found().unwrap()), "");
 }
 
-/// A unique index that compares otherwise than byte by byte made the change of
-/// one key overwrite the row of another one.
+/// With a unique index that does not compare byte by byte, a change of one key overwrote the
+/// row of another.
 #[tokio::test]
 async fn a_key_that_an_index_considers_equal_does_not_overwrite_another() {
     let anycase = "CREATE COLLATION anycase
@@ -171,8 +169,8 @@ async fn a_key_that_an_index_considers_equal_does_not_overwrite_another() {
     }
 }
 
-/// A trigger ignored changes by users without a right to them, and the ignored changes
-/// counted as saved.
+/// A trigger silently skipped some changes, such as those of unauthorized users, and the
+/// skipped changes counted as saved.
 #[tokio::test]
 async fn a_change_that_a_trigger_of_an_adopted_table_skips_is_refused() {
     let (other, postgres, _) = adopted(
@@ -185,7 +183,7 @@ async fn a_change_that_a_trigger_of_an_adopted_table_skips_is_refused() {
     .await;
     let (map, mut pen) = (name("m"), Pen::new());
     pen.put(&postgres, &map, "yes ", "1").await;
-    // The last one loses its blanks on the way, and is another one then.
+    // `varchar(4)` truncates a blank of the last key, which then equals another key.
     for key in ["no", "nope", "yes  "] {
         let refused = pen
             .write(&postgres, &map, vec![put(key, "2"), put("a", "2")])
@@ -212,7 +210,7 @@ async fn a_change_that_a_trigger_of_an_adopted_table_skips_is_refused() {
     assert_eq!(rows, "nope=0,yes =1");
 }
 
-/// A row without a key made every load fail, for a reason that named no row.
+/// A row without a key makes every load fail. The error did not mention that row.
 #[tokio::test]
 async fn a_row_without_a_key_is_named() {
     let (other, postgres, _) = adopted("CREATE TABLE t (key text UNIQUE, value text)").await;
@@ -228,8 +226,8 @@ async fn a_row_without_a_key_is_named() {
     assert_eq!(all(&postgres, &name("m")).await.len(), 1);
 }
 
-/// The entries that were put after it were refused one by one, as if they had
-/// broken the rule.
+/// A foreign key prevented the clear, and the entries put in the same batch were refused one by
+/// one, as if they had violated it.
 #[tokio::test]
 async fn a_clear_that_a_trigger_blocks_blames_no_entry() {
     let (other, postgres, _) = adopted(
@@ -257,7 +255,7 @@ async fn increment(map: &PersistentMap<u32>, key: &str) -> Result<()> {
     }
 }
 
-/// Many increments by both programs add up, from the first one on.
+/// No increment is lost, including the one that inserts the row.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn increments_by_two_programs_add_up() {
     for (kind, table) in [
@@ -288,7 +286,7 @@ async fn increments_by_two_programs_add_up() {
         let mut ours = 0;
         while !theirs.is_finished() || ours < 200 {
             match increment(&map, &(ours % 5).to_string()).await {
-                // The other program was faster each time.
+                // The other program was faster in every attempt.
                 Err(slower) if slower.kind() == ErrorKind::Conflict => {}
                 done => {
                     done.unwrap();
@@ -303,7 +301,8 @@ async fn increments_by_two_programs_add_up() {
     }
 }
 
-/// It failed, for a key that no row has but that another store may have.
+/// Such a page failed to load. No row of this table has a key with a NUL, but one of another
+/// store may.
 #[tokio::test]
 async fn a_page_of_an_adopted_table_after_a_key_with_a_nul_is_complete() {
     let (other, postgres, _) = adopted(TABLE).await;
@@ -319,8 +318,8 @@ async fn a_page_of_an_adopted_table_after_a_key_with_a_nul_is_complete() {
     assert_eq!(keys("\0").await, ["a", "a\u{1}", "b"]);
 }
 
-/// As above, on a table of this provider: changes that the trigger skipped counted as saved, and
-/// entries whose deletion it prevented were back at the next start.
+/// In a table of the provider, changes that a trigger skipped counted as saved, and entries whose
+/// deletion it prevented were back at the next start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_a_trigger_of_an_own_table_skips_is_refused() {
     let (url, other) = database();
@@ -362,7 +361,7 @@ async fn a_change_that_a_trigger_of_an_own_table_skips_is_refused() {
     let failed = error(opened.flush().await);
     assert_eq!(failed.kind(), ErrorKind::Refused, "{failed}");
     assert_eq!(rows(), "nope=0,stays=0,yes=3");
-    // Other triggers change the values, and skip nothing.
+    // A trigger that changes values but skips no change is accepted.
     other.run(
         "DROP TRIGGER guard ON map_m; DROP TRIGGER stay ON map_m;
          CREATE FUNCTION alter() RETURNS trigger LANGUAGE plpgsql AS
@@ -377,7 +376,7 @@ async fn a_change_that_a_trigger_of_an_own_table_skips_is_refused() {
     assert_eq!(rows(), "no=7,nope=0,yes=7");
 }
 
-/// A rule is no better than a trigger.
+/// A rule can skip changes like a trigger.
 #[tokio::test]
 async fn a_change_that_a_rule_of_an_own_table_skips_fails() {
     let (url, other) = database();

@@ -1,4 +1,4 @@
-//! The server goes and comes back, while maps are being written to.
+//! The server stops and restarts while maps are written to.
 
 use persistify::RetryPolicy;
 
@@ -56,8 +56,8 @@ async fn a_server_with_synchronous_commit_off_loses_nothing() {
     survives_on(&Server::with(&hurry), Stop::Killed, 3).await;
 }
 
-/// After an outage, a close waited until the next probe, up to 30 seconds, although the server
-/// was up again: a deployment at that moment lost its pending changes.
+/// After an outage, a close waited for the next probe, up to 30 seconds, although the server was
+/// up again. A deployment at that moment lost its pending changes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_close_after_an_outage_does_not_wait_for_a_probe() {
     let server = Server::private();
@@ -79,7 +79,7 @@ async fn a_close_after_an_outage_does_not_wait_for_a_probe() {
     assert_eq!(error.keys(), ["k".into()]);
     server.start();
     a.close_within(Duration::from_secs(20)).await.unwrap();
-    // The other map noticed it, although no caller waits there.
+    // The other map also recovered, although no caller was waiting on it.
     let mut health = b.health();
     let is_well = health.wait_for(|health| health.is_healthy());
     let is_well = tokio::time::timeout(Duration::from_secs(20), is_well);
@@ -91,7 +91,7 @@ async fn a_close_after_an_outage_does_not_wait_for_a_probe() {
     }
 }
 
-/// The server goes between the connecting and the opening.
+/// The server stops after the connect and before the open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_open_waits_for_a_server_that_restarts() {
     let server = Server::private();
@@ -109,8 +109,8 @@ async fn an_open_waits_for_a_server_that_restarts() {
     map.insert_and_save("k", 1).await.unwrap();
 }
 
-/// A program that starts before its database gets an error that says what to do. An open that
-/// was given up does no harm once the server is up.
+/// A program that starts before its database gets an error with the reason, and can connect once
+/// the server is up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_without_a_server_is_unavailable() {
     let server = Server::private();

@@ -1,4 +1,4 @@
-//! Behind a pooler that gives each transaction to whatever session is free.
+//! Maps behind a pooler that runs each transaction on any free session.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use super::{
     *,
 };
 
-/// `PgBouncer` in transaction mode, with two sessions for everyone.
+/// `PgBouncer` in transaction mode, with two sessions for all clients.
 pub(crate) struct PgBouncer {
     port: u16,
     keeper: Keeper,
@@ -63,7 +63,7 @@ impl PgBouncer {
     }
 }
 
-/// The sessions that the pooler keeps.
+/// The number of sessions that the pooler keeps.
 fn sessions(database: &Database) -> i64 {
     database.admin().number(format!(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}'",
@@ -80,7 +80,7 @@ async fn postgres_behind_a_pooler_conforms() {
     assert!(sessions(&database) <= 2);
 }
 
-/// More clients than sessions: each transaction may meet another session than
+/// There are more clients than sessions, so each transaction may run on another session than
 /// the one before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_maps_on_two_sessions_of_a_pooler_all_save() {

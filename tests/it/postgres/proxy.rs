@@ -1,4 +1,4 @@
-//! A way to a server on which anything can happen.
+//! A proxy that injects faults into connections to a server.
 
 mod way;
 
@@ -30,14 +30,14 @@ use super::{
     wire::{Commits, Messages, asks_for_encryption, has_committed},
 };
 
-/// A TCP proxy before a server. It runs on a thread of its own, so that it goes
-/// on while a test waits.
+/// A TCP proxy in front of a server. It runs on its own thread, so that it continues while a
+/// test blocks.
 pub(crate) struct Proxy {
     way: Arc<Way>,
     runtime: Option<Runtime>,
 }
 
-/// What can be done to what goes by.
+/// The faults to inject.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -53,9 +53,9 @@ struct Weather {
     lost_from_server: bool,
     /// New connections are half open on both sides.
     deaf: bool,
-    /// What waits here.
+    /// The messages to hold back.
     holding: Option<Hold>,
-    /// Counts up: every connection ends, in that way.
+    /// When this counter increases, all current connections end in the mode `end`.
     ended: u64,
     end: End,
 }
@@ -75,7 +75,7 @@ pub(crate) enum End {
     /// As if the other side had closed it.
     #[default]
     Cut,
-    /// As if the other side had never heard of it.
+    /// As if the other side did not know the connection.
     Reset,
 }
 
@@ -83,15 +83,16 @@ struct Way {
     from: SocketAddr,
     to: SocketAddr,
     weather: watch::Sender<Weather>,
-    /// So many COMMITs do not reach the server.
+    /// The number of COMMITs to stop before the server.
     to_stop: Counted,
-    /// The number of commits to let through without an answer to the client.
+    /// The number of COMMITs to let through without an answer to the client.
     to_lose: Counted,
     connections: AtomicUsize,
     held: AtomicUsize,
 }
 
-/// So many times yet, with this end; and how often it was done.
+/// A fault to inject: how many times it is left to do, how it ends a connection, and how often
+/// it was done.
 #[derive(Default)]
 struct Counted {
     left: Mutex<(usize, End)>,
@@ -137,12 +138,12 @@ impl Proxy {
         self.way.from
     }
 
-    /// How many connections there are just now.
+    /// The number of current connections.
     pub(crate) fn connections(&self) -> usize {
         self.way.connections.load(SeqCst)
     }
 
-    /// Ends every connection there is.
+    /// Ends all current connections.
     pub(crate) fn end_all(&self, end: End) {
         self.change(|weather| {
             weather.end = end;
@@ -150,22 +151,22 @@ impl Proxy {
         });
     }
 
-    /// No new connections from now on, or again.
+    /// Refuses new connections, or accepts them again.
     pub(crate) fn refuse(&self, refusing: bool) {
         self.change(|weather| weather.refusing = refusing);
-        // The listener is closed, or open, when this returns.
+        // Waits until the listener is closed, or open.
         while TcpProbe::is_open(self.way.from) == refusing {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// All that goes by takes so much longer, each way.
+    /// Delays all bytes in both directions.
     pub(crate) fn delay(&self, delay: Duration) {
         self.change(|weather| weather.delay = delay);
     }
 
-    /// The connections that are there are half open from now on: what comes
-    /// from that side gets lost, without an error.
+    /// Makes all current connections half open: bytes from the given sides are lost without an
+    /// error.
     pub(crate) fn half_open(&self, from_client: bool, from_server: bool) {
         self.change(|weather| {
             weather.half_opened += 1;
@@ -174,12 +175,12 @@ impl Proxy {
         });
     }
 
-    /// New connections are taken, and nothing gets through.
+    /// Accepts new connections but forwards nothing on them.
     pub(crate) fn deafen(&self, deaf: bool) {
         self.change(|weather| weather.deaf = deaf);
     }
 
-    /// Held connections wait here, even if their client gives up, until they are released.
+    /// Holds messages back until they are released, even if their client gives up.
     pub(crate) fn hold(&self, what: Hold) {
         self.change(|weather| weather.holding = Some(what));
     }
@@ -188,13 +189,12 @@ impl Proxy {
         self.change(|weather| weather.holding = None);
     }
 
-    /// How often something came to wait here.
+    /// How many times a message was held back.
     pub(crate) fn held(&self) -> usize {
         self.way.held.load(SeqCst)
     }
 
-    /// The next COMMITs, so many, end their connection instead of reaching the
-    /// server.
+    /// Ends the connections of the next `times` COMMITs before these reach the server.
     pub(crate) fn stop_commits(&self, times: usize, end: End) {
         self.way.to_stop.arm(times, end);
     }
@@ -203,8 +203,8 @@ impl Proxy {
         self.way.to_stop.done.load(SeqCst)
     }
 
-    /// The next COMMITs, so many, are carried out by the server, and end their
-    /// connection instead of being answered.
+    /// Lets the server execute the next `times` COMMITs, but ends their connections instead of
+    /// forwarding the answers.
     pub(crate) fn lose_answers(&self, times: usize, end: End) {
         self.way.to_lose.arm(times, end);
     }
@@ -220,7 +220,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // In the background: it may be dropped where a runtime runs.
+        // In the background, because the proxy may be dropped within another runtime.
         self.runtime.take().unwrap().shutdown_background();
     }
 }
@@ -234,7 +234,7 @@ impl TcpProbe {
     }
 }
 
-/// Who speaks, and what the weather was when the connection began.
+/// The sending side, with the weather when the connection began.
 #[derive(Clone, Copy)]
 enum Side {
     Client(Weather),
@@ -249,7 +249,7 @@ struct Talk {
 }
 
 impl Talk {
-    /// The letter that answers the client who asked for encryption.
+    /// Takes the letter that answers the client's request for encryption.
     fn answered(&mut self, chunk: &[u8]) -> Option<u8> {
         if !std::mem::take(&mut self.asked) {
             return None;

@@ -4,8 +4,8 @@ use persistify::ErrorKind;
 
 use super::*;
 
-/// An adoption that failed before it had begun a transaction rolled one back: the
-/// server logged a warning, each time a program with a wrong option was started.
+/// An adoption that failed before its transaction began sent a rollback anyway, so the server
+/// logged a warning each time a program with a wrong option started.
 #[tokio::test]
 async fn a_failed_adoption_leaves_no_warning_in_the_log_of_the_server() {
     let server = Server::private();
@@ -14,7 +14,7 @@ async fn a_failed_adoption_leaves_no_warning_in_the_log_of_the_server() {
     other.execute("CREATE TABLE numbers (key integer PRIMARY KEY, value text)");
     other.execute("CREATE TABLE one (key text PRIMARY KEY, value text)");
     other.execute("CREATE TABLE two (key text PRIMARY KEY, value text)");
-    // The schema is made ready, and the map is in the table `one`.
+    // Sets up the schema, and adopts the table `one` for the map.
     let adopted = Postgres::builder(database.url()).table("m", "one");
     adopted.connect().await.unwrap();
     for (map, table, kind) in [
@@ -31,8 +31,8 @@ async fn a_failed_adoption_leaves_no_warning_in_the_log_of_the_server() {
     assert!(!log.contains("no transaction in progress"), "{log}");
 }
 
-/// The commit of a failed transaction was already a rollback. It was rolled back once more, and
-/// the server logged a warning for each change that it refused.
+/// The COMMIT of a failed transaction is already a rollback. The provider rolled back again, and
+/// the server logged a warning for each refused change.
 #[tokio::test]
 async fn a_refused_change_leaves_no_warning_in_the_log_of_the_server() {
     let server = Server::private();

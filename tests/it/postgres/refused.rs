@@ -56,7 +56,7 @@ async fn json_and_text_columns_preserve_text_that_jsonb_refuses() {
             assert_eq!(text(&all(&postgres, &map).await[0]), value);
         }
         assert_eq!(other.text("SELECT pg_typeof(value) FROM map_m"), kind);
-        // The table keeps its type, whatever is asked for later.
+        // The table keeps its type, regardless of later options.
         let later = Postgres::connect(&url).await.unwrap();
         pen.put(&later, &map, "k", r#""\u0000""#).await;
     }
@@ -72,7 +72,7 @@ async fn a_value_that_breaks_a_rule_of_the_table_is_refused() {
     let refused = error(pen.write(&postgres, &map, vec![put("k", "13")]).await);
     assert_eq!(refused.kind(), ErrorKind::Refused);
     assert!(!refused.may_have_applied());
-    // So it is where the rule is looked at in the commit itself.
+    // A deferred constraint, checked in the COMMIT itself, also refuses the change.
     other.run(
         "CREATE TABLE names (key text PRIMARY KEY);
          INSERT INTO names VALUES ('k');
@@ -84,8 +84,8 @@ async fn a_value_that_breaks_a_rule_of_the_table_is_refused() {
     pen.put(&postgres, &map, "k", "2").await;
 }
 
-/// An error of a deferred trigger, raised in the commit itself, was treated as a fault of
-/// the whole store: one entry kept all others of the map from being saved.
+/// An error of a deferred trigger, raised in the COMMIT itself, was treated as a fault of the
+/// whole store: one entry prevented all others of the map from being saved.
 #[tokio::test]
 async fn an_error_of_a_deferred_trigger_is_refused() {
     let (url, other) = database();
@@ -110,14 +110,14 @@ async fn an_error_of_a_deferred_trigger_is_refused() {
     }
 }
 
-/// The server hangs up on a message of more than a gigabyte. A value of that size was
-/// retried for ever and kept all others from being saved.
+/// The server closes the connection on a message of more than a gigabyte. A value of that size
+/// was retried forever and prevented all others from being saved.
 #[tokio::test]
 async fn a_value_longer_than_a_message_is_refused_by_its_key() {
     let (url, _other) = database();
     let postgres = Postgres::connect(&url).await.unwrap();
     let (map, mut pen) = (name("m"), Pen::new());
-    // The first commit takes a look, and the second needs none.
+    // The first commit reads before it writes; the second takes a single round trip.
     for round in 0..2 {
         let endless = Change::put("endless", Payload::json(vec![0; 1 << 30]), None);
         let changes = vec![put("k", "1"), endless];
@@ -247,8 +247,8 @@ async fn a_table_in_the_way_is_unusable_and_not_touched() {
     assert!(postgres.maps().await.unwrap().is_empty());
 }
 
-/// A policy that keeps this user from writing some rows was taken for a missing
-/// permission: a single such entry kept all others from being saved.
+/// A policy that forbids the user to write some rows was mistaken for a missing permission: one
+/// such entry prevented all others from being saved.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_a_policy_rejects_is_refused() {
     let (url, other) = database();

@@ -8,9 +8,8 @@ use crate::rewind::decided::{
     DECISIONS, goes_on_by_itself, open, save_lost, save_old, stops_and_goes_on,
 };
 
-/// A server was restored to the state of the night before while programs had their maps
-/// open. They continued to write without an error, although acknowledged commits were
-/// gone.
+/// A server was restored to an older state while programs had maps open. They continued to
+/// write without an error, although acknowledged commits were lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_map_on_a_restored_server_stops_until_resolved() {
     let server = Server::private();
@@ -30,9 +29,9 @@ async fn a_map_on_a_restored_server_stops_until_resolved() {
     }
 }
 
-/// A database was dropped and recreated under open maps. Everything failed with "lacks a table …
-/// restore it from a backup", although the map could have gone on with the empty database, and
-/// only a restart of the program helped.
+/// A database was dropped and recreated under open maps. Every call failed with "lacks a table …
+/// restore it from a backup", although the map could have continued with the empty database.
+/// Only a restart of the program helped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_map_on_a_database_that_was_emptied_stops_until_resolved() {
     for decision in DECISIONS {
@@ -41,7 +40,7 @@ async fn a_map_on_a_database_that_was_emptied_stops_until_resolved() {
         save_old(&map).await;
         save_lost(&map).await;
         database.make_anew();
-        // It finds no tables, unless the map was there first.
+        // The map must flush before `connect` creates the tables, so that it finds none.
         map.insert("pending", 3);
         assert_eq!(map.flush().await.unwrap_err().kind(), ErrorKind::Rewound);
         let other = database.connect().await;
@@ -64,7 +63,7 @@ async fn a_map_opened_with_on_rewind_continues_on_an_emptied_database() {
     }
 }
 
-/// Loads and pings, too, find the new incarnation, and not a missing table.
+/// Loads and pings also find the new incarnation instead of a missing table.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_emptied_database_answers_in_a_new_incarnation() {
     let database = Database::fresh();

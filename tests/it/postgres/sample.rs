@@ -1,4 +1,4 @@
-//! The sample, on a server: what its reader is promised.
+//! Runs the sample on a server and checks its output.
 
 use std::process::Command;
 

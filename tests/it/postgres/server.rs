@@ -1,4 +1,4 @@
-//! Postgres servers of the tests' own.
+//! Postgres servers started by the tests.
 
 use std::{
     env, fs,
@@ -12,7 +12,7 @@ use std::{
 
 use super::{keeper::Keeper, witness::Witness};
 
-/// How to stop one.
+/// How to stop a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
     /// A fast shutdown: connections end, open transactions are rolled back, everything is written.
@@ -23,18 +23,18 @@ pub(crate) enum Stop {
     Killed,
 }
 
-/// A server on loopback, in a folder of its own; gone when it is dropped, and
-/// when the test program ends, however that ends.
+/// A server on loopback in its own folder. It is removed when dropped, and when the test program
+/// ends, even if that is killed.
 pub(crate) struct Server {
     keeper: Keeper,
     port: Mutex<u16>,
 }
 
-/// One for all tests that do it no harm. They make many small commits, and do
-/// not pull the plug: it need not wait for the disk.
+/// The server for all tests that do not harm it. They make many small commits and do not crash
+/// it, so it need not wait for the disk.
 static SHARED: LazyLock<Server> = LazyLock::new(|| Server::with(&["fsync = off"]));
 
-/// A new cluster is copied: that is quicker than making one.
+/// A new cluster to copy, which is faster than running `initdb` for each server.
 static TEMPLATE: LazyLock<Keeper> = LazyLock::new(|| {
     let keeper = Keeper::new();
     let initdb = "initdb -D data -U postgres -A trust -E UTF8 --locale=C --no-sync";
@@ -53,17 +53,17 @@ log_statement = none
 ";
 
 impl Server {
-    /// The server shared by all tests: do not stop or break it.
+    /// The server shared by the tests, which must not stop or break it.
     pub(crate) fn shared() -> &'static Self {
         &SHARED
     }
 
-    /// One that a test may harm.
+    /// Starts a server that a test may harm.
     pub(crate) fn private() -> Self {
         Self::with(&[])
     }
 
-    /// The same, with these lines in its `postgresql.conf`.
+    /// Starts a server that a test may harm, with these lines in its `postgresql.conf`.
     pub(crate) fn with(settings: &[&str]) -> Self {
         Self::kept_by(Keeper::new(), settings)
     }
@@ -80,7 +80,7 @@ impl Server {
         server
     }
 
-    /// One that follows this one, and can only be read.
+    /// Starts a read-only standby of this server.
     pub(crate) fn standby(&self) -> Self {
         let keeper = Keeper::new();
         keeper.run(&format!(
@@ -98,7 +98,7 @@ impl Server {
         Self { keeper, port }
     }
 
-    /// Its folder: `data` is in there.
+    /// The folder that contains `data`.
     pub(crate) fn folder(&self) -> &Path {
         self.keeper.folder()
     }
@@ -115,24 +115,24 @@ impl Server {
         format!("postgres://postgres@{}/{database}", self.address())
     }
 
-    /// Its log.
+    /// The log of the server.
     pub(crate) fn log(&self) -> String {
         self.keeper.log()
     }
 
-    /// A line in its `postgresql.conf`, for the next start.
+    /// Appends a line to `postgresql.conf`, for the next start.
     pub(crate) fn set(&self, line: &str) {
         self.append("postgresql.conf", line);
     }
 
-    /// A line at the end of a file of its.
+    /// Appends a line to a file in `data`.
     pub(crate) fn append(&self, file: &str, line: &str) {
         let path = self.folder().join("data").join(file);
         let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
         writeln!(file, "{line}").unwrap();
     }
 
-    /// Has a shell do that as the server's user, in the server's folder.
+    /// Runs a command in a shell as the server's user, in the server's folder.
     pub(crate) fn shell(&self, order: &str) {
         self.keeper.run(order);
     }
@@ -146,7 +146,7 @@ impl Server {
         self.keeper.order("wait $pid; pid=");
     }
 
-    /// Stopped first, so that it has no children that were not listed.
+    /// Suspends the server first, so that it starts no children after they are listed.
     fn kill(&self) {
         self.keeper.run("kill -s STOP $pid");
         let pid = fs::read_to_string(self.folder().join("data/postmaster.pid")).unwrap();
@@ -155,8 +155,8 @@ impl Server {
         self.keeper.order(&format!("kill -s KILL $pid {children}"));
     }
 
-    /// Starts it, where it was before if it was started before, and waits until
-    /// it takes connections.
+    /// Starts the server, on the same port as before if it was started before, and waits until
+    /// it accepts connections.
     pub(crate) fn start(&self) {
         let deadline = Instant::now() + Duration::from_mins(1);
         loop {
@@ -171,8 +171,9 @@ impl Server {
             };
             self.keeper.order("wait $pid; pid=");
             assert!(Instant::now() < deadline, "no server: {problem}");
-            // Killed servers may still hold shared memory for a moment; only
-            // another port, one that was never handed out, avoids that.
+            // The processes of a killed server may still hold its shared memory for a moment,
+            // so try again. A taken port is replaced only on the first start, before a test
+            // knows it.
             if problem.contains("could not create any TCP/IP sockets") && said == 0 {
                 *self.port.lock().unwrap() = free_port();
             }
@@ -216,8 +217,8 @@ fn children_of(pid: &str) -> Vec<String> {
     names.filter(is_child).collect()
 }
 
-/// Ports below the ephemeral range: a client that retries at an ephemeral port while there is
-/// no listener may end up connected to itself.
+/// Finds a free port below the ephemeral range: a client that retries at an ephemeral port while
+/// nothing listens there may end up connected to itself.
 pub(crate) fn free_port() -> u16 {
     let mut candidates = std::iter::repeat_with(|| rand::random_range(15_000..32_000));
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
@@ -231,10 +232,10 @@ const MISSING: &str = "These tests need a PostgreSQL server, version 13 or later
 Most of them also run on a server of yours: PERSISTIFY_TEST_POSTGRES=postgres://user:password@host
 Each of them makes a database there, and drops it.";
 
-/// Where the server's programs are.
+/// The folder of the server's programs.
 pub(crate) fn binaries() -> &'static Path {
     static FOUND: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
-        // What stands in the PATH may be a link, and one of few.
+        // The PATH may have a link to `initdb`, in a folder without the other programs.
         let places = folders().into_iter().filter_map(|folder| {
             let initdb = folder.join("initdb").canonicalize().ok()?;
             initdb.parent().map(Path::to_owned)
@@ -245,7 +246,7 @@ pub(crate) fn binaries() -> &'static Path {
     FOUND.as_deref().unwrap_or_else(|| panic!("{MISSING}"))
 }
 
-/// Where they may be, the likeliest first.
+/// The folders that may contain the server's programs, the likeliest first.
 fn folders() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<_> = env::split_paths(&path).collect();
@@ -265,7 +266,7 @@ fn folders() -> Vec<PathBuf> {
     folders
 }
 
-/// A path, for the shell.
+/// Quotes a path for the shell.
 pub(crate) fn quoted(path: &Path) -> String {
     let path = path.to_str().expect("a path in UTF-8");
     format!("'{}'", path.replace('\'', r"'\''"))

@@ -1,4 +1,4 @@
-//! Connections that the server ends, or does not grant.
+//! Connections that the server ends or refuses.
 
 use super::{
     server::Server,
@@ -6,7 +6,7 @@ use super::{
     *,
 };
 
-/// Ends every session of this database but its own.
+/// Terminates every other session of the database and returns their number.
 fn terminate_all(admin: &Witness, database: &Database) -> i64 {
     admin.number(format!(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -34,8 +34,7 @@ async fn sessions_terminated_again_and_again_lose_nothing() {
     writers.finish(&database).await;
 }
 
-/// Dead connections in the pool cause no failure: a caller that gets one notices, and takes
-/// another.
+/// Dead connections in the pool cause no failure: a caller that gets one takes another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pool_of_dead_connections_recovers_without_a_failure() {
     let database = Database::fresh();
@@ -66,8 +65,8 @@ async fn a_pool_of_dead_connections_recovers_without_a_failure() {
     }
 }
 
-/// A connection kept the memory of the largest value that it had ever sent, twice
-/// over, and each of the pool came to have sent one.
+/// A connection kept twice the memory of the largest value it had ever sent. In time, every
+/// connection of the pool had sent a large one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_has_sent_a_huge_value_is_not_kept() {
     let database = Database::fresh();
@@ -92,13 +91,13 @@ async fn a_connection_that_has_sent_a_huge_value_is_not_kept() {
             .await
             .unwrap();
         pen.write(&store, &map, vec![put("k", "2")]).await.unwrap();
-        // The old one may take a moment to end.
+        // The old session may take a moment to end.
         let is_another = session() != before;
         assert_eq!(is_another, size > 1_000, "{size}");
     }
 }
 
-/// All connections that the server has are in use.
+/// All connections of the server are in use.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_server_is_unavailable_until_there_is_room() {
     let server = Server::with(&["max_connections = 6", "superuser_reserved_connections = 0"]);
@@ -126,8 +125,7 @@ async fn a_full_server_is_unavailable_until_there_is_room() {
     assert_eq!(stored, map.snapshot());
 }
 
-/// Batches of the same maps, named in every order, wait for each other and for
-/// nothing else.
+/// Batches that list the same maps in different orders wait for each other without a deadlock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_of_several_maps_in_any_order_do_not_deadlock() {
     let database = Database::fresh();
@@ -188,7 +186,7 @@ async fn a_small_pool_serves_many_maps() {
     assert!(used <= 2, "{used} connections");
 }
 
-/// Two programs open a new database at the same time: one of them creates the tables, and both
+/// Six programs open a new database at the same time. One of them creates the tables, and all
 /// succeed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fresh_database_opened_by_many_processes_is_set_up_once() {
@@ -201,7 +199,7 @@ async fn a_fresh_database_opened_by_many_processes_is_set_up_once() {
                 start.wait().await;
                 let builder = Postgres::builder(url).schema("of its own");
                 let store = builder.max_connections(2).connect().await.unwrap();
-                // Their first map, and its table, as well.
+                // They also create the same first map and its table.
                 Pen::new()
                     .put(&store, &name("map"), &n.to_string(), "1")
                     .await;
@@ -217,7 +215,7 @@ async fn a_fresh_database_opened_by_many_processes_is_set_up_once() {
     }
 }
 
-/// The settings that the server receives.
+/// The server shows the application name of each session.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_carry_the_name_of_the_program() {
     let database = Database::fresh();

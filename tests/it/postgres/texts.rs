@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::*;
 
-/// What means something to SQL, to the shell, to JSON or to people.
+/// Texts that have a special meaning in SQL, shells or JSON, or are unusual Unicode.
 fn odd_texts() -> Vec<String> {
     let odd = [
         "\"",
@@ -69,7 +69,7 @@ async fn odd_keys_and_values_come_back_as_they_were() {
         };
         keys.extend([long(), long(), "k".repeat(10_000), "k".repeat(9_999)]);
         for key in &keys {
-            // The value differs from the key, and is as odd.
+            // The value differs from the key and is just as odd.
             map.insert(key, format!("{}!", key.replace('\0', "")));
         }
         map.flush().await.unwrap();
@@ -82,7 +82,7 @@ async fn odd_keys_and_values_come_back_as_they_were() {
             .await
             .unwrap();
         assert_eq!(map.snapshot(), expected);
-        // Each by itself, and page by page.
+        // Loads each key alone, then all page by page.
         for (key, value) in &expected {
             let found = text_of(&again, &name("map"), key).await.unwrap();
             assert_eq!(serde_json::from_str::<String>(&found).unwrap(), *value);
@@ -109,7 +109,7 @@ async fn odd_keys_and_values_come_back_as_they_were() {
     }
 }
 
-/// Two names never share a table.
+/// No two names share a table.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn odd_names_are_maps_of_their_own() {
     let database = Database::fresh();
@@ -142,7 +142,7 @@ async fn odd_names_are_maps_of_their_own() {
     assert_eq!(listed, expected);
 }
 
-/// Names with quotes and semicolons also for what the user may name.
+/// The names of schemas and columns may contain quotes and semicolons.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn odd_schemas_and_columns_are_quoted() {
     for odd in [
@@ -200,8 +200,8 @@ async fn values_of_ten_megabytes_come_back() {
     assert!(map.snapshot() == expected);
 }
 
-/// `jsonb` does not support `\u0000`. The error names the entry, no other entry waits for it, and
-/// the message says which column type to use.
+/// `jsonb` does not support `\u0000`. The error names the entry and the column type to use, and no
+/// other entry waits for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_that_jsonb_refuses_is_named_and_the_rest_is_committed() {
     let database = Database::fresh();
@@ -230,7 +230,7 @@ async fn a_value_that_jsonb_refuses_is_named_and_the_rest_is_committed() {
         witness.number("SELECT count(*) FROM map_map WHERE key = 'key 500'"),
         0
     );
-    // The other types take it.
+    // The other column types accept the value.
     for (kind, map) in [(ValueType::Json, "as json"), (ValueType::Text, "as text")] {
         let builder = Postgres::builder(database.url()).value_type(kind);
         let store = builder.connect().await.unwrap();

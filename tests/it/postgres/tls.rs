@@ -41,7 +41,7 @@ impl Papers {
     }
 }
 
-/// A server that takes passwords only, and speaks TLS with these papers.
+/// Starts a server that requires a password of the user `app`, with TLS if there are papers.
 fn server(papers: Option<&Papers>) -> (Server, Database) {
     let server = Server::private();
     let database = Database::on(&server);
@@ -56,7 +56,7 @@ fn server(papers: Option<&Papers>) -> (Server, Database) {
     .unwrap();
     if let Some(papers) = papers {
         for file in ["server.pem", "server.key"] {
-            // Written by the server's user, whose it must be.
+            // Written by the server's user, who must own the file.
             let text = std::fs::read_to_string(papers.path(file)).unwrap();
             for line in text.lines() {
                 server.shell(&format!("echo '{line}' >>data/{file}"));
@@ -76,7 +76,7 @@ fn url(server: &Server, database: &Database, host: &str) -> String {
     )
 }
 
-/// How many sessions of the program are encrypted, and how many are not.
+/// The numbers of encrypted and unencrypted sessions of the program.
 fn encrypted(database: &Database) -> (i64, i64) {
     let count = |yes: &str| {
         database.witness().number(format!(
@@ -125,7 +125,7 @@ async fn a_server_with_papers_is_trusted_as_far_as_they_go() {
         .unwrap();
     assert_eq!(encrypted(&database), (1, 0));
     drop(store);
-    // A certificate of another authority, or of none.
+    // Trusts another authority, or none that signed the certificate.
     for root in [Some(others.root()), None] {
         let failed = error(connect(&url, Tls::Require, root.as_deref()).await);
         assert!(!failed.may_have_applied());
@@ -155,7 +155,7 @@ async fn a_server_without_papers_is_no_place_for_who_requires_them() {
     assert!(format!("{failed:?}").contains("TLS"), "{failed:?}");
 }
 
-/// Whatever goes wrong, a password is in no message.
+/// No message contains a password, regardless of the error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_message_holds_a_password() {
     let (server, database) = server(None);
@@ -217,8 +217,8 @@ async fn who_is_not_let_in_is_told_so() {
     }
 }
 
-/// By its address alone a server could not be reached, for TLS needs a name: and
-/// that was taken for a server that is not there just now.
+/// A server given only by `hostaddr` could not be reached, because TLS needs a name. The error
+/// was that of a server that is temporarily down.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_with_papers_is_found_by_its_address() {
     let papers = Papers::new();

@@ -1,8 +1,8 @@
-//! Two processes with one map: the table contains what they committed, in the order of the
-//! revisions.
+//! Two processes write to one map. Replaying their commits in the order of the revisions must
+//! yield the table.
 //!
 //! The test binary runs itself as a child, with its parameters in environment variables. The
-//! child records what it committed, and under which revision.
+//! child records each commit with its revision.
 
 use std::{
     collections::BTreeMap,
@@ -34,9 +34,9 @@ struct Noted {
 #[derive(Debug, Serialize, Deserialize)]
 struct NotedChange {
     key: String,
-    /// Deleted if there is none.
+    /// `None` for a deletion.
     value: Option<u64>,
-    /// Only if there is no such entry, or else left out.
+    /// The change is skipped if the entry exists.
     if_absent: bool,
 }
 
@@ -70,7 +70,7 @@ fn two_processes_share_the_few_sessions_of_a_pooler() {
 fn check(test: &str, database: &Database, url: &str, time: Duration) {
     let folder = tempfile::tempdir().unwrap();
     let notes = |n: u64| folder.path().join(n.to_string());
-    // At once, in a database that holds nothing yet.
+    // The children start at once, in an empty database.
     let children = (0..PROCESSES).map(|n| spawn(test, url, &notes(n), time));
     for mut child in children.collect::<Vec<_>>() {
         assert!(child.wait().unwrap().success());
@@ -107,7 +107,7 @@ fn check(test: &str, database: &Database, url: &str, time: Duration) {
     assert_eq!(found, replay(&commits));
 }
 
-/// One after the other, as if they had never been at the same time.
+/// Applies the commits one after the other.
 fn replay(commits: &[Noted]) -> BTreeMap<String, (u64, i64)> {
     let mut entries = BTreeMap::new();
     for commit in commits {
@@ -166,7 +166,7 @@ fn work() {
     .unwrap();
 }
 
-/// The presence of the others must cause no error.
+/// Commits until the time is over. Other writers must cause no error.
 async fn write(store: Postgres, task: u64, until: Instant) -> Vec<Noted> {
     let (mut pen, map) = (Pen::new(), name("map"));
     let mut dice = SmallRng::from_rng(&mut rand::rng());
@@ -194,7 +194,7 @@ async fn write(store: Postgres, task: u64, until: Instant) -> Vec<Noted> {
     noted
 }
 
-/// In no order, and no key twice: mostly those that all write to.
+/// Returns changes of distinct keys in random order, most of them shared by all writers.
 fn random_changes(dice: &mut SmallRng, own: &str) -> Vec<NotedChange> {
     let count = dice.random_range(1..40);
     let mut changes: Vec<NotedChange> = Vec::new();

@@ -1,4 +1,4 @@
-//! A server that answers, and is not as it has to be.
+//! A server that answers but cannot be used until it is repaired.
 
 use super::{
     keeper::Keeper,
@@ -7,8 +7,8 @@ use super::{
     *,
 };
 
-/// A problem of the whole store: nothing is lost, no entry is blamed, and when an operator has
-/// fixed it, pending changes are saved without a restart.
+/// Checks that a fault of the whole store loses nothing and blames no entry, and that pending
+/// changes are saved without a restart once it is repaired. Returns the error.
 async fn stays_pending_until(
     map: &PersistentMap<u64>,
     kind: ErrorKind,
@@ -56,8 +56,7 @@ async fn a_table_that_is_gone_needs_a_person() {
     .await;
 }
 
-/// A dropped table is lost for good, and the provider must not hide that by creating an empty
-/// one.
+/// The provider must not hide the loss of a dropped table by creating an empty one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_was_dropped_is_not_made_anew() {
     let database = Database::fresh();
@@ -121,7 +120,7 @@ async fn a_server_that_turns_read_only_needs_a_person() {
         )
     };
     database.admin().execute(set("on"));
-    // It holds for new connections; reading goes on.
+    // The setting applies to new connections; reads still work.
     let store = database.connect().await;
     assert_eq!(text_of(&store, &name("map"), "before").await.unwrap(), "1");
     let failed = error(store.ping().await);
@@ -142,7 +141,7 @@ async fn a_server_that_turns_read_only_needs_a_person() {
     assert!(failed.await.to_string().contains("read-only"));
 }
 
-/// A standby is read from; written to once it is promoted.
+/// A standby can be read, and written to once it is promoted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_is_read_only_until_it_is_promoted() {
     let primary = Server::private();
@@ -157,8 +156,8 @@ async fn a_standby_is_read_only_until_it_is_promoted() {
     let failed = error(pen.write(&store, &name("map"), vec![put("k", "1")]).await);
     assert_eq!(failed.kind(), ErrorKind::Unusable, "{failed:?}");
     assert!(!failed.may_have_applied());
-    // Of several servers the one is wanted that takes writes: from the standby,
-    // which came first, old values were loaded.
+    // Of several servers, the one that accepts writes is chosen. The first in the list was
+    // chosen even if it was the standby, and old values were loaded.
     let either = format!(
         "postgres://postgres@{},{}/{}",
         standby.address(),
@@ -199,7 +198,7 @@ async fn a_missing_permission_needs_a_person() {
     assert!(failed.to_string().contains("permit"), "{failed}");
 }
 
-/// Another client locks the table for five seconds. Reads and writes go on in memory, and
+/// Another client locks the table for five seconds. Reads and writes continue in memory, and
 /// pending changes are committed when the lock is released.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_table_is_waited_for() {
@@ -228,7 +227,7 @@ async fn a_locked_table_is_waited_for() {
     }
 }
 
-/// A lock, or a statement that takes too long, ends in time.
+/// A statement that waits for a lock fails within its timeout.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_that_takes_too_long_is_unavailable_with_nothing_applied() {
     let database = Database::fresh();
@@ -257,8 +256,8 @@ async fn a_statement_that_takes_too_long_is_unavailable_with_nothing_applied() {
     assert_eq!(text_of(&store, &map, "k").await.unwrap(), "1");
 }
 
-/// A column of the catalog was altered. This was taken for a server that is temporarily down,
-/// which no operator would ever have looked at.
+/// A column of the catalog was altered. This was reported as a temporary outage, so no operator
+/// would have repaired it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_altered_list_of_the_maps_needs_a_person() {
     let database = Database::fresh();

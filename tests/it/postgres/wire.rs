@@ -1,11 +1,11 @@
-//! As much of Postgres' protocol as it takes to see a COMMIT go by.
+//! The part of the Postgres protocol that is needed to detect a COMMIT.
 
 use std::collections::HashSet;
 
-/// A whole message, as it was sent.
+/// A complete message.
 pub(crate) struct Message {
     pub(crate) bytes: Vec<u8>,
-    /// 0 for those at the beginning, which have no kind.
+    /// 0 for the first messages, which have no kind.
     kind: u8,
 }
 
@@ -14,21 +14,21 @@ impl Message {
         &self.bytes[if self.kind == 0 { 4 } else { 5 }..]
     }
 
-    /// The texts at its beginning, each of which ends with a zero.
+    /// The texts at the start of the body, each of which ends with a zero.
     fn texts(&self) -> impl Iterator<Item = &[u8]> {
         self.body().split(|byte| *byte == 0)
     }
 }
 
-/// Cuts a stream into messages.
+/// Splits a stream into messages.
 pub(crate) struct Messages {
     buffer: Vec<u8>,
-    /// What comes next has a kind.
+    /// The next message has a kind.
     begun: bool,
 }
 
 impl Messages {
-    /// A message of a client. The first one, without a type, has its parameters.
+    /// The messages of a client. The first one has no kind and holds the parameters.
     pub(crate) fn of_a_client() -> Self {
         Self {
             buffer: Vec::new(),
@@ -47,7 +47,7 @@ impl Messages {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole one.
+    /// The next complete message.
     pub(crate) fn next(&mut self) -> Option<Message> {
         let kinds = usize::from(self.begun);
         let length = self.buffer.get(kinds..kinds + 4)?;
@@ -59,16 +59,16 @@ impl Messages {
         let rest = self.buffer.split_off(end);
         let bytes = std::mem::replace(&mut self.buffer, rest);
         let kind = if self.begun { bytes[0] } else { 0 };
-        // Any 3.x; the others ask for encryption or cancel, and are no start.
+        // Protocol 3.x starts a session; the others request encryption or a cancellation.
         self.begun = self.begun || bytes[4..6] == [0, 3];
         Some(Message { bytes, kind })
     }
 }
 
-/// Watches a client for the message that commits.
+/// Detects the messages of a client that commit.
 #[derive(Default)]
 pub(crate) struct Commits {
-    /// The prepared statements that do.
+    /// The prepared statements that commit.
     prepared: HashSet<Vec<u8>>,
 }
 
@@ -104,7 +104,7 @@ pub(crate) fn has_committed(message: &Message) -> bool {
     message.kind == b'C' && message.texts().next() == Some(b"COMMIT")
 }
 
-/// Whether it asks for encryption: a single letter answers that.
+/// Whether the message requests encryption, which is answered by a single letter.
 pub(crate) fn asks_for_encryption(message: &Message) -> bool {
     let numbers: [u32; 2] = [80_877_103, 80_877_104];
     message.kind == 0 && numbers.iter().any(|n| message.body() == n.to_be_bytes())

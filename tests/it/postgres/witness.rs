@@ -1,4 +1,4 @@
-//! A second client that inspects the tables, on a thread of its own.
+//! A second client that inspects the tables, on its own thread.
 
 use std::{sync::mpsc, thread};
 
@@ -8,11 +8,11 @@ use super::database::Database;
 
 type Order = Box<dyn FnOnce(&mut Client) + Send>;
 
-/// A connection that is held for as long as this is.
+/// A connection that stays open until this value is dropped.
 pub(crate) struct Witness {
     orders: Option<mpsc::Sender<Order>>,
     thread: Option<thread::JoinHandle<()>>,
-    /// There for as long as this is.
+    /// Dropped with this value.
     database: Option<Database>,
 }
 
@@ -46,14 +46,14 @@ impl Witness {
         })
     }
 
-    /// In this database, which lives as long as this value.
+    /// Connects to a database, which is dropped with the witness.
     pub(crate) fn of(database: Database) -> Self {
         let mut witness = database.witness();
         witness.database = Some(database);
         witness
     }
 
-    /// The server's answer, as text.
+    /// Runs a query and returns its rows as text.
     pub(crate) fn try_run(&self, sql: &str) -> Result<Texts, postgres::Error> {
         let sql = sql.to_owned();
         let said = self.with(move |client| client.simple_query(&sql))?;
@@ -74,7 +74,7 @@ impl Witness {
         said.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
 
-    /// The one cell that a query answers with.
+    /// The first cell of a query that returns one row.
     pub(crate) fn cell(&self, sql: &str) -> Option<String> {
         let mut rows = self.run(sql);
         assert_eq!(rows.len(), 1, "{sql}");
@@ -85,7 +85,7 @@ impl Witness {
         self.cell(sql).unwrap()
     }
 
-    /// Does that with the connection.
+    /// Runs a closure with the connection.
     pub(crate) fn with<T: Send + 'static>(
         &self,
         order: impl FnOnce(&mut Client) -> T + Send + 'static,
@@ -96,7 +96,7 @@ impl Witness {
         answered.recv().expect("the witness lives")
     }
 
-    /// Statements without parameters.
+    /// Runs statements without parameters.
     pub(crate) fn execute(&self, sql: impl Into<String>) {
         let sql = sql.into();
         let done = self.with({
@@ -126,7 +126,7 @@ impl Witness {
         })
     }
 
-    /// The one number of the one row.
+    /// The number in the first cell of the first row.
     pub(crate) fn number(&self, sql: impl Into<String>) -> i64 {
         self.rows(sql)[0].get(0)
     }
@@ -134,8 +134,7 @@ impl Witness {
 
 impl Drop for Witness {
     fn drop(&mut self) {
-        // The database, if there is one, comes after this.
-        // In this order: the thread ends when there are no more orders.
+        // Dropping the sender ends the thread. The database, if any, is dropped after this.
         self.orders.take();
         let ended = self.thread.take().map(thread::JoinHandle::join);
         if !thread::panicking() {

@@ -1,4 +1,4 @@
-//! Tasks that write to a map continuously, and record what was acknowledged.
+//! Tasks that write to a map continuously and record the acknowledged values.
 
 use std::{
     collections::HashMap,
@@ -35,7 +35,7 @@ pub(crate) async fn open(store: impl Provider) -> PersistentMap<u64> {
         .unwrap()
 }
 
-/// They write to a map; the numbers in it only grow.
+/// Tasks that write increasing numbers to a map.
 pub(crate) struct Writers {
     map: PersistentMap<u64>,
     acknowledged: Arc<Vec<AtomicU64>>,
@@ -79,25 +79,25 @@ impl Writers {
                         acknowledged[slot].store(number, SeqCst);
                         saves.fetch_add(1, SeqCst);
                     }
-                    // Whatever happened to the server, this is the expected result.
+                    // The only error expected, regardless of the fault of the server.
                     Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}"),
                 }
             }
         }
     }
 
-    /// How many saves were acknowledged.
+    /// The number of acknowledged saves.
     pub(crate) fn saves(&self) -> u64 {
         self.saves.load(SeqCst)
     }
 
-    /// Until so many more were.
+    /// Waits until `saves` more saves are acknowledged.
     pub(crate) async fn go_on(&self, saves: u64) {
         let enough = self.saves() + saves;
         eventually("saves go on", || self.saves() >= enough).await;
     }
 
-    /// Checks that the table has everything acknowledged so far, or something newer.
+    /// Checks that the table has all acknowledged values, or newer ones.
     pub(crate) fn check(&self, database: &Database) {
         let acknowledged: Vec<_> = self.acknowledged.iter().map(|n| n.load(SeqCst)).collect();
         let stored = numbers(&database.witness());
@@ -111,7 +111,7 @@ impl Writers {
         }
     }
 
-    /// The writers stop; everything is committed without a flush.
+    /// Stops the writers and checks that everything is committed without a flush.
     pub(crate) async fn finish(mut self, database: &Database) {
         self.enough.store(true, SeqCst);
         for task in self.tasks.drain(..) {
@@ -127,7 +127,7 @@ fn key(slot: usize) -> String {
     format!("key {slot}")
 }
 
-/// What the table of the map `map` holds.
+/// The rows of the table of the map `map`.
 pub(crate) fn numbers(witness: &Witness) -> HashMap<String, u64> {
     let rows = witness.rows(format!("SELECT key, value::text FROM {}", table_of("map")));
     let number = |text: String| text.parse().unwrap();

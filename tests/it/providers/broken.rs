@@ -1,5 +1,5 @@
-//! Providers that break one promise of the contract each: the suite catches every
-//! one of them, under that promise.
+//! Each of these providers breaks one promise of the contract. The suite detects all of them, under
+//! that promise.
 
 mod answers;
 mod provider;
@@ -85,7 +85,8 @@ enum Flaw {
     HeartbeatsOfTheirOwn,
 }
 
-/// Runs the check of a promise on a provider with that flaw; returns the failure.
+/// Runs the check of a promise on a provider with that flaw. Returns the failure message, if it
+/// fails.
 async fn complaint(flaw: Flaw, promise: &str) -> Option<String> {
     let broken = Broken::new(flaw);
     let open = async || Ok(broken.reopened());

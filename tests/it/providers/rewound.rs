@@ -1,5 +1,5 @@
-//! Providers that do not notice, or do not report, that they have lost commits: the suite
-//! catches all of them.
+//! Providers that do not notice, or do not report, that they have lost commits. The suite detects
+//! all of them.
 
 use std::{panic::AssertUnwindSafe, time::SystemTime};
 
@@ -40,7 +40,7 @@ struct Broken {
 }
 
 impl Broken {
-    /// The batch as it arrives at the memory.
+    /// The batch that the memory gets.
     fn changed(&self, batch: &Batch) -> Batch {
         let mut batch = batch.clone();
         let mut parts = batch.maps.to_vec();
@@ -58,7 +58,7 @@ impl Broken {
         batch
     }
 
-    /// As it is when a loss is noticed.
+    /// Renews the incarnation of the map, as if a loss was noticed.
     async fn renew(&self, map: &MapName) {
         let id = BatchId::new(WriterId::random(), 9);
         let now = SystemTime::now();
@@ -154,8 +154,7 @@ async fn a_provider_that_hides_lost_commits_is_caught() {
     }
 }
 
-/// A provider that decides by itself, without incarnations, and lets its maps
-/// notice even so.
+/// A provider may notice lost commits and tell its maps without keeping incarnations.
 #[tokio::test]
 async fn a_provider_without_incarnations_is_left_out() {
     #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Clears beside writers, commits and flushes.
+//! Clears that run concurrently with writers, commits and flushes.
 
 use super::*;
 
@@ -26,8 +26,7 @@ async fn a_clear_never_takes_a_younger_write_and_leaves_an_older_one() {
     let looks = tokio::task::spawn_blocking({
         let map = map.clone();
         move || {
-            // Many keys: they are in many shards, and a clear that goes shard by
-            // shard is seen between two of them.
+            // Many keys are in many shards, so a clear that goes shard by shard is visible halfway.
             let keys: Vec<_> = (0..64).map(|n| format!("key {n}")).collect();
             for round in 0..3_000 {
                 for key in &keys {
@@ -39,7 +38,7 @@ async fn a_clear_never_takes_a_younger_write_and_leaves_an_older_one() {
                 if let Some(first) = first {
                     let rest = &keys[first..];
                     let gone = rest.iter().find(|key| map.get(key) != Some(round));
-                    // A clear may have come since; then `first` is gone as well.
+                    // If a clear has come since, `first` is gone as well.
                     if let Some(gone) = gone {
                         assert!(
                             !map.contains_key(&keys[first]),
@@ -53,8 +52,7 @@ async fn a_clear_never_takes_a_younger_write_and_leaves_an_older_one() {
     });
     let mut looked = 0;
     while !looks.is_finished() {
-        // The store follows the order of the commits, and a commit may contain any
-        // of the writes; but a clear removes everything.
+        // The stored entries are only counted, because a commit may contain any of the writes.
         let _ = map.flush().await;
         looked += stored_values::<u64>(store.inner()).await.len();
     }
@@ -66,9 +64,8 @@ async fn a_clear_never_takes_a_younger_write_and_leaves_an_older_one() {
     assert!(clears.load(SeqCst) > 100, "{clears:?}, {looked}");
 }
 
-/// Writes after a clear stay, and entries from before it do not come back, whatever was in
-/// flight: a commit in flight with old values is applied, or fails, or is applied and fails,
-/// after the clear.
+/// Writes after a clear stay, and entries from before it do not come back: a commit in flight with
+/// old values is applied, or fails, or is applied and fails, after the clear.
 #[tokio::test(start_paused = true)]
 async fn a_clear_during_a_commit_resurrects_nothing_and_loses_nothing_newer() {
     let unavailable = ErrorKind::Unavailable;
@@ -87,7 +84,7 @@ async fn a_clear_during_a_commit_resurrects_nothing_and_loses_nothing_newer() {
         map.extend([("stored", 2), ("both", 1), ("before", 1)]);
         let (inside, outcome) = (map.clone(), fate.clone());
         let mut calls = 0;
-        // Within the call: after the batch was made, before it takes effect.
+        // During the commit: after the batch was assembled, before it takes effect.
         store.set_rule(move |call| {
             if call.method != Method::Commit {
                 return Fault::None;
@@ -145,9 +142,8 @@ async fn a_clear_is_saved_within_the_interval_whatever_comes_after_it() {
     assert_eq!(stored_values::<u64>(store.inner()).await, HashMap::new());
 }
 
-/// A clear takes what a flush waits for out of the queue, so the flush has to
-/// see that clear saved. But not each one that follows: with a clear in each
-/// commit it never ended.
+/// A clear removes the keys of a flush from the queue, so the flush has to wait for that clear. It
+/// must not wait for later ones: with a clear in each commit, it never ended.
 #[tokio::test(start_paused = true)]
 async fn a_flush_waits_for_one_clear_that_came_after_it_and_not_for_all() {
     let store = Faulty::new(Memory::new());
@@ -174,7 +170,7 @@ async fn a_flush_waits_for_one_clear_that_came_after_it_and_not_for_all() {
     assert!(!old, "what the flush waited for is not there: {stored:?}");
 }
 
-/// `clear_and_save` among flushes: what it acknowledged is in the store at that moment.
+/// When `clear_and_save` returns, the store is empty, also among flushes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_acknowledged_clear_is_in_the_store() {
     let store = Faulty::new(Memory::new());

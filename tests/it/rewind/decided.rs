@@ -1,4 +1,4 @@
-//! The course of a map whose store went back in time, whatever store that is.
+//! The behaviour of a map whose store went back in time, for any store.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use persistify::{ErrorKind, Health, MapName, PersistentMap, Provider, Rewind, Wa
 
 use crate::support;
 
-/// To stop is to decide nothing.
+/// All decisions; `Stop` leaves the rewind unresolved.
 pub(crate) const DECISIONS: [Rewind; 3] = [Rewind::Stop, Rewind::SaveAgain, Rewind::TakeStore];
 
 type Entries = BTreeMap<String, u64>;
@@ -33,7 +33,7 @@ pub(crate) fn entries(pairs: &[(&str, u64)]) -> Entries {
     pairs.iter().map(owned).collect()
 }
 
-/// What the store is to hold in the end.
+/// The entries that the store has to hold at the end.
 fn expected(decision: Rewind, remembered: &[(&str, u64)]) -> Entries {
     let held = if decision == Rewind::SaveAgain {
         &ACKNOWLEDGED
@@ -58,7 +58,7 @@ fn held(map: &PersistentMap<u64>) -> Entries {
     map.iter().map(|(k, v)| (k.to_string(), v)).collect()
 }
 
-/// The map, which was opened to stop, stops and writes nothing; then it goes on as
+/// Asserts that a map with the policy `Stop` stops and writes nothing, and then continues as
 /// decided.
 pub(crate) async fn stops_and_goes_on(
     provider: &dyn Provider,
@@ -86,7 +86,7 @@ pub(crate) async fn stops_and_goes_on(
     assert_eq!(stored(provider).await, expected, "{decision:?}");
 }
 
-/// The map, which was opened to go on like that, does so by itself.
+/// Asserts that a map continues by itself if the decision is its policy.
 pub(crate) async fn goes_on_by_itself(
     provider: &dyn Provider,
     map: &PersistentMap<u64>,

@@ -1,4 +1,4 @@
-//! How a map goes on once its store has gone back in time.
+//! How a map continues after its store has gone back in time.
 
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ async fn take_store_judges_what_is_pending_by_the_conflict_policy() {
     assert_eq!(stored(&store).await, pairs([("k", 1)]));
 }
 
-/// Memory wins, also over what the older copy has: it is no conflict.
+/// Memory wins over the older copy, without a conflict.
 #[tokio::test(start_paused = true)]
 async fn save_again_finds_no_conflicts_with_the_older_copy() {
     let store = store();
@@ -107,7 +107,7 @@ async fn save_again_finds_no_conflicts_with_the_older_copy() {
     assert_eq!(map.stats().conflicts, 0);
 }
 
-/// Only its expiry was to be saved, but the store has lost the value as well.
+/// Only the expiry was pending, but the store has lost the value as well.
 #[tokio::test(start_paused = true)]
 async fn save_again_brings_back_the_value_of_an_entry_that_was_only_read() {
     let store = store();
@@ -164,7 +164,7 @@ async fn a_decision_for_a_map_whose_store_is_as_it_was_is_a_flush() {
     map.resolve_rewind(Rewind::SaveAgain).await.unwrap();
 }
 
-/// A map that goes on by itself must not do so for ever.
+/// A map that continues by itself must not do so forever.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_goes_back_at_every_commit_stops_the_map() {
     let store = store();
@@ -187,8 +187,8 @@ async fn a_store_that_goes_back_at_every_commit_stops_the_map() {
     assert_eq!(stored(&store).await, in_memory(&map));
 }
 
-/// What cannot be read is never destroyed unasked: memory does not have it because it
-/// could not be read, and not because it was removed.
+/// Unreadable records are never destroyed unasked: memory lacks them because they could not be
+/// decoded, not because they were removed.
 #[tokio::test(start_paused = true)]
 async fn save_again_leaves_what_cannot_be_read() {
     let store = store();
@@ -207,7 +207,7 @@ async fn save_again_leaves_what_cannot_be_read() {
     assert_eq!(stored(&store).await, all);
 }
 
-/// It would be refused again; who wrote it decides about it.
+/// The refused change would be refused again. The application has to decide about it.
 #[tokio::test(start_paused = true)]
 async fn save_again_leaves_what_was_refused() {
     let store = store();

@@ -1,4 +1,4 @@
-//! How a map reports a store that went back in time, and what it does until then.
+//! How a map reports a store that went back in time, and how it behaves until that is resolved.
 
 use persistify::{
     OnConflict,
@@ -8,8 +8,8 @@ use persistify::{
 use super::*;
 use crate::support::{open, put, steady, write_as_another};
 
-/// A map that has committed nothing notices it at a reload, from the incarnation alone. It stays
-/// stopped, although none of its own writes was lost.
+/// A map that has committed nothing notices a rewind at a reload, from the incarnation alone. It
+/// stays stopped, although none of its own writes was lost.
 #[tokio::test(start_paused = true)]
 async fn a_reload_that_notices_tells_everybody_and_nothing_is_written_after_it() {
     let store = store();
@@ -59,8 +59,8 @@ async fn a_reload_of_a_map_that_goes_on_by_itself_answers_with_what_came_of_it()
     }
 }
 
-/// Health names the two states for as long as a map that goes on by itself reads what
-/// the store holds.
+/// Health names the two states for as long as a map that continues by itself loads the contents of
+/// the store.
 #[tokio::test(start_paused = true)]
 async fn health_is_rewound_until_the_map_has_gone_on_by_itself() {
     let store = store();
@@ -84,7 +84,7 @@ async fn health_is_rewound_until_the_map_has_gone_on_by_itself() {
     assert_eq!(stored(&store).await, in_memory(&map));
 }
 
-/// What went before the rewind is no attempt at what comes after it.
+/// Attempts from before the rewind do not count after it.
 #[tokio::test(start_paused = true)]
 async fn a_map_that_goes_on_by_itself_has_all_its_attempts() {
     let store = store();
@@ -121,8 +121,8 @@ async fn a_map_that_cannot_go_on_by_itself_says_why_and_tries_again() {
     assert_eq!(stored(&store).await, all);
 }
 
-/// It was on its way when the store went back. The older copy does not have it, so it
-/// is committed after the decision, by the conflict policy of the map.
+/// A batch was in flight when the store went back. The older copy does not have it, so it is
+/// committed after the decision, by the conflict policy of the map.
 #[tokio::test(start_paused = true)]
 async fn a_batch_of_unknown_outcome_is_committed_to_the_store_that_is_taken() {
     for conflicts in [OnConflict::LastWrite, OnConflict::StoreWins] {
@@ -141,8 +141,8 @@ async fn a_batch_of_unknown_outcome_is_committed_to_the_store_that_is_taken() {
     }
 }
 
-/// An older copy may hold what this program cannot read. It stays in the store, and
-/// memory stays as it is.
+/// An older copy may contain records that this program cannot read. They stay in the store, and
+/// memory stays unchanged.
 #[tokio::test(start_paused = true)]
 async fn an_older_copy_that_cannot_be_read_is_not_decided_upon() {
     let store = store();

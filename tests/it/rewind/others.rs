@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// The older copy has everything that was acknowledged to this map, but not what it has loaded
-/// from others.
+/// The older copy has everything that was acknowledged to this map, but not the entries it has
+/// loaded from others.
 #[tokio::test(start_paused = true)]
 async fn a_map_that_has_lost_nothing_learns_of_it_from_the_one_that_has() {
     let store = store();
@@ -56,13 +56,13 @@ async fn a_reload_brings_nothing_of_a_store_that_went_back() {
     other.insert_and_save("theirs", 1).await.unwrap();
     rewound(&store, &other).await;
     map.reload().await.unwrap();
-    // No map has noticed so far: that is the content of the store.
+    // No map has noticed the rewind yet, so this is the content of the store.
     assert_eq!(in_memory(&map).len(), 2);
     assert_eq!(
         kind(other.insert_and_save("x", 1).await),
         ErrorKind::Rewound
     );
-    // The contents of the new incarnation are not loaded, whatever they are.
+    // The contents of the new incarnation are not loaded.
     other.resolve_rewind(Rewind::TakeStore).await.unwrap();
     other.clear_and_save().await.unwrap();
     assert_eq!(kind(map.reload().await), ErrorKind::Rewound);

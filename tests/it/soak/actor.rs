@@ -12,7 +12,7 @@ use super::{
     world::World,
 };
 
-/// How often each acts in a phase.
+/// The number of steps of each actor in a phase.
 const STEPS: usize = 12;
 
 /// Longer than any test waits.
@@ -27,7 +27,7 @@ pub(super) struct Actor {
     pub(super) map: usize,
     pub(super) key: usize,
     pub(super) token: u64,
-    /// The map and the key of a commit of unknown fate.
+    /// The map and the key of a commit of unknown outcome.
     pub(super) unknown: Option<(usize, usize)>,
 }
 
@@ -62,7 +62,7 @@ impl Actor {
         }
     }
 
-    /// At a key of unknown fate.
+    /// A step with a key of unknown outcome.
     async fn step_behind(&mut self) {
         let removes = !self.world.terms.foreign;
         match self.dice.random_range(0..12) {
@@ -83,7 +83,8 @@ impl Actor {
     }
 
     async fn step(&mut self) {
-        // What one has never seen it cannot remove.
+        // Other owners may have stored an entry that this map has never seen; a removal would miss
+        // it.
         let removes = !self.world.terms.foreign;
         match self.dice.random_range(0..30) {
             0..4 => self.insert(),
@@ -114,13 +115,13 @@ impl Actor {
         key(self.key)
     }
 
-    /// Some entries of the caching map have a time of their own.
+    /// The own TTL of an entry, which some entries of the caching map have.
     pub(super) fn own_time(&mut self) -> Option<Duration> {
         let has = is_caching(self.map) && self.dice.random_ratio(1, 3);
         has.then(|| MS * self.dice.random_range(0..3_000))
     }
 
-    /// How long it waits for an answer.
+    /// The time for which the actor waits for an answer.
     pub(super) fn patience(&mut self) -> Duration {
         if self.dice.random_ratio(1, 4) {
             MS * self.dice.random_range(1..800)
@@ -129,14 +130,14 @@ impl Actor {
         }
     }
 
-    /// A write, with its position in the book.
+    /// Records the beginning of a write in the book. Returns its position.
     pub(super) fn write(&self, what: &'static str, token: Option<u64>, span: Span) -> usize {
         let wanted = Wanted { what, token, span };
         let mut book = self.world.ground.book();
         book.begin(self.owner, self.map, self.key, wanted)
     }
 
-    /// Every key is emptied.
+    /// Records the beginning of writes that empty every key.
     pub(super) fn write_all(&self, what: &'static str) -> Vec<usize> {
         let wanted = Wanted {
             what,

@@ -4,17 +4,17 @@ use std::{collections::BTreeMap, fmt};
 
 use super::trace;
 
-/// How many keys each map has.
+/// The number of keys of each map.
 pub(super) const KEYS: usize = 4;
 
-/// Expiries are kept in milliseconds; who is that close to one is not asked.
+/// Expiries have a resolution in milliseconds. An entry this close to its expiry is not checked.
 const SLACK: u64 = 4;
 
 pub(super) fn key(n: usize) -> String {
     format!("k{n}")
 }
 
-/// For how long a value lives, in milliseconds: at least and at most.
+/// The lifetime of a value in milliseconds: at least and at most.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Span {
     pub(super) least: Option<u64>,
@@ -25,22 +25,22 @@ pub(super) struct Span {
 struct Write {
     map: usize,
     key: usize,
-    /// None removes.
+    /// `None` removes the key.
     token: Option<u64>,
     what: &'static str,
     owner: usize,
     begun: u64,
-    /// When it was in memory for sure.
+    /// When it was certainly in memory.
     done: Option<u64>,
-    /// From then on it cannot take effect any more.
+    /// The time after which it cannot take effect any more.
     over: Option<u64>,
-    /// It is in the store for sure.
+    /// Whether it is certainly in the store.
     saved: bool,
     never: bool,
     span: Span,
-    /// When it may be gone first, and when it has to be gone.
+    /// The earliest and the latest time at which it expires.
     gone: [Option<u64>; 2],
-    /// The writes that were committed together with it.
+    /// The same for all writes that were committed together.
     group: Option<u64>,
 }
 
@@ -61,7 +61,7 @@ impl fmt::Debug for Write {
     }
 }
 
-/// A write: the value, and its time to live.
+/// The value of a write, and its lifetime.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
     pub(super) what: &'static str,
@@ -73,18 +73,18 @@ pub(super) struct Wanted {
 #[derive(Default)]
 pub(super) struct Book {
     tick: u64,
-    /// In milliseconds.
+    /// The current time, in milliseconds.
     pub(super) now: u64,
-    /// Other owners write to the same maps, so a value in one memory may reach the store at any
-    /// time.
+    /// Whether other owners write to the same maps, so that a value in one memory may reach the
+    /// store at any time.
     foreign: bool,
     writes: Vec<Write>,
 }
 
-/// The begin of the last write of each key that must have taken effect.
+/// For each key, the beginning of the last write that must have taken effect.
 pub(super) type Floor = [u64; KEYS];
 
-/// What a map or a store holds, by key.
+/// The contents of a map or a store, by key.
 pub(super) type Held = BTreeMap<String, u64>;
 
 impl Book {
@@ -116,7 +116,7 @@ impl Book {
         id
     }
 
-    /// These were committed as one.
+    /// Records that the writes were committed together.
     pub(super) fn together(&mut self, ids: &[usize]) {
         let group = self.tick();
         for id in ids {
@@ -124,14 +124,14 @@ impl Book {
         }
     }
 
-    /// It has not taken effect, nor will it.
+    /// Records that the writes have not taken effect and never will.
     pub(super) fn never(&mut self, ids: &[usize]) {
         for id in ids {
             self.writes[*id].never = true;
         }
     }
 
-    /// It is in memory.
+    /// Records that the writes are in memory.
     pub(super) fn done(&mut self, ids: &[usize]) {
         for id in ids {
             self.maybe(&[*id]);
@@ -140,7 +140,7 @@ impl Book {
         }
     }
 
-    /// It is in memory, or will not be any more.
+    /// Records that the writes are in memory, or will not be any more.
     pub(super) fn maybe(&mut self, ids: &[usize]) {
         let now = self.tick();
         for id in ids {
@@ -153,7 +153,7 @@ impl Book {
         }
     }
 
-    /// It is in the store, or was.
+    /// Records that the writes are in the store, or were.
     pub(super) fn saved(&mut self, ids: &[usize]) {
         self.done(ids);
         let now = self.tick();
@@ -164,7 +164,7 @@ impl Book {
         }
     }
 
-    /// The store has all that this owner had in memory before then.
+    /// Records that the store has everything that the owner had in memory before that tick.
     pub(super) fn flushed(&mut self, owner: usize, map: usize, before: u64) {
         let now = self.tick();
         let own = self.writes.iter_mut();
@@ -200,8 +200,8 @@ impl Book {
         })
     }
 
-    /// What expires before it is saved leaves alone what others have stored; and
-    /// so does what the same owner has written over with it.
+    /// Whether the write, or a later one of the same owner, may have expired. If it was not saved
+    /// before, it changes nothing that other owners have stored.
     fn has_expired(&self, write: &Write) -> bool {
         let mut later = self.of(write.map, write.key);
         later.any(|w| {
@@ -210,18 +210,18 @@ impl Book {
         })
     }
 
-    /// What memory must hold, or something later.
+    /// For each key, the last write that memory must have, if not a later one.
     pub(super) fn in_memory(&self, map: usize) -> Floor {
         self.floor(map, |w| w.done.is_some())
     }
 
-    /// What the store must hold, or something later.
+    /// For each key, the last write that the store must have, if not a later one.
     pub(super) fn in_store(&self, map: usize) -> Floor {
         self.floor(map, |w| w.saved)
     }
 
-    /// Each key has the value of the last write before the floor, or of a write that may have come
-    /// after it.
+    /// Asserts that each key has the value of the last write before the floor, or of a write that
+    /// may have come after it.
     pub(super) fn check(&self, map: usize, floor: &Floor, held: &Held, place: &str) {
         for (n, last) in floor.iter().enumerate() {
             let token = held.get(&key(n)).copied();
@@ -263,7 +263,8 @@ impl Book {
         }
     }
 
-    /// No part of an atomic commit is visible while another key still has an older value.
+    /// Asserts that no part of an atomic commit is visible while another key still has an older
+    /// value.
     pub(super) fn check_whole(&self, held: &[Held; 2]) {
         let holds = |w: &Write| held[w.map].get(&key(w.key)).copied();
         for one in self.writes.iter().filter(|w| w.group.is_some() && !w.never) {

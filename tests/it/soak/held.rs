@@ -13,7 +13,7 @@ use tokio::{runtime::Handle, sync::watch, task::spawn_blocking};
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     inner: Arc<dyn Provider>,
-    /// It has no disk to wait for.
+    /// Whether the store has no disk to wait for.
     at_once: bool,
     /// The number of calls in flight, including those that their callers gave up.
     calls: Arc<watch::Sender<usize>>,
@@ -43,13 +43,13 @@ impl Held {
         }
     }
 
-    /// Waits until the store does nothing.
+    /// Waits until no call is in flight.
     pub(super) async fn idle(&self) {
-        // It cannot fail: the sender is borrowed.
+        // This cannot fail: the sender is borrowed.
         let _ = self.calls.subscribe().wait_for(|calls| *calls == 0).await;
     }
 
-    /// Time stands still as long as a thread of the runtime works.
+    /// Runs a call on a blocking thread, which keeps paused time from advancing.
     async fn held<T: Send + 'static>(
         &self,
         call: impl Future<Output = Result<T>> + Send + 'static,

@@ -1,5 +1,5 @@
-//! A history: a store, and the phases in which maps are open on it. Between two phases all maps
-//! are gone, and only the store remains.
+//! A history: a store, and the phases in which maps are open on it. Between two phases, all maps
+//! are dropped, and only the store remains.
 
 use std::{rc::Rc, thread};
 
@@ -18,7 +18,7 @@ use super::{
 
 const PHASES: u32 = 3;
 
-/// A history from its beginning to its end.
+/// Runs a history from its beginning to its end.
 pub(super) async fn history(kind: Kind, seed: u64) {
     let mut dice = StdRng::seed_from_u64(seed);
     let mut place = Place::new(kind);
@@ -35,7 +35,7 @@ pub(super) async fn history(kind: Kind, seed: u64) {
         ground = phase.run().await;
         ground.check_rest(&terms).await;
         ground.check_copy(&mut dice).await;
-        // It may have been killed, at the latest here.
+        // The program is killed here at the latest, or ends normally.
         let store = ground.store.inner().clone();
         if dice.random() {
             place.kill(&store).await;
@@ -49,7 +49,7 @@ pub(super) async fn history(kind: Kind, seed: u64) {
     place.end(ground.store.inner()).await;
 }
 
-/// Prints the phase if it fails.
+/// Prints the phase if the test fails.
 struct Told(u32, Terms);
 
 impl Drop for Told {
@@ -61,8 +61,8 @@ impl Drop for Told {
 }
 
 impl Ground {
-    /// The next phase starts with the contents of the store: what the last phase has left, and what
-    /// other programs have written meanwhile.
+    /// Begins a phase with the contents of the store: the entries that the last phase has left, and
+    /// those that other programs have written since.
     async fn begin(&self, dice: &mut StdRng, terms: &Terms) {
         self.book().restart(terms.foreign);
         for map in 0..2 {
@@ -103,7 +103,7 @@ impl Ground {
         plant(self, map, &key, &text, shape).await;
     }
 
-    /// No map is open, so the store has the only state.
+    /// Checks the store while no map is open.
     async fn check_rest(&self, terms: &Terms) {
         let mut held = Vec::new();
         for map in 0..2 {
@@ -118,7 +118,7 @@ impl Ground {
         treasure.check(&self.store).await;
     }
 
-    /// A copy of the store is the same.
+    /// Checks that a copy of the store has the same contents.
     async fn check_copy(&self, dice: &mut StdRng) {
         if dice.random_ratio(3, 4) {
             return;
@@ -144,7 +144,7 @@ fn junk(dice: &mut StdRng, terms: &Terms) -> (String, u32) {
     (format!("\"junk {}\"", dice.random::<u32>()), terms.shape)
 }
 
-/// A value of a shape that is used, or was once.
+/// A value of the current schema version, or of an older one.
 fn old(dice: &mut StdRng, terms: &Terms) -> (String, u32) {
     let shape = dice.random_range(0..=terms.shape);
     (format!("[{shape},{}]", dice.random::<u64>()), shape)

@@ -1,4 +1,4 @@
-//! Writes on a condition, and several that are committed as one.
+//! Conditional saves, and several writes that are committed together.
 
 use std::future::Future;
 
@@ -33,7 +33,7 @@ impl Actor {
 
     pub(super) async fn update_in_store(&mut self) {
         let (map, key) = (self.tested(), self.key());
-        // The rest of its own time to live.
+        // The entry keeps the rest of its own TTL.
         let least = is_caching(self.map).then_some(0);
         let span = Span { least, most: None };
         let id = self.write("update_in_store", Some(self.token), span);
@@ -70,8 +70,8 @@ impl Actor {
         self.conclude(&ids, commit).await;
     }
 
-    /// Memory has it if the store has. If it is not known whether the store has
-    /// it, it may have it at any time.
+    /// Records the result of a commit. Memory has it if the store has it. If the outcome is
+    /// unknown, memory may adopt it at any time.
     async fn conclude(&mut self, ids: &[usize], call: impl Future<Output = Result<bool>>) {
         let patience = self.patience();
         let Ok(answer) = timeout(patience, call).await else {

@@ -1,5 +1,5 @@
-//! A phase: maps are opened, used by many at once while the store fails, and
-//! end, one way or the other.
+//! A phase: maps are opened, used by many actors while the store fails, and end normally or by a
+//! crash.
 
 use std::{future::Future, rc::Rc, time::Duration};
 
@@ -17,10 +17,10 @@ use super::{
     world::{Ground, World},
 };
 
-/// How many act at once.
+/// The number of concurrent actors.
 const ACTORS: usize = 5;
 
-/// When the store is healthy again, no call waits any longer.
+/// The longest time for which a call may wait once the store is healthy again.
 const PATIENCE: Duration = Duration::from_mins(10);
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ pub(super) struct Phase {
 }
 
 impl Phase {
-    /// The maps are as the store, whatever that holds.
+    /// Begins a phase. Asserts that each map has the contents of the store.
     pub(super) async fn begin(world: Rc<World>, dice: StdRng) -> Self {
         for (owner, map) in every(&world) {
             let stored = world.ground.stored(map, &world.terms).await;
@@ -49,7 +49,7 @@ impl Phase {
         phase
     }
 
-    /// What does not expire is of the shape of today, once all is saved.
+    /// Asserts that after a flush, all entries without an expiry have the current schema version.
     async fn check_rewritten(&self) {
         for (owner, map) in every(&self.world) {
             self.world.map(owner, map).flush().await.unwrap();
@@ -61,7 +61,7 @@ impl Phase {
         }
     }
 
-    /// From trouble to its end.
+    /// Runs the phase, from its first fault to its end.
     pub(super) async fn run(mut self) -> Ground {
         let store = self.world.ground.store.clone();
         let trouble = Rc::new(Trouble::begin(&store, self.fork()));
@@ -115,10 +115,10 @@ impl Phase {
         }
     }
 
-    /// The store is well: everything is saved, and all agree.
+    /// The store is healthy: saves everything, and asserts that all maps agree with the store.
     async fn settle(&self) {
         let all: Vec<_> = every(&self.world).collect();
-        // One more round, because the others have to load what was saved last.
+        // A second round, because the other maps have to load the values that were saved last.
         for (owner, map) in all.iter().chain(&all) {
             self.save_all(*owner, *map).await;
         }
@@ -179,7 +179,7 @@ fn every(world: &World) -> impl Iterator<Item = (usize, usize)> + use<> {
     owners.flat_map(|owner| [(owner, 0), (owner, 1)])
 }
 
-/// Hands on its panic.
+/// Awaits an actor, and passes its panic on.
 async fn acted(actor: JoinHandle<()>) {
     if let Err(error) = actor.await
         && error.is_panic()

@@ -1,4 +1,4 @@
-//! The store of a history, and what is left of it when its program is killed.
+//! The store of a history, and the files that remain when its program is killed.
 
 use std::{fs, path::Path, sync::Arc, time::SystemTime};
 
@@ -32,7 +32,7 @@ impl Place {
         }
     }
 
-    /// The store, as a new process finds it.
+    /// Opens the store like a new process.
     pub(super) async fn open(&self) -> Held {
         let inner: Arc<dyn Provider> = match self.kind {
             Kind::Memory => return Held::at_once(Arc::new(self.memory.clone())),
@@ -51,7 +51,7 @@ impl Place {
         Held::new(inner)
     }
 
-    /// The program is killed: only the files on the disk remain.
+    /// Kills the program: only the files on the disk remain.
     pub(super) async fn kill(&mut self, store: &Held) {
         store.idle().await;
         let image = folder();
@@ -60,7 +60,7 @@ impl Place {
         self.folder = image;
     }
 
-    /// The program ends as it should.
+    /// Ends the program normally.
     pub(super) async fn end(&self, store: &Held) {
         store.idle().await;
         store.close().await.unwrap();
@@ -88,7 +88,8 @@ fn files(folder: &Path) -> Vec<(String, u64, SystemTime)> {
     files
 }
 
-/// Whether nothing was changed meanwhile (a store may tidy up by itself).
+/// Copies the files. Returns whether they have not changed meanwhile (a store may tidy up by
+/// itself).
 fn copied(from: &Path, to: &Path) -> bool {
     for (name, ..) in files(to) {
         fs::remove_file(to.join(name)).unwrap();

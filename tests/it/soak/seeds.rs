@@ -9,10 +9,10 @@ use std::{
 
 use super::{history::history, place::Kind};
 
-/// No history takes that long, in real time: it hangs.
+/// The real time after which a history counts as hanging.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// How often one seed is tried alone: disks do not answer alike each time.
+/// The number of runs of a single seed. Disks do not answer at the same moments each time.
 const REPEATS: u64 = 50;
 
 /// The seeds to try, in order.
@@ -23,7 +23,7 @@ enum Seeds {
 }
 
 impl Seeds {
-    /// What `tests/soak.sh` asks for, else a few that are always the same.
+    /// The seeds that `tests/soak.sh` asks for, or else a few fixed ones.
     fn wanted(few: u64) -> Self {
         let number = |name| env::var(name).ok().map(|n| n.parse().expect("a number"));
         if let Some(seed) = number("PERSISTIFY_SOAK_SEED") {
@@ -53,7 +53,7 @@ impl Seeds {
     }
 }
 
-/// Tries one after the other, until one fails.
+/// Runs one history after the other, until one fails.
 pub(super) fn soak(test: &str, kind: Kind, few: u64) {
     let seeds = Seeds::wanted(few);
     let mut tried = 0;
@@ -69,7 +69,8 @@ pub(super) fn soak(test: &str, kind: Kind, few: u64) {
     println!("histories_{test}: {tried} went well, of the seeds {first}..{end}");
 }
 
-/// On a thread of its own, so that a hanging history is noticed; the thread is abandoned.
+/// Runs a history on a thread of its own, so that a hanging one is noticed. Such a thread is
+/// abandoned.
 fn goes_well(kind: Kind, seed: u64) -> bool {
     let (done, ended) = mpsc::channel();
     let apart = thread::Builder::new().name(format!("seed {seed}"));

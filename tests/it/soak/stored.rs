@@ -1,4 +1,4 @@
-//! What the store holds, whatever the maps believe.
+//! The contents of the store, independent of the maps.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -29,7 +29,7 @@ pub(super) async fn records(store: &dyn Provider, map: &MapName) -> (Revision, R
     (horizon, records.map(|r| (r.key.to_string(), r)).collect())
 }
 
-/// The value of a record, if it can be read.
+/// The value of a record, if it decodes.
 pub(super) fn value(record: &Record) -> Option<Value> {
     let payload = record.value.as_ref()?;
     let value: Value = serde_json::from_slice(&payload.bytes).ok()?;
@@ -37,7 +37,7 @@ pub(super) fn value(record: &Record) -> Option<Value> {
     Some(value)
 }
 
-/// What can be read, and has not expired.
+/// The values that decode and have not expired.
 pub(super) fn live(records: &Records, now: u64) -> Tokens {
     let live = |r: &&Record| r.expires_at.is_none_or(|at| now < millis(at));
     let live = records.values().filter(live);
@@ -45,7 +45,7 @@ pub(super) fn live(records: &Records, now: u64) -> Tokens {
         .collect()
 }
 
-/// Writes by another program, while no map is open.
+/// Commits a record like another program, while no map is open.
 pub(super) async fn plant(to: &Ground, map: usize, key: &str, text: &str, shape: u32) {
     let payload = Payload::json(text.to_owned()).with_schema(shape);
     let part = MapBatch::new(name(map), vec![Change::put(key, payload, None)]);
@@ -54,7 +54,7 @@ pub(super) async fn plant(to: &Ground, map: usize, key: &str, text: &str, shape:
     to.store.inner().commit(&batch).await.unwrap();
 }
 
-/// The latest that was seen of each key: the store never goes back.
+/// The latest revision that was seen of each key: the store never goes back.
 #[derive(Clone, Default)]
 pub(super) struct Seen {
     horizons: [Revision; 2],
@@ -62,7 +62,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Whether a later load is at least as new.
+    /// Asserts that a later load is at least as new.
     pub(super) fn check(&self, map: usize, horizon: Revision, records: &Records) {
         let seen = self.horizons[map];
         assert!(
@@ -90,7 +90,7 @@ impl Seen {
 pub(super) struct Treasure(BTreeMap<(usize, String), Vec<String>>);
 
 impl Treasure {
-    /// A test that plants a record over it may destroy it.
+    /// Gives up a record that the test is about to overwrite.
     pub(super) fn give_up(&mut self, map: usize, key: &str, there: Option<&Record>) {
         let lost = there.and_then(|record| record.value.as_ref());
         let Some(lost) = lost.map(|payload| &payload.bytes) else {

@@ -1,4 +1,4 @@
-//! On which terms the maps of a phase are opened.
+//! The terms on which the maps of a phase are opened.
 
 use std::time::Duration;
 
@@ -24,21 +24,21 @@ pub(super) enum Policy {
     Merge,
 }
 
-/// The options of the maps, and who else has them open.
+/// The options of the maps, and whether another owner has them open.
 #[derive(Clone, Debug)]
 pub(super) struct Terms {
     pub(super) shape: u32,
     pub(super) policy: Policy,
-    /// Each map is open twice.
+    /// Whether each map is open twice.
     pub(super) foreign: bool,
     pub(super) rewrite: bool,
     max_pending: Option<usize>,
-    /// Of the caching map, in milliseconds.
+    /// The TTL of the caching map, in milliseconds.
     live: Option<u64>,
     pub(super) idle: Option<u64>,
 }
 
-/// The second map is the one whose entries expire.
+/// Whether this is the caching map, which is the second one.
 pub(super) fn is_caching(map: usize) -> bool {
     map == 1
 }
@@ -61,7 +61,7 @@ impl Terms {
         }
     }
 
-    /// What one has acknowledged may lose against what another has stored.
+    /// Whether an acknowledged write may lose against another owner's stored value.
     pub(super) fn may_lose(&self) -> bool {
         self.foreign && self.policy != Policy::LastWrite
     }
@@ -70,7 +70,7 @@ impl Terms {
         self.foreign && self.policy == Policy::Merge
     }
 
-    /// The remaining time of an entry that is written now, with a time to live of its own or not.
+    /// The remaining lifetime of an entry that is written now, with or without a TTL of its own.
     pub(super) fn span(&self, map: usize, own: Option<Duration>) -> Span {
         if !is_caching(map) {
             return Span::default();
@@ -89,14 +89,14 @@ impl Terms {
         }
     }
 
-    /// The remaining time of a stored entry.
+    /// The remaining lifetime of a stored entry.
     pub(super) fn rest(&self, map: usize, rest: Option<u64>) -> Span {
         if !is_caching(map) {
             return Span::default();
         }
         // An idle entry with earlier settings may outlive the current ones.
         let at_once = self.idle.map(|_| 0);
-        // What has no end gets one when the map is opened.
+        // An entry without an expiry gets one when the map is opened.
         let begun = self.live.filter(|_| rest.is_none());
         Span {
             least: [rest, at_once, begun].into_iter().flatten().min(),
@@ -143,8 +143,8 @@ impl Terms {
         }
     }
 
-    /// Opens one of the maps. That it does not open because of an unreadable
-    /// record is found out before it is allowed.
+    /// Opens one of the maps. If an unreadable record keeps it from opening, opens it with
+    /// `allow_unreadable`.
     pub(super) async fn open(
         &self,
         store: &Store,

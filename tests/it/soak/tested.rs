@@ -1,5 +1,5 @@
-//! Either map, by the methods that both have. A value is the number of its
-//! shape, and a token by which it is known.
+//! Either type of map, with the methods that both have. A value consists of its schema version and
+//! a token that identifies it.
 
 use std::{collections::BTreeMap, time::Duration, time::SystemTime};
 
@@ -18,7 +18,7 @@ pub(super) enum Either {
     Caching(CachingMap<Value>),
 }
 
-/// A map, and the shape of the values that are written to it.
+/// A map, and the schema version of the values that are written to it.
 #[derive(Clone)]
 pub(super) struct Tested {
     pub(super) map: Either,
@@ -72,7 +72,7 @@ impl Tested {
         }
     }
 
-    /// All entries, each with a read.
+    /// All entries, looked up one by one.
     pub(super) fn held(&self) -> Held {
         let (pairs, len): (BTreeMap<_, _>, _) = match &self.map {
             Plain(map) => (map.iter().collect(), map.len()),
@@ -115,7 +115,7 @@ impl Tested {
         saved.map(|_| true)
     }
 
-    /// Whether there was something to update.
+    /// Returns whether there was an entry to update.
     pub(super) async fn update_and_save(&self, key: &str, token: u64) -> Result<bool> {
         let new = self.value(token);
         let change = |value: &mut Value| *value = new;
@@ -151,7 +151,7 @@ impl Tested {
         saved.map(|_| true)
     }
 
-    /// Whether there was something to update.
+    /// Returns whether there was an entry to update.
     pub(super) async fn update_in_store(&self, key: &str, token: u64) -> Result<bool> {
         let change = |_| self.value(token);
         let saved = match &self.map {
@@ -161,7 +161,7 @@ impl Tested {
         saved.map(|updated| updated.is_some())
     }
 
-    /// Puts one key and removes another, as one.
+    /// Puts one key and removes another, in one commit.
     pub(super) async fn swap(&self, put: &str, token: u64, removed: &str) -> Result<bool> {
         let value = self.value(token);
         let saved = match &self.map {

@@ -12,13 +12,13 @@ use tokio::time::sleep;
 
 use super::{held::Held, trace};
 
-/// What goes wrong, and what hangs.
+/// The faults of a store, and its hanging calls.
 pub(super) struct Trouble {
     hangs: Arc<Mutex<Vec<Hang>>>,
 }
 
 impl Trouble {
-    /// From now on.
+    /// Makes calls of the store fail and hang from now on.
     pub(super) fn begin(store: &Faulty<Held>, mut dice: StdRng) -> Self {
         let hangs: Arc<Mutex<Vec<Hang>>> = Arc::default();
         let refused = match dice.random_range(0..4) {
@@ -69,7 +69,8 @@ impl Trouble {
         Self { hangs }
     }
 
-    /// Hanging calls resume late, are applied after they were given up, or never.
+    /// Lets hanging calls resume late, or be applied after they were given up. Some are left
+    /// hanging.
     pub(super) async fn come_late(&self, mut dice: StdRng) {
         loop {
             sleep(Duration::from_millis(dice.random_range(100..2_500))).await;

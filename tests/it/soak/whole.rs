@@ -16,8 +16,8 @@ impl Actor {
         }
     }
 
-    /// All that was in memory by then is in the store, unless what others had
-    /// stored has won.
+    /// Records that everything that was in memory by then is in the store, unless values of other
+    /// owners may have won.
     fn flushed(&self, begun: u64) {
         if !self.world.terms.may_lose() {
             let mut book = self.world.ground.book();
@@ -30,7 +30,7 @@ impl Actor {
         let _answer = timeout(patience, map.reload()).await;
     }
 
-    /// Takes in again what the map held a moment ago.
+    /// Exports the map, and imports the lines again.
     pub(super) async fn import(&mut self) {
         let map = self.tested();
         let lines = map.export().await;
@@ -64,7 +64,7 @@ impl Actor {
         ids
     }
 
-    /// Closes the map, and opens it anew.
+    /// Closes the map and reopens it.
     pub(super) async fn close(&mut self) {
         let world = self.world.clone();
         let slot = world.slot(self.owner, self.map);

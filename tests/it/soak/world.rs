@@ -11,7 +11,7 @@ use super::{
     tested::Tested,
 };
 
-/// A handle of a map, which may be closed and opened anew.
+/// A handle of a map, which may be closed and reopened.
 pub(super) struct Slot {
     map: RefCell<Tested>,
     pub(super) is_closing: Cell<bool>,
@@ -64,7 +64,7 @@ impl Ground {
         book
     }
 
-    /// The stored records of a map. (Others may load at the same time, and be faster.)
+    /// The stored records of a map. (Concurrent loads may overtake this one.)
     pub(super) async fn load(&self, map: usize) -> stored::Records {
         let seen = self.seen.borrow().clone();
         let (horizon, records) = stored::records(self.store.inner(), &name(map)).await;
@@ -73,7 +73,7 @@ impl Ground {
         records
     }
 
-    /// As above, after checking the records against the book.
+    /// As above, with the records checked against the book.
     pub(super) async fn stored(&self, map: usize, terms: &Terms) -> stored::Records {
         let floor = self.book().in_store(map);
         let records = self.load(map).await;
@@ -91,7 +91,7 @@ impl Ground {
 pub(super) struct World {
     pub(super) ground: Ground,
     pub(super) terms: Terms,
-    /// By owner, and by map.
+    /// By owner, then by map.
     slots: Vec<[Slot; 2]>,
 }
 
@@ -111,7 +111,7 @@ impl World {
         }
     }
 
-    /// The maps are dropped.
+    /// Drops the maps.
     pub(super) fn ground(self) -> Ground {
         self.ground
     }
@@ -132,7 +132,7 @@ impl World {
         self.ground.stored(map, &self.terms).await;
     }
 
-    /// Each memory holds what its own have written, unless there are others.
+    /// Asserts that each memory has the writes of its owner, unless there are other owners.
     pub(super) fn check_memory(&self) {
         for (owner, map) in (0..self.owners()).flat_map(|o| [(o, 0), (o, 1)]) {
             let tested = self.map(owner, map);

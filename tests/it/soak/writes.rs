@@ -1,4 +1,4 @@
-//! Writes to memory, and those that wait until they are saved.
+//! Writes to memory, and writes that wait until they are saved.
 
 use std::{future::Future, pin::pin, task::Poll};
 
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::{actor::Actor, book::Span, stored::millis, terms::is_caching};
 
 impl Actor {
-    /// A write to a map that is closed, or is being closed, panics.
+    /// Whether the map is neither closed nor being closed. A write would panic otherwise.
     fn may_write(&self) -> bool {
         let slot = self.world.slot(self.owner, self.map);
         !slot.is_closing.get()
@@ -37,7 +37,7 @@ impl Actor {
         self.world.ground.book().done(&[id]);
     }
 
-    /// What an update has made of the time that the entry has.
+    /// The lifetime that an update has given to the entry.
     fn rest(&self) -> Span {
         let ends = self.tested().expires_at(&self.key());
         let ends = ends.map(|ends| millis(ends).saturating_sub(self.world.ground.now()));
@@ -73,7 +73,7 @@ impl Actor {
 
     pub(super) async fn update_and_save(&mut self) {
         let (map, key) = (self.tested(), self.key());
-        // Its time begins anew, whatever it is.
+        // Its TTL starts again, whether it is its own or the map's.
         let least = is_caching(self.map).then_some(0);
         let span = Span { least, most: None };
         let id = self.write("update_and_save", Some(self.token), span);
@@ -96,7 +96,8 @@ impl Actor {
         self.save(&ids, map.clear_and_save()).await;
     }
 
-    /// Memory has the change after the first poll, or never. The answer says what the store has.
+    /// Records the result of a save. Memory has the change after the first poll, or never. The
+    /// answer shows whether the store has it.
     async fn save(&mut self, ids: &[usize], call: impl Future<Output = Result<bool>>) {
         let patience = self.patience();
         let mut call = pin!(call);
@@ -117,12 +118,12 @@ impl Actor {
     async fn saved(&self, ids: &[usize], answer: Result<bool>) {
         match answer {
             Ok(true) => self.world.ground.book().saved(ids),
-            // What another one had stored has won.
+            // Another owner's stored value has won.
             Err(error) if error.kind() == ErrorKind::Conflict && !error.may_have_applied() => {
                 assert!(self.world.terms.may_lose(), "{error}");
                 self.world.ground.book().never(ids);
             }
-            // There was nothing to write to; or it may yet be saved.
+            // There was nothing to update, or the change may still be saved.
             Ok(false) | Err(_) => return,
         }
         self.world.check_store(self.map).await;

@@ -1,4 +1,4 @@
-//! Tables of other programs, which go on using them.
+//! Tables of other programs, which continue to use them.
 
 use persistify::{ErrorKind, Expect, Otherwise, Provider};
 use rusqlite::types::Value;
@@ -8,7 +8,7 @@ use super::*;
 const SAMPLE: &str = r#"CREATE TABLE "SampleTable" ("Key" TEXT PRIMARY KEY, "Value" TEXT NOT NULL,
     CreatedAt DATETIME DEFAULT CURRENT_TIMESTAMP, UpdatedAt DATETIME DEFAULT CURRENT_TIMESTAMP)"#;
 
-/// A file of another program, and its connection.
+/// A file created by another program, and that program's connection.
 pub(super) fn foreign(sql: &str) -> (Place, Connection) {
     let place = Place::new();
     let other = place.other();
@@ -152,7 +152,7 @@ async fn a_row_that_the_other_program_writes_gets_a_new_revision() {
             .unwrap(),
         0
     );
-    // The same revisions after a reopen.
+    // A reopen keeps the revisions.
     sqlite.close().await.unwrap();
     let sqlite = sample(&place).await;
     let mut reopened = all(&sqlite, &map).await;
@@ -176,7 +176,7 @@ async fn conditions_notice_the_other_program() {
     assert!(found.revision > first);
     assert_eq!(one(&sqlite, &map, "k").await.unwrap(), found);
 
-    // The revision that was reported holds, also after a reopen.
+    // The reported revision remains valid after a reopen.
     sqlite.close().await.unwrap();
     let sqlite = sample(&place).await;
     let third = pen
@@ -185,8 +185,8 @@ async fn conditions_notice_the_other_program() {
         .unwrap();
     assert!(third.revision.unwrap() > found.revision);
 
-    // In a batch that is applied, the records that skipped changes found have lower
-    // revisions than the batch.
+    // In an applied batch, a skipped change reports a record with a revision below the
+    // batch's own.
     add(&other, "theirs", "1");
     let changes = vec![
         put("theirs", "2").expect(Expect::Absent, Otherwise::Skip),
@@ -279,8 +279,8 @@ async fn an_adopted_table_that_goes_missing_is_unusable_until_it_is_back() {
     assert_eq!(pairs(&all(&sqlite, &map).await), [("k".into(), "1".into())]);
 }
 
-/// The other program writes all the time: each load is one state, in which all
-/// rows have a revision.
+/// The other program writes continuously. Each load is one consistent state, in which all rows
+/// have a revision.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn loads_while_the_other_program_writes_are_one_state_each() {
     let (place, other) = foreign(SAMPLE);

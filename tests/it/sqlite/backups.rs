@@ -1,4 +1,4 @@
-//! Backups of a file that is in use, and going back to one.
+//! Backups of a file in use, and restores.
 
 use std::{
     fs,
@@ -36,7 +36,7 @@ impl Place {
     }
 }
 
-/// Some megabytes, so that a copy takes its time.
+/// Writes some megabytes, so that a copy takes a while.
 async fn fill(file: &Sqlite) {
     let map: PersistentMap<String> = PersistentMap::builder(file.clone(), "large")
         .open()
@@ -86,7 +86,7 @@ async fn a_backup_under_load_has_all_that_was_acknowledged_before_it() {
         let copied = self::map(&copy).await;
         let newest = copied.get("n").unwrap_or_default();
         assert!(newest >= before, "{newest} < {before}");
-        // A state that the file once had: all before the newest, nothing after.
+        // The copy is one state of the file: everything up to the newest, nothing after.
         for n in 1..newest {
             assert_eq!(copied.get(n.to_string()), Some(n));
         }
@@ -202,7 +202,7 @@ async fn a_restored_file_goes_on_with_higher_revisions() {
     let records = load.into_records().await.unwrap();
     assert!(records[0].revision > last);
 
-    // The backup is as it was.
+    // The backup is unchanged.
     let again = place.beside("folder/again.db");
     Sqlite::restore(&backup, &again).await.unwrap();
     let again = Sqlite::open(again).await.unwrap();
@@ -262,8 +262,7 @@ async fn a_file_that_is_not_a_whole_backup_is_not_restored() {
     );
 }
 
-/// The log that a crash left must not be used with the file that is restored in its
-/// place.
+/// The log that a crash left must not be applied to the restored file.
 #[tokio::test]
 async fn a_file_is_replaced_together_with_its_log() {
     for damaged in [false, true] {
@@ -281,7 +280,7 @@ async fn a_file_is_replaced_together_with_its_log() {
         place.wait_until_free();
         fs::write(&log, left).unwrap();
         if damaged {
-            // Nothing remains in the file, and the log is truncated.
+            // The file is no longer a database, and the log is truncated.
             fs::write(place.path(), "dear diary ".repeat(1_000)).unwrap();
             fs::write(&log, "dear diary").unwrap();
             Sqlite::open(place.path()).await.unwrap_err();
@@ -293,9 +292,8 @@ async fn a_file_is_replaced_together_with_its_log() {
     }
 }
 
-/// A file was deleted by hand, but not its log. SQLite used the log with the file that was
-/// restored in its place: commits to the old file appeared in the new one, or a mixture of
-/// the two.
+/// A file was deleted by hand, but not its log. SQLite applied the log to the restored file,
+/// which then held commits to the old file, or a mixture of the two.
 #[tokio::test]
 async fn a_log_without_its_file_is_not_taken_for_that_of_a_restored_one() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! Tables of other programs that keep their values as bytes.
+//! Tables of other programs that store values as blobs.
 
 use persistify::ErrorKind;
 
@@ -16,8 +16,8 @@ fn rows(other: &Connection) -> Vec<(String, String, String)> {
     rows.unwrap().map(|row| row.unwrap()).collect()
 }
 
-/// A row whose value was a blob was text once it was saved: a program that reads
-/// bytes there found none, or failed.
+/// Saving a row whose value was a blob stored text: a program that expected a blob found none,
+/// or failed.
 #[tokio::test]
 async fn a_value_keeps_the_type_that_its_program_stored() {
     let cases = [
@@ -35,7 +35,7 @@ async fn a_value_keeps_the_type_that_its_program_stored() {
         let mut expected = vec![("new", new)];
         for kept in ["blob", "text"] {
             let sql = format!("INSERT INTO t (key, value) VALUES ('{kept}', CAST('1' AS {kept}))");
-            // One that takes only bytes takes no text.
+            // A STRICT blob column refuses text.
             if other.execute(&sql, []).is_ok() {
                 expected.push((kept, kept));
             }
@@ -54,7 +54,7 @@ async fn a_value_keeps_the_type_that_its_program_stored() {
                 .iter()
                 .map(|(key, kind)| (key.to_string(), kind.to_string(), round.to_owned()));
             assert_eq!(rows(&other), expected.collect::<Vec<_>>(), "{create}");
-            // It counts as our own write, not as one of the other program.
+            // The write is not mistaken for one of the other program: the revisions stay.
             let found = all(&sqlite, &map).await;
             assert!(found.iter().all(|record| text(record) == round));
             assert_eq!(all(&sqlite, &map).await, found);
@@ -63,7 +63,7 @@ async fn a_value_keeps_the_type_that_its_program_stored() {
     }
 }
 
-/// Keys are text: among bytes none would be found.
+/// Keys are text, and would not be found among blobs.
 #[tokio::test]
 async fn a_key_of_bytes_is_refused() {
     let place = Place::new();

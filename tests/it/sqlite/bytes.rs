@@ -1,4 +1,4 @@
-//! Values of any bytes beside JSON.
+//! Binary values beside JSON.
 
 use persistify::{Encoding, ErrorKind, Expect, Otherwise, Provider};
 
@@ -36,7 +36,7 @@ async fn bytes_are_blobs_and_json_is_text_in_the_file() {
     let expected = expected.map(|(key, kind)| (key.to_owned(), kind.to_owned()));
     assert_eq!(kinds(&place.other(), "map_m"), expected);
 
-    // Each takes the place of the other.
+    // Each replaces the other.
     let changes = vec![bytes("json", b"\xff"), put("like json", "1")];
     pen.write(&sqlite, &map, changes).await.unwrap();
     sqlite.close().await.unwrap();
@@ -47,7 +47,7 @@ async fn bytes_are_blobs_and_json_is_text_in_the_file() {
     assert_eq!(found, Payload::json("1"));
 }
 
-/// JSON that is not UTF-8 was stored as a blob. Now it would come back as bytes.
+/// JSON that is not UTF-8 was stored as a blob, which would now load as bytes.
 #[tokio::test]
 async fn json_that_is_not_utf8_is_refused_and_named() {
     let place = Place::new();
@@ -116,7 +116,7 @@ async fn blobs_of_an_adopted_table_are_json_unless_they_are_not_text() {
     let found = payload(one(&sqlite, &map, "bytes").await);
     assert_eq!(found.encoding, Encoding::Bytes);
 
-    // The answer to a repeat has the found records in the same encodings.
+    // The answer to the repeated batch returns the found records in the same encodings.
     let skip = |key: &str| put(key, "2").expect(Expect::Absent, Otherwise::Skip);
     let batch = Pen::new().changes(&map, vec![skip("json"), skip("bytes")]);
     let answer = sqlite.commit(&batch).await.unwrap();

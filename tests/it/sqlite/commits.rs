@@ -1,4 +1,4 @@
-//! Commits, and the state of the file after it is opened again.
+//! Commits, and the state of the file after a reopen.
 
 use std::{
     future::Future,
@@ -43,7 +43,7 @@ async fn entries_survive_a_reopen() {
     assert_eq!(horizon, revision);
 }
 
-/// Among others that expire at other times, or never, and have other shapes.
+/// One batch holds entries with different expiries or none, and different schema versions.
 #[tokio::test]
 async fn many_entries_keep_their_own_expiry_and_schema() {
     let place = Place::new();
@@ -228,7 +228,7 @@ async fn times_before_1970_and_far_ahead_are_kept_to_the_millisecond() {
     let records = all(&sqlite, &map).await;
     assert_eq!(records[0].updated_at, Some(pen.at));
     assert_eq!(records[0].expires_at, Some(far));
-    // Early rather than late.
+    // Rounded down: an entry never expires late.
     let rounded = SystemTime::UNIX_EPOCH + Duration::from_millis(1);
     assert_eq!(records[1].expires_at, Some(rounded));
     let rounded = SystemTime::UNIX_EPOCH - Duration::from_millis(2);
@@ -311,7 +311,7 @@ async fn after_close_every_call_is_answered_closed() {
         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
         assert!(!error.may_have_applied());
     }
-    // All is in the one file.
+    // All data is in the one file.
     assert!(!place.folder.path().join("maps.db-wal").exists());
 }
 

@@ -1,4 +1,4 @@
-//! Dropped maps, as another program sees the file.
+//! The tables in a file after a map is dropped.
 
 use persistify::{ErrorKind, Provider};
 
@@ -39,7 +39,7 @@ async fn an_adopted_table_is_detached_and_keeps_its_rows() {
     assert!(!tables(&other).iter().any(of_persistify));
     assert!(sqlite.maps().await.unwrap().is_empty());
 
-    // Until it is adopted again, no other table takes its place.
+    // Until the table is adopted again, the map has no table.
     let failed = pen.write(&sqlite, &map, vec![put("b", "2")]).await;
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unusable);
     let failed = sqlite.load(&map, Wanted::All).await.unwrap_err();

@@ -38,7 +38,7 @@ async fn a_damaged_file_is_reported() {
     pen.write(&sqlite, &map, rows.collect()).await.unwrap();
     sqlite.close().await.unwrap();
     let mut bytes = fs::read(place.path()).unwrap();
-    // All after the pages of the meta tables.
+    // Overwrites everything after the pages of the meta tables.
     let from = bytes.len() / 2;
     bytes[from..].fill(0xa5);
     fs::write(place.path(), bytes).unwrap();
@@ -191,9 +191,9 @@ async fn nothing_is_written_to_a_file_that_was_deleted_or_replaced() {
     assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "2");
 }
 
-/// Commits went on into a log that was already deleted, and were lost when the program was
-/// killed. Another process that opened the file did not see them, or wrote to the file
-/// without a shared lock.
+/// Commits continued into a log that was already deleted, and were lost when the program was
+/// killed. Another process that opened the file did not see them, or wrote to the file without
+/// a shared lock.
 #[cfg(unix)]
 #[tokio::test]
 async fn nothing_is_written_to_a_log_that_was_deleted_or_replaced() {
@@ -273,8 +273,8 @@ async fn a_change_that_breaks_a_rule_is_refused_by_its_key() {
     sqlite.commit(&batch).await.unwrap();
 }
 
-/// When many entries were put with one statement, the error did not name the key that
-/// violated the constraint.
+/// When one statement put many entries, the error did not name the key that violated the
+/// constraint.
 #[tokio::test]
 async fn one_of_many_changes_that_breaks_a_rule_is_refused_by_its_key() {
     let place = Place::new();
@@ -298,8 +298,8 @@ async fn one_of_many_changes_that_breaks_a_rule_is_refused_by_its_key() {
     assert_eq!(all(&sqlite, &map).await.len(), 99);
 }
 
-/// A statement for many entries had a conflict clause, which SQLite passes on to the
-/// statements of triggers.
+/// A statement for many entries had a conflict clause, which SQLite also applies to the
+/// statements of triggers, overriding theirs.
 #[tokio::test]
 async fn many_changes_leave_triggers_as_they_are() {
     let place = Place::new();

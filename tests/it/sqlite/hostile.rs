@@ -38,8 +38,8 @@ fn make(kind: &str, path: &Path) -> Option<UnixListener> {
     None
 }
 
-/// SQLite opened a FIFO with the name of its file, and blocked until a process wrote to it.
-/// The call, and the end of the program, waited forever.
+/// SQLite opened a FIFO with the name of its file and blocked until a process wrote to it. The
+/// call and the exit of the program waited forever.
 #[tokio::test]
 async fn a_fifo_socket_or_device_is_unusable_at_once() {
     for file in ["maps.db", "maps.db-wal", "maps.db-shm", "maps.db-journal"] {
@@ -152,8 +152,8 @@ async fn a_backup_has_the_mode_of_the_file_it_replaces_or_of_the_original() {
     assert_eq!(mode(path("again.db")), 0o600);
 }
 
-/// Several handles open a file that does not exist. It is created once, and none of them
-/// loses its locks.
+/// Several handles open a missing file at once. The file is created once, and no handle loses
+/// its locks.
 #[tokio::test]
 async fn a_file_that_several_create_at_once_is_created_once() {
     for _ in 0..20 {

@@ -63,8 +63,8 @@ async fn partial_loads_return_the_wanted_records() {
     assert_eq!(of(Wanted::changed(Revision::new(u64::MAX))).await, "");
 }
 
-/// While another connection writes, a load is one state of the map: everything up to its
-/// horizon, and nothing after it.
+/// A load is one state of the map while another connection writes: everything up to its
+/// horizon, and nothing after.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_map_streams_in_pages_while_another_connection_writes() {
     const ROWS: usize = 100_000;
@@ -139,7 +139,7 @@ async fn a_dropped_load_lets_go_of_the_file() {
     place.wait_until_free();
 }
 
-/// A load continues after the provider is closed, and in another runtime.
+/// A load can be read after the provider is closed, even on another runtime.
 #[test]
 fn a_load_outlives_the_provider_and_the_runtime_ends_with_one_unread() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! The write-ahead log: how long it gets.
+//! The length of the write-ahead log.
 
 use std::{fs, time::Instant};
 
@@ -9,10 +9,10 @@ use super::*;
 
 const PAGE: u64 = 4_096;
 
-/// The length of the log that may stay.
+/// The length to which SQLite truncates a longer log (`journal_size_limit`).
 const MAX_KEPT: u64 = 64 << 20;
 
-/// A batch that fills more than that number of pages.
+/// A batch that fills more than `pages` pages.
 fn batch_over(pen: &mut Pen, pages: usize) -> Batch {
     let value = format!("\"{}\"", "x".repeat(4_096));
     let mut batch = pen.changes(&name("m"), Vec::new());
@@ -37,14 +37,14 @@ async fn a_long_log_is_moved_into_the_file_unasked() {
         assert!(Instant::now() < deadline, "it is still in the log");
         yield_now().await;
     }
-    // The next commit starts at the beginning of the log.
+    // The next commit overwrites the log from its beginning.
     let log = size(&place, "-wal");
     sqlite.commit(&batch_over(&mut pen, 500)).await.unwrap();
     assert_eq!(size(&place, "-wal"), log);
 }
 
-/// A long read keeps the pages of the log from being moved. The log stayed as long as it
-/// had become meanwhile, until the file was closed.
+/// During a long read, the pages of the log cannot be moved into the file, so the log grows. It
+/// kept that length until the file was closed.
 #[tokio::test]
 async fn a_log_that_a_reader_made_long_gets_short_again() {
     let (place, mut pen) = (Place::new(), Pen::new());
@@ -64,7 +64,7 @@ async fn a_log_that_a_reader_made_long_gets_short_again() {
     }
 }
 
-/// Commits that waited for another program are carried out without a pause.
+/// Commits that waited for another program then run without a pause.
 #[tokio::test]
 async fn a_log_that_is_written_to_without_a_pause_stays_short() {
     let (place, mut pen) = (Place::new(), Pen::new());

@@ -23,9 +23,8 @@ fn rows(other: &Connection) -> String {
     other.query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
-/// The value that a trigger made of ours was taken for one that the other
-/// program wrote: the entry lost its expiry, and met its own change as a
-/// conflict.
+/// A trigger changed a saved value, and the result was mistaken for a write of the other
+/// program: the entry lost its expiry, and its next conditional change conflicted.
 #[tokio::test]
 async fn a_value_that_a_trigger_changes_counts_as_our_own() {
     let (_place, other, sqlite) = adopted(&format!(
@@ -82,8 +81,8 @@ async fn a_change_that_the_table_ignores_is_refused() {
         .unwrap();
 }
 
-/// Beside an index that is fit for a map there was one that compares otherwise,
-/// and a change of one key overwrote the row of another one.
+/// Beside an index that compares keys byte by byte, the table had one that does not. A change
+/// of one key overwrote the row of another.
 #[tokio::test]
 async fn a_key_that_an_index_takes_for_another_does_not_overwrite_it() {
     for sql in [
@@ -106,7 +105,8 @@ async fn a_key_that_an_index_takes_for_another_does_not_overwrite_it() {
     }
 }
 
-/// STRICT tables take nothing for something else: every change was refused.
+/// A STRICT table does not convert types. One whose columns accept no keys or values was
+/// adopted, and then every change was refused.
 #[tokio::test]
 async fn strict_tables_are_refused_if_they_take_no_keys_or_values() {
     for (columns, fits) in [
@@ -135,8 +135,7 @@ async fn strict_tables_are_refused_if_they_take_no_keys_or_values() {
     }
 }
 
-/// A time that is no number, or far away, kept the whole table from being
-/// loaded.
+/// One time that was not a number or was out of range made every load of the table fail.
 #[tokio::test]
 async fn a_row_with_an_invalid_time_loads_without_it() {
     for adopting in [true, false] {
@@ -176,8 +175,7 @@ async fn a_row_with_an_invalid_time_loads_without_it() {
     }
 }
 
-/// A trigger of another program keeps its table from being cleared; the error said that the
-/// table was missing.
+/// A foreign key of another program prevented a clear, and the error reported a missing table.
 #[tokio::test]
 async fn a_clear_that_a_foreign_key_forbids_is_unusable() {
     let (_place, other, sqlite) = adopted(&format!(
@@ -205,7 +203,7 @@ async fn increment(map: &PersistentMap<u32>, key: &str) -> Result<()> {
     }
 }
 
-/// Many increments by both programs add up, from the first one on.
+/// No increment is lost, including the one that inserts the row.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn increments_by_both_programs_add_up() {
     let (_place, other, sqlite) = adopted(TABLE).await;
@@ -224,7 +222,7 @@ async fn increments_by_both_programs_add_up() {
     let mut ours = 0;
     while !theirs.is_finished() || ours < 200 {
         match increment(&map, &(ours % 5).to_string()).await {
-            // The other program was faster each time.
+            // The other program was faster in every attempt.
             Err(slower) if slower.kind() == ErrorKind::Conflict => {}
             done => {
                 done.unwrap();

@@ -1,10 +1,10 @@
-//! Names of maps and keys, whatever is in them.
+//! Names of maps and keys with any characters.
 
 use persistify::Provider;
 
 use super::*;
 
-/// Each must be a map of its own.
+/// Names that must all be separate maps.
 fn awkward_names() -> Vec<MapName> {
     let long = "x".repeat(255);
     let longer = "é".repeat(127);
@@ -93,7 +93,7 @@ async fn keys_of_any_text_are_kept_and_sort_by_their_bytes() {
     let sqlite = place.open().await;
     let changes = AWKWARD_KEYS.map(|key| put(key, &format!("{key:?}")));
     pen.write(&sqlite, &map, changes.into()).await.unwrap();
-    // Each one again, so that an upsert has to find the very row.
+    // Puts each key again, so that the upsert must find the same row.
     pen.write(
         &sqlite,
         &map,
@@ -178,7 +178,7 @@ async fn columns_can_have_other_names() {
         "2"
     );
 
-    // Under other names it does not open: no column is taken for a text.
+    // With a wrong column name, it fails: SQLite must not read the name as a string.
     let sqlite = named("key").await.unwrap();
     let kind = persistify::ErrorKind::Unusable;
     assert_eq!(error(load(&sqlite, &map, Wanted::All).await).kind(), kind);

@@ -1,4 +1,4 @@
-//! The connections that loads read with.
+//! The connections used by loads.
 
 use std::fs;
 
@@ -7,10 +7,10 @@ use persistify::Provider;
 
 use super::*;
 
-/// Readers beside the one writer.
+/// The maximum number of readers beside the one writer.
 const MAX_READERS: usize = 4;
 
-/// A file with that number of maps, each with that number of entries.
+/// A file with `maps` maps of `entries` entries each.
 async fn filled(maps: usize, entries: usize) -> (Place, Sqlite, Vec<MapName>) {
     let place = Place::new();
     let sqlite = place.open().await;
@@ -29,8 +29,8 @@ async fn count(sqlite: &Sqlite, map: &MapName) -> usize {
 }
 
 impl Place {
-    /// How many connections of this process have the file open. (SQLite may keep the
-    /// file open a while for one that is closed.)
+    /// The number of times this process has the file open. (SQLite may keep the file open a
+    /// while after a connection closes.)
     fn connections(&self) -> usize {
         let path = fs::canonicalize(self.path()).unwrap();
         let open = fs::read_dir("/proc/self/fd").unwrap();
@@ -40,9 +40,8 @@ impl Place {
     }
 }
 
-/// Each load had a connection of its own, which read the schema of the whole file. With a
-/// thousand maps in a file, each took as long to open as it takes to list a thousand
-/// tables.
+/// Each load had its own connection, which read the schema of the whole file. In a file with a
+/// thousand maps, each open took as long as reading the schema of a thousand tables.
 #[tokio::test]
 async fn loads_in_turn_share_a_connection_and_none_is_left_after_the_close() {
     let (place, sqlite, maps) = filled(8, 1).await;
@@ -56,8 +55,8 @@ async fn loads_in_turn_share_a_connection_and_none_is_left_after_the_close() {
     assert_eq!(left.count(), 1, "the log is still there");
 }
 
-/// A thousand maps that were opened at once had a thousand threads and connections, each
-/// with the schema of them all.
+/// A thousand maps opened at once had a thousand threads and connections, each with the schema
+/// of all tables.
 #[tokio::test]
 async fn many_loads_at_once_share_a_few_connections() {
     let (place, sqlite, maps) = filled(64, 1).await;

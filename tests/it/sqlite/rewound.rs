@@ -1,5 +1,4 @@
-//! A file whose content is replaced by that of an older copy, while a map is open on
-//! it.
+//! A file whose content is replaced by an older copy while a map is open on it.
 
 use persistify::{ErrorKind, Rewind};
 use rusqlite::backup::Backup;
@@ -15,7 +14,7 @@ impl Place {
         self.folder.path().join("older.db")
     }
 
-    /// Another program writes the content of the copy over that of the file.
+    /// Overwrites the content of the file with that of the copy, as another program.
     fn put_back(&self) {
         let older = Connection::open(self.older()).unwrap();
         let mut file = self.other();
@@ -25,8 +24,8 @@ impl Place {
     }
 }
 
-/// A backup was read into a database that was in use, as `.restore` of the `sqlite3`
-/// shell does. The map continued to write.
+/// A backup was restored into a database in use, as `.restore` of the `sqlite3` shell does. The
+/// map continued to write.
 #[tokio::test]
 async fn older_content_of_the_file_stops_the_map_until_it_is_decided() {
     for decision in DECISIONS {
@@ -55,8 +54,8 @@ async fn a_map_goes_on_by_itself_with_older_content_if_it_was_opened_to() {
     }
 }
 
-/// A new file with the name of the old one is not the file that is open. Whatever the
-/// map was opened to do, it writes to neither, and reads go on.
+/// A new file with the name of the old one is not the file that is open. Regardless of its
+/// rewind option, the map writes to neither, and reads from memory still work.
 #[cfg(unix)]
 #[tokio::test]
 async fn a_file_that_was_replaced_is_unusable_whatever_was_decided() {

@@ -1,4 +1,4 @@
-//! Which tables of other programs can be adopted.
+//! The tables of other programs that can be adopted.
 
 use persistify::ErrorKind;
 
@@ -39,7 +39,7 @@ async fn an_adopted_table_may_have_columns_of_every_kind() {
     let millis = i64::try_from(since.as_millis()).unwrap();
     assert_eq!(row("int"), (1, "kept".into(), "6".into(), millis));
     assert_eq!(row("new"), (7, "e".into(), "7".into(), millis));
-    // Untouched is untouched.
+    // A row that was not written keeps its type.
     let kind = "SELECT typeof(value) FROM t WHERE key = 'real'";
     assert_eq!(
         other
@@ -150,7 +150,7 @@ async fn a_map_stays_in_its_table() {
     for builder in [builder().table("m", "u"), builder().table("n", "T")] {
         assert_eq!(error(builder.open().await).kind(), ErrorKind::Invalid);
     }
-    // The adoption is known from the first open; the builder does not repeat it.
+    // The file remembers the adoption, so the builder need not repeat it.
     let sqlite = place.open().await;
     pen.put(&sqlite, &name("m"), "k", "1").await;
     pen.put(&sqlite, &own, "k", "2").await;

@@ -1,4 +1,4 @@
-//! Several connections and processes at one file.
+//! Several connections and processes on one file.
 
 use std::sync::mpsc;
 
@@ -51,7 +51,7 @@ async fn a_wait_that_is_too_long_is_unavailable_with_nothing_applied() {
         assert!(std::error::Error::source(&failed).is_some());
     }
     assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "0");
-    // A file that is ready opens without a wait, and reads.
+    // An initialized file opens and loads without waiting for the lock.
     let hour = Duration::from_hours(1);
     let patient = Sqlite::builder(place.path()).busy_timeout(hour).open();
     let second = patient.await.unwrap();
@@ -83,7 +83,7 @@ async fn a_new_file_is_made_once_however_many_open_it() {
     }
 }
 
-/// Of two providers on one file, no commit is lost, and no revision is given out twice.
+/// With two providers on one file, no commit is lost and no revision is used twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_writers_at_one_file_lose_nothing() {
     let place = Place::new();
@@ -133,7 +133,7 @@ async fn no_lock_is_held_between_commits() {
     assert_eq!(text_of(&sqlite, &map, "k").await.unwrap(), "1");
 }
 
-/// After another program had locked the file for long, a close waited until the next
+/// After another program had locked the file for a long time, a close waited until the next
 /// probe, and so did the other maps of the file.
 #[tokio::test]
 async fn a_close_after_the_file_was_held_does_not_wait_for_a_probe() {

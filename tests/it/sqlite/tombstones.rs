@@ -9,10 +9,10 @@ use super::{
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// The content of a load of changes.
+/// The result of a load of changes.
 #[derive(Debug, PartialEq)]
 pub(super) struct Told {
-    /// The keys of records, and those of tombstones with a `-`; in the order of the load.
+    /// The keys in the order of the load; those of tombstones start with `-`.
     pub(super) keys: Vec<String>,
     pub(super) horizon: Revision,
     pub(super) cleared: Option<Revision>,
@@ -87,7 +87,7 @@ async fn tombstones_carry_cause_and_writer_across_a_reopen() {
     assert!(records[2].deletion.is_none() && records[3].deletion.is_some());
 }
 
-/// More than one statement deletes, and every key among them is looked up on its own.
+/// Many deletions take several statements. Each key must get its own tombstone.
 #[tokio::test]
 async fn many_deletions_leave_a_tombstone_each() {
     let place = Place::new();
@@ -169,7 +169,7 @@ async fn a_clear_and_a_drop_are_one_revision_and_leave_no_tombstones() {
         (again.keys, again.cleared),
         (vec!["d".to_owned()], of.cleared)
     );
-    // The neighbour is as it was.
+    // The other map is unchanged.
     let of = told(&sqlite, &other, Wanted::changed(known)).await;
     assert_eq!((of.keys, of.cleared), (vec!["-a".to_owned()], None));
 }
@@ -221,7 +221,7 @@ async fn commits_prune_once_in_a_while() {
     assert_eq!(count(&place), 1, "too early");
     sqlite.close().await.unwrap();
 
-    // The first commit of each handle does it, and each commit if none are kept.
+    // The first commit of each handle prunes, and every commit does if no tombstones are kept.
     let sqlite = kept_for(&place, HOUR).await;
     pen.put(&sqlite, &map, "c", "1").await;
     assert_eq!(count(&place), 0);
@@ -241,7 +241,7 @@ async fn commits_prune_once_in_a_while() {
     assert_eq!(count(&place), 1);
 }
 
-/// The indexes that a load of changes needs are made by the first one.
+/// The first load of changes creates the indexes that such loads need.
 #[tokio::test]
 async fn a_map_is_indexed_by_revision_once_its_changes_are_loaded() {
     let place = Place::new();
@@ -272,7 +272,7 @@ async fn a_map_is_indexed_by_revision_once_its_changes_are_loaded() {
             ]
         );
     }
-    // SQLite reads them in order, and sorts nothing.
+    // SQLite reads the indexes in order, without a sort.
     let plan = "EXPLAIN QUERY PLAN
         SELECT t.key, t.revision FROM \"map_%4daps\" AS t WHERE t.revision > 5 AND t.revision <= 9
         UNION ALL SELECT d.key, d.revision FROM persistify_tombstones AS d
@@ -289,13 +289,13 @@ async fn a_map_is_indexed_by_revision_once_its_changes_are_loaded() {
     pen.put(&sqlite, &map, "c", "1").await;
     let of = told(&sqlite, &map, Wanted::changed(first.revision.unwrap())).await;
     assert_eq!(of.keys, ["c"]);
-    // The index goes with the table.
+    // The index is dropped with the table.
     sqlite.drop_map(&map).await.unwrap();
     assert_eq!(indexes(), ["persistify_tombstones_by_revision"]);
 }
 
-/// Another program deletes rows without leaving a tombstone, so a reader that follows
-/// would keep them forever.
+/// Another program deletes rows without a tombstone, so a reader that follows the map would
+/// keep them forever.
 #[tokio::test]
 async fn changes_of_an_adopted_table_are_unsupported() {
     let (place, other) = foreign("CREATE TABLE t (key TEXT PRIMARY KEY, value TEXT)");
@@ -311,8 +311,8 @@ async fn changes_of_an_adopted_table_are_unsupported() {
     assert!(all(&sqlite, &map).await.is_empty());
 }
 
-/// A trigger of another program refuses deletions. With several keys in one statement,
-/// SQLite does not report which one.
+/// A trigger of another program refuses a deletion. If a statement deletes several keys, SQLite
+/// does not report which key failed.
 #[tokio::test]
 async fn a_deletion_that_a_trigger_refuses_is_refused_with_nothing_applied() {
     let place = Place::new();
@@ -336,8 +336,8 @@ async fn a_deletion_that_a_trigger_refuses_is_refused_with_nothing_applied() {
     assert_eq!(all(&sqlite, &map).await.len(), 2);
 }
 
-/// A backup does not know of later deletions. A reader that knows a later state of the
-/// file would keep those entries.
+/// A backup has no record of later changes. A reader that knows a later state of the file would
+/// keep entries that no longer exist.
 #[tokio::test]
 async fn a_restored_file_tells_readers_of_the_old_one_to_load_all_records() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! Files that an earlier version wrote.
+//! Files written by an earlier version.
 
 use persistify::{Expect, Otherwise, Provider};
 
@@ -31,7 +31,7 @@ fn old_file() -> Place {
     place
 }
 
-/// Deletions before the upgrade are unknown.
+/// The file has no record of deletions before the upgrade.
 #[tokio::test]
 async fn a_reader_from_before_tombstones_is_told_to_load_all_records() {
     let (place, map, mut pen) = (old_file(), name("m"), Pen::new());

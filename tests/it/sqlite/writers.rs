@@ -1,4 +1,4 @@
-//! The memory that a file has of its writers.
+//! The writers that a file remembers.
 
 use persistify::{Change, ErrorKind, Expect, Otherwise, Payload, Provider, Revision};
 
@@ -72,7 +72,7 @@ async fn revisions_exceed_what_the_writer_has_seen() {
     assert!(second > batch.after);
     assert!(pen.put(&sqlite, &map, "k", "3").await > second);
 
-    // SQLite has no such integer: a clear error, and nothing is written.
+    // SQLite cannot store this integer: the commit fails, and nothing is written.
     let mut batch = pen.changes(&map, vec![put("k", "4")]);
     batch.after = Revision::new(u64::MAX);
     assert_eq!(
@@ -105,7 +105,7 @@ async fn writers_are_forgotten_after_a_week() {
     assert_eq!(count(), 1);
     sqlite.close().await.unwrap();
 
-    // The first commit after the file is opened forgets them, too.
+    // The first commit after an open also forgets old writers.
     other
         .execute(age, (new.id.to_string(), 2 * six_days))
         .unwrap();

@@ -1,4 +1,4 @@
-//! The contents of a batch.
+//! Reads the contents of a batch.
 
 use std::collections::BTreeMap;
 

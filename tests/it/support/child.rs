@@ -1,7 +1,7 @@
 //! Tests that run themselves as child processes.
 //!
-//! The child runs the same test. Environment variables tell it where to work; it does its part
-//! and never returns to the part of the parent.
+//! The child runs the same test. Environment variables tell it where the store is and what to
+//! do. It never runs the parent's part of the test.
 
 use std::{
     env,
@@ -21,7 +21,7 @@ pub(crate) struct Orders {
     pub(crate) words: String,
 }
 
-/// `None` in the parent.
+/// The parameters of this process; `None` in the parent.
 pub(crate) fn orders() -> Option<Orders> {
     let place = env::var(PLACE).ok()?;
     let words = env::var(ORDERS).unwrap();
@@ -85,7 +85,7 @@ pub(crate) fn hear_and_kill(
     assert_eq!(signal, Some(9), "it fell by itself: {errors}");
 }
 
-/// Kills this very process, as `kill -9` does.
+/// Kills this process with `kill -9`.
 pub(crate) fn die() -> ! {
     let pid = std::process::id().to_string();
     Command::new("kill").args(["-9", &pid]).status().unwrap();

@@ -44,9 +44,9 @@ impl tracing::Subscriber for Warnings {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// The warnings and errors that name this map. Call it before the first of them is logged. One
-/// subscriber serves the whole process, because a level that a thread of another test has found
-/// disabled would stay disabled.
+/// The warnings and errors logged for this map. Call it before the first of them is logged.
+/// One subscriber serves the whole process, because a level that a thread of another test has
+/// found disabled would stay disabled.
 pub(crate) fn warnings_of(map: &str) -> Vec<String> {
     static WARNINGS: OnceLock<Warnings> = OnceLock::new();
     let warnings = WARNINGS.get_or_init(|| {

@@ -55,7 +55,7 @@ impl Pen {
     }
 }
 
-/// The part of a time that stores keep.
+/// Rounds a time down to milliseconds, the precision of the stores.
 fn whole_millis(time: SystemTime) -> SystemTime {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(since.as_millis()).unwrap())

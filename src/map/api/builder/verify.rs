@@ -28,11 +28,11 @@ const SAMPLED_OF: u64 = 100;
 ///
 /// # Limits
 ///
-/// The check proves that a value of the type comes out, not that it is equal.
-/// `Some(None)` comes back as `None`, a variant of an untagged enum may come back
-/// as another variant with the same text, and fields that `Serialize` leaves out
-/// are gone. The text is decoded as the map hands it to the provider, by the same
-/// build of the program.
+/// The check proves that the text decodes to a value of the type, not to an
+/// equal one. `Some(None)` decodes to `None`, a variant of an untagged enum may
+/// decode to another variant with the same text, and fields that `Serialize`
+/// leaves out are lost. The text is decoded as the map hands it to the provider,
+/// by the same build of the program.
 ///
 /// # Values that are always refused
 ///

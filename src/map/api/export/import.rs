@@ -27,12 +27,13 @@ where
     ///
     /// After `Ok`, every entry is in the map, and the store has accepted it or a
     /// later change of its key. (If the map [detects
-    /// conflicts](crate::Builder::conflicts), another process's value may have won,
-    /// as with any write, and is reported there.) Existing entries with the same
-    /// key are overwritten; others stay. Values of an older schema are
-    /// [migrated](crate::Builder::migrate). Expiries are kept if the map's entries
-    /// can expire; a line without one is inserted as by [`insert`](Self::insert),
-    /// and an expired one is skipped. The map name in the header is ignored.
+    /// conflicts](crate::Builder::conflicts), another process's value may have won;
+    /// [`conflicts`](Self::conflicts) reports it, as for any write.) Existing
+    /// entries with the same key are overwritten; others stay. Values of an older
+    /// schema are [migrated](crate::Builder::migrate). Expiries are kept if the
+    /// map's entries can expire; a line without one is inserted as by
+    /// [`insert`](Self::insert), and an expired one is skipped. The map name in the
+    /// header is ignored.
     ///
     /// The lines are streamed, not held in memory; they are flushed whenever one
     /// commit's worth is pending.
@@ -46,8 +47,9 @@ where
     /// - `Closed` if the map is closed.
     /// - Otherwise those of [`flush`](Self::flush).
     ///
-    /// In all of these cases, the lines before are in the map, pending or saved;
-    /// that line and those after it are not. The import can be repeated.
+    /// After an error, the lines imported so far are in the map, pending or saved.
+    /// A line that failed and all lines after it are not. The import can be
+    /// repeated.
     pub async fn import(&self, reader: impl AsyncRead + Unpin) -> Result<u64> {
         self.core.check_open()?;
         let mut lines = Lines::of(BufReader::with_capacity(BUFFER, reader), MAX_LINE);

@@ -13,7 +13,7 @@ use crate::name::MapName;
 const FORMAT: &str = "persistify";
 const VERSION: u32 = 1;
 
-/// The first line.
+/// The first line of an export.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Header<'a> {
     format: Cow<'a, str>,
@@ -23,7 +23,7 @@ pub(crate) struct Header<'a> {
     pub(crate) schema: u32,
 }
 
-/// Every other line.
+/// A line after the header: one entry.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Line<'a> {
@@ -90,7 +90,7 @@ impl<'a> Line<'a> {
 
     pub(crate) fn expires_at(&self) -> Option<SystemTime> {
         let since_1970 = Duration::from_millis(self.expires_at?);
-        // Beyond the range of `SystemTime`: it does not expire.
+        // Beyond the range of `SystemTime`, the entry does not expire.
         SystemTime::UNIX_EPOCH.checked_add(since_1970)
     }
 

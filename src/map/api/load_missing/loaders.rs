@@ -31,8 +31,7 @@ pub(crate) enum Turn<'a, E> {
     Load(Loading<'a>),
     /// Return the error of the load that it waited for.
     Share(Arc<E>),
-    /// Start over: that load is finished, and its outcome is of no use to this
-    /// caller.
+    /// Start over: the load is finished, and this caller cannot use its outcome.
     Again,
 }
 
@@ -118,12 +117,12 @@ impl Drop for Seat<'_> {
 }
 
 impl Loading<'_> {
-    /// The value was inserted.
+    /// Ends the load: the value was inserted.
     pub(crate) fn loaded(self) {
         self.end(Outcome::Loaded);
     }
 
-    /// All callers that wait for this load fail with this error.
+    /// Ends the load: all callers that wait for it fail with this error.
     pub(crate) fn failed<E: Send + Sync + 'static>(self, error: E) -> Arc<E> {
         let error = Arc::new(error);
         self.end(Outcome::Failed(error.clone()));

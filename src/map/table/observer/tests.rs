@@ -1,4 +1,4 @@
-//! A copy of the map that is kept by its observer.
+//! A map's observer sees every change: a copy that it keeps equals the map.
 
 use std::collections::BTreeMap;
 
@@ -52,7 +52,8 @@ async fn open(store: &Memory, policy: OnConflict<u32>) -> (Map<u32, Forever>, Co
 async fn step(map: &Map<u32, Forever>, there: &Map<u32, Forever>, random: u32) {
     let key = ["a", "b", "c", "d"][(random >> 8) as usize % 4];
     let value = random >> 16;
-    // Lost conflicts and missing entries are part of the history.
+    // Results are ignored: lost conflicts and missing entries are part of the
+    // history.
     match random % 16 {
         0..3 => drop(map.insert(key, value)),
         3 => drop(map.update(key, |v| *v += 1)),

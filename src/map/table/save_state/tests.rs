@@ -110,8 +110,8 @@ impl Model {
         }
     }
 
-    /// Whether the flusher can produce this event now: it has one commit in flight
-    /// and answers what it has sent.
+    /// Whether the flusher can produce this event now: at most one commit is in
+    /// flight, and its kind limits the possible outcomes.
     fn may(&self, event: Event) -> bool {
         let mark = self.state.mark;
         match event {
@@ -200,8 +200,9 @@ fn no_sequence_of_events_loses_a_write() {
     assert!(sequences.len() > 10_000, "{}", sequences.len());
 }
 
-/// After an uncertain failure the entry was taken for absent, so its removal was
-/// not committed and the entry came back at the next opening.
+/// After a failure of unknown outcome, the map assumed that the store did not
+/// have the entry. A removal was not committed, and the entry reappeared when
+/// the map was opened again.
 #[test]
 fn an_entry_that_may_have_landed_is_not_taken_for_absent() {
     for event in [

@@ -9,8 +9,8 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 
-/// Calls a provider. A call that hangs or panics has failed with an unknown
-/// outcome; the caller continues.
+/// Calls a provider. A call that hangs or panics counts as failed with an
+/// unknown outcome; the caller continues.
 pub(crate) async fn answer_within<T, F>(
     limit: Duration,
     clock: &MapClock,

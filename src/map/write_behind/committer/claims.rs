@@ -44,8 +44,9 @@ impl Claims {
 
     /// The time since the last acknowledgement, if there was one.
     ///
-    /// The longer one by two clocks: the map's clock stands still while the machine
-    /// sleeps, and the store may forget the writer in that time.
+    /// Two clocks measure it, and the longer time counts: the map's clock stands
+    /// still while the machine sleeps, and the store may forget the writer in that
+    /// time.
     pub(crate) fn age(self, now: SystemTime) -> Option<Duration> {
         let past = now
             .duration_since(self.acknowledged?.at)

@@ -1,6 +1,6 @@
 //! Sends a batch to the store until its outcome is known.
 //!
-//! Every commit of a map goes this way: batches of dirty entries, conditional
+//! Every commit of a map is sent here: batches of dirty entries, conditional
 //! commits, and transactions of several maps.
 //!
 //! # Why the outcome is certain
@@ -31,7 +31,7 @@ use crate::{
 
 /// The outcome of a batch.
 pub(crate) enum Outcome {
-    /// The batch is in the store.
+    /// The store has applied the batch.
     Committed(Committed),
     /// The store has examined and refused the batch, and no attempt will be applied
     /// any more.
@@ -42,8 +42,8 @@ pub(crate) enum Outcome {
         uncertain: bool,
     },
     /// The store is unreachable, unusable, or has gone back in time. Nothing of the
-    /// batch will be applied. Waiting callers have the error, unless the map
-    /// resolves a rewind by itself.
+    /// batch will be applied. Waiting callers have received the error, unless the
+    /// map resolves a rewind by itself.
     Abandoned {
         error: Error,
         /// An attempt may have been applied before the store went back in time.
@@ -98,8 +98,8 @@ impl<'a, 'c> Delivery<'a, 'c> {
         Self { operation, ..self }
     }
 
-    /// A batch that was certainly not applied is handed back instead of being sent
-    /// again.
+    /// Hands a batch that was certainly not applied back to the caller, instead of
+    /// sending it again.
     pub(crate) fn of_what_may_change(self) -> Self {
         Self {
             may_be_remade: true,
@@ -148,13 +148,13 @@ impl<'a, 'c> Delivery<'a, 'c> {
         }
     }
 
-    /// Breaks with the outcome once it is known.
+    /// Makes one attempt. Breaks with the outcome if it is known then.
     async fn attempt(&mut self) -> ControlFlow<Outcome, Error> {
         for committer in &mut *self.committers {
             committer.begin_attempt();
         }
-        // Sent even if it was refused before: an attempt that timed out then may
-        // have been applied since, and is answered now.
+        // Sent even if it was refused before: an earlier attempt that timed out
+        // may have been applied since, and the store then repeats its answer.
         let error = match self.send(self.batch).await {
             Ok(committed) => return ControlFlow::Break(self.committed(committed)),
             Err(error) => error,
@@ -222,8 +222,9 @@ impl<'a, 'c> Delivery<'a, 'c> {
         ControlFlow::Continue(error)
     }
 
-    /// The error for a batch that is refused again. If it is superseded since it
-    /// was refused, the fence was applied, and the first refusal is the reason.
+    /// The error of a batch that is refused again. `Superseded` after another
+    /// refusal means that the fence was applied; the earlier refusal is then the
+    /// reason.
     fn refusal_after(&mut self, error: Error) -> Error {
         let is_fenced = error.kind() == ErrorKind::Superseded;
         let earlier = self.refused.take().filter(|_| is_fenced);
@@ -250,7 +251,7 @@ impl<'a, 'c> Delivery<'a, 'c> {
         delay.map_or_else(|| Next::Stop(self.stop(error)), Next::Retry)
     }
 
-    /// Returns whether callers were answered.
+    /// Stops the maps of the batch. Returns whether callers were answered.
     fn stop(&mut self, error: &Error) -> bool {
         let is_rewound = error.kind() == ErrorKind::Rewound;
         let is_kept = self.uncertain && !is_rewound;

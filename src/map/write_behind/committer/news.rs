@@ -39,10 +39,10 @@ impl News {
 
     /// Waits until another map finds the store healthy.
     ///
-    /// If this map then finds that the store still fails, it may do so every
-    /// time, because the fault concerns this map alone. It doubles the wait before
-    /// it listens again, so that it does not hammer a store that other maps work
-    /// with.
+    /// If the store still fails for this map then, it may do so every time,
+    /// because the fault concerns this map alone. The map doubles the wait before
+    /// it listens again, so that it does not hammer a store that works for other
+    /// maps.
     pub(crate) async fn wait(&mut self, retry: &RetryPolicy, clock: &MapClock) {
         let Some(beats) = &mut self.beats else {
             return std::future::pending().await;

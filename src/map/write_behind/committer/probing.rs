@@ -50,8 +50,9 @@ async fn pause(committers: &mut [Committer<'_>], least: Duration, delay: Duratio
     }
 }
 
-/// Refuses commits that hold other maps: a store that has just failed is not tried
-/// again yet, and other maps must not wait for it.
+/// Refuses commits that hold the writers of other maps: a store that has just
+/// failed is not tried again yet, and other maps must not wait for it. Returns
+/// when a rewind is to be resolved.
 async fn refuse_to_stand_still(committer: &Committer<'_>) {
     let shared = committer.shared;
     loop {

@@ -45,8 +45,8 @@ impl Committer<'_> {
         };
         let map = self.shared.name.nested(ASIDE).map_err(rejected)?;
         let changes = records.iter().map(copy_of).collect();
-        // A new writer each time, and no claims: what the store knows about the map
-        // does not apply to that one.
+        // A new writer each time, and no claims: the map's claims do not apply to
+        // the map of the copies.
         let id = BatchId::new(WriterId::random(), 1);
         let (after, now) = (self.writer.horizon, self.shared.clock.now());
         let batch = Batch::new(id, after, now, vec![MapBatch::new(map, changes)]);

@@ -38,7 +38,7 @@ impl Unacknowledged {
         Self::new(self.asks_conditions, self.detects_conflicts)
     }
 
-    /// These changes may have been applied.
+    /// Records changes that may have been applied.
     pub(crate) fn add(&mut self, changes: &[Change]) {
         if !self.asks_conditions {
             return;
@@ -49,8 +49,8 @@ impl Unacknowledged {
         }
     }
 
-    /// These changes were committed, except for the skipped ones: earlier changes
-    /// of their keys are no longer what is stored.
+    /// Records that these changes were committed, except for the skipped ones.
+    /// The store no longer holds earlier changes of their keys.
     pub(crate) fn settle(
         &mut self,
         changes: &[Change],
@@ -73,7 +73,8 @@ impl Unacknowledged {
         }
     }
 
-    /// Takes the doubtful changes of this key, whose stored state is now known.
+    /// Takes the unacknowledged changes of this key, whose stored state is now
+    /// known.
     pub(crate) fn take(&mut self, key: &str) -> Vec<Op> {
         self.sent.remove(key).unwrap_or_default()
     }

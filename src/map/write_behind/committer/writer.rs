@@ -28,7 +28,7 @@ pub(crate) struct Writer {
     pub(crate) attempts: Attempts,
     /// The attempts were used up; the store is being probed.
     pub(crate) down: bool,
-    /// The store has gone back in time, and nothing was decided yet.
+    /// The store has gone back in time, and this is not resolved yet.
     pub(crate) rewound: bool,
     /// Health reports shared with other maps of the store.
     pub(crate) news: News,
@@ -69,7 +69,8 @@ impl Writer {
         Batch::new(self.next_id(), self.horizon, now, vec![part])
     }
 
-    /// The store has applied these changes, except for the skipped ones.
+    /// Records that the store has applied these changes, except for the skipped
+    /// ones.
     pub(crate) fn applied(
         &mut self,
         changes: &[Change],

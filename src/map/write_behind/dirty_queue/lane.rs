@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-/// No node.
+/// The index of no node.
 const NONE: u32 = u32::MAX;
 /// The maximum number of keys in a lane: 4 GiB of keys in the queue alone.
 pub(crate) const MAX_KEYS: u32 = 1 << 28;
@@ -35,7 +35,7 @@ struct Node {
 }
 
 impl Lane {
-    /// An empty lane, after so many keys were pushed.
+    /// An empty lane, as after this many keys were pushed and popped.
     pub(crate) fn after(pushed: u64) -> Self {
         Self {
             pushed,

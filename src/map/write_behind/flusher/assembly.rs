@@ -44,7 +44,8 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// The next batch of keys queued before the watermark; `None` if none is left.
+    /// Assembles the next batch of keys queued before the watermark; `None` if no
+    /// key is left.
     ///
     /// Keys that callers wait for go first, but only the `first` batch of a round
     /// may consist of them alone: otherwise a stream of saves would starve a flush
@@ -95,7 +96,7 @@ where
         if let Some(part) = self.parts.pop() {
             return self.fill_with_part(draft, part, until);
         }
-        // Only here: a part of a batch may be small while very many keys are
+        // Reserved only here: a part may be small while very many keys are
         // pending.
         let all = self.core.queue.len().min(self.core.options.max_batch);
         draft.changes.reserve(all);

@@ -65,15 +65,15 @@ where
 
     fn answer_flushes(&self, done: &Result<()>) {
         let flushes = mem::take(&mut self.core.requests.lock().round.flushes);
-        // The error names every refused key, and there may be many: skip it without
-        // callers.
+        // The error names every refused key, and there may be many: do not create
+        // it without callers.
         if flushes.is_empty() {
             return;
         }
         if done.is_ok() && self.core.retried.load(SeqCst) != self.retried {
-            // A change older than the flush was refused and became pending again,
-            // or a later one in its place: behind the point up to which the round
-            // committed.
+            // A refused change from before the flush, or a later change in its
+            // place, became pending again. It is queued behind the round's
+            // watermark, so the flush waits for the next round.
             let mut requests = self.core.requests.lock();
             requests.asked.flushes.extend(flushes);
         } else {
@@ -83,8 +83,8 @@ where
     }
 
     /// Answers the callers that came while the map was being closed: everything
-    /// written before is in the store, otherwise it would not be closed. Returns
-    /// the callers that close it.
+    /// written before is in the store, otherwise the map would not be closed.
+    /// Returns the callers that close it.
     fn farewell(&self) -> Vec<Waiter> {
         let (saves, mut round, mut asked) = {
             let mut requests = self.core.requests.lock();
@@ -115,7 +115,7 @@ where
     }
 
     async fn try_close(&mut self, mut done: Result<()>) -> Result<()> {
-        // If the map was opened and closed again meanwhile, all of it is done
+        // If the map was opened and closed again meanwhile, everything is done
         // again.
         while let Some(closing) = self.closing() {
             self.save_the_rest(done).await?;
@@ -134,7 +134,7 @@ where
     }
 
     /// The current attempt to close. A caller that failed or gave up has opened the
-    /// map again; for callers that still wait, it closes again.
+    /// map again; if others still wait, this closes it again.
     fn closing(&self) -> Option<Closing> {
         let requests = self.core.requests.lock();
         if requests.round.closes.iter().any(|one| !one.has_left()) {
@@ -145,8 +145,8 @@ where
     }
 
     async fn save_the_rest(&mut self, mut done: Result<()>) -> Result<()> {
-        // Writers that saw the map open have left the locks by now, and later
-        // writers are rejected, so what is pending from here on is everything.
+        // After this, writers that saw the map open have released the locks, and
+        // later writers are rejected: no other change becomes pending.
         self.core.shards.wait_for_writers();
         while done.is_ok() && self.core.pending() > 0 {
             done = self.round().await;

@@ -16,11 +16,12 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// The store has examined the batch and refused it.
+    /// Handles a batch that the store has examined and refused.
     ///
     /// # Errors
     ///
-    /// The error, if it is not about single keys; every waiting caller has it.
+    /// The error, if it is not about single keys; every waiting caller has
+    /// received it.
     pub(super) fn rejected(
         &mut self,
         dirty: DirtyBatch,
@@ -46,8 +47,8 @@ where
         Err(error)
     }
 
-    /// Queues every entry of this batch again; its value will be read again.
-    /// `uncertain`: an attempt may have reached the store anyway.
+    /// Queues every entry of this batch again; its value will be read again. If
+    /// `uncertain`, an attempt may have reached the store anyway.
     pub(super) fn put_back(&mut self, dirty: DirtyBatch, uncertain: bool) {
         if uncertain {
             self.writer.unacknowledged.add(dirty.changes());
@@ -71,7 +72,8 @@ where
         let concerned = if is_final { &refused } else { &keys };
         let sample = KeySample::of(concerned);
         self.committer().report(operation, sample, error, is_final);
-        // Cheap to clone without its keys, of which there may be as many.
+        // Cloned for each refused key, so without its own keys, which may be as
+        // many.
         let unnamed = error.clone().on_keys([]);
         for key in &refused {
             let error = unnamed.clone().on_keys([key.clone()]);
@@ -87,9 +89,10 @@ where
     }
 }
 
-/// Whether a single change is to blame, so that the others can be committed without
-/// it. They cannot precede a clear, and a clear must not precede the copies of what
-/// it would destroy.
+/// Whether single changes are to blame, so that the others can be committed without
+/// them. Not if copies of unreadable records are refused before a clear: the other
+/// changes cannot precede the clear, and the clear must not precede the copies of
+/// records that it removes.
 fn is_of_a_key(dirty: &DirtyBatch, operation: Operation, error: &Error) -> bool {
     let waits = operation == Operation::SetAside && dirty.clears();
     error.kind() == ErrorKind::Refused && !waits && !dirty.changes().is_empty()

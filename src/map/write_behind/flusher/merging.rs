@@ -47,8 +47,8 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// The closure's merge of both values. It gets a copy of the value in memory:
-    /// if it panics, the original is still there.
+    /// Returns the closure's merge of both values. The closure gets a copy of the
+    /// value in memory: if it panics, the original is still there.
     fn merged(&self, mine: &V, found: &mut Found<V>) -> Result<V> {
         let theirs = found
             .value

@@ -29,7 +29,7 @@ use crate::{
     record::Record,
 };
 
-/// The change is queued again: it was skipped, and the store has said why.
+/// Queues a skipped change again: it was certainly not applied.
 pub(super) const FAILED: Event = Event::Failed { uncertain: false };
 
 /// The stored version found instead, decoded if possible.
@@ -82,8 +82,8 @@ where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     L: Lifetime<V>,
 {
-    /// The batch is in the store, except for the skipped changes; returns whether
-    /// some of those are queued again.
+    /// Applies a committed batch to memory and resolves its skipped changes;
+    /// returns whether some of those are queued again.
     pub(super) fn settle(&mut self, mut dirty: DirtyBatch, committed: Committed) -> bool {
         let Committed {
             revision, skipped, ..
@@ -136,8 +136,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     }
 
     fn resolve(&self, key: &Arc<str>, found: Option<Record>, own: bool) -> Fate {
-        // What is left of it is dropped outside the lock, because that runs foreign
-        // code.
+        // Its values are dropped outside the lock, because that runs foreign code.
         let mut found = self.read_found(found, own);
         let theirs = found.record.as_ref().map(|record| record.revision);
         let (mine, resolved) = {
@@ -191,8 +190,8 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         (hash, key): (u64, &Arc<str>),
         found: &mut Found<V>,
     ) -> Resolved<V, L> {
-        // An entry that is not in flight was written after a clear, and callers
-        // that wait for the change that the clear removed wait for the clear.
+        // An entry that is not in flight was written after a clear. Callers of
+        // the change that the clear removed now wait for the clear.
         let entry = shard.find_mut(hash, key);
         let entry = entry.filter(|entry| entry.slot.state().mark.is_in_flight());
         let Some(EntryMut { key, slot }) = entry else {
@@ -255,7 +254,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     fn verdict(&self, slot: &Slot<V, L::Lease>, found: &Found<V>) -> Verdict {
         let state = slot.state();
         let lease = slot.lease();
-        // Automatic changes claim nothing.
+        // Automatic changes and touches give way to the stored version.
         let touched = lease.is_some_and(|lease| self.lifetime.only_touched(lease));
         let claimed = !state.is_automatic && !touched;
         let known = found.version();
@@ -272,9 +271,8 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
         let live = lease.is_some_and(|lease| self.lifetime.is_live(lease));
         match self.conflicts.policy {
-            // The found version was not seen by the newer change: if that expires
-            // before it is committed, this is no reason to remove the found
-            // version.
+            // The newer change must not learn the found version: if it expires
+            // before it is committed, its expiry would remove that version.
             OnConflict::LastWrite => Verdict::Newer,
             OnConflict::Merge(_) | OnConflict::MergeWith(_) if live && self.is_over(found) => {
                 Verdict::Keep

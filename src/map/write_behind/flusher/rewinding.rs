@@ -81,8 +81,8 @@ where
         Ok(())
     }
 
-    /// With nothing to write, asks the store whether it is healthy, and whether it
-    /// is back at its state if it had gone back in time.
+    /// Checks the store when there is nothing to write: whether it is healthy and,
+    /// after a rewind, whether it is back at the state it had.
     ///
     /// # Errors
     ///

@@ -49,7 +49,8 @@ where
         }
     }
 
-    /// The waiting proposals right behind, for other keys: they can share a commit.
+    /// Groups a proposal with those that wait right behind it and are for other
+    /// keys: they share a commit.
     fn group_with(&self, first: Proposal) -> Vec<Proposal> {
         let options = &self.core.options;
         let is_alone = !first.is_of_one_key();
@@ -69,7 +70,8 @@ where
         group
     }
 
-    /// The first waiting proposal, if it is for one key and none of these.
+    /// Takes the next job, if it is a proposal for one key and for none of
+    /// these.
     fn next_without(&self, keys: &HashSet<Arc<str>>) -> Option<Proposal> {
         let mut requests = self.core.requests.lock();
         let Some(Job::Propose(next)) = requests.jobs.front() else {
@@ -94,8 +96,8 @@ where
         if let Err(error) = self.make_way(&keys, &mut refuse).await {
             return refuse(&error);
         }
-        // A caller that was told meanwhile that nothing was written must not find it
-        // written later.
+        // A proposal that got an error meanwhile must not be committed later: its
+        // caller knows that nothing was written.
         group.retain_mut(|proposal| proposal.is_unanswered() && self.may_go(proposal));
         for mut one in self.propose_together(group).await {
             // The previous one may have found the store down.
@@ -106,7 +108,8 @@ where
         }
     }
 
-    /// A refused change blocks later conditional changes of its key.
+    /// Whether the proposal may be committed: a refused change blocks later
+    /// proposals for its key. If not, answers it.
     fn may_go(&self, proposal: &mut Proposal) -> bool {
         let keys = proposal.keys();
         let refusal = keys.iter().find_map(|key| self.core.refusal(key));
@@ -142,7 +145,7 @@ where
         if let Err(error) = self.get_ready(&keys, &mut refuse).await {
             return refuse(&error);
         }
-        // It was told meanwhile that nothing was written.
+        // The caller got an error meanwhile: nothing was written.
         let Some(granted) = granted else {
             return;
         };
@@ -167,8 +170,8 @@ where
     /// Commits only pending changes of these keys and a pending clear, and copies
     /// unreadable records aside before they are overwritten.
     ///
-    /// That may take as long as the store is down. `on_exhausted` answers the callers
-    /// that it is done for.
+    /// This may take as long as the store is down; `on_exhausted` answers the callers
+    /// of these keys meanwhile.
     ///
     /// # Errors
     ///

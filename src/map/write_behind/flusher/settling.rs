@@ -23,7 +23,7 @@ use crate::{
 };
 
 impl<V, L: Lifetime<V>> Core<V, L> {
-    /// The batch is in the store, except for the skipped changes.
+    /// Applies a committed batch to its entries, except for the skipped changes.
     pub(super) fn settle_all(&self, dirty: &DirtyBatch, committed: &Committed) {
         let skipped: HashSet<_> = committed.skipped.iter().map(|s| &*s.key).collect();
         let is_applied = |change: &&Change| !skipped.contains(&*change.key);
@@ -57,7 +57,8 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    /// Returns whether the entry was counted as saving.
+    /// Applies a committed change to its entry; returns whether the entry was
+    /// counted as saving.
     fn settle_one(
         &self,
         shard: &mut Shard<'_, V, L::Lease>,

@@ -33,8 +33,7 @@ pub(crate) enum Candidate {
     Nothing,
     /// It was refused before and has not changed since.
     Refused(Error),
-    /// It has just turned out that the value cannot be expressed as JSON, or does
-    /// not decode again.
+    /// The value cannot be expressed as JSON, or does not decode again.
     Unwritable(Error),
     /// The map was cleared since the batch was started.
     Cleared,
@@ -127,9 +126,10 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let state = slot.state_mut();
         match state.mark {
             Mark::Clean => Reserved::Over(Candidate::Nothing),
-            // Not a second time, even if it was changed again: a batch holds each
-            // key once. The new change stays queued. A caller that waits for it
-            // came after the key was taken, so this batch does not answer it.
+            // Not taken a second time, even if it was changed again: a batch
+            // holds each key once. The new change stays queued. A caller that
+            // waits for it came after the key was taken, so this batch does not
+            // answer it.
             Mark::Saving | Mark::SavingQueued | Mark::Proposed | Mark::ProposedQueued => {
                 Reserved::Over(Candidate::Already)
             }

@@ -95,8 +95,8 @@ impl Flight {
         MapBatch::new(map.name.clone(), changes.collect())
     }
 
-    /// The store has applied them, except for conflicts. Memory takes them over
-    /// before any caller continues.
+    /// Applies committed proposals to memory, except for conflicts, before any
+    /// caller continues.
     fn land(mut self, batch: &Batch, committed: &Committed, committers: &mut [Committer<'_>]) {
         for (committer, part) in committers.iter_mut().zip(batch.maps.iter()) {
             let skipped = committed.skipped.iter().filter(|s| s.map == part.map);
@@ -108,12 +108,14 @@ impl Flight {
             proposal.answer(answer);
         }
         for committer in committers {
-            // Callers that wait from here on get the error.
+            // These proposals are committed; the error is for callers that still
+            // wait.
             let _ = committer.check_incarnation(committed.incarnation);
         }
     }
 
-    /// None of them was applied or will be.
+    /// Withdraws proposals that were not applied and will not be. Returns those
+    /// that may be tried again; answers the others.
     fn fail(mut self, error: &Error, may_try_again: bool) -> Vec<Proposal> {
         let mut proposals = mem::take(&mut self.proposals);
         for share in proposals.iter().flat_map(|p| &p.shares) {
@@ -158,7 +160,7 @@ fn is_of(share: &dyn Share, skipped: &Skipped) -> bool {
     *share.name() == skipped.map && share.keys().contains(&skipped.key)
 }
 
-/// Gives the callers of all of them the same answer.
+/// Answers the callers of all these proposals with the same error.
 pub(crate) fn answer_all(proposals: &mut [Proposal], error: &Error) {
     for proposal in proposals {
         proposal.answer(Err(error.clone()));
@@ -166,7 +168,7 @@ pub(crate) fn answer_all(proposals: &mut [Proposal], error: &Error) {
 }
 
 impl Drop for Flight {
-    /// However the flight ends, no entry stays marked.
+    /// Removes the remaining marks, however the flight ends.
     fn drop(&mut self) {
         for share in self.proposals.iter().flat_map(|proposal| &proposal.shares) {
             share.withdraw(self.uncertain);

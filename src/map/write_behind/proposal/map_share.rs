@@ -48,7 +48,7 @@ where
         Arc::ptr_eq(&self.core, core)
     }
 
-    /// The value is encoded when the proposal is sent.
+    /// Stages a put. The value is encoded when the proposal is sent.
     pub(crate) fn insert(&mut self, key: &str, value: V, ttl: Option<Duration>) {
         let at = self.core.clock.now();
         let step = self.step(key);
@@ -208,8 +208,8 @@ where
     }
 }
 
-/// Values that memory did not take over may be dropped anywhere, including on the
-/// background task, so a panic in a `Drop` is caught.
+/// Drops the values that were not applied to memory. This may run anywhere,
+/// including on the background task, so a panic in a `Drop` is caught.
 impl<V, L: Lifetime<V>> Drop for MapShare<V, L> {
     fn drop(&mut self) {
         for step in mem::take(&mut self.steps).into_values() {

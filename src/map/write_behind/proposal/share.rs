@@ -1,5 +1,5 @@
 //! A map's share of an atomic commit: the changes for the store, and the values
-//! that memory takes over once the store has them.
+//! that are applied to memory once the store has committed them.
 
 use std::{any::Any, sync::Arc};
 
@@ -52,23 +52,24 @@ pub(crate) trait Share: Any + Send + Sync {
     /// Locks the entries.
     fn lock(&mut self) -> Box<dyn Landing + '_>;
 
-    /// The locks are released: replaced values may be dropped.
+    /// Drops replaced values, after the locks are released.
     fn landed(&mut self);
 
-    /// The store was found to hold this record instead.
+    /// Records that the store holds this record instead.
     fn learn(&self, key: &Arc<str>, found: Option<Record>);
 
-    /// Removes the marks of entries whose change was not applied and will not be;
-    /// or, if `uncertain`, may have been without the map ever knowing.
+    /// Removes the marks of its entries, because the changes were not applied and
+    /// will not be. If `uncertain`, it will never be known whether they were
+    /// applied.
     fn withdraw(&self, uncertain: bool);
 }
 
-/// Locked entries that are about to take over their committed values.
+/// Locked entries to which a commit is about to be applied.
 pub(crate) trait Landing {
     fn land(&mut self, revision: Option<Revision>);
 }
 
-/// Memory takes over a commit at one point in time: a reader sees all of it or
+/// Applies a commit to memory at one point in time: a reader sees all of it or
 /// none.
 ///
 /// Entries of several maps are locked in the order of the shares, which is the

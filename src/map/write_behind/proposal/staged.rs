@@ -28,9 +28,9 @@ impl<V> StagedChange<V> {
         self.expect.unwrap_or_default()
     }
 
-    /// The write time that its expiry is counted from, which may be long before the
-    /// commit. After a restart, an own time to live is computed as the time between
-    /// the two.
+    /// The write time from which its expiry is counted; possibly long before the
+    /// commit. After a restart, the entry's own time to live is computed as the
+    /// time between the two.
     pub(crate) fn written_at(&self) -> SystemTime {
         let expires_at = match self.op {
             Some(Op::Put { expires_at, .. }) => expires_at,

@@ -3,7 +3,8 @@
 //! It borrows the writers of its maps one after the other, in the order of their
 //! names, so two such commits cannot deadlock. These maps commit nothing else until
 //! its outcome is known: writes to memory made meanwhile are later and are
-//! committed later. Memory takes the commit over before the writers are returned.
+//! committed later. The commit is applied to memory before the writers are
+//! returned.
 
 use std::sync::Arc;
 
@@ -135,7 +136,8 @@ impl Participant {
             granted,
         }));
         let answer = async { answer.await.unwrap_or_else(|_| Err(gone())) };
-        // The first one holds up no map, so it may wait as long as any save.
+        // While it waits for the first writer, the commit holds up no map, so it
+        // may wait as long as any save.
         let limit = self.shared.options.commit_timeout;
         tokio::select! {
             granted = answer => granted,
@@ -148,8 +150,8 @@ impl Participant {
 ///
 /// Two handles may belong to one store without any visible sign. But a store
 /// refuses a batch of a writer if it has a later batch of that writer, so an old
-/// batch of the map's writer is sent. Another store would accept it as the empty
-/// batch that it is.
+/// batch of the map's writer is sent. Another store would accept this batch,
+/// which is empty.
 ///
 /// # Errors
 ///
@@ -179,7 +181,8 @@ async fn prove_kept_here(provider: &dyn Provider, committer: &mut Committer<'_>)
             committer.stop(&error, false);
             Err(error)
         }
-        // Whatever it answers, it is not the transaction's store.
+        // Whatever the map's own store answers, it is not the transaction's
+        // store.
         Ok(_) | Err(_) => Err(not_kept_here().on_map(&shared.name)),
     }
 }
@@ -202,7 +205,7 @@ async fn ask(
 async fn ended(maps: &[Arc<Shared>]) {
     for map in maps {
         let is_ended = |health: &Health| matches!(health, Health::Ended { .. });
-        // It errs if the map is gone.
+        // Fails if the map is gone.
         drop(map.health.subscribe().wait_for(is_ended).await);
     }
 }

@@ -36,7 +36,7 @@ fn remedy_for(kind: io::ErrorKind) -> (ErrorKind, &'static str) {
     (ErrorKind::Unusable, remedy)
 }
 
-/// The error for a file whose content makes no sense.
+/// The error for a file with invalid content.
 pub(crate) fn corrupt(path: &Path, problem: &str, remedy: &str) -> Error {
     Error::new(
         ErrorKind::Corrupt,

@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 use super::{Disk, DiskFile, NewFile, fault::fault};
 use crate::error::Result;
 
-/// What tells two states of a file apart without reading it.
+/// The properties that tell two states of a file apart without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Looks {
     pub(crate) size: u64,
@@ -104,7 +104,7 @@ impl<'a> Replacement<'a> {
         self.bytes
     }
 
-    /// The digest of what was written.
+    /// The digest of the written bytes.
     pub(crate) fn digest(&self) -> u128 {
         self.digest.digest128()
     }

@@ -140,7 +140,7 @@ struct HeldFile {
 impl Drop for HeldFile {
     fn drop(&mut self) {
         // The system unlocks the file when all copies of its descriptor are closed. A
-        // process that is being started has a copy for a moment.
+        // child process that is being started has a copy for a moment.
         if let Err(error) = FileExt::unlock(&self.held) {
             tracing::debug!(target: PROVIDER, %error, "a lock is held until its file is closed");
         }
@@ -157,14 +157,14 @@ impl FolderLock for HeldFile {
     }
 }
 
-/// While a file is open, no other has its number.
+/// While a file is open, no other file has its device and inode numbers.
 #[cfg(unix)]
 fn is_same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
-/// Other systems offer no number of a file.
+/// Other systems have no inode numbers, so the creation times are compared.
 #[cfg(not(unix))]
 fn is_same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
     a.created().ok() == b.created().ok()

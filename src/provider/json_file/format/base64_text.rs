@@ -1,4 +1,4 @@
-//! Values of bytes in files of JSON: a string of base64.
+//! Values of bytes in JSON files, as strings of base64.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
@@ -14,7 +14,7 @@ pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
 }
 
-/// The length of the text that stands for so many bytes; `None` if it is beyond all memory.
+/// The length of the text that stands for this many bytes; `None` on overflow.
 pub(crate) fn encoded_length(bytes: usize) -> Option<usize> {
     base64::encoded_len(bytes, true)?.checked_add(2)
 }

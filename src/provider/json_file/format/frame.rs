@@ -32,7 +32,7 @@ const OF_BYTES: u8 = 0x10;
 #[derive(Debug)]
 pub(crate) enum Frame<'a> {
     Applied(Applied<'a>),
-    /// The snapshot with this digest contains all frames before.
+    /// The snapshot with this digest contains all earlier frames.
     Announced(u128),
     /// From here on, the map is in this incarnation.
     Renewed(Incarnation),
@@ -96,9 +96,9 @@ pub(crate) fn renewal(incarnation: Incarnation) -> Vec<u8> {
 }
 
 /// The payload for this part of a batch, without the changes that were skipped, and without
-/// deletions of keys that are not stored. So each deletion leaves a tombstone, also when the
+/// deletions of keys that are not stored. So each deletion leaves a tombstone, even if the
 /// journal is replayed on a snapshot that it was compacted into, which lacks the key. Texts of
-/// more than 4 GiB were refused before.
+/// more than 4 GiB were refused earlier.
 pub(crate) fn applied(
     batch: &Batch,
     part: &MapBatch,
@@ -162,7 +162,7 @@ fn put_change(out: &mut Vec<u8>, change: &Change) {
 fn put_payload(out: &mut Vec<u8>, payload: &Payload) {
     out.extend(payload.schema.to_le_bytes());
     match payload.encoding {
-        // White space around a value is not part of it, and lost in a snapshot.
+        // White space around a value is not part of it; snapshots drop it.
         Encoding::Json => put_bytes(out, payload.bytes.trim_ascii()),
         Encoding::Bytes => put_bytes(out, base64_text::encode(&payload.bytes).as_bytes()),
     }
@@ -240,7 +240,7 @@ fn read_stamp(from: &mut &[u8]) -> Option<Stamp> {
     from.try_get_i64_le().ok().map(Stamp::new)
 }
 
-/// Reads what [`put_bytes`] wrote.
+/// Reads bytes that [`put_bytes`] wrote.
 pub(crate) fn read_bytes<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
     let count = usize::try_from(from.try_get_u64_le().ok()?).ok()?;
     let (bytes, rest) = from.split_at_checked(count)?;

@@ -11,14 +11,14 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::frame::{put_bytes, read_bytes, read_text};
 use crate::{name::MapName, record::Revision};
 
-/// The first byte of headers and frames. It occurs in no text, so no key and no value looks
-/// like them.
+/// The first byte of headers and frames. It does not occur in UTF-8 text, so no key and no
+/// value looks like them.
 pub(crate) const FIRST: u8 = 0xff;
 const HEADER_MAGIC: [u8; 8] = *b"\xffPJRNL\xfe\n";
 const FRAME_MAGIC: [u8; 8] = *b"\xffPFRAM\xfe\n";
 
-/// The format that is written. Its frames are those of format 2 and more kinds of
-/// changes, so both are read.
+/// The format that is written. It adds kinds of changes to the frames of format 2, so
+/// both are read.
 pub(crate) const FORMAT: u32 = 3;
 const OLDEST_FORMAT: u32 = 2;
 
@@ -55,7 +55,8 @@ impl Header {
         out
     }
 
-    /// The header, or another format; and where it ends. `None` if it is not a header.
+    /// The header, or the number of another format, and where the header ends. `None`
+    /// if there is no header.
     fn read(bytes: &[u8]) -> Option<(Result<Self, u32>, usize)> {
         let mut from = bytes.strip_prefix(&HEADER_MAGIC)?;
         let format = from.try_get_u32_le().ok()?;
@@ -118,9 +119,8 @@ pub(crate) enum Found<'a> {
         payloads: Payloads<'a>,
         end: usize,
     },
-    /// Something is broken: a frame with others after it, or the header. A journal is
-    /// created with a complete header, so one without was truncated later, and may have
-    /// held batches.
+    /// A frame with others after it is broken, or the header is. A journal is created with
+    /// a complete header, so one without it was truncated later and may have held batches.
     Damaged { at: usize },
     /// Written by another version of this crate.
     OtherFormat { format: u32 },
@@ -129,8 +129,8 @@ pub(crate) enum Found<'a> {
 impl<'a> Found<'a> {
     /// Parses the bytes of a journal.
     ///
-    /// A frame is written only after all earlier ones are durable, so only the last one can
-    /// be torn. A broken frame with the header of another one behind it was complete once.
+    /// A frame is written only after all earlier ones are durable, so only the last one can be
+    /// torn. A broken frame that is followed by the header of another one was complete once.
     pub(crate) fn in_bytes(bytes: &'a [u8]) -> Self {
         let Some((header, start)) = Header::read(bytes) else {
             return Self::Damaged { at: 0 };
@@ -151,7 +151,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// The offset of the id: behind the magic number, the format and the length.
+/// The offset of the id: after the magic number, the format and the length.
 const ID_AT: usize = HEADER_MAGIC.len() + 4 + 8;
 
 /// The number of bytes up to the end of the id.

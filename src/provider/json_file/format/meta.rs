@@ -31,8 +31,7 @@ use crate::{
     record::{Encoding, Revision},
 };
 
-/// The format that is written. Format 1 has neither encodings nor tombstones, and
-/// is read as well.
+/// The format that is written. Format 1 has neither encodings nor tombstones, and is still read.
 pub(crate) const FORMAT: u32 = 2;
 const OLDEST_FORMAT: u32 = 1;
 
@@ -62,8 +61,9 @@ pub(crate) struct Head {
     pub(crate) writers: Writers,
 }
 
-/// Earlier versions of this crate wrote them in another form. Those writers have ended:
-/// their maps were closed, or there is a journal of that version, which is refused.
+/// Reads the writers. Those that an earlier version of this crate wrote in another form
+/// are ignored, because they have ended: their maps were closed, or a journal of that
+/// version exists, which is refused.
 fn writers<'de, D: Deserializer<'de>>(from: D) -> Result<Writers, D::Error> {
     let text = <&RawValue>::deserialize(from)?;
     Ok(serde_json::from_str(text.get()).unwrap_or_default())
@@ -116,7 +116,7 @@ impl Serialize for Row {
     }
 }
 
-/// How a row says that the text of a value is base64 of its bytes.
+/// Marks a row whose value is bytes, stored as a text of base64.
 const BASE64: &str = "base64";
 
 fn encoding<'de, D: Deserializer<'de>>(from: D) -> Result<Encoding, D::Error> {
@@ -220,7 +220,7 @@ pub(crate) fn other_format(path: &Path, format: u32, known: u32) -> Error {
 }
 
 impl Head {
-    /// A line per field, and the start of the entries.
+    /// One line per field, and the start of the entries.
     fn text(&self) -> serde_json::Result<String> {
         let mut text = Vec::new();
         let lines = PrettyFormatter::with_indent(b"");
@@ -234,7 +234,7 @@ impl Head {
 }
 
 /// Writes a meta file with the mode of the file `like`, because it repeats keys. Returns
-/// the file, durable but not in its place, and its checksum.
+/// the file, durable but not yet in place, and its checksum.
 pub(crate) fn write<'a, 'r>(
     disk: &dyn Disk,
     path: &'a Path,

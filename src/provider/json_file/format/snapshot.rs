@@ -24,7 +24,7 @@ pub(crate) struct Snapshot {
     pub(crate) looks: Looks,
 }
 
-/// The latest modification time that is believed: the end of the year 9999.
+/// The maximum of a modification time in milliseconds: the end of the year 9999.
 const MAX_MODIFIED: u64 = 253_402_300_799_999;
 
 impl Snapshot {
@@ -42,8 +42,8 @@ impl Snapshot {
     }
 
     /// The revision of entries that another program wrote: the modification time, because
-    /// commits take their revisions from the time as well. It is the same for each read until
-    /// the file is modified again.
+    /// commits take their revisions from the clock as well. It is the same for each read
+    /// until the file is modified again.
     pub(crate) fn written(&self) -> Revision {
         let since_1970 = self.looks.modified.duration_since(SystemTime::UNIX_EPOCH);
         let millis = since_1970.map_or(0, |at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX));

@@ -1,6 +1,6 @@
-//! The end of a meta file: the checksum of all before it, and then perhaps a line that
-//! marks the journal as in use. So a missing journal is not mistaken for one that never
-//! existed.
+//! The end of a meta file: the checksum of everything before it, and optionally a line
+//! that marks the journal as in use. With the mark, a missing journal is not mistaken
+//! for one that never existed.
 
 use std::path::Path;
 
@@ -76,8 +76,8 @@ pub(crate) fn text(checksum: u128) -> String {
 }
 
 impl Mark {
-    /// This mark, if its journal has no frames: the batches are all in the meta file and
-    /// its snapshot, and the mark has to be removed.
+    /// The mark to assume if the journal has no frames: all batches are in the meta file
+    /// and its snapshot, and a mark has to be removed.
     pub(crate) fn without_frames(self) -> Self {
         match self {
             Self::InUse => Self::Torn,
@@ -85,8 +85,8 @@ impl Mark {
         }
     }
 
-    /// `None` if the bytes are neither a mark nor what a power loss leaves of one: its
-    /// beginning, or zeros instead of some of its bytes.
+    /// `None` if the bytes are neither a mark nor the remains of one after a power
+    /// loss: its beginning, or zeros instead of some of its bytes.
     fn read(rest: &[u8]) -> Option<Self> {
         let is_left_of = |(found, written): (&u8, &u8)| found == written || *found == 0;
         match rest {

@@ -17,11 +17,11 @@ use crate::{
     record::{Encoding, Revision},
 };
 
-/// Returns the entries of the snapshot at this path; and, if the meta file was not
+/// Returns the entries of the snapshot at this path and, if the meta file was not
 /// written for it, the fingerprints of their values in the same order.
 ///
-/// A row of the meta file holds as long as the value of its key has the fingerprint.
-/// Entries without such a row get the revision `loaded`.
+/// A row of the meta file is valid as long as the value of its key has the row's
+/// fingerprint. Entries without such a row get the revision `loaded`.
 pub(crate) fn index(
     path: &Path,
     snapshot: &Snapshot,
@@ -38,7 +38,7 @@ pub(crate) fn index(
         schema: meta.map_or(0, Meta::newest_schema),
     };
     let is_as_written = meta.is_some_and(|meta| meta.head.snapshot == Some(snapshot.digest));
-    // Both are in the order of the keys, so one walk along both finds the rows.
+    // Both are in the order of the keys, so one pass over both finds the rows.
     let mut rows = meta.iter().flat_map(|meta| &meta.rows).peekable();
     let mut entries = Vec::with_capacity(found.len());
     let mut fingerprints = Vec::new();
@@ -57,7 +57,7 @@ pub(crate) fn index(
         };
         entries.push((key, entry));
     }
-    // Built at once, the index is as dense as can be.
+    // Built at once, the index is as dense as possible.
     Ok((entries.into_iter().collect(), fingerprints))
 }
 
@@ -72,10 +72,11 @@ impl Row {
     }
 }
 
-/// What entries get that the meta file does not describe.
+/// The fields of entries that the meta file does not describe.
 struct Unknown {
     revision: Revision,
-    /// A new entry imitates the others, so it has the highest schema version.
+    /// The version of a new entry: the highest of the others, because it is assumed to
+    /// be like them.
     schema: u32,
 }
 

@@ -11,8 +11,8 @@ use crate::{
 
 /// Removes the new files that a crash left.
 ///
-/// They do no harm, so only those that are surely ours are removed: files with the name of
-/// a new file that begin as one does. A file that cannot be read or removed stays.
+/// They do no harm, so only those that are certainly ours are removed: files with the name of
+/// a new file that are empty or begin like one. A file that cannot be read or removed stays.
 pub(crate) fn remove(folder: &Folder) -> Result<()> {
     let names = folder.list()?;
     for name in names.iter().filter(|name| is_named_as_one(name)) {

@@ -40,17 +40,17 @@ impl Store {
         }
     }
 
-    /// Checks that the files are those of this store. Nothing may be added to others: it
-    /// could not be read again.
+    /// Checks that the files are those of this store. Nothing may be appended to other
+    /// files: it could not be read again.
     ///
-    /// A snapshot is identified by its looks, a meta file by its checksum, and a journal by
-    /// its id and its size. This tells any two states of a map apart: a compaction replaces
-    /// the first two, and each commit in between makes the journal longer. The id is for a
-    /// copy after which the map took another course.
+    /// A snapshot is identified by its size and modification time, a meta file by its checksum,
+    /// and a journal by its id and its size. This tells any two states of a map apart: a
+    /// compaction replaces the first two, and each commit in between makes the journal longer.
+    /// The id is for a copy of a map that was changed differently after the copy.
     ///
     /// # Errors
     ///
-    /// `Corrupt` if they are others; and the errors of looking at them.
+    /// `Corrupt` if they are other files; and the errors of examining them.
     pub(crate) fn check_files(&mut self, folder: &Folder) -> Result<()> {
         let files = if !self.knows_snapshot(folder)? {
             &self.files.snapshot
@@ -76,7 +76,7 @@ impl Store {
         if known == looks {
             return Ok(true);
         }
-        // A file with another time and the same content is the same.
+        // A file with the same content is the same, even if it was touched.
         let found = Snapshot::read(disk, path)?.filter(|found| found.digest == digest);
         if let Some(same) = &found {
             self.snapshot = Some((digest, same.looks));

@@ -9,7 +9,7 @@ use crate::{
     trace::PROVIDER,
 };
 
-/// Stores the bytes of a torn frame beside the journal, under a new name. If a crash comes
+/// Stores the bytes of a torn frame beside the journal, under a new name. After a crash
 /// before they are removed from the journal, they are stored once more.
 pub(crate) fn set_aside(folder: &Folder, files: &Files, torn: &[u8]) -> Result<()> {
     let names = folder.list()?;

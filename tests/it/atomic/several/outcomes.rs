@@ -33,7 +33,7 @@ async fn a_map_that_cannot_save_keeps_the_others_for_no_time() {
     assert_eq!(stored(&store, "b").await, pairs([("x", 1)]));
 }
 
-/// Each fate, with the commit failing in each way; `None` for nothing applied.
+/// The commit of a transaction fails with each fault, with and without further attempts.
 #[tokio::test(start_paused = true)]
 async fn a_transaction_with_any_outcome_leaves_memory_equal_to_the_store() {
     let (unavailable, unusable) = (ErrorKind::Unavailable, ErrorKind::Unusable);
@@ -70,7 +70,7 @@ async fn a_transaction_with_any_outcome_leaves_memory_equal_to_the_store() {
             let done = tx.commit().await;
             let doubt = matches!(&done, Err(error) if error.may_have_applied());
             if doubt {
-                // Not known yet: no caller hangs, and no reader sees it.
+                // The outcome is unknown: callers do not hang, and readers see the old values.
                 assert_eq!((a.get("x"), b.get("x")), (Some(1), Some(1)), "{fault:?}");
                 assert!(!a.health().borrow().is_healthy());
                 assert!(!b.health().borrow().is_healthy());
@@ -161,7 +161,7 @@ async fn a_transaction_in_flight_is_not_sent_again_after_its_maps_are_gone() {
     assert_eq!(stored(&store, "a").await, pairs([("k", 2)]));
 }
 
-/// The same, while the store is still being asked whether it is theirs.
+/// As above, while the transaction still verifies that each map belongs to its store.
 #[tokio::test(start_paused = true)]
 async fn a_transaction_that_waits_is_not_sent_after_its_maps_are_gone() {
     let store = store();
@@ -173,7 +173,7 @@ async fn a_transaction_that_waits_is_not_sent_after_its_maps_are_gone() {
     let (a, b) = (open("a").await.unwrap(), open("b").await.unwrap());
     let mut tx = Transaction::new(&store);
     tx.insert(&a, "k", 1).insert(&b, "k", 1);
-    // Each map makes itself known first, and then the proofs are asked for.
+    // The store first remembers the writer of each map; then each map is verified.
     store.fail_nth(3, Fault::Before(ErrorKind::Unavailable));
     let commit = tokio::spawn(tx.commit());
     store.ended(Method::Commit, 3).await;

@@ -1,4 +1,4 @@
-//! The course of a connection through the proxy.
+//! Forwards connections through the proxy.
 
 use super::*;
 
@@ -68,7 +68,7 @@ impl Way {
         loop {
             let read = client.read(&mut chunk).await?;
             if read == 0 {
-                // The server executes what it has received, and then hangs up.
+                // The server executes the messages it has received, then closes the connection.
                 server.shutdown().await?;
                 return pending().await;
             }
@@ -90,8 +90,8 @@ impl Way {
         }
     }
 
-    /// Waits while the connection is held. Bytes of the client are kept meanwhile, and are
-    /// forwarded even if the client gives up.
+    /// Waits while the connection is held. The client's bytes are kept and forwarded later, even
+    /// if the client gives up.
     async fn hold(
         &self,
         is_commit: bool,
@@ -155,7 +155,7 @@ impl Way {
                 {
                     return Ok(end);
                 }
-                // A client that is gone is no reason for a server to stop.
+                // The server continues even if the client is gone.
                 let _ = self.pass(side, &message.bytes, &mut client).await;
             }
         }

@@ -6,7 +6,7 @@ use super::*;
 pub(super) struct Broken {
     pub(super) memory: Memory,
     pub(super) flaw: Flaw,
-    /// The last batch, for flaws that remember.
+    /// The last batch, for flaws that depend on it.
     pub(super) last: Arc<Mutex<Option<BatchId>>>,
     pub(super) racing: Arc<AtomicUsize>,
 }
@@ -21,7 +21,7 @@ impl Broken {
         }
     }
 
-    /// What opening it again gives.
+    /// The provider as it is when it is opened again.
     pub(super) fn reopened(&self) -> Self {
         if self.flaw == Flaw::ForgetsOnReopening {
             return Self::new(self.flaw);
@@ -47,7 +47,7 @@ impl Broken {
         }
     }
 
-    /// The batch as it arrives at the memory.
+    /// The batch that the memory gets.
     pub(super) async fn changed(&self, batch: &Batch) -> Batch {
         let mut batch = batch.clone();
         let mut parts = batch.maps.to_vec();
@@ -126,7 +126,7 @@ impl Broken {
             }
             (Flaw::IgnoresGroups, _) => change.group = None,
             (Flaw::IgnoresConditions, _) => change.expect = Expect::Any,
-            // Present, also if it has expired: any revision will do.
+            // An expired entry counts as present, at any revision.
             (Flaw::ExpiredIsPresent, _) if change.expect == Expect::Present && stored.is_some() => {
                 change.expect = Expect::Any;
             }
@@ -157,7 +157,7 @@ impl Broken {
         self.memory.commit(batch).await
     }
 
-    /// Applies the changes of JSON, and refuses the batch for the others.
+    /// Applies the changes of JSON values, and refuses the batch because of the others.
     async fn commit_without_bytes(&self, batch: &Batch) -> Result<Committed> {
         let mut parts = batch.maps.to_vec();
         for part in &mut parts {
@@ -185,7 +185,7 @@ impl Broken {
     }
 }
 
-/// As a store does that keeps JSON as a tree with floats in it.
+/// Rounds numbers, like a store that keeps JSON as a tree with floats.
 pub(super) fn round_numbers(payload: &mut Payload) {
     if let Ok(tree) = serde_json::from_slice::<serde_json::Value>(&payload.bytes) {
         payload.bytes = tree.to_string().into();

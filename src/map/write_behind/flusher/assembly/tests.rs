@@ -54,8 +54,8 @@ fn clear_and_wait(core: &Core<u32, Forever>) -> Ticket {
 }
 
 /// A `clear_and_save` that came after the flusher checked for a clear, but before
-/// it collected the waiting callers, was answered as saved: by a batch without a
-/// clear, or by none.
+/// it collected the waiting callers, was acknowledged too early: by a batch
+/// without a clear, or without any batch.
 #[tokio::test]
 async fn a_clear_is_not_answered_by_a_draft_without_it() {
     let mut flusher = flusher();
@@ -164,8 +164,8 @@ fn an_entry_removed_and_inserted_while_popped_leaves_nothing_in_the_queue() {
 }
 
 /// A value that a caller waited for could not be expressed as JSON and was replaced
-/// at that moment: the new one was queued in front, where a flush that was past
-/// that part of the queue did not look again.
+/// at that moment. The new value was queued in front, and a flush that had passed
+/// the front of the queue missed it.
 #[test]
 fn the_replacement_of_an_unwritable_value_is_not_left_for_later() {
     let mut flusher = flusher();

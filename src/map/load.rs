@@ -4,5 +4,6 @@
 pub(crate) mod loading;
 pub(crate) mod migrations;
 mod opening;
+mod pages;
 mod recovery;
 pub(crate) mod unreadable;

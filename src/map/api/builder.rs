@@ -112,9 +112,10 @@ impl<V, P> Builder<V, P> {
         self
     }
 
-    /// Sets the maximum number of keys in one commit; at least 1, 100,000 by
+    /// Sets the maximum number of keys in one commit; at least 1, 32,768 by
     /// default. A larger flush takes several commits. Large commits are cheaper per
-    /// key, but saves wait longer for them.
+    /// key, but saves wait longer for them. While one commit is in flight, up to half of the
+    /// next one is encoded.
     pub fn max_batch(mut self, keys: usize) -> Self {
         self.options.max_batch = keys;
         self

@@ -2,7 +2,6 @@
 
 use std::{collections::HashSet, sync::Arc, sync::atomic::Ordering::SeqCst};
 
-use futures_util::TryStreamExt;
 use serde::de::DeserializeOwned;
 
 use super::unreadable::Unread;
@@ -46,17 +45,18 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let (loaded, mut load) = self.begin_load().await?;
         let mut unread = Unread::default();
         let mut records = 0;
-        while let Some(page) = self.call(|| load.pages.try_next()).await? {
+        let total = load.total_hint;
+        let take = |page: Vec<Record>| {
             records += page.len() as u64;
             for record in page {
                 self.take_in(record, 0, &mut unread)?;
             }
             if let Some(progress) = progress {
-                progress(records, load.total_hint);
+                progress(records, total);
             }
-            // A provider that is always ready must not starve other tasks.
-            tokio::task::yield_now().await;
-        }
+            Ok(())
+        };
+        self.read_pages(&mut load, take).await?;
         unread.check::<V>(records, &self.name)?;
         if L::EXPIRES {
             self.all_loaded();
@@ -102,7 +102,8 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let mut seen = HashSet::new();
         let mut unreadable = HashSet::new();
         let mut unread = Unread::in_open_map();
-        while let Some(page) = self.call(|| load.pages.try_next()).await? {
+        let total = load.total_hint;
+        let take = |page: Vec<Record>| {
             for record in page {
                 let key = record.key.clone();
                 if !self.take_in(record, generation, &mut unread)? {
@@ -111,10 +112,11 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                 seen.insert(key);
             }
             if let Some(progress) = progress {
-                progress(seen.len() as u64, load.total_hint);
+                progress(seen.len() as u64, total);
             }
-            tokio::task::yield_now().await;
-        }
+            Ok(())
+        };
+        self.read_pages(&mut load, take).await?;
         self.drop_unseen(&seen, generation);
         self.list_only(&unreadable);
         unread.check::<V>(seen.len() as u64, &self.name)

@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use futures_util::TryStreamExt;
 use serde::de::DeserializeOwned;
 
 use super::loading::Loaded;
@@ -39,13 +38,14 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     pub(crate) async fn read_whole(&self) -> Result<Whole> {
         let (loaded, mut load) = self.begin_load().await?;
         let mut records = Vec::new();
-        while let Some(page) = self.call(|| load.pages.try_next()).await? {
+        let take = |page: Vec<Record>| {
             for record in &page {
                 self.check_readable(record)?;
             }
             records.extend(page);
-            tokio::task::yield_now().await;
-        }
+            Ok(())
+        };
+        self.read_pages(&mut load, take).await?;
         Ok(Whole { loaded, records })
     }
 

@@ -4,6 +4,7 @@
 mod assembly;
 mod closing;
 mod dirty_batch;
+mod draft;
 mod isolating;
 mod merging;
 mod resolving;
@@ -20,7 +21,7 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use self::{dirty_batch::DirtyBatch, rewinding::MAX_REWINDS};
+use self::{dirty_batch::DirtyBatch, draft::Draft, rewinding::MAX_REWINDS};
 use super::dirty_queue::Watermark;
 use super::{
     committer::{
@@ -53,6 +54,8 @@ pub(crate) struct Flusher<V, L: Lifetime<V>> {
     /// They are halves of a refused batch, or changes that must precede another
     /// commit.
     parts: Vec<Vec<Arc<str>>>,
+    /// The changes taken for the next batch while the current one is committed.
+    ahead: Option<Draft>,
     /// The last committed batch, freed once no caller waits.
     spent: Option<Batch>,
     /// The number of [retried](crate::map::shared::Shared::retried) refused changes
@@ -74,6 +77,7 @@ where
         Self {
             writer: Writer::new(loaded.horizon, claims, unacknowledged, retry, heartbeat),
             parts: Vec::new(),
+            ahead: None,
             spent: None,
             retried: 0,
             core,
@@ -229,7 +233,11 @@ where
             // Freed before the commit, so that at most two batches are in memory
             // at a time.
             self.spent = None;
-            if self.commit(dirty, on_exhausted).await? {
+            let committed = self.commit(dirty, until, on_exhausted).await;
+            if committed.is_err() {
+                self.put_back_ahead(until);
+            }
+            if committed? {
                 until.rewind();
             }
             let_others_go_on().await;
@@ -245,7 +253,12 @@ where
     /// # Errors
     ///
     /// As [`round`](Self::round).
-    async fn commit(&mut self, mut dirty: DirtyBatch, others: OnExhausted<'_>) -> Result<bool> {
+    async fn commit(
+        &mut self,
+        mut dirty: DirtyBatch,
+        until: &mut Watermark,
+        others: OnExhausted<'_>,
+    ) -> Result<bool> {
         let unreadable = self.core.unreadable_under(dirty.clears(), dirty.changes());
         let mut waiters = std::mem::take(&mut dirty.waiters);
         let mut on_exhausted = |error: &Error| {
@@ -259,15 +272,16 @@ where
             .await;
         let (operation, outcome) = match set_aside {
             Ok(()) => {
-                let sent = self
-                    .committer()
-                    .deliver(&dirty.batch, &mut on_exhausted)
-                    .await;
+                let sent = self.deliver(&dirty, until, &mut on_exhausted).await;
                 (Operation::Commit, sent)
             }
             Err(outcome) => (Operation::SetAside, outcome),
         };
         dirty.waiters = waiters;
+        if !matches!(outcome, Outcome::Committed(_)) {
+            // Before the batch itself, which goes in front of them again.
+            self.put_back_ahead(until);
+        }
         match outcome {
             Outcome::Committed(committed) => {
                 let incarnation = committed.incarnation;
@@ -296,6 +310,28 @@ where
                 Ok(true)
             }
         }
+    }
+
+    /// Sends a batch until its outcome is known. Meanwhile, takes changes for the next one,
+    /// unless that one is a part of a refused batch.
+    async fn deliver(
+        &mut self,
+        dirty: &DirtyBatch,
+        until: &mut Watermark,
+        on_exhausted: impl FnMut(&Error),
+    ) -> Outcome {
+        let is_last_part = self.parts.is_empty();
+        let core = self.core.clone();
+        let mut ahead = None;
+        let mut committer = self.committer();
+        let outcome = tokio::select! {
+            // The store is asked first.
+            biased;
+            outcome = committer.deliver(&dirty.batch, on_exhausted) => outcome,
+            never = core.draft_ahead(until, &mut ahead), if is_last_part => match never {},
+        };
+        self.ahead = ahead;
+        outcome
     }
 }
 

@@ -12,7 +12,7 @@ use persistify::{
 
 use crate::support::{HOUR, in_memory, open, steady, store, stored};
 
-const MANY: usize = 50_000;
+const MANY: usize = 30_000;
 
 /// Each key that the store named was searched for in the whole batch, and the error with all keys
 /// was copied for each of them. A batch of 100,000 changes kept the map's task busy for many

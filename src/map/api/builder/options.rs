@@ -36,7 +36,7 @@ impl Default for Options {
                 size: 1_000,
                 interval: Duration::from_secs(1),
             },
-            max_batch: 100_000,
+            max_batch: 32_768,
             max_batch_bytes: 16 << 20,
             max_pending: None,
             retry: RetryPolicy::default(),

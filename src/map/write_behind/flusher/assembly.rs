@@ -7,14 +7,16 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::taking::{Candidate, Reserved};
-use super::{DirtyBatch, Flusher};
+use super::{
+    DirtyBatch, Flusher,
+    draft::{Cleared, Draft},
+    taking::Candidate,
+};
 use crate::{
-    batch::{Change, MapBatch},
+    batch::MapBatch,
     error::Result,
     event::{KeySample, Operation},
     map::{
-        core::Core,
         lifetime::Lifetime,
         write_behind::{
             dirty_queue::Watermark,
@@ -22,22 +24,6 @@ use crate::{
         },
     },
 };
-
-/// How many entries are taken in one go: enough that several lie in the same shard,
-/// and few enough to stay in the processor's cache until they are encoded.
-const AT_ONCE: usize = 1_024;
-
-/// A batch being assembled.
-struct Draft {
-    generation: u64,
-    clear: bool,
-    changes: Vec<Change>,
-    bytes: usize,
-    waiters: Waiters,
-}
-
-/// The map was cleared meanwhile; the draft is useless.
-struct Cleared;
 
 impl<V, L> Flusher<V, L>
 where
@@ -51,13 +37,16 @@ where
     /// may consist of them alone: otherwise a stream of saves would starve a flush
     /// and other pending changes.
     pub(super) fn assemble(&mut self, until: &mut Watermark, first: bool) -> Option<DirtyBatch> {
-        let mut wanted = first;
+        let mut ahead = self.taken_ahead();
+        let mut wanted = first || ahead.is_some();
         while wanted || self.has_more(until) {
             wanted = false;
-            let mut draft = self.core.draft();
+            let mut draft = ahead.take().unwrap_or_else(|| self.core.draft());
             // A clear in the middle removes every entry that was taken, so the next
             // try starts with nothing taken.
-            if self.fill(&mut draft, until, first).is_err() {
+            let filled = self.fill(&mut draft, until, first);
+            self.report_unwritable(&mut draft);
+            if filled.is_err() {
                 self.core.give_back(draft.waiters);
                 wanted = true;
             } else if draft.changes.is_empty() && !draft.clear {
@@ -68,6 +57,33 @@ where
             }
         }
         None
+    }
+
+    /// The changes that were [taken ahead](Core::draft_ahead), if there are any.
+    fn taken_ahead(&mut self) -> Option<Draft> {
+        let mut draft = self.ahead.take()?;
+        self.report_unwritable(&mut draft);
+        Some(draft).filter(|draft| !draft.changes.is_empty())
+    }
+
+    /// Queues the changes again that were [taken ahead](Core::draft_ahead), in front of all
+    /// others.
+    pub(super) fn put_back_ahead(&mut self, until: &mut Watermark) {
+        let Some(draft) = self.taken_ahead() else {
+            return;
+        };
+        for change in draft.changes.iter().rev() {
+            self.core.requeue(&change.key, false);
+        }
+        until.rewind();
+    }
+
+    fn report_unwritable(&mut self, draft: &mut Draft) {
+        for (key, error) in mem::take(&mut draft.unwritable) {
+            let keys = KeySample::of([&key]);
+            self.committer()
+                .report(Operation::Encode, keys, &error, true);
+        }
     }
 
     /// Whether keys are left from before the watermark.
@@ -100,41 +116,14 @@ where
         // pending.
         let all = self.core.queue.len().min(self.core.options.max_batch);
         draft.changes.reserve(all);
-        self.fill_with_awaited(draft, if first { 1 } else { 2 }, until)?;
-        while !self.is_full(draft, 1) {
-            let room = self.core.options.max_batch - draft.changes.len();
-            let keys = self.core.queue.pop(until, room.min(AT_ONCE));
-            if keys.is_empty() {
-                break;
-            }
-            self.add_all(draft, &keys, until)?;
-        }
-        Ok(())
-    }
-
-    /// Takes these entries; those that no longer fit are queued again, in front.
-    fn add_all(
-        &mut self,
-        draft: &mut Draft,
-        keys: &[Arc<str>],
-        until: &mut Watermark,
-    ) -> Result<(), Cleared> {
-        let reserved = self.core.reserve_all(keys, draft.generation);
-        self.core.queue.seen(keys.len());
-        let mut rest = keys.iter().zip(reserved);
-        for (key, reserved) in rest.by_ref() {
-            let taken = self.core.finish_taking(key, reserved, draft.generation);
-            self.add_taken(draft, key, taken, until)?;
-            if self.is_full(draft, 1) {
-                break;
-            }
-        }
-        // Only entries taken here: those already in the draft stay there.
-        let rest = rest.filter(|(_, reserved)| matches!(reserved, Reserved::Saving { .. }));
-        for (key, _) in rest.rev() {
-            self.core.requeue(key, false);
-            until.rewind();
-        }
+        // Changes that were taken ahead fill half of a batch at most.
+        let shares = if first || !draft.changes.is_empty() {
+            1
+        } else {
+            2
+        };
+        self.fill_with_awaited(draft, shares, until)?;
+        while self.core.add_some(draft, until, 1)? {}
         Ok(())
     }
 
@@ -147,7 +136,7 @@ where
         until: &mut Watermark,
     ) -> Result<(), Cleared> {
         let mut added = 0;
-        while added < part.len() && !self.is_full(draft, 1) {
+        while added < part.len() && !self.core.is_full(draft, 1) {
             let key = &part[added];
             // Before the entry is taken: a later caller may wait for a later
             // change.
@@ -175,7 +164,7 @@ where
         // Their clear may have come after this batch was started.
         let is_early = self.core.generation.load(SeqCst) != draft.generation;
         let mut filled = if is_early { Err(Cleared) } else { Ok(()) };
-        while filled.is_ok() && !self.is_full(draft, shares) {
+        while filled.is_ok() && !self.core.is_full(draft, shares) {
             let Some((key, waiters)) = waiting.pop() else {
                 break;
             };
@@ -196,6 +185,13 @@ where
         let answer = match self.add(draft, key, until) {
             Ok(Candidate::Nothing) if !draft.clear => Ok(()),
             Ok(Candidate::Refused(error) | Candidate::Unwritable(error)) => Err(error),
+            // It was taken ahead, and these callers may have changed it since.
+            Ok(Candidate::Outdated) => {
+                let mut later = Waiters::default();
+                later.add(key.clone(), waiters);
+                self.core.give_back(later);
+                return Ok(());
+            }
             // It is part of this batch; or there is no entry, and the clear in this
             // batch is the later write.
             taken => {
@@ -215,39 +211,7 @@ where
         until: &mut Watermark,
     ) -> Result<Candidate, Cleared> {
         let taken = self.core.take(key, draft.generation);
-        self.add_taken(draft, key, taken, until)
-    }
-
-    fn add_taken(
-        &mut self,
-        draft: &mut Draft,
-        key: &Arc<str>,
-        taken: Candidate,
-        until: &mut Watermark,
-    ) -> Result<Candidate, Cleared> {
-        match taken {
-            Candidate::Change(change) => {
-                draft.bytes += change.weight();
-                draft.changes.push(change);
-                Ok(Candidate::Already)
-            }
-            Candidate::Unwritable(error) => {
-                // The change that replaced it may be in front of the queue.
-                until.rewind();
-                let keys = KeySample::of([key]);
-                self.committer()
-                    .report(Operation::Encode, keys, &error, true);
-                Ok(Candidate::Unwritable(error))
-            }
-            Candidate::Cleared => Err(Cleared),
-            other => Ok(other),
-        }
-    }
-
-    /// Whether the draft has reached `1 / shares` of a batch.
-    fn is_full(&self, draft: &Draft, shares: usize) -> bool {
-        draft.changes.len() >= self.core.options.max_batch / shares
-            || draft.bytes >= self.core.options.max_batch_bytes / shares
+        draft.add(key, taken, until)
     }
 
     fn finish(&mut self, draft: Draft) -> DirtyBatch {
@@ -256,19 +220,6 @@ where
             batch: self.writer.batch(part, &self.core.clock),
             generation: draft.generation,
             waiters: draft.waiters,
-        }
-    }
-}
-
-impl<V, L: Lifetime<V>> Core<V, L> {
-    fn draft(&self) -> Draft {
-        let generation = self.generation.load(SeqCst);
-        Draft {
-            generation,
-            clear: self.stored_generation.load(SeqCst) != generation,
-            changes: Vec::new(),
-            bytes: 0,
-            waiters: Waiters::default(),
         }
     }
 }

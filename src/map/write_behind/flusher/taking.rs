@@ -29,6 +29,9 @@ pub(crate) enum Candidate {
     Change(Change),
     /// It is part of this commit already.
     Already,
+    /// It is part of this commit, and was changed since it was taken. The new change is
+    /// queued.
+    Outdated,
     /// Nothing to save: the store has it, or there is no entry.
     Nothing,
     /// It was refused before and has not changed since.
@@ -126,13 +129,11 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         let state = slot.state_mut();
         match state.mark {
             Mark::Clean => Reserved::Over(Candidate::Nothing),
-            // Not taken a second time, even if it was changed again: a batch
-            // holds each key once. The new change stays queued. A caller that
-            // waits for it came after the key was taken, so this batch does not
-            // answer it.
-            Mark::Saving | Mark::SavingQueued | Mark::Proposed | Mark::ProposedQueued => {
+            Mark::Saving | Mark::Proposed | Mark::ProposedQueued => {
                 Reserved::Over(Candidate::Already)
             }
+            // Not a second time: a batch holds each key once.
+            Mark::SavingQueued => Reserved::Over(Candidate::Outdated),
             Mark::Refused => Reserved::Over(Candidate::Refused(self.refusal_of(key))),
             Mark::Queued => {
                 // Unlinked and counted by the caller, for the whole run.

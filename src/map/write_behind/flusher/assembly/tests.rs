@@ -7,6 +7,7 @@ use crate::{
     error::{Error, ErrorKind},
     map::{
         api::builder::options::Options,
+        core::Core,
         lifetime::Forever,
         load::loading::Loaded,
         shared::Shared,
@@ -90,7 +91,9 @@ async fn a_key_with_several_waiting_callers_is_in_a_batch_once() {
         flusher.core.alter("a", |entry| entry.put(3, None)).unwrap();
     }
     assert_eq!(draft.changes.len(), 1);
-    assert_eq!(draft.waiters.take("a").len(), 2);
+    // The second one may wait for the write in between.
+    assert_eq!(draft.waiters.take("a").len(), 1);
+    assert_eq!(flusher.core.requests.lock().saves.take("a").len(), 1);
     assert_eq!(flusher.core.pending(), 1);
     let assembled = flusher.finish(draft);
     let committed = Committed::at(Revision::new(1));
@@ -150,14 +153,14 @@ fn changes_that_exceed_a_batch_wait_in_order() {
 
 #[test]
 fn an_entry_removed_and_inserted_while_popped_leaves_nothing_in_the_queue() {
-    let mut flusher = flusher();
+    let flusher = flusher();
     put(&flusher.core, "a", 1);
     let mut until = flusher.core.queue.watermark();
     let keys = flusher.core.queue.pop(&mut until, 10);
     flusher.core.alter("a", |entry| entry.remove()).unwrap();
     put(&flusher.core, "a", 2);
     let mut draft = flusher.core.draft();
-    assert!(flusher.add_all(&mut draft, &keys, &mut until).is_ok());
+    assert!(flusher.core.add_all(&mut draft, &keys, &mut until).is_ok());
     assert_eq!(draft.changes.len(), 1);
     assert_eq!(flusher.core.queue.len(), 0);
     assert_eq!(flusher.core.pending(), 1);
@@ -180,10 +183,86 @@ fn the_replacement_of_an_unwritable_value_is_not_left_for_later() {
     let error = Error::new(ErrorKind::Refused, "no JSON");
     flusher.core.refuse(&key, &error, false);
     let taken = Candidate::Unwritable(error);
-    let added = flusher.add_taken(&mut draft, &key, taken, &mut until);
+    let added = draft.add(&key, taken, &mut until);
     assert!(added.is_ok());
     let next = flusher.assemble(&mut until, false).unwrap();
     assert_eq!(next.changes().len(), 1);
+}
+
+/// Takes everything that is queued now, as during a commit.
+async fn take_ahead(flusher: &mut Flusher<u32, Forever>) -> Watermark {
+    let core = flusher.core.clone();
+    let mut until = core.queue.watermark();
+    let mut taking = Box::pin(core.draft_ahead(&mut until, &mut flusher.ahead));
+    while core.queue.len() > 0 {
+        assert!(futures_util::poll!(&mut taking).is_pending());
+    }
+    drop(taking);
+    until
+}
+
+fn keys(batch: &DirtyBatch) -> Vec<String> {
+    let keys = batch.changes().iter().map(|change| change.key.to_string());
+    keys.collect()
+}
+
+#[tokio::test]
+async fn changes_taken_ahead_are_the_next_batch() {
+    let mut flusher = flusher();
+    put(&flusher.core, "a", 1);
+    put(&flusher.core, "b", 1);
+    let mut until = take_ahead(&mut flusher).await;
+    assert_eq!(flusher.core.pending(), 2);
+    let waiting = insert_and_wait(&flusher.core, "c", 1);
+    let assembled = flusher.assemble(&mut until, false).unwrap();
+    assert_eq!(keys(&assembled), ["a", "b", "c"]);
+    assembled.waiters.answer(&Ok(()));
+    assert!(waiting.wait().await.is_ok());
+    assert!(flusher.assemble(&mut until, false).is_none());
+}
+
+/// The batch holds the older value: a save of the newer one must not be answered by it.
+#[tokio::test]
+async fn a_save_after_its_key_was_taken_ahead_waits_for_the_batch_after() {
+    let mut flusher = flusher();
+    put(&flusher.core, "a", 1);
+    let mut until = take_ahead(&mut flusher).await;
+    let mut waiting = Box::pin(insert_and_wait(&flusher.core, "a", 2).wait());
+    for is_saved in [false, true] {
+        let assembled = flusher.assemble(&mut until, false).unwrap();
+        assert_eq!(keys(&assembled), ["a"]);
+        let committed = Committed::at(Revision::new(1));
+        flusher.core.settle_all(&assembled, &committed);
+        assembled.waiters.answer(&Ok(()));
+        assert_eq!(futures_util::poll!(&mut waiting).is_ready(), is_saved);
+        until = flusher.core.queue.watermark();
+    }
+}
+
+#[tokio::test]
+async fn changes_taken_ahead_are_put_back_in_order_when_the_commit_fails() {
+    let mut flusher = flusher();
+    for key in ["a", "b", "c"] {
+        put(&flusher.core, key, 1);
+    }
+    let mut until = take_ahead(&mut flusher).await;
+    put(&flusher.core, "b", 2);
+    put(&flusher.core, "d", 1);
+    flusher.put_back_ahead(&mut until);
+    let mut until = flusher.core.queue.watermark();
+    let assembled = flusher.assemble(&mut until, false).unwrap();
+    assert_eq!(keys(&assembled), ["a", "b", "c", "d"]);
+}
+
+#[tokio::test]
+async fn a_clear_discards_the_changes_taken_ahead() {
+    let mut flusher = flusher();
+    put(&flusher.core, "a", 1);
+    let mut until = take_ahead(&mut flusher).await;
+    flusher.core.clear(|| {}).unwrap();
+    let assembled = flusher.assemble(&mut until, false).unwrap();
+    assert!(assembled.clears());
+    assert!(assembled.changes().is_empty());
 }
 
 /// Each part of a refused batch reserved room for everything pending: refusing n

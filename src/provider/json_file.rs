@@ -30,6 +30,7 @@ pub(crate) mod disk;
 mod drops;
 mod files;
 mod format;
+mod in_order;
 mod index;
 mod opening;
 mod replay;

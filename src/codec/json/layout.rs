@@ -21,9 +21,11 @@ pub(crate) fn on_one_line(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// A string as JSON text.
-pub(crate) fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+/// Appends a string as JSON text.
+#[cfg(feature = "json")]
+pub(crate) fn put_quoted(out: &mut Vec<u8>, text: &str) {
+    let written = serde_json::to_writer(out, text);
+    debug_assert!(written.is_ok(), "memory takes any text");
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ impl JsonFileBuilder {
     pub(super) fn new(folder: &Path) -> Self {
         Self {
             folder: named(folder).to_owned(),
-            max_journal: 16 << 20,
+            max_journal: 64 << 20,
             keep_tombstones: TOMBSTONES_KEPT,
             adopted: Vec::new(),
             file_mode: PRIVATE,
@@ -69,7 +69,7 @@ impl JsonFileBuilder {
     }
 
     /// Sets the size in bytes from which the journal of a map is compacted in the
-    /// background: 16 MiB by default, at least 1 KiB. A journal that is shorter than its
+    /// background: 64 MiB by default, at least 1 KiB. A journal that is shorter than its
     /// snapshot is not compacted either.
     ///
     /// A larger journal means fewer compactions, so less is written twice. A smaller one

@@ -61,7 +61,13 @@ impl Store {
         }
         let start = journal.bytes + FRAME_HEADER as u64;
         self.append(folder, journal, &payload)?;
-        self.replay(&payload, start)?;
+        // The index shares its keys with the batch, and so with the map.
+        let mut changes = part.changes.iter();
+        let owned = |key: &str| {
+            let change = changes.find(|change| *change.key == *key);
+            change.map_or_else(|| key.into(), |change| change.key.clone())
+        };
+        self.replay(&payload, start, owned)?;
         self.tombstones.prune(batch.at, folder.keep_tombstones);
         folder.writers.lock().insert(batch.id.writer);
         Ok(answer)

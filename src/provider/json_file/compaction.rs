@@ -1,6 +1,6 @@
 //! Compaction: merges the journal of a map into its snapshot.
 
-use std::{path::Path, sync::Arc};
+use std::{iter, path::Path, sync::Arc};
 
 use super::{
     appending::remove_journal,
@@ -9,15 +9,15 @@ use super::{
     format::{
         frame,
         meta::{self, Head, Row},
+        pairs::Pairs,
     },
+    in_order::in_order,
     index::{Entry, Page, Place, Source},
     store::Store,
+    values::Values,
 };
 use crate::{
-    codec::json::{
-        fingerprint,
-        layout::{on_one_line, quoted},
-    },
+    codec::json::{fingerprint, layout::put_quoted},
     error::{Error, ErrorKind, Result},
     incarnation::Incarnation,
 };
@@ -26,6 +26,13 @@ use crate::{
 struct NewSnapshot<'a> {
     file: Replacement<'a>,
     /// The places of the values, and their fingerprints, in the order of the index.
+    values: Vec<(Place, u64)>,
+}
+
+/// A part of a new snapshot.
+struct Rendered {
+    text: Vec<u8>,
+    /// The places of the values in this text, and their fingerprints.
     values: Vec<(Place, u64)>,
 }
 
@@ -93,47 +100,48 @@ impl Store {
             file: Replacement::create(&*folder.disk, path, path)?,
             values: Vec::with_capacity(self.index.len()),
         };
+        let values = self.values(folder).with_journal_in_memory()?;
         let mut entries = self.index.iter().peekable();
-        while entries.peek().is_some() {
-            self.write_page(folder, &Page::next(&mut entries).entries, &mut new)?;
-        }
-        let end: &[u8] = if self.index.is_empty() {
-            b"{}\n"
-        } else {
-            b"\n}\n"
-        };
+        let pages = iter::from_fn(|| {
+            entries.peek()?;
+            Some(Page::next(&mut entries).entries)
+        });
+        let pages: Vec<_> = pages.collect();
+        let render = |n: usize, page: &Vec<_>| self.render(&values, page, n == 0);
+        in_order(&pages, render, |rendered| new.add(&rendered))?;
+        let end: &[u8] = if pages.is_empty() { b"{}\n" } else { b"\n}\n" };
         new.file.write(end)?;
         new.file.sync()?;
         Ok(new)
     }
 
-    fn write_page(
+    fn render(
         &self,
-        folder: &Folder,
+        values: &Values<'_>,
         page: &[(&Arc<str>, &Entry)],
-        new: &mut NewSnapshot<'_>,
-    ) -> Result<()> {
+        is_first: bool,
+    ) -> Result<Rendered> {
         let places: Vec<_> = page.iter().map(|(_, entry)| entry.place).collect();
-        let texts = self.values(folder).read(&places)?;
-        let mut out = Vec::new();
-        for ((key, entry), text) in page.iter().zip(texts) {
-            let text = std::str::from_utf8(&text).map_err(|error| self.not_text(key, error))?;
-            let text = on_one_line(text);
-            let before = if new.values.is_empty() {
-                "{\n  "
-            } else {
-                ",\n  "
-            };
-            out.extend([before, &quoted(key), ": "].concat().into_bytes());
-            let offset = new.file.size() + out.len() as u64;
-            out.extend(text.as_bytes());
+        let mut text = Vec::new();
+        let mut rendered = Vec::with_capacity(page.len());
+        for ((key, entry), value) in page.iter().zip(values.read(&places)?) {
+            let value = std::str::from_utf8(&value).map_err(|error| self.not_text(key, error))?;
+            let is_start = is_first && text.is_empty();
+            text.extend(if is_start { b"{\n  " } else { b",\n  " });
+            put_quoted(&mut text, key);
+            text.extend(b": ");
+            let offset = text.len() as u64;
+            text.extend(value.as_bytes());
             // Not longer than before, and the old length was stored in 32 bits.
-            let bytes = u32::try_from(text.len()).unwrap_or(entry.place.bytes);
+            let bytes = u32::try_from(value.len()).unwrap_or(entry.place.bytes);
             let (encoding, schema) = (entry.place.encoding(), entry.place.schema);
             let place = Place::new(Source::Snapshot, offset, bytes).with_form(encoding, schema);
-            new.values.push((place, fingerprint(&text)));
+            rendered.push((place, fingerprint(value)));
         }
-        new.file.write(&out)
+        Ok(Rendered {
+            text,
+            values: rendered,
+        })
     }
 
     fn not_text(&self, key: &Arc<str>, error: std::str::Utf8Error) -> Error {
@@ -163,6 +171,8 @@ impl Store {
             snapshot,
             compacted: journal,
             writers: self.recent_writers(folder),
+            entries: Pairs(Vec::new()),
+            tombstones: None,
         };
         let path = &self.files.meta;
         let rows = self.rows(fingerprints);
@@ -188,5 +198,15 @@ impl Store {
             };
             (&**key, row)
         })
+    }
+}
+
+impl NewSnapshot<'_> {
+    fn add(&mut self, page: &Rendered) -> Result<()> {
+        let start = self.file.size();
+        let values = page.values.iter();
+        self.values
+            .extend(values.map(|(place, print)| (place.behind(start), *print)));
+        self.file.write(&page.text)
     }
 }

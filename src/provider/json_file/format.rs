@@ -4,6 +4,6 @@ pub(crate) mod base64_text;
 pub(crate) mod frame;
 pub(crate) mod journal;
 pub(crate) mod meta;
-mod pairs;
+pub(crate) mod pairs;
 pub(crate) mod snapshot;
 pub(crate) mod trailer;

@@ -136,6 +136,14 @@ impl Place {
         }
     }
 
+    /// The place in a file that has this one behind so many other bytes.
+    pub(super) fn behind(self, bytes: u64) -> Self {
+        Self {
+            packed: self.packed + (bytes << 2),
+            ..self
+        }
+    }
+
     pub(super) fn offset(self) -> u64 {
         self.packed >> 2
     }

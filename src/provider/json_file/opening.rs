@@ -243,7 +243,7 @@ impl<'a> Opening<'a> {
         let folder = self.folder;
         let (mut store, _) = self.into_store(journal.header.loaded)?;
         for (start, payload) in &journal.payloads {
-            store.replay(payload, *start as u64)?;
+            store.replay(payload, *start as u64, |key| key.into())?;
         }
         // A journal is written to only by the store that created the file. For a file that
         // was found, it is unknown whether the last frames are on the disk or only in the

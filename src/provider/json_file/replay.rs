@@ -1,5 +1,7 @@
 //! Applies the frames of a journal to a store.
 
+use std::sync::Arc;
+
 use super::{
     disk::fault::corrupt,
     format::frame::{Applied, Effect, Frame, Put},
@@ -29,13 +31,19 @@ impl Store {
     /// Applies a frame. `start` is the offset of its payload in the journal.
     ///
     /// Commits and the replay of a journal run this code, so both have the same result.
-    pub(super) fn replay(&mut self, payload: &[u8], start: u64) -> Result<()> {
+    /// `owned` returns the key of a new entry; it is called in the order of the changes.
+    pub(super) fn replay(
+        &mut self,
+        payload: &[u8],
+        start: u64,
+        owned: impl FnMut(&str) -> Arc<str>,
+    ) -> Result<()> {
         match Frame::read(payload) {
             Some(Frame::Applied(applied)) => {
                 // The texts are slices of the payload.
                 let offset =
                     |text: &[u8]| start + (text.as_ptr().addr() - payload.as_ptr().addr()) as u64;
-                self.replay_batch(applied, offset);
+                self.replay_batch(applied, offset, owned);
             }
             Some(Frame::Announced(_)) => {}
             Some(Frame::Renewed(incarnation)) => self.incarnation = Some(incarnation),
@@ -44,7 +52,12 @@ impl Store {
         Ok(())
     }
 
-    fn replay_batch(&mut self, applied: Applied<'_>, offset: impl Fn(&[u8]) -> u64) {
+    fn replay_batch(
+        &mut self,
+        applied: Applied<'_>,
+        offset: impl Fn(&[u8]) -> u64,
+        mut owned: impl FnMut(&str) -> Arc<str>,
+    ) {
         let revision = applied.revision();
         if applied.clear {
             self.index.clear();
@@ -55,7 +68,7 @@ impl Store {
                 Effect::Put(put) => {
                     let at = put.written.unwrap_or(applied.at);
                     let entry = put.entry(revision, at, offset(put.text));
-                    self.put(change.key, entry);
+                    self.put(change.key, entry, &mut owned);
                 }
                 Effect::Touch { expires } => {
                     if let Some(stored) = self.index.get_mut(change.key) {
@@ -71,11 +84,11 @@ impl Store {
         self.writers.remember(id, at, applied.answer);
     }
 
-    fn put(&mut self, key: &str, entry: Entry) {
+    fn put(&mut self, key: &str, entry: Entry, owned: &mut impl FnMut(&str) -> Arc<str>) {
         self.tombstones.put(key);
         match self.index.get_mut(key) {
             Some(stored) => *stored = entry,
-            None => _ = self.index.insert(key.into(), entry),
+            None => _ = self.index.insert(owned(key), entry),
         }
     }
 

@@ -73,6 +73,7 @@ impl Store {
             disk: &*folder.disk,
             files: &self.files,
             snapshot: self.snapshot.map(|(_, looks)| looks),
+            journal: None,
         }
     }
 

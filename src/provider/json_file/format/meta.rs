@@ -1,7 +1,7 @@
 //! The format of a meta file: JSON text with everything about the entries that is not in
 //! the snapshot, and a checksum at its end.
 
-use std::{path::Path, sync::Arc};
+use std::{mem, path::Path, sync::Arc};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::SerializeTuple,
@@ -13,7 +13,7 @@ use super::{
     trailer::{self, Trailer},
 };
 use crate::{
-    codec::json::layout::quoted,
+    codec::json::layout::put_quoted,
     error::{Error, ErrorKind, Result},
     incarnation::Incarnation,
     name::MapName,
@@ -42,8 +42,9 @@ const REMEDY: &str = "put it back as it was, or remove it: the values stay, expi
 /// The number of bytes that are written at once.
 const CHUNK: usize = 1 << 20;
 
-/// The fields about the map as a whole.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The fields of a meta file. The entries and the tombstones are written behind the others,
+/// row by row.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Head {
     pub(crate) format: u32,
     pub(crate) map: MapName,
@@ -59,6 +60,11 @@ pub(crate) struct Head {
     pub(crate) compacted: u64,
     #[serde(deserialize_with = "writers")]
     pub(crate) writers: Writers,
+    /// Empty in a file to be written, and once the file was read.
+    #[serde(skip_serializing)]
+    pub(crate) entries: Pairs<Row>,
+    #[serde(skip_serializing)]
+    pub(crate) tombstones: Option<Tombstones>,
 }
 
 /// Reads the writers. Those that an earlier version of this crate wrote in another form
@@ -144,12 +150,6 @@ struct Name {
     map: MapName,
 }
 
-#[derive(Deserialize)]
-struct Body {
-    entries: Pairs<Row>,
-    tombstones: Option<Tombstones>,
-}
-
 impl Meta {
     /// Reads the file; `None` if there is none.
     pub(crate) fn read(disk: &dyn Disk, path: &Path, map: &MapName) -> Result<Option<Self>> {
@@ -161,22 +161,14 @@ impl Meta {
             corrupt(path, problem, REMEDY)
         })?;
         let text = &bytes[..trailer.end];
-        let senseless = |error: serde_json::Error| {
-            corrupt(path, "its content is not that of a meta file", REMEDY).with_source(error)
-        };
-        let name: Name = serde_json::from_slice(text).map_err(senseless)?;
-        if !(OLDEST_FORMAT..=FORMAT).contains(&name.format) {
-            return Err(other_format(path, name.format, FORMAT));
-        }
-        check_map(path, name.map.as_str(), map)?;
-        let head = serde_json::from_slice(text).map_err(senseless)?;
-        let body: Body = serde_json::from_slice(text).map_err(senseless)?;
-        let mut rows = body.entries.0;
+        let mut head = Head::read(path, text)?;
+        check_map(path, head.map.as_str(), map)?;
+        let mut rows = mem::take(&mut head.entries.0);
         rows.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(Some(Self {
+            tombstones: head.tombstones.take(),
             head,
             rows,
-            tombstones: body.tombstones,
             trailer,
         }))
     }
@@ -220,16 +212,35 @@ pub(crate) fn other_format(path: &Path, format: u32, known: u32) -> Error {
 }
 
 impl Head {
+    /// Reads the text in one pass. If that fails, it may be of another format.
+    fn read(path: &Path, text: &[u8]) -> Result<Self> {
+        let read: Result<Self, _> = serde_json::from_slice(text);
+        let format = match &read {
+            Ok(head) => Some(head.format),
+            Err(_) => serde_json::from_slice(text)
+                .ok()
+                .map(|name: Name| name.format),
+        };
+        match format {
+            Some(other) if !(OLDEST_FORMAT..=FORMAT).contains(&other) => {
+                Err(other_format(path, other, FORMAT))
+            }
+            _ => read.map_err(|error| {
+                corrupt(path, "its content is not that of a meta file", REMEDY).with_source(error)
+            }),
+        }
+    }
+
     /// One line per field, and the start of the entries.
-    fn text(&self) -> serde_json::Result<String> {
+    fn text(&self) -> serde_json::Result<Vec<u8>> {
         let mut text = Vec::new();
         let lines = PrettyFormatter::with_indent(b"");
         self.serialize(&mut serde_json::Serializer::with_formatter(
             &mut text, lines,
         ))?;
-        let text = String::from_utf8(text).map_err(serde::ser::Error::custom)?;
-        let fields = text.strip_suffix("\n}").unwrap_or(&text);
-        Ok(format!("{fields},\n\"entries\": {{"))
+        text.truncate(text.len() - "\n}".len());
+        text.extend(b",\n\"entries\": {");
+        Ok(text)
     }
 }
 
@@ -249,19 +260,22 @@ pub(crate) fn write<'a, 'r>(
     };
     let mut file = Replacement::create(disk, path, like)?;
     let mut out = head.text().map_err(unwritable)?;
-    let mut between = "\n";
+    let mut between: &[u8] = b"\n";
     for (key, row) in rows {
-        let row = serde_json::to_string(&row).map_err(unwritable)?;
-        out.extend([between, &quoted(key), ": ", &row]);
-        between = ",\n";
+        out.extend(between);
+        put_quoted(&mut out, key);
+        out.extend(b": ");
+        serde_json::to_writer(&mut out, &row).map_err(unwritable)?;
+        between = b",\n";
         if out.len() >= CHUNK {
-            file.write(out.as_bytes())?;
+            file.write(&out)?;
             out.clear();
         }
     }
-    let tombstones = serde_json::to_string(tombstones).map_err(unwritable)?;
-    out.extend(["\n},\n\"tombstones\": ", &tombstones, ",\n"]);
-    file.write(out.as_bytes())?;
+    out.extend(b"\n},\n\"tombstones\": ");
+    serde_json::to_writer(&mut out, tombstones).map_err(unwritable)?;
+    out.extend(b",\n");
+    file.write(&out)?;
     let checksum = file.digest();
     file.write(trailer::text(checksum).as_bytes())?;
     file.sync()?;

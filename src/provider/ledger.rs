@@ -39,7 +39,7 @@ mod encodings;
 mod tombstones;
 mod writers;
 
-pub use conditions::{Found, applied, check_conditions, conditional};
+pub use conditions::{StoredRecord, applied, check_conditions, conditional};
 pub use drops::{check_dropped, clearing};
 pub use encodings::check_json;
 pub use tombstones::{TOMBSTONES_KEPT, Tombstones};

@@ -4,7 +4,7 @@ pub(crate) mod loaders;
 
 use std::sync::Arc;
 
-use self::loaders::Turn;
+use self::loaders::NextStep;
 use crate::map::{Map, lifetime::Lifetime};
 
 impl<V: Clone, L: Lifetime<V>> Map<V, L> {
@@ -69,9 +69,9 @@ impl<V: Clone, L: Lifetime<V>> Map<V, L> {
                 return Ok(value);
             }
             let loading = match turn {
-                Turn::Load(loading) => loading,
-                Turn::Share(error) => return Err(error),
-                Turn::Again => continue,
+                NextStep::Load(loading) => loading,
+                NextStep::Share(error) => return Err(error),
+                NextStep::Again => continue,
             };
             let value = match loader().await {
                 Ok(value) => value,

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc, sync::atomic::Ordering::SeqCst};
 
 use serde::de::DeserializeOwned;
 
-use super::unreadable::Unread;
+use super::unreadable::UnreadableKeys;
 use crate::{
     clock::Seen,
     error::{Error, ErrorKind, Result},
@@ -43,7 +43,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     /// not decode.
     pub(crate) async fn load(&self, progress: Option<&Progress>) -> Result<Loaded> {
         let (loaded, mut load) = self.begin_load().await?;
-        let mut unread = Unread::default();
+        let mut unread = UnreadableKeys::default();
         let mut records = 0;
         let total = load.total_hint;
         let take = |page: Vec<Record>| {
@@ -101,7 +101,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let generation = self.stored_generation.load(SeqCst);
         let mut seen = HashSet::new();
         let mut unreadable = HashSet::new();
-        let mut unread = Unread::in_open_map();
+        let mut unread = UnreadableKeys::in_open_map();
         let total = load.total_hint;
         let take = |page: Vec<Record>| {
             for record in page {
@@ -124,7 +124,12 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
 
     /// Takes in one stored record, unless its key has a pending change or the map
     /// was cleared since `generation`. Returns whether the record is readable.
-    fn take_in(&self, record: Record, generation: u64, unread: &mut Unread) -> Result<bool> {
+    fn take_in(
+        &self,
+        record: Record,
+        generation: u64,
+        unread: &mut UnreadableKeys,
+    ) -> Result<bool> {
         let Some(payload) = &record.value else {
             return Ok(true);
         };
@@ -166,7 +171,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         record: Record,
         error: Error,
         generation: u64,
-        unread: &mut Unread,
+        unread: &mut UnreadableKeys,
     ) -> Result<()> {
         // A record of an unknown schema fails the load. If it counted as
         // unreadable, the map would open and write its own records beside all

@@ -21,13 +21,13 @@ pub(crate) const ASIDE: &str = "unreadable";
 /// The load continues to the end: to decide between repairing the records and
 /// opening the map without them, a person needs their number.
 #[derive(Default)]
-pub(crate) struct Unread {
+pub(crate) struct UnreadableKeys {
     keys: Vec<Arc<str>>,
     first: Option<Error>,
     pub(crate) is_open: bool,
 }
 
-impl Unread {
+impl UnreadableKeys {
     pub(crate) fn in_open_map() -> Self {
         let is_open = true;
         Self {

@@ -10,7 +10,7 @@ use super::{
     },
     files::{Files, Folder},
     format::{
-        journal::{Found, Header, frame},
+        journal::{Header, Parsed, frame},
         trailer,
     },
     opening::damage,
@@ -97,8 +97,8 @@ impl Store {
     }
 
     fn check_copy(&self, bytes: &[u8], broken: Journal) -> Result<()> {
-        match Found::in_bytes(bytes) {
-            Found::Journal {
+        match Parsed::in_bytes(bytes) {
+            Parsed::Journal {
                 header,
                 payloads,
                 end,

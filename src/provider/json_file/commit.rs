@@ -5,7 +5,7 @@ use super::{
     files::Folder,
     format::{frame, journal::FRAME_HEADER},
     store::Store,
-    values::Unread,
+    values::LazyRecord,
 };
 use crate::{
     batch::{Batch, Committed, MapBatch},
@@ -73,8 +73,8 @@ impl Store {
         Ok(answer)
     }
 
-    fn unread<'a>(&'a self, folder: &'a Folder, key: &str) -> Option<Unread<'a>> {
+    fn unread<'a>(&'a self, folder: &'a Folder, key: &str) -> Option<LazyRecord<'a>> {
         let entry = self.index.get_key_value(key);
-        entry.map(|entry| Unread::new(self.values(folder), entry))
+        entry.map(|entry| LazyRecord::new(self.values(folder), entry))
     }
 }

@@ -8,7 +8,7 @@ use super::{
     files::{Files, Folder},
     format::{
         frame::Frame,
-        journal::{self, Found, Header},
+        journal::{self, Header, Parsed},
         meta::{Meta, check_map, other_format},
         snapshot::Snapshot,
         trailer::{self, Mark},
@@ -117,12 +117,12 @@ impl<'a> Opening<'a> {
     }
 
     fn parse<'b>(&self, bytes: &'b [u8]) -> Result<LeftOver<'b>> {
-        match Found::in_bytes(bytes) {
-            Found::Damaged { at } => Err(damage::damaged(&self.files, at)),
-            Found::OtherFormat { format } => {
+        match Parsed::in_bytes(bytes) {
+            Parsed::Damaged { at } => Err(damage::damaged(&self.files, at)),
+            Parsed::OtherFormat { format } => {
                 Err(other_format(&self.files.journal, format, journal::FORMAT))
             }
-            Found::Journal {
+            Parsed::Journal {
                 header,
                 payloads,
                 end,

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     codec::json::layout::on_one_line,
     error::{Error, Result},
-    provider::ledger::Found,
+    provider::ledger::StoredRecord,
     record::{Record, Revision},
 };
 
@@ -113,18 +113,18 @@ impl Values<'_> {
 }
 
 /// A stored entry whose value has not been read from its file.
-pub(super) struct Unread<'a> {
+pub(super) struct LazyRecord<'a> {
     values: Values<'a>,
     entry: (&'a Arc<str>, &'a Entry),
 }
 
-impl<'a> Unread<'a> {
+impl<'a> LazyRecord<'a> {
     pub(super) fn new(values: Values<'a>, entry: (&'a Arc<str>, &'a Entry)) -> Self {
         Self { values, entry }
     }
 }
 
-impl Found<Error> for Unread<'_> {
+impl StoredRecord<Error> for LazyRecord<'_> {
     fn version(&self) -> (Revision, Option<SystemTime>) {
         let (_, entry) = self.entry;
         (entry.revision, entry.expires.time())

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A stored record, or a placeholder for one that is read on demand.
-pub trait Found<E> {
+pub trait StoredRecord<E> {
     /// The record's revision and expiry.
     fn version(&self) -> (Revision, Option<SystemTime>);
 
@@ -22,7 +22,7 @@ pub trait Found<E> {
     fn into_record(self) -> Result<Record, E>;
 }
 
-impl<E> Found<E> for Record {
+impl<E> StoredRecord<E> for Record {
     fn version(&self) -> (Revision, Option<SystemTime>) {
         (self.revision, self.expires_at)
     }
@@ -46,7 +46,7 @@ impl<E> Found<E> for Record {
 ///
 /// [`Conflict`](crate::ErrorKind::Conflict) for the first condition that does
 /// not hold and is not to be skipped, and the errors of `stored`.
-pub fn check_conditions<F: Found<E>, E: From<Error>>(
+pub fn check_conditions<F: StoredRecord<E>, E: From<Error>>(
     batch: &Batch,
     mut stored: impl FnMut(&MapName, &Arc<str>) -> Result<Option<F>, E>,
 ) -> Result<Vec<Skipped>, E> {
@@ -60,11 +60,11 @@ pub fn check_conditions<F: Found<E>, E: From<Error>>(
     for part in batch.maps.iter() {
         for change in part.changes.iter().filter(|c| c.expect != Expect::Any) {
             let found = find(part, change)?;
-            let seen = found.as_ref().map(Found::version);
+            let seen = found.as_ref().map(StoredRecord::version);
             if change.expect.holds(seen, batch.at) {
                 continue;
             }
-            let found = found.map(Found::into_record).transpose()?;
+            let found = found.map(StoredRecord::into_record).transpose()?;
             if change.otherwise == Otherwise::Fail {
                 return Err(Error::conflict(&part.map, &change.key, found).into());
             }
@@ -79,7 +79,7 @@ pub fn check_conditions<F: Found<E>, E: From<Error>>(
 }
 
 /// Adds the other changes of these groups to the skipped ones.
-fn with_groups<F: Found<E>, E>(
+fn with_groups<F: StoredRecord<E>, E>(
     batch: &Batch,
     skipped: Vec<Skipped>,
     groups: &HashSet<u32>,
@@ -92,7 +92,9 @@ fn with_groups<F: Found<E>, E>(
             if let Some(known) = alone.next_if(is_this) {
                 all.push(known);
             } else if change.group.is_some_and(|group| groups.contains(&group)) {
-                let found = find(part, change)?.map(Found::into_record).transpose()?;
+                let found = find(part, change)?
+                    .map(StoredRecord::into_record)
+                    .transpose()?;
                 all.push(Skipped::new(part.map.clone(), change.key.clone(), found));
             }
         }

@@ -19,7 +19,7 @@ use super::{
     options::Options,
     pipeline::{Part, send},
     sessions::Session,
-    single_trip::{self, Outcome},
+    single_trip::{self, TripOutcome},
     writers,
 };
 use crate::{
@@ -38,12 +38,12 @@ const MAX_ROUNDS: usize = 4;
 /// Applies the batch as a whole or not at all.
 pub(super) async fn commit(shared: &Shared, batch: &Batch) -> Result<Committed, Failure> {
     match single_trip::commit(shared, batch).await? {
-        Outcome::Committed(answer) => Ok(answer),
-        Outcome::NotApplied => commit_with_locks(shared, batch).await,
+        TripOutcome::Committed(answer) => Ok(answer),
+        TripOutcome::NotApplied => commit_with_locks(shared, batch).await,
         // The locks reveal whether the batch was applied: an abandoned batch changes
         // nothing after the one that follows it. If this fails too, the outcome stays
         // unknown, and the error says why.
-        Outcome::Lost(failure) => {
+        TripOutcome::Lost(failure) => {
             let committed = commit_with_locks(shared, batch).await;
             committed.map_err(|_| failure)
         }

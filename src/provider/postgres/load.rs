@@ -14,7 +14,7 @@ use super::{
     rows::{Reading, rows},
     schema,
     sessions::Session,
-    snapshot::{self, Snapshot},
+    snapshot::{self, ReadSnapshot},
     statement::Statement,
     table::Table,
     watermarks::Watermarks,
@@ -65,7 +65,7 @@ async fn begin(
 /// `None` if the rows of the snapshot are invisible.
 async fn read(
     shared: &Arc<Shared>,
-    mut snapshot: Snapshot,
+    mut snapshot: ReadSnapshot,
     wanted: &Wanted,
 ) -> Result<Option<Load<'static>>, Failure> {
     let known = match wanted {
@@ -103,11 +103,11 @@ async fn read(
 
 /// A load that is read as a whole.
 async fn collected(
-    snapshot: Snapshot,
+    snapshot: ReadSnapshot,
     table: &Table,
     wanted: &Wanted,
 ) -> Result<Option<Load<'static>>, Failure> {
-    let Snapshot {
+    let ReadSnapshot {
         session, horizon, ..
     } = snapshot;
     let records = some(&session, table, wanted, horizon);
@@ -142,7 +142,7 @@ async fn some(
 /// A load whose rows are streamed at the pace of the reader.
 async fn streamed(
     shared: &Arc<Shared>,
-    snapshot: Snapshot,
+    snapshot: ReadSnapshot,
     table: Table,
     wanted: &Wanted,
 ) -> Result<Option<Load<'static>>, Failure> {
@@ -168,7 +168,7 @@ async fn streamed(
 
 /// The rows, and the commit at which they end if the load is limited.
 async fn copy_out(
-    snapshot: &Snapshot,
+    snapshot: &ReadSnapshot,
     table: &Table,
     wanted: &Wanted,
 ) -> Result<(CopyOutStream, Option<Revision>), Failure> {

@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// The outcome of a commit in a single round trip.
-pub(super) enum Outcome {
+pub(super) enum TripOutcome {
     Committed(Committed),
     /// Nothing was applied: the batch needs a look at the server first.
     NotApplied,
@@ -50,32 +50,32 @@ pub(super) enum Outcome {
 }
 
 /// Applies the batch, whole or not at all, if it needs no look at the server.
-pub(super) async fn commit(shared: &Shared, batch: &Batch) -> Result<Outcome, Failure> {
+pub(super) async fn commit(shared: &Shared, batch: &Batch) -> Result<TripOutcome, Failure> {
     let Shared {
         connections,
         last_commits,
         ..
     } = shared;
     let Some(entry) = last_commits.take(batch) else {
-        return Ok(Outcome::NotApplied);
+        return Ok(TripOutcome::NotApplied);
     };
     let session = connections.session().await?;
     let hints = !last_commits.is_shared(&entry.map);
     match send_all(&session, shared, (&entry, hints), batch).await {
-        Ok(Outcome::Committed(answer)) => {
+        Ok(TripOutcome::Committed(answer)) => {
             session.give_back_after(batch);
             last_commits.note(batch, &answer, vec![entry]);
-            Ok(Outcome::Committed(answer))
+            Ok(TripOutcome::Committed(answer))
         }
-        Ok(Outcome::NotApplied) => {
+        Ok(TripOutcome::NotApplied) => {
             session.release().await;
-            Ok(Outcome::NotApplied)
+            Ok(TripOutcome::NotApplied)
         }
-        Ok(lost @ Outcome::Lost(_)) => Ok(lost),
+        Ok(lost @ TripOutcome::Lost(_)) => Ok(lost),
         Err(failure) if hints && failure.is_duplicate() => {
             last_commits.note_shared(&entry.map);
             session.release().await;
-            Ok(Outcome::NotApplied)
+            Ok(TripOutcome::NotApplied)
         }
         Err(failure) => Err(session.abandon(failure).await),
     }
@@ -86,7 +86,7 @@ async fn send_all(
     shared: &Shared,
     (entry, hints): (&Entry, bool),
     batch: &Batch,
-) -> Result<Outcome, Failure> {
+) -> Result<TripOutcome, Failure> {
     let client = session.client()?;
     let turn = take_turn(&shared.options, entry, batch)?;
     let body = send_changes(session, shared, (entry, hints), batch);
@@ -98,15 +98,17 @@ async fn send_all(
         Ok(said) => {
             body?;
             let answer = answer_in(&said).ok_or_else(forgotten)?;
-            return Ok(Outcome::Committed(answer));
+            return Ok(TripOutcome::Committed(answer));
         }
         Err(cause) => cause,
     };
     if cause.code() == Some(&SqlState::NOT_NULL_VIOLATION) {
         return match body {
-            Ok(()) => Ok(Outcome::NotApplied),
+            Ok(()) => Ok(TripOutcome::NotApplied),
             // The server has answered everything, and changed nothing.
-            Err(failure @ Failure::Database(..)) if failure.is_answer() => Ok(Outcome::NotApplied),
+            Err(failure @ Failure::Database(..)) if failure.is_answer() => {
+                Ok(TripOutcome::NotApplied)
+            }
             Err(failure) => Err(failure),
         };
     }
@@ -114,7 +116,7 @@ async fn send_all(
     let was_stale = session.was_stale(&failure);
     let failure = failure.committing();
     if was_stale {
-        Ok(Outcome::Lost(failure))
+        Ok(TripOutcome::Lost(failure))
     } else {
         Err(failure)
     }

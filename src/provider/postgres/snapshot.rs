@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// A snapshot of the database, and the state of a map that is read before its rows.
-pub(super) struct Snapshot {
+pub(super) struct ReadSnapshot {
     pub(super) session: Session,
     pub(super) table: Option<Table>,
     /// The tombstones of a table that this provider created.
@@ -44,7 +44,7 @@ pub(super) struct Snapshot {
     pub(super) total: Option<u64>,
 }
 
-impl Snapshot {
+impl ReadSnapshot {
     fn adopted(&self) -> Option<(&Table, &Adopted)> {
         let table = self.table.as_ref()?;
         Some((table, table.adopted.as_ref()?))
@@ -57,7 +57,7 @@ pub(super) async fn begin(
     shared: &Shared,
     map: &MapName,
     wanted: &Wanted,
-) -> Result<Snapshot, Failure> {
+) -> Result<ReadSnapshot, Failure> {
     let snapshot = snapshot(shared, map, wanted).await?;
     let is_changed = matches!(wanted, Wanted::Changed { .. });
     let Some((table, adopted)) = snapshot.adopted() else {
@@ -132,13 +132,17 @@ async fn note_locked(
 }
 
 /// Begins a snapshot, on another connection if the first one is broken.
-async fn snapshot(shared: &Shared, map: &MapName, wanted: &Wanted) -> Result<Snapshot, Failure> {
+async fn snapshot(
+    shared: &Shared,
+    map: &MapName,
+    wanted: &Wanted,
+) -> Result<ReadSnapshot, Failure> {
     let look = async |session: Session| {
         let found = look(&session, shared, map, wanted).await;
         (session, found)
     };
     let (session, found) = shared.connections.begin(look).await?;
-    let Found {
+    let MapState {
         entry,
         total,
         incarnation,
@@ -150,7 +154,7 @@ async fn snapshot(shared: &Shared, map: &MapName, wanted: &Wanted) -> Result<Sna
     let tombstones = entry
         .as_ref()
         .and_then(|entry| entry.tombstones(&shared.options));
-    Ok(Snapshot {
+    Ok(ReadSnapshot {
         session,
         tombstones,
         watermarks,
@@ -163,7 +167,7 @@ async fn snapshot(shared: &Shared, map: &MapName, wanted: &Wanted) -> Result<Sna
 }
 
 /// The state of a map that is read before its rows.
-struct Found {
+struct MapState {
     entry: Option<Entry>,
     total: Option<u64>,
     incarnation: Option<Incarnation>,
@@ -178,7 +182,7 @@ async fn look(
     shared: &Shared,
     map: &MapName,
     wanted: &Wanted,
-) -> Result<Found, Failure> {
+) -> Result<MapState, Failure> {
     let (client, options) = (session.client()?, &shared.options);
     let begin = begin_reading(options, wanted);
     let sql = format!(
@@ -205,7 +209,7 @@ async fn look(
     let watermarks = watermarks.get(map).copied().unwrap_or_default();
     let Some(row) = entry.first() else {
         check_unlisted(session, options, map).await?;
-        return Ok(Found {
+        return Ok(MapState {
             entry: None,
             total: None,
             incarnation,
@@ -215,7 +219,7 @@ async fn look(
     };
     let total = row.try_get::<_, Option<i64>>(ENTRY_COLUMNS)?;
     let total = total.filter(|rows| *rows > 0);
-    Ok(Found {
+    Ok(MapState {
         entry: Some(Entry::read(row)?),
         total: total.and_then(|rows| u64::try_from(rows).ok()),
         incarnation,

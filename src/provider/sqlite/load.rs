@@ -88,7 +88,7 @@ impl Reading {
         let (path, readers) = (shared.file.path.clone(), shared.readers.clone());
         // A load that is not read to its end must not keep the file open.
         drop(shared);
-        let Snapshot {
+        let ReadSnapshot {
             connection,
             table,
             head,
@@ -111,10 +111,10 @@ impl Reading {
         drop(self.pages.blocking_send(last.map(Err)));
     }
 
-    fn begin(&self, shared: &Shared) -> Result<Snapshot, Failure> {
+    fn begin(&self, shared: &Shared) -> Result<ReadSnapshot, Failure> {
         let reader = shared.readers.take(&shared.file, &shared.options)?;
         let columns = &shared.options.columns;
-        let snapshot = Snapshot::begin(reader, &self.map, &self.wanted, columns)?;
+        let snapshot = ReadSnapshot::begin(reader, &self.map, &self.wanted, columns)?;
         if snapshot.table.is_none() && shared.options.adopted.contains_key(&self.map) {
             return Err(detached(&self.map).into());
         }
@@ -125,7 +125,7 @@ impl Reading {
         // the revision of the second one, and noted by a later load.
         let reader = snapshot.end()?;
         self.prepare(shared)?;
-        Snapshot::begin(reader, &self.map, &self.wanted, columns)
+        ReadSnapshot::begin(reader, &self.map, &self.wanted, columns)
     }
 
     /// Notes the writes of the other program to an adopted table, or indexes the changes
@@ -186,7 +186,7 @@ impl Reading {
 }
 
 /// A snapshot of the file, in a read transaction.
-struct Snapshot {
+struct ReadSnapshot {
     connection: Connection,
     /// `None` if nothing is to be read.
     table: Option<Table>,
@@ -196,7 +196,7 @@ struct Snapshot {
     end: Option<Revision>,
 }
 
-impl Snapshot {
+impl ReadSnapshot {
     fn begin(
         connection: Connection,
         map: &MapName,

@@ -33,11 +33,11 @@ struct Shared {
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     hanging: usize,
-    verdict: Option<Verdict>,
+    verdict: Option<HangVerdict>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Verdict {
+enum HangVerdict {
     GoOn,
     Fail(ErrorKind),
 }
@@ -64,14 +64,14 @@ impl Hang {
     /// Lets hanging calls proceed, except those abandoned by their callers. Later
     /// calls do not hang.
     pub fn release(&self) {
-        self.judge(Verdict::GoOn);
+        self.judge(HangVerdict::GoOn);
     }
 
     /// Makes hanging calls fail without effect, with
     /// [`may_have_applied`](crate::Error::may_have_applied) set. Later calls fail in
     /// the same way.
     pub fn fail(&self, kind: ErrorKind) {
-        self.judge(Verdict::Fail(kind));
+        self.judge(HangVerdict::Fail(kind));
     }
 
     /// Sends the hanging commits to the store, including those abandoned by their
@@ -87,7 +87,7 @@ impl Hang {
         answers
     }
 
-    fn judge(&self, verdict: Verdict) {
+    fn judge(&self, verdict: HangVerdict) {
         self.shared
             .state
             .send_modify(|state| state.verdict = Some(verdict));
@@ -100,8 +100,8 @@ impl Hang {
         self.shared.state.send_modify(|state| state.hanging += 1);
         let state = state.wait_for(|state| state.verdict.is_some()).await;
         match state.ok().and_then(|state| state.verdict) {
-            Some(Verdict::Fail(kind)) => Err(failure(call, kind).outcome_unknown()),
-            Some(Verdict::GoOn) | None => Ok(()),
+            Some(HangVerdict::Fail(kind)) => Err(failure(call, kind).outcome_unknown()),
+            Some(HangVerdict::GoOn) | None => Ok(()),
         }
     }
 }

@@ -14,11 +14,11 @@ pub(crate) struct Loaders(Mutex<HashMap<Arc<str>, Arc<Load>>>);
 /// One load. The caller that holds the lock runs its loader; the others wait for
 /// the lock. If that caller is dropped or panics, it leaves no outcome, and the
 /// next one loads.
-type Load = sync::Mutex<Option<Outcome>>;
+type Load = sync::Mutex<Option<LoaderResult>>;
 
 /// The outcome of a load.
 #[derive(Clone)]
-enum Outcome {
+enum LoaderResult {
     /// The value was inserted.
     Loaded,
     /// An error, of the type that the loader returned.
@@ -26,7 +26,7 @@ enum Outcome {
 }
 
 /// The next step of a caller that has waited.
-pub(crate) enum Turn<'a, E> {
+pub(crate) enum NextStep<'a, E> {
     /// Run its loader, unless there is a value now.
     Load(Loading<'a>),
     /// Return the error of the load that it waited for.
@@ -46,7 +46,7 @@ pub(crate) struct Seat<'a> {
 /// The right to run a loader.
 pub(crate) struct Loading<'a> {
     seat: &'a Seat<'a>,
-    outcome: MutexGuard<'a, Option<Outcome>>,
+    outcome: MutexGuard<'a, Option<LoaderResult>>,
 }
 
 impl Loaders {
@@ -78,19 +78,21 @@ impl Loaders {
 
 impl Seat<'_> {
     /// Waits until no other caller at this load runs its loader.
-    pub(crate) async fn turn<E: Send + Sync + 'static>(&self) -> Turn<'_, E> {
+    pub(crate) async fn turn<E: Send + Sync + 'static>(&self) -> NextStep<'_, E> {
         let Some(load) = &self.load else {
-            return Turn::Again;
+            return NextStep::Again;
         };
         let outcome = load.lock().await;
         match outcome.clone() {
-            None => Turn::Load(Loading {
+            None => NextStep::Load(Loading {
                 seat: self,
                 outcome,
             }),
-            Some(Outcome::Loaded) => Turn::Again,
+            Some(LoaderResult::Loaded) => NextStep::Again,
             // The error may be of another type than this caller's.
-            Some(Outcome::Failed(error)) => error.downcast().map_or(Turn::Again, Turn::Share),
+            Some(LoaderResult::Failed(error)) => {
+                error.downcast().map_or(NextStep::Again, NextStep::Share)
+            }
         }
     }
 }
@@ -119,19 +121,19 @@ impl Drop for Seat<'_> {
 impl Loading<'_> {
     /// Ends the load: the value was inserted.
     pub(crate) fn loaded(self) {
-        self.end(Outcome::Loaded);
+        self.end(LoaderResult::Loaded);
     }
 
     /// Ends the load: all callers that wait for it fail with this error.
     pub(crate) fn failed<E: Send + Sync + 'static>(self, error: E) -> Arc<E> {
         let error = Arc::new(error);
-        self.end(Outcome::Failed(error.clone()));
+        self.end(LoaderResult::Failed(error.clone()));
         error
     }
 
     /// Delists the load before waking the waiting callers: no caller can take a
     /// seat in between, so all callers with a seat waited for this outcome.
-    fn end(mut self, outcome: Outcome) {
+    fn end(mut self, outcome: LoaderResult) {
         if let Some(load) = &self.seat.load {
             self.seat.loaders.forget(self.seat.key, load);
         }
@@ -162,15 +164,15 @@ mod tests {
     async fn a_caller_that_arrives_after_a_load_starts_a_new_one() {
         let loaders = Loaders::default();
         let (first, waiting) = (loaders.seat("a"), loaders.seat("a"));
-        let Turn::Load(loading) = first.turn::<&str>().await else {
+        let NextStep::Load(loading) = first.turn::<&str>().await else {
             panic!("no other caller loads");
         };
         loading.failed("down");
         let later = loaders.seat("a");
-        assert!(matches!(waiting.turn::<&str>().await, Turn::Share(e) if *e == "down"));
-        assert!(matches!(waiting.turn::<u8>().await, Turn::Again));
+        assert!(matches!(waiting.turn::<&str>().await, NextStep::Share(e) if *e == "down"));
+        assert!(matches!(waiting.turn::<u8>().await, NextStep::Again));
         drop((first, waiting));
-        assert!(matches!(later.turn::<&str>().await, Turn::Load(_)));
+        assert!(matches!(later.turn::<&str>().await, NextStep::Load(_)));
         drop(later);
         assert!(loaders.0.lock().is_empty());
     }

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::resolving::{FAILED, Fate, Found, Resolved};
+use super::resolving::{FAILED, Fate, Resolved, StoreSide};
 use crate::{
     codec,
     error::{Error, ErrorKind, Result},
@@ -23,7 +23,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         &self,
         key: &Arc<str>,
         slot: &mut Slot<V, L::Lease>,
-        found: &mut Found<V>,
+        found: &mut StoreSide<V>,
     ) -> Resolved<V, L> {
         let known = found.version();
         let Slot::Live { value, lease, .. } = slot else {
@@ -49,7 +49,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
 
     /// Returns the closure's merge of both values. The closure gets a copy of the
     /// value in memory: if it panics, the original is still there.
-    fn merged(&self, mine: &V, found: &mut Found<V>) -> Result<V> {
+    fn merged(&self, mine: &V, found: &mut StoreSide<V>) -> Result<V> {
         let theirs = found
             .value
             .take()

@@ -33,7 +33,7 @@ use crate::{
 pub(super) const FAILED: Event = Event::Failed { uncertain: false };
 
 /// The stored version found instead, decoded if possible.
-pub(super) struct Found<V> {
+pub(super) struct StoreSide<V> {
     record: Option<Record>,
     pub(super) value: Option<Result<V>>,
     /// This map wrote it itself.
@@ -166,7 +166,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         resolved.fate
     }
 
-    fn read_found(&self, record: Option<Record>, own: bool) -> Found<V> {
+    fn read_found(&self, record: Option<Record>, own: bool) -> StoreSide<V> {
         let payload = record.as_ref().and_then(|record| record.value.as_ref());
         let value = payload.map(|payload| self.decode(payload).map(|decoded| decoded.value));
         let mut listed = false;
@@ -176,7 +176,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
                 self.list_unreadable(record.clone(), error.clone().on_map(&self.name));
             }
         }
-        Found {
+        StoreSide {
             record,
             value,
             own,
@@ -188,7 +188,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         &self,
         shard: &mut Shard<'_, V, L::Lease>,
         (hash, key): (u64, &Arc<str>),
-        found: &mut Found<V>,
+        found: &mut StoreSide<V>,
     ) -> Resolved<V, L> {
         // An entry that is not in flight was written after a clear. Callers of
         // the change that the clear removed now wait for the clear.
@@ -227,7 +227,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         &self,
         shard: &mut Shard<'_, V, L::Lease>,
         (hash, key): (u64, &Arc<str>),
-        found: &mut Found<V>,
+        found: &mut StoreSide<V>,
         lost: bool,
     ) -> Resolved<V, L> {
         // Taken under the lock: a caller that waits by now wrote, or saw, the value
@@ -251,7 +251,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    fn verdict(&self, slot: &Slot<V, L::Lease>, found: &Found<V>) -> Verdict {
+    fn verdict(&self, slot: &Slot<V, L::Lease>, found: &StoreSide<V>) -> Verdict {
         let state = slot.state();
         let lease = slot.lease();
         // Automatic changes and touches give way to the stored version.
@@ -282,13 +282,13 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         }
     }
 
-    fn still_holds(&self, slot: &Slot<V, L::Lease>, found: &Found<V>) -> bool {
+    fn still_holds(&self, slot: &Slot<V, L::Lease>, found: &StoreSide<V>) -> bool {
         let stored = found.record.as_ref().map(|r| (r.revision, r.expires_at));
         slot.is_unchanged().holds(stored, self.clock.now())
     }
 
     /// Whether the store has no entry, or an expired one.
-    fn is_over(&self, found: &Found<V>) -> bool {
+    fn is_over(&self, found: &StoreSide<V>) -> bool {
         let Some(record) = &found.record else {
             return true;
         };
@@ -305,7 +305,7 @@ impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     }
 }
 
-impl<V> Found<V> {
+impl<V> StoreSide<V> {
     pub(super) fn version(&self) -> StoredVersion {
         let revision = self.record.as_ref().map(|record| record.revision);
         revision.map_or(StoredVersion::ABSENT, |at| StoredVersion::at(Some(at)))

@@ -111,7 +111,7 @@ pub(crate) fn frame(journal: u64, number: u64, payload: &[u8]) -> Vec<u8> {
 
 /// The result of parsing the bytes of a journal.
 #[derive(Debug)]
-pub(crate) enum Found<'a> {
+pub(crate) enum Parsed<'a> {
     /// A journal, complete up to `end`. The rest is a torn frame.
     Journal {
         header: Header,
@@ -126,7 +126,7 @@ pub(crate) enum Found<'a> {
     OtherFormat { format: u32 },
 }
 
-impl<'a> Found<'a> {
+impl<'a> Parsed<'a> {
     /// Parses the bytes of a journal.
     ///
     /// A frame is written only after all earlier ones are durable, so only the last one can be

@@ -1,8 +1,8 @@
 //! Maps for programs without a tokio runtime: a plain `fn main`, a thread.
 //!
-//! Reads and plain writes never block; they are the methods of [`Map`]. Calls that
-//! wait for the store have the same names as there, and block: `insert_and_save`,
-//! `flush`, `close`, …
+//! Reads and plain writes never block; they are the methods of [`Map`]. Its async
+//! methods have the same names here, and block: `insert_and_save`, `flush`,
+//! `close`, …
 //!
 //! ```
 //! use persistify::{Memory, blocking::{PersistentMap, Runtime}};
@@ -14,7 +14,7 @@
 //!         runtime.open(persistify::PersistentMap::builder(store, "stock"))?;
 //!     stock.insert("apple", 3);
 //!     stock.insert_and_save("pear", 5)?;
-//!     // `wait` blocks on any call that has no blocking twin.
+//!     // `wait` blocks until any other call completes.
 //!     stock.wait(stock.batch().insert("fig", 1).remove("pear").commit())?;
 //!     stock.close()
 //! }
@@ -26,9 +26,10 @@
 
 mod runtime;
 
-use std::{fmt, ops::Deref, time::Duration};
+use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::runtime::Runtime;
 use crate::{
@@ -36,7 +37,9 @@ use crate::{
     cache::CachingMap as AsyncCachingMap,
     error::Result,
     map::{
-        Map, api::entry::occupied::Occupied, lifetime::Lifetime,
+        Map,
+        api::{builder::rewind::Rewind, entry::occupied::Occupied},
+        lifetime::Lifetime,
         persistent::PersistentMap as AsyncMap,
     },
     record::Revision,
@@ -64,8 +67,8 @@ impl<M> Blocking<M> {
         Self { map, runtime }
     }
 
-    /// Blocks until a call of this crate completes: a [batch](Map::batch), a
-    /// [transaction](crate::Transaction), an [export](Map::export).
+    /// Blocks until a call of this crate completes, for example the commit of a
+    /// [batch](Map::batch) or of a [transaction](crate::Transaction).
     ///
     /// # Errors
     ///
@@ -75,7 +78,7 @@ impl<M> Blocking<M> {
     }
 }
 
-/// # Saves
+/// # Calls that block
 ///
 /// Each returns the errors of the async method of the same name, and those of
 /// [`Runtime::wait`].
@@ -163,6 +166,34 @@ where
         self.wait(self.map.try_update_in_store(key, change))
     }
 
+    /// Blocks for [`Map::get_or_try_insert_with`]. The loader runs on this thread, and
+    /// may block.
+    ///
+    /// The outer error is that of [`Runtime::wait`]; the inner one is that of the
+    /// loader.
+    pub fn get_or_try_insert_with<E>(
+        &self,
+        key: impl AsRef<str>,
+        loader: impl FnOnce() -> Result<V, E>,
+    ) -> Result<Result<V, Arc<E>>>
+    where
+        V: Clone,
+        E: Send + Sync + 'static,
+    {
+        let load = self.map.get_or_try_insert_with(key, async || loader());
+        self.wait(async { Ok(load.await) })
+    }
+
+    /// Blocks for [`Map::export`].
+    pub fn export(&self, writer: impl AsyncWrite + Unpin) -> Result<u64> {
+        self.wait(self.map.export(writer))
+    }
+
+    /// Blocks for [`Map::import`].
+    pub fn import(&self, reader: impl AsyncRead + Unpin) -> Result<u64> {
+        self.wait(self.map.import(reader))
+    }
+
     /// Blocks for [`Map::flush`].
     pub fn flush(&self) -> Result<()> {
         self.wait(self.map.flush())
@@ -171,6 +202,11 @@ where
     /// Blocks for [`Map::reload`].
     pub fn reload(&self) -> Result<()> {
         self.wait(self.map.reload())
+    }
+
+    /// Blocks for [`Map::resolve_rewind`].
+    pub fn resolve_rewind(&self, how: Rewind) -> Result<()> {
+        self.wait(self.map.resolve_rewind(how))
     }
 
     /// Blocks for [`Map::close`].
@@ -201,6 +237,16 @@ where
         ttl: Duration,
     ) -> Result<Option<V>> {
         self.wait(self.map.insert_with_ttl_and_save(key, value, ttl))
+    }
+
+    /// Blocks for
+    /// [`update_keeping_ttl_and_save`](crate::CachingMap::update_keeping_ttl_and_save).
+    pub fn update_keeping_ttl_and_save<R>(
+        &self,
+        key: impl AsRef<str>,
+        change: impl FnOnce(&mut V) -> R,
+    ) -> Result<Option<R>> {
+        self.wait(self.map.update_keeping_ttl_and_save(key, change))
     }
 
     /// Blocks for [`save_if_with_ttl`](crate::CachingMap::save_if_with_ttl).

@@ -2,12 +2,15 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc::channel,
+    sync::{
+        atomic::{AtomicU32, Ordering::Relaxed},
+        mpsc::channel,
+    },
     time::Duration,
 };
 
 use persistify::{
-    ErrorKind, Expect, Memory, Result,
+    ErrorKind, Expect, Result, Rewind,
     blocking::{CachingMap, PersistentMap, Runtime},
     testing::Method,
 };
@@ -64,7 +67,8 @@ fn every_save_of_a_plain_thread_is_in_the_store_when_it_returns() {
 #[test]
 fn a_caching_map_saves_with_times_of_entries() {
     let runtime = Runtime::start().unwrap();
-    let map = persistify::CachingMap::builder(Memory::new(), "map");
+    let store = store();
+    let map = persistify::CachingMap::builder(store.clone(), "map");
     let map: CachingMap<u32> = runtime.open(map).unwrap();
     let hour = Duration::from_secs(3600);
     map.insert_with_ttl_and_save("a", 1, hour).unwrap();
@@ -72,7 +76,78 @@ fn a_caching_map_saves_with_times_of_entries() {
     assert!(map.expires_at("a").is_some() && map.expires_at("b").is_some());
     map.insert_with_ttl("c", 1, Duration::ZERO);
     assert_eq!(map.len(), 2);
+    let deadline = map.expires_at("a");
+    let updated = map.update_keeping_ttl_and_save("a", |n| *n += 1);
+    assert_eq!(updated.unwrap(), Some(()));
+    assert_eq!((map.get("a"), map.expires_at("a")), (Some(2), deadline));
+    assert_eq!(has(&runtime, &store)["a"], "2");
     map.close_within(hour).unwrap();
+}
+
+#[test]
+fn a_map_whose_store_went_back_resumes_as_decided() {
+    let runtime = Runtime::start().unwrap();
+    let store = store();
+    let map = open(&runtime, &store);
+    map.insert_and_save("old", 1).unwrap();
+    let older = store.inner().backup();
+    map.insert_and_save("new", 2).unwrap();
+    store.inner().restore(&older);
+    let stopped = map.insert_and_save("more", 3).unwrap_err();
+    assert_eq!(stopped.kind(), ErrorKind::Rewound);
+    map.resolve_rewind(Rewind::SaveAgain).unwrap();
+    let all = pairs([("more", 3), ("new", 2), ("old", 1)]);
+    assert_eq!(has(&runtime, &store), all);
+    map.close().unwrap();
+}
+
+#[test]
+fn an_import_is_in_the_store_when_it_returns() {
+    let runtime = Runtime::start().unwrap();
+    let (from, to) = (store(), store());
+    let (source, target) = (open(&runtime, &from), open(&runtime, &to));
+    source.insert("a", 1);
+    let mut lines = Vec::new();
+    assert_eq!(source.export(&mut lines).unwrap(), 1);
+    assert_eq!(target.import(&lines[..]).unwrap(), 1);
+    assert_eq!(has(&runtime, &to), pairs([("a", 1)]));
+    source.close().unwrap();
+    target.close().unwrap();
+}
+
+#[test]
+fn a_loader_runs_for_a_missing_entry_and_may_block() {
+    let runtime = Runtime::start().unwrap();
+    let map = open(&runtime, &store());
+    let failed = map.get_or_try_insert_with("a", || Err("no"));
+    assert_eq!(*failed.unwrap().unwrap_err(), "no");
+    let load = || map.insert_and_save("b", 1).map(|_| 7);
+    let loaded = map.get_or_try_insert_with("a", load);
+    assert_eq!(loaded.unwrap().unwrap(), 7);
+    assert_eq!((map.get("a"), map.get("b")), (Some(7), Some(1)));
+    let found = map.get_or_try_insert_with("a", || Err("not called"));
+    assert_eq!(found.unwrap(), Ok(7));
+    map.close().unwrap();
+}
+
+/// The waiting threads share one load, and none of them holds up another.
+#[test]
+fn threads_that_ask_for_a_key_at_the_same_time_share_one_loader() {
+    let runtime = Runtime::start().unwrap();
+    let map = open(&runtime, &store());
+    let loads = AtomicU32::new(0);
+    std::thread::scope(|threads| {
+        for _ in 0..8 {
+            threads.spawn(|| {
+                let loaded = map.get_or_try_insert_with("a", || {
+                    std::thread::sleep(Duration::from_millis(20));
+                    Ok::<_, ()>(loads.fetch_add(1, Relaxed))
+                });
+                assert_eq!(loaded.unwrap(), Ok(0));
+            });
+        }
+    });
+    map.close().unwrap();
 }
 
 #[test]

@@ -157,12 +157,16 @@ fn lines(item: &Item, names: &BTreeSet<String>) -> Vec<String> {
     }
 }
 
-#[test]
-fn the_public_api_is_the_one_that_is_written_down() {
+/// The public API, sorted.
+fn api() -> BTreeSet<String> {
     let items = items();
     let names = names(&items);
-    let lines: BTreeSet<_> = items.iter().flat_map(|item| lines(item, &names)).collect();
-    let found: String = lines.into_iter().map(|line| line + "\n").collect();
+    items.iter().flat_map(|item| lines(item, &names)).collect()
+}
+
+#[test]
+fn the_public_api_is_the_one_that_is_written_down() {
+    let found: String = api().into_iter().map(|line| line + "\n").collect();
     let path = root().join("tests/it/public_api.txt");
     if env::var_os("PERSISTIFY_UPDATE").is_some() {
         fs::write(&path, &found).unwrap();
@@ -177,5 +181,24 @@ fn the_public_api_is_the_one_that_is_written_down() {
         "the public API has changed; if that is meant, run\n    \
          PERSISTIFY_UPDATE=1 cargo test --all-features --test it public_api\n\
          and say it in CHANGELOG.md. New: {more:#?}\nGone: {less:#?}"
+    );
+}
+
+/// Through `Deref`, a method without a blocking version returns a future, which does nothing.
+#[test]
+fn every_async_method_of_a_map_has_a_blocking_version() {
+    let api = api();
+    let methods = |starts: [&str; 2]| -> BTreeSet<_> {
+        let rest = |start| api.iter().filter_map(move |line| line.strip_prefix(start));
+        let name = |rest: &str| rest.split(['(', '<']).next().map(str::to_owned);
+        starts.into_iter().flat_map(rest).filter_map(name).collect()
+    };
+    let waiting = methods(["Map<V, L>: async fn ", "CachingMap<V>: async fn "]);
+    let blocking = methods(["Blocking<M>: fn ", "CachingMap<V>: fn "]);
+    assert!(waiting.contains("flush"), "{waiting:?}");
+    let missing: Vec<_> = waiting.difference(&blocking).collect();
+    assert!(
+        missing.is_empty(),
+        "not in `persistify::blocking`: {missing:?}"
     );
 }

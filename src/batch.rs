@@ -77,8 +77,9 @@ pub struct MapBatch {
     /// [`Rewound`](crate::ErrorKind::Rewound).
     pub incarnation: Option<Incarnation>,
     /// The last commit that was acknowledged to the writer of this map; `None` if there
-    /// was none. A store that does not remember it has lost commits: it refuses the batch
-    /// as [`Rewound`](crate::ErrorKind::Rewound) and takes a new incarnation.
+    /// was none. If the store does not remember that commit, it has lost commits: it
+    /// refuses the batch as [`Rewound`](crate::ErrorKind::Rewound) and takes a new
+    /// incarnation.
     ///
     /// In a batch of several maps, each part names the writer of its own map, and
     /// [`Batch::id`] that of one of them.
@@ -335,8 +336,8 @@ pub enum Otherwise {
 #[serde(default)]
 #[non_exhaustive]
 pub struct Committed {
-    /// The revision of all entries that the batch wrote; `None` if a layer accepted the
-    /// batch before the store did.
+    /// The revision of all entries that the batch wrote; `None` if a layer
+    /// acknowledged the batch before its store did.
     pub revision: Option<Revision>,
     /// The changes that were left out because their own condition, or another one of
     /// their [group](Change::group), did not hold; in the order of the batch.

@@ -37,7 +37,7 @@ use crate::{
 /// An expired entry is gone at once: it is never returned, counted or iterated.
 /// Shortly after, it is swept out of memory and, with the next commit, out of the
 /// store (unless another process has written that key meanwhile). Expiries are
-/// stored, so a restart neither revives nor prolongs an entry.
+/// stored, so a restart neither revives nor extends an entry.
 ///
 /// Writing to an expired key creates a fresh entry. [Updating](Map::update) an
 /// entry counts as a write: its time to live restarts, unless the update [keeps
@@ -78,12 +78,12 @@ use crate::{
 /// # Entries without an expiry
 ///
 /// A plain map, or a table of another program, may hold entries without an expiry.
-/// If the map has times, these entries get them when it is opened. The expiry is
-/// stored, so a second opening does not prolong them; their values are not
-/// rewritten. With both times set, their time to live counts from the first
-/// opening, and their time to idle restarts with each opening, until they are
-/// written. If another process stores an entry without an expiry while the map is
-/// open, it gets one at the next opening.
+/// These entries get the map's time to live and time to idle, if they are set, when
+/// it is opened. The expiry is stored, so a second opening does not extend them;
+/// their values are not rewritten. With both times set, their time to live counts
+/// from the first opening, and their time to idle restarts with each opening, until
+/// they are written. If another process stores an entry without an expiry while the
+/// map is open, it gets one at the next opening.
 pub struct CachingMap<V: Send + Sync + 'static>(Map<V, Expiring<V>>);
 
 /// The options of a [`CachingMap`].
@@ -106,13 +106,13 @@ impl<V: Send + Sync + 'static> CachingMap<V> {
         Builder::new(provider, name, plan)
     }
 
-    /// Inserts a value with its own time to live, which replaces the times of the
-    /// map; returns the previous value.
+    /// Inserts a value with its own time to live, which replaces the map's time to
+    /// live and time to idle; returns the previous value.
     ///
-    /// Reads do not prolong the entry. An [update](Map::update) restarts its own
+    /// Reads do not extend the entry. An [update](Map::update) restarts its own
     /// time to live, also after the map was reopened. A plain [`insert`](Map::insert)
-    /// goes back to the times of the map. With a time of zero the entry has expired
-    /// already; with [`Duration::MAX`] it never expires.
+    /// goes back to the map's time to live and time to idle. With a `ttl` of zero the
+    /// entry has expired already; with [`Duration::MAX`] it never expires.
     ///
     /// # Panics
     ///
@@ -122,7 +122,7 @@ impl<V: Send + Sync + 'static> CachingMap<V> {
     }
 
     /// Returns a copy of the value at this key. Unlike [`get`](Map::get) it does
-    /// not count as a read: it does not prolong the entry.
+    /// not count as a read: it does not extend the entry.
     pub fn peek(&self, key: impl AsRef<str>) -> Option<V>
     where
         V: Clone,
@@ -132,7 +132,7 @@ impl<V: Send + Sync + 'static> CachingMap<V> {
 
     /// Calls `look` with the value at this key, without copying it, and returns its
     /// result. Unlike [`read`](Map::read) it does not count as a read: it does not
-    /// prolong the entry.
+    /// extend the entry.
     ///
     /// # Panics
     ///
@@ -159,8 +159,8 @@ impl<V: Send + Sync + 'static> CachingMap<V> {
     }
 
     /// Like [`update_keeping_ttl`](Self::update_keeping_ttl), but inserts `value`
-    /// if there is no entry. The new entry lives for `ttl`, or by the times of the
-    /// map if that is `None`.
+    /// if there is no entry. The new entry lives for `ttl`, or by the map's time to
+    /// live and time to idle if that is `None`.
     ///
     /// It is one atomic step, so a rate limiter counts every call, even while a
     /// window begins:
@@ -326,7 +326,7 @@ impl Transaction {
 impl<V> CachingMapBuilder<V> {
     /// Sets how long an entry lives after it was written; at least 1 millisecond,
     /// unlimited by default. An entry stored with another time to live keeps it
-    /// until it is written again, but reads cannot prolong it beyond this one. An
+    /// until it is written again, but reads cannot extend it beyond this one. An
     /// entry stored [without an expiry](CachingMap#entries-without-an-expiry) gets
     /// this one when the map is opened.
     pub fn time_to_live(mut self, time: Duration) -> Self {

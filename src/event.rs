@@ -176,8 +176,7 @@ impl Health {
         }
     }
 
-    /// Since when the store has been down or rewound; `None` in the other
-    /// states.
+    /// When the store went down, or was found rewound; `None` in the other states.
     pub fn since(&self) -> Option<SystemTime> {
         match self {
             Self::Healthy | Self::Ended { .. } => None,
@@ -250,8 +249,8 @@ impl UnreadableRecord {
     }
 }
 
-/// Statistics of a map. The fields are read one after the other, so they may
-/// reflect slightly different moments.
+/// Statistics of a map. The fields are read one after the other, so they are not a
+/// consistent snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

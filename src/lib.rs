@@ -128,6 +128,7 @@
 //!
 //! # Limits
 //!
+//! - Keys are strings, and values are stored as JSON.
 //! - It is not a database: there are no queries and no ranges, and transactions do
 //!   not read.
 //! - The whole map is in memory.

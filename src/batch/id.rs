@@ -4,30 +4,30 @@ use std::time::SystemTime;
 
 use crate::writer_id::WriterId;
 
-/// What tells a batch from every other, so that a provider applies it once.
+/// Identifies a batch, so that a provider applies it only once.
 ///
-/// The sequences of a writer grow by whatever steps. A batch is sent again
-/// under the same id only if it is the identical batch.
+/// The sequence numbers of a writer increase, in steps of any size. A batch that is
+/// sent again is identical and has the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct BatchId {
     /// The writer.
     pub writer: WriterId,
-    /// Grows with each new batch of this writer.
+    /// The sequence number: larger than that of every earlier batch of this writer.
     pub sequence: u64,
 }
 
 impl BatchId {
-    /// That batch of that writer.
+    /// Creates the id of a batch from its writer and sequence number.
     pub const fn new(writer: WriterId, sequence: u64) -> Self {
         Self { writer, sequence }
     }
 
-    /// What a provider does with this batch when `last` is the sequence of the
-    /// last one it applied of the same writer.
+    /// Returns what a provider does with this batch, where `last` is the sequence
+    /// number of the last batch of the same writer that it has applied.
     ///
-    /// The fence rests on this: once a later batch was applied, an earlier one
-    /// that was given up on and comes in late changes nothing.
+    /// This is the fence: once a later batch was applied, an earlier one that was
+    /// abandoned and arrives late changes nothing.
     pub fn turn(self, last: Option<u64>) -> Turn {
         match last {
             Some(last) if self.sequence == last => Turn::Repeat,
@@ -37,31 +37,31 @@ impl BatchId {
     }
 }
 
-/// What a provider does with a batch that comes in.
+/// What a provider does with a batch that it receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// It is new: apply it.
+    /// The batch is new: apply it.
     Apply,
-    /// It was applied already: answer what was answered before.
+    /// The batch was applied before: return the same answer again.
     Repeat,
-    /// A later one was applied: refuse it as
+    /// A later batch was applied: refuse this one as
     /// [`Superseded`](crate::ErrorKind::Superseded).
     Superseded,
 }
 
-/// A commit that a store has acknowledged, and so has to remember.
+/// A commit that a store has acknowledged and must therefore remember.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Acknowledged {
     /// The batch that was committed.
     pub id: BatchId,
-    /// When the answer came, by the writer's clock. A store may
+    /// When the writer received the answer, by its clock. A store may
     /// [forget](crate::ledger) a writer that has been idle for a day.
     pub at: SystemTime,
 }
 
 impl Acknowledged {
-    /// That batch was acknowledged at that time.
+    /// Creates a value from the batch and the time of its acknowledgement.
     pub const fn new(id: BatchId, at: SystemTime) -> Self {
         Self { id, at }
     }

@@ -38,7 +38,7 @@ pub(crate) fn time(at: Millis) -> Option<SystemTime> {
 /// The kind of a deadline.
 ///
 /// The store keeps one number for each entry, and after a restart a read or an
-/// update must not prolong an entry that it did not prolong before. So the
+/// update must not extend an entry that it did not extend before. So the
 /// remainder of the deadline divided by four encodes its kind. Entries therefore
 /// expire up to three milliseconds early, never late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -304,7 +304,7 @@ impl<V: Send + Sync + 'static> Leases<V> for Expiring<V> {
     /// Only one of the two deadlines is stored, and the other is counted from this
     /// write; an own time to live is not stored at all. The write may be long
     /// before the commit. Its time is computed back from the deadline, so that
-    /// restarts neither prolong nor shorten an own time to live.
+    /// restarts neither extend nor shorten an own time to live.
     fn written_at(&self, lease: &Lease) -> Option<SystemTime> {
         let has_both = lease.idle_until.load(Relaxed) != NEVER && lease.live_until != NEVER;
         let lives = lease

@@ -10,7 +10,7 @@ use crate::record::Record;
 
 impl<V> Expiring<V> {
     /// The kind of a stored deadline. In a map without a time to live, a deadline
-    /// that reads do not prolong is the entry's own, whichever program wrote it.
+    /// that reads do not extend is the entry's own, whichever program wrote it.
     fn kind(&self, stored: Millis) -> Kind {
         let Expiry {
             time_to_live: live,

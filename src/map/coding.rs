@@ -1,4 +1,5 @@
-//! Encodes and decodes a map's values, including migrations to the current schema.
+//! Encodes and decodes a map's values, including migrations to the current schema
+//! version.
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -14,7 +15,7 @@ use crate::{
 /// A decoded value.
 pub(super) struct Decoded<V> {
     pub(super) value: V,
-    /// Whether it was stored with an older schema and has been migrated.
+    /// Whether it was stored with an older schema version and has been migrated.
     pub(super) is_upgraded: bool,
 }
 
@@ -74,12 +75,12 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         Err(not_read.refusal::<V>())
     }
 
-    /// Decodes a payload of any known schema.
+    /// Decodes a payload of any known schema version.
     ///
     /// # Errors
     ///
     /// `Corrupt` if it does not decode, or if a migration step failed; `Invalid` if
-    /// the program does not know its schema.
+    /// the program does not know its schema version.
     pub(super) fn decode(&self, payload: &Payload) -> Result<Decoded<V>>
     where
         V: DeserializeOwned,

@@ -1,4 +1,4 @@
-//! What a store keeps of a deletion.
+//! The part of a deletion that a store keeps.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,11 +12,12 @@ pub enum Cause {
     /// It was removed.
     #[default]
     Removed,
-    /// Its time to live was over.
+    /// It expired.
     Expired,
 }
 
-/// What a tombstone keeps of a deletion, beside its key, revision and time.
+/// The cause and the writer of a deletion, which a tombstone keeps beside the key,
+/// revision and time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Deletion {
@@ -27,7 +28,7 @@ pub struct Deletion {
 }
 
 impl Deletion {
-    /// A deletion for that cause by that writer.
+    /// Creates the description of a deletion.
     pub const fn new(cause: Cause, writer: WriterId) -> Self {
         Self { cause, writer }
     }

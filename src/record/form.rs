@@ -23,7 +23,7 @@ enum Content<'a> {
     Base64(Cow<'a, str>),
 }
 
-/// The JSON text as a string, or bytes as base64, and the schema.
+/// The JSON text as a string, or bytes as base64, and the schema version.
 impl Serialize for Payload {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let content = match self.encoding {

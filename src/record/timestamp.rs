@@ -21,8 +21,7 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// That time, rounded down. One beyond an `i64` becomes the nearest that is
-    /// not.
+    /// Converts a time, rounded down; a time beyond the range of `i64` is clamped.
     pub fn of(time: SystemTime) -> Self {
         Self(match time.duration_since(SystemTime::UNIX_EPOCH) {
             Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
@@ -33,7 +32,7 @@ impl Timestamp {
         })
     }
 
-    /// The time of that many milliseconds after 1970.
+    /// Creates a timestamp from the milliseconds since 1970.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
@@ -43,7 +42,7 @@ impl Timestamp {
         self.0
     }
 
-    /// The time; `None` if this system has none so far away.
+    /// Converts to a `SystemTime`; `None` if `SystemTime` cannot represent it.
     pub fn time(self) -> Option<SystemTime> {
         let distance = Duration::from_millis(self.0.unsigned_abs());
         if self.0 < 0 {

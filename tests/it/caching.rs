@@ -221,7 +221,7 @@ async fn an_entry_with_a_time_of_its_own_lives_that_long_whatever_is_read() {
 }
 
 #[tokio::test]
-async fn a_restart_neither_revives_nor_prolongs() {
+async fn a_restart_neither_revives_nor_extends() {
     type Times = fn(CachingMapBuilder<u64>) -> CachingMapBuilder<u64>;
     let all: [Times; 4] = [
         |map| map.time_to_live(seconds(10)),

@@ -137,20 +137,32 @@ async fn steps_that_do_not_lead_there_are_errors_that_name_the_step() {
     let new = || builder::<Value>(&store);
     let id = |json: Value| json;
     let wrong = [
-        (new().schema(2).migrate(1, id).migrate(1, id), "schema 1"),
-        (new().schema(3).migrate(1, id), "schema 2 is missing"),
+        (
+            new().schema(2).migrate(1, id).migrate(1, id),
+            "schema version 1",
+        ),
+        (
+            new().schema(3).migrate(1, id),
+            "schema version 2 is missing",
+        ),
         (
             new().schema(4).migrate(1, id).migrate(3, id),
-            "schema 2 is missing",
+            "schema version 2 is missing",
         ),
-        (new().schema(4).migrate(2, id), "schema 3 is missing"),
+        (
+            new().schema(4).migrate(2, id),
+            "schema version 3 is missing",
+        ),
         (
             new().schema(2).migrate(1, id).migrate(2, id),
-            "schema 2 leads beyond 2",
+            "schema version 2 leads beyond 2",
         ),
         (new().schema(1).migrate(u32::MAX, id), "leads beyond 1"),
-        (new().migrate(0, id), "schema 0 leads beyond 0"),
-        (new().schema(u32::MAX).migrate(0, id), "schema 1 is missing"),
+        (new().migrate(0, id), "schema version 0 leads beyond 0"),
+        (
+            new().schema(u32::MAX).migrate(0, id),
+            "schema version 1 is missing",
+        ),
     ];
     for (builder, named) in wrong {
         let error = builder.open().await.unwrap_err();
@@ -189,7 +201,7 @@ async fn a_newer_schema_version_is_refused_with_both_numbers_and_nothing_is_touc
         assert_eq!(error.kind(), ErrorKind::Invalid);
         let said = error.to_string();
         assert!(
-            said.contains("schema 9") && said.contains("up to 3"),
+            said.contains("schema version 9") && said.contains("up to 3"),
             "{said}"
         );
         assert!(
@@ -207,7 +219,7 @@ async fn an_older_schema_version_without_a_step_is_refused_too() {
     assert_eq!(error.kind(), ErrorKind::Invalid);
     let said = error.to_string();
     assert!(
-        said.contains("schema 0") && said.contains("migrate(0"),
+        said.contains("schema version 0") && said.contains("migrate(0"),
         "{said}"
     );
 }
@@ -268,7 +280,7 @@ async fn a_reload_upgrades_and_refuses_as_open_does() {
     assert_eq!(error.kind(), ErrorKind::Invalid);
     let said = error.to_string();
     assert!(
-        said.contains("schema 4") && said.contains("up to 3"),
+        said.contains("schema version 4") && said.contains("up to 3"),
         "{said}"
     );
     assert_eq!(map.get("k1"), Some(three(40)));

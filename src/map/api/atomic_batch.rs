@@ -82,15 +82,15 @@ where
     ///
     /// An entry that is required to exist, and that the batch does not change,
     /// still gets the revision of the commit. In a caching map it must also be in
-    /// memory.
+    /// memory; otherwise the commit fails as `Conflict`.
     pub fn require(&mut self, key: impl AsRef<str>, expect: Expect) -> &mut Self {
         self.share.require(key.as_ref(), expect);
         self
     }
 
     /// Commits the changes; returns their common revision. `None` if there was
-    /// nothing to commit, or from a layer that acknowledges commits before its
-    /// store does.
+    /// nothing to commit, or if a layer acknowledged the commit before its store
+    /// did.
     ///
     /// Pending changes of these keys are committed first. The batch is empty
     /// afterwards, even if the commit failed. Nothing is written before the first

@@ -155,9 +155,9 @@ impl<V, P> Builder<V, P> {
     ///
     /// For programs that start before their database. Other errors are returned at
     /// once: retrying repairs neither `Corrupt` records nor an `Invalid` call, and
-    /// an `Unusable` store needs a person, who should see the error early. The last
-    /// attempt begins at the end of that time and is not cut off, because a large
-    /// map takes long to load. A call without an answer is limited by
+    /// an `Unusable` store needs manual repair, so the error is reported at once. The
+    /// last attempt starts when that time has elapsed, and is not cut off, because a
+    /// large map takes long to load. A call without an answer is limited by
     /// [`commit_timeout`](Self::commit_timeout). (A provider that connects when it
     /// is constructed, such as `Postgres`, may fail before that.)
     pub fn open_timeout(mut self, limit: Duration) -> Self {
@@ -192,10 +192,10 @@ impl<V, P> Builder<V, P> {
         self
     }
 
-    /// Sets how the map proceeds when its store has gone back in time: while the
-    /// map was open, the server was replaced by an older backup of itself, or by an
-    /// empty one. By default the map stops, writes nothing, and waits for a
-    /// decision; see [`Rewind`].
+    /// Sets how the map proceeds when its store has gone back in time: the store was
+    /// replaced by an older backup or an empty store while the map was open. By
+    /// default the map stops, writes nothing, and waits for a decision; see
+    /// [`Rewind`].
     ///
     /// The rewind is detected at the next commit if the map's last commit was less
     /// than 12 hours ago, if the store remembers an older commit of this map, or if
@@ -206,36 +206,37 @@ impl<V, P> Builder<V, P> {
         self
     }
 
-    /// Sets the schema number that the program writes its values in; 0 by default.
-    /// Each stored record carries its number.
+    /// Sets the schema version that the program writes its values in; 0 by default.
+    /// Each stored record carries its schema version.
     ///
-    /// Raise the number when the value type changes so that stored values no longer
+    /// Raise the version when the value type changes so that stored values no longer
     /// decode, or mean something else, and add the [migration step](Self::migrate)
-    /// that leads to it. `open` fails if the map holds values with a higher number,
+    /// that leads to it. `open` fails if the map holds values of a higher version,
     /// even if [unreadable](Self::allow_unreadable) records are allowed: an older
-    /// program must not write beside a newer one.
-    pub fn schema(mut self, number: u32) -> Self {
-        self.options.migrations.current = number;
+    /// version of the program must not write to a map that a newer one has written.
+    pub fn schema(mut self, version: u32) -> Self {
+        self.options.migrations.current = version;
         self
     }
 
-    /// Adds the migration step from schema `from` to the next one, `from + 1`.
+    /// Adds the migration step from schema version `from` to the next one, `from + 1`.
     ///
-    /// When values of an older schema are loaded, by `open` or
-    /// [`reload`](Map::reload), they go through all steps from their schema to the
+    /// When values of an older schema version are loaded, by `open` or
+    /// [`reload`](Map::reload), they go through all steps from their version to the
     /// [current](Self::schema) one. In the store they stay as they are until they
     /// are written the next time (but see
     /// [`rewrite_on_load`](Self::rewrite_on_load)). Records without a schema
-    /// number, such as those of other programs, have schema 0.
+    /// version, such as those of other programs, have version 0.
     ///
     /// The step returns the value, or a `Result` of it. If a step fails or panics,
-    /// the record is unreadable, like one that does not decode; it is never
-    /// overwritten unasked. Steps work on [`serde_json::Value`], which stores
-    /// integers of up to 64 bits; larger integers become floats.
+    /// the record is unreadable, like one that does not decode; its bytes are kept;
+    /// see [`UnreadableRecord`](crate::UnreadableRecord). Steps work on
+    /// [`serde_json::Value`], which stores integers of up to 64 bits; larger
+    /// integers become floats.
     ///
-    /// Every step from the oldest to the current schema must be given exactly once;
-    /// otherwise `open` returns an error that names the missing or duplicate step.
-    /// Old steps can be removed when no records of that schema are left.
+    /// Every step from the oldest to the current schema version must be given exactly
+    /// once; otherwise `open` returns an error that names the missing or duplicate
+    /// step. Old steps can be removed when no records of that version are left.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -275,7 +276,7 @@ impl<V, P> Builder<V, P> {
         self
     }
 
-    /// Stores migrated values in the current schema.
+    /// Stores migrated values in the current schema version.
     ///
     /// Values that were migrated on load become pending and are flushed as if they
     /// had been written. If another process has written such a key meanwhile, its
@@ -313,8 +314,8 @@ where
     /// # Errors
     ///
     /// - `Invalid` if the name or an option is out of bounds, the call is made
-    ///   outside of a tokio runtime, or the store holds values of a
-    ///   [schema](Self::schema) that the program does not know.
+    ///   outside of a tokio runtime, or the store holds values of a [schema
+    ///   version](Self::schema) that the program does not know.
     /// - `Unsupported` if [conflicts](Self::conflicts) are to be detected and the
     ///   provider cannot check conditions.
     /// - `Corrupt`, with the number and the keys of the records, if records do not

@@ -43,10 +43,10 @@ where
     ///
     /// Works in plain threads, in `spawn_blocking` and in async code on a
     /// multi-thread runtime. **It does not work in async code on the current-thread
-    /// runtime that the map was opened on**, nor in a `LocalSet`: the waiting
-    /// thread is the one that would have to save. There the guard saves nothing,
-    /// reports the failure at once, and pending changes are lost. Nor does it work
-    /// after the map's runtime has shut down, or while that runtime is not driven.
+    /// runtime that the map was opened on**, nor in a `LocalSet`: the guard would
+    /// block the thread that runs the flusher. There it saves nothing, reports the
+    /// failure at once, and pending changes are lost. Nor does it work after the
+    /// map's runtime has shut down, or while nothing drives that runtime.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -22,8 +22,8 @@ use crate::{
 };
 
 /// Compare-and-set for keys that several processes write. The store checks the
-/// condition in the commit itself. Memory takes over the value after the commit, so
-/// no reader sees a value that was not saved.
+/// condition in the commit itself. The value becomes visible in memory only after
+/// the commit, so no reader sees a value that was not saved.
 ///
 /// Pending changes of the key are committed first and are never discarded because
 /// of a conflict. Concurrent conditional saves share a commit.
@@ -36,16 +36,16 @@ use crate::{
 ///   meanwhile).
 /// - `Refused`: the store (or the codec) will never accept this value, or the
 ///   pending change of the key. Nothing was written.
-/// - `Unavailable`, `Unusable`: all attempts have failed. If
-///   [`may_have_applied`](crate::Error::may_have_applied) is `true`, the outcome
-///   is unknown: the value may be saved already or later. The map retries until
-///   it knows the outcome, then updates memory. Writes to the key in the
-///   meantime, including a removal or a [clear](Map::clear), are later writes
-///   and are committed after it; saves, flushes and `close` wait for the
-///   outcome. If it is `false`, nothing was done.
+/// - `Unavailable`, `Unusable`: all attempts have failed. Nothing was written,
+///   unless the error says that it [may have
+///   been](crate::Error::may_have_applied): then the outcome is unknown, and the
+///   value may be saved already or later. The map retries until it knows the
+///   outcome, then updates memory. Writes to the key in the meantime, including a
+///   removal or a [clear](Map::clear), are later writes and are committed after
+///   it; saves, flushes and `close` wait for the outcome.
 /// - `Unsupported`: the provider does not check
 ///   [conditions](crate::Capabilities::conditions). `Closed`: the map is closed.
-///   Nothing was done.
+///   Nothing was written.
 impl<V, L> Map<V, L>
 where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
@@ -70,8 +70,8 @@ where
     /// # }
     /// ```
     ///
-    /// (Returns [`Revision::ZERO`] from a layer that acknowledges commits before
-    /// its store does.)
+    /// Returns [`Revision::ZERO`] if a layer acknowledged the commit before its
+    /// store did.
     ///
     /// # Errors
     ///

@@ -65,7 +65,7 @@ impl<V, L: Lifetime<V>> Entry<'_, '_, V, L> {
     }
 
     /// The value, if there is one. In a caching map this does not count as a read:
-    /// it does not prolong the entry.
+    /// it does not extend the entry.
     pub fn get(&self) -> Option<&V> {
         self.locked.value()
     }

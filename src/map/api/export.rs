@@ -31,8 +31,8 @@ const AT_ONCE: usize = 1_024;
 /// {"key":"guest","value":5,"expires_at":1767225600000,"time_to_live":60000}
 /// ```
 ///
-/// The header states the [schema](crate::Builder::schema) of the values. Times are
-/// milliseconds since 1970. `time_to_live`, in milliseconds, is present for an
+/// The header states the [schema version](crate::Builder::schema) of the values.
+/// Times are milliseconds since 1970. `time_to_live`, in milliseconds, is present for an
 /// entry [with its own](crate::CachingMap::insert_with_ttl). Readers and writers
 /// are those of tokio: files, sockets, compressors, `&[u8]` and `Vec<u8>`. None of
 /// them blocks a thread of the runtime.
@@ -40,11 +40,11 @@ impl<V: Serialize, L: Lifetime<V>> Map<V, L> {
     /// Writes all entries as they are in memory; returns their number.
     ///
     /// Weakly consistent, like [`iter`](Self::iter): an entry that exists during
-    /// the whole export is written once; an entry inserted, removed or changed
-    /// meanwhile is written as it was, as it is, or not at all. No lock is held
-    /// between two entries, and the export is streamed, not built in memory.
-    /// Pending changes are included; [unreadable](Self::unreadable) records are
-    /// not.
+    /// the whole export is written once; an entry that is changed meanwhile is
+    /// written with its old value or with its new value; an entry that is inserted
+    /// or removed meanwhile may or may not be written. No lock is held between two
+    /// entries, and the export is streamed, not built in memory. Pending changes are
+    /// included; [unreadable](Self::unreadable) records are not.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -18,7 +18,7 @@ impl<V, L: Lifetime<V>> Map<V, L> {
     /// An outage shows up as failed attempts of a
     /// [commit](crate::Operation::Commit), of which the last is
     /// [final](SaveFailure::is_final), and then as failed
-    /// [probes](crate::Operation::Probe), which are not.
+    /// [probes](crate::Operation::Probe), which are never final.
     pub fn failures(&self) -> broadcast::Receiver<SaveFailure> {
         self.core.failures.subscribe()
     }
@@ -30,9 +30,9 @@ impl<V, L: Lifetime<V>> Map<V, L> {
         self.core.conflicts.subscribe()
     }
 
-    /// Watches whether changes reach the store. The value changes when the store
-    /// goes down, when the required remedy changes, when the store is healthy
-    /// again, and when the map is closed or its runtime has shut down.
+    /// Subscribes to the health of the map. The value changes when the store goes
+    /// down, when the kind of its error changes, when the store is healthy again,
+    /// and when the map is closed or its runtime has shut down.
     ///
     /// A value [borrowed](watch::Receiver::borrow) from the receiver holds a lock
     /// that the background task needs: drop it before the next `.await` or other
@@ -87,8 +87,8 @@ impl<V, L: Lifetime<V>> Map<V, L> {
         self.core.unreadable.lock().values().cloned().collect()
     }
 
-    /// Changes when a flush starts by itself; see [`batch`](crate::Builder::batch).
-    /// Takes effect now, also for pending changes.
+    /// Sets the [batch size and interval](crate::Builder::batch) of the open map.
+    /// They take effect at once, also for pending changes.
     ///
     /// # Errors
     ///

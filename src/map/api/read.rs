@@ -56,7 +56,8 @@ impl<V, L: Lifetime<V>> Map<V, L> {
     }
 
     /// Returns a copy of all entries. Weakly consistent, like [`iter`](Self::iter):
-    /// an entry that changes during the call appears either as it was or as it is.
+    /// an entry that changes during the call appears with its old value or with its
+    /// new value.
     pub fn snapshot(&self) -> HashMap<String, V>
     where
         V: Clone,

@@ -21,8 +21,8 @@ use tokio::task::JoinSet;
 
 /// # Saves
 ///
-/// Concurrent saves share commits (group commit), so many at once cost little more
-/// than one.
+/// Concurrent saves share commits (group commit), so many concurrent saves cost
+/// little more than one.
 ///
 /// Nothing happens before the first poll. Once polled, dropping the future cancels
 /// the wait, not the write. All saves return these errors:
@@ -187,10 +187,10 @@ where
     ///
     /// # Errors
     ///
-    /// The provider's error: entries read before it are as in the store, the others
-    /// are unchanged. `Corrupt`, naming the keys, if records do not decode (and
-    /// unreadable records are not allowed): these entries are unchanged, the others
-    /// are as in the store.
+    /// The provider's error: entries loaded before the failure have their stored
+    /// state; the others are unchanged. `Corrupt`, naming the keys, if records do not
+    /// decode (and unreadable records are not allowed): these entries are unchanged;
+    /// the others have their stored state.
     pub async fn reload(&self) -> Result<()> {
         ReentrancyGuard::check();
         self.core.check_not_closed()?;

@@ -53,9 +53,10 @@ use crate::{
 ///
 /// All maps must belong to the store behind the provider given to
 /// [`new`](Self::new), opened through any handle to it: a clone, or another opening
-/// of the same file. Only the store can tell whether they do: the transaction first
-/// sends it an outdated, empty commit of each map, which the map's own store
-/// refuses. That costs one round trip per map and transaction, and writes nothing.
+/// of the same file. The transaction checks this: for each map, it sends the
+/// provider an empty commit with an outdated sequence number, which only that map's
+/// own store refuses. That costs one round trip per map and transaction, and writes
+/// nothing.
 ///
 /// # Concurrency
 ///
@@ -129,8 +130,8 @@ impl Transaction {
     }
 
     /// Commits the changes; returns their common revision. `None` if there was
-    /// nothing to commit, or from a layer that acknowledges commits before its
-    /// store does.
+    /// nothing to commit, or if a layer acknowledged the commit before its store
+    /// did.
     ///
     /// Pending changes of these keys are committed first. The transaction is empty
     /// afterwards, even if the commit failed. Nothing is written before the first

@@ -1,5 +1,4 @@
-//! Migrations: the schemas that a map's values have had, and the steps between
-//! them.
+//! Migrations: the schema versions of a map's values, and the steps between them.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +21,7 @@ type Cause = Box<dyn StdError + Send + Sync>;
 type Step = Arc<dyn Fn(Value) -> Result<Value, Cause> + Send + Sync>;
 
 /// The result of a [migration step](crate::Builder::migrate): the value in the next
-/// schema, or a `Result` of it.
+/// schema version, or a `Result` of it.
 pub trait Migrated {
     /// Returns the value, or the error.
     ///
@@ -45,7 +44,7 @@ impl<E: Into<Box<dyn StdError + Send + Sync>>> Migrated for Result<Value, E> {
     }
 }
 
-/// The schema number that the program writes, and the steps that lead to it from
+/// The schema version that the program writes, and the steps that lead to it from
 /// older ones.
 #[derive(Clone, Default)]
 pub(crate) struct Migrations {
@@ -74,7 +73,8 @@ impl Migrations {
     pub(crate) fn check(&self) -> Result<()> {
         let current = self.current;
         if let Some(from) = self.twice {
-            let problem = format!("migrate: there are two steps from schema {from}; keep one");
+            let problem =
+                format!("migrate: there are two steps from schema version {from}; keep one");
             return Err(Error::new(ErrorKind::Invalid, problem));
         }
         let mut next = self.steps.keys().next().copied().unwrap_or(current);
@@ -90,22 +90,23 @@ impl Migrations {
         if next == current {
             return Ok(());
         }
-        let problem =
-            format!("migrate: the step from schema {next} is missing, on the way to {current}");
+        let problem = format!(
+            "migrate: the step from schema version {next} is missing, on the way to {current}"
+        );
         Err(Error::new(ErrorKind::Invalid, problem))
     }
 
     /// # Errors
     ///
-    /// `Invalid`, naming both numbers, if the program does not know schema `found`.
+    /// `Invalid`, naming both versions, if the program does not know version `found`.
     /// The remedy is another program, or another option of this one: neither the
     /// store nor a record is broken.
     pub(crate) fn check_known(&self, found: u32) -> Result<()> {
         let current = self.current;
         if found > current {
             let message = format!(
-                "the store holds values of schema {found}, and this program knows schemas up to \
-                 {current} (`schema`): open the map with the program that wrote them"
+                "the store holds values of schema version {found}, and this program knows \
+                 versions up to {current} (`schema`): open the map with the program that wrote them"
             );
             return Err(Error::new(ErrorKind::Invalid, message));
         }
@@ -113,13 +114,13 @@ impl Migrations {
             return Ok(());
         }
         let message = format!(
-            "the store holds values of schema {found}, and no step leads from there to schema \
-             {current}: add `.migrate({found}, ..)`"
+            "the store holds values of schema version {found}, and no step leads from there to \
+             version {current}: add `.migrate({found}, ..)`"
         );
         Err(Error::new(ErrorKind::Invalid, message))
     }
 
-    /// Migrates a payload to the current schema; `None` if it has that already.
+    /// Migrates a payload to the current schema version; `None` if it has that already.
     ///
     /// # Errors
     ///
@@ -146,7 +147,8 @@ fn upgrade(from: u32, step: &Step, value: Value) -> Result<Value> {
     let done = done.unwrap_or_else(|panic| Err(codec::panicked(panic.as_ref()).into()));
     done.map_err(|cause| {
         let message = format!(
-            "the stored value is of schema {from}, and the step from there to schema {} failed",
+            "the stored value is of schema version {from}, and the step from there to version {} \
+             failed",
             from + 1
         );
         Error::new(ErrorKind::Corrupt, message).with_source(cause)
@@ -155,8 +157,8 @@ fn upgrade(from: u32, step: &Step, value: Value) -> Result<Value> {
 
 fn leads_nowhere(from: u32, current: u32) -> Error {
     let problem = format!(
-        "migrate: the step from schema {from} leads beyond {current}, which the program writes; \
-         raise `schema`"
+        "migrate: the step from schema version {from} leads beyond {current}, which the program \
+         writes; raise `schema`"
     );
     Error::new(ErrorKind::Invalid, problem)
 }

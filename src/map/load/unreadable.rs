@@ -50,8 +50,8 @@ impl UnreadableKeys {
         };
         let message = format!(
             "{} of {of} stored records cannot be decoded as `{}`; nothing was overwritten: repair \
-             them, or the step that leads to their current schema (`migrate`), or open the map \
-             without them (`allow_unreadable`), which lists and keeps them",
+             them, or the step that leads to the current schema version (`migrate`), or open the \
+             map without them (`allow_unreadable`), which lists and keeps them",
             self.keys.len(),
             std::any::type_name::<V>(),
         );

@@ -25,7 +25,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         Some(found)
     }
 
-    /// Like [`look`](Self::look), but does not count as a read: it prolongs
+    /// Like [`look`](Self::look), but does not count as a read: it extends
     /// nothing.
     pub(crate) fn look_aside<R>(&self, key: &str, look: impl FnOnce(&V) -> R) -> Option<R> {
         let _guard = ReentrancyGuard::enter();

@@ -119,7 +119,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         };
         let (is_gone, state) = (slot.is_gone(), slot.state_mut());
         if state.mark == Mark::Saving && state.is_automatic && !is_gone {
-            // The store keeps the value as it was, in its older schema.
+            // The store keeps the value as it was, in its older schema version.
             return self.apply(key, state, Event::Replaced(state.stored));
         }
         let was_in_flight = state.mark.is_in_flight();

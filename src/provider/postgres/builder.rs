@@ -203,8 +203,8 @@ impl PostgresBuilder {
     ///
     /// - `Invalid`: an option is out of bounds, the URL cannot be parsed, or an adopted
     ///   table cannot hold a map.
-    /// - `Unusable`: the server rejects this user or lacks a permission, a later version
-    ///   of this library wrote the database, or an adopted table is missing.
+    /// - `Unusable`: the server rejects the user, or the user lacks a permission; a later
+    ///   version of this library wrote the database; or an adopted table is missing.
     /// - `Unavailable`: the server cannot be reached.
     ///
     /// The stored maps are unchanged.

@@ -8,7 +8,7 @@ use super::{SECOND, builder, open, seconds};
 use crate::support::{records, settle, start, stored_values};
 
 #[tokio::test]
-async fn a_peek_does_not_prolong() {
+async fn a_peek_does_not_extend() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));
     let map = open(builder(&store, &clock).time_to_idle(seconds(10))).await;
     map.extend([("peeked", 1), ("read", 2)]);

@@ -28,7 +28,7 @@ fn an_update_gives_ten_seconds(map: &CachingMap<u64>, clock: &ManualClock, key: 
     clock.advance(seconds(10).saturating_sub(SLACK));
     assert!(map.get(key).is_some(), "{key} ended too early");
     clock.advance(SLACK);
-    assert_eq!(map.get(key), None, "{key} was prolonged");
+    assert_eq!(map.get(key), None, "{key} was extended");
 }
 
 /// A restart extended an entry: the map no longer knew that the entry had a TTL of its own, ten

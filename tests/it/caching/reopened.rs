@@ -101,7 +101,7 @@ async fn an_entry_of_an_older_map_ends_with_the_maps_time() {
 /// Reads extend a reopened entry like any other, but not beyond the time to live, counted from
 /// the first opening, however often the map is reopened.
 #[tokio::test]
-async fn an_entry_of_an_older_map_is_prolonged_by_reads_and_not_by_restarts() {
+async fn an_entry_of_an_older_map_is_extended_by_reads_and_not_by_restarts() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));
     let map = plain(&store, &clock).await;
     map.insert_and_save("a", 1).await.unwrap();

@@ -35,7 +35,7 @@ async fn an_update_after_a_restart_begins_the_entrys_own_time_anew() {
 }
 
 #[tokio::test]
-async fn a_wall_clock_that_was_set_back_revives_and_prolongs_nothing() {
+async fn a_wall_clock_that_was_set_back_revives_and_extends_nothing() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));
     let map = open(builder(&store, &clock).time_to_live(seconds(10))).await;
     map.insert_and_save("gone", 1).await.unwrap();
@@ -149,7 +149,7 @@ async fn a_restart_counts_from_the_write_in_sqlite() {
 /// A read moves the deadline in the store, but not the stored time of writing. After the wall clock
 /// was set back, the entry lived on for as long as it had been read.
 #[tokio::test]
-async fn a_wall_clock_that_was_set_back_does_not_prolong_what_was_read() {
+async fn a_wall_clock_that_was_set_back_does_not_extend_what_was_read() {
     let (store, clock) = (Memory::new(), ManualClock::new(start()));
     let times = |clock| builder(&store, clock).time_to_idle(seconds(10));
     let map = open(times(&clock)).await;

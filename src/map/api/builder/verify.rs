@@ -28,8 +28,8 @@ const SAMPLED_OF: u64 = 100;
 ///
 /// # Limits
 ///
-/// The check proves that the text decodes to a value of the type, not to an
-/// equal one. `Some(None)` decodes to `None`, a variant of an untagged enum may
+/// The check proves that the text decodes to a value of the type, not that it equals
+/// the original. `Some(None)` decodes to `None`, a variant of an untagged enum may
 /// decode to another variant with the same text, and fields that `Serialize`
 /// leaves out are lost. The text is decoded as the map hands it to the provider,
 /// by the same build of the program.

@@ -30,7 +30,7 @@ where
     /// conflicts](crate::Builder::conflicts), another process's value may have won;
     /// [`conflicts`](Self::conflicts) reports it, as for any write.) Existing
     /// entries with the same key are overwritten; others stay. Values of an older
-    /// schema are [migrated](crate::Builder::migrate). Expiries are kept if the
+    /// schema version are [migrated](crate::Builder::migrate). Expiries are kept if the
     /// map's entries can expire; a line without one is inserted as by
     /// [`insert`](Self::insert), and an expired one is skipped. The map name in the
     /// header is ignored.
@@ -40,9 +40,8 @@ where
     ///
     /// # Errors
     ///
-    /// - `Invalid`, with the line number, if a line is malformed: no header, no
-    ///   JSON, a value that does not decode, a schema that the program does not
-    ///   know, or longer than 1 GiB.
+    /// - `Invalid`, with the line number, if the header is missing, or a line is not
+    ///   JSON, does not decode, has an unknown schema version, or exceeds 1 GiB.
     /// - `Unusable` if the reader fails.
     /// - `Closed` if the map is closed.
     /// - Otherwise those of [`flush`](Self::flush).
@@ -80,7 +79,7 @@ where
         known.map_err(|cause| {
             invalid(
                 number,
-                "says that the values are of a schema that the program cannot read",
+                "says that the values are of a schema version that the program cannot read",
             )
             .with_source(cause)
         })?;

@@ -19,7 +19,7 @@ pub(crate) struct Header<'a> {
     format: Cow<'a, str>,
     version: u32,
     map: Cow<'a, str>,
-    /// The schema number of all values.
+    /// The schema version of all values.
     pub(crate) schema: u32,
 }
 

@@ -70,7 +70,7 @@ impl RetryPolicy {
 
     /// Sets how long a batch is retried, counted from its first failure, before
     /// waiting callers get the error; 10 seconds by default. The last attempt
-    /// begins at the end of that time. A longer patience rides out longer outages
+    /// starts when that time has elapsed. A longer patience rides out longer outages
     /// (raise [`max_attempts`](Self::max_attempts) with it); a shorter one reports
     /// earlier. Not used by [`retry_conflicts`](crate::Builder::retry_conflicts).
     #[must_use]

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How often in one round a map resolves a rewind by itself before it stops: a
-/// store that keeps changing needs a person.
+/// store that keeps changing needs manual repair.
 pub(super) const MAX_REWINDS: usize = 3;
 
 /// For how long a store certainly remembers a writer; providers remember it for a

@@ -82,7 +82,7 @@ pub trait Layer: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// As [`Provider::load`].
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
         self.inner().load(map, wanted).await
     }
 
@@ -153,7 +153,7 @@ impl<L: Layer> Provider for L {
         Layer::heartbeat(self)
     }
 
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
         Layer::load(self, map, wanted).await
     }
 

@@ -149,7 +149,7 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// `Unavailable`, `Unusable`, or `Corrupt`; nothing is changed.
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>>;
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>>;
 
     /// Applies a batch as a whole or not at all. It is durable on return.
     ///

@@ -9,7 +9,7 @@ pub struct Discard;
 
 #[async_trait]
 impl Provider for Discard {
-    async fn load<'a>(&'a self, _map: &'a MapName, _wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, _map: &MapName, _wanted: Wanted) -> Result<Load<'a>> {
         Ok(Load::of(Revision::default(), Vec::new()))
     }
 

@@ -45,7 +45,7 @@ impl Provider for OneFile {
             .with_bytes()
     }
 
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
         let mut document = self.read()?;
         let records = document.maps.remove(map).unwrap_or_default();
         Load::of(document.revision, records.into_values().collect())

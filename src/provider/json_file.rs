@@ -164,7 +164,7 @@ impl Provider for JsonFile {
             .with_bytes()
     }
 
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
         let name = map.clone();
         if let Wanted::Changed { after, limit } = wanted {
             let changes = self.work(move |shared| shared.changes(&name, after, limit));
@@ -181,7 +181,8 @@ impl Provider for JsonFile {
         let (horizon, entries, incarnation) = known.await?;
         let hint = matches!(wanted, Wanted::All).then_some(entries);
         let cursor = Cursor::new(wanted);
-        let pages = stream::try_unfold(cursor, move |cursor| self.page(map, cursor));
+        let map = map.clone();
+        let pages = stream::try_unfold(cursor, move |cursor| self.page(map.clone(), cursor));
         let load = Load::new(horizon, pages.boxed()).with_total_hint(hint);
         Ok(load.with_incarnation(incarnation))
     }
@@ -229,11 +230,10 @@ impl Provider for JsonFile {
 type Page = Vec<crate::record::Record>;
 
 impl JsonFile {
-    async fn page(&self, map: &MapName, mut cursor: Cursor) -> Result<Option<(Page, Cursor)>> {
+    async fn page(&self, map: MapName, mut cursor: Cursor) -> Result<Option<(Page, Cursor)>> {
         if cursor.is_done() {
             return Ok(None);
         }
-        let map = map.clone();
         let read = self.work(move |shared| {
             let page = shared.with(&map, |folder, store| cursor.next(folder, store))?;
             Ok((page, cursor))

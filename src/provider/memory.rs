@@ -135,7 +135,7 @@ impl Provider for Memory {
             .with_bytes()
     }
 
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
         self.check_open()?;
         let kept = self.kept.lock();
         let mut load = match kept.maps.get(map) {

@@ -225,7 +225,7 @@ impl Provider for Postgres {
             .with_bytes()
     }
 
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
         self.shared.connections.check_open()?;
         load::load(&self.shared, map, wanted).await
     }

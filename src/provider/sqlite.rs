@@ -146,7 +146,7 @@ impl Provider for Sqlite {
             .with_bytes()
     }
 
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
         self.shared.worker.check_open()?;
         load::load(&self.shared, map, wanted).await
     }

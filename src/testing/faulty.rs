@@ -338,7 +338,7 @@ impl<P: Provider> Layer for Faulty<P> {
         &*self.inner
     }
 
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
         let load = self.inner().load(map, wanted);
         self.call(Method::Load, Some(map), None, load).await
     }

@@ -245,7 +245,7 @@ impl persistify::Layer for Rewriting {
         &self.inner
     }
 
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
         let load = self.inner.load(map, wanted).await?;
         let horizon = load.horizon;
         let mut records = load.into_records().await?;

@@ -39,7 +39,7 @@ impl Provider for Noting {
         self.store.heartbeat()
     }
 
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
         self.note("load");
         self.store.load(map, wanted).await
     }

@@ -337,7 +337,7 @@ struct Gone;
 
 #[async_trait::async_trait]
 impl Provider for Gone {
-    async fn load<'a>(&'a self, _map: &'a MapName, _wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, _map: &MapName, _wanted: Wanted) -> Result<Load<'a>> {
         Err(Error::new(ErrorKind::Closed, "no store is open"))
     }
 

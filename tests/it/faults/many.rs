@@ -119,7 +119,7 @@ impl Drop for Reason {
 
 #[async_trait]
 impl Provider for Reluctant {
-    async fn load<'a>(&'a self, _: &'a MapName, _: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, _: &MapName, _: Wanted) -> Result<Load<'a>> {
         Ok(Load::of(persistify::Revision::ZERO, Vec::new()))
     }
 

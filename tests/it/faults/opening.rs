@@ -110,7 +110,7 @@ struct Broken {
 
 #[async_trait]
 impl Provider for Broken {
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
         let load = self.store.load(map, wanted).await?;
         let horizon = load.horizon;
         let mut records = load.into_records().await?;

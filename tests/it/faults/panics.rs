@@ -32,7 +32,7 @@ fn panic_if(counter: &AtomicU32) {
 
 #[async_trait]
 impl Provider for Panicking {
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
         panic_if(&self.loads);
         self.inner.load(map, wanted).await
     }

@@ -117,7 +117,7 @@ impl Provider for Adopting {
         least.with_durable()
     }
 
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
         let store = self.with(&[map]).await?;
         let load = store.load(map, wanted).await?;
         let horizon = load.horizon;

@@ -22,7 +22,7 @@ impl Provider for Least {
         Capabilities::least()
     }
 
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
         let all = self.0.load(map, Wanted::All).await?;
         all.narrowed(&wanted).await
     }

@@ -95,7 +95,7 @@ impl Provider for Broken {
         self.memory.capabilities()
     }
 
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
         let part = !matches!(wanted, Wanted::All);
         let load = self.memory.load(map, wanted).await?;
         let hides = self.flaw == Flaw::AnswersLoadsWithoutOne && part;
@@ -165,7 +165,7 @@ async fn a_provider_without_incarnations_is_left_out() {
             self.0.capabilities()
         }
 
-        async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+        async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
             let load = self.0.load(map, Wanted::All).await?;
             load.with_incarnation(None).narrowed(&wanted).await
         }

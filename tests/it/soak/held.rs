@@ -75,7 +75,7 @@ impl Provider for Held {
         self.inner.capabilities()
     }
 
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
         let (inner, map) = (self.inner.clone(), map.clone());
         let load = async move {
             let load = inner.load(&map, wanted).await?;

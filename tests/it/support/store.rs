@@ -21,7 +21,7 @@ pub(crate) struct Plain(pub(crate) Memory);
 
 #[async_trait]
 impl Provider for Plain {
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
         self.0.load(map, wanted).await
     }
 

@@ -226,7 +226,7 @@ impl Provider for Broken {
         }
     }
 
-    async fn load<'a>(&'a self, map: &'a MapName, wanted: Wanted) -> Result<Load<'a>> {
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
         let wanted = match (self.flaw, wanted) {
             (Flaw::IgnoresPageLimit, Wanted::Page { after, .. }) => Wanted::page(after, usize::MAX),
             (Flaw::ChangedIncludesTheKnown, Wanted::Changed { after, .. }) => {

@@ -1,5 +1,7 @@
 //! Layers: providers that wrap another provider.
 
+pub(crate) mod namespaced;
+
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;

@@ -187,7 +187,7 @@ pub use event::{
 };
 pub use heartbeat::Heartbeat;
 pub use incarnation::{Incarnation, Rewound};
-pub use layer::Layer;
+pub use layer::{Layer, namespaced::Namespaced};
 pub use load::{Load, PAGE_RECORDS, Wanted};
 pub use map::{
     Map,

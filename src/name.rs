@@ -11,6 +11,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// The maximum length of a part of a name, in bytes.
 const MAX_PART: usize = 255;
 
+/// The name under which unreadable records of a map are copied: `stock/unreadable`.
+pub(crate) const ASIDE: &str = "unreadable";
+
 /// The name of a map within its provider: 1 to 255 bytes of UTF-8 without
 /// control characters; `/` is reserved for [nested](Self::nested) names.
 ///
@@ -53,6 +56,17 @@ impl MapName {
         let path = path.as_ref();
         path.split('/').try_for_each(check_part)?;
         Ok(Self(path.into()))
+    }
+
+    /// This name in a namespace.
+    pub(crate) fn within(&self, namespace: &Self) -> Self {
+        Self(format!("{namespace}/{self}").into())
+    }
+
+    /// This name without that namespace; `None` if it is not in it.
+    pub(crate) fn without(&self, namespace: &Self) -> Option<Self> {
+        let rest = self.0.strip_prefix(&*namespace.0)?.strip_prefix('/')?;
+        Some(Self(rest.into()))
     }
 
     /// The whole name.

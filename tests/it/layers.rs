@@ -1,5 +1,7 @@
 //! Layers: providers that wrap providers.
 
+mod namespaced;
+
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex},
@@ -8,7 +10,7 @@ use std::{
 
 use persistify::{
     Batch, BatchId, Capabilities, Committed, Heartbeat, Incarnation, Layer, Load, MapName, Memory,
-    Provider, Result, Revision, Wanted, WriterId, async_trait,
+    Namespaced, Provider, Result, Revision, Wanted, WriterId, async_trait,
     testing::{Faulty, conformance},
 };
 
@@ -115,6 +117,7 @@ async fn every_layer_forwards_every_method() {
     forwards_every_method(|inner| Box::new(Plain(inner))).await;
     forwards_every_method(|inner| Box::new(Plain(Plain(inner)))).await;
     forwards_every_method(|inner| Box::new(Faulty::new(inner))).await;
+    forwards_every_method(|inner| Box::new(Namespaced::new(inner, "acme").unwrap())).await;
     forwards_every_method(|inner| Box::new(Arc::new(inner))).await;
     forwards_every_method(|inner| Box::new(Arc::new(inner) as Arc<dyn Provider>)).await;
     forwards_every_method(|inner| Box::new(Box::new(inner) as Box<dyn Provider>)).await;

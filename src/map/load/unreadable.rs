@@ -12,10 +12,6 @@ use crate::{
     trace::LOAD,
 };
 
-/// The map that unreadable records are copied to: a map of this name, nested in the
-/// map's own.
-pub(crate) const ASIDE: &str = "unreadable";
-
 /// The unreadable records of a load into a map that does not allow any.
 ///
 /// The load continues to the end: to decide between repairing the records and

@@ -8,7 +8,8 @@ use crate::{
     batch::{Batch, BatchId, MapBatch, WriterId},
     error::{Error, Result},
     event::Operation,
-    map::load::unreadable::{ASIDE, copy_of},
+    map::load::unreadable::copy_of,
+    name::ASIDE,
     record::Record,
 };
 

@@ -6,10 +6,14 @@
 mod batches;
 #[path = "compare/by_hand.rs"]
 mod by_hand;
+#[path = "compare/child.rs"]
+mod child;
 #[path = "compare/dictionary.rs"]
 mod dictionary;
 #[path = "compare/entry_size.rs"]
 mod entry_size;
+#[path = "compare/latencies.rs"]
+mod latencies;
 #[path = "compare/machine.rs"]
 mod machine;
 #[path = "compare/maps.rs"]
@@ -22,12 +26,20 @@ mod one_change;
 mod open;
 #[path = "compare/ours.rs"]
 mod ours;
+#[path = "compare/outage.rs"]
+mod outage;
 #[path = "compare/postgres.rs"]
 mod postgres;
+#[path = "compare/resident.rs"]
+mod resident;
 #[path = "compare/saves.rs"]
 mod saves;
 #[path = "compare/shared_map.rs"]
 mod shared_map;
+#[path = "compare/steady.rs"]
+mod steady;
+#[path = "compare/switched.rs"]
+mod switched;
 #[path = "compare/table.rs"]
 mod table;
 #[path = "compare/ttl.rs"]
@@ -53,15 +65,15 @@ usage: compare [--quick] [--tsv FILE] [SUBJECT…]
   --quick      fewer rounds and smaller maps; about three minutes at most
   --tsv FILE   also writes the rows to FILE, as tab-separated values
 
-subjects: dictionary saves memory open ttl one-change entry-size batches (all of
-them, if none is named) postgres (only if named: it needs PostgreSQL installed)";
+subjects: dictionary saves memory open ttl one-change entry-size batches outage (all
+of them, if none is named) postgres (only if named: it needs PostgreSQL installed)";
 
 /// Runs only if it is named.
 const NEEDS_A_SERVER: &str = "postgres";
 
 type Subject = fn(&Bench) -> Vec<Row>;
 
-const SUBJECTS: [(&str, Subject); 9] = [
+const SUBJECTS: [(&str, Subject); 10] = [
     ("dictionary", dictionary::run),
     ("saves", saves::run),
     ("memory", memory::run),
@@ -70,6 +82,7 @@ const SUBJECTS: [(&str, Subject); 9] = [
     ("one-change", one_change::run),
     ("entry-size", entry_size::run),
     ("batches", batches::run),
+    ("outage", outage::run),
     (NEEDS_A_SERVER, postgres::run),
 ];
 
@@ -137,8 +150,8 @@ impl Arguments {
 }
 
 fn main() -> ExitCode {
-    if entry_size::is_child() {
-        entry_size::run_as_child();
+    if let Some(task) = child::task() {
+        run_as_child(&task);
         return ExitCode::SUCCESS;
     }
     match Arguments::parse(std::env::args().skip(1)).and_then(|arguments| compare(&arguments)) {
@@ -148,6 +161,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run_as_child(task: &str) {
+    let numbers = entry_size::run_as_child(task).or_else(|| outage::run_as_child(task));
+    child::report(&numbers.expect("a task of a subject"));
 }
 
 fn compare(arguments: &Arguments) -> Result<(), String> {

@@ -4,8 +4,6 @@
 
 use std::{
     collections::HashMap,
-    env, fs,
-    process::Command,
     sync::{Arc, RwLock},
 };
 
@@ -14,14 +12,14 @@ use moka::sync::Cache;
 use persistify_benches::{Customer, runtime};
 
 use crate::{
-    Bench,
+    Bench, child,
     ours::Ours,
+    resident::resident,
     shared_map::SharedMap,
     work::{Role, Row, Unit, Work},
 };
 
 const ENTRIES: usize = 200_000;
-const CHILD: &str = "PERSISTIFY_BENCH_CHILD";
 
 /// Fills a map and returns its bytes per entry.
 type Fill = fn() -> f64;
@@ -51,30 +49,15 @@ pub fn run(bench: &Bench) -> Vec<Row> {
     let name = format!("entry-size, {ENTRIES} entries, all saved");
     let mut work = Work::measured(name, &["resident memory per entry"], Unit::Bytes);
     for (role, name, _) in CONTENDERS {
-        work.add(role, name, "–", move || vec![measure(name)]);
+        work.add(role, name, "–", move || child::measure(name));
     }
-    work.run(bench.rounds(3, 1))
+    work.run_cold(bench.rounds(3, 1))
 }
 
-fn measure(name: &str) -> f64 {
-    let this = env::current_exe().expect("a path of this program");
-    let child = Command::new(this).env(CHILD, name).output();
-    let printed = child.expect("a child process").stdout;
-    let printed = String::from_utf8(printed).expect("a line of text");
-    printed.trim().parse().expect("a number")
-}
-
-pub fn is_child() -> bool {
-    env::var_os(CHILD).is_some()
-}
-
-pub fn run_as_child() {
-    let wanted = env::var(CHILD).expect("a name");
-    let (.., fill) = CONTENDERS
-        .into_iter()
-        .find(|(_, name, _)| *name == wanted)
-        .expect("a contender");
-    println!("{}", fill());
+/// Takes a turn in a child process; `None` if the task is not one of this subject.
+pub fn run_as_child(task: &str) -> Option<Vec<f64>> {
+    let (.., fill) = CONTENDERS.into_iter().find(|(_, name, _)| *name == task)?;
+    Some(vec![fill()])
 }
 
 /// Fills the map. The keys and values are made one by one, so that they leave no garbage.
@@ -88,16 +71,5 @@ fn filled(map: &impl SharedMap) -> f64 {
         map.put(&format!("customer:{n:08}"), Customer::new(n, 0));
     }
     map.settle();
-    (resident() - before) as f64 / ENTRIES as f64
-}
-
-/// The resident memory of this process in bytes, as Linux reports it.
-fn resident() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("the status of this process");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().nth(1));
-    let kilobytes: u64 = kilobytes
-        .and_then(|word| word.parse().ok())
-        .expect("a number");
-    kilobytes * 1_024
+    (resident() - before) / ENTRIES as f64
 }

@@ -39,7 +39,7 @@ impl<'r> Ours<'r> {
         [Self::in_json(runtime), Self::in_sqlite(runtime)]
     }
 
-    fn new(
+    pub fn new(
         name: &'static str,
         runtime: &'r Runtime,
         provider: impl Provider,

@@ -9,10 +9,12 @@ mod keeper;
 #[path = "../../../tests/it/postgres/server.rs"]
 #[expect(dead_code, reason = "used by the tests")]
 mod server;
+#[path = "slow_link.rs"]
+mod slow_link;
 #[path = "../speed/postgres/witness.rs"]
 mod witness;
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, net::SocketAddr, time::Duration};
 
 use persistify::{PersistentMap, Postgres};
 use persistify_benches::{Customer, keys, timed};
@@ -20,6 +22,7 @@ use persistify_benches::{Customer, keys, timed};
 use self::{
     by_hand::{ByHand, Way},
     server::Server,
+    slow_link::SlowLink,
     witness::Witness,
 };
 use crate::{
@@ -28,33 +31,50 @@ use crate::{
 };
 
 const BATCH: usize = 1_000;
+/// Row by row over a slow link, a whole batch would take many seconds.
+const BATCH_BY_ROW: usize = 100;
 const FSYNC: &str = "each commit";
 
 pub fn run(bench: &Bench) -> Vec<Row> {
-    let databases = Databases {
-        bench,
-        server: Server::with(&["shared_buffers = 256MB", "max_wal_size = 4GB"]),
-        count: Cell::new(0),
-    };
-    let mut rows = write_batches(&databases);
+    let server = Server::with(&["shared_buffers = 256MB", "max_wal_size = 4GB"]);
+    let databases = Databases::new(bench, &server, server.address());
+    let mut rows = write_batches(&databases, "", BATCH);
+    for milliseconds in [1, 5] {
+        let added = Duration::from_millis(milliseconds);
+        let link = SlowLink::to(server.address(), added);
+        let databases = Databases::new(bench, &server, link.address());
+        let far = format!(" over {milliseconds} ms of round trip");
+        rows.extend(write_batches(&databases, &far, BATCH_BY_ROW));
+    }
     rows.extend(open(&databases));
     rows
 }
 
-/// The server that all contenders share, with its default durability settings.
+/// The server that all contenders share, with its default durability settings, and the
+/// address by which they reach it.
 struct Databases<'b> {
     bench: &'b Bench,
-    server: Server,
+    server: &'b Server,
+    address: SocketAddr,
     count: Cell<u32>,
 }
 
-impl Databases<'_> {
+impl<'b> Databases<'b> {
+    fn new(bench: &'b Bench, server: &'b Server, address: SocketAddr) -> Self {
+        Self {
+            bench,
+            server,
+            address,
+            count: Cell::new(0),
+        }
+    }
+
     /// Creates a database without tables.
     fn create(&self) -> String {
         self.count.set(self.count.get() + 1);
-        let name = format!("compare_{}", self.count.get());
+        let name = format!("compare_{}_{}", self.address.port(), self.count.get());
         Witness::connect(&self.server.url("postgres")).execute(&format!("CREATE DATABASE {name}"));
-        self.server.url(&name)
+        format!("postgres://postgres@{}/{name}", self.address)
     }
 
     fn provider(&self) -> Postgres {
@@ -68,12 +88,13 @@ impl Databases<'_> {
     }
 }
 
-/// Each round overwrites the rows of the previous round.
-fn write_batches(databases: &Databases<'_>) -> Vec<Row> {
+/// Each round overwrites the rows of the previous round. Peers that write row by row write
+/// `by_row` rows.
+fn write_batches(databases: &Databases<'_>, far: &str, by_row: usize) -> Vec<Row> {
     let runtime = &databases.bench.runtime;
     let keys = &keys(BATCH);
     let customers: &Vec<_> = &(0..BATCH).map(|n| Customer::new(n, 0)).collect();
-    let name = format!("postgres, write a batch of {BATCH} rows");
+    let name = format!("postgres, write a batch of {BATCH} rows{far}");
     let mut work = Work::timed(name, "time per row");
     let map = ours::open(runtime, databases.provider());
     work.add(Role::Ours, "Persistify Postgres", FSYNC, move || {
@@ -85,15 +106,17 @@ fn write_batches(databases: &Databases<'_>) -> Vec<Row> {
         each(time, BATCH)
     });
     let ways = [
-        ("a transaction per row", Way::RowByTransaction),
-        ("an upsert per row", Way::RowByRow),
-        ("UNNEST", Way::Unnest),
-        ("COPY and merge", Way::CopyAndMerge),
+        ("a transaction per row", Way::RowByTransaction, by_row),
+        ("an upsert per row", Way::RowByRow, by_row),
+        ("UNNEST", Way::Unnest, BATCH),
+        ("UNNEST without BEGIN", Way::UnnestAlone, BATCH),
+        ("COPY and merge", Way::CopyAndMerge, BATCH),
     ];
-    for (name, way) in ways {
+    for (name, way, rows) in ways {
         let mut peer = databases.by_hand();
+        let (keys, customers) = (&keys[..rows], &customers[..rows]);
         work.add(Role::Peer, format!("by hand, {name}"), FSYNC, move || {
-            each(peer.write(runtime, way, keys, customers), BATCH)
+            each(peer.write(runtime, way, keys, customers), rows)
         });
     }
     work.run(databases.bench.rounds(15, 3))

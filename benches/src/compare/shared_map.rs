@@ -4,7 +4,10 @@ use std::{hint::black_box, thread, time::Instant};
 
 use persistify_benches::{Customer, timed};
 
-use crate::work::{Role, Unit, Work, each};
+use crate::{
+    latencies::{LATENCIES, quantiles},
+    work::{Role, Unit, Work, each},
+};
 
 /// A map that threads share.
 pub trait SharedMap: Sync {
@@ -34,9 +37,6 @@ pub struct Load<'a> {
     pub keys: &'a [String],
     pub threads: usize,
 }
-
-pub const LATENCIES: [&str; 3] = ["p50 of insert", "p99 of insert", "p99.9 of insert"];
-const QUANTILES: [f64; 3] = [0.5, 0.99, 0.999];
 
 impl<'a> Load<'a> {
     pub fn work(self, subject: &str) -> Work<'a> {
@@ -142,7 +142,7 @@ impl<'a> Load<'a> {
             .parts()
             .map(|keys| (keys, values(keys.len())))
             .collect();
-        let mut latencies: Vec<f64> = thread::scope(|scope| {
+        let latencies: Vec<f64> = thread::scope(|scope| {
             let threads = parts.into_iter().map(|(keys, customers)| {
                 scope.spawn(move || latencies_of_puts(map, keys, customers))
             });
@@ -152,8 +152,7 @@ impl<'a> Load<'a> {
                 .flat_map(|one| one.join().expect("latencies"));
             all.collect()
         });
-        latencies.sort_unstable_by(f64::total_cmp);
-        QUANTILES.map(|quantile| at(&latencies, quantile)).to_vec()
+        quantiles(latencies)
     }
 }
 
@@ -175,14 +174,4 @@ fn latencies_of_puts(map: &impl SharedMap, keys: &[String], customers: Vec<Custo
         last = now;
     }
     latencies
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a position in the list"
-)]
-fn at(sorted: &[f64], quantile: f64) -> f64 {
-    sorted[((sorted.len() - 1) as f64 * quantile) as usize]
 }

@@ -46,6 +46,7 @@ pub fn tsv_line(subject: &str, row: &Row) -> String {
     let unit = match row.unit {
         Unit::Nanoseconds => "ns",
         Unit::Bytes => "bytes",
+        Unit::Changes => "changes",
     };
     let role = match row.role {
         Role::Ours => "ours",
@@ -83,7 +84,11 @@ fn ratio(ratio: Option<f64>) -> String {
 /// The value with three digits and its unit.
 pub fn in_unit(value: f64, unit: Unit) -> String {
     let (value, name) = match unit {
-        Unit::Bytes => (value, "B"),
+        Unit::Changes if value < 1e3 => (value, ""),
+        Unit::Changes => (value / 1e3, "k"),
+        Unit::Bytes if value < 1e3 => (value, "B"),
+        Unit::Bytes if value < 1e6 => (value / 1e3, "kB"),
+        Unit::Bytes => (value / 1e6, "MB"),
         Unit::Nanoseconds if value < 1e3 => (value, "ns"),
         Unit::Nanoseconds if value < 1e6 => (value / 1e3, "µs"),
         Unit::Nanoseconds if value < 1e9 => (value / 1e6, "ms"),

@@ -22,13 +22,13 @@ pub enum Role {
 pub enum Unit {
     Nanoseconds,
     Bytes,
+    Changes,
 }
 
 /// One work, which each contender does once a round.
 pub struct Work<'a> {
     name: String,
-    measures: Vec<&'static str>,
-    unit: Unit,
+    measures: Vec<(&'static str, Unit)>,
     contenders: Vec<Contender<'a>>,
 }
 
@@ -36,7 +36,7 @@ struct Contender<'a> {
     name: String,
     fsync: &'static str,
     role: Role,
-    /// Returns one number per measure.
+    /// Returns one number per measure, or fewer if the last measures do not apply.
     turn: Box<dyn FnMut() -> Vec<f64> + 'a>,
 }
 
@@ -66,12 +66,19 @@ impl<'a> Work<'a> {
 
     /// Creates a work whose turns return these measures.
     pub fn measured(name: impl Into<String>, measures: &[&'static str], unit: Unit) -> Self {
-        Self {
+        let work = Self {
             name: name.into(),
-            measures: measures.to_vec(),
-            unit,
+            measures: Vec::new(),
             contenders: Vec::new(),
-        }
+        };
+        work.and(measures, unit)
+    }
+
+    /// Adds measures in another unit.
+    pub fn and(mut self, measures: &[&'static str], unit: Unit) -> Self {
+        self.measures
+            .extend(measures.iter().map(|measure| (*measure, unit)));
+        self
     }
 
     pub fn add(
@@ -93,17 +100,19 @@ impl<'a> Work<'a> {
     /// rows.
     ///
     /// Each round starts with another contender, so that none always follows the same
-    /// one. Round 0 is a warm-up.
+    /// one. The first round is a warm-up and not counted.
     pub fn run(mut self, rounds: usize) -> Vec<Row> {
-        let count = self.contenders.len();
-        let mut results = vec![Vec::new(); count];
-        for round in 0..=rounds {
-            for place in 0..count {
-                let at = (place + round) % count;
-                let result = (self.contenders[at].turn)();
-                if round > 0 {
-                    results[at].push(result);
-                }
+        self.round(0);
+        self.run_cold(rounds)
+    }
+
+    /// Runs without a warm-up, for contenders that have a process of their own in each
+    /// turn.
+    pub fn run_cold(mut self, rounds: usize) -> Vec<Row> {
+        let mut results = vec![Vec::new(); self.contenders.len()];
+        for round in 1..=rounds {
+            for (at, result) in self.round(round) {
+                results[at].push(result);
             }
         }
         let rows: Vec<_> = (0..self.measures.len())
@@ -113,33 +122,50 @@ impl<'a> Work<'a> {
         rows
     }
 
+    /// Lets each contender take its turn; returns their results by their index.
+    fn round(&mut self, round: usize) -> Vec<(usize, Vec<f64>)> {
+        let count = self.contenders.len();
+        let order = (0..count).map(|place| (place + round) % count);
+        order.map(|at| (at, (self.contenders[at].turn)())).collect()
+    }
+
     fn rows(&self, measure: usize, results: &[Vec<Vec<f64>>]) -> Vec<Row> {
-        let of = |at: usize| -> Vec<f64> { results[at].iter().map(|all| all[measure]).collect() };
-        let medians: Vec<_> = (0..results.len()).map(|at| median(of(at))).collect();
+        let measured: Vec<_> = self.with_measure(measure, results).collect();
         let best = |role| {
-            let all = medians.iter().zip(&self.contenders);
-            let all = all.filter(|(_, contender)| contender.role == role);
-            all.map(|(median, _)| *median).min_by(f64::total_cmp)
+            let all = measured.iter().filter(|(one, ..)| one.role == role);
+            all.map(|(_, median, _)| *median).min_by(f64::total_cmp)
         };
         let (limit, best_peer) = (best(Role::Limit), best(Role::Peer));
-        let rows = self.contenders.iter().enumerate().map(|(at, contender)| {
-            let (own, median) = (of(at), medians[at]);
-            Row {
-                work: self.name.clone(),
-                measure: self.measures[measure],
-                contender: contender.name.clone(),
-                role: contender.role,
-                fsync: contender.fsync,
-                unit: self.unit,
-                rounds: own.len(),
-                median,
-                min: own.iter().copied().fold(f64::INFINITY, f64::min),
-                max: own.iter().copied().fold(0.0, f64::max),
-                to_limit: limit.map(|limit| limit / median),
-                to_best_peer: best_peer.map(|peer| peer / median),
-            }
+        let (name, unit) = self.measures[measure];
+        let rows = measured.into_iter().map(|(contender, median, own)| Row {
+            work: self.name.clone(),
+            measure: name,
+            contender: contender.name.clone(),
+            role: contender.role,
+            fsync: contender.fsync,
+            unit,
+            rounds: own.len(),
+            median,
+            min: own.iter().copied().fold(f64::INFINITY, f64::min),
+            max: own.iter().copied().fold(0.0, f64::max),
+            to_limit: limit.map(|limit| limit / median),
+            to_best_peer: best_peer.map(|peer| peer / median),
         });
         rows.collect()
+    }
+
+    /// The contenders that have this measure, with their medians and their results.
+    fn with_measure<'r>(
+        &'r self,
+        measure: usize,
+        results: &'r [Vec<Vec<f64>>],
+    ) -> impl Iterator<Item = (&'r Contender<'a>, f64, Vec<f64>)> {
+        let all = self.contenders.iter().zip(results);
+        all.filter_map(move |(contender, turns)| {
+            let own = turns.iter().map(|turn| turn.get(measure).copied());
+            let own: Vec<_> = own.collect::<Option<_>>()?;
+            Some((contender, median(own.clone()), own))
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 #[path = "postgres/batches.rs"]
 mod batches;
 #[path = "postgres/by_hand.rs"]
+#[expect(dead_code, reason = "used by `compare`")]
 mod by_hand;
 #[path = "postgres/loads.rs"]
 mod loads;

@@ -38,8 +38,10 @@ pub enum Way {
     RowByRow,
     /// One `BEGIN`, upsert and `COMMIT` per row.
     RowByTransaction,
-    /// One upsert of arrays (`UNNEST`).
+    /// `BEGIN`, one upsert of arrays (`UNNEST`) and `COMMIT`.
     Unnest,
+    /// The upsert of arrays in its own implicit transaction, so in a single round trip.
+    UnnestAlone,
     /// `COPY` into a temporary table, then one upsert from it.
     CopyAndMerge,
 }
@@ -102,6 +104,7 @@ impl ByHand {
             Way::RowByRow => self.row_by_row(keys, customers).await,
             Way::RowByTransaction => self.row_by_transaction(keys, customers).await,
             Way::Unnest => self.unnest(keys, customers).await,
+            Way::UnnestAlone => self.unnest_alone(keys, customers).await,
             Way::CopyAndMerge => self.copy_and_merge(keys, customers).await,
         }
     }
@@ -154,6 +157,19 @@ impl ByHand {
             .execute(&self.upsert, &[&keys, &values, &self.revision, &now])
             .await?;
         transaction.commit().await
+    }
+
+    async fn unnest_alone(
+        &self,
+        keys: &[String],
+        customers: &[Customer],
+    ) -> Result<(), tokio_postgres::Error> {
+        let values: Vec<_> = customers.iter().map(Json).collect();
+        let now = SystemTime::now();
+        self.client
+            .execute(&self.upsert, &[&keys, &values, &self.revision, &now])
+            .await?;
+        Ok(())
     }
 
     async fn copy_and_merge(

@@ -8,6 +8,8 @@ mod batches;
 mod by_hand;
 #[path = "compare/child.rs"]
 mod child;
+#[path = "compare/commit.rs"]
+mod commit;
 #[path = "compare/dictionary.rs"]
 mod dictionary;
 #[path = "compare/entry_size.rs"]
@@ -174,14 +176,17 @@ fn compare(arguments: &Arguments) -> Result<(), String> {
         start: Instant::now(),
         runtime: Runtime::new().map_err(|error| format!("no runtime starts: {error}"))?,
     };
-    let machine = machine::describe(folder().path());
-    println!("{machine}\n{}", table::LEGEND);
-    if let Some(warning) = machine::warning() {
-        println!("{warning}");
-    }
+    let mut notes = vec![
+        machine::describe(folder().path()),
+        commit::describe_run(bench.quick),
+    ];
+    notes.extend(machine::warning().map(String::from));
+    println!("{}\n{}", table::LEGEND, notes.join("\n"));
     let mut tsv = arguments.tsv.as_deref().map(Tsv::create).transpose()?;
     if let Some(tsv) = &mut tsv {
-        tsv.write(&[format!("# {machine}"), table::TSV_HEADING.to_owned()])?;
+        let notes: Vec<_> = notes.iter().map(|note| format!("# {note}")).collect();
+        tsv.write(&notes)?;
+        tsv.write(&[table::TSV_HEADING.to_owned()])?;
     }
     for (name, run) in SUBJECTS {
         if arguments.wants(name) {

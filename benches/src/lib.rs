@@ -4,11 +4,13 @@ mod customer;
 mod discard;
 mod keys;
 mod pair;
+mod unit;
 
 pub use customer::Customer;
 pub use discard::Discard;
 pub use keys::{keys, shuffled};
 pub use pair::{Comparison, print_heading, timed};
+pub use unit::{Unit, in_unit};
 
 use std::time::Duration;
 

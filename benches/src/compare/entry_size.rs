@@ -9,14 +9,14 @@ use std::{
 
 use dashmap::DashMap;
 use moka::sync::Cache;
-use persistify_benches::{Customer, runtime};
+use persistify_benches::{Customer, Unit, runtime};
 
 use crate::{
     Bench, child,
     ours::Ours,
     resident::resident,
     shared_map::SharedMap,
-    work::{Role, Row, Unit, Work},
+    work::{Role, Row, Work},
 };
 
 const ENTRIES: usize = 200_000;

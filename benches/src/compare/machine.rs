@@ -7,12 +7,9 @@ use std::{
     thread,
 };
 
-use persistify_benches::timed;
+use persistify_benches::{Unit, in_unit, timed};
 
-use crate::{
-    table::in_unit,
-    work::{Unit, median, total},
-};
+use crate::work::{median, total};
 
 const SYNCS: usize = 200;
 

@@ -11,7 +11,7 @@ use std::{
 
 use dashmap::DashMap;
 use persistify::Sqlite;
-use persistify_benches::{Customer, runtime};
+use persistify_benches::{Customer, Unit, runtime};
 
 use crate::{
     Bench, child, folder,
@@ -20,7 +20,7 @@ use crate::{
     resident::resident,
     steady::{Latencies, Phase, RATE, THREADS, fill, under_load},
     switched::Switched,
-    work::{Role, Row, Unit, Work, total},
+    work::{Role, Row, Work, total},
 };
 
 const LATENCIES: [&str; 9] = [

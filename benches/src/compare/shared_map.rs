@@ -2,11 +2,11 @@
 
 use std::{hint::black_box, thread, time::Instant};
 
-use persistify_benches::{Customer, timed};
+use persistify_benches::{Customer, Unit, timed};
 
 use crate::{
     latencies::{LATENCIES, quantiles},
-    work::{Role, Unit, Work, each},
+    work::{Role, Work, each},
 };
 
 /// A map that threads share.

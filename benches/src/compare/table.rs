@@ -1,6 +1,8 @@
 //! Prints rows as a table, and as tab-separated values.
 
-use crate::work::{Role, Row, Unit};
+use persistify_benches::{Unit, in_unit};
+
+use crate::work::{Role, Row};
 
 pub const TSV_HEADING: &str = "subject\twork\tmeasure\tcontender\trole\tfsync\tunit\trounds\tmedian\tmin\tmax\tto_limit\tto_best_peer";
 
@@ -79,25 +81,4 @@ fn ratio(ratio: Option<f64>) -> String {
         Some(ratio) => format!("{ratio:.2}"),
         None => "–".into(),
     }
-}
-
-/// The value with three digits and its unit.
-pub fn in_unit(value: f64, unit: Unit) -> String {
-    let (value, name) = match unit {
-        Unit::Changes if value < 1e3 => (value, ""),
-        Unit::Changes => (value / 1e3, "k"),
-        Unit::Bytes if value < 1e3 => (value, "B"),
-        Unit::Bytes if value < 1e6 => (value / 1e3, "kB"),
-        Unit::Bytes => (value / 1e6, "MB"),
-        Unit::Nanoseconds if value < 1e3 => (value, "ns"),
-        Unit::Nanoseconds if value < 1e6 => (value / 1e3, "µs"),
-        Unit::Nanoseconds if value < 1e9 => (value / 1e6, "ms"),
-        Unit::Nanoseconds => (value / 1e9, "s"),
-    };
-    let decimals = match value {
-        ..9.995 => 2,
-        ..99.95 => 1,
-        _ => 0,
-    };
-    format!("{value:.decimals$} {name}")
 }

@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use persistify_benches::timed;
+use persistify_benches::{Unit, timed};
 
 use crate::table;
 
@@ -15,14 +15,6 @@ pub enum Role {
     LessDurable,
     /// The least that the machine needs for this work. Not a dictionary or a store.
     Limit,
-}
-
-/// The unit of a measure. Less is better in each.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
-    Nanoseconds,
-    Bytes,
-    Changes,
 }
 
 /// One work, which each contender does once a round.

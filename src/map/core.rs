@@ -4,10 +4,7 @@ use std::{
     any::Any,
     collections::BTreeMap,
     ops::Deref,
-    sync::{
-        Arc,
-        atomic::Ordering::{Relaxed, SeqCst},
-    },
+    sync::{Arc, atomic::Ordering::SeqCst},
 };
 
 use super::{
@@ -114,7 +111,7 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         // this clear.
         self.generation.fetch_add(1, SeqCst);
         let queued = self.queue.take_all();
-        self.saving.store(0, Relaxed);
+        self.queue.counts.forget_saving();
         if !self.refused.lock().is_empty() {
             self.retried.fetch_add(1, SeqCst);
         }

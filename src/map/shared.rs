@@ -5,7 +5,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicU64, AtomicUsize,
+            AtomicU64,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -49,8 +49,6 @@ pub(crate) struct Shared {
     pub(super) triggers: ArcSwap<Triggers>,
     pub(super) clock: Arc<MapClock>,
     pub(super) queue: DirtyQueue,
-    /// The number of entries marked `Saving`.
-    pub(super) saving: AtomicUsize,
     pub(super) age: Age,
     /// The number of the last clear in memory, and of the last one in the store.
     /// The first changes only while all shards are locked.
@@ -106,7 +104,6 @@ impl Shared {
             options,
             clock,
             queue: DirtyQueue::new(),
-            saving: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
             stored_generation: AtomicU64::new(0),
             refused: Mutex::default(),
@@ -161,7 +158,7 @@ impl Shared {
 
     /// The number of uncommitted changes; a clear counts as one.
     pub(super) fn pending(&self) -> usize {
-        self.queue.len() + self.saving.load(Relaxed) + usize::from(self.must_clear())
+        self.queue.counts.pending() + usize::from(self.must_clear())
     }
 
     pub(super) fn stats(&self) -> Stats {

@@ -1,10 +1,7 @@
 //! Applies events to entries in the table and keeps the dirty queue in step. Each
 //! event is one critical section.
 
-use std::sync::{
-    Arc,
-    atomic::Ordering::{Relaxed, SeqCst},
-};
+use std::sync::{Arc, atomic::Ordering::SeqCst};
 
 use super::save_state::{Event, Mark, QueueMove, SaveState, StoredVersion};
 use super::{reentrancy::ReentrancyGuard, shards::EntryMut};
@@ -32,9 +29,6 @@ impl Shared {
         (before, place): (Mark, u32),
         queue: QueueMove,
     ) {
-        if before == Mark::Saving && state.mark != Mark::Saving {
-            self.saving.fetch_sub(1, Relaxed);
-        }
         if before == Mark::Refused && state.mark != Mark::Refused {
             self.delist_refused(key, state.mark);
         }
@@ -48,6 +42,11 @@ impl Shared {
                 state.place = self.queue.push_front(key.clone());
             }
             QueueMove::Remove => self.queue.unlink(place, key),
+        }
+        // After it was queued: otherwise there would be a moment at which nothing seems to be
+        // pending.
+        if before == Mark::Saving && state.mark != Mark::Saving {
+            self.queue.counts.remove_saving(1);
         }
     }
 

@@ -1,9 +1,6 @@
 //! Applies a committed batch to its entries.
 
-use std::{
-    collections::HashSet,
-    sync::atomic::Ordering::{Relaxed, SeqCst},
-};
+use std::{collections::HashSet, sync::atomic::Ordering::SeqCst};
 
 use super::DirtyBatch;
 use super::taking::RUN;
@@ -50,8 +47,8 @@ impl<V, L: Lifetime<V>> Core<V, L> {
                 };
                 // Counted once per run: the counter is shared, and touching it each
                 // time would keep the processor from prefetching the next entry.
-                self.saving
-                    .fetch_sub(run.iter().filter(settled).count(), Relaxed);
+                let settled = run.iter().filter(settled).count();
+                self.queue.counts.remove_saving(settled);
                 shard.shrink();
             }
         }

@@ -49,6 +49,8 @@ pub(crate) enum Reserved {
         hash: u64,
         /// The place of its key in the queue.
         place: u32,
+        /// It was counted already.
+        is_counted: bool,
     },
     /// There is nothing to encode.
     Over(Candidate),
@@ -113,13 +115,25 @@ impl<V, L: Lifetime<V>> Core<V, L> {
         }
         // Counted and unlinked last: the counter and the queue are shared with all
         // threads, and touching them in between would keep the processor from
-        // prefetching the next entry. It is still the same critical section.
+        // prefetching the next entry. It is still the same critical section. Counted
+        // before they are unlinked: they are pending all the time.
         let places = run.iter().filter_map(|(_, n)| match reserved[*n] {
             Reserved::Saving { place, .. } => Some((place, &keys[*n])),
             Reserved::Over(_) => None,
         });
-        self.saving
-            .fetch_add(self.queue.unlink_all(places), Relaxed);
+        let is_new = |(_, n): &&(u64, usize)| {
+            matches!(
+                reserved[*n],
+                Reserved::Saving {
+                    is_counted: false,
+                    ..
+                }
+            )
+        };
+        self.queue
+            .counts
+            .add_saving(run.iter().filter(is_new).count());
+        self.queue.unlink_all(places);
     }
 
     fn reserve(&self, shard: &mut Shard<'_, V, L::Lease>, hash: u64, key: &Arc<str>) -> Reserved {
@@ -138,13 +152,18 @@ impl<V, L: Lifetime<V>> Core<V, L> {
             Mark::Queued => {
                 // Unlinked and counted by the caller, for the whole run.
                 state.apply(Event::Taken);
-                if !Arc::ptr_eq(found, key) {
-                    // Removed and inserted again since: the queue holds this other
-                    // `Arc`.
-                    self.queue.unlink(state.place, found);
-                }
                 let place = state.place;
-                Reserved::Saving { hash, place }
+                // Removed and inserted again since: the queue holds this other `Arc`.
+                let is_other = !Arc::ptr_eq(found, key);
+                if is_other {
+                    self.queue.counts.add_saving(1);
+                    self.queue.unlink(place, found);
+                }
+                Reserved::Saving {
+                    hash,
+                    place,
+                    is_counted: is_other,
+                }
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Assembly of batches, step by step.
 
+use std::sync::atomic::AtomicBool;
+
 use super::*;
 use crate::{
     batch::Committed,
@@ -306,4 +308,28 @@ fn a_map_that_was_much_fuller_frees_its_memory() {
     assert!(flusher.core.shards.room() <= full / 4, "of {full}");
     assert_eq!(flusher.core.len(), 1_000);
     assert_eq!(flusher.core.look("7", |value| *value), Some(1));
+}
+
+/// While the changes of a failed commit were queued again, there was a moment at which nothing
+/// seemed to be pending.
+#[test]
+fn a_change_that_is_taken_and_put_back_is_pending_all_the_time() {
+    let core = flusher().core.clone();
+    put(&core, "a", 1);
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..2_000 {
+                let is_popped = n % 2 == 0;
+                let popped = is_popped.then(|| core.queue.pop(&mut core.queue.watermark(), 1));
+                core.take(&"a".into(), 0);
+                core.queue.seen(popped.map_or(0, |keys| keys.len()));
+                core.requeue(&"a".into(), false);
+            }
+            is_done.store(true, SeqCst);
+        });
+        while !is_done.load(SeqCst) {
+            assert!(core.pending() > 0);
+        }
+    });
 }

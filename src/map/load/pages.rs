@@ -1,8 +1,18 @@
 //! Reads the pages of a load.
 
-use futures_util::{TryStreamExt, future::join};
+use std::{pin::pin, task::Poll};
 
-use crate::{error::Result, load::Load, map::shared::Shared, record::Record};
+use futures_util::{TryStreamExt, poll};
+
+use crate::{
+    error::Result,
+    load::Load,
+    map::{
+        shared::Shared,
+        write_behind::committer::calls::{caught, within},
+    },
+    record::Record,
+};
 
 impl Shared {
     /// Reads the pages of a load. The store reads the next page while `take` decodes one.
@@ -18,10 +28,15 @@ impl Shared {
         let mut page = self.call(|| load.pages.try_next()).await?;
         while let Some(records) = page {
             // The store is asked first, and then works on another thread.
-            let next = self.call(|| load.pages.try_next());
-            let (next, taken) = join(next, async { take(records) }).await;
-            taken?;
-            page = next?;
+            let mut next = pin!(caught(|| load.pages.try_next()));
+            let started = poll!(next.as_mut());
+            take(records)?;
+            // The time that `take` needed is not the store's.
+            let next = match started {
+                Poll::Ready(next) => next,
+                Poll::Pending => within(self.options.commit_timeout, &self.clock, next).await,
+            };
+            page = next.map_err(|error| error.on_map(&self.name))?;
             // A provider that is always ready must not starve other tasks.
             tokio::task::yield_now().await;
         }

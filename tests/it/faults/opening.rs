@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
@@ -11,11 +11,12 @@ use std::{
 use futures_util::{FutureExt, StreamExt, stream};
 use persistify::{
     Batch, Committed, Error, ErrorKind, Load, MapName, Memory, PersistentMap, Provider, Result,
-    Wanted, async_trait, testing::Method,
+    Wanted, async_trait,
+    testing::{ManualClock, Method},
 };
 use tokio::time::{Instant, sleep};
 
-use crate::support::{SECOND, builder, open, open_numbers, store};
+use crate::support::{HOUR, SECOND, as_it_is, builder, open, open_numbers, start, store};
 
 /// A program that was started a moment before its database failed to start.
 #[tokio::test(start_paused = true)]
@@ -156,4 +157,53 @@ async fn an_open_that_is_retried_keeps_nothing_of_the_broken_load() {
     assert_eq!(now, [None, Some(2), Some(3)]);
     assert_eq!((map.len(), map.pending()), (2, 0));
     assert_eq!((seen.load(SeqCst), last.load(SeqCst)), (2, 2));
+}
+
+/// A provider whose pages arrive when they are asked for a second time.
+#[derive(Debug)]
+struct Delayed(Memory);
+
+#[async_trait]
+impl Provider for Delayed {
+    async fn load<'a>(&'a self, map: &MapName, wanted: Wanted) -> Result<Load<'a>> {
+        let load = self.0.load(map, wanted).await?;
+        let horizon = load.horizon;
+        let records = load.into_records().await?;
+        let pages = stream::iter(records).then(|record| async {
+            tokio::task::yield_now().await;
+            Ok(vec![record])
+        });
+        Ok(Load::new(horizon, pages.boxed()))
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<Committed> {
+        self.0.commit(batch).await
+    }
+}
+
+static CLOCK: LazyLock<ManualClock> = LazyLock::new(|| ManualClock::new(start()));
+
+/// A number whose decoding takes an hour.
+#[derive(serde::Serialize)]
+struct Hard(u32);
+
+impl<'de> serde::Deserialize<'de> for Hard {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        CLOCK.advance(HOUR);
+        u32::deserialize(from).map(Self)
+    }
+}
+
+/// While a page was decoded, the time limit for the next one passed: a load of values that are
+/// slow to decode failed as if the store had not answered.
+#[tokio::test]
+async fn a_load_of_values_that_are_slow_to_decode_does_not_time_out() {
+    let store = Memory::new();
+    let map = open::<u32>(store.clone(), "map", as_it_is).await;
+    map.extend((0..30).map(|n| (n.to_string(), n)));
+    map.close().await.unwrap();
+    let builder = PersistentMap::<Hard>::builder(Delayed(store), "map").clock(CLOCK.clone());
+    let map = builder.commit_timeout(SECOND).open().await.unwrap();
+    assert_eq!(map.read("7", |value| value.0), Some(7));
+    map.close().await.unwrap();
 }

@@ -74,7 +74,8 @@ impl JsonFileBuilder {
     ///
     /// A larger journal means fewer compactions, so less is written twice. A smaller one
     /// makes an open after a crash faster, and the `.json` file is never far behind. A
-    /// commit during the compaction waits for it.
+    /// commit during the compaction waits for it. A compaction reads a journal of up to 64 MiB
+    /// into memory.
     pub fn max_journal(mut self, bytes: u64) -> Self {
         self.max_journal = bytes;
         self

@@ -13,7 +13,7 @@ use super::{
     },
     in_order::in_order,
     index::{Entry, Page, Place, Source},
-    store::Store,
+    store::{Journal, Store},
     values::Values,
 };
 use crate::{
@@ -69,7 +69,7 @@ impl Store {
         self.check_files(folder)?;
         let journal = self.writable_journal(folder)?;
         let path = self.files.snapshot.clone();
-        let NewSnapshot { file, values } = self.write_snapshot(folder, &path)?;
+        let NewSnapshot { file, values } = self.write_snapshot(folder, journal, &path)?;
         let digest = file.digest();
         self.append(folder, journal, &frame::announcement(digest))?;
 
@@ -95,12 +95,17 @@ impl Store {
         remove_journal(folder, &self.files)
     }
 
-    fn write_snapshot<'a>(&self, folder: &Folder, path: &'a Path) -> Result<NewSnapshot<'a>> {
+    fn write_snapshot<'a>(
+        &self,
+        folder: &Folder,
+        journal: Journal,
+        path: &'a Path,
+    ) -> Result<NewSnapshot<'a>> {
         let mut new = NewSnapshot {
             file: Replacement::create(&*folder.disk, path, path)?,
             values: Vec::with_capacity(self.index.len()),
         };
-        let values = self.values(folder).with_journal_in_memory()?;
+        let values = self.values(folder).with_journal_in_memory(journal.bytes)?;
         let mut entries = self.index.iter().peekable();
         let pages = iter::from_fn(|| {
             entries.peek()?;

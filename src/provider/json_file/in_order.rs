@@ -32,11 +32,12 @@ pub(super) fn in_order<P: Sync, R: Send>(
             let (rendered, to_write) = sync_channel(AHEAD);
             let render = &render;
             let work = move || {
-                let mine = (first..pages.len()).step_by(threads);
-                // Sending fails after this function has returned an error.
-                let _ = mine
-                    .map(|n| rendered.send(render(n, &pages[n])))
-                    .find(std::result::Result::is_err);
+                for n in (first..pages.len()).step_by(threads) {
+                    if rendered.send(render(n, &pages[n])).is_err() {
+                        // The writing has failed.
+                        break;
+                    }
+                }
             };
             let spawned = thread::Builder::new().spawn_scoped(scope, work);
             spawned.map_err(no_thread)?;

@@ -38,13 +38,13 @@ pub(super) struct Values<'a> {
 }
 
 impl Values<'_> {
-    /// Reads the journal as a whole, if it is not too large. To read all of its values in the
-    /// order of the keys is much faster then, because that is not the order in the file.
-    pub(super) fn with_journal_in_memory(mut self) -> Result<Self> {
-        let mut file = OpenFile::open(self.disk, &self.files.journal)?;
-        let size = file.size()?;
-        if size <= MAX_IN_MEMORY {
-            self.journal = Some(file.read(0, size)?.into());
+    /// Reads the journal, of which so many bytes are known, as a whole, if it is not too
+    /// large. Reading all of its values in the order of the keys is much faster then, because
+    /// that is not the order in the file.
+    pub(super) fn with_journal_in_memory(mut self, bytes: u64) -> Result<Self> {
+        if bytes <= MAX_IN_MEMORY {
+            let mut file = OpenFile::open(self.disk, &self.files.journal)?;
+            self.journal = Some(file.read(0, bytes)?.into());
         }
         Ok(self)
     }

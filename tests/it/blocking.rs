@@ -135,12 +135,15 @@ fn a_loader_runs_for_a_missing_entry_and_may_block() {
 fn threads_that_ask_for_a_key_at_the_same_time_share_one_loader() {
     let runtime = Runtime::start().unwrap();
     let map = open(&runtime, &store());
-    let loads = AtomicU32::new(0);
+    let (asking, loads) = (AtomicU32::new(0), AtomicU32::new(0));
     std::thread::scope(|threads| {
         for _ in 0..8 {
             threads.spawn(|| {
+                asking.fetch_add(1, Relaxed);
                 let loaded = map.get_or_try_insert_with("a", || {
-                    std::thread::sleep(Duration::from_millis(20));
+                    while asking.load(Relaxed) < 8 {
+                        std::thread::yield_now();
+                    }
                     Ok::<_, ()>(loads.fetch_add(1, Relaxed))
                 });
                 assert_eq!(loaded.unwrap(), Ok(0));

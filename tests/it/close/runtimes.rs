@@ -13,26 +13,30 @@ fn a_write_before_a_close_that_succeeds_is_in_the_store() {
             .block_on(builder(&store).batch(50, SECOND).open())
             .unwrap();
         let start = Arc::new(Barrier::new(9));
+        let written: Arc<[AtomicU64; 8]> = Arc::default();
         let writers: Vec<_> = (0..8)
             .map(|thread| {
-                let (map, start) = (map.clone(), start.clone());
+                let (map, start, written) = (map.clone(), start.clone(), written.clone());
                 let handle = runtime.handle().clone();
                 std::thread::spawn(move || {
                     start.wait();
-                    let written = AtomicU64::new(0);
-                    let write = || write_until_closed(&map, &handle, thread, &written);
+                    let write = || write_until_closed(&map, &handle, thread, &written[thread]);
                     let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(write));
                     drop(stopped);
-                    written.into_inner()
                 })
             })
             .collect();
         start.wait();
-        std::thread::sleep(Duration::from_micros(50 * (round % 20)));
+        let counts = || written.iter().map(|count| count.load(SeqCst));
+        while counts().sum::<u64>() < 100 * (round % 20) {
+            std::thread::yield_now();
+        }
         runtime.block_on(map.close()).unwrap();
-        let written: Vec<_> = writers.into_iter().map(|w| w.join().unwrap()).collect();
+        for writer in writers {
+            writer.join().unwrap();
+        }
         let stored = runtime.block_on(stored(&store));
-        for (thread, written) in written.into_iter().enumerate() {
+        for (thread, written) in counts().enumerate() {
             for n in 0..written {
                 assert!(
                     stored.contains_key(&format!("{thread}/{n}")),

@@ -235,6 +235,7 @@ where
             self.spent = None;
             let committed = self.commit(dirty, until, on_exhausted).await;
             if committed.is_err() {
+                // The batch may have been committed, by a store that has gone back in time.
                 self.put_back_ahead(until);
             }
             if committed? {

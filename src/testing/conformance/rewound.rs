@@ -115,7 +115,9 @@ async fn refused_by_the_old_one(
     old: Incarnation,
     new: Incarnation,
 ) {
-    trial.check("a writer that knows an earlier incarnation is refused, whoever noticed");
+    trial.check(
+        "a writer that knows an earlier incarnation is refused, also if another one noticed",
+    );
     let mut other = Writer::new();
     let first = other.batch(map, vec![put("c", 1)]);
     let answer = trial.commit(&first).await;

@@ -59,8 +59,8 @@ impl<V, L: Lifetime<V>> Core<V, L> {
 }
 
 impl<V: Serialize + DeserializeOwned, L: Lifetime<V>> Core<V, L> {
-    /// Takes queued entries ahead, for the next batch, while the store commits one: both
-    /// are encoded and committed in half the time. Never ends by itself.
+    /// Takes queued entries ahead, for the next batch, so that they are encoded while the
+    /// store commits the current one. Never ends by itself.
     ///
     /// The entries count as part of the commit in flight. A write finds them marked and
     /// queues them again, so none is lost; and the watermark is that of the round, so none

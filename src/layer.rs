@@ -1,5 +1,6 @@
 //! Layers: providers that wrap another provider.
 
+pub(crate) mod chain;
 pub(crate) mod namespaced;
 
 use std::{fmt, sync::Arc};

@@ -187,7 +187,11 @@ pub use event::{
 };
 pub use heartbeat::Heartbeat;
 pub use incarnation::{Incarnation, Rewound};
-pub use layer::{Layer, namespaced::Namespaced};
+pub use layer::{
+    Layer,
+    chain::{IntoLayer, ProviderExt},
+    namespaced::Namespaced,
+};
 pub use load::{Load, PAGE_RECORDS, Wanted};
 pub use map::{
     Map,

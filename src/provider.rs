@@ -43,6 +43,10 @@ pub struct Capabilities {
     pub durable: bool,
     /// Values may be any [bytes](crate::Encoding::Bytes), not only JSON.
     pub bytes: bool,
+    /// A layer compresses the values before the store sees them.
+    pub compressed: bool,
+    /// A layer encrypts the values before the store sees them.
+    pub encrypted: bool,
 }
 
 impl Capabilities {
@@ -54,6 +58,8 @@ impl Capabilities {
             deletions: false,
             durable: false,
             bytes: false,
+            compressed: false,
+            encrypted: false,
         }
     }
 
@@ -89,6 +95,20 @@ impl Capabilities {
     #[must_use]
     pub const fn with_bytes(mut self) -> Self {
         self.bytes = true;
+        self
+    }
+
+    /// Adds compression of the values, by a layer.
+    #[must_use]
+    pub const fn with_compressed(mut self) -> Self {
+        self.compressed = true;
+        self
+    }
+
+    /// Adds encryption of the values, by a layer.
+    #[must_use]
+    pub const fn with_encrypted(mut self) -> Self {
+        self.encrypted = true;
         self
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use persistify::{
     Batch, BatchId, Capabilities, Committed, Heartbeat, Incarnation, Layer, Load, MapName, Memory,
-    Namespaced, Provider, Result, Revision, Wanted, WriterId, async_trait,
+    Namespaced, Provider, ProviderExt, Result, Revision, Wanted, WriterId, async_trait,
     testing::{Faulty, conformance},
 };
 
@@ -115,7 +115,7 @@ async fn forwards_every_method(wrap: impl FnOnce(Noting) -> Box<dyn Provider>) {
 #[tokio::test]
 async fn every_layer_forwards_every_method() {
     forwards_every_method(|inner| Box::new(Plain(inner))).await;
-    forwards_every_method(|inner| Box::new(Plain(Plain(inner)))).await;
+    forwards_every_method(|inner| Box::new(inner.layer(Plain).layer(Plain))).await;
     forwards_every_method(|inner| Box::new(Faulty::new(inner))).await;
     forwards_every_method(|inner| Box::new(Namespaced::new(inner, "acme").unwrap())).await;
     forwards_every_method(|inner| Box::new(Arc::new(inner))).await;

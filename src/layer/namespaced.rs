@@ -31,15 +31,38 @@ use crate::{
 ///
 /// assert_eq!(acme.maps().await?[0].as_str(), "users");
 /// assert_eq!(store.maps().await?[0].as_str(), "acme/users");
-/// acme.drop_all().await?;
-/// assert!(store.maps().await?.is_empty());
 /// # Ok(())
 /// # }
 /// ```
 ///
 /// To adopt a table or a file for a map of a namespace, use the full name:
-/// `Sqlite::builder(path).table("acme/users", "users_of_acme")`. To export a tenant,
-/// [copy](crate::copy) the maps that [`maps`](Provider::maps) lists to another provider.
+/// `Sqlite::builder(path).table("acme/users", "users_of_acme")`.
+///
+/// # A tenant as a whole
+///
+/// [`maps`](Provider::maps) lists the maps of a tenant, [`count`](Self::count) counts their
+/// records, and [`drop_all`](Self::drop_all) drops them. An export is a [copy](crate::copy) to
+/// another provider, such as JSON files in a new folder. It keeps schema versions and expiries,
+/// can be resumed, and is compared with the store at the end. A copy in the other direction,
+/// perhaps to another namespace, imports it.
+///
+/// ```
+/// use persistify::{Memory, PersistentMap, Provider, ProviderExt, copy};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> persistify::Result<()> {
+/// let acme = Memory::new().namespace("acme")?;
+/// # let users = PersistentMap::builder(acme.clone(), "users").open().await?;
+/// # users.insert_and_save("ada", 1).await?;
+/// # users.close().await?;
+/// let archive = Memory::new(); // or `JsonFile::open("./export/acme")`
+/// let exported = copy(&acme, &archive, acme.maps().await?, |_, _| {}).await?;
+/// assert_eq!(exported.records, acme.count().await?);
+/// acme.drop_all().await?;
+/// assert_eq!(acme.count().await?, 0);
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// The name `unreadable` is reserved in a namespace: `acme/unreadable` stores copies of
 /// unreadable records of the map `acme`.
@@ -76,6 +99,29 @@ impl<P: Provider> Namespaced<P> {
     /// The name of the namespace.
     pub fn namespace(&self) -> &str {
         self.namespace.as_str()
+    }
+
+    /// Counts the stored records of all maps of the namespace, including expired ones that are
+    /// not removed yet.
+    ///
+    /// It loads every record, a page at a time, and then [releases](Provider::release) the map,
+    /// which may be open. Maps that are written meanwhile are counted at different times.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`maps`](Provider::maps), [`load`](Provider::load) and
+    /// [`release`](Provider::release).
+    pub async fn count(&self) -> Result<u64> {
+        let mut records = 0;
+        for map in Layer::maps(self).await? {
+            let mut pages = Layer::load(self, &map, Wanted::All).await?.pages;
+            while let Some(page) = pages.try_next().await? {
+                records += page.len() as u64;
+            }
+            drop(pages);
+            Layer::release(self, &map).await?;
+        }
+        Ok(records)
     }
 
     /// Drops all maps of the namespace, as [`drop_map`](Provider::drop_map) does. Not

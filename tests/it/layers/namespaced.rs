@@ -1,13 +1,12 @@
 //! Namespaces: each tenant sees its own maps only, on every provider.
 
-use std::collections::BTreeMap;
+mod tenants;
 
 use persistify::{
     ErrorKind, Expect, MapName, Memory, Namespaced, Otherwise, PersistentMap, Provider, Result,
-    Transaction, copy,
+    Transaction,
     testing::{Faulty, conformance},
 };
-use proptest::prelude::*;
 
 use crate::support::{Pen, as_it_is, name, open, put};
 
@@ -40,50 +39,6 @@ async fn a_namespace_in_postgres_conforms() {
     let database = crate::postgres::Database::fresh();
     let open = async || persistify::Postgres::connect(database.url()).await;
     conformance(async || Namespaced::new(open().await?, "acme")).await;
-}
-
-/// Names of tenants and maps that might collide.
-fn difficult_name() -> impl Strategy<Value = String> {
-    let parts = prop::collection::vec(
-        prop::sample::select(vec!["a", "b", "%", "%2f", " ", ".."]),
-        1..3,
-    );
-    parts.prop_map(|parts| parts.concat())
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn tenants_never_see_the_maps_of_others(
-        entries in prop::collection::btree_map((difficult_name(), difficult_name()), 1_u32..100, 1..8),
-    ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(check_isolation(&entries)).unwrap();
-    }
-}
-
-async fn check_isolation(entries: &BTreeMap<(String, String), u32>) -> Result<()> {
-    let store = Memory::new();
-    for ((tenant, map), value) in entries {
-        let tenant = Namespaced::new(store.clone(), tenant)?;
-        let map: PersistentMap<u32> = PersistentMap::builder(tenant, map).open().await?;
-        assert!(map.is_empty());
-        map.insert_and_save("value", *value).await?;
-        map.close().await?;
-    }
-    for ((tenant, map), value) in entries {
-        let own = entries.keys().filter(|(other, _)| other == tenant);
-        let expected: Vec<_> = own.map(|(_, map)| map.as_str()).collect();
-        let tenant = Namespaced::new(store.clone(), tenant)?;
-        let mut listed = tenant.maps().await?;
-        listed.sort_unstable();
-        assert!(listed.iter().map(MapName::as_str).eq(expected));
-        let map: PersistentMap<u32> = PersistentMap::builder(tenant, map).open().await?;
-        assert_eq!(map.snapshot(), [("value".into(), *value)].into());
-        map.close().await?;
-    }
-    Ok(())
 }
 
 #[tokio::test]
@@ -163,24 +118,4 @@ async fn the_copies_of_unreadable_records_belong_to_no_tenant() {
         let error = Namespaced::new(store.clone(), name).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
     }
-}
-
-#[tokio::test]
-async fn a_tenant_is_exported_by_a_copy_of_its_maps() {
-    let (store, archive) = (Memory::new(), Memory::new());
-    let tenant = Namespaced::new(store, "acme").unwrap();
-    let map = open::<u32>(tenant.clone(), "stock", as_it_is).await;
-    map.insert_and_save("a", 1).await.unwrap();
-    map.close().await.unwrap();
-    let maps = tenant.maps().await.unwrap();
-    copy(
-        &tenant,
-        &archive,
-        maps.iter().map(MapName::as_str),
-        |_, _| {},
-    )
-    .await
-    .unwrap();
-    let copied = open::<u32>(archive, "stock", as_it_is).await;
-    assert_eq!(copied.get("a"), Some(1));
 }

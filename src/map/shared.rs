@@ -12,12 +12,11 @@ use std::{
     time::SystemTime,
 };
 
-use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, watch};
 
 use super::{
-    api::builder::options::{Options, Triggers},
+    api::builder::options::Options,
     phase,
     phase::Phase,
     write_behind::{
@@ -26,6 +25,7 @@ use super::{
         dirty_queue::DirtyQueue,
         proposal::Job,
         requests::{Request, Requests, Ticket},
+        triggers::CurrentTriggers,
         waiters::{Awaited, Waiters},
     },
 };
@@ -46,7 +46,7 @@ pub(crate) struct Shared {
     pub(super) name: MapName,
     pub(super) provider: Arc<dyn Provider>,
     pub(super) options: Options,
-    pub(super) triggers: ArcSwap<Triggers>,
+    pub(super) triggers: CurrentTriggers,
     pub(super) clock: Arc<MapClock>,
     pub(super) queue: DirtyQueue,
     pub(super) age: Age,
@@ -99,7 +99,7 @@ impl Shared {
         Self {
             name,
             provider,
-            triggers: ArcSwap::from_pointee(options.triggers),
+            triggers: CurrentTriggers::new(options.triggers),
             age: Age::since(clock.now()),
             options,
             clock,

@@ -14,4 +14,5 @@ pub(crate) mod dirty_queue;
 pub(crate) mod flusher;
 pub(crate) mod proposal;
 pub(crate) mod requests;
+pub(crate) mod triggers;
 pub(crate) mod waiters;

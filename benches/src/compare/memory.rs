@@ -58,6 +58,10 @@ fn compare(bench: &Bench, load: Load<'_>) -> Vec<Row> {
         "DashMap",
         DashMap::<Box<str>, Customer>::new,
     );
+    // As many shards as Persistify has: smaller tables, which grow more often.
+    load.add(&mut work, Role::Peer, "DashMap, 64 shards", || {
+        DashMap::<Box<str>, Customer>::with_shard_amount(64)
+    });
     load.add(
         &mut work,
         Role::Peer,

@@ -88,6 +88,9 @@ impl<V, P> Builder<V, P> {
     /// the oldest pending change is `interval` old, whichever comes first. 1,000
     /// keys and one second by default; at least 1 key and 1 millisecond.
     ///
+    /// The number of keys starts at most one flush in 10 milliseconds, so keys that
+    /// change all the time are not committed continuously.
+    ///
     /// Smaller values put fewer changes at risk; larger values make fewer and
     /// cheaper commits. Can be changed while the map is open:
     /// [`set_batch`](crate::Map::set_batch).

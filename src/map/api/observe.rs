@@ -1,6 +1,6 @@
 //! Failures, health and statistics of a map, and tuning while it runs.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
 
@@ -96,7 +96,7 @@ impl<V, L: Lifetime<V>> Map<V, L> {
     pub fn set_batch(&self, size: usize, interval: Duration) -> Result<()> {
         let triggers = Triggers { size, interval };
         check_triggers(triggers).map_err(|error| error.on_map(&self.core.name))?;
-        self.core.triggers.store(Arc::new(triggers));
+        self.core.triggers.set(triggers);
         self.core.wake.notify_one();
         Ok(())
     }

@@ -58,7 +58,7 @@ impl Shared {
         }
         // The flusher waits for the first key, and then for a full batch; keys
         // in between need not wake it.
-        if queued == 1 || queued == self.triggers.load().size {
+        if queued == 1 || queued == self.triggers.size() {
             self.wake.notify_one();
         }
         place

@@ -16,7 +16,7 @@ pub(crate) mod taking;
 use std::{
     ops::ControlFlow,
     sync::{Arc, atomic::Ordering::SeqCst},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -61,7 +61,14 @@ pub(crate) struct Flusher<V, L: Lifetime<V>> {
     /// The number of [retried](crate::map::shared::Shared::retried) refused changes
     /// when the last round began.
     retried: u64,
+    /// When the number of keys may start the next round.
+    paced: SystemTime,
 }
+
+/// The shortest time between the beginnings of two rounds that are started by the number
+/// of keys. Without it, keys that change all the time would be committed continuously;
+/// with it, once in that time.
+const PACE: Duration = Duration::from_millis(10);
 
 impl<V, L> Flusher<V, L>
 where
@@ -80,6 +87,7 @@ where
             ahead: None,
             spent: None,
             retried: 0,
+            paced: core.clock.now(),
             core,
         }
     }
@@ -141,9 +149,7 @@ where
     }
 
     fn is_due(&self) -> bool {
-        self.writer.rewound
-            || self.core.queue.len() >= self.core.triggers.load().size
-            || !self.core.requests.lock().is_empty()
+        self.writer.rewound || self.is_late() || !self.core.requests.lock().is_empty()
     }
 
     /// Whether pending changes are to be saved now. Jobs alone are no reason.
@@ -152,20 +158,30 @@ where
             let requests = self.core.requests.lock();
             !requests.saves.is_empty() || !requests.asked.is_empty()
         };
-        let is_late = || {
-            self.deadline()
-                .is_some_and(|at| at <= self.core.clock.now())
-        };
-        let is_much = || self.core.queue.len() >= self.core.triggers.load().size;
-        self.writer.rewound || is_wanted || is_much() || is_late()
+        self.writer.rewound || is_wanted || self.is_late()
     }
 
-    /// When the oldest change will have waited for the batch interval.
+    fn is_late(&self) -> bool {
+        self.deadline()
+            .is_some_and(|at| at <= self.core.clock.now())
+    }
+
+    /// When the next round begins by itself: when the oldest change will have waited
+    /// for the batch interval, or before that, if there are enough keys.
     fn deadline(&self) -> Option<SystemTime> {
-        let waits = self.core.queue.len() > 0 || self.core.must_clear();
-        let interval = self.core.triggers.load().interval;
+        let queued = self.core.queue.len();
+        if queued == 0 && !self.core.must_clear() {
+            return None;
+        }
+        let triggers = &self.core.triggers;
         // A deadline beyond the range of `SystemTime` never comes.
-        waits.then(|| self.core.age.queued_since().checked_add(interval))?
+        let by_age = self
+            .core
+            .age
+            .queued_since()
+            .checked_add(triggers.interval());
+        let by_size = (queued >= triggers.size()).then_some(self.paced);
+        by_age.into_iter().chain(by_size).min()
     }
 
     /// Commits everything that is pending now. If the store turns out to have gone
@@ -202,6 +218,7 @@ where
     /// As [`round`](Self::round).
     async fn commit_all(&mut self) -> Result<()> {
         let began = self.core.clock.now();
+        self.paced = began.checked_add(PACE).unwrap_or(began);
         self.retried = self.core.retried.load(SeqCst);
         let mut until = self.core.queue.watermark();
         if self.core.pending() > 0 {

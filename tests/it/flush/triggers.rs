@@ -19,6 +19,27 @@ async fn enough_pending_keys_start_a_flush() {
     assert_eq!(stored(&store).await, pairs([("a", 1), ("b", 3), ("c", 4)]));
 }
 
+/// Story: keys that changed all the time filled the queue as soon as a commit had emptied it. The
+/// map committed them continuously, and writers met the flusher at every entry.
+#[tokio::test(start_paused = true)]
+async fn keys_that_change_all_the_time_are_committed_a_hundred_times_a_second() {
+    let store = store();
+    let map: PersistentMap<u32> =
+        open(store.clone(), "map", |map| steady(map).batch(2, HOUR)).await;
+    for n in 0..1_000 {
+        map.insert("a", n);
+        map.insert("b", n);
+        sleep(Duration::from_millis(1)).await;
+    }
+    let commits = store.calls(Method::Commit);
+    assert!(
+        (90..=101).contains(&commits),
+        "{commits} commits in a second"
+    );
+    map.flush().await.unwrap();
+    assert_eq!(stored(&store).await, pairs([("a", 999), ("b", 999)]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_age_of_the_oldest_change_starts_a_flush() {
     let store = store();

@@ -77,6 +77,9 @@
 //! | [`Sqlite`] | in a table of a SQLite file, its own or another program's | yes | process, system, power (with [`Synchronous::Full`], the default) |
 //! | [`Postgres`] | in a table of a PostgreSQL database, its own or another program's | yes | process, system, power of the server |
 //!
+//! [`connect()`] opens a provider by a URL, such as `sqlite:app.db`, and [`ProviderConfig`] by
+//! a table of a configuration file; both add layers by their names.
+//!
 //! To write your own, implement [`Provider`], whose documentation is the contract,
 //! and test it with [`testing::conformance`](testing::conformance()).
 //!
@@ -171,6 +174,8 @@ mod cache;
 
 pub mod blocking;
 
+mod connect;
+
 /// The attribute for implementations of [`Provider`] and [`Layer`].
 pub use async_trait::async_trait;
 pub use batch::{
@@ -179,6 +184,7 @@ pub use batch::{
 };
 pub use cache::{CachingMap, CachingMapBuilder, Expiring};
 pub use clock::{Clock, SystemClock};
+pub use connect::{ProviderConfig, connect};
 pub use copy::{Copied, copy};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{

@@ -43,7 +43,7 @@ mod last_commits;
 mod load;
 mod locks;
 mod numbers;
-mod options;
+pub(crate) mod options;
 mod own;
 mod page;
 mod pipeline;

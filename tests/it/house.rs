@@ -241,13 +241,24 @@ fn concrete_providers_never_know_each_other_and_nobody_else_knows_them() {
         .filter(|name| !SHARED_BY_PROVIDERS.contains(&name.as_str()))
         .collect();
     assert!(concrete.contains("memory"));
-    for file in files.iter().filter(|file| file.top() != "lib") {
+    // `connect` is above all providers and layers: it makes them by their names in a URL.
+    let below = files
+        .iter()
+        .filter(|f| !["lib", "connect"].contains(&f.top()));
+    for file in below {
         let own = kept_apart(file, "provider");
         for path in file.paths().iter().filter(|path| path[0] == "provider") {
             let named = path.get(1).filter(|name| concrete.contains(*name));
             let allowed = named.is_none() || named == own.as_ref();
             assert!(allowed, "{} names {}", file.path.display(), path.join("::"));
         }
+    }
+}
+
+#[test]
+fn only_the_root_knows_connect() {
+    for (module, known) in imports(&files()) {
+        assert!(!known.contains("connect"), "{module} imports connect");
     }
 }
 

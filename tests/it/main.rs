@@ -15,6 +15,7 @@ mod closures;
 mod codec;
 mod conditional;
 mod conflicts;
+mod connect;
 mod copying;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod counting;

@@ -9,7 +9,7 @@ use tokio_postgres::{
 };
 
 use super::{
-    options::invalid,
+    options::{DRIVER_OPTIONS, invalid},
     sessions::{MAX_PING, before_reuse},
     tls::{self, Tls},
 };
@@ -30,24 +30,6 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The system's default for the keepalive.
 const NO_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
-
-/// The options after the `?` of a url.
-const OPTIONS: [&str; 14] = [
-    "application_name",
-    "channel_binding",
-    "connect_timeout",
-    "hostaddr",
-    "keepalives",
-    "keepalives_idle",
-    "keepalives_interval",
-    "keepalives_retries",
-    "load_balance_hosts",
-    "options",
-    "sslmode",
-    "sslrootcert",
-    "target_session_attrs",
-    "tcp_user_timeout",
-];
 
 /// Options of the connections; a pool of the user has its own.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -145,6 +127,9 @@ impl Address {
         if size == 0 {
             return Err(invalid("max_connections", "it is at least one"));
         }
+        let in_url = self.config.get_connect_timeout().copied();
+        let create_timeout = pooling.connect_timeout.or(in_url);
+        let create_timeout = create_timeout.unwrap_or(CONNECT_TIMEOUT);
         let manager = match self.tls {
             Tls::Off => Manager::new(self.config, NoTls),
             mode => {
@@ -155,7 +140,7 @@ impl Address {
         let pool: PoolBuilder = Pool::builder(manager)
             .max_size(size)
             .wait_timeout(Some(pooling.wait_timeout.unwrap_or(WAIT_TIMEOUT)))
-            .create_timeout(Some(pooling.connect_timeout.unwrap_or(CONNECT_TIMEOUT)))
+            .create_timeout(Some(create_timeout))
             .recycle_timeout(Some(MAX_PING * 2))
             .pre_recycle(before_reuse())
             .runtime(Runtime::Tokio1);
@@ -232,7 +217,7 @@ impl Url {
     fn problem(&self) -> Error {
         let without = self.rest.split_once('?').map(|(before, _)| before);
         if without.is_some_and(|before| before.parse::<Config>().is_ok()) {
-            let known = OPTIONS.join(", ");
+            let known = DRIVER_OPTIONS.join(", ");
             return invalid(
                 "url",
                 &format!(
@@ -364,6 +349,19 @@ mod tests {
                 wanted,
                 "{url}"
             );
+        }
+    }
+
+    /// More than 10 seconds in the URL had no effect.
+    #[test]
+    fn a_connect_timeout_of_the_url_is_that_of_the_pool() {
+        let pool = |url| parsed(url).pool(&Pooling::default()).unwrap();
+        for (url, seconds) in [
+            ("postgres://h/d?connect_timeout=30&sslmode=disable", 30),
+            ("postgres://h/d?sslmode=disable", 10),
+        ] {
+            let timeout = pool(url).timeouts().create;
+            assert_eq!(timeout, Some(Duration::from_secs(seconds)), "{url}");
         }
     }
 

@@ -15,6 +15,30 @@ use crate::{
 /// The maximum length of a name in Postgres, in bytes.
 pub(super) const MAX_NAME: usize = 63;
 
+/// The options that the driver reads after the `?` of a URL.
+pub(crate) const DRIVER_OPTIONS: [&str; 20] = [
+    "application_name",
+    "channel_binding",
+    "connect_timeout",
+    "hostaddr",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_retries",
+    "load_balance_hosts",
+    "options",
+    "sslmode",
+    "sslrootcert",
+    "target_session_attrs",
+    "tcp_user_timeout",
+    "dbname",
+    "host",
+    "password",
+    "port",
+    "sslnegotiation",
+    "user",
+];
+
 #[derive(Clone, Debug)]
 pub(super) struct Options {
     /// Names the database in messages, without secrets.

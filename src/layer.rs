@@ -1,7 +1,13 @@
 //! Layers: providers that wrap another provider.
 
 pub(crate) mod chain;
+#[cfg(any(feature = "lz4", feature = "zstd"))]
+pub(crate) mod compressed;
+#[cfg(any(feature = "lz4", feature = "zstd"))]
+mod frame;
 pub(crate) mod namespaced;
+#[cfg(any(feature = "lz4", feature = "zstd"))]
+mod transform;
 
 use std::{fmt, sync::Arc};
 

@@ -193,6 +193,8 @@ pub use event::{
 };
 pub use heartbeat::Heartbeat;
 pub use incarnation::{Incarnation, Rewound};
+#[cfg(any(feature = "lz4", feature = "zstd"))]
+pub use layer::compressed::Compressed;
 pub use layer::{
     Layer,
     chain::{IntoLayer, ProviderExt},

@@ -1,5 +1,7 @@
 //! Layers: providers that wrap providers.
 
+#[cfg(any(feature = "lz4", feature = "zstd"))]
+mod compressed;
 mod namespaced;
 
 use std::{
@@ -118,6 +120,8 @@ async fn every_layer_forwards_every_method() {
     forwards_every_method(|inner| Box::new(inner.layer(Plain).layer(Plain))).await;
     forwards_every_method(|inner| Box::new(Faulty::new(inner))).await;
     forwards_every_method(|inner| Box::new(Namespaced::new(inner, "acme").unwrap())).await;
+    #[cfg(feature = "lz4")]
+    forwards_every_method(|inner| Box::new(inner.layer(persistify::Compressed::lz4()))).await;
     forwards_every_method(|inner| Box::new(Arc::new(inner))).await;
     forwards_every_method(|inner| Box::new(Arc::new(inner) as Arc<dyn Provider>)).await;
     forwards_every_method(|inner| Box::new(Box::new(inner) as Box<dyn Provider>)).await;

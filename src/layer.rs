@@ -3,10 +3,12 @@
 pub(crate) mod chain;
 #[cfg(any(feature = "lz4", feature = "zstd"))]
 pub(crate) mod compressed;
-#[cfg(any(feature = "lz4", feature = "zstd"))]
+#[cfg(feature = "encryption")]
+pub(crate) mod encrypted;
+#[cfg(any(feature = "lz4", feature = "zstd", feature = "encryption"))]
 mod frame;
 pub(crate) mod namespaced;
-#[cfg(any(feature = "lz4", feature = "zstd"))]
+#[cfg(any(feature = "lz4", feature = "zstd", feature = "encryption"))]
 mod transform;
 
 use std::{fmt, sync::Arc};

@@ -195,6 +195,8 @@ pub use heartbeat::Heartbeat;
 pub use incarnation::{Incarnation, Rewound};
 #[cfg(any(feature = "lz4", feature = "zstd"))]
 pub use layer::compressed::Compressed;
+#[cfg(feature = "encryption")]
+pub use layer::encrypted::{Encrypted, keys::Keys, rewrite::Rewritten};
 pub use layer::{
     Layer,
     chain::{IntoLayer, ProviderExt},

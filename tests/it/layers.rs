@@ -2,6 +2,8 @@
 
 #[cfg(any(feature = "lz4", feature = "zstd"))]
 mod compressed;
+#[cfg(feature = "encryption")]
+mod encrypted;
 mod namespaced;
 
 use std::{
@@ -122,6 +124,8 @@ async fn every_layer_forwards_every_method() {
     forwards_every_method(|inner| Box::new(Namespaced::new(inner, "acme").unwrap())).await;
     #[cfg(feature = "lz4")]
     forwards_every_method(|inner| Box::new(inner.layer(persistify::Compressed::lz4()))).await;
+    #[cfg(feature = "encryption")]
+    forwards_every_method(|inner| Box::new(inner.layer(encrypted::layer()))).await;
     forwards_every_method(|inner| Box::new(Arc::new(inner))).await;
     forwards_every_method(|inner| Box::new(Arc::new(inner) as Arc<dyn Provider>)).await;
     forwards_every_method(|inner| Box::new(Box::new(inner) as Box<dyn Provider>)).await;

@@ -51,12 +51,18 @@ pub use config::ProviderConfig;
 ///
 /// # Layers
 ///
-/// | option | layer |
-/// | --- | --- |
-/// | `namespace=acme` | [`Namespaced`](crate::Namespaced); `namespace=acme/eu` nests two |
+/// | option | feature | layer |
+/// | --- | --- | --- |
+/// | `compress=zstd` or `compress=lz4` | `zstd`, `lz4` | `Compressed`, with `compress.level` (3, for `zstd` only) and `compress.min_size` |
+/// | `namespace=acme` | | [`Namespaced`](crate::Namespaced); `namespace=acme/eu` nests two |
 ///
-/// [`Encrypted`](crate::Layer) is not among them, because keys do not belong in a URL; wrap the
-/// provider in code.
+/// The first in the table is nearest to the store, the last is called first by a map; their order in
+/// a URL has no meaning. The main option of a layer may also be written as `compress.algorithm`, for
+/// tables.
+///
+/// `Encrypted` is not among them, because keys belong neither in a URL nor in a configuration file.
+/// Wrap the provider in code, and with it the layers that belong above encryption, which are
+/// compression and namespaces: `connect("sqlite:app.db").await?.layer(Encrypted::new(keys))`.
 ///
 /// # Syntax
 ///

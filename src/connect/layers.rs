@@ -1,35 +1,112 @@
-//! The layers of a configuration.
+//! The layers of a configuration, and their order.
 
 use std::sync::Arc;
 
 use super::options::Options;
-use crate::{error::Result, layer::namespaced::Namespaced, name::MapName, provider::Provider};
+#[cfg(any(feature = "lz4", feature = "zstd"))]
+use crate::layer::compressed::Compressed;
+use crate::{
+    error::Result,
+    layer::{
+        chain::{IntoLayer, ProviderExt},
+        namespaced::Namespaced,
+    },
+    name::MapName,
+    provider::Provider,
+};
 
-/// The layers around a provider.
-#[derive(Debug, Default)]
-pub(super) struct Layers {
-    /// From the outermost to the innermost.
-    namespaces: Vec<MapName>,
-}
+/// Wraps a store in a layer.
+type Wrap = Box<dyn FnOnce(Arc<dyn Provider>) -> Result<Arc<dyn Provider>> + Send>;
+
+/// The layers around a provider, from the inside to the outside.
+pub(super) struct Layers(Vec<Wrap>);
 
 impl Layers {
+    /// The order is that of this list, whatever the order in a URL:
+    ///
+    /// - Compression is near the store, and needs no order of its own.
+    /// - The namespace is the outermost, so that the other layers see the full names of maps.
     pub(super) fn read(options: &mut Options) -> Result<Self> {
         refuse_keys(options)?;
-        let namespace = options.text("namespace");
-        let names = namespace.iter().flat_map(|names| names.split('/'));
-        Ok(Self {
-            namespaces: names.map(MapName::new).collect::<Result<_>>()?,
-        })
+        let inner = [compress(options)?];
+        let mut layers: Vec<_> = inner.into_iter().flatten().collect();
+        layers.extend(namespaces(options)?);
+        Ok(Self(layers))
     }
 
-    /// Wraps the store, from the inside to the outside.
-    pub(super) fn around(self, mut store: Arc<dyn Provider>) -> Result<Arc<dyn Provider>> {
-        // The outermost layer, so that the others see the full names of maps.
-        for namespace in self.namespaces {
-            store = Arc::new(Namespaced::new(store, namespace)?);
-        }
-        Ok(store)
+    pub(super) fn around(self, store: Arc<dyn Provider>) -> Result<Arc<dyn Provider>> {
+        self.0
+            .into_iter()
+            .try_fold(store, |store, wrap| wrap(store))
     }
+}
+
+fn wrap(layer: impl IntoLayer<Arc<dyn Provider>> + Send + 'static) -> Wrap {
+    Box::new(|store| Ok(Arc::new(store.layer(layer))))
+}
+
+fn compress(options: &mut Options) -> Result<Option<Wrap>> {
+    let is_given = options.is_given("compress");
+    let algorithm = options.either("compress", "compress.algorithm")?;
+    let form = "write a number from 1 to 22";
+    let level = options.parsed("compress.level", form, |text| text.parse().ok())?;
+    let min_size = options.size("compress.min_size")?;
+    if !is_given {
+        return Ok(None);
+    }
+    match options
+        .needed("compress", algorithm, "`lz4` or `zstd`")?
+        .as_str()
+    {
+        "lz4" if level.is_some() => {
+            Err(options.wrong("compress.level", "`lz4` has no levels; use `zstd`"))
+        }
+        "lz4" => compressed_by_lz4(min_size).map(Some),
+        "zstd" => compressed_by_zstd(level.unwrap_or(3), min_size).map(Some),
+        _ => Err(options.wrong("compress", "write `lz4` or `zstd`")),
+    }
+}
+
+#[cfg(feature = "lz4")]
+#[expect(clippy::unnecessary_wraps, reason = "an error without the feature")]
+fn compressed_by_lz4(min_size: Option<u64>) -> Result<Wrap> {
+    Ok(compressed(Compressed::lz4(), min_size))
+}
+
+#[cfg(not(feature = "lz4"))]
+fn compressed_by_lz4(_: Option<u64>) -> Result<Wrap> {
+    Err(super::mistakes::needs_feature("`compress=lz4`", "lz4"))
+}
+
+#[cfg(feature = "zstd")]
+#[expect(clippy::unnecessary_wraps, reason = "an error without the feature")]
+fn compressed_by_zstd(level: i32, min_size: Option<u64>) -> Result<Wrap> {
+    Ok(compressed(Compressed::zstd(level), min_size))
+}
+
+#[cfg(not(feature = "zstd"))]
+fn compressed_by_zstd(_: i32, _: Option<u64>) -> Result<Wrap> {
+    Err(super::mistakes::needs_feature("`compress=zstd`", "zstd"))
+}
+
+#[cfg(any(feature = "lz4", feature = "zstd"))]
+fn compressed(layer: Compressed, min_size: Option<u64>) -> Wrap {
+    let bytes = min_size.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    wrap(match bytes {
+        Some(bytes) => layer.min_size(bytes),
+        None => layer,
+    })
+}
+
+fn namespaces(options: &mut Options) -> Result<Vec<Wrap>> {
+    let names = options.text("namespace");
+    let names = names.iter().flat_map(|names| names.split('/'));
+    let namespace = |name| {
+        let name = MapName::new(name)?;
+        let wrap = |store| Ok(Arc::new(Namespaced::new(store, name)?) as Arc<dyn Provider>);
+        Ok(Box::new(wrap) as Wrap)
+    };
+    names.map(namespace).collect()
 }
 
 /// Keys are neither in URLs nor in files of options.

@@ -88,12 +88,25 @@ impl Options {
         Some(text)
     }
 
+    /// Reads an option that has two names, because a table cannot be a text as well.
+    pub(super) fn either(&mut self, name: &str, inner: &str) -> Result<Option<String>> {
+        match (self.text(name), self.text(inner)) {
+            (Some(_), Some(_)) => Err(self.wrong(inner, "it is given twice")),
+            (outer, inner) => Ok(outer.or(inner)),
+        }
+    }
+
+    /// The value of an option that others depend on.
+    pub(super) fn needed(&self, name: &str, value: Option<String>, form: &str) -> Result<String> {
+        let value = value.filter(|value| !value.is_empty());
+        value.ok_or_else(|| self.wrong(name, &format!("write {form}")))
+    }
+
     pub(super) fn duration(&mut self, name: &str) -> Result<Option<Duration>> {
         let form = "write a time with its unit, such as `5s`; the units are ms, s, m, h and d";
         self.parsed(name, form, quantity::duration)
     }
 
-    #[cfg(feature = "json")]
     pub(super) fn size(&mut self, name: &str) -> Result<Option<u64>> {
         let form = "write a number of bytes, or one with a unit, such as `64MiB`; the units are KiB, \
                     MiB and GiB";
@@ -115,7 +128,6 @@ impl Options {
     }
 
     /// One of several words.
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(super) fn choice<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Result<Option<T>> {
         let listed: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
         let form = format!("write one of {}", listed.join(", "));

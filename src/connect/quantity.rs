@@ -10,7 +10,6 @@ const TIMES: [(&str, u64); 5] = [
     ("d", 86_400_000),
 ];
 
-#[cfg(feature = "json")]
 const SIZES: [(&str, u64); 4] = [
     ("", 1),
     ("KiB", 1 << 10),
@@ -24,7 +23,6 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Reads a size such as `64MiB`, in bytes.
-#[cfg(feature = "json")]
 pub(super) fn size(text: &str) -> Option<u64> {
     quantity(text, &SIZES)
 }

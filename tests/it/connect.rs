@@ -2,6 +2,7 @@
 
 mod errors;
 mod files;
+mod layers;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod random;

@@ -226,9 +226,10 @@ fn modules_import_from_modules_and_not_from_the_root() {
 }
 
 #[test]
-fn only_the_root_and_tests_know_what_is_for_tests() {
+fn only_the_root_knows_connect_and_what_is_for_tests() {
     for (module, known) in imports(&files()) {
         assert!(!known.contains("testing"), "{module} imports testing");
+        assert!(!known.contains("connect"), "{module} imports connect");
     }
 }
 
@@ -252,13 +253,6 @@ fn concrete_providers_never_know_each_other_and_nobody_else_knows_them() {
             let allowed = named.is_none() || named == own.as_ref();
             assert!(allowed, "{} names {}", file.path.display(), path.join("::"));
         }
-    }
-}
-
-#[test]
-fn only_the_root_knows_connect() {
-    for (module, known) in imports(&files()) {
-        assert!(!known.contains("connect"), "{module} imports connect");
     }
 }
 

@@ -10,6 +10,17 @@ pub(super) fn message(url: &str) -> String {
     error.to_string()
 }
 
+/// The options of layers.
+const LAYERS: &str = "compress, compress.algorithm, compress.level, compress.min_size, namespace";
+
+/// The end of a message with these options of the provider, and those of layers.
+pub(super) fn known(own: &str) -> String {
+    let mut names: Vec<_> = own.split(", ").chain(LAYERS.split(", ")).collect();
+    names.sort_unstable();
+    let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    format!("nown are {}", names.join(", "))
+}
+
 #[test]
 fn a_url_without_a_scheme() {
     let expected = "the URL of the provider has no scheme; write it as `sqlite:app.db`, \
@@ -48,7 +59,7 @@ fn a_scheme_that_is_not_known() {
 
 #[test]
 fn an_option_of_memory() {
-    let known = "nown are `keep_tombstones`, `namespace`";
+    let known = known("keep_tombstones");
     for (url, expected) in [
         (
             "memory:x",
@@ -151,9 +162,10 @@ fn an_option_of_json_files() {
         ),
         (
             "json:d?table.a=b",
-            "option \"table.a\" of `json:` is not known; known are `file.<map>`, `file_mode`, \
-             `keep_tombstones`, `max_journal`, `namespace`"
-                .to_owned(),
+            format!(
+                "option \"table.a\" of `json:` is not known; k{}",
+                known("file.<map>, file_mode, keep_tombstones, max_journal")
+            ),
         ),
     ] {
         assert_eq!(message(url), expected, "{url}");
@@ -163,21 +175,25 @@ fn an_option_of_json_files() {
 #[cfg(feature = "sqlite")]
 #[test]
 fn an_option_of_sqlite() {
+    let own = "busy_timeout, columns.key, columns.updated_at, columns.value, file_mode, \
+               keep_tombstones, synchronous, table.<map>";
+    let known = known(own);
     for (url, expected) in [
         (
             "sqlite:///var/app.db",
             "`sqlite:` is followed by a path and not by `//`; write `sqlite:data/file` for a path \
-             in the current folder, or `sqlite:/var/lib/file`",
+             in the current folder, or `sqlite:/var/lib/file`"
+                .to_owned(),
         ),
         (
             "sqlite:a.db?synchronous=off",
-            "option `synchronous` of `sqlite:`: write one of `full`, `normal`",
+            "option `synchronous` of `sqlite:`: write one of `full`, `normal`".to_owned(),
         ),
         (
             "sqlite:a.db?synchronus=normal",
-            "option \"synchronus\" of `sqlite:` is not known; did you mean `synchronous`? Known are \
-             `busy_timeout`, `columns.key`, `columns.updated_at`, `columns.value`, `file_mode`, \
-             `keep_tombstones`, `namespace`, `synchronous`, `table.<map>`",
+            format!(
+                "option \"synchronus\" of `sqlite:` is not known; did you mean `synchronous`? K{known}"
+            ),
         ),
     ] {
         assert_eq!(message(url), expected, "{url}");

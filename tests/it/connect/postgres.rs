@@ -2,7 +2,7 @@
 
 use persistify::{ErrorKind, MapName, ProviderConfig, connect};
 
-use super::errors::message;
+use super::errors::{known, message};
 use crate::{
     postgres::Database,
     support::{as_it_is, open},
@@ -55,26 +55,26 @@ async fn a_table_has_a_password_and_options_of_the_driver() {
     assert!(witness.number(format!("SELECT count(*) {named}")) > 0);
 }
 
-const KNOWN: &str = "nown are `application_name`, `channel_binding`, `columns.key`, \
-    `columns.updated_at`, `columns.value`, `connect_timeout`, `dbname`, `host`, `hostaddr`, \
-    `keep_tombstones`, `keepalives`, `keepalives_idle`, `keepalives_interval`, \
-    `keepalives_retries`, `load_balance_hosts`, `lock_timeout`, `max_connections`, `namespace`, \
-    `options`, `password`, `port`, `root_certificate`, `schema`, `sslmode`, `sslnegotiation`, \
-    `sslrootcert`, `statement_timeout`, `table.<map>`, `target_session_attrs`, \
-    `tcp_user_timeout`, `tls`, `user`, `value_type`, `wait_timeout`";
+const OPTIONS: &str = "application_name, channel_binding, columns.key, columns.updated_at, columns.value, \
+    connect_timeout, dbname, host, hostaddr, keep_tombstones, keepalives, \
+    keepalives_idle, keepalives_interval, keepalives_retries, load_balance_hosts, \
+    lock_timeout, max_connections, options, password, port, root_certificate, schema, \
+    sslmode, sslnegotiation, sslrootcert, statement_timeout, table.<map>, \
+    target_session_attrs, tcp_user_timeout, tls, user, value_type, wait_timeout";
 
 #[test]
 fn an_option_of_postgres() {
+    let known = known(OPTIONS);
     for (url, expected) in [
         (
             "postgres://h/d?shema=shop",
-            format!("an option of `postgres:` is not known; did you mean `schema`? K{KNOWN}"),
+            format!("an option of `postgres:` is not known; did you mean `schema`? K{known}"),
         ),
         (
             "postgres://h/d?ssl_mode=require",
-            format!("an option of `postgres:` is not known; did you mean `sslmode`? K{KNOWN}"),
+            format!("an option of `postgres:` is not known; did you mean `sslmode`? K{known}"),
         ),
-        ("postgres://h/d?q=1", format!("an option of `postgres:` is not known; k{KNOWN}")),
+        ("postgres://h/d?q=1", format!("an option of `postgres:` is not known; k{known}")),
         (
             "postgres://h/d?tls=yes",
             "option `tls` of `postgres:`: write one of `off`, `prefer`, `require`".to_owned(),

@@ -1,0 +1,132 @@
+//! Layers by their names: their options, their order, and their messages.
+
+use persistify::{ErrorKind, ProviderConfig, connect};
+
+use super::errors::message;
+use crate::support::{as_it_is, open};
+
+/// The layers of a provider, from the outside to the inside.
+async fn stack(url: &str) -> Vec<&'static str> {
+    let shown = format!("{:?}", connect(url).await.unwrap());
+    let names = [
+        "CircuitBreaker",
+        "Journaled",
+        "Compressed",
+        "Metered",
+        "Namespaced",
+        "Memory",
+    ];
+    let mut found: Vec<_> = { names.iter() }
+        .filter_map(|name| Some((shown.find(&format!("{name} {{"))?, *name)))
+        .collect();
+    found.sort_unstable();
+    found.into_iter().map(|(_, name)| name).collect()
+}
+
+#[cfg(feature = "lz4")]
+#[tokio::test]
+async fn the_order_of_layers_is_fixed() {
+    let options = ["namespace=acme", "compress=lz4"];
+    let expected = ["Namespaced", "Compressed", "Memory"];
+    for turn in 0..options.len() {
+        let mut options = options;
+        options.rotate_left(turn);
+        let url = format!("memory:?{}", options.join("&"));
+        assert_eq!(stack(&url).await, expected, "{url}");
+    }
+}
+
+#[tokio::test]
+async fn a_layer_that_is_not_named_is_not_there() {
+    assert_eq!(stack("memory:").await, ["Memory"]);
+}
+
+/// The size of a stored value of 1,000 bytes.
+#[cfg(all(feature = "json", any(feature = "lz4", feature = "zstd")))]
+async fn stored_size(options: &str) -> usize {
+    use persistify::{MapName, Wanted};
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("json:{}", folder.path().display());
+    let store = connect(format!("{url}?{options}")).await.unwrap();
+    let map = open::<String>(store.clone(), "pages", as_it_is).await;
+    let numbers: Vec<_> = (0..250).map(|n| format!("{:4}", n * n % 97)).collect();
+    let page = numbers.concat();
+    map.insert_and_save("page", page).await.unwrap();
+    map.close().await.unwrap();
+    store.close().await.unwrap();
+    let bare = connect(&url).await.unwrap();
+    let map = MapName::new("pages").unwrap();
+    let load = bare.load(&map, Wanted::All).await.unwrap();
+    let records = load.into_records().await.unwrap();
+    records[0].value.as_ref().unwrap().bytes.len()
+}
+
+#[cfg(all(feature = "json", feature = "lz4", feature = "zstd"))]
+#[tokio::test]
+async fn compression_has_its_options() {
+    assert_eq!(stored_size("").await, 1_002);
+    let lz4 = stored_size("compress=lz4").await;
+    let zstd = stored_size("compress=zstd").await;
+    let best = stored_size("compress.algorithm=zstd&compress.level=19").await;
+    assert!(
+        best < zstd && zstd < lz4 && lz4 < 700,
+        "{best} {zstd} {lz4}"
+    );
+    assert_eq!(
+        stored_size("compress=lz4&compress.min_size=1KiB").await,
+        1_002
+    );
+}
+
+#[test]
+fn an_option_of_compression() {
+    for (options, expected) in [
+        (
+            "compress",
+            "option `compress` of `memory:`: write `lz4` or `zstd`",
+        ),
+        (
+            "compress=gzip",
+            "option `compress` of `memory:`: write `lz4` or `zstd`",
+        ),
+        (
+            "compress.level=3",
+            "option `compress` of `memory:`: write `lz4` or `zstd`",
+        ),
+        (
+            "compress=lz4&compress.level=3",
+            "option `compress.level` of `memory:`: `lz4` has no levels; use `zstd`",
+        ),
+        (
+            "compress=zstd&compress.level=high",
+            "option `compress.level` of `memory:`: write a number from 1 to 22",
+        ),
+        (
+            "compress=zstd&compress.algorithm=zstd",
+            "option `compress.algorithm` of `memory:`: it is given twice",
+        ),
+    ] {
+        assert_eq!(message(&format!("memory:?{options}")), expected);
+    }
+}
+
+#[test]
+fn a_layer_whose_feature_is_missing() {
+    for (option, feature, is_compiled) in [
+        ("compress=lz4", "lz4", cfg!(feature = "lz4")),
+        ("compress=zstd", "zstd", cfg!(feature = "zstd")),
+    ] {
+        let checked = ProviderConfig::new(format!("memory:?{option}")).check();
+        if is_compiled {
+            checked.unwrap();
+            continue;
+        }
+        let error = checked.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        let expected = format!(
+            "`{option}` needs the feature `{feature}` of persistify, which is not compiled in; add \
+             it to the features of persistify in Cargo.toml"
+        );
+        assert_eq!(error.to_string(), expected);
+    }
+}

@@ -2,16 +2,16 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
     incarnation::Incarnation,
     name::MapName,
     record::{Cause, Payload, Record, Revision},
 };
 
+mod committed;
 mod id;
 
+pub use committed::{Committed, Skipped};
 pub use id::{Acknowledged, BatchId, Turn};
 
 pub use crate::writer_id::WriterId;
@@ -32,6 +32,9 @@ pub struct Batch {
     pub at: SystemTime,
     /// The changes, one item per map; no map occurs twice.
     pub maps: Arc<[MapBatch]>,
+    /// The changes are independent (write-behind, not an atomic commit): a layer over
+    /// [several stores](crate::Sharded) may apply the batch store by store.
+    pub divisible: bool,
 }
 
 impl Batch {
@@ -42,12 +45,21 @@ impl Batch {
         at: SystemTime,
         maps: impl Into<Arc<[MapBatch]>>,
     ) -> Self {
+        let (maps, divisible) = (maps.into(), false);
         Self {
             id,
             after,
             at,
-            maps: maps.into(),
+            maps,
+            divisible,
         }
+    }
+
+    /// Sets whether the batch may be [applied in parts](Self::divisible).
+    #[must_use]
+    pub fn divisible(mut self, divisible: bool) -> Self {
+        self.divisible = divisible;
+        self
     }
 
     /// Returns the revision for this batch in a store whose last revision is `last`: above
@@ -329,65 +341,4 @@ pub enum Otherwise {
     /// The change and all others of its [group](Change::group) are left out and listed as
     /// [`Skipped`]. The rest of the batch is applied.
     Skip,
-}
-
-/// The result of a batch that was applied.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-#[non_exhaustive]
-pub struct Committed {
-    /// The revision of all entries that the batch wrote; `None` if a layer
-    /// acknowledged the batch before its store did.
-    pub revision: Option<Revision>,
-    /// The changes that were left out because their own condition, or another one of
-    /// their [group](Change::group), did not hold; in the order of the batch.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub skipped: Vec<Skipped>,
-    /// The incarnation of the store; `None` if it has none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub incarnation: Option<Incarnation>,
-}
-
-impl Committed {
-    /// Creates the result of a batch that was applied as a whole, as this revision.
-    pub fn at(revision: Revision) -> Self {
-        Self {
-            revision: Some(revision),
-            skipped: Vec::new(),
-            incarnation: None,
-        }
-    }
-
-    /// Sets the incarnation of the store.
-    #[must_use]
-    pub fn with_incarnation(mut self, incarnation: Option<Incarnation>) -> Self {
-        self.incarnation = incarnation;
-        self
-    }
-
-    /// Sets the changes that were left out.
-    #[must_use]
-    pub fn with_skipped(mut self, skipped: Vec<Skipped>) -> Self {
-        self.skipped = skipped;
-        self
-    }
-}
-
-/// A change that was left out of a batch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Skipped {
-    /// Its map.
-    pub map: MapName,
-    /// Its key.
-    pub key: Arc<str>,
-    /// The stored entry that was found instead.
-    pub found: Option<Record>,
-}
-
-impl Skipped {
-    /// Creates the report of a change of that key, left out because of the found entry.
-    pub fn new(map: MapName, key: Arc<str>, found: Option<Record>) -> Self {
-        Self { map, key, found }
-    }
 }

@@ -8,6 +8,7 @@ pub(crate) mod encrypted;
 #[cfg(any(feature = "lz4", feature = "zstd", feature = "encryption"))]
 mod frame;
 pub(crate) mod namespaced;
+pub(crate) mod sharded;
 #[cfg(any(feature = "lz4", feature = "zstd", feature = "encryption"))]
 mod transform;
 

@@ -201,6 +201,7 @@ pub use layer::{
     Layer,
     chain::{IntoLayer, ProviderExt},
     namespaced::Namespaced,
+    sharded::Sharded,
 };
 pub use load::{Load, PAGE_RECORDS, Wanted};
 pub use map::{

@@ -14,6 +14,9 @@ const MAX_PART: usize = 255;
 /// The name under which unreadable records of a map are copied: `stock/unreadable`.
 pub(crate) const ASIDE: &str = "unreadable";
 
+/// The name of the map in which the shards of a layer keep their common layout.
+pub(crate) const SHARDED: &str = "sharded";
+
 /// The name of a map within its provider: 1 to 255 bytes of UTF-8 without
 /// control characters; `/` is reserved for [nested](Self::nested) names.
 ///
@@ -56,6 +59,11 @@ impl MapName {
         let path = path.as_ref();
         path.split('/').try_for_each(check_part)?;
         Ok(Self(path.into()))
+    }
+
+    /// The [map of the layout](SHARDED).
+    pub(crate) fn of_layout() -> Self {
+        Self(SHARDED.into())
     }
 
     /// This name in a namespace.

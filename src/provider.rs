@@ -47,6 +47,12 @@ pub struct Capabilities {
     pub compressed: bool,
     /// A layer encrypts the values before the store sees them.
     pub encrypted: bool,
+    /// A layer [spreads](crate::Sharded) the keys of a map over several stores. A batch
+    /// for several of them is `Unsupported` unless it is
+    /// [divisible](crate::Batch::divisible) and has no groups and no conditions that must
+    /// hold; loads of [changes](Wanted::Changed) are `Unsupported`; and a load is no
+    /// snapshot: it may contain a commit in part that is made meanwhile.
+    pub sharded: bool,
 }
 
 impl Capabilities {
@@ -60,6 +66,7 @@ impl Capabilities {
             bytes: false,
             compressed: false,
             encrypted: false,
+            sharded: false,
         }
     }
 
@@ -102,6 +109,13 @@ impl Capabilities {
     #[must_use]
     pub const fn with_compressed(mut self) -> Self {
         self.compressed = true;
+        self
+    }
+
+    /// Adds the limits of keys on several stores, by a layer.
+    #[must_use]
+    pub const fn with_sharded(mut self) -> Self {
+        self.sharded = true;
         self
     }
 
@@ -177,7 +191,9 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     ///
     /// Any kind; `Refused` names the keys if possible. If
     /// [`Error::may_have_applied`] is true, the caller commits the identical batch again.
-    /// Otherwise the batch was not applied and never will be.
+    /// Otherwise the batch was not applied and never will be. `Refused` that may have
+    /// applied is the final answer to a [divisible](Batch::divisible) batch: some stores
+    /// have refused their part, the others have applied theirs.
     async fn commit(&self, batch: &Batch) -> Result<Committed>;
 
     /// Called when a map is closed, so that the provider can free or compact what it

@@ -104,7 +104,7 @@ impl<'a> Pass<'a> {
         self.sequence += 1;
         let id = BatchId::new(self.writer, self.sequence);
         let part = MapBatch::new(self.map.clone(), changes);
-        let batch = Batch::new(id, self.after, SystemTime::now(), [part]);
+        let batch = Batch::new(id, self.after, SystemTime::now(), [part]).divisible(true);
         // Each attempt sends the identical batch, so it is applied once, even if an
         // earlier attempt took effect or lands late.
         let committed: Committed = patiently(|| self.to.commit(&batch)).await?;

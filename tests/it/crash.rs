@@ -86,6 +86,35 @@ fn an_acknowledged_write_to_sqlite_survives_kills() {
     survive::<OnSqlite>("crash::an_acknowledged_write_to_sqlite_survives_kills");
 }
 
+/// Three files, one of which may have a part of a batch that another has not.
+#[cfg(feature = "sqlite")]
+struct OnShards;
+
+#[cfg(feature = "sqlite")]
+impl OnDisk for OnShards {
+    type Place = ();
+
+    const KILLS: u64 = 30;
+    const MAX_MILLIS: u64 = 400;
+
+    fn prepare(_folder: &Path) {}
+
+    async fn open(folder: &Path) -> Arc<dyn Provider> {
+        let mut shards = Vec::new();
+        for name in ["a", "b", "c"] {
+            let file = folder.join(format!("{name}.db"));
+            shards.push((name, persistify::Sqlite::open(file).await.unwrap()));
+        }
+        Arc::new(persistify::Sharded::new(shards).unwrap())
+    }
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn an_acknowledged_write_to_shards_survives_kills() {
+    survive::<OnShards>("crash::an_acknowledged_write_to_shards_survives_kills");
+}
+
 #[cfg(feature = "postgres")]
 struct InPostgres;
 

@@ -5,6 +5,7 @@ mod compressed;
 #[cfg(feature = "encryption")]
 mod encrypted;
 mod namespaced;
+mod sharded;
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +15,7 @@ use std::{
 
 use persistify::{
     Batch, BatchId, Capabilities, Committed, Heartbeat, Incarnation, Layer, Load, MapName, Memory,
-    Namespaced, Provider, ProviderExt, Result, Revision, Wanted, WriterId, async_trait,
+    Namespaced, Provider, ProviderExt, Result, Revision, Sharded, Wanted, WriterId, async_trait,
     testing::{Faulty, conformance},
 };
 
@@ -126,6 +127,7 @@ async fn every_layer_forwards_every_method() {
     forwards_every_method(|inner| Box::new(inner.layer(persistify::Compressed::lz4()))).await;
     #[cfg(feature = "encryption")]
     forwards_every_method(|inner| Box::new(inner.layer(encrypted::layer()))).await;
+    forwards_every_method(|inner| Box::new(Sharded::new([("a", inner)]).unwrap())).await;
     forwards_every_method(|inner| Box::new(Arc::new(inner))).await;
     forwards_every_method(|inner| Box::new(Arc::new(inner) as Arc<dyn Provider>)).await;
     forwards_every_method(|inner| Box::new(Box::new(inner) as Box<dyn Provider>)).await;

@@ -72,7 +72,7 @@ fn table_of(map: &str) -> String {
 }
 
 /// Polls until the condition holds; panics after 30 seconds.
-async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !is_so() {
         assert!(Instant::now() < deadline, "in vain: {what}");

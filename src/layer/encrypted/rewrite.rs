@@ -144,7 +144,7 @@ impl<'a> Rewriter<'a> {
     fn batch(&mut self, changes: Vec<Change>) -> Batch {
         self.id.sequence += 1;
         let part = MapBatch::new(self.map.clone(), changes);
-        Batch::new(self.id, self.after, SystemTime::now(), [part])
+        Batch::new(self.id, self.after, SystemTime::now(), [part]).divisible(true)
     }
 
     fn after(&mut self, committed: &Committed) {

@@ -16,6 +16,9 @@ use crate::{
 
 pub(super) async fn run(trial: &mut Trial<'_>) {
     never_polled(trial).await;
+    if trial.claims().sharded {
+        return across_stores(trial).await;
+    }
     dropped(trial).await;
     if !trial.claims().conditions {
         return trial.leave_out("conflicts leave nothing", "conditions are not claimed");
@@ -58,6 +61,25 @@ async fn never_polled(trial: &mut Trial<'_>) {
     trial.verify(&map).await;
 }
 
+/// A batch of many keys is refused whole, unless it is divisible.
+async fn across_stores(trial: &mut Trial<'_>) {
+    trial.leave_out("batches that land whole", "the keys are on several stores");
+    trial.check("an atomic batch for several stores is refused before anything is written");
+    let map = trial.map("across stores");
+    let mut writer = Writer::new();
+    let changes: Vec<_> = (0..100).map(|n| put(&format!("key {n}"), 1)).collect();
+    let must = put("key 0", 1).expect(Expect::Absent, Otherwise::Fail);
+    let conditional: Vec<_> = [must].into_iter().chain(changes[1..].to_vec()).collect();
+    let grouped = changes.iter().map(|change| change.clone().in_group(1));
+    let plain = writer.batch(&map, changes.clone()).divisible(false);
+    let cleared = writer.clearing(&map, vec![]).divisible(false);
+    let bound = [conditional, grouped.collect()].map(|changes| writer.batch(&map, changes));
+    let bound = bound.map(|batch| batch.divisible(true));
+    for batch in [plain, cleared].into_iter().chain(bound) {
+        trial.commit_fails(&batch, ErrorKind::Unsupported).await;
+    }
+}
+
 async fn dropped(trial: &mut Trial<'_>) {
     trial.check("a commit that is dropped lands whole, or not at all");
     for polls in 1..=4 {
@@ -72,7 +94,7 @@ async fn dropped(trial: &mut Trial<'_>) {
                 .collect()
         };
         trial.commit(&writer.batch(&map, changes(1))).await;
-        let batch = writer.clearing(&map, changes(2));
+        let batch = writer.clearing(&map, changes(2)).divisible(false);
         let provider = trial.provider().clone();
         let answer = commit_dropped(&*provider, &batch, polls).await;
         drop(provider);

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::{
-    batch::{Batch, BatchId, Change, MapBatch, WriterId},
+    batch::{Batch, BatchId, Change, Expect, MapBatch, Otherwise, WriterId},
     name::MapName,
     record::{Payload, Revision},
 };
@@ -46,7 +46,15 @@ impl Writer {
 
     /// A batch with this sequence.
     pub(super) fn batch_numbered(&self, sequence: u64, maps: Vec<MapBatch>) -> Batch {
-        Batch::new(BatchId::new(self.id, sequence), self.after, self.at, maps)
+        // As a map would mark it.
+        let changes = maps.iter().flat_map(|part| &part.changes);
+        let is_bound = |change: &Change| {
+            let must = change.expect != Expect::Any && change.otherwise == Otherwise::Fail;
+            must || change.group.is_some()
+        };
+        let divisible = !changes.into_iter().any(is_bound);
+        let id = BatchId::new(self.id, sequence);
+        Batch::new(id, self.after, self.at, maps).divisible(divisible)
     }
 }
 

@@ -37,8 +37,9 @@ pub(crate) enum Outcome {
     /// any more.
     Rejected {
         error: Error,
-        /// An earlier attempt may have been applied. Only if the store broke the
-        /// contract: it should have repeated its answer.
+        /// Some of it may have been applied: another store of a layer has applied its
+        /// part, or the store broke the contract, which requires it to repeat its
+        /// answer.
         uncertain: bool,
     },
     /// The store is unreachable, unusable, or has gone back in time. Nothing of the
@@ -159,7 +160,9 @@ impl<'a, 'c> Delivery<'a, 'c> {
             Ok(committed) => return ControlFlow::Break(self.committed(committed)),
             Err(error) => error,
         };
-        if !is_an_answer(&error) || error.kind() == ErrorKind::Rewound {
+        if is_refused_in_part(&error) {
+            self.uncertain = true;
+        } else if !is_an_answer(&error) || error.kind() == ErrorKind::Rewound {
             return self.unanswered(error);
         }
         if !self.uncertain {
@@ -284,6 +287,12 @@ fn keys_of(batch: &Batch, map: &Shared) -> KeySample {
     // Copies that are set aside go to another map.
     let part = part.or(batch.maps.first().filter(|_| batch.maps.len() == 1));
     KeySample::of(part.iter().flat_map(|part| &part.changes).map(|c| &c.key))
+}
+
+/// Whether some stores of a layer have refused their part of the batch for good, and the
+/// others have applied theirs. Repeating the batch would never end; the fence settles it.
+fn is_refused_in_part(error: &Error) -> bool {
+    error.kind() == ErrorKind::Refused && error.may_have_applied()
 }
 
 /// Whether the store has examined and refused the batch, rather than failed.

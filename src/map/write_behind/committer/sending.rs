@@ -50,7 +50,7 @@ impl Committer<'_> {
         // the map of the copies.
         let id = BatchId::new(WriterId::random(), 1);
         let (after, now) = (self.writer.horizon, self.shared.clock.now());
-        let batch = Batch::new(id, after, now, vec![MapBatch::new(map, changes)]);
+        let batch = Batch::new(id, after, now, vec![MapBatch::new(map, changes)]).divisible(true);
         let provider = self.shared.provider.clone();
         let delivery = Delivery::new(&*provider, std::slice::from_mut(self), &batch);
         match delivery.of(Operation::SetAside).run(on_exhausted).await {

@@ -217,7 +217,7 @@ where
     fn finish(&mut self, draft: Draft) -> DirtyBatch {
         let part = MapBatch::new(self.core.name.clone(), draft.changes).clearing(draft.clear);
         DirtyBatch {
-            batch: self.writer.batch(part, &self.core.clock),
+            batch: self.writer.batch(part, &self.core.clock).divisible(true),
             generation: draft.generation,
             waiters: draft.waiters,
         }

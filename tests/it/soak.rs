@@ -25,6 +25,7 @@ mod joint;
 mod phase;
 mod place;
 mod seeds;
+mod stack;
 mod stored;
 mod terms;
 mod tested;

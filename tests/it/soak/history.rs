@@ -3,13 +3,14 @@
 
 use std::{rc::Rc, thread};
 
-use persistify::{Memory, Provider, Record, copy, testing::Faulty};
+use persistify::{Memory, Record, copy, testing::Faulty};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
     book::{KEYS, key},
     phase::Phase,
     place::{Kind, Place},
+    stack::Stack,
     stored::{Records, live, millis, plant, records, value},
     terms::Terms,
     trace,
@@ -21,8 +22,9 @@ const PHASES: u32 = 3;
 /// Runs a history from its beginning to its end.
 pub(super) async fn history(kind: Kind, seed: u64) {
     let mut dice = StdRng::seed_from_u64(seed);
-    let mut place = Place::new(kind);
-    let mut ground = Ground::new(Faulty::new(place.open().await));
+    let (mut place, stack) = (Place::new(kind), Stack::draw(&mut dice));
+    trace::tell(|| format!("{stack:?}"));
+    let mut ground = Ground::new(Faulty::new(place.open().await), stack);
     let mut shape = 0;
     for number in 0..PHASES {
         shape += dice.random_range(0..2);
@@ -43,7 +45,7 @@ pub(super) async fn history(kind: Kind, seed: u64) {
             place.end(&store).await;
         }
         drop(store);
-        ground.store = Faulty::new(place.open().await);
+        ground.renew(Faulty::new(place.open().await));
         ground.check_rest(&terms).await;
     }
     place.end(ground.store.inner()).await;
@@ -115,7 +117,7 @@ impl Ground {
             self.book().check_whole(&held);
         }
         let treasure = self.treasure.borrow().clone();
-        treasure.check(&self.store).await;
+        treasure.check(&*self.calm).await;
     }
 
     /// Checks that a copy of the store has the same contents.
@@ -123,7 +125,7 @@ impl Ground {
         if dice.random_ratio(3, 4) {
             return;
         }
-        let (from, to) = (self.store.inner(), Memory::new());
+        let (from, to) = (&self.calm, Memory::new());
         let maps = from.maps().await.unwrap();
         copy(from, &to, maps.clone(), |_, _| {}).await.unwrap();
         for map in &maps {

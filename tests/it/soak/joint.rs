@@ -54,7 +54,7 @@ impl Actor {
 
     pub(super) async fn transact(&mut self) {
         let key = self.key();
-        let mut tx = Transaction::new(&self.world.ground.store);
+        let mut tx = Transaction::new(&self.world.ground.layered);
         let mut ids = Vec::new();
         for map in 0..2 {
             self.map = map;
@@ -83,7 +83,7 @@ impl Actor {
             Ok(false) => return self.world.ground.book().never(ids),
             Err(error) if !error.may_have_applied() => {
                 if error.kind() == ErrorKind::Unsupported {
-                    let provider = self.world.ground.store.capabilities();
+                    let provider = self.world.ground.layered.capabilities();
                     assert!(!provider.several_maps, "{error}");
                 }
                 self.world.ground.book().never(ids);

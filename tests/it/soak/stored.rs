@@ -51,7 +51,7 @@ pub(super) async fn plant(to: &Ground, map: usize, key: &str, text: &str, shape:
     let part = MapBatch::new(name(map), vec![Change::put(key, payload, None)]);
     let id = BatchId::new(WriterId::random(), 1);
     let batch = Batch::new(id, Revision::ZERO, to.clock.now(), vec![part]);
-    to.store.inner().commit(&batch).await.unwrap();
+    to.calm.commit(&batch).await.unwrap();
 }
 
 /// The latest revision that was seen of each key: the store never goes back.
@@ -106,11 +106,11 @@ impl Treasure {
         here.push(text.to_owned());
     }
 
-    pub(super) async fn check(&self, store: &Store) {
+    pub(super) async fn check(&self, store: &dyn Provider) {
         for map in 0..2 {
-            let (_, mut records_here) = records(store.inner(), &name(map)).await;
+            let (_, mut records_here) = records(store, &name(map)).await;
             let aside = name(map).nested("unreadable").unwrap();
-            records_here.append(&mut records(store.inner(), &aside).await.1);
+            records_here.append(&mut records(store, &aside).await.1);
             let all: Vec<_> = records_here.values().collect();
             for ((_, key), texts) in self.0.iter().filter(|((m, _), _)| *m == map) {
                 for text in texts {

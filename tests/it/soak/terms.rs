@@ -1,16 +1,16 @@
 //! The terms on which the maps of a phase are opened.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use persistify::{
-    Builder, CachingMap, ErrorKind, OnConflict, PersistentMap, Result, RetryPolicy, SystemClock,
-    serde_json::json,
+    Builder, CachingMap, ErrorKind, OnConflict, PersistentMap, Provider, Result, RetryPolicy,
+    SystemClock, serde_json::json,
 };
 use rand::{RngExt, rngs::StdRng};
 
 use super::{
     book::Span,
-    stored::{Store, name},
+    stored::name,
     tested::{Either, Tested, Value},
 };
 
@@ -147,7 +147,7 @@ impl Terms {
     /// `allow_unreadable`.
     pub(super) async fn open(
         &self,
-        store: &Store,
+        store: &Arc<dyn Provider>,
         clock: &SystemClock,
         n: usize,
     ) -> Result<Tested> {
@@ -162,7 +162,7 @@ impl Terms {
 
     async fn open_allowing(
         &self,
-        store: &Store,
+        store: &Arc<dyn Provider>,
         clock: &SystemClock,
         n: usize,
         unreadable: bool,

@@ -87,7 +87,7 @@ impl Actor {
             let opened = self
                 .world
                 .terms
-                .open(&ground.store, &ground.clock, self.map);
+                .open(&ground.layered, &ground.clock, self.map);
             match opened.await {
                 Ok(map) => return self.world.slot(self.owner, self.map).replace(map),
                 Err(error) => {

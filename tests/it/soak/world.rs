@@ -1,11 +1,15 @@
 //! The state shared by the actors of a phase.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::{
+    cell::{Cell, RefCell, RefMut},
+    sync::Arc,
+};
 
-use persistify::{Clock, SystemClock};
+use persistify::{Clock, Provider, SystemClock};
 
 use super::{
     book::{Book, KEYS},
+    stack::Stack,
     stored::{self, Seen, Store, Treasure, live, millis, name},
     terms::Terms,
     tested::Tested,
@@ -36,7 +40,13 @@ impl Slot {
 
 /// The store, and the book of all phases.
 pub(super) struct Ground {
+    /// The store itself, which fails.
     pub(super) store: Store,
+    /// The store under the layers, as the maps see it.
+    pub(super) layered: Arc<dyn Provider>,
+    /// The same without the failures.
+    pub(super) calm: Arc<dyn Provider>,
+    stack: Stack,
     pub(super) clock: SystemClock,
     pub(super) seen: RefCell<Seen>,
     pub(super) treasure: RefCell<Treasure>,
@@ -44,14 +54,24 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    pub(super) fn new(store: Store) -> Self {
+    pub(super) fn new(store: Store, stack: Stack) -> Self {
         Self {
+            layered: stack.on(store.clone()),
+            calm: stack.on(store.inner().clone()),
             store,
+            stack,
             clock: SystemClock::new(),
             seen: RefCell::default(),
             treasure: RefCell::default(),
             book: RefCell::default(),
         }
+    }
+
+    /// Replaces the store by another one, as a new process opens it.
+    pub(super) fn renew(&mut self, store: Store) {
+        self.layered = self.stack.on(store.clone());
+        self.calm = self.stack.on(store.inner().clone());
+        self.store = store;
     }
 
     pub(super) fn now(&self) -> u64 {
@@ -67,7 +87,7 @@ impl Ground {
     /// The stored records of a map. (Concurrent loads may overtake this one.)
     pub(super) async fn load(&self, map: usize) -> stored::Records {
         let seen = self.seen.borrow().clone();
-        let (horizon, records) = stored::records(self.store.inner(), &name(map)).await;
+        let (horizon, records) = stored::records(&self.calm, &name(map)).await;
         seen.check(map, horizon, &records);
         self.seen.borrow_mut().add(map, horizon, &records);
         records
@@ -99,7 +119,7 @@ impl World {
     pub(super) async fn open(ground: Ground, terms: Terms) -> Self {
         let mut slots = Vec::new();
         for _ in 0..if terms.foreign { 2 } else { 1 } {
-            let (store, clock) = (&ground.store, &ground.clock);
+            let (store, clock) = (&ground.layered, &ground.clock);
             let first = terms.open(store, clock, 0).await.unwrap();
             let second = terms.open(store, clock, 1).await.unwrap();
             slots.push([Slot::new(first), Slot::new(second)]);

@@ -92,7 +92,8 @@ pub(crate) fn read<V: DeserializeOwned>(payload: &Payload) -> Result<V, NotRead>
         },
         Encoding::Bytes => Err(NotRead {
             path: ValuePath::default(),
-            cause: "it is stored as bytes, not as JSON".into(),
+            cause: "it is stored as bytes, not as JSON (a layer leaves damaged values as they are)"
+                .into(),
         }),
     }
 }

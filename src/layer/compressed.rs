@@ -7,7 +7,7 @@ use super::{
     Layer,
     chain::IntoLayer,
     frame::{self, Frame, Magic, Parsed},
-    transform::{self, Transform},
+    transform::{self, Decoded, Transform},
 };
 use crate::{
     batch::{Batch, Committed},
@@ -190,15 +190,15 @@ impl Transform for Options {
         transform::with_values(batch, |_, _, payload| self.stored(&mut compressor, payload))
     }
 
-    fn decode(&self, _map: &MapName, _key: &str, stored: &Payload) -> Result<Option<Payload>> {
+    fn decode(&self, _map: &MapName, _key: &str, stored: &Payload) -> Result<Decoded> {
         let frame = match Frame::parse(MAGIC, stored) {
-            Parsed::Plain => return Ok(Some(stored.clone())),
-            Parsed::Damaged => return Ok(None),
+            Parsed::Plain => return Ok(Decoded::Unchanged),
+            Parsed::Damaged => return Ok(Decoded::Damaged),
             Parsed::Later(version) => return Err(frame::unknown_form("Compressed", version)),
             Parsed::Frame(frame) => frame,
         };
-        let decoded = value_of(&frame)?;
-        Ok(decoded.map(|value| value.with_schema(stored.schema)))
+        let value = value_of(&frame)?;
+        Ok(value.map(|value| value.with_schema(stored.schema)).into())
     }
 }
 

@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 use super::{
     Layer,
     chain::IntoLayer,
-    transform::{self, Transform},
+    transform::{self, Decoded, Transform},
 };
 use crate::{
     batch::{Batch, Committed},
@@ -43,7 +43,7 @@ use sealing::Sealed;
 /// let keys = Keys::new("2026-11", new)?.and("2026-05", old)?;
 /// let store = Memory::new().layer(Encrypted::new(keys));
 /// let patients = PersistentMap::builder(store, "patients").open().await?;
-/// patients.insert_and_save("ada", "born 1815").await?;
+/// patients.insert_and_save("ada", "born 1815".to_owned()).await?;
 /// # patients.close().await
 /// # }
 /// ```
@@ -244,11 +244,11 @@ impl Transform for Shared {
         })
     }
 
-    fn decode(&self, map: &MapName, entry: &str, stored: &Payload) -> Result<Option<Payload>> {
+    fn decode(&self, map: &MapName, entry: &str, stored: &Payload) -> Result<Decoded> {
         match sealing::inspect(&self.keys(), stored)? {
-            Sealed::By(key, body) => Ok(sealing::unseal(key, map, entry, body)),
-            Sealed::Damaged => Ok(None),
-            Sealed::Plain if self.allow_plain => Ok(Some(stored.clone())),
+            Sealed::By(key, body) => Ok(sealing::unseal(key, map, entry, body).into()),
+            Sealed::Damaged => Ok(Decoded::Damaged),
+            Sealed::Plain if self.allow_plain => Ok(Decoded::Unchanged),
             Sealed::Plain => Err(not_encrypted()),
         }
     }

@@ -31,13 +31,27 @@ pub(super) trait Transform: Clone + Send + Sync + 'static {
     /// Nothing was applied.
     fn encode(&self, batch: &Batch) -> Result<Batch>;
 
-    /// Returns the value of a stored form; `None` if that is damaged.
+    /// Returns the value of a stored form.
     ///
     /// # Errors
     ///
     /// Those that concern more than this record, such as a missing key: the load fails. If
     /// such records were only unreadable, a map could open without them.
-    fn decode(&self, map: &MapName, key: &str, stored: &Payload) -> Result<Option<Payload>>;
+    fn decode(&self, map: &MapName, key: &str, stored: &Payload) -> Result<Decoded>;
+}
+
+/// The value of a stored form.
+pub(super) enum Decoded {
+    /// It is stored as it is.
+    Unchanged,
+    Value(Payload),
+    Damaged,
+}
+
+impl From<Option<Payload>> for Decoded {
+    fn from(intact: Option<Payload>) -> Self {
+        intact.map_or(Self::Damaged, Self::Value)
+    }
 }
 
 /// Checks that the provider takes values of bytes.
@@ -142,11 +156,14 @@ fn decode_record<T: Transform>(transform: &T, map: &MapName, record: &mut Record
     };
     let decoded = transform.decode(map, &record.key, stored);
     let decoded = decoded.map_err(|error| error.on_map(map).on_keys([record.key.clone()]))?;
-    if decoded.is_none() {
-        tracing::warn!(target: LOAD, %map, "a stored value is damaged, or was changed or moved by another program; it is kept");
-        tracing::trace!(target: LOAD, %map, key = %record.key, "this value is damaged, or was changed or moved");
+    match decoded {
+        Decoded::Unchanged => {}
+        Decoded::Value(value) => record.value = Some(value),
+        Decoded::Damaged => {
+            tracing::warn!(target: LOAD, %map, "a stored value is damaged, or was changed or moved by another program; it is kept");
+            tracing::trace!(target: LOAD, %map, key = %record.key, "this value is damaged, or was changed or moved");
+        }
     }
-    record.value = decoded.or(record.value.take());
     Ok(())
 }
 

@@ -8,8 +8,10 @@ const OPTIONS: Options = Compressed::lz4().options;
 #[cfg(not(feature = "lz4"))]
 const OPTIONS: Options = Compressed::zstd(3).options;
 
-fn decode(stored: &Payload) -> Result<Option<Payload>> {
-    OPTIONS.decode(&MapName::new("map")?, "key", stored)
+/// Whether the value is damaged.
+fn decode(stored: &Payload) -> Result<bool> {
+    let decoded = OPTIONS.decode(&MapName::new("map")?, "key", stored)?;
+    Ok(matches!(decoded, Decoded::Damaged))
 }
 
 /// A frame with an intact header.
@@ -27,7 +29,7 @@ fn a_record_that_claims_to_be_huge_is_damaged() {
     let kind = OPTIONS.algorithm.kind();
     for length in [0, 1, 1 << 20, 256 << 20, (256 << 20) + 1, u32::MAX] {
         for body in [&b""[..], b"\0", b"\xff\xff\xff\xff\xff", &[0x1f; 40]] {
-            assert_eq!(decode(&crafted(kind, length, body)).unwrap(), None);
+            assert!(decode(&crafted(kind, length, body)).unwrap());
         }
     }
 }
@@ -36,7 +38,7 @@ fn a_record_that_claims_to_be_huge_is_damaged() {
 fn a_head_of_another_length_is_damaged() {
     for length in [0, 1, 12, 14, 255] {
         let frame = Frame::begin(MAGIC, STORED, &vec![0; length], 0);
-        assert_eq!(decode(&Payload::binary(frame)).unwrap(), None);
+        assert!(decode(&Payload::binary(frame)).unwrap());
     }
 }
 

@@ -9,11 +9,14 @@ use super::{
 use crate::{
     batch::{Batch, BatchId, Change, Committed, Expect, MapBatch, Otherwise, WriterId},
     error::{Error, ErrorKind, Result},
-    layer::{Layer, transform::Transform},
+    layer::{
+        Layer,
+        transform::{Decoded, Transform},
+    },
     load::Wanted,
     name::MapName,
     provider::Provider,
-    record::{Record, Revision},
+    record::{Payload, Record, Revision},
 };
 
 /// The number of records that are read, and then rewritten in one commit.
@@ -99,29 +102,45 @@ impl<P: Provider> Encrypted<P> {
         records: Vec<Record>,
         counts: &mut Rewritten,
     ) -> Result<Vec<Change>> {
-        let keys = self.shared.keys();
         let mut changes = Vec::new();
         for record in records {
-            let Some(stored) = &record.value else {
-                continue;
-            };
-            let blame = |error: Error| error.on_map(map).on_keys([record.key.clone()]);
-            if let Sealed::By(key, _) = sealing::inspect(&keys, stored).map_err(blame)? {
-                if key.id == keys.current_key().id {
-                    counts.current += 1;
-                    continue;
-                }
-            }
-            let value = self.shared.decode(map, &record.key, stored);
-            let Some(value) = value.map_err(blame)? else {
-                counts.unreadable += 1;
-                continue;
-            };
-            let put = Change::put(record.key.clone(), value, record.expires_at);
-            let put = put.written_at(record.updated_at);
-            changes.push(put.expect(Expect::At(record.revision), Otherwise::Skip));
+            let value = self.outdated(map, &record, counts);
+            let value = value.map_err(|error| error.on_map(map).on_keys([record.key.clone()]))?;
+            changes.extend(value.map(|value| {
+                let put = Change::put(record.key, value, record.expires_at);
+                let put = put.written_at(record.updated_at);
+                // The write of another writer since the page was read wins.
+                put.expect(Expect::At(record.revision), Otherwise::Skip)
+            }));
         }
         Ok(changes)
+    }
+
+    /// The value of a record that is not encrypted with the current key.
+    fn outdated(
+        &self,
+        map: &MapName,
+        record: &Record,
+        counts: &mut Rewritten,
+    ) -> Result<Option<Payload>> {
+        let Some(stored) = &record.value else {
+            return Ok(None);
+        };
+        let keys = self.shared.keys();
+        if let Sealed::By(key, _) = sealing::inspect(&keys, stored)? {
+            if key.id == keys.current_key().id {
+                counts.current += 1;
+                return Ok(None);
+            }
+        }
+        match self.shared.decode(map, &record.key, stored)? {
+            Decoded::Value(value) => Ok(Some(value)),
+            Decoded::Unchanged => Ok(Some(stored.clone())),
+            Decoded::Damaged => {
+                counts.unreadable += 1;
+                Ok(None)
+            }
+        }
     }
 }
 

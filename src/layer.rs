@@ -1,6 +1,7 @@
 //! Layers: providers that wrap another provider.
 
 pub(crate) mod chain;
+pub(crate) mod circuit_breaker;
 #[cfg(any(feature = "lz4", feature = "zstd"))]
 pub(crate) mod compressed;
 #[cfg(feature = "encryption")]

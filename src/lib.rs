@@ -116,10 +116,20 @@
 //! | `persistify::map` | a map was dropped before `close`; a listener or a `Drop` of the program panicked | `open`, `close` (`INFO`): `map`, `provider` |
 //! | `persistify::load` | a stored record is unreadable | `load` (`DEBUG`): `map`, `provider` |
 //! | `persistify::flush` | a save failed: `map`, `operation`, `attempt`, `is_final`, `error` | `commit` (`DEBUG`): `map`, `provider`, `changes`, `bytes`, `attempt` |
-//! | `persistify::provider` | a torn journal, a file that another program changed | |
+//! | `persistify::provider` | a torn journal, a file that another program changed, a circuit breaker that opens or closes: `provider`, `error` | |
 //! | `persistify::copy` | a map that was not released after a failed copy | |
 //!
 //! No key and no value is logged above `TRACE`.
+//!
+//! # Metrics
+//!
+//! With the feature `metrics`, through the [`metrics`](https://docs.rs/metrics) facade.
+//! Install the recorder before the layers are created.
+//!
+//! | metric | kind | labels | recorded by |
+//! | --- | --- | --- | --- |
+//! | `persistify_breaker_state` | gauge: 0 closed, 1 half-open, 2 open | `provider` | [`CircuitBreaker`] |
+//! | `persistify_breaker_openings_total` | counter | `provider` | [`CircuitBreaker`] |
 //!
 //! # Features
 //!
@@ -200,6 +210,7 @@ pub use layer::encrypted::{Encrypted, keys::Keys, rewrite::Rewritten};
 pub use layer::{
     Layer,
     chain::{IntoLayer, ProviderExt},
+    circuit_breaker::{CircuitBreaker, CircuitState},
     namespaced::Namespaced,
     sharded::Sharded,
 };

@@ -10,8 +10,7 @@ pub(crate) const LOAD: &str = "persistify::load";
 /// Commits to a store.
 pub(crate) const FLUSH: &str = "persistify::flush";
 
-/// Observations of a provider, such as a torn journal.
-#[cfg(any(feature = "json", feature = "postgres"))]
+/// Observations of a provider, such as a torn journal, and of the layers around it.
 pub(crate) const PROVIDER: &str = "persistify::provider";
 
 /// Copies of maps between stores.

@@ -1,5 +1,6 @@
 //! Layers: providers that wrap providers.
 
+mod circuit_breaker;
 #[cfg(any(feature = "lz4", feature = "zstd"))]
 mod compressed;
 #[cfg(feature = "encryption")]
@@ -14,8 +15,9 @@ use std::{
 };
 
 use persistify::{
-    Batch, BatchId, Capabilities, Committed, Heartbeat, Incarnation, Layer, Load, MapName, Memory,
-    Namespaced, Provider, ProviderExt, Result, Revision, Sharded, Wanted, WriterId, async_trait,
+    Batch, BatchId, Capabilities, CircuitBreaker, Committed, Heartbeat, Incarnation, Layer, Load,
+    MapName, Memory, Namespaced, Provider, ProviderExt, Result, Revision, Sharded, Wanted,
+    WriterId, async_trait,
     testing::{Faulty, conformance},
 };
 
@@ -122,6 +124,7 @@ async fn every_layer_forwards_every_method() {
     forwards_every_method(|inner| Box::new(Plain(inner))).await;
     forwards_every_method(|inner| Box::new(inner.layer(Plain).layer(Plain))).await;
     forwards_every_method(|inner| Box::new(Faulty::new(inner))).await;
+    forwards_every_method(|inner| Box::new(inner.layer(CircuitBreaker::new()))).await;
     forwards_every_method(|inner| Box::new(Namespaced::new(inner, "acme").unwrap())).await;
     #[cfg(feature = "lz4")]
     forwards_every_method(|inner| Box::new(inner.layer(persistify::Compressed::lz4()))).await;

@@ -10,6 +10,8 @@ mod batches;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) mod child;
 mod maps;
+#[cfg(feature = "metrics")]
+mod recorder;
 pub(crate) mod records;
 mod store;
 mod time;
@@ -20,6 +22,8 @@ pub(crate) use batches::{keys, told};
 pub(crate) use maps::{
     as_it_is, builder, impatient, in_memory, open, open_caching, open_numbers, pairs, steady,
 };
+#[cfg(feature = "metrics")]
+pub(crate) use recorder::TestRecorder;
 pub(crate) use records::{records, stored_values};
 pub(crate) use store::{Plain, Store, records_in, store, stored, stored_in};
 pub(crate) use time::{HOUR, MINUTE, SECOND, settle, start};

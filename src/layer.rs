@@ -8,6 +8,8 @@ pub(crate) mod compressed;
 pub(crate) mod encrypted;
 #[cfg(any(feature = "lz4", feature = "zstd", feature = "encryption"))]
 mod frame;
+#[cfg(feature = "metrics")]
+pub(crate) mod metered;
 pub(crate) mod namespaced;
 pub(crate) mod sharded;
 #[cfg(any(feature = "lz4", feature = "zstd", feature = "encryption"))]

@@ -116,7 +116,7 @@
 //! | `persistify::map` | a map was dropped before `close`; a listener or a `Drop` of the program panicked | `open`, `close` (`INFO`): `map`, `provider` |
 //! | `persistify::load` | a stored record is unreadable | `load` (`DEBUG`): `map`, `provider` |
 //! | `persistify::flush` | a save failed: `map`, `operation`, `attempt`, `is_final`, `error` | `commit` (`DEBUG`): `map`, `provider`, `changes`, `bytes`, `attempt` |
-//! | `persistify::provider` | a torn journal, a file that another program changed, a circuit breaker that opens or closes: `provider`, `error` | |
+//! | `persistify::provider` | a torn journal, a file that another program changed, a circuit breaker that opens or closes: `provider`, `error`; a slow call: `provider`, `call`, `map`, `took`, `outcome` | |
 //! | `persistify::copy` | a map that was not released after a failed copy | |
 //!
 //! No key and no value is logged above `TRACE`.
@@ -128,8 +128,17 @@
 //!
 //! | metric | kind | labels | recorded by |
 //! | --- | --- | --- | --- |
+//! | `persistify_commit_seconds`, `persistify_load_seconds` | histogram | `provider`, `map`, `outcome`: `ok`, `error`, `cancelled` | [`Metered`] |
+//! | `persistify_ping_seconds` | histogram | `provider`, `outcome` | [`Metered`] |
+//! | `persistify_commit_changes`, `persistify_commit_bytes` | histogram | `provider`, `map` | [`Metered`] |
+//! | `persistify_load_records`, `persistify_load_bytes` | histogram | `provider`, `map` | [`Metered`] |
+//! | `persistify_errors_total` | counter | `provider`, `map`, `kind` | [`Metered`] |
+//! | `persistify_calls_in_flight` | gauge | `provider`, `map` | [`Metered`] |
 //! | `persistify_breaker_state` | gauge: 0 closed, 1 half-open, 2 open | `provider` | [`CircuitBreaker`] |
 //! | `persistify_breaker_openings_total` | counter | `provider` | [`CircuitBreaker`] |
+//! | `persistify_entries`, `persistify_pending_keys`, `persistify_refused_keys`, `persistify_unreadable_records` | gauge | `provider`, `map` | [`record_metrics`](Map::record_metrics) |
+//! | `persistify_oldest_pending_seconds`; `persistify_healthy`: 1 or 0 | gauge | `provider`, `map` | [`record_metrics`](Map::record_metrics) |
+//! | `persistify_commits_total`, `persistify_changes_total`, `persistify_failed_attempts_total`, `persistify_conflicts_total` | counter | `provider`, `map` | [`record_metrics`](Map::record_metrics) |
 //!
 //! # Features
 //!
@@ -207,6 +216,8 @@ pub use incarnation::{Incarnation, Rewound};
 pub use layer::compressed::Compressed;
 #[cfg(feature = "encryption")]
 pub use layer::encrypted::{Encrypted, keys::Keys, rewrite::Rewritten};
+#[cfg(feature = "metrics")]
+pub use layer::metered::Metered;
 pub use layer::{
     Layer,
     chain::{IntoLayer, ProviderExt},

@@ -8,6 +8,8 @@ pub(crate) mod entry;
 mod export;
 pub(crate) mod iterate;
 pub(crate) mod load_missing;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod observe;
 mod read;
 mod save;

@@ -130,15 +130,21 @@ impl<V, L: Lifetime<V>> Core<V, L> {
 
     /// The number of live entries. Locks one shard after the other.
     pub(super) fn len(&self) -> usize {
-        let _guard = ReentrancyGuard::enter();
         if !L::EXPIRES {
-            return self.shards.len();
+            return self.held();
         }
+        let _guard = ReentrancyGuard::enter();
         let mut live = 0;
         self.shards.for_each(|EntryRef { slot, .. }| {
             live += usize::from(slot.live(&self.lifetime).is_some());
         });
         live
+    }
+
+    /// The number of entries in memory, expired ones included. O(shards).
+    pub(super) fn held(&self) -> usize {
+        let _guard = ReentrancyGuard::enter();
+        self.shards.len()
     }
 
     /// The keys whose entries differ between memory and the store.

@@ -78,6 +78,9 @@ pub(super) struct Tally {
     pub(super) failed_attempts: AtomicU64,
     pub(super) conflicts: AtomicU64,
     pub(super) last_commit: Mutex<Option<SystemTime>>,
+    /// What the metrics have of commits, changes, failed attempts and conflicts.
+    #[cfg(feature = "metrics")]
+    recorded: [AtomicU64; 4],
 }
 
 impl Tally {
@@ -86,6 +89,20 @@ impl Tally {
         self.commits.fetch_add(1, Relaxed);
         self.changes.fetch_add(changes as u64, Relaxed);
         *self.last_commit.lock() = Some(at);
+    }
+
+    /// How much of these totals is new since the last call. A metric is increased by it,
+    /// rather than set, because it outlives the map, and the next one starts at 0.
+    #[cfg(feature = "metrics")]
+    pub(super) fn unrecorded(&self, totals: [u64; 4]) -> [u64; 4] {
+        let mut recorded = self.recorded.iter();
+        // The maximum, because two threads may record different totals in any order.
+        totals.map(|total| {
+            let before = recorded
+                .next()
+                .map_or(total, |it| it.fetch_max(total, Relaxed));
+            total.saturating_sub(before)
+        })
     }
 }
 

@@ -5,6 +5,8 @@ mod circuit_breaker;
 mod compressed;
 #[cfg(feature = "encryption")]
 mod encrypted;
+#[cfg(feature = "metrics")]
+mod metered;
 mod namespaced;
 mod sharded;
 
@@ -125,6 +127,8 @@ async fn every_layer_forwards_every_method() {
     forwards_every_method(|inner| Box::new(inner.layer(Plain).layer(Plain))).await;
     forwards_every_method(|inner| Box::new(Faulty::new(inner))).await;
     forwards_every_method(|inner| Box::new(inner.layer(CircuitBreaker::new()))).await;
+    #[cfg(feature = "metrics")]
+    forwards_every_method(|inner| Box::new(inner.layer(persistify::Metered::new("main")))).await;
     forwards_every_method(|inner| Box::new(Namespaced::new(inner, "acme").unwrap())).await;
     #[cfg(feature = "lz4")]
     forwards_every_method(|inner| Box::new(inner.layer(persistify::Compressed::lz4()))).await;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use super::options::Options;
 #[cfg(any(feature = "lz4", feature = "zstd"))]
-use crate::layer::compressed::Compressed;
+use crate::layer::{
+    chain::{IntoLayer, ProviderExt},
+    compressed::Compressed,
+};
 use crate::{
     error::Result,
-    layer::{
-        chain::{IntoLayer, ProviderExt},
-        namespaced::Namespaced,
-    },
+    layer::namespaced::Namespaced,
     name::MapName,
     provider::Provider,
 };
@@ -41,6 +41,7 @@ impl Layers {
     }
 }
 
+#[cfg(any(feature = "lz4", feature = "zstd"))]
 fn wrap(layer: impl IntoLayer<Arc<dyn Provider>> + Send + 'static) -> Wrap {
     Box::new(|store| Ok(Arc::new(store.layer(layer))))
 }

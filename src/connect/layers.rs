@@ -8,12 +8,7 @@ use crate::layer::{
     chain::{IntoLayer, ProviderExt},
     compressed::Compressed,
 };
-use crate::{
-    error::Result,
-    layer::namespaced::Namespaced,
-    name::MapName,
-    provider::Provider,
-};
+use crate::{error::Result, layer::namespaced::Namespaced, name::MapName, provider::Provider};
 
 /// Wraps a store in a layer.
 type Wrap = Box<dyn FnOnce(Arc<dyn Provider>) -> Result<Arc<dyn Provider>> + Send>;

@@ -130,6 +130,19 @@ pub enum Health {
         /// [kind](Error::kind) changes.
         error: Error,
     },
+    /// The store is down, and the entries were loaded from a copy of it that may lag
+    /// behind, such as the standby of a [`Failover`](crate::Failover). Changes stay
+    /// pending, and the map probes the store. Once the store works again, the map commits
+    /// what is pending, [reloads](crate::Map::reload) itself, and is healthy.
+    #[non_exhaustive]
+    Degraded {
+        /// When the entries were loaded, by the map's clock.
+        since: SystemTime,
+        /// The time up to which the copy is known to have all commits.
+        copied_at: SystemTime,
+        /// The error that saves return until the store works again.
+        error: Error,
+    },
     /// The map's background task has ended: the map was closed, its runtime has
     /// shut down, or its last handle was dropped. No change reaches the store any
     /// more.
@@ -170,25 +183,33 @@ impl Health {
     pub fn error(&self) -> Option<&Error> {
         match self {
             Self::Healthy => None,
-            Self::Down { error, .. } | Self::Ended { error } | Self::Rewound { error, .. } => {
-                Some(error)
-            }
+            Self::Down { error, .. }
+            | Self::Degraded { error, .. }
+            | Self::Ended { error }
+            | Self::Rewound { error, .. } => Some(error),
         }
     }
 
-    /// When the store went down, or was found rewound; `None` in the other states.
+    /// When the store went down, or was found rewound, or when the entries were loaded
+    /// from a copy; `None` in the other states.
     pub fn since(&self) -> Option<SystemTime> {
         match self {
             Self::Healthy | Self::Ended { .. } => None,
-            Self::Down { since, .. } | Self::Rewound { since, .. } => Some(*since),
+            Self::Down { since, .. }
+            | Self::Degraded { since, .. }
+            | Self::Rewound { since, .. } => Some(*since),
         }
     }
 
     /// Records a failed attempt. Returns whether that changes the health: the map
-    /// was healthy before, or the kind of the error is different.
+    /// was healthy before, or the kind of the error is different. A map with the entries
+    /// of a copy stays degraded.
     pub(crate) fn fail(&mut self, now: SystemTime, error: Error) -> bool {
         let (since, is_change) = match self {
             Self::Down { since, error: last }
+            | Self::Degraded {
+                since, error: last, ..
+            }
             | Self::Rewound {
                 since, error: last, ..
             } => (*since, last.kind() != error.kind()),
@@ -198,6 +219,12 @@ impl Health {
             Self::Rewound {
                 since,
                 store: error.rewound().copied().unwrap_or_default(),
+                error,
+            }
+        } else if let Self::Degraded { copied_at, .. } = *self {
+            Self::Degraded {
+                since,
+                copied_at,
                 error,
             }
         } else {

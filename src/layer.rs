@@ -6,6 +6,7 @@ pub(crate) mod circuit_breaker;
 pub(crate) mod compressed;
 #[cfg(feature = "encryption")]
 pub(crate) mod encrypted;
+pub(crate) mod failover;
 #[cfg(any(feature = "lz4", feature = "zstd", feature = "encryption"))]
 mod frame;
 #[cfg(feature = "metrics")]

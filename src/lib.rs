@@ -222,6 +222,7 @@ pub use layer::{
     Layer,
     chain::{IntoLayer, ProviderExt},
     circuit_breaker::{CircuitBreaker, CircuitState},
+    failover::{Failover, mirror::Lag},
     namespaced::Namespaced,
     sharded::Sharded,
 };

@@ -1,6 +1,6 @@
 //! Loads: the requested records, and the stream of pages that a provider returns.
 
-use std::{collections::HashSet, fmt, future::ready, sync::Arc};
+use std::{collections::HashSet, fmt, future::ready, sync::Arc, time::SystemTime};
 
 use futures_util::{
     StreamExt, TryStreamExt,
@@ -88,6 +88,11 @@ pub struct Load<'a> {
     /// which keys were deleted since, and returns no records: load
     /// [all](Wanted::All) records instead.
     pub pruned_to: Option<Revision>,
+    /// Set if the records come from a copy of the store that may lag behind, because the
+    /// store itself is down: the copy is known to have all commits up to this time. Records
+    /// of a copy may have revision [zero](Revision::ZERO). A map that is opened from a copy
+    /// is [`Degraded`](crate::Health::Degraded).
+    pub copied_at: Option<SystemTime>,
     /// An estimate of the number of records, if it is cheap to obtain.
     pub total_hint: Option<u64>,
     /// The records. Each key occurs once. The stream ends after an error.
@@ -102,6 +107,7 @@ impl<'a> Load<'a> {
             incarnation: None,
             cleared: None,
             pruned_to: None,
+            copied_at: None,
             total_hint: None,
             pages,
         }
@@ -168,6 +174,14 @@ impl<'a> Load<'a> {
         self
     }
 
+    /// Sets the time up to which the copy that the records come from is known to be
+    /// complete.
+    #[must_use]
+    pub fn with_copied_at(mut self, copied_at: Option<SystemTime>) -> Self {
+        self.copied_at = copied_at;
+        self
+    }
+
     /// Sets the estimate of the number of records.
     #[must_use]
     pub fn with_total_hint(mut self, total: Option<u64>) -> Self {
@@ -193,11 +207,12 @@ impl<'a> Load<'a> {
             }
             Wanted::Changed { after, limit } => {
                 let (horizon, incarnation) = (self.horizon, self.incarnation);
+                let copied_at = self.copied_at;
                 let records = self.into_records().await?;
-                Ok(
-                    Load::of_changes(*after, *limit, horizon, records)
-                        .with_incarnation(incarnation),
-                )
+                let changes = Load::of_changes(*after, *limit, horizon, records);
+                Ok(changes
+                    .with_incarnation(incarnation)
+                    .with_copied_at(copied_at))
             }
             Wanted::Page { after, limit } => {
                 let horizon = self.horizon;
@@ -207,7 +222,9 @@ impl<'a> Load<'a> {
                 }
                 records.sort_unstable_by(|a, b| a.key.cmp(&b.key));
                 records.truncate(*limit);
-                Ok(Load::of(horizon, records).with_incarnation(self.incarnation))
+                Ok(Load::of(horizon, records)
+                    .with_incarnation(self.incarnation)
+                    .with_copied_at(self.copied_at))
             }
         }
     }
@@ -240,6 +257,7 @@ impl fmt::Debug for Load<'_> {
         f.debug_struct("Load")
             .field("horizon", &self.horizon)
             .field("incarnation", &self.incarnation)
+            .field("copied_at", &self.copied_at)
             .field("total_hint", &self.total_hint)
             .finish_non_exhaustive()
     }

@@ -5,6 +5,7 @@ mod circuit_breaker;
 mod compressed;
 #[cfg(feature = "encryption")]
 mod encrypted;
+mod failover;
 #[cfg(feature = "metrics")]
 mod metered;
 mod namespaced;
@@ -17,9 +18,9 @@ use std::{
 };
 
 use persistify::{
-    Batch, BatchId, Capabilities, CircuitBreaker, Committed, Heartbeat, Incarnation, Layer, Load,
-    MapName, Memory, Namespaced, Provider, ProviderExt, Result, Revision, Sharded, Wanted,
-    WriterId, async_trait,
+    Batch, BatchId, Capabilities, CircuitBreaker, Committed, Failover, Heartbeat, Incarnation,
+    Layer, Load, MapName, Memory, Namespaced, Provider, ProviderExt, Result, Revision, Sharded,
+    Wanted, WriterId, async_trait,
     testing::{Faulty, conformance},
 };
 
@@ -135,6 +136,7 @@ async fn every_layer_forwards_every_method() {
     #[cfg(feature = "encryption")]
     forwards_every_method(|inner| Box::new(inner.layer(encrypted::layer()))).await;
     forwards_every_method(|inner| Box::new(Sharded::new([("a", inner)]).unwrap())).await;
+    forwards_every_method(|inner| Box::new(inner.layer(Failover::to(Memory::new())))).await;
     forwards_every_method(|inner| Box::new(Arc::new(inner))).await;
     forwards_every_method(|inner| Box::new(Arc::new(inner) as Arc<dyn Provider>)).await;
     forwards_every_method(|inner| Box::new(Box::new(inner) as Box<dyn Provider>)).await;

@@ -39,6 +39,13 @@ impl Shards {
             .map(|load| load.horizon)
             .max()
             .unwrap_or_default();
+        // A map must not take a shard's old copy for one that has all that the map has seen.
+        let copies = loads.iter().filter(|load| load.copied_at.is_some());
+        load.horizon = copies
+            .map(|copy| copy.horizon)
+            .min()
+            .unwrap_or(load.horizon);
+        load.copied_at = loads.iter().filter_map(|load| load.copied_at).min();
         load.total_hint = loads.iter().map(|load| load.total_hint).sum();
         if let [one] = &*loads {
             (load.cleared, load.pruned_to) = (one.cleared, one.pruned_to);

@@ -31,8 +31,9 @@ impl<V, L: Lifetime<V>> Map<V, L> {
     }
 
     /// Subscribes to the health of the map. The value changes when the store goes
-    /// down, when the kind of its error changes, when the store is healthy again,
-    /// and when the map is closed or its runtime has shut down.
+    /// down, when the entries are loaded from a copy of it, when the kind of its error
+    /// changes, when the store is healthy again, and when the map is closed or its
+    /// runtime has shut down.
     ///
     /// A value [borrowed](watch::Receiver::borrow) from the receiver holds a lock
     /// that the background task needs: drop it before the next `.await` or other

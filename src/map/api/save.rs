@@ -185,6 +185,10 @@ where
     /// changes are committed first. Reads the whole map; nothing is committed
     /// meanwhile.
     ///
+    /// If the store is down and a layer answers from a copy, such as the standby of a
+    /// [`Failover`](crate::Failover), pending changes stay pending, and the other entries
+    /// are those of the copy; the map is then [`Degraded`](crate::Health::Degraded).
+    ///
     /// # Errors
     ///
     /// The provider's error: entries loaded before the failure have their stored

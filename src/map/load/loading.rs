@@ -1,6 +1,6 @@
 //! Loads stored records into memory, on opening and on reload.
 
-use std::{collections::HashSet, sync::Arc, sync::atomic::Ordering::SeqCst};
+use std::{collections::HashSet, sync::Arc, sync::atomic::Ordering::SeqCst, time::SystemTime};
 
 use serde::de::DeserializeOwned;
 
@@ -32,6 +32,9 @@ use crate::{
 pub(crate) struct Loaded {
     pub(crate) horizon: Revision,
     pub(crate) incarnation: Option<Incarnation>,
+    /// Set if the load comes from a copy of the store, which has all commits up to this
+    /// time.
+    pub(crate) copied_at: Option<SystemTime>,
 }
 
 impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {

@@ -17,6 +17,7 @@ use crate::{
             save_state::{Event, Mark, SaveState, StoredVersion},
             shards::EntryMut,
         },
+        write_behind::committer::degraded::store_is_down,
     },
     record::Record,
 };
@@ -33,10 +34,15 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
     ///
     /// # Errors
     ///
-    /// The provider's error; `Corrupt` if a record does not decode (and unreadable
-    /// records are not allowed). Nothing was changed.
+    /// The provider's error; `Unavailable` if only a copy of the store answers; `Corrupt`
+    /// if a record does not decode (and unreadable records are not allowed). Nothing was
+    /// changed.
     pub(crate) async fn read_whole(&self) -> Result<Whole> {
         let (loaded, mut load) = self.begin_load().await?;
+        if loaded.copied_at.is_some() {
+            // What a copy lacks, the store has not lost.
+            return Err(store_is_down().on_map(&self.name));
+        }
         let mut records = Vec::new();
         let take = |page: Vec<Record>| {
             for record in &page {
@@ -143,6 +149,7 @@ impl<V: DeserializeOwned, L: Lifetime<V>> Core<V, L> {
         let loaded = Loaded {
             horizon: load.horizon,
             incarnation: load.incarnation,
+            copied_at: load.copied_at,
         };
         Ok((loaded, load))
     }

@@ -3,6 +3,7 @@
 
 pub(crate) mod calls;
 pub(crate) mod claims;
+pub(crate) mod degraded;
 pub(crate) mod delivery;
 mod news;
 pub(crate) mod probing;
@@ -61,7 +62,9 @@ impl Committer<'_> {
         self.start_attempts();
         *self.shared.trouble.lock() = None;
         let was_rewound = std::mem::take(&mut self.writer.rewound);
-        if std::mem::take(&mut self.writer.down) || was_rewound {
+        let was_down = std::mem::take(&mut self.writer.down);
+        // With the entries of a copy, the map is healthy once it has reloaded itself.
+        if (was_down || was_rewound) && self.writer.copied_at.is_none() {
             tracing::info!(target: FLUSH, map = %self.shared.name, "the store is healthy again");
             self.shared.health.send_replace(Health::Healthy);
         }
@@ -101,7 +104,7 @@ impl Committer<'_> {
         // health that explains it.
         self.tell_health(error);
         let is_rewound = error.kind() == ErrorKind::Rewound;
-        let (waiting, is_closing) = self.shared.requests.lock().take_early(is_rewound);
+        let (waiting, is_closing) = self.shared.requests.lock().take_early(is_rewound, is_kept);
         if is_closing {
             self.shared.phase.turn(phase::CLOSING, phase::OPEN);
         }

@@ -3,6 +3,7 @@
 
 mod assembly;
 mod closing;
+mod degraded;
 mod dirty_batch;
 mod draft;
 mod isolating;
@@ -81,7 +82,7 @@ where
         let heartbeat = core.provider.heartbeat();
         let claims = Claims::of(loaded.incarnation);
         let retry = &core.options.retry;
-        Self {
+        let mut flusher = Self {
             writer: Writer::new(loaded.horizon, claims, unacknowledged, retry, heartbeat),
             parts: Vec::new(),
             ahead: None,
@@ -89,7 +90,9 @@ where
             retried: 0,
             paced: core.clock.now(),
             core,
-        }
+        };
+        flusher.committer().loaded_from(loaded.copied_at);
+        flusher
     }
 
     /// Runs until the map is closed or its last handle is dropped.
@@ -117,6 +120,9 @@ where
             }
             self.core.requests.lock().begin_round();
             let done = self.requested_round().await;
+            if done.is_ok() {
+                self.leave_copy().await;
+            }
             if let ControlFlow::Break(closing) = self.answer(done).await {
                 return closing;
             }
@@ -149,7 +155,8 @@ where
     }
 
     fn is_due(&self) -> bool {
-        self.writer.rewound || self.is_late() || !self.core.requests.lock().is_empty()
+        let is_needed = self.writer.rewound || self.writer.must_leave_copy();
+        is_needed || self.is_late() || !self.core.requests.lock().is_empty()
     }
 
     /// Whether pending changes are to be saved now. Jobs alone are no reason.
@@ -158,7 +165,8 @@ where
             let requests = self.core.requests.lock();
             !requests.saves.is_empty() || !requests.asked.is_empty()
         };
-        self.writer.rewound || is_wanted || self.is_late()
+        let is_needed = self.writer.rewound || self.writer.must_leave_copy();
+        is_needed || is_wanted || self.is_late()
     }
 
     fn is_late(&self) -> bool {

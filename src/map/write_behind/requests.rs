@@ -127,12 +127,20 @@ impl Requests {
     /// Takes the callers that came before the last attempt began. The others get
     /// another attempt, because the store may be healthy by now. Also returns
     /// whether one of the taken callers was closing the map.
-    pub(crate) fn take_early(&mut self, is_rewound: bool) -> (Vec<Waiter>, bool) {
+    ///
+    /// Callers that reload keep waiting for the end of the round: a copy of the store may
+    /// answer them. If a batch of unknown outcome `is_kept`, the round does not end.
+    pub(crate) fn take_early(&mut self, is_rewound: bool, is_kept: bool) -> (Vec<Waiter>, bool) {
         let closes = self.asked.closes.len();
         let mut early = self.saves.take_early(self.attempts);
         early.append(&mut self.asked.take_early(self.attempts, is_rewound));
         let is_closing = self.asked.closes.len() < closes || !self.round.closes.is_empty();
+        let mut reloads = mem::take(&mut self.round.reloads);
         early.append(&mut self.round.take_early(u64::MAX, is_rewound));
+        if is_kept {
+            early.append(&mut reloads);
+        }
+        self.round.reloads = reloads;
         (early, is_closing)
     }
 

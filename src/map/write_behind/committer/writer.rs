@@ -1,5 +1,7 @@
 //! The writer identity of an open map.
 
+use std::time::SystemTime;
+
 use super::{
     claims::Claims,
     news::News,
@@ -30,6 +32,8 @@ pub(crate) struct Writer {
     pub(crate) down: bool,
     /// The store has gone back in time, and this is not resolved yet.
     pub(crate) rewound: bool,
+    /// The entries were loaded from a copy of the store that is complete up to this time.
+    pub(crate) copied_at: Option<SystemTime>,
     /// Health reports shared with other maps of the store.
     pub(crate) news: News,
 }
@@ -51,6 +55,7 @@ impl Writer {
             attempts: Attempts::new(retry),
             down: false,
             rewound: false,
+            copied_at: None,
             news: News::of(heartbeat),
         }
     }

@@ -57,7 +57,7 @@ where
         }
         let reloaded = match done {
             Ok(()) => self.reload().await,
-            Err(error) => Err(error.clone()),
+            Err(error) => self.reload_from_copy(error).await,
         };
         let reloads = mem::take(&mut self.core.requests.lock().round.reloads);
         answer_all(reloads, &reloaded);

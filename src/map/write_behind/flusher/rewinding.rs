@@ -76,6 +76,7 @@ where
         // claimed.
         self.writer.claims = Claims::of(loaded.incarnation);
         self.writer.horizon = self.writer.horizon.max(loaded.horizon);
+        self.writer.copied_at = None;
         tracing::warn!(target: FLUSH, map = %self.core.name, ?how, incarnation = ?loaded.incarnation, "the store had gone back in time; the map resumes");
         self.committer().store_answered();
         Ok(())
@@ -124,9 +125,7 @@ where
             (loaded, load) = core.begin_load().await?;
             self.committer().check_incarnation(loaded.incarnation)?;
         }
-        core.take_all(load, None).instrument(span).await?;
-        self.writer.horizon = self.writer.horizon.max(loaded.horizon);
-        Ok(())
+        self.take(loaded, load).instrument(span).await
     }
 
     /// Makes sure that the store remembers this writer.

@@ -37,6 +37,7 @@ fn flusher_with(options: Options) -> Flusher<u32, Forever> {
     let loaded = Loaded {
         horizon: Revision::ZERO,
         incarnation: None,
+        copied_at: None,
     };
     Flusher::new(Arc::new(core), loaded)
 }

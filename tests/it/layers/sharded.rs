@@ -12,8 +12,8 @@ mod servers;
 use std::collections::{BTreeMap, BTreeSet};
 
 use persistify::{
-    Change, ErrorKind, Expect, Memory, PersistentMap, Provider, Record, Sharded, Transaction,
-    Wanted, copy,
+    Change, ErrorKind, Expect, Memory, PersistentMap, Provider, Record, Revision, Sharded,
+    Transaction, Wanted, copy,
     testing::{Faulty, conformance},
 };
 use proptest::prelude::*;
@@ -235,7 +235,7 @@ async fn a_batch_with_several_revisions_does_not_conflict_with_itself() {
             .iter()
             .map(|r| r.revision.get())
             .max();
-        ahead.after = persistify::Revision::new(last.unwrap_or(0).max(1 << 42) + 1_000);
+        ahead.after = Revision::new(last.unwrap_or(0).max(1 << 42) + 1_000);
         three.open().commit(&ahead).await.unwrap();
         for n in 0..9 {
             for shard in NAMES {
@@ -262,7 +262,7 @@ async fn a_batch_with_several_revisions_does_not_conflict_with_itself() {
 
 #[tokio::test]
 async fn changes_are_unsupported_on_several_shards_and_work_on_one() {
-    let wanted = || Wanted::changed(persistify::Revision::ZERO);
+    let wanted = || Wanted::changed(Revision::ZERO);
     let store = Three::new().open();
     let refused = store.load(&map_name(), wanted()).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unsupported);
@@ -321,7 +321,7 @@ async fn a_drop_fences_open_maps_on_every_shard() {
         let store = three.open();
         let mut pen = Pen::new();
         let mut before = pen.changes(&map_name(), vec![put(&key_on(&store, ahead, 0), "1")]);
-        before.after = persistify::Revision::new(1 << 43);
+        before.after = Revision::new(1 << 43);
         store.commit(&before).await.unwrap();
         let map = open::<u32>(store.clone(), "map", as_it_is).await;
         map.insert_and_save(key_on(&store, ahead, 0), 2)
@@ -343,6 +343,34 @@ async fn a_drop_fences_open_maps_on_every_shard() {
                 .unwrap();
         }
     }
+}
+
+/// One shard has dropped the map, and the drop has not reached the next one yet. A commit there
+/// raises the revision that the writer knows above that of the drop, but it has not seen the drop.
+#[tokio::test]
+async fn a_drop_that_is_under_way_fences_a_map_that_goes_on_writing() {
+    let three = Three::new();
+    let store = three.open();
+    let map = open::<u32>(store.clone(), "map", as_it_is).await;
+    map.insert_and_save(key_on(&store, "a", 0), 1)
+        .await
+        .unwrap();
+    // Another program's commits to single stores, which raise their revisions.
+    for (shard, revision) in [(2, 1 << 42), (0, 1 << 43)] {
+        let mut ahead = Pen::new().changes(&map_name(), vec![]);
+        ahead.after = Revision::new(revision);
+        three.0[shard].inner().commit(&ahead).await.unwrap();
+    }
+    three.0[2].inner().drop_map(&map_name()).await.unwrap();
+    map.insert_and_save(key_on(&store, "a", 0), 2)
+        .await
+        .unwrap();
+    let late = map
+        .insert_and_save(key_on(&store, "c", 0), 3)
+        .await
+        .unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Rewound);
+    assert!(three.keys().await[2].is_empty());
 }
 
 #[tokio::test]

@@ -54,6 +54,7 @@ use crate::{
 ///
 /// primary.up();
 /// stock.insert_and_save("apple", 4).await?; // committed to the primary
+/// stock.flush().await?; // and the map has reloaded itself
 /// assert!(stock.health().borrow().is_healthy());
 /// # stock.close().await
 /// # }

@@ -1,14 +1,22 @@
 //! The layers of a configuration, and their order.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::options::Options;
 #[cfg(any(feature = "lz4", feature = "zstd"))]
-use crate::layer::{
-    chain::{IntoLayer, ProviderExt},
-    compressed::Compressed,
+use crate::layer::compressed::Compressed;
+#[cfg(feature = "metrics")]
+use crate::layer::metered::Metered;
+use crate::{
+    error::Result,
+    layer::{
+        chain::{IntoLayer, ProviderExt},
+        circuit_breaker::CircuitBreaker,
+        namespaced::Namespaced,
+    },
+    name::MapName,
+    provider::Provider,
 };
-use crate::{error::Result, layer::namespaced::Namespaced, name::MapName, provider::Provider};
 
 /// Wraps a store in a layer.
 type Wrap = Box<dyn FnOnce(Arc<dyn Provider>) -> Result<Arc<dyn Provider>> + Send>;
@@ -19,11 +27,13 @@ pub(super) struct Layers(Vec<Wrap>);
 impl Layers {
     /// The order is that of this list, whatever the order in a URL:
     ///
-    /// - Compression is near the store, and needs no order of its own.
+    /// - The breaker is directly around the store, so that all other layers are told at once that
+    ///   it is down.
+    /// - Metrics are those that the maps experience.
     /// - The namespace is the outermost, so that the other layers see the full names of maps.
     pub(super) fn read(options: &mut Options) -> Result<Self> {
         refuse_keys(options)?;
-        let inner = [compress(options)?];
+        let inner = [breaker(options)?, compress(options)?, metrics(options)?];
         let mut layers: Vec<_> = inner.into_iter().flatten().collect();
         layers.extend(namespaces(options)?);
         Ok(Self(layers))
@@ -36,9 +46,27 @@ impl Layers {
     }
 }
 
-#[cfg(any(feature = "lz4", feature = "zstd"))]
 fn wrap(layer: impl IntoLayer<Arc<dyn Provider>> + Send + 'static) -> Wrap {
     Box::new(|store| Ok(Arc::new(store.layer(layer))))
+}
+
+fn breaker(options: &mut Options) -> Result<Option<Wrap>> {
+    let is_given = options.is_given("breaker");
+    let is_wanted = options.flag("breaker")?.unwrap_or(is_given);
+    let mut breaker = CircuitBreaker::new();
+    if let Some(name) = options.text("breaker.name") {
+        breaker = breaker.named(name);
+    }
+    if let Some(failures) = options.number("breaker.failures")? {
+        breaker = breaker.failures(failures);
+    }
+    if let Some(window) = options.duration("breaker.window")? {
+        breaker = breaker.window(window);
+    }
+    if let Some(time) = options.duration("breaker.cool_down")? {
+        breaker = breaker.cool_down(time);
+    }
+    Ok(is_wanted.then(|| wrap(breaker)))
 }
 
 fn compress(options: &mut Options) -> Result<Option<Wrap>> {
@@ -92,6 +120,32 @@ fn compressed(layer: Compressed, min_size: Option<u64>) -> Wrap {
         Some(bytes) => layer.min_size(bytes),
         None => layer,
     })
+}
+
+fn metrics(options: &mut Options) -> Result<Option<Wrap>> {
+    let is_given = options.is_given("metrics");
+    let name = options.either("metrics", "metrics.name")?;
+    let slow = options.duration("metrics.slow")?;
+    if !is_given {
+        return Ok(None);
+    }
+    let name = options.needed("metrics", name, "the name of the provider in the metrics")?;
+    metered(name, slow).map(Some)
+}
+
+#[cfg(feature = "metrics")]
+#[expect(clippy::unnecessary_wraps, reason = "an error without the feature")]
+fn metered(name: String, slow: Option<Duration>) -> Result<Wrap> {
+    let metered = Metered::new(name);
+    Ok(wrap(match slow {
+        Some(limit) => metered.slow(limit),
+        None => metered,
+    }))
+}
+
+#[cfg(not(feature = "metrics"))]
+fn metered(_: String, _: Option<Duration>) -> Result<Wrap> {
+    Err(super::mistakes::needs_feature("`metrics`", "metrics"))
 }
 
 fn namespaces(options: &mut Options) -> Result<Vec<Wrap>> {

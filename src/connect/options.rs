@@ -102,6 +102,15 @@ impl Options {
         value.ok_or_else(|| self.wrong(name, &format!("write {form}")))
     }
 
+    /// Without a value it is `true`.
+    pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>> {
+        self.parsed(name, "write `true` or `false`", |text| match text {
+            "true" | "" => Some(true),
+            "false" => Some(false),
+            _ => None,
+        })
+    }
+
     pub(super) fn duration(&mut self, name: &str) -> Result<Option<Duration>> {
         let form = "write a time with its unit, such as `5s`; the units are ms, s, m, h and d";
         self.parsed(name, form, quantity::duration)
@@ -113,7 +122,6 @@ impl Options {
         self.parsed(name, form, quantity::size)
     }
 
-    #[cfg(feature = "postgres")]
     pub(super) fn number(&mut self, name: &str) -> Result<Option<usize>> {
         self.parsed(name, "write a number, such as `8`", |text| {
             text.parse().ok()

@@ -23,16 +23,92 @@ async fn stack(url: &str) -> Vec<&'static str> {
     found.into_iter().map(|(_, name)| name).collect()
 }
 
-#[cfg(feature = "lz4")]
+#[cfg(all(feature = "lz4", feature = "metrics"))]
 #[tokio::test]
 async fn the_order_of_layers_is_fixed() {
-    let options = ["namespace=acme", "compress=lz4"];
-    let expected = ["Namespaced", "Compressed", "Memory"];
+    let options = ["namespace=acme", "compress=lz4", "metrics=main", "breaker"];
+    let expected = [
+        "Namespaced",
+        "Metered",
+        "Compressed",
+        "CircuitBreaker",
+        "Memory",
+    ];
     for turn in 0..options.len() {
         let mut options = options;
         options.rotate_left(turn);
         let url = format!("memory:?{}", options.join("&"));
         assert_eq!(stack(&url).await, expected, "{url}");
+    }
+}
+
+#[tokio::test]
+async fn a_breaker_is_added_by_its_name_or_by_an_option() {
+    let with = ["CircuitBreaker", "Memory"];
+    for options in [
+        "breaker",
+        "breaker=true",
+        "breaker.failures=3",
+        "breaker.window=1m",
+    ] {
+        assert_eq!(
+            stack(&format!("memory:?{options}")).await,
+            with,
+            "{options}"
+        );
+    }
+    for options in ["breaker=false", "breaker=false&breaker.failures=3"] {
+        assert_eq!(
+            stack(&format!("memory:?{options}")).await,
+            ["Memory"],
+            "{options}"
+        );
+    }
+}
+
+/// The options reach the layer, which checks their bounds at the first load.
+#[tokio::test]
+async fn the_options_of_a_breaker_reach_it() {
+    for (option, name) in [
+        ("breaker.failures=0", "failures"),
+        ("breaker.window=0s", "window"),
+        ("breaker.cool_down=0s", "cool_down"),
+    ] {
+        let store = connect(format!("memory:?{option}")).await.unwrap();
+        let map = persistify::MapName::new("stock").unwrap();
+        let error = store
+            .load(&map, persistify::Wanted::All)
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains(name), "{error}");
+    }
+    let named = connect("memory:?breaker.name=orders").await.unwrap();
+    assert!(format!("{named:?}").contains("orders"), "{named:?}");
+}
+
+#[test]
+fn an_option_of_a_breaker_or_of_metrics() {
+    for (options, expected) in [
+        (
+            "breaker=5",
+            "option `breaker` of `memory:`: write `true` or `false`",
+        ),
+        (
+            "breaker.failures=many",
+            "option `breaker.failures` of `memory:`: write a number, such as `8`",
+        ),
+        (
+            "metrics",
+            "option `metrics` of `memory:`: write the name of the provider in the metrics",
+        ),
+        (
+            "metrics.slow=1s",
+            "option `metrics` of `memory:`: write the name of the provider in the metrics",
+        ),
+    ] {
+        assert_eq!(message(&format!("memory:?{options}")), expected);
     }
 }
 
@@ -115,6 +191,7 @@ fn a_layer_whose_feature_is_missing() {
     for (option, feature, is_compiled) in [
         ("compress=lz4", "lz4", cfg!(feature = "lz4")),
         ("compress=zstd", "zstd", cfg!(feature = "zstd")),
+        ("metrics=main", "metrics", cfg!(feature = "metrics")),
     ] {
         let checked = ProviderConfig::new(format!("memory:?{option}")).check();
         if is_compiled {
@@ -123,6 +200,7 @@ fn a_layer_whose_feature_is_missing() {
         }
         let error = checked.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
+        let option = option.trim_end_matches("=main");
         let expected = format!(
             "`{option}` needs the feature `{feature}` of persistify, which is not compiled in; add \
              it to the features of persistify in Cargo.toml"

@@ -1,6 +1,6 @@
 //! Opening local files without blocking on FIFOs and devices.
 
-#[cfg(any(feature = "json", feature = "postgres"))]
+#[cfg(any(feature = "journal", feature = "postgres"))]
 use std::fs::{File, OpenOptions};
 use std::{
     fs::{self, FileType},
@@ -8,9 +8,9 @@ use std::{
     path::Path,
 };
 
-#[cfg(any(feature = "json", feature = "sqlite"))]
+#[cfg(any(feature = "journal", feature = "sqlite"))]
 pub(crate) mod access;
-#[cfg(any(feature = "json", feature = "sqlite"))]
+#[cfg(any(feature = "journal", feature = "sqlite"))]
 pub(crate) mod folder;
 
 /// Opens a regular file. Opening a FIFO would block until its other end is opened,
@@ -24,7 +24,7 @@ pub(crate) mod folder;
 ///
 /// `IsADirectory` for a folder, `InvalidInput` for a FIFO, a socket or a device;
 /// otherwise the error of the system.
-#[cfg(any(feature = "json", feature = "postgres"))]
+#[cfg(any(feature = "journal", feature = "postgres"))]
 pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     check(path)?;
     let opened = without_waiting(options).open(path)?;
@@ -82,13 +82,13 @@ fn name_of(_: FileType) -> &'static str {
     "something else"
 }
 
-#[cfg(all(unix, any(feature = "json", feature = "postgres")))]
+#[cfg(all(unix, any(feature = "journal", feature = "postgres")))]
 fn without_waiting(options: &mut OpenOptions) -> &mut OpenOptions {
     use std::os::unix::fs::OpenOptionsExt;
     options.custom_flags(libc::O_NONBLOCK)
 }
 
-#[cfg(all(not(unix), any(feature = "json", feature = "postgres")))]
+#[cfg(all(not(unix), any(feature = "journal", feature = "postgres")))]
 fn without_waiting(options: &mut OpenOptions) -> &mut OpenOptions {
     options
 }

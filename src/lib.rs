@@ -165,7 +165,7 @@ mod error;
 mod incarnation;
 mod record;
 
-#[cfg(any(feature = "json", feature = "sqlite", feature = "postgres"))]
+#[cfg(any(feature = "journal", feature = "sqlite", feature = "postgres"))]
 mod file;
 
 mod batch;
@@ -173,6 +173,15 @@ mod load;
 mod name;
 mod trace;
 mod writer_id;
+
+#[cfg(feature = "journal")]
+#[cfg_attr(
+    not(feature = "testing"),
+    expect(unreachable_pub, reason = "public for tests only")
+)]
+mod disk;
+#[cfg(feature = "journal")]
+mod journal;
 
 mod clock;
 mod heartbeat;
@@ -205,6 +214,8 @@ pub use cache::{CachingMap, CachingMapBuilder, Expiring};
 pub use clock::{Clock, SystemClock};
 pub use connect::{ProviderConfig, connect};
 pub use copy::{Copied, copy};
+#[cfg(all(feature = "journal", feature = "testing"))]
+pub use disk::{Disk, DiskFile, FolderLock, NewFile, RealDisk};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{
     Conflict, Health, KeySample, Operation, RefusedChange, Resolution, SaveFailure, Stats,
@@ -243,8 +254,6 @@ pub use map::{
     write_behind::{committer::retry::RetryPolicy, conflicts::OnConflict},
 };
 pub use name::MapName;
-#[cfg(all(feature = "json", feature = "testing"))]
-pub use provider::json_file::disk::{Disk, DiskFile, FolderLock, NewFile, RealDisk};
 #[cfg(feature = "json")]
 pub use provider::json_file::{JsonFile, JsonFileBuilder};
 #[cfg(feature = "postgres")]

@@ -26,6 +26,7 @@ pub(crate) const TEMP_LETTERS: usize = 16;
 /// # Errors
 ///
 /// A message that says what is wrong with the mode.
+#[cfg(any(feature = "json", feature = "sqlite"))]
 pub(crate) fn check_mode(mode: u32) -> Result<(), String> {
     if mode & !0o777 == 0 && mode & PRIVATE == PRIVATE {
         return Ok(());

@@ -22,11 +22,6 @@ mod changes;
 mod commit;
 mod compaction;
 mod cursor;
-#[cfg_attr(
-    not(feature = "testing"),
-    expect(unreachable_pub, reason = "public for tests only")
-)]
-pub(crate) mod disk;
 mod drops;
 mod files;
 mod format;

@@ -1,22 +1,23 @@
 //! Writes the journal of a store: creates it, appends frames, and replaces a broken one.
 
-use std::path::Path;
-
 use super::{
-    disk::{
-        DiskFile,
-        fault::fault,
-        file::{OpenFile, Replacement},
-    },
     files::{Files, Folder},
     format::{
-        journal::{Header, Parsed, frame},
+        journal::{Header, Parsed},
         trailer,
     },
     opening::damage,
     store::{Journal, Store},
 };
-use crate::{error::Result, incarnation::Incarnation};
+use crate::{
+    disk::{fault::fault, file::OpenFile},
+    error::Result,
+    incarnation::Incarnation,
+    journal::{
+        frame,
+        writing::{put, write},
+    },
+};
 
 impl Store {
     /// A journal that can be written to: the current one, a new one, or a new copy of a
@@ -146,34 +147,10 @@ impl Store {
     }
 }
 
-/// Appends a frame and syncs it. `size` is the size of the file after that.
-///
-/// After an error, the file is not written to again. If it lacks a part of the frame now, the
-/// frame never becomes complete, and a torn frame is not applied. Otherwise, or if the size is
-/// unknown, the frame may be complete.
-fn write(file: &mut dyn DiskFile, path: &Path, frame: &[u8], size: u64) -> Result<()> {
-    if let Err(error) = file.append(frame) {
-        let error = fault("write to", path, error);
-        let is_torn = file.size().is_ok_and(|found| found < size);
-        return Err(if is_torn {
-            error
-        } else {
-            error.outcome_unknown()
-        });
-    }
-    let synced = file.sync();
-    synced.map_err(|error| fault("sync", path, error).outcome_unknown())
-}
-
 /// Replaces the journal with these bytes, durably.
 pub(super) fn put_journal(folder: &Folder, files: &Files, bytes: &[u8]) -> Result<()> {
     folder.check_in_place()?;
-    let path = &files.journal;
-    let mut file = Replacement::create(&*folder.disk, path, &files.snapshot)?;
-    file.write(bytes)?;
-    file.sync()?;
-    file.replace()?;
-    folder.sync()
+    put(&*folder.disk, &files.journal, &files.snapshot, bytes)
 }
 
 /// Removes an obsolete journal.

@@ -11,16 +11,13 @@ use parking_lot::Mutex;
 
 use super::{
     JsonFile, blocking,
-    disk::{
-        fault::fault,
-        {Disk, FolderLock, RealDisk},
-    },
-    files::{Folder, LOCK_FILE},
-    opening::left_over,
+    files::{Folder, LOCK_FILE, TRIAL},
 };
 use crate::{
+    disk::{Disk, FolderLock, RealDisk, fault::fault, left_over},
     error::{Error, ErrorKind, Result},
     file::access::{PRIVATE, check_mode},
+    journal,
     name::MapName,
     provider::ledger::TOMBSTONES_KEPT,
 };
@@ -207,7 +204,7 @@ fn take(folder: &Folder) -> Result<()> {
     *folder.lock.lock() = Some(lock(folder)?);
     // The folder may have been removed before it was locked.
     folder.check_in_place()?;
-    left_over::remove(folder)?;
+    left_over::remove(&*folder.disk, &folder.path, &[b'{', journal::FIRST, TRIAL])?;
     folder.try_write()
 }
 

@@ -1,16 +1,12 @@
 //! Commits: a batch is admitted, its conditions are checked, and it is appended to the
 //! journal.
 
-use super::{
-    files::Folder,
-    format::{frame, journal::FRAME_HEADER},
-    store::Store,
-    values::LazyRecord,
-};
+use super::{files::Folder, format::frame, store::Store, values::LazyRecord};
 use crate::{
     batch::{Batch, Committed, MapBatch},
     error::{Error, Result},
     incarnation::Incarnation,
+    journal::FRAME_HEADER,
     provider::ledger::{self, Admission},
 };
 

@@ -4,7 +4,6 @@ use std::{iter, path::Path, sync::Arc};
 
 use super::{
     appending::remove_journal,
-    disk::file::{OpenFile, Replacement},
     files::Folder,
     format::{
         frame,
@@ -18,6 +17,7 @@ use super::{
 };
 use crate::{
     codec::json::{fingerprint, layout::put_quoted},
+    disk::file::{OpenFile, Replacement},
     error::{Error, ErrorKind, Result},
     incarnation::Incarnation,
 };

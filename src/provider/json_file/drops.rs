@@ -2,8 +2,8 @@
 
 use std::{io, path::Path};
 
-use super::{disk::fault::fault, files::Folder, store::Store};
-use crate::{batch::Batch, error::Result, record::Revision};
+use super::{files::Folder, store::Store};
+use crate::{batch::Batch, disk::fault::fault, error::Result, record::Revision};
 
 impl Store {
     /// Commits the batch that empties the map, and returns the revision of the drop. An

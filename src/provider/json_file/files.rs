@@ -10,16 +10,16 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    disk::{
-        fault::fault,
-        file::{Replacement, read_whole},
-        {Disk, FolderLock},
-    },
     format::{journal, meta},
     index::Source,
 };
 use crate::{
     batch::WriterId,
+    disk::{
+        Disk, FolderLock,
+        fault::fault,
+        file::{Replacement, read_whole},
+    },
     error::{Error, ErrorKind, Result},
     name::MapName,
 };
@@ -30,6 +30,9 @@ const MAX_STEM: usize = 200;
 
 /// The file that is locked while a provider has the folder open.
 pub(super) const LOCK_FILE: &str = ".persistify.lock";
+
+/// The content of a file that is written for trial.
+pub(super) const TRIAL: u8 = b'?';
 
 /// The folder of a provider.
 pub(super) struct Folder {
@@ -144,7 +147,7 @@ impl Folder {
     pub(super) fn try_write(&self) -> Result<()> {
         let path = self.path.join("trial");
         let mut file = Replacement::create(&*self.disk, &path, &path)?;
-        file.write(b"?")?;
+        file.write(&[TRIAL])?;
         file.sync()
     }
 

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use super::{
     appending::{put_journal, remove_journal},
-    disk::file::read_whole,
     files::{Files, Folder},
     format::{
         frame::Frame,
@@ -16,6 +15,7 @@ use super::{
     store::{Journal, Store},
 };
 use crate::{
+    disk::file::read_whole,
     error::{Error, ErrorKind, Result},
     name::MapName,
     provider::ledger::Tombstones,
@@ -25,7 +25,6 @@ use crate::{
 
 pub(super) mod damage;
 mod indexing;
-pub(super) mod left_over;
 mod replaced;
 mod torn;
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::{
-    disk::fault::corrupt,
     format::frame::{Applied, Effect, Frame, Put},
     index::{Entry, Place, Source, Stamp},
     store::Store,
 };
 use crate::{
+    disk::fault::corrupt,
     error::{Error, Result},
     record::{Cause, Deletion, Record, Revision},
 };

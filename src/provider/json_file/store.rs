@@ -6,12 +6,12 @@ use std::{
 };
 
 use super::{
-    disk::file::Looks,
     files::{Files, Folder},
     index::{Entry, Index},
     values::Values,
 };
 use crate::{
+    disk::file::Looks,
     error::Result,
     incarnation::Incarnation,
     name::MapName,

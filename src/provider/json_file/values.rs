@@ -5,16 +5,16 @@ use std::{sync::Arc, time::SystemTime};
 use bytes::Bytes;
 
 use super::{
-    disk::{
-        Disk,
-        file::{Looks, OpenFile},
-    },
     files::Files,
     index::{Entry, Place, Source},
     opening::damage,
 };
 use crate::{
     codec::json::layout::on_one_line,
+    disk::{
+        Disk,
+        file::{Looks, OpenFile},
+    },
     error::{Error, Result},
     provider::ledger::StoredRecord,
     record::{Record, Revision},

@@ -10,6 +10,7 @@ use crate::{
     batch::{Batch, BatchId, Change, Committed, MapBatch, Op, WriterId},
     error::{Error, ErrorKind, Result},
     incarnation::Incarnation,
+    journal::{put_bytes, read_bytes, read_text},
     provider::{json_file::index::Stamp, ledger},
     record::{Cause, Encoding, Payload, Revision, Timestamp},
 };
@@ -176,11 +177,6 @@ fn put_count(out: &mut Vec<u8>, count: usize) {
     out.extend((count as u64).to_le_bytes());
 }
 
-pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_count(out, bytes.len());
-    out.extend(bytes);
-}
-
 impl<'a> Frame<'a> {
     /// Parses a payload; `None` if this code did not write it.
     pub(crate) fn read(mut payload: &'a [u8]) -> Option<Self> {
@@ -238,16 +234,4 @@ fn read_change<'a>(from: &mut &'a [u8]) -> Option<KeyChange<'a>> {
 
 fn read_stamp(from: &mut &[u8]) -> Option<Stamp> {
     from.try_get_i64_le().ok().map(Stamp::new)
-}
-
-/// Reads bytes that [`put_bytes`] wrote.
-pub(crate) fn read_bytes<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let count = usize::try_from(from.try_get_u64_le().ok()?).ok()?;
-    let (bytes, rest) = from.split_at_checked(count)?;
-    *from = rest;
-    Some(bytes)
-}
-
-pub(crate) fn read_text<'a>(from: &mut &'a [u8]) -> Option<&'a str> {
-    std::str::from_utf8(read_bytes(from)?).ok()
 }

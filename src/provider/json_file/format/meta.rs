@@ -14,18 +14,16 @@ use super::{
 };
 use crate::{
     codec::json::layout::put_quoted,
+    disk::{
+        Disk,
+        fault::corrupt,
+        file::{Replacement, read_whole},
+    },
     error::{Error, ErrorKind, Result},
     incarnation::Incarnation,
     name::MapName,
     provider::{
-        json_file::{
-            disk::{
-                Disk,
-                fault::corrupt,
-                file::{Replacement, read_whole},
-            },
-            index::Stamp,
-        },
+        json_file::index::Stamp,
         ledger::{Tombstones, Writers},
     },
     record::{Encoding, Revision},

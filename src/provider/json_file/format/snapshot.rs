@@ -8,12 +8,12 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::pairs::Pairs;
 use crate::{
     codec::json::layout::without_mark,
-    error::Result,
-    provider::json_file::disk::{
+    disk::{
         Disk,
         fault::corrupt,
         file::{Looks, read_whole},
     },
+    error::Result,
     record::Revision,
 };
 

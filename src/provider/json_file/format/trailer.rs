@@ -7,12 +7,12 @@ use std::path::Path;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
-    error::Result,
-    provider::json_file::disk::{
+    disk::{
         Disk,
         fault::fault,
         file::{OpenFile, Replacement, read_whole},
     },
+    error::Result,
 };
 
 /// The text around the digits of the checksum.

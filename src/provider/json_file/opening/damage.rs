@@ -2,10 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use crate::{
-    error::Error,
-    provider::json_file::{disk::fault::corrupt, files::Files},
-};
+use crate::{disk::fault::corrupt, error::Error, provider::json_file::files::Files};
 
 pub(crate) fn damaged(files: &Files, at: usize) -> Error {
     let problem = if at == 0 {

@@ -10,9 +10,9 @@
 
 use super::damage;
 use crate::{
+    disk::file::OpenFile,
     error::{ErrorKind, Result},
     provider::json_file::{
-        disk::file::OpenFile,
         files::Folder,
         format::{
             journal::{ID_ENDS, id_in},

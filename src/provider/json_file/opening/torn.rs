@@ -1,11 +1,9 @@
 //! Torn frames at the end of a journal: they are set aside, not applied.
 
 use crate::{
+    disk::file::Replacement,
     error::Result,
-    provider::json_file::{
-        disk::file::Replacement,
-        files::{Files, Folder},
-    },
+    provider::json_file::files::{Files, Folder},
     trace::PROVIDER,
 };
 

@@ -21,6 +21,7 @@ pub(crate) struct OpenFile<'a> {
 }
 
 impl<'a> OpenFile<'a> {
+    #[cfg(feature = "json")]
     pub(crate) fn open(disk: &dyn Disk, path: &'a Path) -> Result<Self> {
         let opened = disk.open(path);
         let file = opened.map_err(|error| fault("open", path, error))?;
@@ -100,11 +101,13 @@ impl<'a> Replacement<'a> {
     }
 
     /// How many bytes were written.
+    #[cfg(feature = "json")]
     pub(crate) fn size(&self) -> u64 {
         self.bytes
     }
 
     /// The digest of the written bytes.
+    #[cfg(feature = "json")]
     pub(crate) fn digest(&self) -> u128 {
         self.digest.digest128()
     }

@@ -2,25 +2,27 @@
 
 use std::path::Path;
 
+use super::{Disk, fault::fault};
 use crate::{
     error::Result,
     file::access::{TEMP_LETTERS, TEMP_NAME},
-    provider::json_file::{files::Folder, format::journal},
     trace::PROVIDER,
 };
 
 /// Removes the new files that a crash left.
 ///
 /// They do no harm, so only those that are certainly ours are removed: files with the name of
-/// a new file that are empty or begin like one. A file that cannot be read or removed stays.
-pub(crate) fn remove(folder: &Folder) -> Result<()> {
-    let names = folder.list()?;
+/// a new file that are empty or begin with one of these bytes. A file that cannot be read or
+/// removed stays.
+pub(crate) fn remove(disk: &dyn Disk, folder: &Path, first: &[u8]) -> Result<()> {
+    let names = disk.list(folder);
+    let names = names.map_err(|error| fault("list", folder, error))?;
     for name in names.iter().filter(|name| is_named_as_one(name)) {
-        let path = folder.path.join(name);
-        if !begins_as_one(folder, &path).unwrap_or(false) {
+        let path = folder.join(name);
+        if !begins_as_one(disk, &path, first).unwrap_or(false) {
             continue;
         }
-        if let Err(error) = folder.disk.remove(&path) {
+        if let Err(error) = disk.remove(&path) {
             tracing::warn!(
                 target: PROVIDER,
                 file = %path.display(),
@@ -42,13 +44,13 @@ fn is_named_as_one(name: &str) -> bool {
     })
 }
 
-/// Whether the file is empty, or begins like a snapshot, a meta file, a journal or a trial.
-fn begins_as_one(folder: &Folder, path: &Path) -> std::io::Result<bool> {
-    let mut file = folder.disk.open(path)?;
+/// Whether the file is empty, or begins with one of these bytes.
+fn begins_as_one(disk: &dyn Disk, path: &Path, ours: &[u8]) -> std::io::Result<bool> {
+    let mut file = disk.open(path)?;
     if file.size()? == 0 {
         return Ok(true);
     }
     let mut first = [0];
     file.read_at(0, &mut first)?;
-    Ok([b'{', journal::FIRST, b'?'].contains(&first[0]))
+    Ok(ours.contains(&first[0]))
 }

@@ -1,9 +1,10 @@
-//! The operations on the disk that the files of a map need.
+//! The operations on the disk that journals and the files of a map need.
 
 use std::{fmt, io, path::Path, time::SystemTime};
 
 pub(crate) mod fault;
 pub(crate) mod file;
+pub(crate) mod left_over;
 mod real;
 
 pub use real::RealDisk;

@@ -9,6 +9,8 @@ pub(crate) mod encrypted;
 pub(crate) mod failover;
 #[cfg(any(feature = "lz4", feature = "zstd", feature = "encryption"))]
 mod frame;
+#[cfg(feature = "journal")]
+pub(crate) mod journaled;
 #[cfg(feature = "metrics")]
 pub(crate) mod metered;
 pub(crate) mod namespaced;

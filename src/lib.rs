@@ -116,7 +116,7 @@
 //! | `persistify::map` | a map was dropped before `close`; a listener or a `Drop` of the program panicked | `open`, `close` (`INFO`): `map`, `provider` |
 //! | `persistify::load` | a stored record is unreadable | `load` (`DEBUG`): `map`, `provider` |
 //! | `persistify::flush` | a save failed: `map`, `operation`, `attempt`, `is_final`, `error` | `commit` (`DEBUG`): `map`, `provider`, `changes`, `bytes`, `attempt` |
-//! | `persistify::provider` | a torn journal, a file that another program changed, a circuit breaker that opens or closes: `provider`, `error`; a slow call: `provider`, `call`, `map`, `took`, `outcome` | |
+//! | `persistify::provider` | a torn journal, a file that another program changed, a [`Journaled`] store that waits or was refused a change, a circuit breaker that opens or closes: `provider`, `error`; a slow call: `provider`, `call`, `map`, `took`, `outcome` | |
 //! | `persistify::copy` | a map that was not released after a failed copy | |
 //!
 //! No key and no value is logged above `TRACE`.
@@ -227,6 +227,8 @@ pub use incarnation::{Incarnation, Rewound};
 pub use layer::compressed::Compressed;
 #[cfg(feature = "encryption")]
 pub use layer::encrypted::{Encrypted, keys::Keys, rewrite::Rewritten};
+#[cfg(feature = "journal")]
+pub use layer::journaled::{Acknowledge, JournalStats, Journaled};
 #[cfg(feature = "metrics")]
 pub use layer::metered::Metered;
 pub use layer::{

@@ -6,6 +6,8 @@ mod compressed;
 #[cfg(feature = "encryption")]
 mod encrypted;
 mod failover;
+#[cfg(feature = "journal")]
+mod journaled;
 #[cfg(feature = "metrics")]
 mod metered;
 mod namespaced;
@@ -137,6 +139,12 @@ async fn every_layer_forwards_every_method() {
     forwards_every_method(|inner| Box::new(inner.layer(encrypted::layer()))).await;
     forwards_every_method(|inner| Box::new(Sharded::new([("a", inner)]).unwrap())).await;
     forwards_every_method(|inner| Box::new(inner.layer(Failover::to(Memory::new())))).await;
+    #[cfg(feature = "journal")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let layer = persistify::Journaled::new(folder.path());
+        forwards_every_method(|inner| Box::new(inner.layer(layer))).await;
+    }
     forwards_every_method(|inner| Box::new(Arc::new(inner))).await;
     forwards_every_method(|inner| Box::new(Arc::new(inner) as Arc<dyn Provider>)).await;
     forwards_every_method(|inner| Box::new(Box::new(inner) as Box<dyn Provider>)).await;

@@ -39,7 +39,7 @@ impl Pen {
         map: &MapName,
         changes: Vec<Change>,
     ) -> Result<Committed> {
-        let batch = self.changes(map, changes);
+        let batch = self.changes(map, changes).divisible(true);
         to.commit(&batch).await
     }
 

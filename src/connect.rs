@@ -54,13 +54,14 @@ pub use config::ProviderConfig;
 /// | option | feature | layer |
 /// | --- | --- | --- |
 /// | `breaker=true` | | [`CircuitBreaker`](crate::CircuitBreaker), with `breaker.failures`, `breaker.window`, `breaker.cool_down` and `breaker.name`; each of them alone adds it, and `breaker=false` leaves it out |
+/// | `journal=./spool` | `journal` | `Journaled` with this folder, with `journal.max_bytes` and `journal.acknowledge` (`local` or `remote`) |
 /// | `compress=zstd` or `compress=lz4` | `zstd`, `lz4` | `Compressed`, with `compress.level` (3, for `zstd` only) and `compress.min_size` |
 /// | `metrics=main` | `metrics` | `Metered` of this name, with `metrics.slow`; measures what maps experience |
 /// | `namespace=acme` | | [`Namespaced`](crate::Namespaced); `namespace=acme/eu` nests two |
 ///
 /// The first in the table is nearest to the store, the last is called first by a map; their order in
-/// a URL has no meaning. In a table, `compress.algorithm` and `metrics.name` are other names of
-/// `compress` and `metrics`.
+/// a URL has no meaning. In a table, `journal.folder`, `compress.algorithm` and `metrics.name` are other
+/// names of `journal`, `compress` and `metrics`.
 ///
 /// `Encrypted` is not among them, because keys belong neither in a URL nor in a configuration file.
 /// Wrap the provider in code, and with it the layers that belong above encryption, which are

@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 use super::options::Options;
 #[cfg(any(feature = "lz4", feature = "zstd"))]
 use crate::layer::compressed::Compressed;
+#[cfg(feature = "journal")]
+use crate::layer::journaled::{Acknowledge, Journaled};
 #[cfg(feature = "metrics")]
 use crate::layer::metered::Metered;
 use crate::{
@@ -29,11 +31,17 @@ impl Layers {
     ///
     /// - The breaker is directly around the store, so that all other layers are told at once that
     ///   it is down.
+    /// - The journal is above what may be down. It holds compressed values.
     /// - Metrics are those that the maps experience.
     /// - The namespace is the outermost, so that the other layers see the full names of maps.
     pub(super) fn read(options: &mut Options) -> Result<Self> {
         refuse_keys(options)?;
-        let inner = [breaker(options)?, compress(options)?, metrics(options)?];
+        let inner = [
+            breaker(options)?,
+            journal(options)?,
+            compress(options)?,
+            metrics(options)?,
+        ];
         let mut layers: Vec<_> = inner.into_iter().flatten().collect();
         layers.extend(namespaces(options)?);
         Ok(Self(layers))
@@ -67,6 +75,37 @@ fn breaker(options: &mut Options) -> Result<Option<Wrap>> {
         breaker = breaker.cool_down(time);
     }
     Ok(is_wanted.then(|| wrap(breaker)))
+}
+
+fn journal(options: &mut Options) -> Result<Option<Wrap>> {
+    let is_given = options.is_given("journal");
+    let folder = options.either("journal", "journal.folder")?;
+    let max_bytes = options.size("journal.max_bytes")?;
+    let words = [("local", true), ("remote", false)];
+    let is_local = options.choice("journal.acknowledge", &words)?;
+    if !is_given {
+        return Ok(None);
+    }
+    let folder = options.needed("journal", folder, "the path of a folder, such as `./spool`")?;
+    journaled(&folder, max_bytes, is_local.unwrap_or(true)).map(Some)
+}
+
+#[cfg(feature = "journal")]
+#[expect(clippy::unnecessary_wraps, reason = "an error without the feature")]
+fn journaled(folder: &str, max_bytes: Option<u64>, is_local: bool) -> Result<Wrap> {
+    let mut journal = Journaled::new(folder);
+    if let Some(bytes) = max_bytes {
+        journal = journal.max_bytes(bytes);
+    }
+    if !is_local {
+        journal = journal.acknowledge(Acknowledge::Remote);
+    }
+    Ok(wrap(journal))
+}
+
+#[cfg(not(feature = "journal"))]
+fn journaled(_: &str, _: Option<u64>, _: bool) -> Result<Wrap> {
+    Err(super::mistakes::needs_feature("`journal`", "journal"))
 }
 
 fn compress(options: &mut Options) -> Result<Option<Wrap>> {

@@ -12,7 +12,8 @@ pub(super) fn message(url: &str) -> String {
 
 /// The options of layers.
 const LAYERS: &str = "breaker, breaker.cool_down, breaker.failures, breaker.name, breaker.window, \
-    compress, compress.algorithm, compress.level, compress.min_size, metrics, metrics.name, \
+    compress, compress.algorithm, compress.level, compress.min_size, journal, \
+    journal.acknowledge, journal.folder, journal.max_bytes, metrics, metrics.name, \
     metrics.slow, namespace";
 
 /// The end of a message with these options of the provider, and those of layers.

@@ -42,6 +42,34 @@ async fn the_order_of_layers_is_fixed() {
     }
 }
 
+#[cfg(feature = "journal")]
+#[tokio::test]
+async fn a_journal_is_above_the_breaker() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("spool");
+    let url = format!(
+        "memory:?journal={}&journal.max_bytes=1MiB&breaker&journal.acknowledge=remote",
+        spool.display()
+    );
+    let expected = ["Journaled", "CircuitBreaker", "Memory"];
+    assert_eq!(stack(&url).await, expected);
+}
+
+#[cfg(feature = "journal")]
+#[tokio::test]
+async fn a_save_is_in_the_journal_of_a_url() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("spool");
+    let store = connect(&format!("memory:?journal={}", spool.display())).await;
+    let map = persistify::PersistentMap::<u32>::builder(store.unwrap(), "map");
+    let map = map.open().await.unwrap();
+    map.insert_and_save("a", 1).await.unwrap();
+    let files = std::fs::read_dir(&spool).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert!(names.into_iter().any(|name| name.starts_with("map")));
+    map.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_breaker_is_added_by_its_name_or_by_an_option() {
     let with = ["CircuitBreaker", "Memory"];

@@ -160,7 +160,7 @@ impl<'a, 'c> Delivery<'a, 'c> {
             Ok(committed) => return ControlFlow::Break(self.committed(committed)),
             Err(error) => error,
         };
-        if is_refused_in_part(&error) {
+        if self.is_refused_in_part(&error) {
             self.uncertain = true;
         } else if !is_an_answer(&error) || error.kind() == ErrorKind::Rewound {
             return self.unanswered(error);
@@ -174,6 +174,13 @@ impl<'a, 'c> Delivery<'a, 'c> {
             Err(error) if !is_an_answer(&error) => self.unanswered(error),
             Ok(_) | Err(_) => ControlFlow::Break(self.rejected(refusal)),
         }
+    }
+
+    /// Whether some shards have refused their part of the batch for good, and the others
+    /// have applied theirs. Repeating the batch would never end; the fence settles it.
+    fn is_refused_in_part(&self, error: &Error) -> bool {
+        let is_partial = error.kind() == ErrorKind::Refused && error.may_have_applied();
+        is_partial && self.provider.capabilities().sharded
     }
 
     async fn send(&self, batch: &Batch) -> Result<Committed> {
@@ -287,12 +294,6 @@ fn keys_of(batch: &Batch, map: &Shared) -> KeySample {
     // Copies that are set aside go to another map.
     let part = part.or(batch.maps.first().filter(|_| batch.maps.len() == 1));
     KeySample::of(part.iter().flat_map(|part| &part.changes).map(|c| &c.key))
-}
-
-/// Whether some stores of a layer have refused their part of the batch for good, and the
-/// others have applied theirs. Repeating the batch would never end; the fence settles it.
-fn is_refused_in_part(error: &Error) -> bool {
-    error.kind() == ErrorKind::Refused && error.may_have_applied()
 }
 
 /// Whether the store has examined and refused the batch, rather than failed.

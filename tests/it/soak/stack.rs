@@ -1,13 +1,16 @@
 //! Layers between the maps and the store of a history.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use persistify::{Namespaced, Provider, ProviderExt};
+use persistify::{CircuitBreaker, Namespaced, Provider, ProviderExt};
 use rand::{RngExt, rngs::StdRng};
 
 /// A kind of layer. They are declared in a valid order, the innermost first.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
+    CircuitBreaker,
+    #[cfg(feature = "metrics")]
+    Metered,
     #[cfg(feature = "encryption")]
     Encrypted,
     #[cfg(feature = "lz4")]
@@ -16,6 +19,9 @@ enum Kind {
 }
 
 const KINDS: &[Kind] = &[
+    Kind::CircuitBreaker,
+    #[cfg(feature = "metrics")]
+    Kind::Metered,
     #[cfg(feature = "encryption")]
     Kind::Encrypted,
     #[cfg(feature = "lz4")]
@@ -43,6 +49,12 @@ impl Stack {
 impl Kind {
     fn on(self, inner: Arc<dyn Provider>) -> Arc<dyn Provider> {
         match self {
+            Self::CircuitBreaker => {
+                let breaker = CircuitBreaker::new().failures(2);
+                Arc::new(inner.layer(breaker.cool_down(Duration::from_millis(300))))
+            }
+            #[cfg(feature = "metrics")]
+            Self::Metered => Arc::new(inner.layer(persistify::Metered::new("soak"))),
             #[cfg(feature = "encryption")]
             Self::Encrypted => {
                 let keys = persistify::Keys::new("key", [7; 32]).unwrap();

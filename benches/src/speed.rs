@@ -7,6 +7,8 @@
 mod flushes;
 #[path = "speed/inserts.rs"]
 mod inserts;
+#[path = "speed/layers.rs"]
+mod layers;
 #[path = "speed/one_change.rs"]
 mod one_change;
 #[path = "speed/overwrites.rs"]
@@ -18,13 +20,14 @@ mod reads;
 #[path = "speed/verified.rs"]
 mod verified;
 
-const SUBJECTS: [(&str, fn()); 7] = [
+const SUBJECTS: [(&str, fn()); 8] = [
     ("get", reads::run),
     ("insert", inserts::run),
     ("overwrite", overwrites::run),
     ("flush", flushes::run),
     ("save", one_change::run),
     ("verify", verified::run),
+    ("layers", layers::run),
     ("postgres", postgres::run),
 ];
 

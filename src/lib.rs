@@ -83,6 +83,12 @@
 //! To write your own, implement [`Provider`], whose documentation is the contract,
 //! and test it with [`testing::conformance`](testing::conformance()).
 //!
+//! # Layers
+//!
+//! A layer is a provider that wraps a provider. [`ProviderExt`] lists the layers of this crate,
+//! a circuit breaker, a standby, a local journal, shards, encryption, compression, metrics and
+//! tenants, and says in which order they stack.
+//!
 //! # Migrations, copies, backups
 //!
 //! - [`schema`](Builder::schema) and [`migrate`](Builder::migrate) upgrade older

@@ -5,6 +5,9 @@ use crate::{error::Result, provider::Provider};
 
 /// Wraps any [`Provider`] in layers.
 ///
+/// A layer is a provider that wraps a provider. A map uses it like any provider, and it keeps
+/// the same contract.
+///
 /// ```
 /// use persistify::{Batch, Committed, Layer, Memory, Provider, ProviderExt, Result, async_trait};
 ///
@@ -24,10 +27,49 @@ use crate::{error::Result, provider::Provider};
 /// }
 ///
 /// # fn main() -> Result<()> {
-/// let store = Memory::new().namespace("acme")?.layer(Logged);
+/// let store = Memory::new().layer(Logged).namespace("acme")?;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Choosing layers
+///
+/// | layer | use it | do not use it | cost |
+/// | --- | --- | --- | --- |
+/// | [`CircuitBreaker`](crate::CircuitBreaker) | if many maps share a store that fails slowly: only one call at a time tries a store that is down | for one map, or a local file | a lock and two readings of the clock a call |
+/// | [`Failover`](crate::Failover) | to open and load maps while the primary store is down, from a copy that is kept up to date | to write while it is down: that is `Journaled`, or a database that fails over by itself | a load of the changes from the primary after each commit, in the background |
+/// | [`Journaled`](crate::Journaled) | to acknowledge saves while a remote store is down | if several processes write the same map | one local fsync before, and one more row in, each commit |
+/// | [`Sharded`](crate::Sharded) | to spread one map over several stores | if one store is fast enough; batches that span shards are not atomic | one commit for each shard that a batch touches, concurrently |
+/// | [`Encrypted`](crate::Encrypted) | to keep values secret from those who can read the store | if other programs read the values | some 100 bytes a value, and the time to encrypt it |
+/// | [`Compressed`](crate::Compressed) | for large values | if people or other programs read the values | the time to compress; values below a size are passed on |
+/// | [`Namespaced`](crate::Namespaced) | to give each tenant maps of its own | to separate resources: tenants share those of the store | the list of changes is copied |
+/// | [`Metered`](crate::Metered) | to observe commits and loads of a store | without a recorder of metrics | two readings of the clock, and a pass over the changes |
+///
+/// # Order
+///
+/// The last layer of a chain is the outermost; a call passes it first. From the store outwards:
+///
+/// 1. `CircuitBreaker`, directly around the store whose failures it counts.
+/// 2. `Failover`, so that loads reach the standby at once while the breaker is open.
+/// 3. `Journaled`, above all that may be down.
+/// 4. `Encrypted`, above the journal and the standby, which then store no plain text.
+/// 5. `Compressed`, above the encryption, because encrypted values do not compress.
+/// 6. `Namespaced`. Above `Encrypted`, values cannot be moved between tenants.
+///
+/// `Metered` fits anywhere: directly around the store it measures the store, as the outermost
+/// layer what the maps experience. `Sharded` wraps several providers. Layers around one shard
+/// concern that shard alone: breakers, standbys and journals belong there.
+///
+/// These orders are errors when a map is opened:
+///
+/// | order | error |
+/// | --- | --- |
+/// | `store.layer(compressed).layer(encrypted)` | `Invalid`: encrypted values do not compress |
+/// | `store.layer(encrypted).layer(journaled)` | `Invalid`: the journal would contain plain text |
+/// | `sharded.layer(journaled)` | `Unsupported`: the journal needs batches of several maps |
+///
+/// Others are not detected. A breaker above a journal sees no failures. A namespace below the
+/// encryption is not bound to the values.
 pub trait ProviderExt: Provider + Sized {
     /// Wraps this provider in a layer. The last layer of a chain is the outermost: it is
     /// called first.

@@ -85,8 +85,8 @@ use sealing::Sealed;
 ///
 /// # Cost
 ///
-/// Some 100 bytes a value, and a copy of it that is encrypted, at several hundred MB a second or
-/// more; more than 16 KiB on a blocking thread. The last batch of each writer is kept until it
+/// Some 100 bytes a value, and a copy of it that is encrypted; batches with more than 16 KiB on a
+/// blocking thread. The last batch of each writer is kept until it
 /// is acknowledged, so that a repeat is identical.
 ///
 /// # Errors

@@ -136,7 +136,6 @@ impl Options {
     }
 
     /// One of several words.
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(super) fn choice<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Result<Option<T>> {
         let listed: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
         let form = format!("write one of {}", listed.join(", "));

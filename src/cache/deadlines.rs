@@ -89,29 +89,35 @@ pub(crate) fn lasting(wait: Duration) -> Duration {
 /// The deadlines of all entries that have one, each key once. Its size is
 /// proportional to the number of entries, not of writes.
 #[derive(Debug, Default)]
-pub(crate) struct Deadlines(BTreeSet<(Millis, Arc<str>)>);
+pub(crate) struct Deadlines(BTreeSet<Deadline>);
+
+/// A deadline, and the key with its hash. Many keys have the same deadline; comparing
+/// their hashes saves fetching both keys from memory.
+type Deadline = (Millis, u64, Arc<str>);
 
 impl Deadlines {
-    /// Moves a key from one deadline to another; returns whether the new one is
-    /// earlier than all others.
-    pub(crate) fn shift(&mut self, key: &Arc<str>, from: Millis, to: Millis) -> bool {
-        self.0.remove(&(from, key.clone()));
+    /// Moves a key of this hash from one deadline to another; returns whether the new
+    /// one is earlier than all others.
+    pub(crate) fn shift(&mut self, hash: u64, key: &Arc<str>, from: Millis, to: Millis) -> bool {
+        if from != NEVER {
+            self.0.remove(&(from, hash, key.clone()));
+        }
         if to == NEVER {
             return false;
         }
         let is_next = self.next().is_none_or(|next| to < next);
-        self.0.insert((to, key.clone()));
+        self.0.insert((to, hash, key.clone()));
         is_next
     }
 
     pub(crate) fn next(&self) -> Option<Millis> {
-        self.0.first().map(|(at, _)| *at)
+        self.0.first().map(|(at, ..)| *at)
     }
 
-    /// Removes a key whose deadline has passed.
-    pub(crate) fn pop_due(&mut self, now: Millis) -> Option<Arc<str>> {
+    /// Removes a key whose deadline has passed; returns both.
+    pub(crate) fn pop_due(&mut self, now: Millis) -> Option<(Millis, Arc<str>)> {
         self.next().filter(|at| *at <= now)?;
-        self.0.pop_first().map(|(_, key)| key)
+        self.0.pop_first().map(|(at, _, key)| (at, key))
     }
 
     #[cfg(test)]
@@ -146,14 +152,14 @@ mod tests {
     fn a_key_has_one_deadline_and_the_earliest_comes_first() {
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let mut deadlines = Deadlines::default();
-        assert!(deadlines.shift(&a, NEVER, 20));
-        assert!(!deadlines.shift(&b, NEVER, 30));
-        assert!(deadlines.shift(&b, 30, 10));
+        assert!(deadlines.shift(1, &a, NEVER, 20));
+        assert!(!deadlines.shift(2, &b, NEVER, 30));
+        assert!(deadlines.shift(2, &b, 30, 10));
         assert_eq!(deadlines.next(), Some(10));
         assert_eq!(deadlines.pop_due(9), None);
-        assert_eq!(deadlines.pop_due(10).as_deref(), Some("b"));
+        assert_eq!(deadlines.pop_due(10), Some((10, b)));
         assert_eq!(deadlines.pop_due(10), None);
-        assert!(!deadlines.shift(&a, 20, NEVER));
+        assert!(!deadlines.shift(1, &a, 20, NEVER));
         assert_eq!(deadlines.next(), None);
     }
 }

@@ -48,8 +48,9 @@ use tasks::Drains;
 /// provider, the remote, in the background.
 ///
 /// While the remote is down, saves go on: `insert_and_save` returns when its change is synced
-/// to the journal. Everything that was acknowledged reaches the remote once it is back, in
-/// order and once, also after a crash of the program.
+/// to the journal. Once the remote is back, it gets every acknowledged batch of a map in order
+/// and once, also after a crash of the program. The exceptions are below: changes that the remote
+/// refuses, and journals whose map has another owner.
 ///
 /// ```
 /// use persistify::{Journaled, Memory, PersistentMap, ProviderExt};
@@ -69,56 +70,84 @@ use tasks::Drains;
 ///
 /// # What is acknowledged locally
 ///
-/// What the background flush of a map commits, which includes `insert_and_save` and `flush`:
-/// batches of one map without conditions. A conditional or atomic commit, or one of several
-/// maps, needs an answer of the remote: the journals of its maps are drained first, then it is
-/// passed on. If they cannot be drained, it fails as [`Unavailable`](ErrorKind::Unavailable),
-/// and nothing of it was applied.
+/// Batches of one map without conditions: those of the background flush, which includes
+/// `insert_and_save` and `flush`. A conditional or atomic commit, or one of several maps, needs an
+/// answer of the remote: the journals of its maps are drained first, then it is passed on. If they
+/// cannot be drained, nothing of it was applied, and it fails as
+/// [`Unavailable`](ErrorKind::Unavailable), or as [`Unusable`](ErrorKind::Unusable) if a person
+/// has to decide about a journal (see below).
+///
+/// These flushes have conditions too, so their batches wait for the remote: all of a map that
+/// [detects conflicts](crate::Builder::conflicts), and those that contain an automatic change, such
+/// as the removal of an expired entry or the rewrite of a migrated one.
 ///
 /// # One owner a map
 ///
 /// Opening a map makes this folder the owner of the map: a row in the map
 /// `<map>/journal-owner` of the remote, which every drained batch moves forward in the same
-/// commit. A process with another folder that opens the map replaces the owner. The old one
-/// does not send its journal over newer values: it keeps it, its saves fail as
-/// [`Unusable`](ErrorKind::Unusable), and [`stats`](Self::stats) says
+/// commit. A process with another folder that opens the map replaces the owner. The old owner
+/// does not send its journal over newer values. It notices the new owner when it sends the next
+/// batch; until then it acknowledges saves. From then on it keeps its journal, its saves fail as
+/// [`Unusable`](ErrorKind::Unusable), and the error in [`stats`](Self::stats) is
 /// [`Superseded`](ErrorKind::Superseded). The same happens, as
 /// [`Rewound`](ErrorKind::Rewound), if the remote has lost batches that it had acknowledged.
 /// A person decides: [`export`](Self::export), [`discard`](Self::discard) or
 /// [`force`](Self::force).
 ///
 /// The first open of a map needs a remote that takes commits. Later ones need one that loads,
-/// such as a standby: the journal is laid over the records that are loaded. Pages and changes
+/// such as a standby: pending batches are applied to the loaded records. Pages and changes
 /// cannot be loaded before the journal has reached the remote. The journals of maps that are
-/// not opened again are sent as well, once the layer is used.
+/// not opened again are sent as well, after the first call of the layer.
 ///
 /// # Refused changes
 ///
-/// The remote may refuse a change that was acknowledged. It is set aside in
+/// The remote may refuse a change that was acknowledged. The change is then set aside in
 /// `<map>.refused.jsonl` in the folder, logged as an error and counted in
-/// [`stats`](Self::stats); the rest of its batch goes on. The map keeps the value in memory.
+/// [`stats`](Self::stats); the rest of its batch is sent. The map keeps the value in memory.
 ///
 /// # When not to use it
 ///
-/// Not for maps that several processes write: each would replace the other as the owner.
-/// Not where an acknowledged change must be visible to other readers of the store at once.
-/// Health of a map stays `Healthy` while the remote is down: watch [`stats`](Self::stats).
+/// - For maps that several processes write: each would replace the other as the owner.
+/// - If other readers of the store must see an acknowledged change at once.
+///
+/// The health of a map stays `Healthy` while the remote is down: watch [`stats`](Self::stats).
+///
+/// # Time limits
+///
+/// The layer waits up to 30 seconds for the answer to each call of the remote that drains a
+/// journal or reads its owner. It repeats failed attempts in the background after 100 milliseconds,
+/// doubling up to 10 seconds. Closing a map waits up to 10 seconds for its journal to be sent, and
+/// [`close`](Provider::close) up to 10 seconds for each map, one after the other. The rest is sent
+/// after the next open. These limits are fixed.
 ///
 /// # Order among layers
 ///
 /// The journal holds keys and values as plain text, in files that only this user can read.
-/// Encryption therefore goes above it: `remote.layer(Journaled::new(..)).layer(encrypted)`. Over
-/// a provider that encrypts, the first load fails as [`Invalid`](ErrorKind::Invalid). The remote
-/// must support conditions and batches of several maps; otherwise it is
-/// [`Unsupported`](ErrorKind::Unsupported).
+/// Encryption therefore goes above it: `remote.layer(Journaled::new(..)).layer(encrypted)`. The
+/// remote must support conditions and batches of several maps, as SQLite and Postgres do.
+///
+/// # Errors
+///
+/// In addition to those of the remote:
+///
+/// - `Invalid`, from the first call, if [`max_bytes`](Self::max_bytes) is out of its bounds, or if
+///   the remote encrypts; and for a map whose name is `journal-owner`.
+/// - `Unsupported`, from the first call, if the remote lacks one of the two abilities.
+/// - `Unavailable` if another process has locked the folder, if the journal is full, or if a call
+///   needs the remote while it is down.
+/// - `Unusable` if the disk fails, if the folder was removed or replaced while it was open, or if a
+///   person has to decide about a journal.
+/// - `Corrupt` if a journal is damaged; it is left as it is. If that is found when the folder is
+///   opened, no map of the layer opens.
+/// - `Closed` after [`close`](Provider::close).
 ///
 /// # Cost
 ///
 /// A commit writes the batch to the journal, as a line of JSON, and syncs it; the remote
-/// commits it later, with one more row. What is pending is also in memory.
+/// commits it later, with one more row. Pending batches are also in memory.
 ///
-/// Cancel safety: dropping the future of a commit does not stop the write to the journal; the
-/// repeated batch is acknowledged once.
+/// Cancel safety: dropping the future of a commit does not stop the write to the journal. A
+/// repeat of the batch is acknowledged and not written again.
 pub struct Journaled<P = ()> {
     inner: Arc<P>,
     options: Options,
@@ -136,8 +165,9 @@ struct Journals {
 
 impl Journaled {
     /// Creates a layer with its journals in this folder; see
-    /// [`ProviderExt::layer`](crate::ProviderExt::layer). The folder is created and locked by
-    /// the first use.
+    /// [`ProviderExt::layer`](crate::ProviderExt::layer). The first call of the layer creates
+    /// the folder, if it is missing, and locks it until the layer is [closed](Provider::close) or
+    /// dropped.
     pub fn new(folder: impl AsRef<Path>) -> Self {
         Self {
             inner: Arc::new(()),
@@ -154,10 +184,11 @@ impl Journaled {
         self
     }
 
-    /// Sets the maximum size in bytes of what waits for the remote, for each map: 256 MiB by
-    /// default, at least 64 KiB. A save beyond it fails as
-    /// [`Unavailable`](ErrorKind::Unavailable) and stays pending in its map. The file can be
-    /// twice as long, and what waits is in memory as well.
+    /// Sets the maximum size, in bytes, of the batches of one map that wait for the remote:
+    /// 256 MiB by default, at least 64 KiB. A save beyond it fails as
+    /// [`Unavailable`](ErrorKind::Unavailable) and stays pending in its map. The file can be longer
+    /// by the same size, or by 1 MiB if that is more, because sent batches are removed from time
+    /// to time. Waiting batches are in memory as well.
     #[must_use]
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.options.max_bytes = bytes;
@@ -254,11 +285,15 @@ impl<P: Provider> Journaled<P> {
         self.journals.states.lock().values().cloned().collect()
     }
 
-    /// Waits until everything is in the remote that was acknowledged before this call.
+    /// Waits until the remote has every batch that was acknowledged before this call, of all maps.
+    /// Changes that the remote refuses are set aside.
+    ///
+    /// Cancel-safe: the background tasks continue if the future is dropped.
     ///
     /// # Errors
     ///
-    /// The error of the first journal that cannot be sent; the others were tried as well.
+    /// The error of the first journal that cannot be sent; the others were tried as well. The
+    /// batches are kept, and the background tasks try again.
     pub async fn drain(&self) -> Result<()> {
         self.folder().await?;
         let mut drained = Ok(());
@@ -268,7 +303,8 @@ impl<P: Provider> Journaled<P> {
         drained
     }
 
-    /// The state of the journals that were used or found in the folder, by map.
+    /// Returns the state of the journals that were used or found in the folder, by map. Empty
+    /// before the first call of the layer.
     pub fn stats(&self) -> BTreeMap<MapName, JournalStats> {
         let states = self.states().into_iter();
         states

@@ -115,7 +115,7 @@ impl<P: Provider> Layer for Journaled<P> {
         }
     }
 
-    /// Drains the journal if the remote is there. Otherwise the rest is sent later.
+    /// Drains the journal if the remote answers. Otherwise the rest is sent later.
     async fn release(&self, map: &MapName) -> Result<()> {
         let state = self.state(map).await?;
         if !drained_in_time(&state).await {
@@ -160,7 +160,7 @@ impl<P: Provider> Layer for Journaled<P> {
         forgotten.await.map_err(Error::outcome_unknown)
     }
 
-    /// The remote, if it is there. While it is not, local saves go on.
+    /// Pings the remote. If it fails, the journal is enough, because local saves go on.
     async fn ping(&self) -> Result<Option<Incarnation>> {
         let folder = self.folder().await?;
         match self.inner().ping().await {
@@ -174,7 +174,7 @@ impl<P: Provider> Layer for Journaled<P> {
         }
     }
 
-    /// Drains the journals if the remote is there, keeps the rest for the next open, and
+    /// Drains the journals if the remote answers, keeps the rest for the next open, and
     /// unlocks the folder.
     async fn close(&self) -> Result<()> {
         self.journals.is_closed.store(true, Ordering::Relaxed);

@@ -18,7 +18,7 @@ impl<P: Provider> Journaled<P> {
     ///
     /// # Errors
     ///
-    /// `Invalid` if it is no name of a map; `Corrupt` if the journal is damaged.
+    /// `Invalid` if `map` is not the name of a map; `Corrupt` if the journal is damaged.
     pub async fn export(&self, map: impl AsRef<str>) -> Result<String> {
         let state = self.state(&MapName::parse(map)?).await?;
         state.with_file(|journal, _| journal.lines()).await
@@ -42,12 +42,12 @@ impl<P: Provider> Journaled<P> {
         Ok(discarded)
     }
 
-    /// Makes this process the owner of a map again, whoever is it now, and sends the batches
-    /// that wait. They overwrite the values that the remote has now.
+    /// Makes this process the owner of a map again, whichever process is the owner now, and sends
+    /// the waiting batches. They overwrite the values that the remote has now.
     ///
     /// # Errors
     ///
-    /// Those of the remote; the batches are kept. Call it again.
+    /// Those of the remote and of the disk. Batches that were not sent are kept; call it again.
     pub async fn force(&self, map: impl AsRef<str>) -> Result<()> {
         let state = self.state(&MapName::parse(map)?).await?;
         let mut row = state.row.lock().await;

@@ -226,7 +226,7 @@ impl MapJournal {
         Ok(())
     }
 
-    /// Removes what was drained from the file.
+    /// Removes the drained entries from the file.
     pub(super) fn tidy(&mut self, folder: &Folder) -> Result<()> {
         if self.frames > self.pending.len() as u64 {
             self.rewrite(folder)?;
@@ -306,7 +306,7 @@ impl MapJournal {
     }
 }
 
-/// What a journal holds.
+/// The content of a journal, in numbers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Content {
     pub(super) batches: u64,

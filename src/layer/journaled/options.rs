@@ -19,11 +19,12 @@ const MIN_BYTES: u64 = 64 << 10;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Acknowledge {
-    /// When the journal has it durably. Without its revision, which the remote assigns later.
+    /// When the commit is durable in the journal. The answer has no revision, because the remote
+    /// assigns it later.
     #[default]
     Local,
-    /// When the remote has it. Commits are not journaled; batches that are still in a journal
-    /// are sent first. Use it to turn the journal off.
+    /// When the remote has applied the commit. Commits are not journaled; batches that are still
+    /// in a journal are sent first. Use it to turn the journal off.
     Remote,
 }
 

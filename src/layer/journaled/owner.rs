@@ -32,7 +32,7 @@ pub(super) struct Owner {
     pub(super) number: u64,
 }
 
-/// The row, as this process knows it; `None` if there is none.
+/// The row, as this process knows it; `None` if the remote has no row.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Row(pub(super) Option<(Owner, Revision)>);
 

@@ -26,7 +26,7 @@ use crate::{
     record::Revision,
 };
 
-/// For how long a call waits for an attempt at the remote.
+/// The time limit of a call of the remote.
 const ATTEMPT: Duration = Duration::from_secs(30);
 
 /// How often one attempt to become the owner reads the row.
@@ -45,7 +45,7 @@ pub(super) struct State {
     pub(super) known: Arc<Mutex<Known>>,
 }
 
-/// What is known about the remote and the journal.
+/// The known state of the remote and of the journal.
 #[derive(Default)]
 pub(super) struct Known {
     /// This process has put a token of its own into the remote.
@@ -55,7 +55,7 @@ pub(super) struct Known {
     acknowledged: Option<(BatchId, SystemTime)>,
     /// The revision at which the map was last dropped.
     pub(super) dropped: Option<Revision>,
-    /// What the journal holds.
+    /// The content of the journal.
     pub(super) content: Content,
     /// The last error of the drain.
     pub(super) error: Option<Error>,
@@ -111,7 +111,7 @@ impl State {
         })
     }
 
-    /// Records what an answer says about the remote.
+    /// Learns the state of the remote from an answer.
     pub(super) fn learn(&self, id: BatchId, answer: &Result<Committed>) {
         let mut known = self.known.lock();
         match answer {
@@ -236,7 +236,7 @@ impl State {
         (known.is_owned, known.error) = (false, None);
     }
 
-    /// Records that what the remote has now counts, whatever it had acknowledged.
+    /// Accepts the present state of the remote, even if it has lost acknowledged batches.
     pub(super) fn forced(&self) {
         let mut known = self.known.lock();
         (known.acknowledged, known.error) = (None, None);

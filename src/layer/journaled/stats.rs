@@ -12,7 +12,7 @@ pub struct JournalStats {
     pub batches: u64,
     /// Their size in the journal, in bytes.
     pub bytes: u64,
-    /// The age of the oldest of them, by the clock of its map; `None` if there are none.
+    /// The time since the map made the oldest of them; `None` if there are none.
     pub oldest: Option<Duration>,
     /// The number of changes that the remote has refused. They are in the file
     /// `<map>.refused.jsonl` in the folder of the journals, with the reason; after a crash, a

@@ -8,7 +8,7 @@ use tokio::task::AbortHandle;
 use super::state::State;
 use crate::name::MapName;
 
-/// The wait after a failed attempt: it doubles from the first to the second.
+/// The wait after a failed attempt: it doubles from `FIRST_DELAY` up to `MAX_DELAY`.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const MAX_DELAY: Duration = Duration::from_secs(10);
 
@@ -17,7 +17,7 @@ const MAX_DELAY: Duration = Duration::from_secs(10);
 pub(super) struct Drains(Mutex<HashMap<MapName, AbortHandle>>);
 
 impl Drains {
-    /// Starts the task of a map, unless it runs. One ends with its runtime.
+    /// Starts the task of a map, unless it runs. A task ends with its runtime.
     pub(super) fn ensure(&self, state: &Arc<State>) {
         let mut tasks = self.0.lock();
         let running = tasks.get(&state.map);

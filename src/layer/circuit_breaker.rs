@@ -26,8 +26,8 @@ use crate::{
     provider::Provider,
 };
 
-/// Stops calling a store that is down: calls fail at once instead of waiting for it, and
-/// the store is tried again by one call at a time.
+/// Stops calling a store that is down: calls fail at once instead of waiting for it, and one
+/// call at a time tries the store again.
 ///
 /// ```
 /// use std::time::Duration;
@@ -49,9 +49,9 @@ use crate::{
 /// - **Open**: for the [cool-down](Self::cool_down), loads, commits, pings, `maps` and
 ///   `drop_map` fail at once. The next call after it is the probe.
 /// - **Half-open**: the probe is on its way, and all other calls still fail at once. If the
-///   store answers it, the breaker closes; if it fails, the breaker opens again. A probe
-///   whose caller gives up at once makes room for the next call, and after a cool-down
-///   without an answer the next call is a further probe, so the breaker is never stuck.
+///   store answers it, the breaker closes; if it fails, the breaker opens again. If the caller
+///   of a probe gives up within 100 milliseconds, the next call is the probe. After a cool-down
+///   without an answer, the next call is a further probe, so the breaker is never stuck.
 ///
 /// All clones, and so all maps of the provider, share the state: if one map finds the store
 /// down, the others do not wait for their own time limits. When the breaker closes, it wakes
@@ -65,40 +65,44 @@ use crate::{
 /// after 100 milliseconds or more, as by a time limit
 /// ([`commit_timeout`](crate::Builder::commit_timeout)). Every other error is the answer of
 /// a store that works, and counts as a success. A call that is dropped sooner does not
-/// count.
+/// count. Neither does a page that was read, or that ends with another error: the first answer
+/// to the load has counted. `release` and `close` always reach the store, and never count.
 ///
 /// # Errors
 ///
-/// Of an open breaker: `Unavailable`, and [`may_have_applied`](crate::Error::may_have_applied)
-/// is false, because nothing was sent. It speaks of this call only: if an earlier attempt at
-/// the same batch has an unknown outcome, that stays unknown. The
-/// [source](std::error::Error::source) is the last error of the store. An option out of its
-/// bounds is `Invalid`, at the first call and thus when a map is opened.
+/// - `Unavailable` while the breaker is open. [`may_have_applied`](crate::Error::may_have_applied)
+///   is false, because nothing was sent. This concerns the refused call only: if an earlier
+///   attempt at the same batch has an unknown outcome, that outcome stays unknown. The
+///   [source](std::error::Error::source) is the last error of the store.
+/// - `Invalid`, from the first call and thus from the opening of a map, if an option is out of
+///   its bounds.
 ///
 /// # With a map
 ///
 /// The map retries and probes as always, through the breaker. A call that waits for a save
-/// gets an attempt at once, which fails at once while the breaker is open. A map recovers
-/// at the latest one cool-down later than without the breaker, so the cool-down should be
-/// shorter than the [patience](crate::RetryPolicy::patience) of the maps.
+/// gets an attempt at once, which fails at once while the breaker is open. A refused attempt
+/// delays a map until its next attempt or until another call closes the breaker: while it
+/// retries, by the cool-down and one pause between retries; once it is `Down`, by up to one
+/// [`probe_delay`](crate::RetryPolicy::probe_delay). Set a cool-down that is shorter than both
+/// `probe_delay` and the [patience](crate::RetryPolicy::patience) of the maps.
 ///
 /// # When not to use it
 ///
-/// One map on a store that fails fast, such as a local file, gains nothing: it spaces its
-/// attempts by itself. The breaker is for several maps on a store whose failures are slow:
-/// a network that drops packets, an overloaded server.
+/// - For one map on a store that fails fast, such as a local file: the map spaces its attempts
+///   itself. The breaker is for several maps on a store that fails slowly: behind a network that
+///   drops packets, or on an overloaded server.
 ///
 /// # Order of layers
 ///
-/// Directly around the store. Above it goes all that has an answer of its own while the
-/// store is down. A layer above that counts or times calls sees the calls that fail at once,
-/// one below sees only those that reach the store.
+/// Put it directly around the store. Layers that can answer while the store is down, such as
+/// `Failover` and `Journaled`, go above it. A `Metered` above it also measures the calls that
+/// fail at once; one below it measures only those that reach the store.
 ///
 /// # Cost
 ///
-/// A call takes a short lock before and after it, never over I/O, and reads the clock twice:
-/// well under a microsecond. A call that fails at once takes one lock and clones an `Arc`.
-/// Dropping the future of a call is as safe as without the layer.
+/// Each call, and each page of a load, takes a short lock before and after its I/O, and reads
+/// the clock twice. A call that fails at once takes one lock, reads the clock once, and clones
+/// an `Arc`. Cancel safety is that of the provider.
 #[derive(Clone, Debug)]
 pub struct CircuitBreaker<P = ()> {
     inner: P,
@@ -119,16 +123,16 @@ impl CircuitBreaker {
         self.with(|options| options.failures = failures)
     }
 
-    /// Also opens the breaker if this share of the last `calls` calls has failed, all
-    /// within the [window](Self::window): above 0 and at most 1, of 1 to 10,000 calls. Off
-    /// by default.
+    /// Also opens the breaker if at least this share of the last `calls` calls has failed, all
+    /// within the [window](Self::window). `rate` is above 0 and at most 1, `calls` is 1 to
+    /// 10,000. Off by default.
     #[must_use]
     pub fn failure_rate(self, rate: f64, calls: usize) -> Self {
         self.with(|options| options.failure_rate = Some((rate, calls)))
     }
 
-    /// Sets how long an outcome counts; above zero, 5 minutes by default, which is enough
-    /// for five calls that hang until the default time limit of a map.
+    /// Sets how long an outcome counts; above zero, 5 minutes by default: twice the time that
+    /// five calls in a row take if each hangs until the default `commit_timeout` of 30 seconds.
     #[must_use]
     pub fn window(self, window: Duration) -> Self {
         self.with(|options| options.window = window)
@@ -199,9 +203,9 @@ impl<P: Provider> IntoLayer<P> for CircuitBreaker {
     }
 }
 
-/// `release` and `close` are forwarded always: they free what the provider holds, and
-/// a program that ends must not be held up by an open breaker. They do not count either,
-/// because many providers answer them without the store.
+/// `release` and `close` are always forwarded: they free resources of the provider, and an open
+/// breaker must not keep a program from ending. They do not count, because many providers
+/// answer them without the store.
 #[async_trait]
 impl<P: Provider> Layer for CircuitBreaker<P> {
     fn inner(&self) -> &dyn Provider {

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-/// A call that is dropped sooner says nothing about the store: its caller did not wait for
-/// an answer. No sensible time limit is shorter.
+/// A call that is dropped sooner says nothing about the store, because its caller hardly
+/// waited for an answer.
 const NO_ANSWER: Duration = Duration::from_millis(100);
 
 /// A call on its way to the store. Its outcome counts when this is dropped, even if that

@@ -128,8 +128,8 @@ impl Circuit {
                     self.open(&mut position, &reason, error, now);
                 }
             }
-            // Of any probe, even of one that was replaced: on a store that needs longer
-            // than the cool-down for each answer, every probe is replaced.
+            // The answer to any probe counts, even to one that was replaced: if the store needs
+            // longer than the cool-down for each answer, every probe is replaced.
             Phase::Open(_) if matches!(outcome, Outcome::Answered) => self.close(&mut position),
             Phase::Open(outage) if pass.probe == Some(outage.probes) => {
                 if outage.probe_ended(outcome, now) {

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The breaker keeps the outcomes of that many calls.
+/// The maximum number of calls whose outcomes the breaker keeps.
 const MAX_CALLS: usize = 10_000;
 
 #[derive(Clone, Debug)]
 pub(super) struct Options {
     pub(super) failures: usize,
-    /// The share of failed calls, and of how many calls.
+    /// The share of failed calls, and the number of calls that it is a share of.
     pub(super) failure_rate: Option<(f64, usize)>,
     pub(super) window: Duration,
     pub(super) cool_down: Duration,

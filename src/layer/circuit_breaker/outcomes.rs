@@ -7,15 +7,15 @@ use tokio::time::Instant;
 use super::options::Options;
 use crate::error::Error;
 
-/// What a call says about the store.
+/// The outcome of a call, as evidence about the store.
 pub(super) enum Outcome {
     Answered,
     Failed(Error),
-    /// Nothing: the call was cancelled at once.
+    /// It says nothing: the call was cancelled at once, or read a page.
     Unknown,
 }
 
-/// The last outcomes within the window; at most as many as the options look at.
+/// The last outcomes within the window; at most as many as the options need.
 #[derive(Debug, Default)]
 pub(super) struct Outcomes {
     last: VecDeque<Ended>,
@@ -29,7 +29,7 @@ struct Ended {
     has_failed: bool,
 }
 
-/// Why a breaker opens.
+/// The reason for which a breaker opens.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reason {
     failed: usize,
@@ -44,8 +44,8 @@ impl fmt::Display for Reason {
 }
 
 impl Outcomes {
-    /// Records the outcome of a call. Returns why the breaker opens, if it does, and the
-    /// error of the call.
+    /// Records the outcome of a call. If the breaker opens, returns the reason and the error of
+    /// the call.
     pub(super) fn after(
         &mut self,
         outcome: Outcome,

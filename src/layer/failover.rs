@@ -29,11 +29,11 @@ use crate::{
 
 /// Loads from a standby while the primary is down.
 ///
-/// The wrapped provider is the primary. Everything is committed to it, and to it alone. While it
-/// is `Unavailable`, maps are opened and reloaded from the standby, and their health is
+/// The wrapped provider is the primary. Maps commit to the primary only. While it is
+/// `Unavailable`, maps are opened and reloaded from the standby, and their health is
 /// [`Degraded`](crate::Health::Degraded), with the age of the copy. Their changes stay pending.
-/// Once the primary is back, the map commits what is pending and reloads itself. So there is one
-/// leader at any time, no takeover, and no way back that could go wrong.
+/// Once the primary is back, each map commits its pending changes and reloads itself. So the
+/// primary is the only leader at any time, and the standby never takes over.
 ///
 /// ```
 /// use persistify::testing::Faulty;
@@ -65,33 +65,35 @@ use crate::{
 /// **By this layer**, unless it is [replicated](Self::replicated): about 50 milliseconds after a
 /// commit, a background task copies the [changes](Wanted::Changed) of the map since its last copy:
 /// puts, touches, removals, clears and drops. It also does so at each [interval](Self::interval),
-/// for commits of other processes, and when a map is closed. A map is followed from the moment it
-/// is opened here until it is closed. The first copy of a map compares all records with those on
-/// the standby; so does a copy after a gap for which the primary has no tombstones any more, and
-/// every copy of a primary or an adopted table that does not tell its changes (those at most once
-/// an interval).
+/// for commits of other processes, and when a map is closed. The layer follows a map from its
+/// first load from the primary, commit or drop until it is closed. The first copy of a map compares
+/// all records with those on the standby. So does a copy after a gap for which the primary no
+/// longer has tombstones, and every copy of a primary or an adopted table that does not support
+/// loads of changes (at most one in half an interval).
 ///
-/// How far each map is copied is stored on the standby, in the map `failover/watermarks`. So a
-/// restart continues where the last process ended, a standby that was away catches up, and several
+/// The standby stores the progress of each map, in the map `failover/watermarks`. So a restart
+/// continues where the last process ended, a standby that was away catches up, and several
 /// processes may share one standby. (On a standby without
 /// [`several_maps`](Capabilities::several_maps), such as JSON files, only one process may.) A map
 /// is loaded from the standby only if it was copied completely before. A standby that is down, or
-/// slow, never delays or fails a commit; see [`lag`](Self::lag).
+/// slow, never delays or fails a commit; see [`lag`](Self::lag). Closing a map, or the provider,
+/// waits for a last copy for up to one [timeout](Self::timeout); if that fails, the close succeeds
+/// and the failure is logged.
 ///
 /// **By the database**, if it is [replicated](Self::replicated): the standby is a read-only
-/// replica, such as a streaming replica of Postgres, and this layer never writes to it. A copy's
-/// age is then the time since the last commit of the map that it has.
+/// replica, such as a streaming replica of Postgres, and this layer never writes to it. The age
+/// of a copy is then the time since the last commit of the map on the replica.
 ///
 /// This layer does not promote a standby. The database can: of several hosts in a Postgres URL
-/// (`postgres://a,b/app`), the first that accepts writes is used, so maps continue on a replica
-/// that was promoted without knowing it. Both go together: one URL with all hosts as the primary,
-/// and a standby for the time in which none of them accepts writes.
+/// (`postgres://a,b/app`), the first that accepts writes is used, so maps continue on a promoted
+/// replica. Use both together: one URL with all hosts as the primary, and a standby for the time
+/// in which none of them accepts writes.
 ///
 /// # What a copy may lack
 ///
-/// The last commits before the outage; and a commit of several keys may be there in part if both
-/// stores failed at the same time. A load from a copy says so: [`Load::copied_at`]. Maps deal with
-/// it:
+/// A copy may lack the last commits before the outage, and it may have a part of a commit of
+/// several keys if both stores failed at the same time. [`Load::copied_at`] marks a load from a
+/// copy. Maps handle such loads as follows:
 ///
 /// - An open map reloads from a copy only if that has all commits that the map has seen.
 ///   Otherwise `reload` fails as `Unavailable`, and the entries stay.
@@ -101,15 +103,16 @@ use crate::{
 ///   their revisions.
 /// - A map that was dropped on the primary after the copy was made stops as
 ///   [`Rewound`](ErrorKind::Rewound) when the primary is back.
-/// - A load of [changes](Wanted::Changed) is only answered by the primary or by a replica.
+/// - Only the primary or a replica answers a load of [changes](Wanted::Changed).
 ///
 /// # Order
 ///
-/// The standby stores what this layer sees. With [encryption](Capabilities::encrypted) above this
-/// layer, the standby is encrypted as well, with the same keys; with it only around the primary,
-/// loads fail as `Invalid`, because the standby would hold plain text. A
-/// circuit breaker belongs below this layer, around the primary: then a primary that hangs costs
-/// the [timeout](Self::timeout) only until the breaker opens.
+/// The standby stores the values as this layer sees them. With
+/// [encryption](Capabilities::encrypted) above this layer, the standby is encrypted as well, with
+/// the same keys. With encryption around only one of the two, loads fail as `Invalid`, because the
+/// other would hold plain text. The same holds for compression if the standby is
+/// [replicated](Self::replicated). Put a circuit breaker below this layer, around the primary: then
+/// loads wait the [timeout](Self::timeout) for a primary that hangs only until the breaker opens.
 ///
 /// # When not to use it
 ///
@@ -120,18 +123,22 @@ use crate::{
 ///
 /// # Cost
 ///
-/// A commit takes a lock for well under a microsecond. Copying reads each change from the primary
-/// once, and commits it to the standby. The first load of changes makes databases create an index,
-/// which slows down commits of new rows. A comparison reads both stores, and holds two pages of
-/// them in memory.
+/// A commit takes two short locks when it ends, and wakes the background task. Copying reads each
+/// change from the primary once, and commits it to the standby. The first load of changes makes
+/// databases create an index, which slows down commits of new rows. A comparison reads both
+/// stores. It holds a page of the primary in memory, and all records of the standby in that range
+/// of keys: usually a page, more if many records were removed from the primary meanwhile.
 ///
 /// # Errors
 ///
 /// If the primary is `Unavailable` and the standby fails too, or has no complete copy, a load fails
-/// with the error of the primary, which mentions the other. All other errors are those of the
-/// primary. Bad options are `Invalid` at the first load, which is the opening of a map.
+/// with the error of the primary, which mentions the other. A commit of values stored as bytes is
+/// `Unsupported` if the standby takes JSON only. All other errors of commits are those of the
+/// primary. An option out of its bounds, or a wrong order, is `Invalid` at the first load, which
+/// is the opening of a map. A load that fails after its first page fails with the error of the
+/// primary; the next one may be answered by the standby.
 ///
-/// Clones share the standby and the background task, which ends when the last one is dropped or
+/// Clones share the standby and the background task, which ends when the last clone is dropped or
 /// one is [closed](Provider::close). All calls are as cancel-safe as those of the primary.
 pub struct Failover<P = ()> {
     primary: Arc<P>,
@@ -149,7 +156,8 @@ struct Options {
 }
 
 impl Failover {
-    /// Creates the layer for a primary, which [`layer`](crate::ProviderExt::layer) gives to it.
+    /// Creates the layer with this standby. [`ProviderExt::layer`](crate::ProviderExt::layer)
+    /// gives it the primary.
     pub fn to(standby: impl Provider) -> Self {
         Self {
             primary: Arc::new(()),
@@ -163,8 +171,8 @@ impl Failover {
         }
     }
 
-    /// Says that the database replicates the primary to the standby by itself. The layer then
-    /// never writes to the standby.
+    /// Declares that the database replicates the primary to the standby by itself. The layer then
+    /// never writes to the standby. Off by default.
     #[must_use]
     pub fn replicated(mut self) -> Self {
         self.options.replicated = true;
@@ -173,8 +181,8 @@ impl Failover {
 
     /// Sets how long a load waits for the first records of the primary before it turns to the
     /// standby: at least 1 millisecond, 10 seconds by default. It should be shorter than the
-    /// [`commit_timeout`](crate::Builder::commit_timeout) of the maps. Copying to the standby uses
-    /// the same limit for each of its calls.
+    /// [`commit_timeout`](crate::Builder::commit_timeout) of the maps. Copying uses the same limit
+    /// for each call of the primary and of the standby. Loads from the standby have no limit.
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.options.timeout = limit;
@@ -212,7 +220,7 @@ impl<P: Provider> IntoLayer<P> for Failover {
 }
 
 impl<P: Provider> Failover<P> {
-    /// The wrapped provider, to which everything is committed.
+    /// The wrapped provider, to which maps commit.
     pub fn primary(&self) -> &P {
         &self.primary
     }
@@ -222,22 +230,22 @@ impl<P: Provider> Failover<P> {
         &*self.standby
     }
 
-    /// How far the standby lags behind. Empty if it is [replicated](Failover::replicated) by the
-    /// database, which can tell its lag by itself.
+    /// Returns how far the standby lags behind. Empty if the standby is
+    /// [replicated](Failover::replicated): ask the database for its lag.
     pub fn lag(&self) -> Lag {
         let mirror = self.mirror.as_ref();
         mirror.map(|mirror| mirror.lag()).unwrap_or_default()
     }
 
-    /// Copies to the standby what it does not have yet, of all maps that are open here, and waits
-    /// for it. Does nothing if the standby is [replicated](Failover::replicated).
+    /// Copies all commits that the standby lacks, of all maps that are followed, and waits until
+    /// they are copied. Does nothing if the standby is [replicated](Failover::replicated).
     ///
-    /// Dropping the future is safe; the background task goes on.
+    /// Cancel-safe: the background task continues if the future is dropped.
     ///
     /// # Errors
     ///
-    /// Those of the primary and of the standby. The standby then has a part of it, and the
-    /// background task goes on trying.
+    /// Those of the primary and of the standby. Some of the commits may be copied then, and the
+    /// background task tries again.
     pub async fn catch_up(&self) -> Result<()> {
         match &self.mirror {
             Some(mirror) => mirror.catch_up().await,
@@ -271,8 +279,8 @@ impl<P: Provider> Failover<P> {
     }
 }
 
-/// Marks the maps of a commit when it ends, however it ends: also one whose future is dropped may
-/// have been applied.
+/// Marks the maps of a commit when it ends, even if its future is dropped: it may have been
+/// applied.
 struct Marking<'a> {
     mirror: &'a Mirror,
     batch: &'a Batch,

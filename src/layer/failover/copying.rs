@@ -41,13 +41,13 @@ pub(super) enum Manner {
     Comparison,
 }
 
-/// What the primary tells about the changes after a watermark.
+/// The changes after a watermark, as far as the primary tells them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     All,
     /// The first of them.
     Some,
-    /// Not what came just after the watermark, but what comes from now on.
+    /// Those just after the watermark are missing; later ones will be told.
     Gap,
     Nothing,
 }

@@ -35,12 +35,12 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Lag {
-    /// The maps with commits that are not on the standby yet, as far as this process knows.
+    /// The maps with commits that may not be on the standby yet, as far as this process knows.
     pub maps: Vec<MapName>,
-    /// How long the oldest of them has waited; `None` if there are none.
+    /// The time for which the first of them has been behind; `None` if there are none.
     pub oldest: Option<Duration>,
-    /// The error of the last attempt to copy, until an attempt succeeds: of the standby, or of the
-    /// primary.
+    /// The last error of an attempt to copy, of the primary or of the standby; `None` once all maps
+    /// that were due are copied.
     pub error: Option<Error>,
 }
 
@@ -75,7 +75,7 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 struct Behind {
     since: Instant,
-    /// How often it was marked: a commit during a copy may have been too late for it.
+    /// How often it was marked: a commit during a copy may be missing from that copy.
     marks: u64,
 }
 
@@ -142,7 +142,7 @@ impl Mirror {
         }
     }
 
-    /// Copies what is not on the standby yet, of all maps that are followed.
+    /// Copies the commits that the standby lacks, of all maps that are followed.
     pub(super) async fn catch_up(&self) -> Result<()> {
         self.shared.state.lock().mark_all();
         self.shared.round(true).await

@@ -101,8 +101,8 @@ pub(super) async fn complete(standby: &dyn Provider) -> Result<Vec<String>> {
 /// Commits to the standby: each commit moves the watermark of its map.
 ///
 /// Each commit requires that the stored watermark is the one that this writer knows. So several
-/// processes can keep up one standby: the one that was slower conflicts, and continues from the
-/// watermark of the other. A commit that arrives late conflicts too, or is fenced by its number.
+/// processes can copy to one standby: the slower one conflicts, and continues from the watermark
+/// of the other. A commit that arrives late conflicts too, or is fenced by its number.
 #[derive(Debug)]
 pub(super) struct Copies {
     pub(super) standby: Arc<dyn Provider>,
@@ -140,7 +140,7 @@ impl Copies {
     /// # Errors
     ///
     /// `Conflict` if another process has moved the watermark meanwhile; otherwise those of the
-    /// standby. The watermark is then read again, so it does not matter whether it was moved.
+    /// standby. The watermark is then read again, because it may have been moved or not.
     pub(super) async fn commit(&mut self, part: MapBatch, watermark: Watermark) -> Result<()> {
         // Unknown until the standby has answered, also if this future is dropped.
         let known = self.known.remove(&part.map);

@@ -38,7 +38,7 @@ use writers::Writers;
 
 /// Spreads the keys of each map over several providers, the shards.
 ///
-/// Use it for more entries, or more writes, than one database takes.
+/// Use it if one database does not take the number of entries or writes.
 ///
 /// ```
 /// use persistify::{Memory, PersistentMap, Provider, Sharded};
@@ -71,21 +71,21 @@ use writers::Writers;
 /// Postgres, or a layer around one.
 ///
 /// A key is kept by the shard with the highest weight (rendezvous hashing). The weight is
-/// XXH3-64 of the key, seeded with XXH3-64 of the shard's name, unseeded; of two equal
-/// weights, the one of the greater name wins. The map does not count: a key is on the same
-/// shard in all maps. With one shard more, only the keys of the new shard move; with one
-/// less, only those of the removed one.
+/// XXH3-64 of the key, seeded with the unseeded XXH3-64 of the shard's name; of two equal
+/// weights, the one of the greater name wins. A key is on the same shard in all maps. If a
+/// shard is added, only the keys of the new shard move; if one is removed, only its keys do.
+/// The weights are public: an attacker who chooses keys can put all of them on one shard.
 ///
 /// The first use stores the list in the map `sharded` of each shard; this name is reserved.
-/// Later uses compare it, and a store that was swapped, replaced or left out is an error. To
-/// change the list, [`reshard`](Self::reshard).
+/// Later uses compare it, and a store that was swapped, replaced or left out is an error. Call
+/// [`reshard`](Self::reshard) to change the list.
 ///
 /// # What a batch is
 ///
 /// A commit is atomic within a shard. Conditional saves of one key, and atomic batches whose
 /// keys are on one shard, work as on one store. A commit whose keys must be written together
-/// and are on several shards, and a transaction of several maps, are `Unsupported`, before
-/// anything is written.
+/// and are on several shards, and a transaction of several maps, are `Unsupported`; nothing is
+/// written.
 ///
 /// Write-behind saves are not atomic commits, so the layer splits them and writes to all
 /// shards concurrently. After a crash, one shard may have its part of the last batch and
@@ -94,7 +94,7 @@ use writers::Writers;
 /// # When a shard is down
 ///
 /// A map has one commit in flight, and repeats it until all its shards have it. So one shard
-/// that is down delays all write-behind saves of all keys; memory takes writes meanwhile.
+/// that is down delays the write-behind saves of all keys; writes go on in memory.
 /// Opening and reloading need all shards. A load of single keys needs their shards and the
 /// first one.
 ///
@@ -103,22 +103,22 @@ use writers::Writers;
 ///
 /// # When not to use it
 ///
-/// One Postgres server takes tens of thousands of saves per second, and partitions are
-/// simpler to run. If several entries must change together, keep them on one store. Loads of
-/// [changes](Wanted::Changed) are `Unsupported` with more than one shard.
+/// - If one server is fast enough, perhaps with partitions: it is simpler to run.
+/// - If several entries must change together: keep them on one store.
+/// - For loads of [changes](Wanted::Changed): they are `Unsupported` with more than one shard.
 ///
 /// # Cost
 ///
 /// Each commit checks the list of shards with a condition on the map `sharded`. In Postgres,
 /// this takes a second round trip, and commits of different maps to one server wait for each
-/// other. Each load reads one more record of each shard. Several conditional saves at a time
-/// share a commit only if their keys are on one shard.
+/// other. Each load and each ping reads one more record of each shard. Several conditional saves
+/// at a time share a commit only if their keys are on one shard.
 ///
 /// # Order
 ///
 /// Layers around it see whole batches: `Namespaced` may be on either side. A layer that
-/// stores batches must store the mark [`divisible`](Batch::divisible). Put what concerns one
-/// store, such as a circuit breaker, around each shard.
+/// stores batches must store the mark [`divisible`](Batch::divisible). Put a layer that
+/// concerns one store, such as a circuit breaker, around each shard.
 ///
 /// # Errors
 ///
@@ -126,8 +126,10 @@ use writers::Writers;
 ///   difference), swapped stores, or new shards that have entries already.
 /// - `Unusable`, from the first use: a reshard is not finished, or a shard was replaced by an
 ///   empty store.
-/// - `Unsupported`: a shard lacks an ability, or an atomic commit spans shards.
+/// - `Unsupported`: a shard lacks an ability, an atomic commit spans shards, or a commit spans
+///   maps.
 /// - `Superseded`: a reshard has ended this list. Nothing is written, and loads fail.
+/// - `Unavailable`, from the first use: another process sets up the same shards; try again.
 ///
 /// The message of an error names the shard.
 #[derive(Clone)]
@@ -155,8 +157,8 @@ impl Sharded {
     ///
     /// # Errors
     ///
-    /// `Invalid` if there is no shard, if two have the same name, or if a name has not 1 to
-    /// 255 bytes, a control character or a `/`.
+    /// `Invalid` if there is no shard, if two have the same name, or if a name is empty, is longer
+    /// than 255 bytes, or contains a control character or a `/`.
     pub fn new<N: AsRef<str>, P: Provider>(
         shards: impl IntoIterator<Item = (N, P)>,
     ) -> Result<Self> {

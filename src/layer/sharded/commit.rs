@@ -28,7 +28,7 @@ use crate::{
 /// The answer of one shard.
 type Answer = (usize, Result<Committed>);
 
-/// What all parts of a batch have in common.
+/// The common properties of all parts of a batch.
 struct Sending<'a> {
     batch: &'a Batch,
     after: Revision,

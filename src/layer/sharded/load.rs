@@ -78,7 +78,7 @@ impl Shards {
         Ok(())
     }
 
-    /// What to ask of which shard.
+    /// The part of the load that each shard answers.
     fn parts(&self, wanted: &Wanted) -> Result<Vec<(usize, Wanted)>> {
         match wanted {
             Wanted::Keys(keys) => {

@@ -60,9 +60,10 @@ impl Sharded {
     /// Close all maps first, in all processes. A map that is open nevertheless stops writing:
     /// its commits and loads fail as `Superseded`, and its changes stay pending.
     ///
-    /// Dropping the future, an error, or a crash leaves a reshard that is not finished: no
-    /// map opens. Call it again with the same lists; it resumes. Call it on a finished
-    /// reshard, and it does nothing. Two runs at a time do no harm; one of them fails.
+    /// If the future is dropped, or after an error or a crash, the reshard may be unfinished: no
+    /// map opens then. Call it again with the same lists to resume it. A call after the reshard
+    /// is finished does nothing and returns 0. Of two runs at a time, one fails, and no entry is
+    /// lost.
     ///
     /// Entries keep their values and times. They get new revisions, which exceed the old ones.
     ///
@@ -258,7 +259,7 @@ impl Move<'_> {
 impl Leased<'_> {
     /// # Errors
     ///
-    /// What a new shard lacks.
+    /// `Unsupported` if the new shard lacks an ability, `Invalid` if it is in use or has entries.
     async fn check_new(&self, mover: &Mover, next: &[Arc<str>]) -> Result<()> {
         check_abilities(self.shard)?;
         if { self.notes.mover.as_ref() }.is_some_and(|(last, _)| last == mover) {

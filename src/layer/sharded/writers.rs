@@ -1,4 +1,4 @@
-//! What each shard has acknowledged to each writer.
+//! The last batches that each shard has acknowledged to each writer.
 //!
 //! A map claims that its store remembers the last batch that was acknowledged. A shard that
 //! had no part in that batch would call this a loss, so each shard is asked for the last

@@ -35,10 +35,10 @@ const MAX_LENGTH: usize = 256 << 20;
 ///
 /// A value of at least [`min_size`](Self::min_size) bytes is compressed if that saves a
 /// quarter, and stored as [bytes](crate::Encoding::Bytes). All other values are stored as they
-/// are. Values that were stored uncompressed are read, and values of the other algorithm too
-/// if its feature is enabled. So the layer can be added to a store with data, and the
-/// algorithm, the level and the size can be changed at any time. It cannot be removed without
-/// a [`copy`](crate::copy): without it, compressed values are unreadable.
+/// are. The layer also reads uncompressed values, and values of the other algorithm if its
+/// feature is enabled. So it can be added to a store with data, and the algorithm, the level and
+/// the size can be changed at any time. To remove it, [`copy`](crate::copy) the maps: without the
+/// layer, compressed values are unreadable.
 ///
 #[cfg_attr(feature = "lz4", doc = "```")]
 #[cfg_attr(not(feature = "lz4"), doc = "```ignore")]
@@ -63,17 +63,18 @@ const MAX_LENGTH: usize = 256 << 20;
 ///
 /// # When not to use it
 ///
-/// - If people or other programs read the store: compressed values are bytes, in JSON files and
-///   in `jsonb` columns as base64.
+/// - If people or other programs read the store: compressed values are bytes, and base64 in JSON
+///   files and in columns of `jsonb`, `json` and `text`.
 /// - On adopted tables and columns that take JSON only. There, a commit with a large value is
 ///   refused as `Unsupported`.
 /// - On Postgres, if disk space is the only concern: it compresses large values itself.
 ///
 /// # Cost
 ///
-/// LZ4 is faster, and Zstandard compresses better. A batch of more than 16 KiB is processed on a
-/// blocking thread. A stored value has a
-/// header of 24 bytes. A batch without large values is passed on as it is.
+/// LZ4 is faster, and Zstandard compresses better. A compressed value has a header of 24 bytes.
+/// A batch is processed on a blocking thread if its large values have 16 KiB or more together,
+/// and a page of a load if its values stored as bytes do. A batch without large values is passed
+/// on as it is.
 ///
 /// # Damaged values
 ///
@@ -87,8 +88,10 @@ const MAX_LENGTH: usize = 256 << 20;
 ///
 /// - `Invalid` for a level of Zstandard that is not between 1 and 22.
 /// - `Unsupported` if the provider does not take [bytes](Capabilities::bytes), or if a value was
-///   compressed with an algorithm that is not compiled in; the error names the feature. If the
-///   answer to a commit contains such a value, the outcome counts as unknown.
+///   compressed with an algorithm that is not compiled in; the error names the feature. Also if
+///   a later version of the crate has stored the value. If the answer to a commit contains such
+///   a value, the outcome counts as unknown.
+/// - `Unavailable` if Zstandard gets no memory, or while the runtime shuts down.
 ///
 /// Cancel safety is that of the provider.
 #[derive(Clone, Debug)]
@@ -104,16 +107,16 @@ struct Options {
 }
 
 impl Compressed {
-    /// Compresses with LZ4, which is fast.
+    /// Compresses with LZ4, which is faster than Zstandard.
     #[cfg(feature = "lz4")]
     #[cfg_attr(docsrs, doc(cfg(feature = "lz4")))]
     pub const fn lz4() -> Self {
         Self::with(Algorithm::Lz4)
     }
 
-    /// Compresses with Zstandard, which makes values smaller. The level is 1 to 22; 3 is usual.
-    /// High levels take much more time, and memory while they compress. Levels differ only
-    /// in compression: all are read alike.
+    /// Compresses with Zstandard, which makes values smaller than LZ4. The level is 1 to 22; 3 is
+    /// usual. High levels take much more time and memory to compress. The level does not matter
+    /// for reading. Another level is `Invalid` when a map is opened.
     #[cfg(feature = "zstd")]
     #[cfg_attr(docsrs, doc(cfg(feature = "zstd")))]
     pub const fn zstd(level: i32) -> Self {
@@ -129,7 +132,8 @@ impl Compressed {
         Self { inner: (), options }
     }
 
-    /// Sets the size from which values are compressed, in bytes. The default is 512.
+    /// Sets the size from which values are compressed, in bytes: 512 by default. Values of more
+    /// than 256 MiB are never compressed.
     #[must_use]
     pub const fn min_size(mut self, bytes: usize) -> Self {
         self.options.min_size = bytes;

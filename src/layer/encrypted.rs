@@ -52,19 +52,18 @@ use sealing::Sealed;
 ///
 /// The layer protects the content of values from a person who reads the files, the database, its
 /// backups or the network, and detects values that such a person changes or moves. It does
-/// **not** hide keys of entries, names of maps, the number of entries, sizes of values, schema
-/// versions, expiries and times of writing. It does not detect that an entry was deleted, that its
-/// expiry was changed, or that an older value of the same key was put back. Encryption keys and
-/// values are in the memory of the process.
+/// **not** hide keys of entries, names of maps, ids of encryption keys, the number of entries,
+/// sizes of values, schema versions, expiries and times of writing. It does not detect that an
+/// entry was deleted, that its expiry or its time of writing was changed, or that an older value of
+/// the same key was put back. Encryption keys and values are in the memory of the process.
 ///
 /// # Rotation
 ///
 /// The first of the [`Keys`] encrypts; the others only decrypt. To rotate, give every process
 /// the new key as an older one first, then make it the current one, with
 /// [`set_keys`](Self::set_keys) while maps are open. Values get the new key when they are next
-/// written, or all at once by [`rewrite_with_current_key`](Self::rewrite_with_current_key). Some
-/// 2^80 values can be encrypted with a key before nonces repeat with a chance of one in four
-/// billion.
+/// written, or all at once by [`rewrite_with_current_key`](Self::rewrite_with_current_key). After
+/// 2^80 values encrypted with one key, the probability that two nonces are equal is below 2^-32.
 ///
 /// # Order
 ///
@@ -79,15 +78,17 @@ use sealing::Sealed;
 ///
 /// # When not to use it
 ///
-/// - To protect a stolen disk: encrypt the disk; that hides keys, names and sizes as well.
+/// - To protect the data on a stolen disk: encrypt the disk, which also hides keys, names and
+///   sizes.
 /// - If other programs read the values, and on adopted tables, which take JSON only: there, a
 ///   commit is refused as `Unsupported`.
 ///
 /// # Cost
 ///
-/// Some 100 bytes a value, and a copy of it that is encrypted; batches with more than 16 KiB on a
-/// blocking thread. The last batch of each writer is kept until it
-/// is acknowledged, so that a repeat is identical.
+/// Each value is copied and encrypted, and grows by 64 bytes plus the id of the key (1 to 64
+/// bytes); stores that keep bytes as base64 need a third more. Batches and pages with 16 KiB of
+/// values or more are processed on a blocking thread. The last batch of each writer, for at most 32
+/// writers, is kept in memory until it is acknowledged, so that a repeat is identical.
 ///
 /// # Errors
 ///
@@ -98,8 +99,10 @@ use sealing::Sealed;
 ///   [`set_keys`](Self::set_keys) supplies the key.
 /// - `Invalid` if a value is not encrypted and [`allow_plain`](Self::allow_plain) is not set, and
 ///   for a layer that compresses below this one.
-/// - `Unsupported` if the provider does not take [bytes](Capabilities::bytes).
-/// - `Unavailable` if the operating system has no random numbers.
+/// - `Unsupported` if the provider does not take [bytes](Capabilities::bytes), or if a later
+///   version of the crate has encrypted a value.
+/// - `Unavailable` if the operating system has no random numbers, or the runtime shuts down.
+/// - `Refused` if a value is too large for the cipher.
 ///
 /// If the answer to a commit contains a value that cannot be decrypted for these reasons, the
 /// outcome counts as unknown.
@@ -124,7 +127,8 @@ struct Shared {
 }
 
 impl Encrypted {
-    /// Encrypts with these keys.
+    /// Encrypts with the current one of these keys. Values that are not encrypted are refused;
+    /// see [`allow_plain`](Self::allow_plain).
     pub fn new(keys: Keys) -> Self {
         let keys = Arc::new(RwLock::new(Arc::new(keys)));
         Self {
@@ -141,9 +145,9 @@ impl Encrypted {
     /// They are encrypted when they are next written.
     ///
     /// This removes a protection: a person who can write to the store can then replace
-    /// encrypted values by plain ones of their choice. Set it for the change only: open the
-    /// store, [rewrite](Self::rewrite_with_current_key) its maps, and remove the option. Old
-    /// files, backups and free pages of the store still contain the plain values.
+    /// encrypted values with plain ones of their choice. Set it only until the maps are encrypted:
+    /// open the store, [rewrite](Self::rewrite_with_current_key) its maps, and remove the option.
+    /// Old files, backups and free pages of the store still contain the plain values.
     #[must_use]
     pub fn allow_plain(mut self) -> Self {
         self.shared.allow_plain = true;

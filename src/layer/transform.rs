@@ -1,4 +1,4 @@
-//! What the layers share that store values in a form of their own.
+//! The common part of layers that store values in a form of their own.
 
 use std::panic::resume_unwind;
 
@@ -15,8 +15,8 @@ use crate::{
     trace::LOAD,
 };
 
-/// Values of at least this size together are transformed on a blocking thread. Fewer bytes
-/// take a fraction of a millisecond, for which a task may keep its thread.
+/// The bytes of values from which a batch or a page is transformed on a blocking thread. Fewer
+/// are transformed on the thread of the task.
 const LARGE: usize = 16 * 1024;
 
 /// A transformation of values between the program and the wrapped provider. A clone is cheap.

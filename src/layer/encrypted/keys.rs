@@ -121,9 +121,8 @@ impl Key {
     }
 }
 
-/// A part of the tag of an empty message under a fixed nonce. It reveals nothing of the key: it
-/// is the same for every value, and no random nonce is this one, except by a chance of one to
-/// 2^192.
+/// A part of the tag of an empty message under a fixed nonce. It reveals nothing about the key: it
+/// is the same for every value, and a random nonce equals this one with a probability of 2^-192.
 fn fingerprint(cipher: &XChaCha20Poly1305) -> Result<[u8; FINGERPRINT]> {
     let tag = cipher.encrypt(&XNonce::from([0xff; 24]), &b""[..]);
     let tag = tag.ok().and_then(|tag| tag.first_chunk().copied());

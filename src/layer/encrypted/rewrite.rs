@@ -42,7 +42,7 @@ impl<P: Provider> Encrypted<P> {
     /// [`allow_plain`](Encrypted::allow_plain) is set, with the current key. Schema version,
     /// expiry and time of writing are kept. Reads 250 records at a time.
     ///
-    /// Afterwards the older keys are needed no more if `skipped` and `unreadable` are 0, no
+    /// Afterwards the older keys are no longer needed if `skipped` and `unreadable` are 0, no
     /// process encrypts with them, and the map `<map>/unreadable` (see
     /// [`maps`](Provider::maps)) was rewritten too.
     ///
@@ -50,8 +50,9 @@ impl<P: Provider> Encrypted<P> {
     /// is skipped. A map that [checks for conflicts](crate::Builder::conflicts) takes a rewritten
     /// record for another process's write; rewrite its records while it is closed.
     ///
-    /// Dropping the future, an error or a crash stops after a page; some records are rewritten
-    /// then. Call it again to continue: records that are current are only read.
+    /// Each page is rewritten in one commit. If the future is dropped, or after an error or a
+    /// crash, some pages are rewritten. Call it again to continue: records that are encrypted with
+    /// the current key are only read.
     ///
     /// # Errors
     ///

@@ -7,7 +7,7 @@ use zstd::bulk::{Compressor, Decompressor};
 use crate::error::{Error, ErrorKind, Result};
 
 thread_local! {
-    /// A decompressor needs more than 100 KiB, so it is used again.
+    /// A decompressor takes memory, so each thread reuses one.
     static DECOMPRESSOR: RefCell<Decompressor<'static>> = RefCell::default();
 }
 
@@ -32,7 +32,7 @@ pub(super) fn decompress(body: &[u8], length: usize) -> Option<Vec<u8>> {
     (bytes.len() == length).then_some(bytes)
 }
 
-/// Valid options and complete input leave only a lack of memory.
+/// With valid options and complete input, only a lack of memory is left as the cause.
 fn failed(cause: io::Error) -> Error {
     let message = "a value could not be compressed with zstd; nothing was written";
     let error = Error::new(ErrorKind::Unavailable, message).with_source(cause);

@@ -20,8 +20,8 @@ use crate::{
 };
 
 /// Measures the commits, loads and pings of a store, with the labels `provider` (a name
-/// of your choice) and `map`, and never a key: [all metrics](crate#metrics). Needs the
-/// feature `metrics`.
+/// of your choice) and `map`. No label contains a key. See [all metrics](crate#metrics). Needs
+/// the feature `metrics`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,8 +39,9 @@ use crate::{
 /// # }
 /// ```
 ///
-/// - `outcome` is `ok`, `error`, or `cancelled`: the future was dropped before the answer,
-///   as by a time limit. So the count of a histogram by `outcome` is the error rate.
+/// - `outcome` is `ok`, `error`, or `cancelled`: the call was dropped before its answer, as by a
+///   time limit, or the pages of a load before the last one. The counts of a histogram by
+///   `outcome` give the error rate.
 /// - A load lasts until its last page is read, which includes the work of the reader.
 /// - Sizes are those of successful calls: bytes of keys and encoded values.
 /// - `kind` is an [`ErrorKind`](crate::ErrorKind) in lower case; the errors of pings have an
@@ -51,25 +52,26 @@ use crate::{
 ///
 /// # Slow calls
 ///
-/// A call that takes at least as long as [`slow`](Self::slow) is a warning in the log, under
+/// A call that takes at least as long as [`slow`](Self::slow) is logged as a warning, under
 /// the target `persistify::provider`, with the call, the maps, the duration and the outcome.
 ///
 /// # When not to use it
 ///
-/// If the program has no recorder. Each map adds about a dozen time series, so do not
-/// combine it with an unbounded number of maps.
+/// - If the program has no recorder.
+/// - With an unbounded number of maps: each map adds 10 histograms, a gauge, and a counter for
+///   each kind of error.
 ///
 /// # Order of layers
 ///
-/// It measures the layers and the store below it: directly around the store, the store
-/// alone; as the outermost layer, what the maps experience.
+/// It measures the layers and the store below it: directly around the store, the store alone; as
+/// the outermost layer, the calls as the maps experience them.
 ///
 /// # Cost
 ///
-/// The handles of the metrics are created at the first call of a map and kept, so a call
-/// costs a look-up, two readings of the clock, and a pass over the sizes of the changes;
-/// without a recorder, recording is a check of a null pointer. A recorder has to be
-/// installed before that first call. Futures are as cancel-safe as without the layer.
+/// The handles of the metrics are created once: that of pings with the layer, those of a map at
+/// its first call. So install the recorder before you create the layer. A call costs a look-up,
+/// two readings of the clock, and a pass over the sizes of the changes. Cancel safety is that
+/// of the provider.
 #[derive(Clone, Debug)]
 pub struct Metered<P = ()> {
     inner: P,
@@ -86,7 +88,7 @@ impl Metered {
         }
     }
 
-    /// Sets how long a call may take before it is logged as slow. Off by default.
+    /// Sets the duration from which a call is logged as slow. Off by default.
     #[must_use]
     pub fn slow(self, limit: Duration) -> Self {
         let name = self.meters.provider.clone();

@@ -14,9 +14,9 @@ use crate::{
 
 /// Gives each tenant maps of its own on a shared provider.
 ///
-/// The map `users` of the namespace `acme` is stored as the map `acme/users`. No name of
-/// a map leads out of its namespace, because names of maps cannot contain a `/`.
-/// Namespaces nest; the outer one contains the inner one.
+/// The map `users` of the namespace `acme` is stored as the map `acme/users`. The layer puts
+/// `acme/` before every name, so no name of a map leads out of its namespace.
+/// Namespaces nest: the name of the inner layer comes first.
 ///
 /// ```
 /// use persistify::{Memory, Namespaced, PersistentMap, Provider};
@@ -71,8 +71,8 @@ use crate::{
 ///
 /// A namespace separates names, not resources: tenants share the files, the connections
 /// and the limits of the provider, and its failures. [Closing](Provider::close) the
-/// layer closes the provider for all of them. It is no protection against code that has
-/// the provider itself.
+/// layer closes the provider for all of them. Code that has the provider itself can reach the
+/// maps of every tenant.
 ///
 /// # Cost
 ///
@@ -89,7 +89,7 @@ impl<P: Provider> Namespaced<P> {
     ///
     /// # Errors
     ///
-    /// `Invalid` if it is no valid [name](MapName::new), or is `unreadable`.
+    /// `Invalid` if the namespace is not a valid [name](MapName::new), or is `unreadable`.
     pub fn new(inner: P, namespace: impl AsRef<str>) -> Result<Self> {
         let namespace = MapName::new(namespace)?;
         check_not_reserved(&namespace)?;

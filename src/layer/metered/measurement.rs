@@ -26,7 +26,7 @@ pub(super) struct Measurement<'a> {
 
 enum Kind<'a> {
     Commit(&'a Batch),
-    /// What was read so far.
+    /// The number and the size of the records that were read so far.
     Load {
         records: usize,
         bytes: usize,

@@ -35,9 +35,8 @@ use crate::{
 /// A provider that wraps another provider.
 ///
 /// Every method forwards to [`inner`](Self::inner) unless the layer overrides
-/// it, so a layer cannot forget one. Every `Layer` is a [`Provider`]: layers
-/// nest in any order, a map uses them like any provider, and they keep the same
-/// contract and pass the same conformance suite.
+/// it. Every `Layer` is a [`Provider`]: layers nest, a map uses them like any
+/// provider, and the conformance suite tests them like any provider.
 ///
 /// A layer that counts commits:
 ///
@@ -84,8 +83,8 @@ pub trait Layer: fmt::Debug + Send + Sync + 'static {
     /// The wrapped provider.
     fn inner(&self) -> &dyn Provider;
 
-    /// See [`Provider::capabilities`]. Override it if the layer lacks an ability
-    /// of the wrapped provider.
+    /// See [`Provider::capabilities`]. Override it if the layer lacks an ability of the wrapped
+    /// provider, or compresses or encrypts values.
     fn capabilities(&self) -> Capabilities {
         self.inner().capabilities()
     }

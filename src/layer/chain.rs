@@ -36,29 +36,29 @@ use crate::{error::Result, provider::Provider};
 ///
 /// | layer | use it | do not use it | cost |
 /// | --- | --- | --- | --- |
-/// | [`CircuitBreaker`](crate::CircuitBreaker) | if many maps share a store that fails slowly: only one call at a time tries a store that is down | for one map, or a local file | a lock and two readings of the clock a call |
-/// | [`Failover`](crate::Failover) | to open and load maps while the primary store is down, from a copy that is kept up to date | to write while it is down: that is `Journaled`, or a database that fails over by itself | a load of the changes from the primary after each commit, in the background |
-/// | [`Journaled`](crate::Journaled) | to acknowledge saves while a remote store is down | if several processes write the same map | one local fsync before, and one more row in, each commit |
+/// | [`CircuitBreaker`](crate::CircuitBreaker) | if many maps share a store that fails slowly: only one call at a time tries a store that is down | for one map, or a local file | two short locks and two readings of the clock a call |
+/// | [`Failover`](crate::Failover) | to open and load maps while the primary store is down, from a copy that is kept up to date | to write while it is down: that is `Journaled`, or a database that fails over by itself | in the background, after commits: a load of the changes from the primary, and a commit to the standby |
+/// | [`Journaled`](crate::Journaled) | to acknowledge saves while a remote store is down | if several processes write the same map | one local fsync before each save is acknowledged, and one more row in its commit to the store |
 /// | [`Sharded`](crate::Sharded) | to spread one map over several stores | if one store is fast enough; batches that span shards are not atomic | one commit for each shard that a batch touches, concurrently |
-/// | [`Encrypted`](crate::Encrypted) | to keep values secret from those who can read the store | if other programs read the values | some 100 bytes a value, and the time to encrypt it |
+/// | [`Encrypted`](crate::Encrypted) | to keep values secret from those who can read the store | if other programs read the values | 65 to 128 bytes a value, and the time to encrypt it |
 /// | [`Compressed`](crate::Compressed) | for large values | if people or other programs read the values | the time to compress; values below a size are passed on |
 /// | [`Namespaced`](crate::Namespaced) | to give each tenant maps of its own | to separate resources: tenants share those of the store | the list of changes is copied |
-/// | [`Metered`](crate::Metered) | to observe commits and loads of a store | without a recorder of metrics | two readings of the clock, and a pass over the changes |
+/// | [`Metered`](crate::Metered) | to observe commits and loads of a store | without a recorder of metrics | two readings of the clock a call, and a pass over the changes |
 ///
 /// # Order
 ///
-/// The last layer of a chain is the outermost; a call passes it first. From the store outwards:
+/// The last layer of a chain is the outermost: it is called first. From the store outwards:
 ///
 /// 1. `CircuitBreaker`, directly around the store whose failures it counts.
 /// 2. `Failover`, so that loads reach the standby at once while the breaker is open.
-/// 3. `Journaled`, above all that may be down.
+/// 3. `Journaled`, above every store and standby that may be down.
 /// 4. `Encrypted`, above the journal and the standby, which then store no plain text.
 /// 5. `Compressed`, above the encryption, because encrypted values do not compress.
-/// 6. `Namespaced`. Above `Encrypted`, values cannot be moved between tenants.
+/// 6. `Namespaced`, above `Encrypted`, which then binds values to their tenant.
 ///
-/// `Metered` fits anywhere: directly around the store it measures the store, as the outermost
-/// layer what the maps experience. `Sharded` wraps several providers. Layers around one shard
-/// concern that shard alone: breakers, standbys and journals belong there.
+/// `Metered` fits anywhere: directly around the store, it measures the store; as the outermost
+/// layer, it measures the calls as the maps experience them. `Sharded` wraps several providers.
+/// A layer around one shard concerns that shard alone: put breakers, standbys and journals there.
 ///
 /// These orders are errors when a map is opened:
 ///
@@ -66,13 +66,15 @@ use crate::{error::Result, provider::Provider};
 /// | --- | --- |
 /// | `store.layer(compressed).layer(encrypted)` | `Invalid`: encrypted values do not compress |
 /// | `store.layer(encrypted).layer(journaled)` | `Invalid`: the journal would contain plain text |
+/// | `Failover` where only the primary, or only the standby, encrypts | `Invalid`: the other would hold plain text |
 /// | `sharded.layer(journaled)` | `Unsupported`: the journal needs batches of several maps |
+/// | `Sharded` over a `Sharded` of several stores | `Unsupported`: a shard must be one store |
 ///
-/// Others are not detected. A breaker above a journal sees no failures. A namespace below the
-/// encryption is not bound to the values.
+/// Other mistakes are not detected: a breaker above a journal sees no failures of local saves, and
+/// a namespace below the encryption lets values be moved between tenants.
 pub trait ProviderExt: Provider + Sized {
     /// Wraps this provider in a layer. The last layer of a chain is the outermost: it is
-    /// called first.
+    /// called first. Options of the layer are checked by its first call.
     ///
     /// The argument is a layer of this crate without a provider, or a function that takes
     /// the provider, such as the constructor of your own layer.
@@ -92,9 +94,9 @@ pub trait ProviderExt: Provider + Sized {
 
 impl<P: Provider> ProviderExt for P {}
 
-/// Becomes a layer around a provider, for [`ProviderExt::layer`].
+/// A layer without a provider, for [`ProviderExt::layer`].
 ///
-/// The layers of this crate implement it, and all functions from a provider to a provider.
+/// The layers of this crate and all functions from a provider to a provider implement it.
 pub trait IntoLayer<P> {
     /// The layer around the provider.
     type Layer: Provider;

@@ -29,7 +29,7 @@ pub use config::ProviderConfig;
 /// # }
 /// ```
 ///
-/// The path or address may be followed by options: `sqlite:app.db?synchronous=normal&namespace=acme`.
+/// Options may follow the path or address: `sqlite:app.db?synchronous=normal&namespace=acme`.
 /// [`ProviderConfig`] has the same options in a configuration file.
 ///
 /// # Providers
@@ -43,7 +43,7 @@ pub use config::ProviderConfig;
 ///
 /// Each option is the method of the builder with that name, and has its default and its bounds.
 /// `table.limits=Limits` stores the map `limits` in the existing table `Limits`, and
-/// `file.limits=Limits.json` in that file.
+/// `file.limits=Limits.json` stores it in that file.
 ///
 /// All other options of a Postgres URL are those of the driver, such as `sslmode` and
 /// `application_name`; it gets them unchanged. A `connect_timeout` without a unit is the driver's,
@@ -56,21 +56,22 @@ pub use config::ProviderConfig;
 /// | `breaker=true` | | [`CircuitBreaker`](crate::CircuitBreaker), with `breaker.failures`, `breaker.window`, `breaker.cool_down` and `breaker.name`; each of them alone adds it, and `breaker=false` leaves it out |
 /// | `journal=./spool` | `journal` | `Journaled` with this folder, with `journal.max_bytes` and `journal.acknowledge` (`local` or `remote`) |
 /// | `compress=zstd` or `compress=lz4` | `zstd`, `lz4` | `Compressed`, with `compress.level` (3, for `zstd` only) and `compress.min_size` |
-/// | `metrics=main` | `metrics` | `Metered` of this name, with `metrics.slow`; measures what maps experience |
+/// | `metrics=main` | `metrics` | `Metered` of this name, with `metrics.slow`; measures the calls above all layers but namespaces |
 /// | `namespace=acme` | | [`Namespaced`](crate::Namespaced); `namespace=acme/eu` nests two |
 ///
-/// The first in the table is nearest to the store, the last is called first by a map; their order in
-/// a URL has no meaning. In a table, `journal.folder`, `compress.algorithm` and `metrics.name` are other
-/// names of `journal`, `compress` and `metrics`.
+/// The first layer of this table is nearest to the store, and maps call the last one first; the
+/// order in a URL does not matter. In a configuration file, `journal.folder`, `compress.algorithm`
+/// and `metrics.name` are other names of `journal`, `compress` and `metrics`. The options have the
+/// defaults and the bounds of the layer.
 ///
-/// `Encrypted` is not among them, because keys belong neither in a URL nor in a configuration file.
-/// Wrap the provider in code, and with it the layers that belong above encryption, which are
-/// compression and namespaces: `connect("sqlite:app.db").await?.layer(Encrypted::new(keys))`.
+/// `Encrypted` is not among them, because keys belong neither in a URL nor in a configuration
+/// file. Add it in code: `connect("sqlite:app.db").await?.layer(Encrypted::new(keys))`. Then add
+/// the layers that belong above it in code, too: compression and namespaces.
 ///
 /// # Syntax
 ///
-/// - Times have a unit: `250ms`, `5s`, `10m`, `2h`, `1d`. Sizes are bytes, or have a unit: `1048576`,
-///   `64KiB`, `64MiB`, `1GiB`. A `file_mode` is octal: `0640`.
+/// - Times have a unit: `250ms`, `5s`, `10m`, `2h`, `1d`. Sizes are bytes, or have a unit:
+///   `1048576`, `64KiB`, `64MiB`, `1GiB`. A `file_mode` is octal: `0640`.
 /// - Paths and values are percent-decoded: `%20` is a space, `%3F` a `?`, `%26` an `&`. A `+` is a
 ///   plus sign. A relative path starts at the current folder; `//` after `json:` or `sqlite:` is an
 ///   error.
@@ -78,10 +79,13 @@ pub use config::ProviderConfig;
 ///
 /// # Errors
 ///
-/// - `Invalid`: the scheme, an option or a value is not known. The message lists the known ones, and
-///   suggests the nearest. It quotes neither values nor any part of a Postgres URL that might be a
-///   password. Nothing was opened or created.
-/// - `Unsupported`: the scheme or the layer needs a feature of this crate that is not compiled in.
+/// - `Invalid`: the scheme, an option or a value is not known. The message lists the known ones,
+///   and suggests the nearest. It quotes no value except an invalid namespace, and no part of a
+///   Postgres URL that might be a password. Nothing was opened or created. A value out of its
+///   bounds is `Invalid` only once the provider is opened, or, for most options of layers, when a
+///   map is.
+/// - `Unsupported`: the scheme or the layer needs a feature of this crate that is not compiled
+///   in.
 /// - Those of opening the provider: [`JsonFileBuilder::open`](crate::JsonFileBuilder::open),
 ///   [`SqliteBuilder::open`](crate::SqliteBuilder::open),
 ///   [`PostgresBuilder::connect`](crate::PostgresBuilder::connect).

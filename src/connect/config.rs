@@ -18,7 +18,7 @@ const HIDDEN: &str = "***";
 
 /// The description of a provider and its layers, for a configuration file.
 ///
-/// It is a URL as for [`connect`](crate::connect()), alone or in a table with the options:
+/// It is a URL, as for [`connect`](crate::connect()), alone or in a table with its options:
 ///
 /// ```toml
 /// cache = "memory:"
@@ -32,9 +32,9 @@ const HIDDEN: &str = "***";
 /// ```
 ///
 /// The keys beside `url` are the options that [`connect`](crate::connect()) lists, with the same
-/// values; numbers and booleans need no quotes. A name with a dot may be written as a table. Options
-/// may also be in the URL, but each is given once. The crate has no loader for files: use the parser
-/// of your choice.
+/// values. Integers and booleans need no quotes, except for `file_mode`, whose digits are octal:
+/// `file_mode = "0640"`. A name with a dot may be written as a table. Options may also be in the
+/// URL, but each is given once. The crate does not read files: use the parser of your choice.
 ///
 /// ```
 /// use persistify::ProviderConfig;
@@ -64,13 +64,13 @@ const HIDDEN: &str = "***";
 ///
 /// # Secrets
 ///
-/// The password of a Postgres URL is percent-encoded, or is a key of its own, as it is: `password =
-/// "…"`. `Debug` and [`Serialize`] show the options and the path, but nothing of a Postgres URL
-/// except its scheme, and nothing at all of a description that is not valid. So a serialized Postgres
-/// URL cannot be used to connect.
+/// Percent-encode the password in a Postgres URL, or write it unencoded under a key of its own:
+/// `password = "…"`. `Debug` and [`Serialize`] show the options and the path, but nothing of a
+/// Postgres URL except its scheme, and nothing at all of a description that is not valid. So a
+/// serialized Postgres URL cannot be used to connect.
 ///
-/// Options are checked by [`connect`](Self::connect) and [`check`](Self::check), and not while the file
-/// is parsed: parsers quote the line of an error, which may contain a password.
+/// [`connect`](Self::connect) and [`check`](Self::check) check the options, and parsing does not:
+/// parsers quote the line of an error, which may contain a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProviderConfig {
     url: String,
@@ -88,8 +88,8 @@ impl ProviderConfig {
         }
     }
 
-    /// Checks the URL and the options, without opening anything. The bounds of most options are
-    /// checked when the provider is opened.
+    /// Checks the URL and the options, without opening anything. Most bounds are checked later:
+    /// those of providers when they are opened, those of layers when a map is opened.
     ///
     /// # Errors
     ///

@@ -31,8 +31,8 @@ impl Layers {
     ///
     /// - The breaker is directly around the store, so that all other layers are told at once that
     ///   it is down.
-    /// - The journal is above what may be down. It holds compressed values.
-    /// - Metrics are those that the maps experience.
+    /// - The journal is above the store, which may be down. It holds compressed values.
+    /// - Metrics measure the calls as the maps experience them.
     /// - The namespace is the outermost, so that the other layers see the full names of maps.
     pub(super) fn read(options: &mut Options) -> Result<Self> {
         refuse_keys(options)?;

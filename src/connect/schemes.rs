@@ -36,7 +36,7 @@ const SCHEMES: [(&str, Option<&str>); 5] = [
     ("postgresql", Some("postgres")),
 ];
 
-/// Reads the options of the provider. Those that it leaves are of layers.
+/// Reads the options of the provider, and leaves those of layers.
 pub(super) fn read(url: &Url<'_>, beside: &Beside) -> Result<(Opening, Options)> {
     let options = |scheme| Options::collect(scheme, url.pairs().collect(), beside.clone());
     match url.scheme {

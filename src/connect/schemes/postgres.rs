@@ -15,7 +15,7 @@ use crate::{
 
 /// Splits the URL into the one for the driver and our options.
 pub(super) fn split(url: &Url<'_>, beside: &Beside) -> Result<(String, Options)> {
-    // It would be the second `@`: the first belongs to a password that has more of it.
+    // It would be the second `@`: the first one may be within a password.
     if url.query.contains('@') {
         return Err(wrong(
             "the options of `postgres:` contain an `@`; write it as `%40`. If it is the one before \

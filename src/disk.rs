@@ -11,8 +11,8 @@ pub use real::RealDisk;
 
 /// A disk, with the operations that the files of a map need.
 ///
-/// Every call blocks. The provider reaches the disk only through this trait, so a test can
-/// inject faults here.
+/// Every call may block for the time of the I/O. `JsonFile` and `Journaled` reach the disk only
+/// through this trait, so a test can inject faults here.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Creates the folder and its missing parents, durably.
     ///
@@ -36,15 +36,15 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// The error of the system.
     fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
 
-    /// Opens a file for reading, without blocking.
+    /// Opens a file for reading. Does not wait for another process, as opening a named pipe would.
     ///
     /// # Errors
     ///
-    /// `IsADirectory` for a folder, `InvalidInput` for anything else that is not a file;
-    /// otherwise the error of the system.
+    /// `NotFound` if there is none, `IsADirectory` for a folder, `InvalidInput` for anything else
+    /// that is not a file; otherwise the error of the system.
     fn open(&self, file: &Path) -> io::Result<Box<dyn DiskFile>>;
 
-    /// Opens an existing file for appending, without blocking.
+    /// Opens an existing file for reading and appending, as [`open`](Self::open) does.
     ///
     /// # Errors
     ///

@@ -4,8 +4,8 @@ use std::{io, path::Path};
 
 use crate::error::{Error, ErrorKind};
 
-/// The error for a failed operation on a file. Nothing was applied, unless the caller
-/// changes that.
+/// The error for a failed operation on a file. It says that nothing was applied; the caller may
+/// change that.
 pub(crate) fn fault(doing: &str, path: &Path, error: io::Error) -> Error {
     let (kind, remedy) = remedy_for(error.kind());
     Error::new(kind, format!("cannot {doing} {}: {remedy}", path.display()))

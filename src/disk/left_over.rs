@@ -11,9 +11,9 @@ use crate::{
 
 /// Removes the new files that a crash left.
 ///
-/// They do no harm, so only those that are certainly ours are removed: files with the name of
-/// a new file that are empty or begin with one of these bytes. A file that cannot be read or
-/// removed stays.
+/// They do no harm, so only files that this crate has certainly made are removed: those with the
+/// name of a new file that are empty or begin with one of these bytes. A file that cannot be read
+/// or removed stays.
 pub(crate) fn remove(disk: &dyn Disk, folder: &Path, first: &[u8]) -> Result<()> {
     let names = disk.list(folder);
     let names = names.map_err(|error| fault("list", folder, error))?;

@@ -85,9 +85,9 @@
 //!
 //! # Layers
 //!
-//! A layer is a provider that wraps a provider. [`ProviderExt`] lists the layers of this crate,
-//! a circuit breaker, a standby, a local journal, shards, encryption, compression, metrics and
-//! tenants, and says in which order they stack.
+//! A layer is a provider that wraps a provider. [`ProviderExt`] lists the layers of this crate
+//! and their order: a circuit breaker, a standby, a local journal, shards, encryption,
+//! compression, metrics and tenants.
 //!
 //! # Migrations, copies, backups
 //!
@@ -120,17 +120,18 @@
 //! | target | events | spans (level) and their fields |
 //! | --- | --- | --- |
 //! | `persistify::map` | a map was dropped before `close`; a listener or a `Drop` of the program panicked | `open`, `close` (`INFO`): `map`, `provider` |
-//! | `persistify::load` | a stored record is unreadable | `load` (`DEBUG`): `map`, `provider` |
+//! | `persistify::load` | a stored record is unreadable or damaged; a map was loaded from a standby, or has the entries of its store again: `map`, `copied_at`, `error` | `load` (`DEBUG`): `map`, `provider` |
 //! | `persistify::flush` | a save failed: `map`, `operation`, `attempt`, `is_final`, `error` | `commit` (`DEBUG`): `map`, `provider`, `changes`, `bytes`, `attempt` |
 //! | `persistify::provider` | a torn journal, a file that another program changed, a [`Journaled`] store that waits or was refused a change, a circuit breaker that opens or closes: `provider`, `error`; a slow call: `provider`, `call`, `map`, `took`, `outcome` | |
-//! | `persistify::copy` | a map that was not released after a failed copy | |
+//! | `persistify::copy` | a map that was not released after a failed copy; the standby of a [`Failover`] that falls behind: `map`, `error` | |
 //!
 //! No key and no value is logged above `TRACE`.
 //!
 //! # Metrics
 //!
-//! With the feature `metrics`, through the [`metrics`](https://docs.rs/metrics) facade.
-//! Install the recorder before the layers are created.
+//! With the feature `metrics`, the crate records metrics through the
+//! [`metrics`](https://docs.rs/metrics) facade. Install the recorder before you create the
+//! layers. The names tell the units: seconds and bytes.
 //!
 //! | metric | kind | labels | recorded by |
 //! | --- | --- | --- | --- |

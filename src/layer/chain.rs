@@ -70,7 +70,7 @@ use crate::{error::Result, provider::Provider};
 /// | `sharded.layer(journaled)` | `Unsupported`: the journal needs batches of several maps |
 /// | `Sharded` over a `Sharded` of several stores | `Unsupported`: a shard must be one store |
 ///
-/// Other mistakes are not detected: a breaker above a journal sees no failures of local saves, and
+/// Some mistakes are not detected: a breaker above a journal sees no failures of local saves, and
 /// a namespace below the encryption lets values be moved between tenants.
 pub trait ProviderExt: Provider + Sized {
     /// Wraps this provider in a layer. The last layer of a chain is the outermost: it is

@@ -19,7 +19,7 @@ pub struct Committed {
     /// batch before its store did, or if several stores of a layer have assigned different ones.
     pub revision: Option<Revision>,
     /// The changes that were left out because their own condition, or another one of
-    /// their [group](Change::group), did not hold; in the order of the batch.
+    /// their [group](crate::Change::group), did not hold; in the order of the batch.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
     /// The incarnation of the store; `None` if it has none.

@@ -178,16 +178,17 @@ impl<P: Provider> Layer for Journaled<P> {
     /// unlocks the folder.
     async fn close(&self) -> Result<()> {
         self.journals.is_closed.store(true, Ordering::Relaxed);
+        let mut tidied = Ok(());
         for state in self.states() {
             if drained_in_time(&state).await {
-                state.with_file(MapJournal::tidy).await?;
+                tidied = tidied.and(state.with_file(MapJournal::tidy).await);
             }
         }
         self.drains.stop();
         if let Some(folder) = self.journals.folder.get() {
             folder.unlock();
         }
-        self.inner().close().await
+        tidied.and(self.inner().close().await)
     }
 }
 

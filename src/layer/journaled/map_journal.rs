@@ -236,12 +236,15 @@ impl MapJournal {
 
     /// Drops all entries, durably. The map then has no owner here.
     pub(super) fn discard(&mut self, folder: &Folder) -> Result<u64> {
-        let discarded = self.pending.len() as u64;
-        self.tokens = Tokens::default();
-        self.pending.clear();
-        self.pending_bytes = 0;
-        self.rewrite(folder)?;
-        Ok(discarded)
+        let tokens = std::mem::take(&mut self.tokens);
+        let pending = std::mem::take(&mut self.pending);
+        let bytes = std::mem::take(&mut self.pending_bytes);
+        if let Err(error) = self.rewrite(folder) {
+            // The file may still have the entries.
+            (self.tokens, self.pending, self.pending_bytes) = (tokens, pending, bytes);
+            return Err(error);
+        }
+        Ok(pending.len() as u64)
     }
 
     /// Removes the claims of all entries about the state of the remote, durably.

@@ -3,6 +3,7 @@
 mod copying;
 mod limit;
 mod loading;
+mod marking;
 pub(crate) mod mirror;
 mod watermark;
 
@@ -14,6 +15,7 @@ use self::{
     copying::Copying,
     limit::within,
     loading::nor_from_standby,
+    marking::Marking,
     mirror::{Lag, Mirror},
     watermark::Copies,
 };
@@ -276,24 +278,6 @@ impl<P: Provider> Failover<P> {
             return Ok(());
         };
         Err(Error::new(ErrorKind::Invalid, problem))
-    }
-}
-
-/// Marks the maps of a commit when it ends, even if its future is dropped: it may have been
-/// applied.
-struct Marking<'a> {
-    mirror: &'a Mirror,
-    batch: &'a Batch,
-}
-
-impl Drop for Marking<'_> {
-    fn drop(&mut self) {
-        let parts = self.batch.maps.iter();
-        let changed = parts.filter(|part| part.clear || !part.changes.is_empty());
-        let mut changed = changed.map(|part| part.map.clone()).peekable();
-        if changed.peek().is_some() {
-            self.mirror.mark(changed);
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 use persistify::{ErrorKind, ProviderConfig, connect};
 
 use super::errors::message;
+#[cfg(all(feature = "json", any(feature = "lz4", feature = "zstd")))]
 use crate::support::{as_it_is, open};
 
 /// The layers of a provider, from the outside to the inside.
